@@ -1,0 +1,24 @@
+"""Data: datalists, inspection and checks, the plan, data sets and loaders."""
+
+from medseg.data.datalist import Datalist, assign_folds, read_datalist
+from medseg.data.dataset import EpochSampler, SeededDataset, make_dataset, make_loader
+from medseg.data.inspect import CaseFacts, Problem, inspect_cases
+from medseg.data.plan import Plan, make_plan
+from medseg.data.randomness import derive_seed, seed_everything
+
+__all__ = [
+    "CaseFacts",
+    "Datalist",
+    "EpochSampler",
+    "Plan",
+    "Problem",
+    "SeededDataset",
+    "assign_folds",
+    "derive_seed",
+    "inspect_cases",
+    "make_dataset",
+    "make_loader",
+    "make_plan",
+    "read_datalist",
+    "seed_everything",
+]

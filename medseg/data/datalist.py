@@ -1,0 +1,303 @@
+"""Datalists: Decathlon JSON with folds, subjects and a label space.
+
+``{"name": ..., "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [{"image": ..., "label": ...,
+"fold": 0, "subject": "s1"}], "validation": [...], "test": [...]}``. Paths are relative to ``data_dir``; ``image`` is a path or a list of
+channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``; optional at the top: ``label_space`` (see ``medseg.labels``),
+``known_overlaps``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.data.randomness import derive_seed
+from medseg.errors import DataError, nearest
+from medseg.labels import LabelSpace, check_name
+
+__all__ = ["Case", "Datalist", "assign_folds", "case_ids", "read_datalist"]
+
+Case = dict[str, Any]
+
+logger = logging.getLogger("medseg")
+
+_CASE_KEYS = ("image", "label", "fold", "subject", "modality", "dataset", "case_id")
+_SECTIONS = ("training", "validation", "test")
+_IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".tiff", ".tif", ".jpeg", ".jpg", ".bmp")
+
+
+@dataclass
+class Datalist:
+    """A datalist in memory; every path in a case is absolute.
+
+    Attributes:
+        path: the JSON file.
+        data_dir: what the file's paths are relative to.
+        name: the data set's name.
+        channels: channel names, from ``modality``.
+        label_space: what voxel values mean.
+        sections: ``training``, ``validation``, ``test`` -> cases with at least ``image`` and ``case_id``.
+        known_overlaps: cases or subjects that a published split is known to have on both sides.
+        table: the JSON as read.
+    """
+
+    path: Path
+    data_dir: Path
+    name: str
+    channels: tuple[str, ...]
+    label_space: LabelSpace
+    sections: dict[str, list[Case]]
+    known_overlaps: frozenset[str] = frozenset()
+    table: dict[str, Any] = field(default_factory=dict)
+
+    def folds(self) -> list[int]:
+        """The folds that the training section names, sorted."""
+        return sorted({case["fold"] for case in self.sections["training"] if "fold" in case})
+
+    def split(self, fold: int | None = None, *, num_folds: int = 5) -> tuple[list[Case], list[Case]]:
+        """Training and validation cases.
+
+        Without ``fold`` the ``validation`` section is used where there is one, else fold 0. With ``fold`` the training section is
+        split by its ``fold`` entries, or, where it has none, by folds made on the spot (grouped by subject, seed 0).
+
+        Raises:
+            DataError: the fold does not exist.
+        """
+        training, validation = self.sections["training"], self.sections["validation"]
+        if fold is None and validation:
+            return training, validation
+        if len(training) < 2:
+            _warn_single(self, bool(validation))
+            return training, validation
+        cases = training
+        if not self.folds():
+            cases = assign_folds(training, min(num_folds, len({subject_of(case) for case in training})))
+        folds = sorted({case["fold"] for case in cases if "fold" in case})
+        fold = folds[0] if fold is None else fold
+        if fold not in folds:
+            raise DataError(f"{self.path}: no fold {fold}; the training section has folds {folds}.")
+        inside = [case for case in cases if case.get("fold") == fold]
+        outside = [case for case in cases if case.get("fold") != fold]
+        if not outside:
+            _warn_single(self, bool(validation))
+            return training, validation
+        return outside, inside
+
+    def cases(self, section: str, fold: int | None = None) -> list[Case]:
+        """The cases of ``training`` or ``validation`` after the split, or of another section as it stands."""
+        if section in ("training", "validation"):
+            return self.split(fold)[section == "validation"]
+        return self.sections.get(section, [])
+
+
+def _warn_single(datalist: Datalist, has_validation: bool) -> None:
+    instead = "the 'validation' section is used" if has_validation else "training goes without validation"
+    logger.warning("%s: too few training cases to split into folds; %s.", datalist.path.name, instead)
+
+
+def subject_of(case: Mapping[str, Any]) -> str:
+    """What must stay together when cases are split: the ``subject``, or the case itself."""
+    return str(case.get("subject", case["case_id"]))
+
+
+def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datalist:
+    """Read a datalist; ``data_dir`` defaults to the file's folder. No image is opened.
+
+    Raises:
+        DataError: the file is missing or no valid datalist; the sentence names the entry.
+    """
+    path = Path(path)
+    root = Path(data_dir) if data_dir is not None else path.parent
+    table = _load_json(path)
+    listed = [key for key, value in table.items() if isinstance(value, list)]
+    if "training" not in table:
+        raise DataError(f"{path} has sections {listed or 'none'}; need 'training'.")
+    if not table["training"]:
+        raise DataError(f"Section 'training' of {path} is empty; add cases with 'image' and 'label'.")
+    if not root.is_dir():
+        raise DataError(f"Data folder {root} not found; name the folder of the images with --data_dir.")
+    overlaps = frozenset(str(item) for item in table.get("known_overlaps", ()))
+    sections = {"training": [], "validation": []} | {key: [] for key in listed}
+    if "testing" in sections:  # the Decathlon archives use either name
+        sections["test"] = []
+    for key in listed:
+        if key == "known_overlaps":
+            continue
+        cases = [_read_case(entry, f"{key}[{i}]", path, root, labelled=key in _SECTIONS[:2]) for i, entry in enumerate(table[key])]
+        sections["test" if key == "testing" else key] = cases
+    sections.pop("testing", None)
+    sections.pop("known_overlaps", None)
+    _name_cases(sections, root)
+    space = table.get("label_space") or {"labels": table.get("labels", {})}
+    datalist = Datalist(
+        path=path,
+        data_dir=root,
+        name=check_name(str(table.get("name") or path.stem), "Data set name"),
+        channels=_channels(table, path),
+        label_space=LabelSpace.from_table(space),
+        sections=sections,
+        known_overlaps=overlaps,
+        table=table,
+    )
+    _check_overlaps(datalist)
+    return datalist
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"Datalist {path} not found. Create one with `medseg datalist --images DIR --labels DIR --output {path}`.")
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}); expected a JSON text file in UTF-8.") from error
+    if not isinstance(table, dict):
+        raise DataError(f"{path} holds a {type(table).__name__}; expected an object with a 'training' section.")
+    return table
+
+
+def _read_case(entry: Any, where: str, path: Path, root: Path, *, labelled: bool) -> Case:
+    if isinstance(entry, (str, list)) and not labelled:
+        entry = {"image": entry}
+    if not isinstance(entry, dict):
+        raise DataError(f"{path}: {where} is {entry!r}; expected an object with 'image' and 'label'.")
+    for key in entry:
+        if key not in _CASE_KEYS and nearest(key, _CASE_KEYS):
+            raise DataError(f"{path}: {where} has unknown key '{key}'.{nearest(key, _CASE_KEYS)}")
+    if not entry.get("image"):
+        raise DataError(f"{path}: {where} has no 'image'. Add its path.")
+    if labelled and not entry.get("label"):
+        raise DataError(f"{path}: {where} has no 'label'. Add it or move the case to 'test'.")
+    case = dict(entry)
+    images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    if not all(isinstance(image, str) for image in images) or not isinstance(entry.get("label", ""), str):
+        raise DataError(f"{path}: {where} must give 'image' as a path or a list of paths and 'label' as a path.")
+    if "fold" in case and (not isinstance(case["fold"], int) or isinstance(case["fold"], bool)):
+        raise DataError(f"{path}: {where} has fold {case['fold']!r}; expected an integer.")
+    absolute = [str(root / image) for image in images]
+    case["image"] = absolute if isinstance(entry["image"], list) else absolute[0]
+    if "label" in case:
+        case["label"] = str(root / entry["label"])
+    return case
+
+
+def _channels(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    modality = table.get("modality", table.get("channel_names", {}))
+    if isinstance(modality, str):
+        modality = {"0": modality}
+    if not isinstance(modality, Mapping):
+        raise DataError(f'{path}: \'modality\' is {modality!r}; expected for example {{"0": "CT"}}.')
+    return tuple(check_name(str(modality[key]), "Modality name") for key in sorted(modality, key=lambda k: int(k)))
+
+
+def images_of(case: Mapping[str, Any]) -> list[str]:
+    """The image files of a case, one per channel file."""
+    return list(case["image"]) if isinstance(case["image"], (list, tuple)) else [case["image"]]
+
+
+def stem_of(path: str | Path) -> str:
+    """The file name without its image suffix."""
+    name = Path(path).name
+    for suffix in _IMAGE_SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return Path(name).stem
+
+
+def case_ids(cases: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
+    """One id per case, from its file names; where those collide, from the paths below ``root``."""
+    stems = [_common_stem([stem_of(image) for image in images_of(case)]) for case in cases]
+    counts = Counter(stems)
+    ids = []
+    for case, stem in zip(cases, stems, strict=True):
+        if counts[stem] > 1:
+            image = Path(images_of(case)[0])
+            parent = image.parent.relative_to(root) if image.is_relative_to(root) else Path(image.parent.name)
+            stem = "_".join((*parent.parts, stem))
+        ids.append(stem)
+    return ids
+
+
+def _common_stem(stems: list[str]) -> str:
+    """``a_0000`` -> ``a``; several channel files -> what their names share, else the first name."""
+    first = re.sub(r"_0000$", "", stems[0])
+    if len(stems) == 1:
+        return first
+    shared = 0
+    while all(shared < len(stem) and stem[shared] == stems[0][shared] for stem in stems):
+        shared += 1
+    return stems[0][:shared].rstrip("_-. 0") or first
+
+
+def _name_cases(sections: Mapping[str, list[Case]], root: Path) -> None:
+    # One namespace over all sections: equal files get equal ids, different files of equal name do not.
+    unique: dict[str, Case] = {}
+    for cases in sections.values():
+        for case in cases:
+            unique.setdefault("|".join(images_of(case)), case)
+    names = dict(zip(unique, case_ids(list(unique.values()), root), strict=True))
+    for cases in sections.values():
+        for case in cases:
+            case.setdefault("case_id", names["|".join(images_of(case))])
+
+
+def _check_overlaps(datalist: Datalist) -> None:
+    """Refuse a case twice, a case in training and validation, and a subject on both sides or in two folds."""
+    for section, cases in datalist.sections.items():
+        for case_id, count in Counter(case["case_id"] for case in cases).items():
+            if count > 1 and case_id not in datalist.known_overlaps:
+                raise DataError(f"Case {case_id} is listed {count} times in '{section}' of {datalist.path}; list it once.")
+    _refuse_shared(
+        datalist,
+        {case["case_id"] for case in datalist.sections["training"]} & {case["case_id"] for case in datalist.sections["validation"]},
+        "Case {} is in both training and validation: results would be biased. Remove it from one.",
+    )
+    _refuse_shared(
+        datalist,
+        {subject_of(case) for case in datalist.sections["training"]} & {subject_of(case) for case in datalist.sections["validation"]},
+        "Subject {} is in both training and validation: results would be biased. Keep a subject on one side.",
+    )
+    folds: dict[str, set[int]] = {}
+    for case in datalist.sections["training"]:
+        if "fold" in case:
+            folds.setdefault(subject_of(case), set()).add(case["fold"])
+    for subject, used in sorted(folds.items()):
+        if len(used) > 1:
+            listed = " and ".join(str(f) for f in sorted(used))
+            _refuse_shared(
+                datalist, {subject}, f"Subject {{}} appears in folds {listed}. Make the folds again grouped by subject."
+            )
+
+
+def _refuse_shared(datalist: Datalist, shared: Iterable[str], sentence: str) -> None:
+    for name in sorted(shared):
+        message = sentence.format(name)
+        if name in datalist.known_overlaps:
+            logger.warning("%s (declared in 'known_overlaps')", message)
+        else:
+            raise DataError(f"{datalist.path}: {message}")
+
+
+def assign_folds(cases: Sequence[Case], num_folds: int, seed: int = 0) -> list[Case]:
+    """Copies of the cases with ``fold`` set: subjects shuffled, then dealt out so that fold sizes stay even."""
+    groups: dict[str, list[int]] = {}
+    for index, case in enumerate(cases):
+        groups.setdefault(subject_of(case), []).append(index)
+    subjects = sorted(groups)
+    np.random.default_rng(derive_seed(seed)).shuffle(subjects)
+    sizes = [0] * num_folds
+    folds: dict[int, int] = {}
+    for subject in sorted(subjects, key=lambda s: -len(groups[s])):  # stable: large subjects first, otherwise shuffled
+        fold = sizes.index(min(sizes))
+        sizes[fold] += len(groups[subject])
+        folds |= {index: fold for index in groups[subject]}
+    return [{**case, "fold": folds[index]} for index, case in enumerate(cases)]

@@ -1,0 +1,160 @@
+"""Data sets and loaders whose random numbers depend on (seed, epoch, index) alone.
+
+MONAI's CacheDataset, PersistentDataset and SmartCacheDataset do the work. ``SeededDataset`` wraps one of them and reseeds its random
+transforms before each item, so that batches do not depend on the number of workers and a run can be resumed at any iteration.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import (
+    CacheDataset,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    PersistentDataset,
+    SmartCacheDataset,
+    pickle_hashing,
+)
+from monai.transforms import Compose
+
+from medseg.data.randomness import derive_seed
+from medseg.errors import ConfigError
+
+__all__ = ["EpochSampler", "SeededDataset", "make_dataset", "make_loader"]
+
+logger = logging.getLogger("medseg")
+
+_KINDS = ("cache", "persistent", "smart", "plain")
+
+
+class SeededDataset(torch.utils.data.Dataset):
+    """A MONAI data set, passed through ``repeats`` times per epoch, with random transforms seeded per item.
+
+    Args:
+        dataset: a MONAI data set with a ``Compose``.
+        seed: the run's seed.
+        repeats: passes over the cases per epoch; small data sets get epochs of useful length.
+
+    Attributes:
+        epoch: a one-element tensor in shared memory, so that persistent workers see it change.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, repeats: int = 1) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.repeats = repeats
+        self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @property
+    def data(self) -> Sequence[Any]:
+        """The cases, as MONAI's bundle properties expect them."""
+        return self.dataset.data
+
+    def __len__(self) -> int:
+        return len(self.dataset) * self.repeats
+
+    def __getitem__(self, index: int) -> Any:
+        transform = self.dataset.transform
+        if isinstance(transform, Compose):
+            transform.set_random_state(seed=derive_seed(self.seed, int(self.epoch.item()), index))
+        return self.dataset[index % len(self.dataset)]
+
+
+class EpochSampler(DistributedSampler):
+    """MONAI's distributed sampler, also for one process, that can leave out what an interrupted epoch has already seen.
+
+    Attributes:
+        skip: number of this rank's samples to leave out on the next pass only.
+    """
+
+    skip = 0
+
+    def __iter__(self) -> Iterator[int]:
+        skip, self.skip = self.skip, 0
+        return iter(list(super().__iter__())[skip:])
+
+
+def make_dataset(
+    data: Sequence[dict[str, Any]],
+    transform: Compose,
+    *,
+    kind: str = "cache",
+    seed: int = 0,
+    repeats: int = 1,
+    cache_rate: float = 1.0,
+    cache_dir: str | Path | None = None,
+    num_workers: int = 2,
+    progress: bool = False,
+) -> SeededDataset:
+    """Build a seeded data set.
+
+    Args:
+        data: cases from a datalist.
+        transform: deterministic transforms, then random ones.
+        kind: ``cache`` (memory), ``persistent`` (disk, keyed by case *and* transforms), ``smart`` (rolling part in memory; a run
+            with it cannot be resumed exactly) or ``plain``.
+        seed: the run's seed.
+        repeats: passes over the cases per epoch.
+        cache_rate: share of cases kept in memory.
+        cache_dir: folder of the persistent cache.
+        num_workers: threads that fill the cache.
+        progress: show a progress bar while the cache fills.
+
+    Raises:
+        ConfigError: unknown kind, or ``persistent`` without ``cache_dir``.
+    """
+    if kind == "cache":
+        dataset: Dataset = CacheDataset(
+            data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress, copy_cache=False
+        )
+    elif kind == "persistent":
+        if cache_dir is None:
+            raise ConfigError("Data set kind 'persistent' needs a folder; set cache_dir.")
+        dataset = PersistentDataset(data, transform, cache_dir=str(cache_dir), hash_transform=pickle_hashing, track_meta=True)
+    elif kind == "smart":
+        dataset = SmartCacheDataset(data, transform, cache_rate=cache_rate, num_init_workers=num_workers, progress=progress)
+    elif kind == "plain":
+        dataset = Dataset(data, transform)
+    else:
+        raise ConfigError(f"Data set kind '{kind}' is unknown; use one of {', '.join(_KINDS)}.")
+    return SeededDataset(dataset, seed, repeats)
+
+
+def make_loader(
+    dataset: SeededDataset,
+    *,
+    batch_size: int = 1,
+    shuffle: bool = False,
+    num_workers: int = 0,
+    persistent_workers: bool = False,
+) -> DataLoader:
+    """A loader with its own generator and an ``EpochSampler``; training (``shuffle``) drops the incomplete last batch.
+
+    Validation (no shuffle) shards over ranks without repeating cases.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    sampler = EpochSampler(
+        dataset,
+        even_divisible=shuffle or len(dataset) == 0,
+        num_replicas=torch.distributed.get_world_size() if distributed else 1,
+        rank=torch.distributed.get_rank() if distributed else 0,
+        shuffle=shuffle,
+        seed=derive_seed(dataset.seed) % 2**31,
+    )
+    generator = torch.Generator()
+    generator.manual_seed(derive_seed(dataset.seed, 1))
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=shuffle and len(sampler) >= batch_size,
+        num_workers=num_workers,
+        persistent_workers=persistent_workers and num_workers > 0,
+        generator=generator,
+    )

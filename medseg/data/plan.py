@@ -1,0 +1,262 @@
+"""The plan: from the fingerprint of a datalist to spacing, window, normalisation, batch and cache, each with its reason.
+
+The rules follow nnU-Net's (Isensee et al. 2021, supplement): median spacing, the 10th percentile on a strongly coarser axis; the window as
+near to the median shape as the memory and, on CPU, the time allow; CT clipped and scaled with figures of the foreground, MR per case.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from medseg.data.datalist import Datalist
+from medseg.data.inspect import CaseFacts
+from medseg.errors import DataError
+
+__all__ = ["Plan", "channel_kind", "make_plan"]
+
+_ANISOTROPY = 3.0  # nnU-Net: an axis more than three times coarser than the finest is treated as slices
+_CPU_VOXELS = {3: 96_000, 2: 160_000}  # per window: about half a second per training step on two cores for light networks
+_GPU_VOXELS = {3: 128**3, 2: 768**2}
+_CPU_ITERATIONS, _GPU_ITERATIONS = 50, 250  # per epoch; nnU-Net's 250 on a GPU
+
+
+@dataclass
+class Plan:
+    """Choices of one training, with the reason for each in ``reasons``.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        in_channels, out_channels: of the network.
+        spacing: target spacing in mm, RAS order; ``None`` for 2D images without physical size.
+        roi_size: window in voxels.
+        normalization: one scheme per channel (``NormalizeChannelsd``).
+        crop_foreground: crop to non-zero voxels first.
+        flip_axes: axes that augmentation mirrors.
+        rotate: largest rotation in radians per axis.
+        batch_size, samples_per_case, repeats: cases per batch, windows per case, passes over the cases per epoch.
+        cache: ``cache`` or ``persistent``.
+        cache_gib: estimated size of the cache.
+        light: small networks (training on CPU).
+    """
+
+    spatial_dims: int
+    in_channels: int
+    out_channels: int
+    spacing: tuple[float, ...] | None
+    roi_size: tuple[int, ...]
+    median_shape: tuple[int, ...]
+    normalization: list[dict[str, Any]]
+    crop_foreground: bool
+    flip_axes: list[int]
+    rotate: list[float]
+    batch_size: int
+    samples_per_case: int
+    repeats: int
+    cache: str
+    cache_gib: float
+    light: bool
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """One line per choice: name, value, reason."""
+        values = asdict(self)
+        return [f"{name:<16} {_show(values[name]):<28} {reason}" for name, reason in self.reasons.items()]
+
+
+def channel_kind(name: str) -> str:
+    """``ct``, ``pet``, ``rgb`` or ``mr`` from a datalist's modality name such as "CT HU", "PET SUV", "T1gd"."""
+    words = set(re.findall(r"[a-z0-9]+", name.lower()))
+    if words & {"ct", "hu", "cbct", "ldct"}:
+        return "ct"
+    if words & {"pet", "suv", "fdg"}:
+        return "pet"
+    if words & {"rgb", "colour", "color", "photo", "dermoscopy", "endoscopy", "fundus", "red", "green", "blue", "r", "g", "b"}:
+        return "rgb"
+    return "mr"
+
+
+def make_plan(
+    datalist: Datalist,
+    facts: Sequence[CaseFacts],
+    *,
+    device_type: str = "cpu",
+    free_memory_gib: float | None = None,
+    roi_size: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+    num_training: int | None = None,
+    roi_step: int = 8,
+) -> Plan:
+    """Plan a training from the facts of its (sound) cases; ``roi_size`` and ``spacing`` override.
+
+    ``roi_step``: the window is a multiple of it in every axis, where it is not given.
+
+    Raises:
+        DataError: no usable case, or cases of different dimensions or channels.
+    """
+    facts = [case for case in facts if not case.broken]
+    if not facts:
+        raise DataError(f"{datalist.path} has no usable case; see `medseg check`.")
+    dims = {len(case.shape) for case in facts}
+    channels = {case.channels for case in facts}
+    if len(dims) > 1 or len(channels) > 1:
+        raise DataError(f"{datalist.path} mixes {sorted(dims)} spatial axes and {sorted(channels)} channels; expected one of each.")
+    spatial_dims, in_channels = dims.pop(), channels.pop()
+    reasons: dict[str, str] = {}
+    count = num_training or len(facts)
+
+    target = _spacing(facts, spatial_dims, reasons) if spacing is None else _given(spacing, "spacing", reasons)
+    shapes = np.array([_resampled(case, target) for case in facts])
+    median_shape = tuple(int(n) for n in np.median(shapes, axis=0))
+    gpu = device_type == "cuda"
+    roi = _roi(median_shape, target, (_GPU_VOXELS if gpu else _CPU_VOXELS)[spatial_dims], gpu, roi_step, reasons)
+    if roi_size is not None:
+        roi = _given([int(n) for n in roi_size], "roi_size", reasons)
+    normalization, kinds = _normalization(datalist, facts, in_channels, reasons)
+    zero_share = float(np.median([case.zero_share for case in facts]))
+    crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds
+    reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)"
+    sided = any(re.search(r"\b(left|right)\b", name.lower()) for name in datalist.label_space.labels)
+    flips = list(range(spatial_dims)) if spatial_dims == 2 else ([] if sided else [0])
+    reasons["flip_axes"] = "label names tell left from right" if sided else "mirror images are plausible along these axes"
+    rotate = _rotation(target, spatial_dims)
+    reasons["rotate"] = "radians per axis; in plane only where slices are coarse"
+    batch_size = 2
+    reasons["batch_size"] = "nnU-Net's smallest batch; the window takes the memory"
+    per_epoch = (_GPU_ITERATIONS if gpu else _CPU_ITERATIONS) * batch_size
+    repeats = max(1, round(per_epoch / count)) if count < per_epoch else 1
+    reasons["repeats"] = f"{count} training cases make epochs of {count * repeats // batch_size} iterations"
+    bytes_per_case = float(np.prod(np.maximum(shapes, roi), axis=1).mean()) * (4 * in_channels + 2)
+    cache_gib = bytes_per_case * len(facts) / 2**30
+    free = _free_memory_gib() if free_memory_gib is None else free_memory_gib
+    cache = "cache" if cache_gib < 0.6 * free else "persistent"
+    reasons["cache"] = f"{len(facts)} cases need about {cache_gib:.2g} GiB after preprocessing, {free:.1f} GiB are free"
+    reasons["light"] = "GPU: published network sizes" if gpu else "no GPU: small networks, so that steps take well under a second"
+    return Plan(
+        spatial_dims=spatial_dims,
+        in_channels=in_channels,
+        out_channels=datalist.label_space.num_channels,
+        spacing=tuple(target) if target is not None else None,
+        roi_size=tuple(roi),
+        median_shape=median_shape,
+        normalization=normalization,
+        crop_foreground=crop,
+        flip_axes=flips,
+        rotate=rotate,
+        batch_size=batch_size,
+        samples_per_case=1,
+        repeats=repeats,
+        cache=cache,
+        cache_gib=cache_gib,
+        light=not gpu,
+        reasons=reasons,
+    )
+
+
+def _given(value: Sequence[Any], name: str, reasons: dict[str, str]) -> tuple[Any, ...]:
+    reasons[name] = "given by the user"
+    return tuple(value)
+
+
+def _spacing(facts: Sequence[CaseFacts], spatial_dims: int, reasons: dict[str, str]) -> tuple[float, ...] | None:
+    if spatial_dims == 2:
+        reasons["spacing"] = "2D images keep their pixels"
+        return None
+    spacings = np.array([case.ras_spacing for case in facts])
+    target = np.median(spacings, axis=0)
+    reasons["spacing"] = f"median of {len(facts)} cases, mm (right, anterior, superior)"
+    coarse = int(np.argmax(target))
+    if target[coarse] > _ANISOTROPY * np.delete(target, coarse).max():
+        target[coarse] = max(np.percentile(spacings[:, coarse], 10), np.delete(target, coarse).max())
+        reasons["spacing"] += f"; 10th percentile on the coarse axis {coarse}"
+    return tuple(float(f"{s:.4g}") for s in target)
+
+
+def _resampled(case: CaseFacts, target: Sequence[float] | None) -> np.ndarray:
+    shape = np.array(case.ras_shape, dtype=float)
+    return shape if target is None else np.maximum(np.round(shape * np.array(case.ras_spacing) / np.array(target)), 1)
+
+
+def _roi(
+    median_shape: Sequence[int], spacing: Sequence[float] | None, budget: int, gpu: bool, step: int, reasons: dict[str, str]
+) -> tuple[int, ...]:
+    """Multiples of ``step`` near the median shape; too large a window shrinks along the axis that is longest in mm."""
+    roi = np.array([max(step, int(np.ceil(n / step) * step)) for n in median_shape])
+    size_mm = np.array(spacing if spacing is not None else [1.0] * len(roi))
+    while np.prod(roi) > budget and roi.max() > step:
+        axis = int(np.argmax(np.where(roi > step, roi * size_mm, 0)))
+        roi[axis] -= step
+    whole = "covers" if all(r >= n for r, n in zip(roi, median_shape, strict=True)) else "part of"
+    reasons["roi_size"] = f"{whole} the median shape {_show(list(median_shape))}; limit {budget} voxels {'on GPU' if gpu else 'on CPU'}"
+    return tuple(int(n) for n in roi)
+
+
+def _rotation(spacing: Sequence[float] | None, spatial_dims: int) -> list[float]:
+    if spatial_dims == 2:
+        return [0.3]
+    coarse = np.array(spacing) > _ANISOTROPY * min(spacing or [1.0])
+    return [0.2, 0.2, 0.2] if not coarse.any() else [0.3 if c else 0.0 for c in coarse]
+
+
+def _normalization(
+    datalist: Datalist, facts: Sequence[CaseFacts], in_channels: int, reasons: dict[str, str]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    names = list(datalist.channels) or ["MR"]
+    if len(names) == 1:
+        names = names * in_channels
+    kinds = [channel_kind(name) for name in names]
+    schemes: list[dict[str, Any]] = []
+    for channel, kind in enumerate(kinds):
+        values = np.concatenate([case.intensity[channel] for case in facts])
+        if kind == "ct":
+            low, high = (float(v) for v in np.percentile(values, [0.5, 99.5]))
+        elif kind == "pet":
+            low, high = 0.0, float(np.percentile(values, 99.5))
+        elif kind == "rgb":
+            low, high = 0.0, 255.0 if values.max() > 1 else 1.0
+        else:
+            nonzero = float(np.median([case.zero_share for case in facts])) > 0.25
+            schemes.append({"kind": "case", "nonzero": nonzero})
+            continue
+        inside = np.clip(values, low, high)
+        schemes.append(
+            {"kind": "fixed", "lower": _round(low), "upper": _round(high), "mean": _round(inside.mean()), "std": _round(inside.std())}
+        )
+    said = {
+        "ct": "CT: 0.5th to 99.5th percentile of labelled voxels, their mean and deviation",
+        "pet": "PET: 0 to the 99.5th percentile of labelled voxels",
+        "rgb": "colour: 0 to 255, mean and deviation of the set",
+        "mr": "MR: z-score per case",
+    }
+    reasons["normalization"] = "; ".join(said[kind] for kind in dict.fromkeys(kinds))
+    return schemes, kinds
+
+
+def _round(value: float) -> float:
+    return float(f"{float(value):.5g}")
+
+
+def _free_memory_gib() -> float:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    except (ValueError, OSError):
+        return 8.0
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+        return " | ".join(_scheme(item) for item in value)
+    if isinstance(value, (list, tuple)):
+        return "×".join(f"{v:g}" for v in value) if value else "none"
+    return f"{value}"
+
+
+def _scheme(scheme: dict[str, Any]) -> str:
+    if scheme["kind"] == "case":
+        return "z-score, non-zero" if scheme.get("nonzero") else "z-score"
+    return f"[{scheme['lower']:g}, {scheme['upper']:g}] -> ({scheme['mean']:g}, {scheme['std']:g})"

@@ -1,0 +1,27 @@
+"""Training and validation engines: MONAI's, with what they lack."""
+
+from medseg.engines.attach import Attach
+from medseg.engines.checkpoint import Checkpoint, RandomStreams
+from medseg.engines.ema import UpdateAverage, evaluated_network, make_average
+from medseg.engines.load import LoadWeights
+from medseg.engines.log import Progress, RunLog
+from medseg.engines.scores import CaseScores, write_scores
+from medseg.engines.stopping import EarlyStop, TimeLimit
+from medseg.engines.trainer import SegmentationTrainer
+
+__all__ = [
+    "Attach",
+    "CaseScores",
+    "Checkpoint",
+    "EarlyStop",
+    "LoadWeights",
+    "Progress",
+    "RandomStreams",
+    "RunLog",
+    "SegmentationTrainer",
+    "TimeLimit",
+    "UpdateAverage",
+    "evaluated_network",
+    "make_average",
+    "write_scores",
+]

@@ -1,0 +1,245 @@
+"""Crash-safe checkpoints, exact resume, and a clean way out on SIGINT and SIGTERM.
+
+MONAI's ``CheckpointSaver`` writes in place and knows neither the averaged weights nor the evaluator's best score; this handler keeps
+``last.pt``, ``previous.pt`` and ``best.pt`` in the run's folder. No random state is saved: every random number is a function of the
+seed, the epoch, the iteration and the case (``RandomStreams``, ``SeededDataset``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from medseg.data.randomness import seed_everything
+from medseg.engines.ema import evaluated_network
+from medseg.errors import ModelError
+from medseg.weights.files import load_file, save_file
+
+__all__ = ["Checkpoint", "RandomStreams"]
+
+logger = logging.getLogger("medseg")
+
+
+class RandomStreams:
+    """Seeds the network's draws (dropout) per iteration and tells the data set its epoch."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self._epoch)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._iteration)
+
+    def _epoch(self, engine: Any) -> None:
+        epoch = getattr(engine.data_loader.dataset, "epoch", None)
+        if epoch is not None:
+            epoch.fill_(engine.state.epoch)
+
+    def _iteration(self, engine: Any) -> None:
+        seed_everything(self.seed, engine.state.rank, engine.state.iteration)
+
+
+class Checkpoint:
+    """Saves at the end of each epoch and on signals; loads the newest state that is whole when training starts.
+
+    Args:
+        directory: the run's ``checkpoints`` folder.
+        model_path: where the best weights go as a plain state dict, the bundle's ``models/model.pt``.
+        network, optimizer, lr_scheduler, average: what is trained.
+        evaluator: the validation engine; its best score decides ``best.pt``. Without a score the last weights are the best.
+
+    A state holds tensors and plain numbers only, so that ``torch.load(weights_only=True)`` reads it.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        model_path: str | Path,
+        network: nn.Module,
+        optimizer: Optimizer,
+        lr_scheduler: Any = None,
+        average: AveragedModel | None = None,
+        evaluator: Any = None,
+    ) -> None:
+        self.directory = Path(directory)
+        self.model_path = Path(model_path)
+        self.network = network
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.average = average
+        self.evaluator = evaluator
+        self._signal = 0
+        self._previous_handlers: dict[int, Any] = {}
+        self._elapsed = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Training time so far, earlier parts of a resumed run included."""
+        return self._elapsed + time.monotonic() - self._started
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+
+    # ------------------------------------------------------------------ life of a run
+    def _start(self, engine: Any) -> None:
+        self._started = time.monotonic()
+        self._resume(engine)
+        # Registered here and not in attach(): saving must come after everything that other handlers do at these events.
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._restore_signals)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous_handlers[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._signal:  # the second one leaves at once; the last epoch's state stands
+            raise SystemExit(128 + number)
+        self._signal = number
+        logger.warning("signal %d: stopping after this step and saving the state", number)
+
+    def _restore_signals(self, engine: Any) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers.clear()
+
+    def _epoch_completed(self, engine: Any) -> None:
+        if engine.state.rank == 0:
+            if self._is_best(engine):
+                self._save_best(engine)
+            self.save(engine)
+        self._barrier()
+        if self._signalled():
+            self._leave(engine)
+
+    def _iteration_completed(self, engine: Any) -> None:
+        if engine.state.iteration % engine.state.epoch_length == 0 or not engine.steps_now() or not self._signalled():
+            return
+        if engine.state.rank == 0:
+            self.save(engine)
+        self._barrier()
+        self._leave(engine)
+
+    def _signalled(self) -> bool:
+        if torch.distributed.is_initialized():
+            flag = torch.tensor(self._signal)
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+            self._signal = int(flag)
+        return self._signal != 0
+
+    def _barrier(self) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+
+    def _leave(self, engine: Any) -> None:
+        self._restore_signals(engine)
+        logger.warning(
+            "stopped in epoch %d, iteration %d; the state is saved, the same command goes on from here",
+            engine.state.epoch,
+            engine.state.iteration,
+        )
+        raise SystemExit(128 + self._signal)
+
+    # ------------------------------------------------------------------ saving
+    def save(self, engine: Any) -> None:
+        """Write ``last.pt``; the one before it stays as ``previous.pt``."""
+        state: dict[str, Any] = {
+            "network": _plain(self.network).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else None,
+            "average": self.average.state_dict() if self.average is not None else None,
+            "scaler": engine.grad_scaler.state_dict(),
+            "iteration": int(engine.state.iteration),
+            "epoch_length": int(engine.state.epoch_length),
+            "best_metric": float(self.evaluator.state.best_metric) if self.evaluator is not None else -1.0,
+            "best_metric_epoch": int(self.evaluator.state.best_metric_epoch) if self.evaluator is not None else -1,
+            "elapsed_seconds": self.elapsed_seconds,
+            "threads": torch.get_num_threads(),
+        }
+        last = self.directory / "last.pt"
+        fresh = self.directory / "last.pt.new"
+        save_file(state, fresh)
+        if last.exists():
+            os.replace(last, self.directory / "previous.pt")
+        os.replace(fresh, last)
+
+    def _is_best(self, engine: Any) -> bool:
+        if self.evaluator is None or self.evaluator.state.best_metric_epoch < 0:
+            return True  # nothing to choose by: the last weights count
+        return self.evaluator.state.best_metric_epoch == engine.state.epoch
+
+    def _save_best(self, engine: Any) -> None:
+        weights = _plain(evaluated_network(_plain(self.network), self.average)).state_dict()
+        metric = float(self.evaluator.state.best_metric) if self.evaluator is not None else -1.0
+        save_file({"network": weights, "epoch": int(engine.state.epoch), "metric": metric}, self.directory / "best.pt")
+        save_file(weights, self.model_path)
+
+    # ------------------------------------------------------------------ loading
+    def _resume(self, engine: Any) -> None:
+        state = self._newest()
+        if state is None:
+            return
+        if state["epoch_length"] != engine.state.epoch_length:
+            raise ModelError(
+                f"{self.directory} was written with {state['epoch_length']} iterations per epoch, this run has "
+                f"{engine.state.epoch_length}; use another --output folder."
+            )
+        _plain(self.network).load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.lr_scheduler is not None and state["lr_scheduler"] is not None:
+            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+        engine.grad_scaler.load_state_dict(state["scaler"])
+        if self.evaluator is not None:
+            self.evaluator.state.best_metric = state["best_metric"]
+            self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+        iteration = state["iteration"]
+        engine.state.iteration = iteration
+        engine.state.epoch = iteration // engine.state.epoch_length
+        self._elapsed = state["elapsed_seconds"]
+        done = iteration % engine.state.epoch_length
+        if done:
+            engine.data_loader.sampler.skip = done * engine.data_loader.batch_size
+        if state["threads"] != torch.get_num_threads():
+            logger.warning(
+                "the run was started with %d torch threads and goes on with %d: last bits may differ",
+                state["threads"],
+                torch.get_num_threads(),
+            )
+        logger.info("resumed at epoch %d, iteration %d", engine.state.epoch, iteration)
+
+    def _newest(self) -> dict[str, Any] | None:
+        problems = []
+        for name in ("last.pt", "previous.pt"):
+            path = self.directory / name
+            if not path.exists():
+                continue
+            try:
+                state = load_file(path)
+            except ModelError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                logger.warning("%s Resuming from %s, iteration %d.", problem, name, state["iteration"])
+            return state
+        if problems:
+            raise ModelError(f"{problems[0]} No other state is left; remove {self.directory} to start anew.")
+        return None
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    """The network inside a DistributedDataParallel wrapper."""
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

@@ -1,0 +1,35 @@
+"""Load weights when an engine starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Events
+from torch import nn
+
+from medseg.errors import ModelError
+from medseg.weights import load_weights
+
+__all__ = ["LoadWeights"]
+
+
+class LoadWeights:
+    """Strictly load a state dict at ``STARTED``.
+
+    Raises:
+        ModelError: the file is missing, damaged or of another network; the sentence says how to get weights.
+    """
+
+    def __init__(self, network: nn.Module, path: str | Path) -> None:
+        self.network = network
+        self.path = Path(path)
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.STARTED, self._load)
+
+    def _load(self, engine: Any) -> None:
+        if not self.path.is_file():
+            raise ModelError(f"No weights at {self.path}; train this bundle first, or put a state dict of its network there.")
+        network = self.network.module if isinstance(self.network, nn.parallel.DistributedDataParallel) else self.network
+        load_weights(network, self.path)

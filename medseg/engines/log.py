@@ -1,0 +1,145 @@
+"""What a run leaves to read: ``metrics.csv``, TensorBoard scalars and images, log lines, and a progress bar on terminals."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.visualize import plot_2d_or_3d_image
+from tqdm import tqdm
+
+__all__ = ["Progress", "RunLog"]
+
+logger = logging.getLogger("medseg")
+
+_COLUMNS = ("epoch", "iteration", "loss", "learning_rate", "mean_dice", "seconds")
+
+
+class RunLog:
+    """One row per epoch in ``metrics.csv``, the same as TensorBoard scalars, an overlay image per validation.
+
+    Rows of epochs that are run again after a resume are replaced, in the file and in TensorBoard.
+    """
+
+    def __init__(self, directory: str | Path, optimizer: torch.optim.Optimizer, evaluator: Any = None) -> None:
+        self.directory = Path(directory)
+        self.optimizer = optimizer
+        self.evaluator = evaluator
+        self.writer: Any = None
+        self._loss = 0.0
+        self._steps = 0
+        self._epoch_start = 0.0
+        self._run_start = 0.0
+        self._first_epoch = 0
+
+    def attach(self, engine: Any) -> None:
+        if engine.state.rank != 0:
+            return
+        engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._close)
+
+    def _open(self, engine: Any) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._run_start, self._first_epoch = time.monotonic(), engine.state.epoch
+        path = self.directory / "metrics.csv"
+        rows = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < engine.state.epoch]
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+        self.writer = SummaryWriter(str(self.directory / "tensorboard"), purge_step=engine.state.epoch)
+
+    def _epoch_started(self, engine: Any) -> None:
+        if self.writer is None:
+            self._open(engine)
+        self._loss, self._steps, self._epoch_start = 0.0, 0, time.monotonic()
+
+    def _iteration_completed(self, engine: Any) -> None:
+        self._loss += _loss_of(engine.state.output)
+        self._steps += 1
+
+    def _epoch_completed(self, engine: Any) -> None:
+        epoch = engine.state.epoch
+        validated = self.evaluator is not None and self.evaluator.state.epoch == epoch and self.evaluator.state.metrics
+        row = {
+            "epoch": epoch,
+            "iteration": engine.state.iteration,
+            "loss": f"{self._loss / max(1, self._steps):.6f}",
+            "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.6g}",
+            "mean_dice": f"{self.evaluator.state.metrics['mean_dice']:.6f}" if validated else "",
+            "seconds": f"{time.monotonic() - self._epoch_start:.2f}",
+        }
+        with (self.directory / "metrics.csv").open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, _COLUMNS).writerow(row)
+        for name in ("loss", "learning_rate", "mean_dice"):
+            if row[name] != "":
+                self.writer.add_scalar(name, float(row[name]), epoch)
+        if validated:
+            self._add_images(epoch)
+        done = epoch - self._first_epoch + 1
+        left = (time.monotonic() - self._run_start) / done * (engine.state.max_epochs - epoch)
+        score = f"  mean_dice {row['mean_dice'][:6]}" if validated else ""
+        logger.info(
+            "epoch %d/%d  loss %s%s  %s s  about %s left", epoch, engine.state.max_epochs, row["loss"][:6], score, row["seconds"], _span(left)
+        )
+
+    def _add_images(self, epoch: int) -> None:
+        output = self.evaluator.state.output
+        if not isinstance(output, list) or not output:
+            return
+        for key in ("image", "label", "pred"):
+            volume = torch.as_tensor(output[0][key]).float().cpu()
+            plot_2d_or_3d_image(volume[None, :1], epoch, self.writer, index=0, max_channels=1, frame_dim=-1, tag=f"validation/{key}")
+
+    def _close(self, engine: Any) -> None:
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+
+class Progress:
+    """A tqdm bar over the iterations of an epoch; only where standard error is a terminal."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def attach(self, engine: Any) -> None:
+        if engine.state.rank == 0 and sys.stderr.isatty():
+            engine.add_event_handler(Events.EPOCH_STARTED, self._open)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._close)
+
+    def _open(self, engine: Any) -> None:
+        self.bar = tqdm(total=engine.state.epoch_length, desc=f"epoch {engine.state.epoch}/{engine.state.max_epochs}", leave=False)
+
+    def _update(self, engine: Any) -> None:
+        self.bar.set_postfix(loss=f"{_loss_of(engine.state.output):.4f}", refresh=False)
+        self.bar.update()
+
+    def _close(self, engine: Any) -> None:
+        self.bar.close()
+
+
+def _loss_of(output: Any) -> float:
+    if isinstance(output, list):
+        return float(sum(float(item["loss"]) for item in output) / len(output))
+    return float(output["loss"])
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

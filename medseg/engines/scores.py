@@ -1,0 +1,121 @@
+"""The validation metric: per-case, per-label scores gathered over all ranks, with their mean Dice as the key metric."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.metrics import Metric
+
+from medseg.labels import LabelSpace
+from medseg.metrics import case_scores, mean_dice, summarize
+
+__all__ = ["CaseScores", "write_scores"]
+
+
+class CaseScores(Metric):
+    """An ignite metric over decollated label maps ``pred`` and ``label``; its value is ``mean_dice``.
+
+    Args:
+        label_space: what is evaluated.
+        surface: also HD95 and surface Dice (slower).
+        tolerance: tolerance of the surface Dice in mm.
+        output_dir: where ``metrics.json`` and ``metrics_per_case.csv`` are written; ``None`` writes nothing.
+        facts: what else goes into the JSON, such as the space and the checkpoint.
+    """
+
+    def __init__(
+        self,
+        label_space: LabelSpace,
+        surface: bool = False,
+        tolerance: float = 1.0,
+        output_dir: str | Path | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        self.label_space = label_space
+        self.surface = surface
+        self.tolerance = tolerance
+        self.output_dir = output_dir
+        self.facts = facts or {}
+        super().__init__()
+
+    def reset(self) -> None:
+        self.cases: dict[str, dict[str, dict[str, float]]] = {}
+
+    def update(self, output: Any) -> None:
+        """Unused: scores need the batch as well as the output."""
+
+    def iteration_completed(self, engine: Any, *_: Any) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output, strict=True):
+            self.cases[str(item["case_id"])] = case_scores(
+                _array(output["pred"]),
+                _array(output["label"]),
+                self.label_space,
+                _spacing(output["label"]),
+                dataset=item.get("dataset"),
+                surface=self.surface,
+                tolerance=self.tolerance,
+            )
+
+    def compute(self) -> float:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, self.cases)
+            self.cases = {case: scores for part in parts for case, scores in part.items()}
+        self.cases = dict(sorted(self.cases.items()))
+        main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        if self.output_dir is not None and main:
+            write_scores(self.cases, self.output_dir, {**self.facts, "surface_dice_tolerance_mm": self.tolerance})
+        return mean_dice(self.cases)
+
+
+def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write ``metrics.json`` and ``metrics_per_case.csv``; returns the JSON's content."""
+    directory = Path(output_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {"mean_dice": mean_dice(cases), **facts, "labels": summarize(cases), "cases": cases}
+    _write(directory / "metrics.json", json.dumps(_json_safe(content), indent=1) + "\n")
+    scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
+    with (directory / "metrics_per_case.csv.tmp").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", "label", *scores])
+        for case, rows in cases.items():
+            for label, row in rows.items():
+                writer.writerow([case, label, *(f"{row[s]:.6g}" if math.isfinite(row[s]) else "" for s in scores)])
+    os.replace(directory / "metrics_per_case.csv.tmp", directory / "metrics_per_case.csv")
+    return content
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _json_safe(value: Any) -> Any:
+    """NaN is no JSON: it becomes null."""
+    if isinstance(value, dict):
+        return {key: _json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_safe(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _array(volume: Any) -> np.ndarray:
+    """``(1, *spatial)`` -> ``(*spatial)``."""
+    return torch.as_tensor(volume)[0].cpu().numpy()
+
+
+def _spacing(volume: Any) -> Sequence[float]:
+    dims = volume.dim() - 1
+    pixdim = getattr(volume, "pixdim", None)
+    return [float(p) for p in pixdim[:dims]] if pixdim is not None and len(pixdim) >= dims else [1.0] * dims

@@ -1,0 +1,116 @@
+"""Sliding-window inference: MONAI's adaptive inferer with even spacing, mirror test-time augmentation, and bf16/fp16."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, SlidingWindowInfererAdapt
+
+from medseg.errors import ConfigError
+
+__all__ = ["SlidingWindow", "WholeVolume", "even_overlap"]
+
+
+def even_overlap(size: int, roi: int, overlap: float) -> float:
+    """The overlap that makes MONAI start its windows evenly spaced, with no step above ``ceil(roi * (1 - overlap))``.
+
+    MONAI steps by ``int(roi * (1 - overlap))`` and shifts the last window to the border, which can cost one more window per axis
+    than needed. With n = ceil((size - roi) / (roi * (1 - overlap))) + 1 windows the step is ceil((size - roi) / (n - 1)).
+    """
+    if size <= roi:
+        return overlap
+    count = math.ceil((size - roi) / (roi * (1 - overlap))) + 1
+    step = math.ceil((size - roi) / (count - 1))
+    return max(0.0, 1 - (step + 0.5) / roi)  # half a voxel guards MONAI's truncation against rounding
+
+
+class _Predictor:
+    """Calls the network on a batch of windows: autocast, mirror averaging, and never an alias of its input."""
+
+    def __init__(self, network: Callable[..., torch.Tensor], mirror_axes: Sequence[int], precision: str) -> None:
+        self.network = network
+        self.precision = precision
+        self.flips = [
+            tuple(axis + 2 for axis in axes)
+            for count in range(len(mirror_axes) + 1)
+            for axes in itertools.combinations(mirror_axes, count)
+        ]
+
+    def __call__(self, window: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        predictions = []
+        for axes in self.flips:
+            with torch.autocast(window.device.type, dtype=dtype, enabled=dtype is not None):
+                logits = self.network(torch.flip(window, axes) if axes else window, *args, **kwargs)
+            predictions.append(torch.flip(logits, axes).float() if axes else logits.float())
+        if len(self.flips) > 1:
+            return torch.stack(predictions).mean(0)
+        total = predictions[0]
+        # MONAI scales a window's output in place; a network that returns a view of its input would damage the image.
+        return total.clone() if total.untyped_storage().data_ptr() == window.untyped_storage().data_ptr() else total
+
+
+class SlidingWindow(SlidingWindowInfererAdapt):
+    """Sliding windows over ``(B, C, *spatial)``; logits ``(B, K, *spatial)`` on the image's grid.
+
+    Args:
+        roi_size: window size in voxels.
+        overlap: share of a window that neighbours share, 0 <= overlap < 1.
+        mode: ``gaussian`` or ``constant`` blending.
+        sw_batch_size: windows per forward pass.
+        even_spacing: space the windows evenly (``even_overlap``); never more windows than MONAI's own rule.
+        mirror_axes: spatial axes of mirror test-time augmentation; the mean of logits over all 2^n flips.
+        precision: ``fp32``, ``bf16`` or ``fp16`` autocast of the network; blending is in float32.
+
+    Raises:
+        ConfigError: an overlap outside [0, 1), or a roi_size that is not positive.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        overlap: float = 0.5,
+        mode: str = "gaussian",
+        sw_batch_size: int = 1,
+        *,
+        even_spacing: bool = True,
+        mirror_axes: Sequence[int] = (),
+        precision: str = "fp32",
+        **kwargs: Any,
+    ) -> None:
+        if not 0 <= overlap < 1:
+            raise ConfigError(f"overlap {overlap} is outside [0, 1); use for example 0.5.")
+        if min(roi_size) < 1:
+            raise ConfigError(f"roi_size {list(roi_size)} must be positive in every axis.")
+        super().__init__(tuple(roi_size), sw_batch_size, overlap, mode, **kwargs)
+        self.even_spacing = even_spacing
+        self.mirror_axes = tuple(mirror_axes)
+        self.precision = precision
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        sizes = inputs.shape[2:]
+        if len(sizes) != len(self.roi_size):  # type: ignore[arg-type]
+            raise ConfigError(f"roi_size {list(self.roi_size)} does not fit an image with {len(sizes)} spatial axes.")  # type: ignore[arg-type]
+        plain = self.overlap
+        if self.even_spacing:
+            self.overlap = [even_overlap(n, r, plain) for n, r in zip(sizes, self.roi_size, strict=True)]  # type: ignore
+        try:
+            return super().__call__(inputs, _Predictor(network, self.mirror_axes, self.precision), *args, **kwargs)
+        finally:
+            self.overlap = plain
+
+
+class WholeVolume(Inferer):
+    """One forward pass over the whole image, with the options of ``SlidingWindow`` that apply."""
+
+    def __init__(self, mirror_axes: Sequence[int] = (), precision: str = "fp32") -> None:
+        super().__init__()
+        self.mirror_axes = tuple(mirror_axes)
+        self.precision = precision
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        return _Predictor(network, self.mirror_axes, self.precision)(inputs, *args, **kwargs)

@@ -1,0 +1,5 @@
+"""Losses that MONAI lacks."""
+
+from medseg.losses.masked import MaskedDiceCELoss
+
+__all__ = ["MaskedDiceCELoss"]

@@ -1,0 +1,115 @@
+"""Scores of one case per label: Dice, 95th-percentile Hausdorff distance and surface Dice in millimetres.
+
+The figures come from MONAI's metric functions on the masks' common bounding box; distances use the voxel spacing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+from medseg.labels import IGNORE, LabelSpace
+
+__all__ = ["case_scores", "dice", "mean_dice", "summarize"]
+
+
+def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
+    """2|P and R| / (|P| + |R|) of two boolean masks; NaN where the reference is empty."""
+    if not reference.any():
+        return math.nan
+    return float(2.0 * np.count_nonzero(prediction & reference) / (np.count_nonzero(prediction) + np.count_nonzero(reference)))
+
+
+def _surface_scores(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance: float
+) -> tuple[float, float]:
+    """HD95 in mm and surface Dice at ``tolerance`` mm; NaN and 0 where only one mask is empty, NaN and NaN where both are."""
+    if not prediction.any() or not reference.any():
+        return math.nan, math.nan if not (prediction.any() or reference.any()) else 0.0
+    box = _bounding_box(prediction | reference)
+    pair = [torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None].float() for mask in (prediction, reference)]
+    hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
+    surface = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True, spacing=list(spacing))
+    return float(hd95), float(surface)
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The slices of the non-zero part and one voxel around it."""
+    box = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        box.append(slice(max(int(hit[0]) - 1, 0), int(hit[-1]) + 2))
+    return tuple(box)
+
+
+def case_scores(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    label_space: LabelSpace,
+    spacing: Sequence[float],
+    *,
+    dataset: str | None = None,
+    surface: bool = True,
+    tolerance: float = 1.0,
+) -> dict[str, dict[str, float]]:
+    """Scores per evaluation target (label, or region where the label space has regions).
+
+    Args:
+        prediction: label indices ``(*spatial)``.
+        reference: label indices of the same shape; ``IGNORE`` voxels count nowhere.
+        label_space: what is evaluated; targets that the data set does not annotate are left out.
+        spacing: voxel size in mm.
+        dataset: the case's data set, for partial labels.
+        surface: also HD95 and surface Dice.
+        tolerance: tolerance of the surface Dice in mm.
+
+    Returns:
+        target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``, ``volume_ml`` and
+        ``reference_ml``.
+    """
+    valid = reference != IGNORE
+    annotated = {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
+    voxel_ml = float(np.prod(spacing)) / 1000.0
+    scores = {}
+    for name, members in label_space.targets.items():
+        if not annotated.issuperset(members):
+            continue
+        predicted, true = np.isin(prediction, members) & valid, np.isin(reference, members)
+        row = {"dice": dice(predicted, true)}
+        if surface:
+            row["hd95"], row["surface_dice"] = _surface_scores(predicted, true, spacing, tolerance)
+        row["volume_ml"] = float(np.count_nonzero(predicted)) * voxel_ml
+        row["reference_ml"] = float(np.count_nonzero(true)) * voxel_ml
+        scores[name] = row
+    return scores
+
+
+def mean_dice(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
+    """Mean over labels of the mean over the cases whose reference holds the label; NaN without any."""
+    per_label = [row["dice"]["mean"] for row in summarize(cases).values() if not math.isnan(row["dice"]["mean"])]
+    return float(np.mean(per_label)) if per_label else math.nan
+
+
+def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """target -> score -> mean, and the number of cases in it and left out of it (undefined)."""
+    table: dict[str, dict[str, list[float]]] = {}
+    for scores in cases.values():
+        for target, row in scores.items():
+            for score, value in row.items():
+                table.setdefault(target, {}).setdefault(score, []).append(value)
+    summary: dict[str, dict[str, dict[str, Any]]] = {}
+    for target, row in table.items():
+        summary[target] = {}
+        for score, values in row.items():
+            defined = [v for v in values if math.isfinite(v)]
+            summary[target][score] = {
+                "mean": float(np.mean(defined)) if defined else math.nan,
+                "cases": len(defined),
+                "undefined": len(values) - len(defined),
+            }
+    return summary

@@ -1,0 +1,24 @@
+"""Networks: ``create_network(name, ...)``, ``list_networks(pattern)``, and each class as ``medseg.networks.<Class>``.
+
+Nothing is imported before it is asked for, so that listing networks needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from medseg.networks.catalog import catalog
+
+__all__ = ["catalog", "create_network", "list_networks", "network_class", "network_target", "register"]
+
+_REGISTRY = ("NETWORKS", "create_network", "list_networks", "network_class", "network_target", "register")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _REGISTRY:
+        return getattr(importlib.import_module("medseg.networks.registry"), name)
+    for facts in catalog().values():
+        if facts.class_name == name:
+            return getattr(importlib.import_module(facts.module), name)
+    raise AttributeError(f"module 'medseg.networks' has no attribute '{name}'")

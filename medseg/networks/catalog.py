@@ -1,0 +1,64 @@
+"""Facts about the registered networks, read from their source without importing torch.
+
+A network module carries its facts as literal arguments of its ``@register(...)`` decorator. Commands that only list or
+complete names parse that decorator, so that ``medseg networks`` and ``--help`` answer at once.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+__all__ = ["NetworkFacts", "catalog"]
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """Static facts of one registered network.
+
+    Attributes:
+        name: registered name (snake case).
+        class_name: the class in ``medseg.networks``.
+        module: module that defines it.
+        title: the name used in the paper.
+        spatial_dims: supported numbers of spatial axes.
+        parameters: parameter count at the published setting.
+        setting: that setting in a few words.
+        paper: citation.
+    """
+
+    name: str
+    class_name: str
+    module: str
+    title: str
+    spatial_dims: tuple[int, ...]
+    parameters: int
+    setting: str
+    paper: str
+
+
+@cache
+def catalog() -> dict[str, NetworkFacts]:
+    """All registered networks by name, sorted.
+
+    Raises:
+        ValueError: two modules register one name.
+    """
+    found: dict[str, NetworkFacts] = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if "@register(" not in source:
+            continue
+        for node in ast.parse(source).body:
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "register":
+                    facts = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords if keyword.arg}
+                    name = ast.literal_eval(decorator.args[0])
+                    if name in found:
+                        raise ValueError(f"Network '{name}' is registered in {found[name].module} and in {path.stem}.")
+                    found[name] = NetworkFacts(name, node.name, f"medseg.networks.{path.stem}", **facts)
+    return dict(sorted(found.items()))

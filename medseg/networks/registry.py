@@ -1,0 +1,112 @@
+"""The registry of networks: a MONAI ``ComponentStore`` under snake-case names.
+
+Add a network by writing one module in this folder::
+
+    @register("my_net", title="MyNet", spatial_dims=(2, 3), parameters=123, setting="BTCV", paper="Doe et al. 2025")
+    class MyNet(nn.Module):
+        def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, *, width: int = 32) -> None: ...
+
+``forward`` takes ``(B, in_channels, *spatial)`` and returns logits ``(B, out_channels, *spatial)`` at the input's size; with deep
+supervision, training mode returns the list that ``monai.losses.DeepSupervisionLoss`` takes. A class method
+``planned_arguments(plan)`` may turn a plan into constructor arguments.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from monai.utils import ComponentStore
+from torch import nn
+
+from medseg.errors import ConfigError, nearest
+from medseg.networks.catalog import catalog
+
+__all__ = ["NETWORKS", "create_network", "list_networks", "network_class", "network_target", "register"]
+
+NETWORKS = ComponentStore("medseg networks", "Segmentation architectures of medseg, by name.")
+
+_Network = TypeVar("_Network", bound=type[nn.Module])
+
+
+def register(
+    name: str, *, title: str, spatial_dims: tuple[int, ...], parameters: int, setting: str, paper: str
+) -> Callable[[_Network], _Network]:
+    """Class decorator: put a network into ``NETWORKS``; the arguments must be literals (see ``catalog``).
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def decorate(cls: _Network) -> _Network:
+        if name in NETWORKS:
+            raise ValueError(f"A network named '{name}' is registered already: {NETWORKS[name].__module__}.")
+        NETWORKS.add(name, f"{title}: {paper}", cls)
+        return cls
+
+    return decorate
+
+
+def list_networks(pattern: str = "*") -> list[str]:
+    """Names of the registered networks that match a shell pattern, sorted."""
+    return fnmatch.filter(catalog(), pattern)
+
+
+def network_target(name: str) -> str:
+    """The dotted path of a registered name, of a class in ``monai.networks.nets``, or of the user's own class.
+
+    Raises:
+        ConfigError: nothing of that name exists.
+    """
+    if name in catalog():
+        return f"medseg.networks.{catalog()[name].class_name}"
+    by_class = {facts.class_name: facts for facts in catalog().values()}
+    if name in by_class:
+        return f"medseg.networks.{name}"
+    if "." in name:
+        _import_class(name)
+        return name
+    import monai.networks.nets as monai_nets
+
+    known = getattr(monai_nets, name, None)
+    if inspect.isclass(known) and issubclass(known, nn.Module):
+        return f"monai.networks.nets.{name}"
+    monai_names = [n for n, c in vars(monai_nets).items() if inspect.isclass(c) and issubclass(c, nn.Module)]
+    hint = nearest(name, [*catalog(), *monai_names])
+    raise ConfigError(
+        f"No network '{name}'.{hint} All: {', '.join(catalog())}; also any class of monai.networks.nets and a dotted path."
+    )
+
+
+def network_class(name: str) -> type[nn.Module]:
+    """The class behind a registered name, a MONAI class name or a dotted path."""
+    return _import_class(network_target(name))
+
+
+def create_network(name: str, **arguments: Any) -> nn.Module:
+    """Build a network, for example ``create_network("ssh_unet", spatial_dims=3, in_channels=1, out_channels=14)``.
+
+    Raises:
+        ConfigError: unknown name, or an argument that the constructor does not take.
+    """
+    cls = network_class(name)
+    parameters = inspect.signature(cls).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for argument in arguments:
+            if argument not in parameters:
+                raise ConfigError(f"Network '{name}' has no argument '{argument}'.{nearest(argument, parameters)}")
+    return cls(**arguments)
+
+
+def _import_class(path: str) -> type[nn.Module]:
+    module_name, _, class_name = path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"Network '{path}' cannot be imported ({error}); check the dotted path and your PYTHONPATH.") from error
+    if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
+        raise ConfigError(f"'{path}' is no torch.nn.Module class; name a network class.")
+    return cls

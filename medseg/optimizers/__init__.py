@@ -1,0 +1,5 @@
+"""Optimisers and learning-rate schedules; torch's and MONAI's own are used where they exist."""
+
+from medseg.optimizers.schedules import make_schedule
+
+__all__ = ["make_schedule"]

@@ -1,0 +1,47 @@
+"""Learning-rate schedules by name, stepped once per iteration or epoch as functions of progress."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, StepLR
+
+from medseg.errors import ConfigError
+
+__all__ = ["make_schedule"]
+
+
+def make_schedule(
+    optimizer: Optimizer, name: str = "cosine", *, steps: int, warmup: float = 0.05, power: float = 0.9, gamma: float = 0.1
+) -> LambdaLR | StepLR:
+    """A schedule over ``steps`` calls of ``step()``.
+
+    Args:
+        optimizer: whose learning rates are scaled.
+        name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third), ``constant``.
+        steps: number of steps of the whole training.
+        warmup: share of the steps with a linear rise from 0 (``cosine`` and ``poly``).
+        power: exponent of ``poly``.
+        gamma: factor of ``step``.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    rise = round(warmup * steps)
+
+    def cosine(step: int) -> float:
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+    def poly(step: int) -> float:
+        return max(0.0, 1 - (step - rise) / max(1, steps - rise)) ** power
+
+    shapes = {"cosine": cosine, "poly": poly}
+    if name in shapes:
+        shape = shapes[name]
+        return LambdaLR(optimizer, lambda step: (step + 1) / (rise + 1) if step < rise else shape(step))
+    if name == "step":
+        return StepLR(optimizer, max(1, steps // 3), gamma)
+    if name == "constant":
+        return LambdaLR(optimizer, lambda step: 1.0)
+    raise ConfigError(f"Schedule '{name}' is unknown; use cosine, poly, step or constant.")

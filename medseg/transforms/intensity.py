@@ -1,0 +1,64 @@
+"""Normalisation per channel, so that a PET/CT pair or a colour image needs one transform and one line of config.
+
+A *scheme* is a dictionary with ``kind``:
+
+* ``fixed``: clip to [``lower``, ``upper``], then subtract ``mean`` and divide by ``std``. CT in HU and PET in SUV, with figures of the
+  training set; 0..255 images. ``lower`` and ``upper`` may be null.
+* ``case``: z-score with the case's own mean and standard deviation; with ``nonzero`` over voxels that are not 0, which stay 0. MR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, NormalizeIntensity
+from monai.utils import TransformBackends, convert_to_tensor
+
+from medseg.errors import ConfigError
+
+__all__ = ["NormalizeChannelsd"]
+
+
+class NormalizeChannelsd(MapTransform):
+    """Normalise each channel of ``(C, *spatial)`` by its scheme; one scheme serves all channels.
+
+    Raises:
+        ConfigError: unknown kind, or as many schemes as the image has no channels.
+    """
+
+    backend = [TransformBackends.TORCH]
+
+    def __init__(
+        self, keys: KeysCollection, schemes: Sequence[Mapping[str, Any]], allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        for scheme in schemes:
+            if scheme.get("kind") not in ("fixed", "case"):
+                raise ConfigError(f"Normalisation kind {scheme.get('kind')!r} is unknown; use 'fixed' or 'case'.")
+        self.schemes = [dict(scheme) for scheme in schemes]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self._normalize(convert_to_tensor(result[key], track_meta=True))
+        return result
+
+    def _normalize(self, image: torch.Tensor) -> torch.Tensor:
+        schemes = self.schemes * image.shape[0] if len(self.schemes) == 1 else self.schemes
+        if len(schemes) != image.shape[0]:
+            raise ConfigError(f"{len(schemes)} normalisation schemes for an image of {image.shape[0]} channels; give one each.")
+        image = image.to(torch.float32, copy=True)
+        for channel, scheme in enumerate(schemes):
+            image[channel] = _apply(image[channel], scheme)
+        return image
+
+
+def _apply(channel: torch.Tensor, scheme: Mapping[str, Any]) -> torch.Tensor:
+    if scheme["kind"] == "case":
+        return NormalizeIntensity(nonzero=bool(scheme.get("nonzero", False)))(channel)
+    if scheme.get("lower") is not None or scheme.get("upper") is not None:
+        channel = channel.clamp(scheme.get("lower"), scheme.get("upper"))
+    return (channel - float(scheme.get("mean", 0.0))) / max(float(scheme.get("std", 1.0)), 1e-8)

@@ -1,0 +1,117 @@
+"""Label maps between raw voxel values and the label space, and back to the source grid."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, Invertd, MapTransform
+from monai.utils import convert_to_tensor
+
+from medseg.labels import LabelSpace
+
+__all__ = ["EncodeLabelsd", "LogitsToLabelsd", "ToSourceGridd"]
+
+
+class EncodeLabelsd(MapTransform):
+    """Raw voxel values ``(1, *spatial)`` -> label indices (int16), by the case's ``dataset`` entry where it has one."""
+
+    def __init__(self, keys: KeysCollection, label_space: LabelSpace, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label_space = label_space
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            raw = convert_to_tensor(result[key], track_meta=True)
+            indices = self.label_space.encode(raw.numpy(), result.get("dataset"))
+            result[key] = MetaTensor(torch.from_numpy(indices), meta=raw.meta, applied_operations=raw.applied_operations)
+        return result
+
+
+class LogitsToLabelsd(MapTransform):
+    """Logits ``(C, *spatial)`` -> label indices ``(1, *spatial)``, int16, on the grid they are on."""
+
+    def __init__(self, keys: KeysCollection, label_space: LabelSpace, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label_space = label_space
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            logits = torch.as_tensor(result[key])
+            if self.label_space.mode == "softmax":
+                labels = logits.argmax(0, keepdim=True).to(torch.int16)
+            else:
+                labels = torch.from_numpy(self.label_space.compose((logits > 0).cpu().numpy()))[None]
+            meta = result[key].meta if isinstance(result[key], MetaTensor) else None
+            result[key] = MetaTensor(labels.cpu(), meta=meta)
+        return result
+
+
+class ToSourceGridd(MapTransform):
+    """Logits on the model's grid -> label indices on the source image's own grid, class by class.
+
+    Equal to "probabilities, inverse of every channel with linear interpolation, argmax" (or a threshold of 0.5 per region),
+    but with label-size buffers: one class's probabilities at a time go through the inverse, and a running maximum is kept.
+    Probabilities, not logits, are inverted: outside a crop all of them are 0, which means background.
+
+    Args:
+        keys: logits ``(C, *spatial)``.
+        transform: the preprocessing that took the image from the source grid.
+        label_space: tells softmax from sigmoid and how regions make a label map.
+        orig_keys: the image whose record of operations is undone.
+
+    The result is ``(1, *source spatial)``, int16, with the source's affine.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        transform: InvertibleTransform,
+        label_space: LabelSpace,
+        orig_keys: str = "image",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label_space = label_space
+        self.orig_key = orig_keys
+        self.inverse = Invertd(keys="pred", transform=transform, orig_keys=orig_keys, nearest_interp=False)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self._to_source(result[key], result[self.orig_key])
+        return result
+
+    def _invert(self, channel: torch.Tensor, image: MetaTensor) -> MetaTensor:
+        probabilities = MetaTensor(channel[None].cpu(), meta=image.meta)
+        return self.inverse({"pred": probabilities, self.orig_key: image})["pred"]
+
+    def _to_source(self, logits: torch.Tensor, image: MetaTensor) -> MetaTensor:
+        logits = torch.as_tensor(logits).float()
+        if self.label_space.mode == "sigmoid":
+            maps = [self._invert(torch.sigmoid(channel), image) for channel in logits]
+            binary = np.stack([(m[0] > 0.5).numpy() for m in maps])
+            labels = torch.from_numpy(self.label_space.compose(binary))[None]
+            return MetaTensor(labels, meta=maps[0].meta)
+        peak = logits.amax(0)
+        total = torch.zeros_like(peak)
+        for channel in logits:
+            total += (channel - peak).exp_()
+        best: MetaTensor | None = None
+        for index, channel in enumerate(logits):
+            inverted = self._invert((channel - peak).exp_().div_(total), image)
+            if best is None:
+                best = inverted
+                labels = torch.zeros(inverted.shape, dtype=torch.int16)
+                continue
+            higher = inverted.as_tensor() > best.as_tensor()  # the first class wins a tie, as with argmax
+            labels[higher] = index
+            torch.maximum(best.as_tensor(), inverted.as_tensor(), out=best.as_tensor())
+
+        return MetaTensor(labels, meta=best.meta)

@@ -1,0 +1,122 @@
+"""Recipes: lists of MONAI dictionary transforms for CT, MR, PET and colour images, in 2D and 3D.
+
+``preprocessing`` is deterministic (a cache holds its result, inference runs the same), ``augmentation`` is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai import transforms as mt
+from monai.transforms import Transform
+
+from medseg.labels import LabelSpace
+from medseg.transforms.intensity import NormalizeChannelsd
+from medseg.transforms.label import EncodeLabelsd
+from medseg.transforms.reader import VolumeReader
+
+__all__ = ["augmentation", "load", "preprocessing"]
+
+_CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for drawing crop centres
+
+
+def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Transform]:
+    """Read files to channel-first float tensors; encode ``label`` by the label space."""
+    steps: list[Transform] = [mt.LoadImaged(keys, reader=VolumeReader(), ensure_channel_first=True, image_only=True)]
+    if "label" in keys and label_space is not None:
+        steps.append(EncodeLabelsd("label", label_space))
+    return steps
+
+
+def preprocessing(
+    keys: Sequence[str],
+    *,
+    normalization: Sequence[Mapping[str, Any]],
+    roi_size: Sequence[int],
+    spacing: Sequence[float] | None = None,
+    crop_foreground: bool = False,
+    label_space: LabelSpace | None = None,
+) -> list[Transform]:
+    """Load, orient to RAS, resample, crop to non-zero, normalise, pad to ``roi_size``.
+
+    Args:
+        keys: ``["image"]`` or ``["image", "label"]``.
+        normalization: one scheme per channel, see ``NormalizeChannelsd``.
+        roi_size: smallest size after padding, in voxels; images that are larger keep their size.
+        spacing: target spacing in mm; ``None`` leaves the grid as it is (2D images).
+        crop_foreground: crop to the bounding box of voxels above 0 in any channel, before normalisation.
+        label_space: needed with a label.
+    """
+    steps = load(keys, label_space)
+    modes = ["bilinear" if key == "image" else "nearest" for key in keys]
+    if len(roi_size) == 3:
+        steps.append(mt.Orientationd(keys, axcodes="RAS", labels=None))
+    if crop_foreground:
+        steps.append(mt.CropForegroundd(keys, source_key="image", allow_smaller=True))
+    if spacing is not None:
+        steps.append(mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
+    steps.append(NormalizeChannelsd("image", normalization))
+    steps.append(mt.SpatialPadd(keys, spatial_size=tuple(roi_size), mode="constant"))
+    return steps
+
+
+def augmentation(
+    roi_size: Sequence[int],
+    *,
+    label_space: LabelSpace,
+    flip_axes: Sequence[int] = (),
+    rotate: float | Sequence[float] = 0.2,
+    scale: float = 0.15,
+    intensity: bool = True,
+    samples_per_case: int = 1,
+) -> list[Transform]:
+    """Class-balanced crops of ``roi_size``, small rotations and scalings, flips, intensity changes; plain tensors out.
+
+    Args:
+        roi_size: crop size in voxels.
+        label_space: crop centres are drawn by label, background included.
+        flip_axes: spatial axes to mirror with probability 0.5 each.
+        rotate: largest rotation in radians, one number or one per axis.
+        scale: largest relative change of size.
+        intensity: random shift, scale, contrast and noise.
+        samples_per_case: crops per case and iteration.
+    """
+    keys = ["image", "label"]
+    dims = len(roi_size)
+    classes = len(label_space.labels) + 1
+    angles = np.broadcast_to(np.asarray(rotate, dtype=float), (3 if dims == 3 else 1,)).tolist()
+    steps: list[Transform] = [
+        mt.ClassesToIndicesd("label", num_classes=classes, max_samples_per_class=_CROP_SAMPLES_PER_CLASS),
+        mt.RandCropByLabelClassesd(
+            keys,
+            label_key="label",
+            spatial_size=tuple(roi_size),
+            num_classes=classes,
+            num_samples=samples_per_case,
+            indices_key="label_cls_indices",
+            warn=False,
+        ),
+        mt.RandAffined(
+            keys,
+            prob=0.5,
+            rotate_range=angles,
+            scale_range=[scale] * dims,
+            mode=["bilinear", "nearest"],
+            padding_mode="border",
+            cache_grid=True,
+            spatial_size=tuple(roi_size),
+        ),
+        *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in flip_axes),
+    ]
+    if intensity:
+        steps += [
+            mt.RandScaleIntensityd("image", factors=0.2, prob=0.3, channel_wise=True),
+            mt.RandShiftIntensityd("image", offsets=0.2, prob=0.3, channel_wise=True),
+            mt.RandGaussianNoised("image", prob=0.15, std=0.1),
+            mt.RandGaussianSmoothd("image", prob=0.1, sigma_x=(0.4, 1.0), sigma_y=(0.4, 1.0), sigma_z=(0.4, 1.0)),
+        ]
+    steps += [mt.SelectItemsd([*keys, "case_id"]), mt.EnsureTyped(keys, track_meta=False)]
+    return steps
+

@@ -1,0 +1,54 @@
+"""Write predicted label maps as files on the source image's grid."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from PIL import Image
+
+from medseg.labels import LabelSpace
+
+__all__ = ["SaveLabelsd", "write_label_map"]
+
+
+def write_label_map(values: np.ndarray, affine: np.ndarray, path: str | Path) -> None:
+    """Write raw label values: 3D as NIfTI with the given affine, 2D as PNG; whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(".partial_" + path.name)
+    if values.ndim == 2:
+        Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.uint16)).save(temporary)
+    else:
+        image = nibabel.Nifti1Image(values, np.asarray(affine, dtype=float))
+        image.header.set_xyzt_units("mm")
+        nibabel.save(image, temporary)
+    os.replace(temporary, path)
+
+
+class SaveLabelsd(MapTransform):
+    """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>.nii.gz`` (2D: ``.png``)."""
+
+    def __init__(
+        self, keys: KeysCollection, output_dir: str | Path, label_space: LabelSpace, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_dir = Path(output_dir)
+        self.label_space = label_space
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            indices = torch.as_tensor(result[key])[0].numpy()
+            values = self.label_space.decode(indices, result.get("dataset"))
+            suffix = ".png" if values.ndim == 2 else ".nii.gz"
+            affine = np.asarray(result["image"].meta["original_affine"])
+            write_label_map(values, affine, self.output_dir / f"{result['case_id']}{suffix}")
+        return result

@@ -1,0 +1,108 @@
+"""Safe files of weights: tensors and plain containers only, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medseg.errors import ModelError, ResourceError
+
+__all__ = ["load_file", "load_weights", "save_file"]
+
+
+def save_file(content: Any, path: str | Path) -> None:
+    """Write with ``torch.save`` to a temporary name, flush, then rename; a crash leaves the old file whole.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(f"{path} could not be written ({error}); the old file is kept. Free disk space or check the folder.") from error
+
+
+def load_file(path: str | Path) -> Any:
+    """Read with ``weights_only=True`` onto the CPU.
+
+    Raises:
+        ModelError: missing, damaged, or a file that needs unpickling of code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"Checkpoint {path} not found; train first, or name an existing file.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        match = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if match is None:
+            raise ModelError(f"{path} is damaged (no valid checkpoint data); copy or train it again.") from error
+        raise ModelError(
+            f"{path} refused: it needs unpickling of {match.group(1)}, which can run code; save it as a plain state dict of tensors."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path} is damaged ({reason}); copy or train it again.") from error
+
+
+def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -> None:
+    """Load a state dict (plain, or under ``network``, ``model`` or ``state_dict``) into a network.
+
+    Raises:
+        ModelError: the file is missing or damaged, or its keys or shapes do not fit; with ``strict=False`` a partial match is accepted.
+    """
+    content = load_file(path)
+    state = content
+    for key in ("network", "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            state = content[key]
+            break
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(f"{path} holds no state dict; expected tensors by name, plain or under 'network', 'model' or 'state_dict'.")
+    _check_match(network, state, Path(path), strict)
+    own = network.state_dict()
+    network.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=strict)
+
+
+def _check_match(network: nn.Module, state: dict[str, torch.Tensor], path: Path, strict: bool) -> None:
+    own = network.state_dict()
+    kind = type(network).__name__
+    shared = [key for key in own if key in state]
+    if not shared:
+        example = next(iter(state), "none")
+        raise ModelError(
+            f"{path} has keys like '{example}'; network {kind} matches 0 of {len(own)}. It is of another network: "
+            "name the network it was trained with."
+        )
+    different = [key for key in shared if own[key].shape != state[key].shape]
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    if not strict or not (different or missing or unexpected):
+        return
+    if different and not missing and not unexpected and all(own[k].shape[1:] == state[k].shape[1:] for k in different):
+        key = different[-1]
+        raise ModelError(
+            f"{path} has a head of {state[key].shape[0]} channels ('{key}'), the network {own[key].shape[0]}; "
+            "use weights of the same label space."
+        )
+    parts = [
+        f"{len(keys)} {what} ({', '.join(keys[:5])}{', …' if len(keys) > 5 else ''})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", different))
+        if keys
+    ]
+    raise ModelError(f"{path} fits {kind} only in part: {'; '.join(parts)}; use the weights of exactly this network.")

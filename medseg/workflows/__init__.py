@@ -1,0 +1,19 @@
+"""Workflows: a bundle and overrides become a MONAI workflow; train, evaluate and predict as functions."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from medseg.workflows.parts import cases, device, distribute, finalize, initialize, section
+
+__all__ = ["cases", "device", "distribute", "evaluate", "finalize", "initialize", "predict", "section", "train"]
+
+_FUNCTIONS = {"train": "medseg.workflows.train", "evaluate": "medseg.workflows.evaluate", "predict": "medseg.workflows.predict"}
+
+
+def __getattr__(name: str) -> Any:
+    # Bundles import this package for the parts above; the functions that read bundles come when they are asked for.
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module 'medseg.workflows' has no attribute '{name}'")

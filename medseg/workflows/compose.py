@@ -1,0 +1,216 @@
+"""Bundle + overrides -> MONAI ``ConfigWorkflow``, with every unknown key refused.
+
+MONAI accepts an unknown override silently; a typing error would then train with the default.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from medseg.errors import ConfigError, ModelError, nearest
+
+__all__ = ["TASKS", "check_overrides", "config_files", "load_workflow", "merged_config", "parse_assignments"]
+
+TASKS = {"train": ("train",), "evaluate": ("train", "evaluate"), "infer": ("inference",)}
+
+
+def config_files(bundle: str | Path, task: str, overlays: Sequence[str] = ()) -> list[Path]:
+    """The config files of a task in merging order; overlays are names in ``configs/`` or paths.
+
+    Raises:
+        ModelError: the folder is no bundle, or a file is missing.
+    """
+    configs = Path(bundle) / "configs"
+    files = [_config(configs, name) for name in (*TASKS[task], *overlays)]
+    return files
+
+
+def _config(configs: Path, name: str) -> Path:
+    for candidate in (Path(name), *(configs / f"{name}{suffix}" for suffix in ("", ".yaml", ".yml", ".json"))):
+        if candidate.is_file():
+            return candidate
+    known = sorted(p.stem for p in configs.glob("*.yaml")) if configs.is_dir() else []
+    raise ModelError(f"{configs.parent} has no config '{name}'.{nearest(name, known)} Expected a bundle with configs/{name}.yaml.")
+
+
+def merged_config(files: Sequence[Path]) -> dict[str, Any]:
+    """The content of several config files merged by MONAI's rules, unresolved.
+
+    Raises:
+        ConfigError: not valid YAML, a duplicate key, or a tag that would build Python objects; with file and line.
+    """
+    for file in files:
+        _refuse_bad_yaml(file)
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    return {key: value for key, value in parser.get().items() if key != "_meta_"}
+
+
+def _refuse_bad_yaml(path: Path) -> None:
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)}).") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path} is no mapping; expected 'key: value' lines.")
+    _walk_yaml(node, path)
+
+
+def _walk_yaml(node: yaml.Node, path: Path) -> None:
+    if node.tag.startswith("tag:yaml.org,2002:python"):
+        raise ConfigError(f"{path}, line {node.start_mark.line + 1}: '{node.tag}' would build Python objects; refused.")
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise ConfigError(f"{path}, line {key.start_mark.line + 1}: key '{key.value}' appears twice; keep one.")
+            seen.add(key.value)
+            _walk_yaml(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _walk_yaml(item, path)
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """``["learning_rate=0.001", "train::trainer::clip_norm=null"]`` -> overrides, values read as YAML.
+
+    Raises:
+        ConfigError: no ``=``, or a value that is not valid YAML.
+    """
+    overrides = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {assignment!r} is no assignment; expected id=value, for example learning_rate=0.001.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: {text!r} is not a valid value ({getattr(error, 'problem', error)}).") from error
+        if isinstance(value, str):
+            try:
+                value = float(value)  # YAML 1.1 reads 1e-3 as text
+            except ValueError:
+                pass
+        overrides[key.replace("#", "::")] = value
+    return overrides
+
+
+def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Refuse overrides of ids that the config does not have and its components do not take, and values of another kind.
+
+    Raises:
+        ConfigError: naming the nearest id.
+    """
+    ids = set(_ids(config))
+    for key, value in overrides.items():
+        if key in ids:
+            _check_type(key, _lookup(config, key), value)
+            continue
+        parent, _, leaf = key.rpartition("::")
+        component = _lookup(config, parent) if parent in ids else None
+        arguments = _arguments(component) if isinstance(component, Mapping) and "_target_" in component else None
+        if arguments is not None and (leaf in arguments or "**" in arguments):
+            continue
+        if arguments is not None:
+            raise ConfigError(f"'{parent}' ({component['_target_']}) has no argument '{leaf}'.{nearest(leaf, arguments)}")  # type: ignore[index]
+        raise ConfigError(f"Unknown key '{key}'.{nearest(key, ids)}")
+
+
+def _ids(value: Any, prefix: str = "") -> Iterable[str]:
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, item in items:
+        name = f"{prefix}::{key}" if prefix else str(key)
+        yield name
+        yield from _ids(item, name)
+
+
+def _lookup(config: Any, key: str) -> Any:
+    for part in key.split("::"):
+        config = config[int(part)] if isinstance(config, list) else config[part]
+    return config
+
+
+def _arguments(component: Mapping[str, Any]) -> set[str] | None:
+    """The arguments of a component's target, ``**`` among them if any name is taken; ``None`` if it cannot be told."""
+    from monai.bundle.config_item import ConfigComponent
+
+    try:
+        target = ConfigComponent(dict(component)).resolve_module_name()
+        target = ConfigParser({"x": {"_target_": target, "_mode_": "callable"}}).get_parsed_content("x")
+        while hasattr(target, "func"):
+            target = target.func
+        found: set[str] = {"_disabled_", "_requires_", "_mode_", "_desc_"}
+        classes = inspect.getmro(target)[:-1] if inspect.isclass(target) else (target,)
+        for cls in classes:
+            signature = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls)  # type: ignore[misc]
+            parameters = signature.parameters.values()
+            found |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - {"self"}
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                return found
+        return found | {"**"}
+    except Exception:  # a target that cannot be inspected will speak for itself when it is built
+        return None
+
+
+_POSITIVE_INTEGERS = ("epochs", "batch_size", "val_interval", "repeats", "accumulation_steps")
+
+
+def _check_type(key: str, current: Any, value: Any) -> None:
+    """The kind of value must stay: a number for a number, a list for a list; null and expressions fit everywhere."""
+    if key in _POSITIVE_INTEGERS and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ConfigError(f"{key}: expected a positive integer, got {value!r}.")
+    if key == "learning_rate" and (not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0):
+        raise ConfigError(f"{key}: expected a positive number, got {value!r}.")
+    if value is None or current is None or (isinstance(value, str) and value[:1] in "$@%"):
+        return
+    if isinstance(current, str) and current[:1] in "$@%":
+        return
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "true or false"),
+        ((int, float), "a number"),
+        (str, "text"),
+        (list, "a list"),
+        (dict, "a mapping"),
+    )
+    for kind, name in kinds:
+        if isinstance(current, kind):
+            if not isinstance(value, kind) or (kind == (int, float) and isinstance(value, bool)):
+                raise ConfigError(f"{key}: expected {name}, got {value!r}.")
+            return
+
+
+def load_workflow(
+    bundle: str | Path, task: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str] = ()
+) -> ConfigWorkflow:
+    """A bundle's workflow for ``train``, ``evaluate`` or ``infer``, initialised.
+
+    Raises:
+        ConfigError: unknown keys in the overrides.
+        ModelError: the folder is no bundle.
+    """
+    files = config_files(bundle, task, overlays)
+    config = merged_config(files)
+    overrides = dict(overrides or {})
+    check_overrides(config, overrides)
+    meta = Path(bundle) / "configs" / "metadata.json"
+    workflow = ConfigWorkflow(
+        config_file=[str(file) for file in files],
+        meta_file=str(meta) if meta.is_file() else None,
+        logging_file=False,
+        workflow_type="infer" if task == "infer" else "train",
+        **({"bundle_root": str(Path(bundle).resolve())} | overrides),
+    )
+    workflow.initialize()
+    return workflow

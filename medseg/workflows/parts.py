@@ -1,0 +1,73 @@
+"""What bundle configs call by name: device, distribution under torchrun, cases of a datalist, start and end."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from medseg.data import read_datalist, seed_everything
+from medseg.errors import ResourceError
+
+__all__ = ["cases", "device", "distribute", "finalize", "initialize", "section"]
+
+
+def device(name: str | None = None) -> torch.device:
+    """The named device, or CUDA where there is one (under torchrun the process's own), else the CPU.
+
+    Raises:
+        ResourceError: CUDA is asked for and there is none.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if name is None:
+        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    if str(name).startswith("cuda") and not torch.cuda.is_available():
+        raise ResourceError(f"Device '{name}' asked for, but torch {torch.__version__} sees none. Use --device cpu.")
+    return torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+
+
+def distribute(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """The network on its device, wrapped for data-parallel training under torchrun."""
+    start_distributed()
+    network = network.to(device)
+    if torch.distributed.is_initialized():
+        ids = [torch.device(device).index] if torch.device(device).type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(network, device_ids=ids)
+    return network
+
+
+def start_distributed() -> None:
+    """Join the process group under torchrun; a no-op otherwise and when called again."""
+    if int(os.environ.get("WORLD_SIZE", 1)) < 2 or torch.distributed.is_initialized():
+        return
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    import ignite.distributed as idist
+
+    idist.sync()  # ignite's first collective would otherwise hang where only rank 0 makes it
+
+
+def cases(json_list: str, dataset_dir: str, fold: int | None, section: str) -> list[dict[str, Any]]:
+    """Training or validation cases after the split by fold (``Datalist.split``)."""
+    return read_datalist(json_list, dataset_dir).cases(section, fold)
+
+
+def section(json_list: str, dataset_dir: str, name: str) -> list[dict[str, Any]]:
+    """The cases of a section as it stands, images only."""
+    listed = read_datalist(json_list, dataset_dir).sections.get(name, [])
+    return [{key: value for key, value in case.items() if key != "label"} for case in listed]
+
+
+def initialize(seed: int) -> None:
+    """Before a run: seed everything, choose deterministic kernels, join the process group."""
+    start_distributed()
+    seed_everything(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def finalize() -> None:
+    """After a run: leave the process group."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,81 @@
+"""The run folder: what is in it, when a command may go on in it, and the facts of a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import ConfigError
+
+__all__ = ["differences", "log_to", "read_facts", "require_run", "write_facts"]
+
+logger = logging.getLogger("medseg")
+
+_FREE = ("epochs", "max_minutes", "val_interval")  # may differ when a run goes on; epochs only upwards
+
+
+def require_run(path: str | Path) -> Path:
+    """The folder of a run.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    run = Path(path)
+    if not (run / "configs" / "train.yaml").is_file():
+        raise ConfigError(f"{run} is no run: configs/train.yaml is missing. Train one with `medseg train --output {run}`.")
+    return run
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """The ids on which two configs differ -> (old, new)."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = {}
+        for key in dict.fromkeys((*old, *new)):
+            name = f"{prefix}::{key}" if prefix else str(key)
+            found |= differences(old.get(key), new.get(key), name)
+        return found
+    return {} if old == new else {prefix: (old, new)}
+
+
+def read_facts(run: str | Path) -> dict[str, Any]:
+    """``run.json``, empty where there is none."""
+    path = Path(run) / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_facts(run: str | Path, **facts: Any) -> None:
+    """Add facts to ``run.json``: versions, machine and what is given."""
+    import torch
+
+    path = Path(run) / "run.json"
+    content = read_facts(run) | {
+        "versions": {name: version(name) for name in ("medseg", "torch", "monai", "numpy", "pytorch-ignite")},
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    content |= facts
+    temporary = path.with_name("run.json.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def log_to(run: str | Path) -> None:
+    """Send medseg's log to ``log.txt`` in the run's folder as well."""
+    path = Path(run) / "log.txt"
+    for handler in list(logger.handlers):
+        if isinstance(handler, logging.FileHandler):
+            logger.removeHandler(handler)
+            handler.close()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.info("command: %s", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))

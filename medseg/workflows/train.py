@@ -1,0 +1,238 @@
+"""Train: plan and write a bundle into the run folder (or take an existing one), then run it, or go on where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg.bundle import accepts_roi, dump_yaml, planned_arguments, write_bundle
+from medseg.data import Datalist, Plan, make_plan, read_datalist
+from medseg.errors import ConfigError, DataError
+from medseg.workflows.checks import check_cases
+from medseg.workflows.compose import check_overrides, config_files, load_workflow, merged_config
+from medseg.workflows.parts import device as choose_device
+from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
+from medseg.workflows.timing import fit_epochs
+
+__all__ = ["train"]
+
+logger = logging.getLogger("medseg")
+
+_MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
+
+
+def train(
+    *,
+    output: str | Path,
+    json_list: str | Path,
+    data_dir: str | Path | None = None,
+    network: str | None = None,
+    bundle: str | Path | None = None,
+    fold: int | None = None,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+    overlays: Sequence[str] = (),
+) -> Path:
+    """Train a network on a datalist; the same call again continues, and a finished run does nothing.
+
+    Args:
+        output: the run folder.
+        json_list, data_dir: the datalist and what its paths are relative to.
+        network: registered name, MONAI class or dotted path: a bundle is planned and written for it.
+        bundle: an existing bundle instead.
+        fold: validation fold; ``None`` uses the datalist's validation section, else fold 0.
+        epochs: passes; default from the bundle.
+        max_minutes: time for the training; the number of epochs, and with it the schedule, is fitted to it.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; default: a GPU where there is one.
+        seed: of every random number.
+        overrides: config id -> value.
+        overlays: further config files of the bundle, such as ``gsm``.
+
+    Returns:
+        The run folder.
+    """
+    started = time.monotonic()
+    if (network is None) == (bundle is None):
+        raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
+    run = Path(output).resolve()
+    chosen = choose_device(device)
+    datalist = read_datalist(json_list, data_dir)
+    training, validation = datalist.split(fold)
+    run.mkdir(parents=True, exist_ok=True)
+    log_to(run)
+    facts = check_cases(training + validation, datalist)
+    settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
+    fresh = run / "configs.new"
+    if network is not None:
+        _plan_bundle(fresh, network, datalist, facts, len(training), chosen, dict(overrides or {}), settings)
+    else:
+        _copy_bundle(fresh, Path(str(bundle)), datalist, overlays, dict(overrides or {}), settings)
+    _install(fresh, run, explicit_epochs=epochs is not None)
+
+    if read_facts(run).get("status") == "finished" and _stored_epochs(run) <= _done_epochs(run):
+        logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
+        return run
+    workflow = load_workflow(run, "train")
+    if max_minutes is not None and "fitted_epochs" not in read_facts(run):
+        fit_epochs(workflow, run, 60 * max_minutes - (time.monotonic() - started))
+        workflow = load_workflow(run, "train")
+    _report_start(run, chosen, training, validation, seed)
+    workflow.run()
+    trainer = workflow.parser.get_parsed_content("train::trainer")
+    checkpoint = workflow.parser.get_parsed_content("checkpoint")
+    if trainer.state.rank == 0:
+        write_facts(
+            run, status="finished", epochs_done=int(trainer.state.epoch), training_seconds=round(checkpoint.elapsed_seconds, 1)
+        )
+    workflow.finalize()
+    return run
+
+
+def _settings(
+    datalist: Datalist, fold: int | None, seed: int, epochs: int | None, max_minutes: float | None, device: str | None
+) -> dict[str, Any]:
+    settings: dict[str, Any] = {"dataset_dir": str(datalist.data_dir.resolve()), "fold": fold, "seed": seed, "max_minutes": max_minutes}
+    if epochs is not None:
+        settings["epochs"] = epochs
+    if device is not None:
+        settings["device"] = f"$w.device('{device}')"
+    return settings
+
+
+def _plan_bundle(
+    fresh: Path,
+    network: str,
+    datalist: Datalist,
+    facts: Sequence[Any],
+    num_training: int,
+    chosen: torch.device,
+    overrides: dict[str, Any],
+    settings: dict[str, Any],
+) -> None:
+    spacing = overrides.get("preprocess::spacing")
+    plan, arguments = plan_for_network(network, datalist, facts, num_training, chosen.type, overrides.get("roi_size"), spacing)
+    logger.info("plan for %s on %s:", network, datalist.name)
+    for line in plan.lines():
+        logger.info("  %s", line)
+    write_bundle(fresh, network, arguments, datalist, plan, settings)
+    _apply(fresh / "configs" / "train.yaml", overrides)
+
+
+def plan_for_network(
+    network: str,
+    datalist: Datalist,
+    facts: Sequence[Any],
+    num_training: int,
+    device_type: str,
+    roi_size: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+) -> tuple[Plan, dict[str, Any]]:
+    """The plan whose window the network takes, and the network's arguments.
+
+    Raises:
+        ConfigError: the network takes none of the windows, or not the one given; with the network's own reason.
+    """
+    reason = ""
+    for step in (8, 16, 32):
+        plan = make_plan(
+            datalist, facts, device_type=device_type, roi_size=roi_size, spacing=spacing, num_training=num_training, roi_step=step
+        )
+        arguments = planned_arguments(network, plan)
+        problem = accepts_roi(network, arguments, plan.roi_size)
+        if problem is None:
+            return plan, arguments
+        reason = problem
+        if roi_size is not None:
+            nearest_roi = [max(32, 32 * round(n / 32)) for n in roi_size]
+            raise ConfigError(f"{network} does not take roi_size {list(roi_size)} ({reason}); try {nearest_roi}.")
+    raise ConfigError(f"{network} does not run on windows of {list(plan.roi_size)} ({reason}); set roi_size or its arguments.")
+
+
+def _copy_bundle(
+    fresh: Path, bundle: Path, datalist: Datalist, overlays: Sequence[str], overrides: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    files = config_files(bundle, "train", overlays)
+    shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
+    config = merged_config(files)
+    settings = {key: value for key, value in settings.items() if value is not None or key in ("fold",)}
+    check_overrides(config, overrides)
+    config |= {key: value for key, value in settings.items() if key in config or key == "max_minutes"}
+    config["bundle_root"] = "."
+    config["json_list"] = "$@bundle_root + '/configs/datalist.json'"
+    dump_yaml(config, fresh / "configs" / "train.yaml", f"From the bundle {bundle.name}.")
+    shutil.copyfile(datalist.path, fresh / "configs" / "datalist.json")
+    _apply(fresh / "configs" / "train.yaml", overrides)
+
+
+def _apply(path: Path, overrides: Mapping[str, Any]) -> None:
+    """Write overrides into a config file, after checking them."""
+    if not overrides:
+        return
+    from monai.bundle import ConfigParser
+
+    config = merged_config([path])
+    check_overrides(config, overrides)
+    parser = ConfigParser(config)
+    for key, value in overrides.items():
+        parser.set(value, key, recursive=True)
+    dump_yaml({k: v for k, v in parser.get().items() if k != "_meta_"}, path, path.read_text(encoding="utf-8").splitlines()[0][2:])
+
+
+def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
+    """Make the new bundle the run's, or hold it against the one that is there."""
+    target = run / "configs"
+    if not target.exists():
+        for item in fresh.iterdir():
+            shutil.move(str(item), str(run / item.name))
+        shutil.rmtree(fresh)
+        write_facts(run, status="started", started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        return
+    old, new = merged_config([target / "train.yaml"]), merged_config([fresh / "configs" / "train.yaml"])
+    lists = [(folder / "configs" / "datalist.json").read_bytes() for folder in (run, fresh)]
+    shutil.rmtree(fresh)
+    changed = {key: pair for key, pair in differences(old, new).items() if key not in _MAY_CHANGE}
+    if lists[0] != lists[1]:
+        changed["datalist"] = ("as stored", "another content")
+    if changed:
+        shown = "; ".join(f"{key}: {before!r} -> {after!r}" for key, (before, after) in list(changed.items())[:5])
+        raise ConfigError(f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of that run.")
+    if explicit_epochs and new["epochs"] != old["epochs"]:
+        if new["epochs"] < old["epochs"]:
+            raise ConfigError(f"{run} was started with {old['epochs']} epochs; {new['epochs']} are fewer. Use another --output folder.")
+        old["epochs"] = new["epochs"]
+        dump_yaml(old, target / "train.yaml", "Extended to more epochs.")
+        write_facts(run, status="started")
+        logger.warning(
+            "going on to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up from where it was",
+            new["epochs"],
+        )
+
+
+def _stored_epochs(run: Path) -> int:
+    return int(merged_config([run / "configs" / "train.yaml"])["epochs"])
+
+
+def _done_epochs(run: Path) -> int:
+    return int(read_facts(run).get("epochs_done", 0))
+
+
+def _report_start(run: Path, device: torch.device, training: list[Any], validation: list[Any], seed: int) -> None:
+    if not training:
+        raise DataError("There is no training case after the split.")
+    logger.info("%d training and %d validation cases, device %s, run folder %s", len(training), len(validation), device, run)
+    write_facts(
+        run,
+        device=str(device),
+        seed=seed,
+        training_cases=[case["case_id"] for case in training],
+        validation_cases=[case["case_id"] for case in validation],
+    )
