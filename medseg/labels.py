@@ -1,6 +1,7 @@
 """The label space: what voxel values mean, for one data set or for many.
 
-Everything that touches labels (loss, metrics, sampler, inference, submission, metadata) reads this table and nothing else.
+Everything that touches labels (loss, metrics, sampler, inference, submission, metadata) reads this table and nothing
+else.
 
 A table in JSON or YAML, every key but ``labels`` optional::
 
@@ -14,7 +15,8 @@ A table in JSON or YAML, every key but ``labels`` optional::
 
 The Decathlon form ``{"0": "background", "1": "liver"}`` is read as well.
 
-Inside medseg a label map holds *indices*: 0 is background, 1..L the labels in table order, ``IGNORE`` the ignored voxels.
+Inside medseg a label map holds *indices*: 0 is background, 1..L the labels in table order, ``IGNORE`` the ignored
+voxels.
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ class LabelSpace:
     Attributes:
         labels: foreground names; label ``labels[i]`` has index ``i + 1``.
         fragments: data set name -> its raw values; ``""`` is the datalist's own table.
-        mode: ``softmax`` (channels: background, then the labels) or ``sigmoid`` (channels: regions, or labels without regions).
+        mode: ``softmax`` (channels: background, then the labels) or ``sigmoid`` (channels: regions, or labels without
+        regions).
         regions: evaluation region -> the labels in it.
         tasks: label or region -> stable id.
     """
@@ -110,7 +113,9 @@ class LabelSpace:
         for dataset, fragment in self.fragments.items():
             for name in fragment.values:
                 if name not in self.labels:
-                    raise DataError(f"Data set '{dataset}' uses label '{name}', not declared.{nearest(name, self.labels)}")
+                    raise DataError(
+                        f"Data set '{dataset}' uses label '{name}', not declared.{nearest(name, self.labels)}"
+                    )
         for region, members in self.regions.items():
             for name in members:
                 if name not in self.labels:
@@ -120,7 +125,9 @@ class LabelSpace:
         seen: dict[int, str] = {}
         for name, task in self.tasks.items():
             if name not in self.labels and name not in self.regions:
-                raise DataError(f"Task {task} names '{name}', not declared.{nearest(name, (*self.labels, *self.regions))}")
+                raise DataError(
+                    f"Task {task} names '{name}', not declared.{nearest(name, (*self.labels, *self.regions))}"
+                )
             if task in seen:
                 raise DataError(f"Task id {task} is used by both '{seen[task]}' and '{name}'; ids must be unique.")
             seen[task] = name
@@ -148,14 +155,17 @@ class LabelSpace:
     def merge(cls, tables: Mapping[str, Mapping[str, Any]], mode: str = "sigmoid") -> LabelSpace:
         """Join one table per data set into one space for universal training.
 
-        Labels of equal name are one task. Task ids come from the tables, and must agree; labels without an id take the next free ones.
+        Labels of equal name are one task. Task ids come from the tables, and must agree; labels without an id take
+        the next free ones.
         """
         spaces = {dataset: cls.from_table(table) for dataset, table in tables.items()}
         tasks: dict[str, int] = {}
         for dataset, space in spaces.items():
             for name, task in space.tasks.items():
                 if tasks.setdefault(name, task) != task:
-                    raise DataError(f"'{name}' has task id {tasks[name]} and, in data set '{dataset}', {task}; use one id.")
+                    raise DataError(
+                        f"'{name}' has task id {tasks[name]} and, in data set '{dataset}', {task}; use one id."
+                    )
         labels = list(dict.fromkeys(name for space in spaces.values() for name in space.labels))
         free = (i for i in range(len(labels) + len(tasks) + 1) if i not in set(tasks.values()))
         for name in labels:
@@ -205,12 +215,16 @@ class LabelSpace:
     def targets(self) -> dict[str, tuple[int, ...]]:
         """What is evaluated: regions where there are any, else labels; name -> label indices."""
         if self.regions:
-            return {region: tuple(self.labels.index(m) + 1 for m in members) for region, members in self.regions.items()}
+            return {
+                region: tuple(self.labels.index(m) + 1 for m in members) for region, members in self.regions.items()
+            }
         return {name: (i,) for i, name in enumerate(self.labels, 1)}
 
     @property
     def task_ids(self) -> tuple[int, ...]:
-        """The stable id of each channel (the channel number where the table gives none); softmax: without background."""
+        """The stable id of each channel (the channel number where the table gives none); softmax: without
+        background.
+        """
         names = self.labels if self.mode == "softmax" else self.channels
         return tuple(self.tasks.get(name, i) for i, name in enumerate(names))
 
@@ -256,7 +270,7 @@ class LabelSpace:
         plain = all(own.values[name] == (i,) for i, name in enumerate(self.labels, 1) if name in own.values)
         return plain and len(own.values) == len(self.labels) and own.background == (0,) and not own.ignore
 
-    def undeclared(self, raw_values: Iterable[int], dataset: str | None = None) -> list[int]:
+    def undeclared(self, raw_values: Iterable[float], dataset: str | None = None) -> list[float]:
         """The raw values that the table gives no meaning."""
         return sorted(set(raw_values) - self.fragment(dataset).declared)
 
@@ -270,7 +284,9 @@ class LabelSpace:
         raw_values, inverse = np.unique(np.asarray(raw), return_inverse=True)
         unknown = self.undeclared((float(v) for v in raw_values), dataset)
         if unknown:
-            raise DataError(f"Label values {_numbers(unknown)} are not declared; declared are {_numbers(part.declared)}.")
+            raise DataError(
+                f"Label values {_numbers(unknown)} are not declared; declared are {_numbers(part.declared)}."
+            )
         index = {raw: 0 for raw in part.background} | {raw: IGNORE for raw in part.ignore}
         for i, name in enumerate(self.labels, 1):
             index |= {raw: i for raw in part.values.get(name, ())}
@@ -306,24 +322,27 @@ class LabelSpace:
         order = sorted(range(len(members)), key=lambda i: -len(members[i]))
         painted = []
         for position, channel in enumerate(order):
-            inner: set[int] = set().union(*(members[o] for o in order[position + 1 :] if members[o] <= members[channel]))
+            inner: set[int] = set().union(
+                *(members[o] for o in order[position + 1 :] if members[o] <= members[channel])
+            )
             own = members[channel] - inner
             if len(own) != 1:
                 name = list(self.regions)[channel]
                 raise DataError(
-                    f"Region '{name}' cannot be written to a label map: it adds {len(own)} labels to the regions inside it, "
+                    f"Region '{name}' cannot be written to a label map: it adds {len(own)} labels to the "
+                    f"regions inside it, "
                     "expected exactly 1; use mode 'softmax' or nested regions."
                 )
             painted.append((channel, own.pop()))
         return painted
 
 
-def _fragment(
-    labels: Mapping[Any, Any], ignore: Sequence[int]
-) -> Fragment:
+def _fragment(labels: Mapping[Any, Any], ignore: Sequence[int]) -> Fragment:
     """Read ``name -> value(s)`` or the Decathlon form ``value -> name``."""
     if not isinstance(labels, Mapping) or not labels:
-        raise DataError("The datalist's 'labels' is empty or no table; expected for example {\"0\": \"background\", \"1\": \"liver\"}.")
+        raise DataError(
+            'The datalist\'s \'labels\' is empty or no table; expected for example {"0": "background", "1": "liver"}.'
+        )
     if all(str(key).lstrip("-").isdigit() and isinstance(name, str) for key, name in labels.items()):
         grouped: dict[str, list[int]] = {}
         for key, name in labels.items():

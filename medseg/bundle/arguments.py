@@ -18,10 +18,11 @@ __all__ = ["accepts_roi", "planned_arguments", "unet_topology"]
 def unet_topology(
     roi_size: Sequence[int], spacing: Sequence[float] | None, max_levels: int = 6
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Kernel sizes and strides per level of a U-Net, by nnU-Net's rule (Isensee et al. 2021, supplement; MONAI's DynUNet guide).
+    """Kernel sizes and strides per level of a U-Net, by nnU-Net's rule (Isensee et al. 2021, supplement; MONAI's
+    DynUNet guide).
 
-    An axis is halved while its spacing is within twice the finest and it keeps at least 4 voxels; its kernel is 3 from the level on
-    where that holds, 1 before.
+    An axis is halved while its spacing is within twice the finest and it keeps at least 4 voxels; its kernel is 3
+    from the level on where that holds, 1 before.
     """
     size = list(roi_size)
     mm = list(spacing) if spacing is not None else [1.0] * len(size)
@@ -41,7 +42,13 @@ def unet_topology(
 def _dynunet(plan: Plan) -> dict[str, Any]:
     kernels, strides = unet_topology(plan.roi_size, plan.spacing, 4 if plan.light else 6)
     filters = [min((8 if plan.light else 32) * 2**level, 320) for level in range(len(strides))]
-    return {"kernel_size": kernels, "strides": strides, "upsample_kernel_size": strides[1:], "filters": filters, "res_block": True}
+    return {
+        "kernel_size": kernels,
+        "strides": strides,
+        "upsample_kernel_size": strides[1:],
+        "filters": filters,
+        "res_block": True,
+    }
 
 
 def _unetr(plan: Plan) -> dict[str, Any]:
@@ -61,7 +68,9 @@ _MONAI: dict[str, Callable[[Plan], dict[str, Any]]] = {
 
 
 def planned_arguments(network: str, plan: Plan) -> dict[str, Any]:
-    """Arguments for ``create_network(network, ...)``: channels, and what the class or MONAI's table derives from the plan."""
+    """Arguments for ``create_network(network, ...)``: channels, and what the class or MONAI's table derives from
+    the plan.
+    """
     cls = network_class(network)
     arguments: dict[str, Any] = {
         "spatial_dims": plan.spatial_dims,
@@ -80,13 +89,15 @@ def planned_arguments(network: str, plan: Plan) -> dict[str, Any]:
     missing = [name for name in ("in_channels", "out_channels") if name not in parameters]
     if missing:
         raise ConfigError(
-            f"Network '{network}' has no argument {' and '.join(missing)}; medseg calls networks with spatial_dims, in_channels, out_channels."
+            f"Network '{network}' has no argument {' and '.join(missing)}; medseg calls networks with "
+            f"spatial_dims, in_channels, out_channels."
         )
     return {name: value for name, value in arguments.items() if name in parameters}
 
 
 def accepts_roi(network: str, arguments: dict[str, Any], roi_size: Sequence[int]) -> str | None:
-    """``None`` if the network maps (1, in_channels, *roi_size) to (1, out_channels, *roi_size), else the reason why not.
+    """``None`` if the network maps (1, in_channels, *roi_size) to (1, out_channels, *roi_size), else the reason why
+    not.
 
     Tried without memory on torch's meta device first; networks that cannot run there are tried on the CPU.
     """
@@ -94,7 +105,9 @@ def accepts_roi(network: str, arguments: dict[str, Any], roi_size: Sequence[int]
     for device in ("meta", "cpu"):
         try:
             with torch.device(device), torch.no_grad():
-                result = create_network(network, **arguments).eval()(torch.zeros(1, arguments["in_channels"], *roi_size))
+                result = create_network(network, **arguments).eval()(
+                    torch.zeros(1, arguments["in_channels"], *roi_size)
+                )
         except ConfigError:
             raise
         except Exception as error:  # any network may fail in any way; the reason goes to the user
@@ -102,5 +115,7 @@ def accepts_roi(network: str, arguments: dict[str, Any], roi_size: Sequence[int]
             continue
         if not isinstance(result, torch.Tensor):
             return f"it returns {type(result).__name__} in evaluation mode, expected one tensor"
-        return None if tuple(result.shape) == expected else f"it returns shape {tuple(result.shape)}, expected {expected}"
+        return (
+            None if tuple(result.shape) == expected else f"it returns shape {tuple(result.shape)}, expected {expected}"
+        )
     return reason

@@ -46,7 +46,9 @@ def write_bundle(
     network_def = {"_target_": network_target(network), **arguments}
     train = train_config(network_def, datalist, plan) | dict(settings)
     dump_yaml(train, configs / "train.yaml", f"{network} on {datalist.name}: training and validation.")
-    dump_yaml(evaluate_config(), configs / "evaluate.yaml", "Overlay on train.yaml: scores on the source images' own grid.")
+    dump_yaml(
+        evaluate_config(), configs / "evaluate.yaml", "Overlay on train.yaml: scores on the source images' own grid."
+    )
     dump_yaml(inference_config(train), configs / "inference.yaml", "Images to label maps on their own grid.")
     dump_yaml(multi_gpu_config(), configs / "multi_gpu_train.yaml", "Overlay on train.yaml for torchrun.")
     shutil.copyfile(datalist.path, configs / "datalist.json")
@@ -173,7 +175,12 @@ def _train_section() -> dict[str, Any]:
             {"_target_": "medseg.engines.UpdateAverage", "average": "@average", "network": "@network"},
             {"_target_": "LrScheduleHandler", "lr_scheduler": "@lr_scheduler", "print_lr": False, "epoch_level": False},
             {"_target_": "ValidationHandler", "validator": "@validate::evaluator", "interval": "@val_interval"},
-            {"_target_": "medseg.engines.RunLog", "directory": "@output_dir", "optimizer": "@optimizer", "evaluator": "@validate::evaluator"},
+            {
+                "_target_": "medseg.engines.RunLog",
+                "directory": "@output_dir",
+                "optimizer": "@optimizer",
+                "evaluator": "@validate::evaluator",
+            },
             {
                 "_target_": "medseg.engines.EarlyStop",
                 "evaluator": "@validate::evaluator",
@@ -224,7 +231,9 @@ def _validate_section() -> dict[str, Any]:
         },
         "postprocessing": {
             "_target_": "Compose",
-            "transforms": [{"_target_": "medseg.transforms.LogitsToLabelsd", "keys": "pred", "label_space": "@label_space"}],
+            "transforms": [
+                {"_target_": "medseg.transforms.LogitsToLabelsd", "keys": "pred", "label_space": "@label_space"}
+            ],
         },
         "key_metric": {"mean_dice": {"_target_": "medseg.engines.CaseScores", "label_space": "@label_space"}},
         "handlers": [{"_target_": "GarbageCollector", "trigger_event": "epoch"}],
@@ -248,7 +257,8 @@ def evaluate_config() -> dict[str, Any]:
         "prediction_dir": "$@output_dir + '/predictions'",
         "tolerance": 1.0,
         "ema_decay": None,
-        "validate::preprocessing::transforms": "$t.preprocessing(['image'], **@preprocess) + t.load(['label'], @label_space)",
+        "validate::preprocessing::transforms": "$t.preprocessing(['image'], **@preprocess) + t.load(['label'], "
+        "@label_space)",
         "validate::dataset::kind": "plain",
         "validate::postprocessing::transforms": [
             {
@@ -351,7 +361,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_list(dumper: yaml.SafeDumper, data: Sequence[Any]) -> yaml.Node:
-    nested = any(isinstance(item, dict) for item in data) or any(isinstance(item, str) and len(item) > 40 for item in data)
+    nested = any(isinstance(item, dict) for item in data) or any(
+        isinstance(item, str) and len(item) > 40 for item in data
+    )
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=not nested)
 
 

@@ -1,0 +1,80 @@
+"""The command line: ``medseg <command>``; each command is one module with ``HELP``, ``arguments(parser)`` and
+``run(args)``.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from medseg import __version__
+from medseg.errors import MedsegError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = ("train", "validate", "infer", "check", "networks")
+
+_EPILOG = (
+    "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "
+    "130/143 interrupted with the state saved"
+)
+
+
+def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
+    """Run a command; returns its exit status.
+
+    Args:
+        argv: arguments, default ``sys.argv[1:]``.
+        command: the command where a script already is one.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if command is not None:
+        argv = [command, *argv]
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("medseg").setLevel(logging.DEBUG if args.debug else logging.INFO)
+    try:
+        return int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
+    except MedsegError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:  # ours: one sentence for the user, the trace with --debug
+        if args.debug:
+            traceback.print_exc()
+        print(
+            f"internal error: {type(error).__name__}: {error}. Run again with --debug for the trace.", file=sys.stderr
+        )
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="medseg", description="Medical image segmentation on MONAI.", epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"medseg {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module_name = name.replace("-", "_")
+        module = importlib.import_module(f"medseg.cli.{module_name}")
+        sub = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=_EPILOG)
+        module.arguments(sub)
+        sub.add_argument("--debug", action="store_true", help="show the full trace of an error and debug messages")
+        sub.set_defaults(module=module_name)
+    return parser
+
+
+def path_argument(value: str) -> Path:
+    """An argparse type: a path, with ``~`` expanded."""
+    return Path(value).expanduser()

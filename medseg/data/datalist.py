@@ -1,9 +1,10 @@
 """Datalists: Decathlon JSON with folds, subjects and a label space.
 
-``{"name": ..., "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [{"image": ..., "label": ...,
-"fold": 0, "subject": "s1"}], "validation": [...], "test": [...]}``. Paths are relative to ``data_dir``; ``image`` is a path or a list of
-channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``; optional at the top: ``label_space`` (see ``medseg.labels``),
-``known_overlaps``.
+``{"name": ..., "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [{"image": ...,
+"label": ..., "fold": 0, "subject": "s1"}], "validation": [...], "test": [...]}``. Paths are relative to ``data_dir``;
+``image`` is a path or a list of channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``;
+optional at the
+top: ``label_space`` (see ``medseg.labels``), ``known_overlaps``.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ class Datalist:
     def split(self, fold: int | None = None, *, num_folds: int = 5) -> tuple[list[Case], list[Case]]:
         """Training and validation cases.
 
-        Without ``fold`` the ``validation`` section is used where there is one, else fold 0. With ``fold`` the training section is
-        split by its ``fold`` entries, or, where it has none, by folds made on the spot (grouped by subject, seed 0).
+        Without ``fold`` the ``validation`` section is used where there is one, else fold 0. With ``fold`` the
+        training section is split by its ``fold`` entries, or, where it has none, by folds made on the spot (grouped
+        by subject, seed 0).
 
         Raises:
             DataError: the fold does not exist.
@@ -125,13 +127,16 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
     if not root.is_dir():
         raise DataError(f"Data folder {root} not found; name the folder of the images with --data_dir.")
     overlaps = frozenset(str(item) for item in table.get("known_overlaps", ()))
-    sections = {"training": [], "validation": []} | {key: [] for key in listed}
+    sections: dict[str, list[Case]] = {"training": [], "validation": []} | {key: [] for key in listed}
     if "testing" in sections:  # the Decathlon archives use either name
         sections["test"] = []
     for key in listed:
         if key == "known_overlaps":
             continue
-        cases = [_read_case(entry, f"{key}[{i}]", path, root, labelled=key in _SECTIONS[:2]) for i, entry in enumerate(table[key])]
+        cases = [
+            _read_case(entry, f"{key}[{i}]", path, root, labelled=key in _SECTIONS[:2])
+            for i, entry in enumerate(table[key])
+        ]
         sections["test" if key == "testing" else key] = cases
     sections.pop("testing", None)
     sections.pop("known_overlaps", None)
@@ -153,7 +158,9 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
 
 def _load_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise DataError(f"Datalist {path} not found. Create one with `medseg datalist --images DIR --labels DIR --output {path}`.")
+        raise DataError(
+            f"Datalist {path} not found. Create one with `medseg datalist --images DIR --labels DIR --output {path}`."
+        )
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -255,15 +262,19 @@ def _check_overlaps(datalist: Datalist) -> None:
     for section, cases in datalist.sections.items():
         for case_id, count in Counter(case["case_id"] for case in cases).items():
             if count > 1 and case_id not in datalist.known_overlaps:
-                raise DataError(f"Case {case_id} is listed {count} times in '{section}' of {datalist.path}; list it once.")
+                raise DataError(
+                    f"Case {case_id} is listed {count} times in '{section}' of {datalist.path}; list it once."
+                )
     _refuse_shared(
         datalist,
-        {case["case_id"] for case in datalist.sections["training"]} & {case["case_id"] for case in datalist.sections["validation"]},
+        {case["case_id"] for case in datalist.sections["training"]}
+        & {case["case_id"] for case in datalist.sections["validation"]},
         "Case {} is in both training and validation: results would be biased. Remove it from one.",
     )
     _refuse_shared(
         datalist,
-        {subject_of(case) for case in datalist.sections["training"]} & {subject_of(case) for case in datalist.sections["validation"]},
+        {subject_of(case) for case in datalist.sections["training"]}
+        & {subject_of(case) for case in datalist.sections["validation"]},
         "Subject {} is in both training and validation: results would be biased. Keep a subject on one side.",
     )
     folds: dict[str, set[int]] = {}

@@ -1,7 +1,8 @@
 """Data sets and loaders whose random numbers depend on (seed, epoch, index) alone.
 
-MONAI's CacheDataset, PersistentDataset and SmartCacheDataset do the work. ``SeededDataset`` wraps one of them and reseeds its random
-transforms before each item, so that batches do not depend on the number of workers and a run can be resumed at any iteration.
+MONAI's CacheDataset, PersistentDataset and SmartCacheDataset do the work. ``SeededDataset`` wraps one of them and
+reseeds its random transforms before each item, so that batches do not depend on the number of workers and a run can
+be resumed at any iteration.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def make_dataset(
     Args:
         data: cases from a datalist.
         transform: deterministic transforms, then random ones.
-        kind: ``cache`` (memory), ``persistent`` (disk, keyed by case *and* transforms), ``smart`` (rolling part in memory; a run
+        kind: ``cache`` (memory), ``persistent`` (disk, keyed by case *and* transforms), ``smart`` (rolling part in
+        memory; a run
             with it cannot be resumed exactly) or ``plain``.
         seed: the run's seed.
         repeats: passes over the cases per epoch.
@@ -116,9 +118,13 @@ def make_dataset(
     elif kind == "persistent":
         if cache_dir is None:
             raise ConfigError("Data set kind 'persistent' needs a folder; set cache_dir.")
-        dataset = PersistentDataset(data, transform, cache_dir=str(cache_dir), hash_transform=pickle_hashing, track_meta=True)
+        dataset = PersistentDataset(
+            data, transform, cache_dir=str(cache_dir), hash_transform=pickle_hashing, track_meta=True
+        )
     elif kind == "smart":
-        dataset = SmartCacheDataset(data, transform, cache_rate=cache_rate, num_init_workers=num_workers, progress=progress)
+        dataset = SmartCacheDataset(
+            data, transform, cache_rate=cache_rate, num_init_workers=num_workers, progress=progress
+        )
     elif kind == "plain":
         dataset = Dataset(data, transform)
     else:

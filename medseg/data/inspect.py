@@ -1,7 +1,7 @@
 """Read every case once: geometry, intensities and labels for the plan, and all problems for the table of checks.
 
-Cases are read in parallel by the reader that training uses. Nothing is raised for a single case: its problems are collected, so that
-a user sees all of them at once.
+Cases are read in parallel by the reader that training uses. Nothing is raised for a single case: its problems are
+collected, so that a user sees all of them at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _MAGIC = {".gz": b"\x1f\x8b", ".png": b"\x89PNG", ".bmp": b"BM", ".jpg": b"\xff\
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding: ``message`` says what is wrong and what was expected, ``remedy`` what to do; warnings do not stop a command."""
+    """One finding: ``message`` says what is wrong and what was expected, ``remedy`` what to do; warnings do not
+    stop a command.
+    """
 
     case: str
     message: str
@@ -47,7 +49,8 @@ class CaseFacts:
         spacing: mm per voxel, source orientation.
         axcodes_spacing, axcodes_shape: the same in RAS order (3D).
         channels: number of image channels.
-        intensity: per channel, sorted intensities sampled from the foreground (labels above background; without label: non-zero voxels).
+        intensity: per channel, sorted intensities sampled from the foreground (labels above background; without
+        label: non-zero voxels).
         zero_share: share of voxels that are 0 in every channel.
         label_counts: raw label value -> voxels.
         problems: all findings.
@@ -152,7 +155,10 @@ def _load(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_file(path: Path) -> None:
     if not path.name.lower().endswith(IMAGE_SUFFIXES):
-        raise _Unreadable(f"cannot read '{''.join(path.suffixes[-2:])}' ({path.name}). Known: {' '.join(IMAGE_SUFFIXES)}", "Convert the file.")
+        raise _Unreadable(
+            f"cannot read '{''.join(path.suffixes[-2:])}' ({path.name}). Known: {' '.join(IMAGE_SUFFIXES)}",
+            "Convert the file.",
+        )
     if not path.exists():
         raise _Unreadable(f"{path} not found", "Mend the datalist's path, or --data_dir.")
     if not os.access(path, os.R_OK):
@@ -163,7 +169,9 @@ def _check_file(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(8)
     if magic is not None and not head.startswith(magic):
-        raise _Unreadable(f"{path} is not a {path.suffix[1:]} file (starts with {head[:4]!r})", "Rename or export it again.")
+        raise _Unreadable(
+            f"{path} is not a {path.suffix[1:]} file (starts with {head[:4]!r})", "Rename or export it again."
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -200,13 +208,19 @@ def _check_pair(facts: CaseFacts, label: np.ndarray, affine: np.ndarray, label_a
         return
     spacing = np.linalg.norm(label_affine[:3, :3], axis=0)[: len(facts.shape)]
     if not np.allclose(spacing, facts.spacing, rtol=1e-2):
-        add(f"image spacing {_by(facts.spacing)} mm, label spacing {_by(spacing)} mm", "Resample the label to the image's grid.")
+        add(
+            f"image spacing {_by(facts.spacing)} mm, label spacing {_by(spacing)} mm",
+            "Resample the label to the image's grid.",
+        )
         return
     if len(facts.shape) == 3:
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in facts.shape], [1], indexing="ij")).reshape(4, -1)
         offset = np.linalg.norm((affine - label_affine) @ corners, axis=0).max() if corners.shape[0] == 4 else 0.0
         if offset > 0.1 * min(facts.spacing):
-            add(f"the label's corners are up to {offset:.2g} mm from the image's", "Copy the image's geometry to the label.")
+            add(
+                f"the label's corners are up to {offset:.2g} mm from the image's",
+                "Copy the image's geometry to the label.",
+            )
 
 
 def _by(numbers: Sequence[float]) -> str:
@@ -230,12 +244,15 @@ def _check_labels(facts: CaseFacts, label: np.ndarray, space: LabelSpace, datase
         return
     declared = "{" + ", ".join(map(str, sorted(space.fragment(dataset).declared))) + "}"
     if len(values) > 50 or values.min() < -100:
-        add(f"label range {values.min():g}…{values.max():g}", "Is the image listed as label? Expected the declared values " + declared)
+        add(
+            f"label range {values.min():g}…{values.max():g}",
+            "Is the image listed as label? Expected the declared values " + declared,
+        )
         return
     hint = f"Declare them in the datalist's 'labels', or export the label again. Declared: {declared}"
     if set(facts.label_counts) == {0, 255}:
         name = space.labels[0]
-        hint = f"Map it in the datalist: \"label_space\": {{\"labels\": {{\"background\": 0, \"{name}\": 255}}}}"
+        hint = f'Map it in the datalist: "label_space": {{"labels": {{"background": 0, "{name}": 255}}}}'
     found = "{" + ", ".join(map(str, sorted(facts.label_counts)[:12])) + "}"
     add(f"label values {found}; declared {declared}", hint)
 
@@ -243,11 +260,11 @@ def _check_labels(facts: CaseFacts, label: np.ndarray, space: LabelSpace, datase
 def _foreground(image: np.ndarray, label: np.ndarray | None, space: LabelSpace, dataset: str | None) -> np.ndarray:
     if label is not None:
         raw = [v for values in space.fragment(dataset).values.values() for v in values]
-        mask = np.isin(label[0], raw)
-        if mask.any():
-            return mask
-    mask = image.any(axis=0)
-    return mask if mask.any() else np.ones(image.shape[1:], dtype=bool)
+        labelled = np.isin(label[0], raw)
+        if labelled.any():
+            return labelled
+    nonzero = np.asarray(image.any(axis=0))
+    return nonzero if nonzero.any() else np.ones(image.shape[1:], dtype=bool)
 
 
 # ---------------------------------------------------------------------- intensities

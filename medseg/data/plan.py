@@ -1,7 +1,9 @@
-"""The plan: from the fingerprint of a datalist to spacing, window, normalisation, batch and cache, each with its reason.
+"""The plan: from the fingerprint of a datalist to spacing, window, normalisation, batch and cache, each with its
+reason.
 
-The rules follow nnU-Net's (Isensee et al. 2021, supplement): median spacing, the 10th percentile on a strongly coarser axis; the window as
-near to the median shape as the memory and, on CPU, the time allow; CT clipped and scaled with figures of the foreground, MR per case.
+The rules follow nnU-Net's (Isensee et al. 2021, supplement): median spacing, the 10th percentile on a strongly
+coarser axis; the window as near to the median shape as the memory and, on CPU, the time allow; CT clipped and scaled
+with figures of the foreground, MR per case.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from medseg.errors import DataError
 __all__ = ["Plan", "channel_kind", "make_plan"]
 
 _ANISOTROPY = 3.0  # nnU-Net: an axis more than three times coarser than the finest is treated as slices
-_CPU_VOXELS = {3: 96_000, 2: 160_000}  # per window: about half a second per training step on two cores for light networks
+_CPU_VOXELS = {
+    3: 96_000,
+    2: 160_000,
+}  # per window: about half a second per training step on two cores for light networks
 _GPU_VOXELS = {3: 128**3, 2: 768**2}
 _CPU_ITERATIONS, _GPU_ITERATIONS = 50, 250  # per epoch; nnU-Net's 250 on a GPU
 
@@ -76,7 +81,21 @@ def channel_kind(name: str) -> str:
         return "ct"
     if words & {"pet", "suv", "fdg"}:
         return "pet"
-    if words & {"rgb", "colour", "color", "photo", "dermoscopy", "endoscopy", "fundus", "red", "green", "blue", "r", "g", "b"}:
+    if words & {
+        "rgb",
+        "colour",
+        "color",
+        "photo",
+        "dermoscopy",
+        "endoscopy",
+        "fundus",
+        "red",
+        "green",
+        "blue",
+        "r",
+        "g",
+        "b",
+    }:
         return "rgb"
     return "mr"
 
@@ -105,7 +124,9 @@ def make_plan(
     dims = {len(case.shape) for case in facts}
     channels = {case.channels for case in facts}
     if len(dims) > 1 or len(channels) > 1:
-        raise DataError(f"{datalist.path} mixes {sorted(dims)} spatial axes and {sorted(channels)} channels; expected one of each.")
+        raise DataError(
+            f"{datalist.path} mixes {sorted(dims)} spatial axes and {sorted(channels)} channels; expected one of each."
+        )
     spatial_dims, in_channels = dims.pop(), channels.pop()
     reasons: dict[str, str] = {}
     count = num_training or len(facts)
@@ -123,7 +144,9 @@ def make_plan(
     reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)"
     sided = any(re.search(r"\b(left|right)\b", name.lower()) for name in datalist.label_space.labels)
     flips = list(range(spatial_dims)) if spatial_dims == 2 else ([] if sided else [0])
-    reasons["flip_axes"] = "label names tell left from right" if sided else "mirror images are plausible along these axes"
+    reasons["flip_axes"] = (
+        "label names tell left from right" if sided else "mirror images are plausible along these axes"
+    )
     rotate = _rotation(target, spatial_dims)
     reasons["rotate"] = "radians per axis; in plane only where slices are coarse"
     batch_size = 2
@@ -136,7 +159,9 @@ def make_plan(
     free = _free_memory_gib() if free_memory_gib is None else free_memory_gib
     cache = "cache" if cache_gib < 0.6 * free else "persistent"
     reasons["cache"] = f"{len(facts)} cases need about {cache_gib:.2g} GiB after preprocessing, {free:.1f} GiB are free"
-    reasons["light"] = "GPU: published network sizes" if gpu else "no GPU: small networks, so that steps take well under a second"
+    reasons["light"] = (
+        "GPU: published network sizes" if gpu else "no GPU: small networks, so that steps take well under a second"
+    )
     return Plan(
         spatial_dims=spatial_dims,
         in_channels=in_channels,
@@ -183,7 +208,12 @@ def _resampled(case: CaseFacts, target: Sequence[float] | None) -> np.ndarray:
 
 
 def _roi(
-    median_shape: Sequence[int], spacing: Sequence[float] | None, budget: int, gpu: bool, step: int, reasons: dict[str, str]
+    median_shape: Sequence[int],
+    spacing: Sequence[float] | None,
+    budget: int,
+    gpu: bool,
+    step: int,
+    reasons: dict[str, str],
 ) -> tuple[int, ...]:
     """Multiples of ``step`` near the median shape; too large a window shrinks along the axis that is longest in mm."""
     roi = np.array([max(step, int(np.ceil(n / step) * step)) for n in median_shape])
@@ -192,7 +222,9 @@ def _roi(
         axis = int(np.argmax(np.where(roi > step, roi * size_mm, 0)))
         roi[axis] -= step
     whole = "covers" if all(r >= n for r, n in zip(roi, median_shape, strict=True)) else "part of"
-    reasons["roi_size"] = f"{whole} the median shape {_show(list(median_shape))}; limit {budget} voxels {'on GPU' if gpu else 'on CPU'}"
+    reasons["roi_size"] = (
+        f"{whole} the median shape {_show(list(median_shape))}; limit {budget} voxels {'on GPU' if gpu else 'on CPU'}"
+    )
     return tuple(int(n) for n in roi)
 
 
@@ -225,7 +257,13 @@ def _normalization(
             continue
         inside = np.clip(values, low, high)
         schemes.append(
-            {"kind": "fixed", "lower": _round(low), "upper": _round(high), "mean": _round(inside.mean()), "std": _round(inside.std())}
+            {
+                "kind": "fixed",
+                "lower": _round(low),
+                "upper": _round(high),
+                "mean": _round(inside.mean()),
+                "std": _round(inside.std()),
+            }
         )
     said = {
         "ct": "CT: 0.5th to 99.5th percentile of labelled voxels, their mean and deviation",

@@ -11,7 +11,9 @@ __all__ = ["derive_seed", "seed_everything"]
 
 
 def derive_seed(*parts: int) -> int:
-    """A 32-bit seed from non-negative integers such as (seed, epoch, index); neighbouring parts give unrelated seeds."""
+    """A 32-bit seed from non-negative integers such as (seed, epoch, index); neighbouring parts give unrelated
+    seeds.
+    """
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 

@@ -8,7 +8,9 @@ __all__ = ["Attach"]
 
 
 class Attach:
-    """``{_target_: medseg.engines.Attach, handler: "@checkpoint"}``: MONAI's property check wants dictionaries in handler lists."""
+    """``{_target_: medseg.engines.Attach, handler: "@checkpoint"}``: MONAI's property check wants dictionaries in
+    handler lists.
+    """
 
     def __init__(self, handler: Any) -> None:
         self.handler = handler

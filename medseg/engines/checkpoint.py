@@ -1,8 +1,8 @@
 """Crash-safe checkpoints, exact resume, and a clean way out on SIGINT and SIGTERM.
 
-MONAI's ``CheckpointSaver`` writes in place and knows neither the averaged weights nor the evaluator's best score; this handler keeps
-``last.pt``, ``previous.pt`` and ``best.pt`` in the run's folder. No random state is saved: every random number is a function of the
-seed, the epoch, the iteration and the case (``RandomStreams``, ``SeededDataset``).
+MONAI's ``CheckpointSaver`` writes in place and knows neither the averaged weights nor the evaluator's best score;
+this handler keeps ``last.pt``, ``previous.pt`` and ``best.pt`` in the run's folder. No random state is saved: every
+random number is a function of the seed, the epoch, the iteration and the case (``RandomStreams``, ``SeededDataset``).
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Checkpoint:
         directory: the run's ``checkpoints`` folder.
         model_path: where the best weights go as a plain state dict, the bundle's ``models/model.pt``.
         network, optimizer, lr_scheduler, average: what is trained.
-        evaluator: the validation engine; its best score decides ``best.pt``. Without a score the last weights are the best.
+        evaluator: the validation engine; its best score decides ``best.pt``. Without a score the last weights are the
+        best.
 
     A state holds tensors and plain numbers only, so that ``torch.load(weights_only=True)`` reads it.
     """

@@ -30,6 +30,8 @@ class LoadWeights:
 
     def _load(self, engine: Any) -> None:
         if not self.path.is_file():
-            raise ModelError(f"No weights at {self.path}; train this bundle first, or put a state dict of its network there.")
+            raise ModelError(
+                f"No weights at {self.path}; train this bundle first, or put a state dict of its network there."
+            )
         network = self.network.module if isinstance(self.network, nn.parallel.DistributedDataParallel) else self.network
         load_weights(network, self.path)

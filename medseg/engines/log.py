@@ -1,4 +1,6 @@
-"""What a run leaves to read: ``metrics.csv``, TensorBoard scalars and images, log lines, and a progress bar on terminals."""
+"""What a run leaves to read: ``metrics.csv``, TensorBoard scalars and images, log lines, and a progress bar on
+terminals.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,13 @@ class RunLog:
         left = (time.monotonic() - self._run_start) / done * (engine.state.max_epochs - epoch)
         score = f"  mean_dice {row['mean_dice'][:6]}" if validated else ""
         logger.info(
-            "epoch %d/%d  loss %s%s  %s s  about %s left", epoch, engine.state.max_epochs, row["loss"][:6], score, row["seconds"], _span(left)
+            "epoch %d/%d  loss %s%s  %s s  about %s left",
+            epoch,
+            engine.state.max_epochs,
+            row["loss"][:6],
+            score,
+            row["seconds"],
+            _span(left),
         )
 
     def _add_images(self, epoch: int) -> None:
@@ -104,7 +112,9 @@ class RunLog:
             return
         for key in ("image", "label", "pred"):
             volume = torch.as_tensor(output[0][key]).float().cpu()
-            plot_2d_or_3d_image(volume[None, :1], epoch, self.writer, index=0, max_channels=1, frame_dim=-1, tag=f"validation/{key}")
+            plot_2d_or_3d_image(
+                volume[None, :1], epoch, self.writer, index=0, max_channels=1, frame_dim=-1, tag=f"validation/{key}"
+            )
 
     def _close(self, engine: Any) -> None:
         if self.writer is not None:
@@ -125,7 +135,9 @@ class Progress:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._close)
 
     def _open(self, engine: Any) -> None:
-        self.bar = tqdm(total=engine.state.epoch_length, desc=f"epoch {engine.state.epoch}/{engine.state.max_epochs}", leave=False)
+        self.bar = tqdm(
+            total=engine.state.epoch_length, desc=f"epoch {engine.state.epoch}/{engine.state.max_epochs}", leave=False
+        )
 
     def _update(self, engine: Any) -> None:
         self.bar.set_postfix(loss=f"{_loss_of(engine.state.output):.4f}", refresh=False)

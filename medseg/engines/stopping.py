@@ -46,6 +46,15 @@ class TimeLimit:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._check)
 
     def _check(self, engine: Any) -> None:
-        if self.minutes is not None and self.checkpoint.elapsed_seconds > 60 * self.minutes and engine.state.epoch < engine.state.max_epochs:
-            logger.warning("%g minutes are over in epoch %d of %d: stopping", self.minutes, engine.state.epoch, engine.state.max_epochs)
+        if (
+            self.minutes is not None
+            and self.checkpoint.elapsed_seconds > 60 * self.minutes
+            and engine.state.epoch < engine.state.max_epochs
+        ):
+            logger.warning(
+                "%g minutes are over in epoch %d of %d: stopping",
+                self.minutes,
+                engine.state.epoch,
+                engine.state.max_epochs,
+            )
             engine.terminate()

@@ -1,4 +1,6 @@
-"""MONAI's SupervisedTrainer with what it lacks: bf16 and fp16 on any device, gradient clipping, deep supervision, non-finite losses."""
+"""MONAI's SupervisedTrainer with what it lacks: bf16 and fp16 on any device, gradient clipping, deep supervision,
+non-finite losses.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class SegmentationTrainer(SupervisedTrainer):
     """Trains on batches ``{"image": (B, C, *spatial), "label": (B, 1, *spatial)}``.
 
-    A subclass because MONAI's mixed precision is CUDA only, scales gradients for bf16 as well, and leaves no place between
-    un-scaling and the optimiser's step (MONAI 1.6, specs of its engines).
+    A subclass because MONAI's mixed precision is CUDA only, scales gradients for bf16 as well, and leaves no place
+    between un-scaling and the optimiser's step (MONAI 1.6, specs of its engines).
 
     Args:
         precision: ``fp32``, ``bf16`` (no scaling) or ``fp16`` (with a gradient scaler on CUDA).
@@ -102,8 +104,10 @@ class SegmentationTrainer(SupervisedTrainer):
             logger.warning("iteration %d: loss or gradient not finite, step left out", self.state.iteration)
         if self.non_finite >= self.max_non_finite:
             raise ModelError(
-                f"The loss was not finite in {self.non_finite} steps in a row (cases {_cases(batchdata)}, last finite gradient norm "
-                f"{self.grad_norm:.3g}); the last good checkpoint is kept. Lower the learning rate or check these cases."
+                f"The loss was not finite in {self.non_finite} steps in a row (cases {_cases(batchdata)}, last "
+                f"finite gradient norm "
+                f"{self.grad_norm:.3g}); the last good checkpoint is kept. Lower the learning rate or check "
+                f"these cases."
             )
 
 

@@ -1,4 +1,6 @@
-"""Sliding-window inference: MONAI's adaptive inferer with even spacing, mirror test-time augmentation, and bf16/fp16."""
+"""Sliding-window inference: MONAI's adaptive inferer with even spacing, mirror test-time augmentation, and
+bf16/fp16.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ __all__ = ["SlidingWindow", "WholeVolume", "even_overlap"]
 def even_overlap(size: int, roi: int, overlap: float) -> float:
     """The overlap that makes MONAI start its windows evenly spaced, with no step above ``ceil(roi * (1 - overlap))``.
 
-    MONAI steps by ``int(roi * (1 - overlap))`` and shifts the last window to the border, which can cost one more window per axis
-    than needed. With n = ceil((size - roi) / (roi * (1 - overlap))) + 1 windows the step is ceil((size - roi) / (n - 1)).
+    MONAI steps by ``int(roi * (1 - overlap))`` and shifts the last window to the border, which can cost one more
+    window per axis than needed. With n = ceil((size - roi) / (roi * (1 - overlap))) + 1 windows the step is
+    ceil((size - roi) / (n - 1)).
     """
     if size <= roi:
         return overlap
@@ -91,7 +94,7 @@ class SlidingWindow(SlidingWindowInfererAdapt):
         self.mirror_axes = tuple(mirror_axes)
         self.precision = precision
 
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         sizes = inputs.shape[2:]
         if len(sizes) != len(self.roi_size):  # type: ignore[arg-type]
             raise ConfigError(f"roi_size {list(self.roi_size)} does not fit an image with {len(sizes)} spatial axes.")  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Dice + cross-entropy for label maps with ignored voxels, and for overlapping regions.
 
-Where nothing is ignored and labels are exclusive, ``monai.losses.DiceCELoss`` does the same; generated bundles then name that class.
+Where nothing is ignored and labels are exclusive, ``monai.losses.DiceCELoss`` does the same; generated bundles then
+name that class.
 """
 
 from __future__ import annotations

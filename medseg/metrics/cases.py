@@ -22,19 +22,27 @@ def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
     """2|P and R| / (|P| + |R|) of two boolean masks; NaN where the reference is empty."""
     if not reference.any():
         return math.nan
-    return float(2.0 * np.count_nonzero(prediction & reference) / (np.count_nonzero(prediction) + np.count_nonzero(reference)))
+    return float(
+        2.0 * np.count_nonzero(prediction & reference) / (np.count_nonzero(prediction) + np.count_nonzero(reference))
+    )
 
 
 def _surface_scores(
     prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance: float
 ) -> tuple[float, float]:
-    """HD95 in mm and surface Dice at ``tolerance`` mm; NaN and 0 where only one mask is empty, NaN and NaN where both are."""
+    """HD95 in mm and surface Dice at ``tolerance`` mm; NaN and 0 where only one mask is empty, NaN and NaN where
+    both are.
+    """
     if not prediction.any() or not reference.any():
         return math.nan, math.nan if not (prediction.any() or reference.any()) else 0.0
     box = _bounding_box(prediction | reference)
     pair = [torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None].float() for mask in (prediction, reference)]
-    hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
-    surface = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True, spacing=list(spacing))
+    hd95 = compute_hausdorff_distance(
+        y_pred=pair[0], y=pair[1], include_background=True, percentile=95, spacing=list(spacing)
+    )
+    surface = compute_surface_dice(
+        y_pred=pair[0], y=pair[1], class_thresholds=[tolerance], include_background=True, spacing=list(spacing)
+    )
     return float(hd95), float(surface)
 
 
@@ -69,8 +77,8 @@ def case_scores(
         tolerance: tolerance of the surface Dice in mm.
 
     Returns:
-        target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``, ``volume_ml`` and
-        ``reference_ml``.
+        target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``,
+        ``volume_ml`` and ``reference_ml``.
     """
     valid = reference != IGNORE
     annotated = {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
@@ -102,14 +110,13 @@ def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[st
         for target, row in scores.items():
             for score, value in row.items():
                 table.setdefault(target, {}).setdefault(score, []).append(value)
-    summary: dict[str, dict[str, dict[str, Any]]] = {}
-    for target, row in table.items():
-        summary[target] = {}
-        for score, values in row.items():
-            defined = [v for v in values if math.isfinite(v)]
-            summary[target][score] = {
-                "mean": float(np.mean(defined)) if defined else math.nan,
-                "cases": len(defined),
-                "undefined": len(values) - len(defined),
-            }
-    return summary
+    return {target: {score: _summary(values) for score, values in row.items()} for target, row in table.items()}
+
+
+def _summary(values: Sequence[float]) -> dict[str, Any]:
+    defined = [v for v in values if math.isfinite(v)]
+    return {
+        "mean": float(np.mean(defined)) if defined else math.nan,
+        "cases": len(defined),
+        "undefined": len(values) - len(defined),
+    }

@@ -56,7 +56,9 @@ def catalog() -> dict[str, NetworkFacts]:
                 continue
             for decorator in node.decorator_list:
                 if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "register":
-                    facts = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords if keyword.arg}
+                    facts = {
+                        keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords if keyword.arg
+                    }
                     name = ast.literal_eval(decorator.args[0])
                     if name in found:
                         raise ValueError(f"Network '{name}' is registered in {found[name].module} and in {path.stem}.")

@@ -6,9 +6,9 @@ Add a network by writing one module in this folder::
     class MyNet(nn.Module):
         def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, *, width: int = 32) -> None: ...
 
-``forward`` takes ``(B, in_channels, *spatial)`` and returns logits ``(B, out_channels, *spatial)`` at the input's size; with deep
-supervision, training mode returns the list that ``monai.losses.DeepSupervisionLoss`` takes. A class method
-``planned_arguments(plan)`` may turn a plan into constructor arguments.
+``forward`` takes ``(B, in_channels, *spatial)`` and returns logits ``(B, out_channels, *spatial)`` at the input's
+size; with deep supervision, training mode returns the list that ``monai.losses.DeepSupervisionLoss`` takes. A class
+method ``planned_arguments(plan)`` may turn a plan into constructor arguments.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def network_target(name: str) -> str:
     monai_names = [n for n, c in vars(monai_nets).items() if inspect.isclass(c) and issubclass(c, nn.Module)]
     hint = nearest(name, [*catalog(), *monai_names])
     raise ConfigError(
-        f"No network '{name}'.{hint} All: {', '.join(catalog())}; also any class of monai.networks.nets and a dotted path."
+        f"No network '{name}'.{hint} All: {', '.join(catalog())}; also any class of monai.networks.nets and a "
+        f"dotted path."
     )
 
 
@@ -106,7 +107,9 @@ def _import_class(path: str) -> type[nn.Module]:
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"Network '{path}' cannot be imported ({error}); check the dotted path and your PYTHONPATH.") from error
+        raise ConfigError(
+            f"Network '{path}' cannot be imported ({error}); check the dotted path and your PYTHONPATH."
+        ) from error
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
         raise ConfigError(f"'{path}' is no torch.nn.Module class; name a network class.")
     return cls

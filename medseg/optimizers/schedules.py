@@ -13,13 +13,20 @@ __all__ = ["make_schedule"]
 
 
 def make_schedule(
-    optimizer: Optimizer, name: str = "cosine", *, steps: int, warmup: float = 0.05, power: float = 0.9, gamma: float = 0.1
+    optimizer: Optimizer,
+    name: str = "cosine",
+    *,
+    steps: int,
+    warmup: float = 0.05,
+    power: float = 0.9,
+    gamma: float = 0.1,
 ) -> LambdaLR | StepLR:
     """A schedule over ``steps`` calls of ``step()``.
 
     Args:
         optimizer: whose learning rates are scaled.
-        name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third), ``constant``.
+        name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third),
+        ``constant``.
         steps: number of steps of the whole training.
         warmup: share of the steps with a linear rise from 0 (``cosine`` and ``poly``).
         power: exponent of ``poly``.

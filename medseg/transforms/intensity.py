@@ -2,9 +2,11 @@
 
 A *scheme* is a dictionary with ``kind``:
 
-* ``fixed``: clip to [``lower``, ``upper``], then subtract ``mean`` and divide by ``std``. CT in HU and PET in SUV, with figures of the
+* ``fixed``: clip to [``lower``, ``upper``], then subtract ``mean`` and divide by ``std``. CT in HU and PET in SUV,
+with figures of the
   training set; 0..255 images. ``lower`` and ``upper`` may be null.
-* ``case``: z-score with the case's own mean and standard deviation; with ``nonzero`` over voxels that are not 0, which stay 0. MR.
+* ``case``: z-score with the case's own mean and standard deviation; with ``nonzero`` over voxels that are not 0,
+which stay 0. MR.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class NormalizeChannelsd(MapTransform):
     def _normalize(self, image: torch.Tensor) -> torch.Tensor:
         schemes = self.schemes * image.shape[0] if len(self.schemes) == 1 else self.schemes
         if len(schemes) != image.shape[0]:
-            raise ConfigError(f"{len(schemes)} normalisation schemes for an image of {image.shape[0]} channels; give one each.")
+            raise ConfigError(
+                f"{len(schemes)} normalisation schemes for an image of {image.shape[0]} channels; give one each."
+            )
         image = image.to(torch.float32, copy=True)
         for channel, scheme in enumerate(schemes):
             image[channel] = _apply(image[channel], scheme)
@@ -58,7 +62,8 @@ class NormalizeChannelsd(MapTransform):
 
 def _apply(channel: torch.Tensor, scheme: Mapping[str, Any]) -> torch.Tensor:
     if scheme["kind"] == "case":
-        return NormalizeIntensity(nonzero=bool(scheme.get("nonzero", False)))(channel)
+        normalized = NormalizeIntensity(nonzero=bool(scheme.get("nonzero", False)))(channel)
+        return convert_to_tensor(normalized)
     if scheme.get("lower") is not None or scheme.get("upper") is not None:
         channel = channel.clamp(scheme.get("lower"), scheme.get("upper"))
     return (channel - float(scheme.get("mean", 0.0))) / max(float(scheme.get("std", 1.0)), 1e-8)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, Invertd, MapTransform
+from monai.transforms import Invertd, InvertibleTransform, MapTransform
 from monai.utils import convert_to_tensor
 
 from medseg.labels import LabelSpace
@@ -29,7 +29,9 @@ class EncodeLabelsd(MapTransform):
         for key in self.key_iterator(result):
             raw = convert_to_tensor(result[key], track_meta=True)
             indices = self.label_space.encode(raw.numpy(), result.get("dataset"))
-            result[key] = MetaTensor(torch.from_numpy(indices), meta=raw.meta, applied_operations=raw.applied_operations)
+            result[key] = MetaTensor(
+                torch.from_numpy(indices), meta=raw.meta, applied_operations=raw.applied_operations
+            )
         return result
 
 
@@ -56,9 +58,9 @@ class LogitsToLabelsd(MapTransform):
 class ToSourceGridd(MapTransform):
     """Logits on the model's grid -> label indices on the source image's own grid, class by class.
 
-    Equal to "probabilities, inverse of every channel with linear interpolation, argmax" (or a threshold of 0.5 per region),
-    but with label-size buffers: one class's probabilities at a time go through the inverse, and a running maximum is kept.
-    Probabilities, not logits, are inverted: outside a crop all of them are 0, which means background.
+    Equal to "probabilities, inverse of every channel with linear interpolation, argmax" (or a threshold of 0.5 per
+    region), but with label-size buffers: one class's probabilities at a time go through the inverse, and a running
+    maximum is kept. Probabilities, not logits, are inverted: outside a crop all of them are 0, which means background.
 
     Args:
         keys: logits ``(C, *spatial)``.
@@ -103,13 +105,10 @@ class ToSourceGridd(MapTransform):
         total = torch.zeros_like(peak)
         for channel in logits:
             total += (channel - peak).exp_()
-        best: MetaTensor | None = None
-        for index, channel in enumerate(logits):
+        best = self._invert((logits[0] - peak).exp_().div_(total), image)
+        labels = torch.zeros(best.shape, dtype=torch.int16)
+        for index, channel in enumerate(logits[1:], 1):
             inverted = self._invert((channel - peak).exp_().div_(total), image)
-            if best is None:
-                best = inverted
-                labels = torch.zeros(inverted.shape, dtype=torch.int16)
-                continue
             higher = inverted.as_tensor() > best.as_tensor()  # the first class wins a tie, as with argmax
             labels[higher] = index
             torch.maximum(best.as_tensor(), inverted.as_tensor(), out=best.as_tensor())

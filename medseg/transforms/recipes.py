@@ -24,7 +24,7 @@ _CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for 
 
 def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Transform]:
     """Read files to channel-first float tensors; encode ``label`` by the label space."""
-    steps: list[Transform] = [mt.LoadImaged(keys, reader=VolumeReader(), ensure_channel_first=True, image_only=True)]
+    steps: list[Transform] = [mt.LoadImaged(keys, reader=VolumeReader, ensure_channel_first=True, image_only=True)]
     if "label" in keys and label_space is not None:
         steps.append(EncodeLabelsd("label", label_space))
     return steps
@@ -119,4 +119,3 @@ def augmentation(
         ]
     steps += [mt.SelectItemsd([*keys, "case_id"]), mt.EnsureTyped(keys, track_meta=False)]
     return steps
-

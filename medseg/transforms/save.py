@@ -34,7 +34,9 @@ def write_label_map(values: np.ndarray, affine: np.ndarray, path: str | Path) ->
 
 
 class SaveLabelsd(MapTransform):
-    """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>.nii.gz`` (2D: ``.png``)."""
+    """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>.nii.gz``
+    (2D: ``.png``).
+    """
 
     def __init__(
         self, keys: KeysCollection, output_dir: str | Path, label_space: LabelSpace, allow_missing_keys: bool = False

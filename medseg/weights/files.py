@@ -34,7 +34,9 @@ def save_file(content: Any, path: str | Path) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise ResourceError(f"{path} could not be written ({error}); the old file is kept. Free disk space or check the folder.") from error
+        raise ResourceError(
+            f"{path} could not be written ({error}); the old file is kept. Free disk space or check the folder."
+        ) from error
 
 
 def load_file(path: str | Path) -> Any:
@@ -53,7 +55,8 @@ def load_file(path: str | Path) -> Any:
         if match is None:
             raise ModelError(f"{path} is damaged (no valid checkpoint data); copy or train it again.") from error
         raise ModelError(
-            f"{path} refused: it needs unpickling of {match.group(1)}, which can run code; save it as a plain state dict of tensors."
+            f"{path} refused: it needs unpickling of {match.group(1)}, which can run code; save it as a plain "
+            f"state dict of tensors."
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -64,7 +67,8 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -
     """Load a state dict (plain, or under ``network``, ``model`` or ``state_dict``) into a network.
 
     Raises:
-        ModelError: the file is missing or damaged, or its keys or shapes do not fit; with ``strict=False`` a partial match is accepted.
+        ModelError: the file is missing or damaged, or its keys or shapes do not fit; with ``strict=False`` a partial
+        match is accepted.
     """
     content = load_file(path)
     state = content
@@ -73,7 +77,9 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -
             state = content[key]
             break
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ModelError(f"{path} holds no state dict; expected tensors by name, plain or under 'network', 'model' or 'state_dict'.")
+        raise ModelError(
+            f"{path} holds no state dict; expected tensors by name, plain or under 'network', 'model' or 'state_dict'."
+        )
     _check_match(network, state, Path(path), strict)
     own = network.state_dict()
     network.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=strict)

@@ -9,7 +9,11 @@ from medseg.workflows.parts import cases, device, distribute, finalize, initiali
 
 __all__ = ["cases", "device", "distribute", "evaluate", "finalize", "initialize", "predict", "section", "train"]
 
-_FUNCTIONS = {"train": "medseg.workflows.train", "evaluate": "medseg.workflows.evaluate", "predict": "medseg.workflows.predict"}
+_FUNCTIONS = {
+    "train": "medseg.workflows.train",
+    "evaluate": "medseg.workflows.evaluate",
+    "predict": "medseg.workflows.predict",
+}
 
 
 def __getattr__(name: str) -> Any:

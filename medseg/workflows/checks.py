@@ -27,7 +27,9 @@ def check_cases(cases: Sequence[Mapping[str, Any]], datalist: Datalist) -> list[
             logger.warning("%s: %s. %s", problem.case, problem.message, problem.remedy)
     errors = [problem for problem in problems if not problem.warning]
     if errors:
-        raise DataError(f"{len(errors)} problems in {len({p.case for p in errors})} of {len(facts)} cases:\n{problem_table(errors)}")
+        raise DataError(
+            f"{len(errors)} problems in {len({p.case for p in errors})} of {len(facts)} cases:\n{problem_table(errors)}"
+        )
     return facts
 
 

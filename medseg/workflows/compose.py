@@ -5,6 +5,7 @@ MONAI accepts an unknown override silently; a typing error would then train with
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,8 +28,7 @@ def config_files(bundle: str | Path, task: str, overlays: Sequence[str] = ()) ->
         ModelError: the folder is no bundle, or a file is missing.
     """
     configs = Path(bundle) / "configs"
-    files = [_config(configs, name) for name in (*TASKS[task], *overlays)]
-    return files
+    return [_config(configs, name) for name in (*TASKS[task], *overlays)]
 
 
 def _config(configs: Path, name: str) -> Path:
@@ -36,7 +36,9 @@ def _config(configs: Path, name: str) -> Path:
         if candidate.is_file():
             return candidate
     known = sorted(p.stem for p in configs.glob("*.yaml")) if configs.is_dir() else []
-    raise ModelError(f"{configs.parent} has no config '{name}'.{nearest(name, known)} Expected a bundle with configs/{name}.yaml.")
+    raise ModelError(
+        f"{configs.parent} has no config '{name}'.{nearest(name, known)} Expected a bundle with configs/{name}.yaml."
+    )
 
 
 def merged_config(files: Sequence[Path]) -> dict[str, Any]:
@@ -89,16 +91,18 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator or not key:
-            raise ConfigError(f"--set {assignment!r} is no assignment; expected id=value, for example learning_rate=0.001.")
+            raise ConfigError(
+                f"--set {assignment!r} is no assignment; expected id=value, for example learning_rate=0.001."
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {key}: {text!r} is not a valid value ({getattr(error, 'problem', error)}).") from error
+            raise ConfigError(
+                f"--set {key}: {text!r} is not a valid value ({getattr(error, 'problem', error)})."
+            ) from error
         if isinstance(value, str):
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)  # YAML 1.1 reads 1e-3 as text
-            except ValueError:
-                pass
         overrides[key.replace("#", "::")] = value
     return overrides
 
@@ -116,12 +120,12 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
             continue
         parent, _, leaf = key.rpartition("::")
         component = _lookup(config, parent) if parent in ids else None
-        arguments = _arguments(component) if isinstance(component, Mapping) and "_target_" in component else None
-        if arguments is not None and (leaf in arguments or "**" in arguments):
-            continue
-        if arguments is not None:
-            raise ConfigError(f"'{parent}' ({component['_target_']}) has no argument '{leaf}'.{nearest(leaf, arguments)}")  # type: ignore[index]
-        raise ConfigError(f"Unknown key '{key}'.{nearest(key, ids)}")
+        if not isinstance(component, Mapping) or "_target_" not in component:
+            raise ConfigError(f"Unknown key '{key}'.{nearest(key, ids)}")
+        arguments = _arguments(component)
+        if arguments is not None and not {leaf, "**"} & arguments:
+            target = component["_target_"]
+            raise ConfigError(f"'{parent}' ({target}) has no argument '{leaf}'.{nearest(leaf, arguments)}")
 
 
 def _ids(value: Any, prefix: str = "") -> Iterable[str]:

@@ -30,14 +30,16 @@ def require_run(path: str | Path) -> Path:
     """
     run = Path(path)
     if not (run / "configs" / "train.yaml").is_file():
-        raise ConfigError(f"{run} is no run: configs/train.yaml is missing. Train one with `medseg train --output {run}`.")
+        raise ConfigError(
+            f"{run} is no run: configs/train.yaml is missing. Train one with `medseg train --output {run}`."
+        )
     return run
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """The ids on which two configs differ -> (old, new)."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        found = {}
+        found: dict[str, tuple[Any, Any]] = {}
         for key in dict.fromkeys((*old, *new)):
             name = f"{prefix}::{key}" if prefix else str(key)
             found |= differences(old.get(key), new.get(key), name)

@@ -1,4 +1,6 @@
-"""Train: plan and write a bundle into the run folder (or take an existing one), then run it, or go on where it stopped."""
+"""Train: plan and write a bundle into the run folder (or take an existing one), then run it, or go on where it
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,10 @@ def train(
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
     if trainer.state.rank == 0:
         write_facts(
-            run, status="finished", epochs_done=int(trainer.state.epoch), training_seconds=round(checkpoint.elapsed_seconds, 1)
+            run,
+            status="finished",
+            epochs_done=int(trainer.state.epoch),
+            training_seconds=round(checkpoint.elapsed_seconds, 1),
         )
     workflow.finalize()
     return run
@@ -100,7 +105,12 @@ def train(
 def _settings(
     datalist: Datalist, fold: int | None, seed: int, epochs: int | None, max_minutes: float | None, device: str | None
 ) -> dict[str, Any]:
-    settings: dict[str, Any] = {"dataset_dir": str(datalist.data_dir.resolve()), "fold": fold, "seed": seed, "max_minutes": max_minutes}
+    settings: dict[str, Any] = {
+        "dataset_dir": str(datalist.data_dir.resolve()),
+        "fold": fold,
+        "seed": seed,
+        "max_minutes": max_minutes,
+    }
     if epochs is not None:
         settings["epochs"] = epochs
     if device is not None:
@@ -119,7 +129,9 @@ def _plan_bundle(
     settings: dict[str, Any],
 ) -> None:
     spacing = overrides.get("preprocess::spacing")
-    plan, arguments = plan_for_network(network, datalist, facts, num_training, chosen.type, overrides.get("roi_size"), spacing)
+    plan, arguments = plan_for_network(
+        network, datalist, facts, num_training, chosen.type, overrides.get("roi_size"), spacing
+    )
     logger.info("plan for %s on %s:", network, datalist.name)
     for line in plan.lines():
         logger.info("  %s", line)
@@ -144,7 +156,13 @@ def plan_for_network(
     reason = ""
     for step in (8, 16, 32):
         plan = make_plan(
-            datalist, facts, device_type=device_type, roi_size=roi_size, spacing=spacing, num_training=num_training, roi_step=step
+            datalist,
+            facts,
+            device_type=device_type,
+            roi_size=roi_size,
+            spacing=spacing,
+            num_training=num_training,
+            roi_step=step,
         )
         arguments = planned_arguments(network, plan)
         problem = accepts_roi(network, arguments, plan.roi_size)
@@ -154,11 +172,18 @@ def plan_for_network(
         if roi_size is not None:
             nearest_roi = [max(32, 32 * round(n / 32)) for n in roi_size]
             raise ConfigError(f"{network} does not take roi_size {list(roi_size)} ({reason}); try {nearest_roi}.")
-    raise ConfigError(f"{network} does not run on windows of {list(plan.roi_size)} ({reason}); set roi_size or its arguments.")
+    raise ConfigError(
+        f"{network} does not run on windows of {list(plan.roi_size)} ({reason}); set roi_size or its arguments."
+    )
 
 
 def _copy_bundle(
-    fresh: Path, bundle: Path, datalist: Datalist, overlays: Sequence[str], overrides: dict[str, Any], settings: dict[str, Any]
+    fresh: Path,
+    bundle: Path,
+    datalist: Datalist,
+    overlays: Sequence[str],
+    overrides: dict[str, Any],
+    settings: dict[str, Any],
 ) -> None:
     files = config_files(bundle, "train", overlays)
     shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
@@ -184,7 +209,11 @@ def _apply(path: Path, overrides: Mapping[str, Any]) -> None:
     parser = ConfigParser(config)
     for key, value in overrides.items():
         parser.set(value, key, recursive=True)
-    dump_yaml({k: v for k, v in parser.get().items() if k != "_meta_"}, path, path.read_text(encoding="utf-8").splitlines()[0][2:])
+    dump_yaml(
+        {k: v for k, v in parser.get().items() if k != "_meta_"},
+        path,
+        path.read_text(encoding="utf-8").splitlines()[0][2:],
+    )
 
 
 def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
@@ -204,15 +233,22 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
         changed["datalist"] = ("as stored", "another content")
     if changed:
         shown = "; ".join(f"{key}: {before!r} -> {after!r}" for key, (before, after) in list(changed.items())[:5])
-        raise ConfigError(f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of that run.")
+        raise ConfigError(
+            f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of "
+            f"that run."
+        )
     if explicit_epochs and new["epochs"] != old["epochs"]:
         if new["epochs"] < old["epochs"]:
-            raise ConfigError(f"{run} was started with {old['epochs']} epochs; {new['epochs']} are fewer. Use another --output folder.")
+            raise ConfigError(
+                f"{run} was started with {old['epochs']} epochs; {new['epochs']} are fewer. Use another "
+                f"--output folder."
+            )
         old["epochs"] = new["epochs"]
         dump_yaml(old, target / "train.yaml", "Extended to more epochs.")
         write_facts(run, status="started")
         logger.warning(
-            "going on to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up from where it was",
+            "going on to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up "
+            "from where it was",
             new["epochs"],
         )
 
@@ -228,7 +264,9 @@ def _done_epochs(run: Path) -> int:
 def _report_start(run: Path, device: torch.device, training: list[Any], validation: list[Any], seed: int) -> None:
     if not training:
         raise DataError("There is no training case after the split.")
-    logger.info("%d training and %d validation cases, device %s, run folder %s", len(training), len(validation), device, run)
+    logger.info(
+        "%d training and %d validation cases, device %s, run folder %s", len(training), len(validation), device, run
+    )
     write_facts(
         run,
         device=str(device),

@@ -1,0 +1,61 @@
+"""``medseg train``."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Train a network on a datalist; the same command again continues a run."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--network", metavar="N", help="a name of `medseg networks`, a MONAI class such as SegResNet, or a dotted path"
+    )
+    what.add_argument("--bundle", metavar="DIR", help="a bundle folder such as bundles/ssh_unet_btcv_ct_segmentation")
+    parser.add_argument("--json_list", required=True, metavar="FILE", help="datalist (Decathlon JSON)")
+    parser.add_argument(
+        "--data_dir", metavar="DIR", help="what the datalist's paths are relative to (default: its folder)"
+    )
+    parser.add_argument(
+        "--fold", type=int, metavar="K", help="validation fold (default: the validation section, else fold 0)"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="run folder")
+    parser.add_argument("--epochs", type=int, metavar="E", help="passes over the training cases")
+    parser.add_argument(
+        "--max_minutes", type=float, metavar="M", help="training time; epochs and schedule are fitted to it"
+    )
+    parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of every random number (default 0)")
+    parser.add_argument(
+        "--overlay", action="append", default=[], metavar="NAME", help="a further config of the bundle, such as gsm"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="ID=VALUE",
+        help="any id of the config, such as learning_rate=0.001",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from medseg.workflows.compose import parse_assignments
+    from medseg.workflows.train import train
+
+    folder = train(
+        output=args.output,
+        json_list=args.json_list,
+        data_dir=args.data_dir,
+        network=args.network,
+        bundle=args.bundle,
+        fold=args.fold,
+        epochs=args.epochs,
+        max_minutes=args.max_minutes,
+        device=args.device,
+        seed=args.seed,
+        overrides=parse_assignments(args.set),
+        overlays=args.overlay,
+    )
+    print(f"run: {folder}")
+    return 0

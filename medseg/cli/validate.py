@@ -1,0 +1,45 @@
+"""``medseg validate``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+HELP = "Score a run's validation cases on the images' own grid: Dice, HD95 and surface Dice per case and label."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", required=True, metavar="DIR", help="run folder")
+    parser.add_argument("--checkpoint", default="best", metavar="C", help="best, last or a file (default best)")
+    parser.add_argument(
+        "--space", choices=("source", "model"), default="source", help="grid of the scores (default source)"
+    )
+    parser.add_argument("--tolerance", type=float, metavar="MM", help="tolerance of the surface Dice in mm (default 1)")
+    parser.add_argument("--data_dir", metavar="DIR", help="where the images are now (default: as in training)")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="ID=VALUE", help="any id of the config, such as overlap=0.25"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from medseg.workflows.compose import parse_assignments
+    from medseg.workflows.evaluate import evaluate
+
+    result = evaluate(
+        args.run,
+        checkpoint=args.checkpoint,
+        space=args.space,
+        tolerance=args.tolerance,
+        device=args.device,
+        data_dir=args.data_dir,
+        overrides=parse_assignments(args.set),
+    )
+    print(f"{'label':<28}{'cases':>6}{'Dice':>9}{'HD95 mm':>10}{'surface Dice':>14}")
+    for label, row in result["labels"].items():
+        values = [row.get(score, {}).get("mean") for score in ("dice", "hd95", "surface_dice")]
+        shown = ["-" if value is None or math.isnan(value) else f"{value:.4f}" for value in values]
+        print(f"{label[:27]:<28}{row['dice']['cases']:>6}{shown[0]:>9}{shown[1]:>10}{shown[2]:>14}")
+    mean = result["mean_dice"]
+    print(f"mean_dice: {'nan' if mean is None else f'{mean:.4f}'}")
+    return 0
