@@ -1,0 +1,134 @@
+"""Compare runs that were validated on the same cases: paired differences with intervals, tests and effect sizes, beside their cost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.errors import ConfigError, DataError
+from medseg.metrics.paired import holm, paired_comparison
+from medseg.workflows.run_folder import read_facts
+
+__all__ = ["compare"]
+
+logger = logging.getLogger("medseg")
+
+
+def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dice") -> dict[str, Any]:
+    """Compare every run with the first; writes ``comparison.json`` and ``comparison.csv``.
+
+    Args:
+        runs: two or more folders with ``metrics.json`` (``medseg validate``, ``medseg ensemble``).
+        output: result folder.
+        score: ``dice``, ``surface_dice`` or ``hd95``.
+
+    Returns:
+        ``runs`` (name, mean, cost) and ``comparisons``: per pair and label, and for the mean over labels (``mean``), the figures of
+        ``medseg.metrics.paired_comparison`` with Holm-adjusted p-values over all rows.
+
+    Raises:
+        ConfigError: fewer than two runs.
+        DataError: a run was not validated, or on other cases or another grid.
+    """
+    folders = [Path(run).resolve() for run in runs]
+    if len(folders) < 2:
+        raise ConfigError("A comparison needs two or more runs; repeat --run.")
+    metrics = [_metrics(folder) for folder in folders]
+    cases = _same_cases(folders, metrics)
+    _warn_seen(folders, cases)
+    names = _names(folders)
+    labels = list(metrics[0]["labels"])
+    table = [_scores(content, cases, labels, score) for content in metrics]
+    rows = []
+    for name, scores in list(zip(names, table, strict=True))[1:]:
+        for target in [*labels, "mean"]:
+            figures = paired_comparison(table[0][target], scores[target])
+            rows.append({"baseline": names[0], "run": name, "label": target, **figures})
+    for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+        row["p_holm"] = p_value
+    summary = [
+        {"run": name, "mean": _mean(scores, labels), **_cost(folder)}
+        for name, scores, folder in zip(names, table, folders, strict=True)
+    ]
+    content = {"score": score, "cases": cases, "runs": summary, "comparisons": rows}
+    target_dir = Path(output)
+    target_dir.mkdir(parents=True, exist_ok=True)
+    (target_dir / "comparison.json").write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
+    with (target_dir / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return content
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise DataError(f"{folder} has no metrics.json; run `medseg validate --run {folder}` first.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _same_cases(folders: Sequence[Path], metrics: Sequence[dict[str, Any]]) -> list[str]:
+    first = set(metrics[0]["cases"])
+    for folder, content in zip(folders[1:], metrics[1:], strict=True):
+        other = set(content["cases"])
+        if other != first:
+            raise DataError(
+                f"{folders[0].name} and {folder.name} were validated on different cases ({len(first - other)} only in the first, "
+                f"{len(other - first)} only in the second); validate both on the same fold."
+            )
+        if content.get("space") != metrics[0].get("space"):
+            raise DataError(f"{folder.name} was scored in {content.get('space')} space, {folders[0].name} in {metrics[0].get('space')}.")
+        if list(content["labels"]) != list(metrics[0]["labels"]):
+            raise DataError(f"{folder.name} and {folders[0].name} have different labels; compare runs of one label space.")
+    return sorted(first)
+
+
+def _warn_seen(folders: Sequence[Path], cases: Sequence[str]) -> None:
+    for folder in folders:
+        seen = set(cases) & set(read_facts(folder).get("training_cases", []))
+        if seen:
+            logger.warning("%s was trained on %d of the %d cases: the comparison is biased.", folder.name, len(seen), len(cases))
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    short = [folder.name for folder in folders]
+    return short if len(set(short)) == len(short) else [str(Path(*folder.parts[-2:])) for folder in folders]
+
+
+def _scores(content: dict[str, Any], cases: Sequence[str], labels: Sequence[str], score: str) -> dict[str, list[float]]:
+    table = {label: [_number(content["cases"][case].get(label, {}).get(score)) for case in cases] for label in labels}
+    by_case = np.array([table[label] for label in labels], dtype=float)
+    counts = np.isfinite(by_case).sum(axis=0)
+    totals = np.where(np.isfinite(by_case), by_case, 0.0).sum(axis=0)
+    table["mean"] = [float(total / count) if count else math.nan for total, count in zip(totals, counts, strict=True)]
+    return table
+
+
+def _mean(scores: dict[str, list[float]], labels: Sequence[str]) -> float:
+    means = [np.mean([v for v in scores[label] if math.isfinite(v)]) for label in labels if np.isfinite(scores[label]).any()]
+    return float(np.mean(means)) if means else math.nan
+
+
+def _cost(folder: Path) -> dict[str, Any]:
+    facts = read_facts(folder)
+    return {key: facts[key] for key in ("network", "parameters", "training_seconds", "seconds_per_case") if key in facts}
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,55 @@
+"""All folds of a datalist: one run per fold below one folder, and their out-of-fold cases pooled."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from medseg.data import read_datalist
+from medseg.engines import write_scores
+from medseg.errors import ConfigError
+from medseg.workflows.evaluate import evaluate
+from medseg.workflows.train import train
+
+__all__ = ["evaluate_folds", "fold_runs", "train_folds"]
+
+logger = logging.getLogger("medseg")
+
+
+def fold_runs(run: str | Path) -> list[Path]:
+    """The runs ``fold0``, ``fold1``, … below a folder, in order; empty where it is a single run."""
+    folder = Path(run)
+    found = [path for path in folder.glob("fold*") if path.name[4:].isdigit() and (path / "configs" / "train.yaml").is_file()]
+    return sorted(found, key=lambda path: int(path.name[4:]))
+
+
+def train_folds(*, output: str | Path, json_list: str | Path, data_dir: str | Path | None = None, **settings: Any) -> Path:
+    """``train`` for every fold of the datalist (five made on the spot where it names none); finished folds are left alone."""
+    datalist = read_datalist(json_list, data_dir)
+    folds = datalist.folds() or list(range(min(5, len(datalist.sections["training"]))))
+    if len(folds) < 2:
+        raise ConfigError(f"{json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}.")
+    for fold in folds:
+        logger.info("fold %d of %d", fold, len(folds))
+        train(output=Path(output) / f"fold{fold}", json_list=json_list, data_dir=data_dir, fold=fold, **settings)
+    return Path(output).resolve()
+
+
+def evaluate_folds(run: str | Path, **settings: Any) -> dict[str, Any]:
+    """``evaluate`` each fold's run and pool their out-of-fold cases into ``metrics.json`` of the folder above."""
+    folders = fold_runs(run)
+    cases: dict[str, Any] = {}
+    content: dict[str, Any] = {}
+    for folder in folders:
+        content = evaluate(folder, **settings)
+        cases |= json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["cases"]
+    facts = {key: content[key] for key in ("space", "surface_dice_tolerance_mm")} | {"folds": [f.name for f in folders]}
+    restored = {case: {label: _numbers(row) for label, row in rows.items()} for case, rows in sorted(cases.items())}
+    return write_scores(restored, run, facts)
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    """JSON's null is an undefined score again."""
+    return {score: float("nan") if value is None else float(value) for score, value in row.items()}
