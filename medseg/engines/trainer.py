@@ -69,8 +69,17 @@ class SegmentationTrainer(SupervisedTrainer):
         self._group_is_finite = True
         super().__init__(*args, **kwargs)
         self.grad_scaler = torch.amp.GradScaler(self.state.device.type, enabled=precision == "fp16")
+        self.logger.setLevel(logging.CRITICAL)  # ignite's; whoever ends a run says why
         if compile_network:
             self.network.compile(dynamic=False)
+
+    def run(self) -> None:  # type: ignore[override]
+        """Train until the last epoch, or until a handler stops the run."""
+        try:
+            super().run()
+        finally:
+            if isinstance(self.data_loader, torch.utils.data.DataLoader):
+                self.data_loader._iterator = None  # persistent workers leave now, not when memory is collected
 
     @property
     def _position(self) -> int:

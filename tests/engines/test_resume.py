@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import shutil
@@ -76,12 +77,26 @@ def at_iteration(number: int, action: Callable[[], None]) -> Iterator[None]:
         RandomStreams._iteration = original  # type: ignore[method-assign]
 
 
-def die() -> None:
-    raise Killed
+def stop(train: Callable[[], Path], number: int, sent: int | None = None) -> int | None:
+    """Train until an iteration, then die, or send this process a signal; returns the exit status after a signal."""
 
+    def act() -> None:
+        if sent is None:
+            raise Killed
+        os.kill(os.getpid(), sent)
 
-def send(number: int) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
+    status = None
+    with at_iteration(number, act):
+        try:
+            train()
+        except Killed:
+            pass
+        except SystemExit as error:
+            status = error.code
+        else:
+            pytest.fail("the training was not stopped")
+    gc.collect()  # the loader's workers leave now; a later fork would keep their pipes open, and waiting takes seconds
+    return status
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +113,7 @@ def plain_run(tiny_train: Train, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_killed_in_the_middle_of_an_epoch(tiny_train: Train, rich_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with at_iteration(11, die), pytest.raises(Killed):
-        tiny_train(run, epochs=4, settings=RICH)
+    stop(lambda: tiny_train(run, epochs=4, settings=RICH), 11)
     assert load_file(run / "checkpoints" / "last.pt")["iteration"] == 8
     tiny_train(run, epochs=4, settings=RICH)
     assert_same_run(run, rich_run)
@@ -107,13 +121,11 @@ def test_killed_in_the_middle_of_an_epoch(tiny_train: Train, rich_run: Path, tmp
 
 def test_killed_while_the_last_state_was_written(tiny_train: Train, rich_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with at_iteration(15, die), pytest.raises(Killed):
-        tiny_train(run, epochs=4, settings=RICH)
+    stop(lambda: tiny_train(run, epochs=4, settings=RICH), 15)
     last = run / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     # The first state written after that is interrupted too: the whole state must survive the damaged one.
-    with at_iteration(13, die), pytest.raises(Killed):
-        tiny_train(run, epochs=4, settings=RICH)
+    stop(lambda: tiny_train(run, epochs=4, settings=RICH), 13)
     assert load_file(run / "checkpoints" / "previous.pt")["iteration"] == 8
     tiny_train(run, epochs=4, settings=RICH)
     assert_same_run(run, rich_run)
@@ -121,8 +133,7 @@ def test_killed_while_the_last_state_was_written(tiny_train: Train, rich_run: Pa
 
 def test_killed_between_the_renames(tiny_train: Train, rich_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with at_iteration(13, die), pytest.raises(Killed):
-        tiny_train(run, epochs=4, settings=RICH)
+    stop(lambda: tiny_train(run, epochs=4, settings=RICH), 13)
     folder = run / "checkpoints"
     os.replace(folder / "last.pt", folder / "last.pt.new")  # what a kill after the first rename leaves
     assert load_file(folder / "previous.pt")["iteration"] == 8
@@ -130,25 +141,22 @@ def test_killed_between_the_renames(tiny_train: Train, rich_run: Path, tmp_path:
     assert_same_run(run, rich_run)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status", "workers"), [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0)])
 def test_signal_saves_between_iterations(
-    tiny_train: Train, plain_run: Path, tmp_path: Path, number: int, status: int
+    tiny_train: Train, plain_run: Path, tmp_path: Path, number: int, status: int, workers: int
 ) -> None:
-    run = tmp_path / "run"
+    run, settings = tmp_path / "run", {"num_workers": workers}
     before = signal.getsignal(number)
-    with at_iteration(6, send(number)), pytest.raises(SystemExit) as left:
-        tiny_train(run, settings=PERSISTENT)
-    assert left.value.code == status
+    assert stop(lambda: tiny_train(run, settings=settings), 6, number) == status
     assert signal.getsignal(number) is before
     assert load_file(run / "checkpoints" / "last.pt")["iteration"] == 6
-    tiny_train(run, settings=PERSISTENT)
+    tiny_train(run, settings=settings)
     assert_same_run(run, plain_run)
 
 
 def test_signal_waits_for_the_optimiser_step(tiny_train: Train, rich_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with at_iteration(9, send(signal.SIGTERM)), pytest.raises(SystemExit):
-        tiny_train(run, epochs=4, settings=RICH)
+    assert stop(lambda: tiny_train(run, epochs=4, settings=RICH), 9, signal.SIGTERM) == 143
     assert load_file(run / "checkpoints" / "last.pt")["iteration"] == 10
     tiny_train(run, epochs=4, settings=RICH)
     assert_same_run(run, rich_run)
