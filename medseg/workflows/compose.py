@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medseg.errors import ConfigError, ModelError, nearest
+from medseg.errors import ConfigError, MedsegError, ModelError, nearest
 
 __all__ = ["TASKS", "check_overrides", "config_files", "load_workflow", "merged_config", "parse_assignments"]
 
@@ -195,9 +195,26 @@ def _check_type(key: str, current: Any, value: Any) -> None:
             return
 
 
+class Workflow(ConfigWorkflow):
+    """MONAI's parser wraps every error inside an expression such as ``$@train::trainer.run()`` into a RuntimeError;
+    here our own come out as they are.
+    """
+
+    def run(self) -> Any:
+        try:
+            return super().run()
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, MedsegError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise cause from error
+
+
 def load_workflow(
     bundle: str | Path, task: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str] = ()
-) -> ConfigWorkflow:
+) -> Workflow:
     """A bundle's workflow for ``train``, ``evaluate`` or ``infer``, initialised.
 
     Raises:
@@ -209,7 +226,7 @@ def load_workflow(
     overrides = dict(overrides or {})
     check_overrides(config, overrides)
     meta = Path(bundle) / "configs" / "metadata.json"
-    workflow = ConfigWorkflow(
+    workflow = Workflow(
         config_file=[str(file) for file in files],
         meta_file=str(meta) if meta.is_file() else None,
         logging_file=False,
