@@ -18,9 +18,10 @@ import numpy as np
 
 from medseg.data.datalist import Datalist
 from medseg.data.inspect import CaseFacts
+from medseg.data.modality import channel_kind
 from medseg.errors import DataError
 
-__all__ = ["Plan", "channel_kind", "make_plan"]
+__all__ = ["Plan", "make_plan"]
 
 _ANISOTROPY = 3.0  # nnU-Net: an axis more than three times coarser than the finest is treated as slices
 _CPU_VOXELS = {
@@ -72,32 +73,6 @@ class Plan:
         """One line per choice: name, value, reason."""
         values = asdict(self)
         return [f"{name:<16} {_show(values[name]):<28} {reason}" for name, reason in self.reasons.items()]
-
-
-def channel_kind(name: str) -> str:
-    """``ct``, ``pet``, ``rgb`` or ``mr`` from a datalist's modality name such as "CT HU", "PET SUV", "T1gd"."""
-    words = set(re.findall(r"[a-z0-9]+", name.lower()))
-    if words & {"ct", "hu", "cbct", "ldct"}:
-        return "ct"
-    if words & {"pet", "suv", "fdg"}:
-        return "pet"
-    if words & {
-        "rgb",
-        "colour",
-        "color",
-        "photo",
-        "dermoscopy",
-        "endoscopy",
-        "fundus",
-        "red",
-        "green",
-        "blue",
-        "r",
-        "g",
-        "b",
-    }:
-        return "rgb"
-    return "mr"
 
 
 def make_plan(

@@ -71,7 +71,7 @@ def train(
     training, validation = datalist.split(fold)
     run.mkdir(parents=True, exist_ok=True)
     log_to(run)
-    facts = check_cases(training + validation, datalist)
+    facts = check_cases(training + validation, datalist, training=training, fold=fold)
     settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
     fresh = run / "configs.new"
     if network is not None:
