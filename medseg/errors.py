@@ -66,9 +66,12 @@ class CasesFailed(MedsegError):
     status = 6
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the known name closest to ``name``, or an empty string."""
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return " Did you mean 'x'?" for the known name closest to ``name``, or an empty string.
+
+    ``cutoff``: least likeness, 0 to 1; 0.8 finds misspellings only.
+    """
     known = sorted(known)
     by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
     return f" Did you mean '{by_lower[close[0]]}'?" if close else ""

@@ -221,8 +221,9 @@ def _read_case(entry: Any, where: str, root: Path, *, labelled: bool) -> Case:
     if not isinstance(entry, dict):
         raise DataError(f"{where} is {entry!r}; expected an object with 'image' and 'label'.")
     for key in entry:
-        if key not in _CASE_KEYS and nearest(key, _CASE_KEYS):
-            raise DataError(f"{where} has unknown key '{key}'.{nearest(key, _CASE_KEYS)}")
+        absent = [known for known in _CASE_KEYS if known not in entry]
+        if key not in _CASE_KEYS and nearest(key, absent, 0.8):  # other keys are the user's own and kept
+            raise DataError(f"{where} has unknown key '{key}'.{nearest(key, absent)}")
     if not entry.get("image"):
         raise DataError(f"{where} has no 'image'. Add its path.")
     if labelled and not entry.get("label"):

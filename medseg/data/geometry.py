@@ -80,7 +80,7 @@ def check_same_grid(image: Volume, other: Volume, what: str) -> Iterator[Finding
         yield Finding(
             f"the {what}'s corners are up to {offset:.3g} mm from the image's; "
             f"at most {_TOLERANCE * min(spacing):.2g} mm ({_TOLERANCE} voxel) are expected",
-            f"Resample the {what} to the image's grid; where only its header is wrong, copy the image's affine into it.",
+            f"Resample the {what} to the image's grid; if only its header is wrong, copy the image's affine to it.",
         )
 
 

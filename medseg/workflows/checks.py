@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,12 @@ from typing import Any
 from medseg.data import CaseFacts, Datalist, Problem, inspect_cases, read_datalist
 from medseg.data.consistency import check_agreement, check_classes, check_empty_labels, check_folds
 from medseg.data.datalist import images_of
-from medseg.errors import DataError
+from medseg.data.plan import available_gib
+from medseg.errors import ConfigError, DataError
+from medseg.labels import LabelSpace
+from medseg.workflows.compose import check_roi
 
-__all__ = ["check_cases", "check_datalist", "problem_table", "unfit"]
+__all__ = ["check_cases", "check_datalist", "check_fit", "check_window", "problem_table", "unfit"]
 
 logger = logging.getLogger("medseg")
 
@@ -160,3 +164,52 @@ def unfit(facts: CaseFacts, dims: int, channels: int) -> tuple[str, str] | None:
             "Give one file per channel (<case>_0000, <case>_0001, …), in the order of training.",
         )
     return None
+
+
+def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[str, Any]) -> None:
+    """Whether a bundle's network takes the cases and has a channel for each class.
+
+    Raises:
+        DataError: another number of spatial axes or channels.
+        ConfigError: other classes.
+    """
+    network = config.get("network_def")
+    arguments = network if isinstance(network, Mapping) else {}
+    dims, channels = arguments.get("spatial_dims"), arguments.get("in_channels")
+    for case in facts:
+        wrong = unfit(
+            case,
+            dims if isinstance(dims, int) else len(case.shape),
+            channels if isinstance(channels, int) else case.channels,
+        )
+        if wrong:
+            raise DataError(". ".join(wrong))
+    if isinstance(config.get("labels"), Mapping):
+        own, other = LabelSpace.from_table(config["labels"]), datalist.label_space
+        if own.num_channels != other.num_channels:
+            raise ConfigError(
+                f"The bundle has {own.num_channels} output channels ({', '.join(own.channels)}), the datalist "
+                f"{other.num_channels} ({', '.join(other.channels)}). Plan a bundle for the datalist with --network, "
+                "or use the bundle's labels."
+            )
+
+
+def check_window(roi_size: Any, facts: Sequence[CaseFacts], batch_size: int) -> None:
+    """Whether a window given by the user has the images' axes and its batch fits the memory, networks aside.
+
+    Raises:
+        ConfigError: with the nearest valid window.
+    """
+    dims = len(facts[0].shape)
+    check_roi(roi_size, dims)
+    # The least that training holds: image, logits and their gradients, in float32.
+    per_voxel = 4 * int(batch_size) * (facts[0].channels + 4)
+    free = available_gib() * 2**30
+    needed = math.prod(roi_size) * per_voxel
+    if needed > free:
+        factor = (free / needed) ** (1 / dims)
+        fitting = [max(8, int(n * factor) // 8 * 8) for n in roi_size]
+        raise ConfigError(
+            f"roi_size {list(roi_size)} needs at least {needed / 2**30:.0f} GiB for a batch of {batch_size}, "
+            f"{free / 2**30:.0f} are free; use {fitting} or smaller, or a smaller batch_size."
+        )
