@@ -97,8 +97,10 @@ def make_datalist(
     patterns = list((channels or {}).values()) or ([image_pattern] if image_pattern else [])
     names = list(channels) if channels else list(modality)
 
-    found = _cases(folders["images"], patterns)
     label_files = {case: files[0] for case, files in _cases(folders["labels"], [label_pattern]).items()}
+    if not patterns and set(_cases(folders["images"], ["{case}"])) & set(label_files):
+        patterns = ["{case}"]
+    found = _cases(folders["images"], patterns)
     made.unlabelled = sorted(set(found) - set(label_files))
     made.unpaired = sorted(set(label_files) - set(found))
     paired = sorted(set(found) & set(label_files))
@@ -110,7 +112,7 @@ def make_datalist(
         )
     for what, left in (("images without label are left out", made.unlabelled), ("labels have no image", made.unpaired)):
         if left:
-            made.warnings.append(f"{len(left)} {what}: {_few(left)}.")
+            made.warnings.append(f"{len(left)} {what}: {', '.join(left)}.")
     incomplete = [case for case in paired if len(found[case]) != len(found[paired[0]])]
     if incomplete:
         raise DataError(
@@ -158,18 +160,16 @@ def _folder(path: str | Path) -> Path:
 
 
 def _cases(folder: Path, patterns: Sequence[str]) -> dict[str, list[Path]]:
-    """Case -> its files; without patterns the stems, grouped by ``_0000``, ``_0001``, … where all files have these."""
+    """Case -> its files by one pattern per channel; without patterns, grouped by nnU-Net's ``_0000``, ``_0001``, …"""
     files = sorted(
         path
         for path in folder.iterdir()
         if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith(".")
     )
     if not patterns:
-        suffixed = bool(files) and all(_CHANNEL.search(stem_of(path)) for path in files)
         groups: dict[str, list[Path]] = {}
         for path in files:
-            groups.setdefault(_CHANNEL.sub("", stem_of(path)) if suffixed else stem_of(path), []).append(path)
-        _refuse_twins(groups if not suffixed else {}, folder)
+            groups.setdefault(_CHANNEL.sub("", stem_of(path)), []).append(path)
         return groups
     found: list[dict[str, Path]] = []
     for pattern in patterns:
@@ -207,7 +207,8 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _paths(files: Sequence[Path], root: Path) -> Any:
-    paths = [file.resolve().relative_to(root).as_posix() for file in files]
+    # The folder is resolved, the file is not: it may be a link to anywhere.
+    paths = [(file.parent.resolve() / file.name).relative_to(root).as_posix() for file in files]
     return paths if len(paths) > 1 else paths[0]
 
 

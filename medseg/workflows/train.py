@@ -16,6 +16,7 @@ import torch
 from medseg.bundle import accepts_roi, dump_yaml, planned_arguments, write_bundle
 from medseg.data import CaseFacts, Datalist, Plan, make_plan, read_datalist
 from medseg.errors import ConfigError, DataError
+from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_fit, check_window
 from medseg.workflows.compose import check_overrides, config_files, load_workflow, merged_config
 from medseg.workflows.parts import device as choose_device
@@ -66,6 +67,8 @@ def train(
     if (network is None) == (bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
     _check_numbers(epochs, max_minutes, seed)
+    if network is not None:
+        network_target(network)  # an unknown name is told before the data are read
     run = Path(output).resolve()
     _refuse_foreign(run)
     chosen = choose_device(device)
