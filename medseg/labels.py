@@ -449,6 +449,11 @@ def _fragment(labels: Any, ignore: Any) -> Fragment:
         grouped = {str(name): _integers(raw, f"Label '{name}'") for name, raw in labels.items()}
     ignored = [*_integers(ignore, "'ignore'"), *grouped.pop("ignore", [])]
     names = {name.lower(): name for name in grouped}
+    zero = next((name for name, raw in grouped.items() if 0 in raw), BACKGROUND)
+    if BACKGROUND not in names and zero != BACKGROUND:
+        raise DataError(
+            f"Label value 0 is named '{zero}'; expected '{BACKGROUND}'. Rename it, or declare a background."
+        )
     background = tuple(grouped.pop(names.get(BACKGROUND, BACKGROUND), [0]))
     return Fragment({name: tuple(v) for name, v in grouped.items()}, background, tuple(dict.fromkeys(ignored)))
 

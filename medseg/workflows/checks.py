@@ -120,7 +120,9 @@ def problem_table(problems: Sequence[Problem], rows: int | None = None) -> str:
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    wrapped = [textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(cells, widths, strict=True)]
+    wrapped = [
+        textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(cells, widths, strict=True)
+    ]
     lines = []
     for number in range(max(map(len, wrapped))):
         parts = [cell[number] if number < len(cell) else "" for cell in wrapped]

@@ -155,13 +155,13 @@ def _gzip_of_text(study: Any) -> str:
 
 def _plain_as_gz(study: Any) -> str:
     study.image("plain.nii")
-    os.rename(study.folder / "plain.nii", study.folder / "plain.nii.gz")
+    (study.folder / "plain.nii").rename(study.folder / "plain.nii.gz")
     return "plain.nii.gz"
 
 
 def _png_as_nrrd(study: Any) -> str:
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(study.folder / "a.png")
-    os.rename(study.folder / "a.png", study.folder / "a.nrrd")
+    (study.folder / "a.png").rename(study.folder / "a.nrrd")
     return "a.nrrd"
 
 
