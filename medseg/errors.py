@@ -16,8 +16,9 @@ A message is one sentence in three parts: what is wrong (value, file), what was 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "CasesFailed",
@@ -27,6 +28,7 @@ __all__ = [
     "ModelError",
     "ResourceError",
     "nearest",
+    "unwrapped",
 ]
 
 
@@ -64,6 +66,22 @@ class CasesFailed(MedsegError):
     """The work is finished, but some cases failed; they are listed in a file."""
 
     status = 6
+
+
+@contextlib.contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise an error of this family as itself where MONAI's config parser wraps it ("Failed to evaluate ...")."""
+    try:
+        yield
+    except MedsegError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, MedsegError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

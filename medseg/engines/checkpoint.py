@@ -101,6 +101,7 @@ class Checkpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._restore_signals)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
@@ -115,6 +116,10 @@ class Checkpoint:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._previous_handlers.clear()
+
+    def _failed(self, engine: Any, error: BaseException) -> None:
+        self._restore_signals(engine)
+        raise error  # ignite leaves this to the handlers of the event
 
     def _epoch_completed(self, engine: Any) -> None:
         if engine.state.rank == 0:

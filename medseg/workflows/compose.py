@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medseg.errors import ConfigError, ModelError, nearest
+from medseg.errors import ConfigError, ModelError, nearest, unwrapped
 
 __all__ = [
     "TASKS",
@@ -262,5 +262,6 @@ def load_workflow(
         workflow_type="infer" if task == "infer" else "train",
         **({"bundle_root": str(Path(bundle).resolve())} | overrides),
     )
-    workflow.initialize()
+    with unwrapped():
+        workflow.initialize()
     return workflow

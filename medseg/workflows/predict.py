@@ -16,7 +16,7 @@ from monai.engines import SupervisedEvaluator
 from medseg.data import read_datalist
 from medseg.data.datalist import case_ids, images_of
 from medseg.data.inspect import inspect_cases
-from medseg.errors import CasesFailed, DataError, MedsegError
+from medseg.errors import CasesFailed, DataError, MedsegError, unwrapped
 from medseg.labels import LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.workflows.checks import unfit
@@ -143,8 +143,9 @@ def _run(folder: Path, changes: dict[str, Any], cases: Sequence[dict[str, Any]],
     """One engine for all cases, one run per case: a failure leaves the others alone."""
     workflow = load_workflow(folder, "infer", changes)
     parser = workflow.parser
-    preprocessing = parser.get_parsed_content("preprocessing")
-    evaluator: SupervisedEvaluator = parser.get_parsed_content("evaluator")
+    with unwrapped():
+        preprocessing = parser.get_parsed_content("preprocessing")
+        evaluator: SupervisedEvaluator = parser.get_parsed_content("evaluator")
     for number, case in enumerate(cases, 1):
         began = time.monotonic()
         try:

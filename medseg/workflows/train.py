@@ -15,7 +15,7 @@ import torch
 
 from medseg.bundle import accepts_roi, dump_yaml, planned_arguments, write_bundle
 from medseg.data import CaseFacts, Datalist, Plan, make_plan, read_datalist
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, unwrapped
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_fit, check_window
 from medseg.workflows.compose import check_overrides, config_files, load_workflow, merged_config
@@ -96,7 +96,8 @@ def train(
         fit_epochs(workflow, run, 60 * max_minutes - (time.monotonic() - started))
         workflow = load_workflow(run, "train")
     _report_start(run, chosen, training, validation, seed)
-    workflow.run()
+    with unwrapped():
+        workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
     if trainer.state.rank == 0:
