@@ -46,19 +46,27 @@ def curves_svg(curves: Mapping[str, np.ndarray]) -> str:
                 color=_INK,
                 fontsize=9,
             )
+        _plain_axes(axes)
         if not len(values):
             axes.text(0.5, 0.5, "none recorded", transform=axes.transAxes, ha="center", color=_INK, fontsize=9)
-        _plain_axes(axes)
+            axes.set_yticks([])
         axes.set_title(title, loc="left", fontsize=10, color=_INK)
         axes.set_xlabel("epoch", fontsize=9, color=_INK)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.04, y=0.12)
+        axes.set_xlim(*_epoch_limits(curves["epoch"]))
     return _svg(figure, "curves", "Learning curves: loss, validation Dice and learning rate per epoch")
+
+
+def _epoch_limits(epochs: np.ndarray) -> tuple[float, float]:
+    first, last = (float(epochs.min()), float(epochs.max())) if len(epochs) else (0.0, 1.0)
+    margin = 0.04 * (last - first) or 1.0
+    return first - margin, last + margin
 
 
 def scores_svg(labels: Sequence[str], dice: np.ndarray, colors: Mapping[str, str]) -> str:
     """Dice of every case ``(cases, labels)``: one row per label with points, quartile box, median and range."""
-    figure = Figure(figsize=(10.4, 0.75 + 0.48 * len(labels)), layout="constrained")
+    figure = Figure(figsize=(10.4, 0.75 + (0.48 if len(labels) < 8 else 0.34) * len(labels)), layout="constrained")
     axes: Axes = figure.subplots()
     for row, label in enumerate(labels):
         values = np.sort(dice[:, row][np.isfinite(dice[:, row])])
@@ -69,6 +77,9 @@ def scores_svg(labels: Sequence[str], dice: np.ndarray, colors: Mapping[str, str
         axes.barh(row, high - low, left=low, height=0.56, color=colors[label], alpha=0.28, zorder=2)
         # A spread that is even and the same every time: golden-ratio steps instead of random numbers.
         spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.42
+        if len(values) == 1:
+            axes.plot(values, [row], "o", color=colors[label], markersize=6)
+            continue
         axes.plot(values, row + spread, "o", color=colors[label], markersize=4, alpha=0.85, mec="none", zorder=3)
         axes.plot([median, median], [row - 0.32, row + 0.32], color=_INK, linewidth=1.8, zorder=4)
     axes.set_yticks(range(len(labels)), [_shortened(label) for label in labels])

@@ -16,10 +16,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from monai.transforms import Compose
 from PIL import Image
 
 from medseg.data.datalist import images_of
+from medseg.data.plan import channel_kind
 from medseg.labels import LabelSpace
 from medseg.reports.colors import rgb
 from medseg.transforms import is_2d_file, load
@@ -32,7 +34,9 @@ _MAX_HEIGHT = 11.0
 _DPI = 120
 _LEAST_VIEW = 0.4  # of an axis: a view is never cut closer than this around the foreground
 _MARGIN = 0.08  # of an axis, around the foreground
-_COLUMNS = ("image", "reference", "prediction")
+_SIDES = ("R", "A", "S")  # what the left or upper edge of an axis shows
+_CONTENTS = ("image", "reference", "prediction")
+_TAG = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 3}  # behind words on pictures
 
 
 @dataclass
@@ -64,7 +68,7 @@ def load_view(
 ) -> CaseView:
     """Read image, reference and prediction of a case and turn them for display.
 
-    A fixed window of the plan (CT, PET) is used for display too, else the 0.5th to 99.5th percentile above zero.
+    For CT the plan's window is used for display too, else the 0.5th to 99.5th percentile above zero.
 
     Raises:
         Exception: whatever a reader raises on files that are missing or damaged, ``ValueError`` for unequal grids.
@@ -79,12 +83,13 @@ def load_view(
     photo = is_2d_file(images_of(case)[0])
     affine = np.eye(4) if photo else np.asarray(pair["image"].affine, dtype=float)
     if photo and len(image) == 3:
-        peak = 255.0 if image.max() > 1 else 1.0
-        color = np.moveaxis(image, 0, -1).swapaxes(0, 1) / peak
-        return CaseView(color.clip(0, 1), maps[0].T, maps[1].T, (1.0, 1.0), (0.0, 1.0), "colour image")
+        color = np.moveaxis(image, 0, -1).swapaxes(0, 1) / max(float(np.percentile(image, 99.5)), 1e-6)
+        return CaseView(
+            color.clip(0, 1), maps[0].T, maps[1].T, (1.0, 1.0), (0.0, 1.0), "colour, up to the 99.5th percentile"
+        )
     volume = image[0]
-    window, how = _window(volume, normalization[0] if normalization else {})
     name = channels[0] if channels else ""
+    window, how = _window(volume, normalization[0] if normalization and channel_kind(name) == "ct" else {})
     note = f"{name or 'channel 1'}{f' (first of {len(image)} channels)' if len(image) > 1 else ''}, {how}"
     if photo:
         volume, maps = volume.T, [item.T for item in maps]
@@ -110,32 +115,29 @@ def _window(volume: np.ndarray, scheme: Mapping[str, Any]) -> tuple[tuple[float,
 
 def overlay_jpeg(view: CaseView, colors: Sequence[str]) -> bytes:
     """Draw a case; ``colors[i]`` is the colour of label index ``i + 1``. At most 300 kB."""
-    planes = [(0, 1), (0, 2), (1, 2)] if view.reference.ndim == 3 else [(0, 1)]
     foreground = (view.reference > 0) | (view.prediction > 0)
     box = _view_box(foreground)
     extent = [(part.stop - part.start) * mm for part, mm in zip(box, view.spacing, strict=True)]
-    gap = 0.012 * 3 * max(extent[across] for across, _ in planes)
-    column = max(extent[across] for across, _ in planes)
-    heights = [extent[down] for _, down in planes]
-    title = 0.09 * column
-    size = 3 * column + 2 * gap, sum(heights) + (len(planes) - 1) * gap + title
-    scale = min(_WIDTH / size[0], _MAX_HEIGHT / size[1])
-    figure = Figure(figsize=(size[0] * scale, size[1] * scale), dpi=_DPI, facecolor="black")
-    top = size[1] - title
-    for row, (across, down) in enumerate(planes):
-        cut = _slice(foreground, box, across, down)
-        for place, name in enumerate(_COLUMNS):
-            width, height = extent[across], extent[down]
-            left = place * (column + gap) + (column - width) / 2
-            axes = figure.add_axes((left / size[0], (top - height) / size[1], width / size[0], height / size[1]))
-            labels = {"reference": view.reference, "prediction": view.prediction}.get(name)
-            aspect = view.spacing[down] / view.spacing[across]
-            _draw(axes, view, cut, labels, colors, aspect)
-            if row == 0:
-                axes.set_title(name, color="white", fontsize=11, pad=5)
-            if view.reference.ndim == 3 and place == 0:
+    volume = foreground.ndim == 3
+    # Volumes: a column per plane, all of one height. 2D images: the three contents side by side.
+    planes = [(0, 1), (0, 2), (1, 2)] if volume else [(0, 1)] * 3
+    widths = [extent[across] / extent[down] for across, down in planes]
+    rows = [[content] * 3 for content in _CONTENTS] if volume else [list(_CONTENTS)]
+    inches = min(_WIDTH / sum(widths), _MAX_HEIGHT / len(rows))
+    figure = Figure(figsize=(inches * sum(widths), inches * len(rows)), dpi=_DPI, facecolor="black")
+    grid = figure.add_gridspec(
+        len(rows), 3, width_ratios=widths, left=0, right=1, bottom=0, top=1, wspace=0.015, hspace=0.015
+    )
+    labels = {"reference": view.reference, "prediction": view.prediction}
+    for row, contents in enumerate(rows):
+        for column, (content, (across, down)) in enumerate(zip(contents, planes, strict=True)):
+            axes = figure.add_subplot(grid[row, column])
+            _draw(axes, view, _slice(foreground, box, across, down), labels.get(content), colors)
+            if volume and row == 0:
                 _directions(axes, across, down)
-        top -= heights[row] + gap
+            if column == 0 or not volume:
+                style: dict[str, Any] = {"color": "white", "fontsize": 12, "bbox": _TAG}
+                axes.annotate(content, (0, 0), (6, 7), "axes fraction", "offset points", **style)
     return _jpeg(figure)
 
 
@@ -170,11 +172,10 @@ def _draw(
     cut: tuple[Any, ...],
     labels: np.ndarray | None,
     colors: Sequence[str],
-    aspect: float,
 ) -> None:
     picture = view.image[cut].swapaxes(0, 1)
     low, high = view.window
-    axes.imshow(picture, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="bilinear")
+    axes.imshow(picture, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="bilinear")
     axes.set_axis_off()
     if labels is None:
         return
@@ -182,7 +183,7 @@ def _draw(
     fill = np.zeros((*shown.shape, 4))
     for index in np.unique(shown[shown > 0]):
         fill[shown == index] = (*rgb(colors[index - 1]), 0.3)
-    axes.imshow(fill, aspect=aspect, interpolation="nearest")
+    axes.imshow(fill, aspect="auto", interpolation="nearest")
     for index in np.unique(shown[shown > 0]):
         # A border of zeros closes contours at the edge of the picture.
         padded = np.pad(shown == index, 1).astype(float)
@@ -193,12 +194,20 @@ def _draw(
 
 
 def _directions(axes: Axes, across: int, down: int) -> None:
-    names = {0: ("R", "L"), 1: ("A", "P"), 2: ("S", "I")}
-    style: dict[str, Any] = {"color": "#ffd75e", "fontsize": 9, "transform": axes.transAxes}
-    axes.text(0.02, 0.5, names[across][0], ha="left", va="center", **style)
-    axes.text(0.98, 0.5, names[across][1], ha="right", va="center", **style)
-    axes.text(0.5, 0.98, names[down][0], ha="center", va="top", **style)
-    axes.text(0.5, 0.02, names[down][1], ha="center", va="bottom", **style)
+    """The patient's direction at the left and the upper edge."""
+    for words, place, offset in ((_SIDES[across], (0, 0.5), (5, 0)), (_SIDES[down], (0.5, 1), (0, -4))):
+        axes.annotate(
+            words,
+            place,
+            offset,
+            "axes fraction",
+            "offset points",
+            ha="left" if offset[0] else "center",
+            va="center" if offset[0] else "top",
+            color="#ffd75e",
+            fontsize=12,
+            path_effects=[withStroke(linewidth=2.5, foreground="black")],
+        )
 
 
 def _jpeg(figure: Figure) -> bytes:

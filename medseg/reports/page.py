@@ -35,6 +35,7 @@ h1 { font-size: 28px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em
 h2 { font-size: 18px; margin: 0 0 12px; }
 h3 { font-size: 15px; margin: 0 0 8px; }
 p { margin: 0 0 10px; }
+.wide + p { margin-top: 10px; }
 .lead { font-size: 17px; color: var(--soft); margin: 0 0 22px; }
 .soft { color: var(--soft); font-size: 13px; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 20px 22px;
@@ -60,8 +61,8 @@ figure { margin: 0; break-inside: avoid; }
 figure img { display: block; width: 100%; height: auto; border-radius: 8px; background: #000; }
 figcaption { color: var(--soft); font-size: 13px; margin: 6px 0 0; overflow-wrap: anywhere; }
 figcaption b { color: var(--ink); font-size: 14px; }
-.cases { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 20px; margin: 0 0 18px; }
-.cases:last-child { margin-bottom: 0; }
+.cases { display: grid; grid-template-columns: 1fr 1fr; gap: 8px 20px; }
+.cases figure { margin: 0 0 18px; }
 svg { display: block; max-width: 100%; height: auto; }
 ul.warnings { margin: 0; padding: 12px 16px 12px 32px; background: var(--warn); border-radius: 8px;
   border-left: 4px solid var(--warn-line); overflow-wrap: anywhere; }
@@ -72,12 +73,11 @@ footer { color: var(--soft); font-size: 13px; text-align: center; margin-top: 24
   body { font-size: 11px; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
   section { border: none; padding: 8px 0; }
-  .cases { grid-template-columns: 1fr 1fr; gap: 12px; }
   .columns { grid-template-columns: 1fr 1fr; }
   tr, .tile { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
 }
-@media (max-width: 520px) { .cases, .columns { grid-template-columns: 1fr; } }
+@media (max-width: 760px) { .cases, .columns { grid-template-columns: 1fr; } }
 """
 
 

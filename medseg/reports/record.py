@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from medseg.data.datalist import images_of
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
+from medseg.transforms import is_2d_file
 
 __all__ = ["RunRecord", "read_record"]
 
@@ -62,6 +64,12 @@ class RunRecord:
         if isinstance(modality, Mapping):
             return [str(modality[key]) for key in sorted(modality, key=int)]
         return [str(modality)]
+
+    @property
+    def unit(self) -> str:
+        """The unit of lengths: photographs have pixels only."""
+        cases = self.table.get("training") or [{"image": ""}]
+        return "px" if is_2d_file(images_of(cases[0])[0]) else "mm"
 
     @property
     def targets(self) -> list[str]:

@@ -80,8 +80,8 @@ def _result(record: RunRecord) -> list[str]:
     surface = mean_interval(record.scores("surface_dice")[1])
     distance = mean_interval(record.scores("hd95")[1])
     tiles = [
-        (_digits(overall.mean), f"mean Dice, 95 % interval {_bounds(overall)}"),
-        (f"{_digits(distance.mean, 2)} mm", "mean HD95"),
+        (_digits(overall.mean), "mean Dice"),
+        (f"{_digits(distance.mean, 2)} {record.unit}", "mean HD95"),
         (_digits(surface.mean), f"surface Dice at {_tolerance(record)}"),
         (
             str(len(cases)),
@@ -124,7 +124,7 @@ def _labels(record: RunRecord, colors: dict[str, str]) -> str:
         "cases",
         "mean Dice",
         "95 % interval",
-        "HD95, mm",
+        f"HD95, {record.unit}",
         f"surface Dice, {_tolerance(record)}",
         "Dice undefined",
         "HD95 undefined",
@@ -152,13 +152,18 @@ def _cases(record: RunRecord) -> str:
     means = [_mean(row) for row in dice]
     order = sorted(range(len(cases)), key=lambda i: (math.isnan(means[i]), means[i]))
     several = len(record.targets) > 1
-    header = ["case", *(["mean Dice"] if several else []), *(f"Dice {t}" for t in record.targets), "mean HD95, mm"]
+    header = [
+        "case",
+        *(["mean Dice"] if several else []),
+        *(f"Dice {t}" for t in record.targets),
+        f"mean HD95, {record.unit}",
+    ]
     rows, shades = [], []
     for i in order:
         values = [*([means[i]] if several else []), *dice[i]]
         rows.append([cases[i], *map(_digits, values), _digits(_mean(distance[i]), 2)])
         shades.append([None, *(v if math.isfinite(v) else None for v in values), None])
-    return page.section("Scores per case, worst first", page.table(header, rows, shades=shades))
+    return page.section("Dice per case, worst first", page.table(header, rows, shades=shades))
 
 
 # ---------------------------------------------------------------------- pictures
@@ -173,22 +178,24 @@ def _overlays(record: RunRecord, colors: dict[str, str], data_dir: str | Path | 
     except DataError as error:
         notes.append(f"No overlays: {error}")
         return ""
-    blocks = []
-    for heading, chosen in (("Worst cases", worst), ("Best cases", best)):
+    columns = []
+    for heading, chosen in (("Worst" if best else "All", worst), ("Best", best)):
         figures = [_figure(record, datalist, case, means[case], colors, notes) for case in chosen]
-        shown = [figure for figure in figures if figure]
-        if shown:
-            blocks.append(f'<h3>{heading}</h3><div class="cases">{"".join(shown)}</div>')
-    if not blocks:
+        if any(figures):
+            columns.append(f"<div><h3>{heading}</h3>{''.join(figures)}</div>")
+    if not columns:
         return ""
     how = (
         "Each picture shows the slices with most foreground, cut to the region around it. "
-        "R, L, A, P, S, I: the patient's right, left, front, back, top and bottom."
+        "R, A, S: the patient's right, front and top."
         if len(record.setting("roi_size", (0, 0, 0))) == 3
         else "Each picture is cut to the region around the foreground."
     )
     labels = {name: colors[name] for name in record.label_space.labels}
-    return page.section("Worst and best cases", page.legend(labels) + page.paragraph(how, "soft") + "".join(blocks))
+    return page.section(
+        "Worst and best cases",
+        page.legend(labels) + page.paragraph(how, "soft") + f'<div class="cases">{"".join(columns)}</div>',
+    )
 
 
 def _figure(
@@ -271,7 +278,7 @@ def _with_bounds(interval: Interval) -> str:
 
 def _tolerance(record: RunRecord) -> str:
     tolerance: Any = (record.metrics or {}).get("surface_dice_tolerance_mm")
-    return f"{tolerance:g} mm" if isinstance(tolerance, (int, float)) else "unknown tolerance"
+    return f"{tolerance:g} {record.unit}" if isinstance(tolerance, (int, float)) else "unknown tolerance"
 
 
 def _count(number: int, what: str) -> str:
