@@ -75,9 +75,9 @@ footer { color: var(--soft); font-size: 13px; text-align: center; margin-top: 24
   section { border: none; padding: 8px 0; }
   .columns { grid-template-columns: 1fr 1fr; }
   tr, .tile { break-inside: avoid; }
-  h2, h3 { break-after: avoid; }
+  h2, h3, .legend { break-after: avoid; }
 }
-@media (max-width: 760px) { .cases, .columns { grid-template-columns: 1fr; } }
+@media screen and (max-width: 760px) { .cases, .columns { grid-template-columns: 1fr; } }
 """
 
 

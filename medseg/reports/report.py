@@ -155,7 +155,7 @@ def _cases(record: RunRecord) -> str:
     header = [
         "case",
         *(["mean Dice"] if several else []),
-        *(f"Dice {t}" for t in record.targets),
+        *record.targets,
         f"mean HD95, {record.unit}",
     ]
     rows, shades = [], []
