@@ -12,7 +12,7 @@ import argparse
 import time
 from pathlib import Path
 
-from environment import ROOT, main, prepare, say, stream
+from environment import main, prepare, say, stream
 
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 

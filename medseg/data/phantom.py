@@ -92,9 +92,9 @@ def write_phantom(directory: str | Path, kind: str = "organs", cases: int = 24, 
         if not labelled:
             test.append({"image": image})
             continue
-        path = f"labelsTr/{case_id}{'.png' if affine is None else '.nii.gz'}"
-        _write(root / path, label, affine)
-        training.append({"case_id": case_id, "image": image, "label": path, "subject": f"s{subject:03d}"})
+        name = f"labelsTr/{case_id}{'.png' if affine is None else '.nii.gz'}"
+        _write(root / name, label, affine)
+        training.append({"case_id": case_id, "image": image, "label": name, "subject": f"s{subject:03d}"})
     folds = assign_folds(training, min(_FOLDS, len({case["subject"] for case in training})), seed)
     table = {
         "name": f"phantom_{kind}",
