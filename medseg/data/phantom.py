@@ -139,11 +139,11 @@ def _write(path: Path, array: np.ndarray, affine: np.ndarray | None) -> None:
 # ---------------------------------------------------------------------- geometry
 def _grid(rng: np.random.Generator, extent: float) -> tuple[np.ndarray, np.ndarray]:
     """A case's affine ``(4, 4)`` and the world coordinates of its voxels ``(*spatial, 3)``, mm, centred on 0."""
-    shape = np.array([48, 48, 40])
-    spacing = extent / 48 * rng.uniform(0.94, 1.06, 3)
+    shape = np.array([40, 40, 32])
+    spacing = extent / 40 * rng.uniform(0.95, 1.05, 3)
     spacing[1] = spacing[0]
     if rng.random() < 0.25:  # thick slices
-        shape[2] = 26
+        shape[2] = 22
         spacing[2] *= 1.5
     rotation = _rotation(rng.normal(0, 0.1, 3)) if rng.random() < 0.4 else np.eye(3)
     axes = rotation * spacing
@@ -183,12 +183,14 @@ def _blob(rng: np.random.Generator, center: Any, radii: Any, *, rough: float = 0
     waves = rng.normal(0, 2.6, (4, dims))
     phases = rng.uniform(0, 2 * np.pi, 4)
 
-    def inside(points: np.ndarray) -> np.ndarray:
-        unit = (points - center) @ turn / radii
-        wavy = sum(np.sin(unit @ wave + phase) for wave, phase in zip(waves, phases, strict=True))
-        return np.linalg.norm(unit, axis=-1) + rough * wavy
+    def depth(points: np.ndarray) -> np.ndarray:
+        unit = (points - center) @ (turn / radii)
+        result = np.sqrt(np.einsum("...i,...i->...", unit, unit))
+        near = result < 1 + 4 * rough  # elsewhere the waves cannot reach
+        result[near] += rough * np.sin(unit[near] @ waves.T + phases).sum(axis=-1)
+        return result
 
-    return inside
+    return depth
 
 
 def _texture(rng: np.random.Generator, shape: tuple[int, ...], grain: float) -> np.ndarray:
@@ -215,19 +217,19 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
     spine = _blob(subject, (0, -46, 0), (15, 15, 260), rough=0.05, vary=0.3)
     vessel = _blob(subject, (6, -24, 0), (8, 8, 260), rough=0.02, vary=0.5)
     organs = [
-        _blob(subject, (40, 6, 32), (42, 44, 38), rough=0.1),
-        _blob(subject, (-56, -16, 34), (20, 28, 27), rough=0.09),
-        _blob(subject, (42, -30, -22), (16, 17, 29), rough=0.05),
-        _blob(subject, (-42, -30, -12), (16, 17, 29), rough=0.05),
+        _blob(subject, (40, 8, 34), (42, 44, 36), rough=0.09),
+        _blob(subject, (-54, -12, 34), (23, 32, 30), rough=0.08),
+        _blob(subject, (44, -24, -34), (20, 21, 31), rough=0.05),
+        _blob(subject, (-44, -24, -30), (20, 21, 31), rough=0.05),
     ]
     loops = [
-        _blob(subject, subject.uniform((-60, -10, -85), (60, 45, 5)), subject.uniform(12, 24, 3), rough=0.1)
-        for _ in range(9)
+        _blob(subject, subject.uniform((-60, -5, -80), (60, 45, 0)), subject.uniform(12, 22, 3), rough=0.1)
+        for _ in range(8)
     ]
-    stomach = _blob(subject, (-32, 22, 32), (24, 24, 28), rough=0.08)
+    stomach = _blob(subject, (-30, 28, 32), (22, 20, 28), rough=0.08)
 
-    affine, points = _grid(scan, 240)
-    points = points / size + scan.normal(0, 5, 3)  # another breath, another position on the table
+    affine, points = _grid(scan, 216)
+    points = points / size + scan.normal(0, 4, 3)  # another breath, another position on the table
     shape = points.shape[:-1]
     phase = scan.uniform(0, 1)  # of the contrast medium: brightens everything, kidneys most
     liver = 60 + 45 * phase + scan.normal(0, 6)
@@ -263,7 +265,7 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
     image[bone] = 260 + 90 * _texture(scan, shape, 1)[bone]
     label[bone] = 0
     image = gaussian_filter(image, 0.5)  # partial volume
-    image += 15 * _slope(scan, points) + 18 * scan.normal(size=shape)
+    image += 12 * _slope(scan, points) + 14 * scan.normal(size=shape)
     return np.clip(image, -1024, 3071)[None], label, affine
 
 
@@ -273,11 +275,11 @@ def _lesions(subject: np.random.Generator, scan: np.random.Generator) -> tuple[n
     white = _blob(subject, (0, 0, 2), (52, 66, 47), rough=0.09, vary=0.4)
     ventricles = [_blob(subject, (side * 11, 2, 6), (7, 27, 12), rough=0.12) for side in (-1, 1)]
     sites = subject.uniform((-44, -54, -32), (44, 54, 38), (2, 3))
-    tumours = [(_blob(subject, c, subject.uniform(14, 24, 3), rough=0.12), subject.uniform(0.45, 0.65)) for c in sites]
+    tumours = [(_blob(subject, c, subject.uniform(17, 27, 3), rough=0.12), subject.uniform(0.5, 0.65)) for c in sites]
     cysts = [_blob(subject, subject.uniform(-45, 45, 3), subject.uniform(6, 11, 3)) for _ in range(3)]
     scars = [_blob(subject, subject.uniform(-45, 45, 3), subject.uniform(6, 11, 3)) for _ in range(3)]
 
-    affine, points = _grid(scan, 180)
+    affine, points = _grid(scan, 176)
     points = points + scan.normal(0, 4, 3)
     shape = points.shape[:-1]
     brain = head(points) < 1
