@@ -133,9 +133,10 @@ def _install(python: Path, extra: str) -> None:
 def _pass_on(process: subprocess.Popen[str], lines: list[str]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
-        lines.append(line)
-        sys.stderr.write(line)
-        sys.stderr.flush()
+        lines.append(line)  # warnings, such as retries of a download, tell why something failed, but only then
+        if not line.startswith("WARNING:"):
+            sys.stderr.write(line)
+            sys.stderr.flush()
 
 
 def pip_failure(messages: str) -> str:
