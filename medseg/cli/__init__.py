@@ -19,7 +19,7 @@ from medseg.errors import MedsegError, unwrapped
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("train", "validate", "infer", "check", "datalist", "networks", "import-weights")
+COMMANDS = ("train", "validate", "infer", "report", "check", "datalist", "networks", "phantom", "import-weights")
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "
