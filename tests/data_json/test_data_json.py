@@ -1,4 +1,4 @@
-"""The ready datalists: counts, ids, disjoint sections, and agreement with the published files where those are present."""
+"""The ready datalists: counts, ids, disjoint sections, and agreement with the published files where present."""
 
 from __future__ import annotations
 
