@@ -53,6 +53,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self._run_start, self._first_epoch = time.monotonic(), engine.state.epoch
+        self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "metrics.csv"
         rows = []
         if path.exists():
