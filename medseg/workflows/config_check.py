@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle import ReferenceResolver
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
+from monai.utils.module import instantiate
 
 from medseg.errors import ConfigError, nearest
 
@@ -65,6 +66,7 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
     """
     ids = dict(_walk(config))
     for key, value in overrides.items():
+        check_ranges({key: value})
         if key in ids:
             _check_kind(key, _resolved(ids, key), value)
             continue
@@ -73,7 +75,6 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
         if not isinstance(component, Mapping) or "_target_" not in component:
             raise ConfigError(f"Unknown key '{key}'.{nearest(key, ids)}")
         _check_argument(parent, component, leaf)
-    check_ranges(overrides)
 
 
 # ---------------------------------------------------------------------- ids and references
@@ -137,7 +138,7 @@ def _arguments(target: str) -> frozenset[str] | None:
     _refuse_unknown_target(target)
     try:
         path = ConfigComponent({"_target_": target}, locator=_locator()).resolve_module_name()
-        found = ConfigParser({"x": {"_target_": path, "_mode_": "callable"}}).get_parsed_content("x")
+        found = instantiate(str(path), "callable")
         while hasattr(found, "func"):
             found = found.func
         names: set[str] = set()
@@ -159,7 +160,7 @@ def _refuse_unknown_target(target: str) -> None:
     except ImportError:  # a method of a class, or a module of the bundle's own
         return
     if module is not None and not hasattr(module, name):
-        raise ConfigError(f"No component '{target}'.{nearest(name, getattr(module, '__all__', dir(module)))}")
+        raise ConfigError(f"No component '{target}'.{nearest(name, dir(module))}")
 
 
 # ---------------------------------------------------------------------- values
