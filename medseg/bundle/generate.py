@@ -71,7 +71,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
     return {
         "imports": list(_IMPORTS),
         "bundle_root": ".",
-        "dataset_dir": str(datalist.data_dir),
+        "dataset_dir": str(datalist.data_dir.resolve()),
         "json_list": "$@bundle_root + '/configs/datalist.json'",
         "output_dir": "$@bundle_root",
         "ckpt_dir": "$@output_dir + '/checkpoints'",

@@ -20,6 +20,12 @@ _MODALITY = {"ct": "CT", "mr": "MR", "pet": "PET", "rgb": "n/a"}
 _FORMAT = {"ct": "hounsfield", "mr": "magnitude", "pet": "magnitude", "rgb": "raw"}
 
 
+def _plain_text(value: Any, otherwise: str) -> str:
+    """One line of free text from a datalist; what a MONAI parser would read as an expression is left out."""
+    text = " ".join(str(value or "").split())
+    return text[:300] if text and text[0] not in "$@%+" else otherwise
+
+
 def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datalist, plan: Plan) -> dict[str, Any]:
     """The metadata of a bundle for (network, datalist, plan)."""
     kinds = [channel_kind(name) for name in datalist.channels] or ["mr"]
@@ -63,7 +69,7 @@ def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datali
         "description": f"{network_def['_target_'].rpartition('.')[2]} trained with medseg on {datalist.name}",
         "authors": "medseg developers",
         "copyright": "Copyright (c) medseg developers; Apache-2.0",
-        "data_source": str(datalist.table.get("reference", datalist.name)),
+        "data_source": _plain_text(datalist.table.get("reference"), datalist.name),
         "image_classes": ", ".join(datalist.channels),
         "label_classes": ", ".join(datalist.label_space.labels),
         "pred_classes": ", ".join(datalist.label_space.channels),

@@ -16,7 +16,7 @@ from medseg.data.datalist import images_of
 from medseg.data.plan import available_gib
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
-from medseg.workflows.compose import check_roi
+from medseg.workflows.config_check import check_roi
 
 __all__ = ["check_cases", "check_datalist", "check_fit", "check_window", "problem_table", "unfit"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def evaluate(
     device: str | None = None,
     data_dir: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    overlays: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score the validation cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``.
 
@@ -62,6 +63,7 @@ def evaluate(
         tolerance: of the surface Dice in mm.
         device, data_dir: as for training.
         overrides: config id -> value.
+        overlays: further config files of the run, such as a published protocol.
 
     Returns:
         The content of ``metrics.json``.
@@ -86,7 +88,7 @@ def evaluate(
         changes |= _MODEL_SPACE
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
-    workflow = load_workflow(folder, "evaluate", changes)
+    workflow = load_workflow(folder, "evaluate", changes, overlays)
     with unwrapped():
         workflow.run()
     workflow.finalize()

@@ -89,8 +89,7 @@ def predict(
     folder, target = Path(bundle).resolve(), Path(output).resolve()
     config = merged_config(config_files(folder, "infer"))
     space = LabelSpace.from_table(config["labels"])
-    channels = len(config["preprocess"]["normalization"])
-    in_channels = int(config["network_def"].get("in_channels", channels))
+    in_channels = int(config["network_def"]["in_channels"])
     if inputs:
         cases = collect_cases(inputs, in_channels)
     elif json_list is not None:

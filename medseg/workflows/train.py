@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
-from medseg.bundle import accepts_roi, dump_yaml, planned_arguments, write_bundle
-from medseg.data import CaseFacts, Datalist, Plan, make_plan, read_datalist
+from medseg.bundle import dump_yaml
+from medseg.data import CaseFacts, Datalist, read_datalist
 from medseg.engines.ranks import is_main, on_main
 from medseg.errors import ConfigError, DataError, unwrapped
 from medseg.networks import network_target
-from medseg.workflows.checks import check_cases, check_fit, check_window
-from medseg.workflows.compose import check_overrides, config_files, load_workflow, merged_config
+from medseg.workflows.checks import check_cases, check_fit
+from medseg.workflows.compose import changed_configs, load_workflow, merged_config
+from medseg.workflows.config_check import check_ranges
+from medseg.workflows.new_bundle import plan_bundle
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
@@ -70,7 +72,7 @@ def train(
     started = time.monotonic()
     if (network is None) == (bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
-    _check_numbers(epochs, max_minutes, seed)
+    check_ranges({"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "seed": seed, **(overrides or {})})
     if network is not None:
         network_target(network)  # an unknown name is told before the data are read
     run = Path(output).resolve()
@@ -94,7 +96,7 @@ def train(
         fresh = run / "configs.new"
         shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
         if network is not None:
-            _plan_bundle(fresh, network, datalist, facts, len(training), chosen, changes, settings)
+            plan_bundle(fresh, network, datalist, facts, len(training), chosen.type, changes, settings)
         else:
             _copy_bundle(fresh, Path(str(bundle)), datalist, facts, overlays, changes, settings)
         _install(fresh, run, explicit_epochs=epochs is not None)
@@ -149,15 +151,6 @@ def _refuse_foreign(run: Path) -> None:
         )
 
 
-def _check_numbers(epochs: int | None, max_minutes: float | None, seed: int) -> None:
-    if epochs is not None and epochs < 1:
-        raise ConfigError(f"epochs: expected a positive integer, got {epochs}; set --epochs.")
-    if max_minutes is not None and not max_minutes > 0:
-        raise ConfigError(f"max_minutes: expected a positive number, got {max_minutes}; set --max_minutes.")
-    if seed < 0:
-        raise ConfigError(f"seed: expected an integer of 0 or more, got {seed}; set --seed.")
-
-
 def _settings(
     datalist: Datalist, fold: int | None, seed: int, epochs: int | None, max_minutes: float | None, device: str | None
 ) -> dict[str, Any]:
@@ -174,67 +167,6 @@ def _settings(
     return settings
 
 
-def _plan_bundle(
-    fresh: Path,
-    network: str,
-    datalist: Datalist,
-    facts: Sequence[Any],
-    num_training: int,
-    chosen: torch.device,
-    overrides: dict[str, Any],
-    settings: dict[str, Any],
-) -> None:
-    spacing = overrides.get("preprocess::spacing")
-    if "roi_size" in overrides:
-        check_window(overrides["roi_size"], facts, overrides.get("batch_size", 2))
-    plan, arguments = plan_for_network(
-        network, datalist, facts, num_training, chosen.type, overrides.get("roi_size"), spacing
-    )
-    logger.info("plan for %s on %s:", network, datalist.name)
-    for line in plan.lines():
-        logger.info("  %s", line)
-    write_bundle(fresh, network, arguments, datalist, plan, settings)
-    _apply(fresh / "configs" / "train.yaml", overrides)
-
-
-def plan_for_network(
-    network: str,
-    datalist: Datalist,
-    facts: Sequence[Any],
-    num_training: int,
-    device_type: str,
-    roi_size: Sequence[int] | None = None,
-    spacing: Sequence[float] | None = None,
-) -> tuple[Plan, dict[str, Any]]:
-    """The plan whose window the network takes, and the network's arguments.
-
-    Raises:
-        ConfigError: the network takes none of the windows, or not the one given; with the network's own reason.
-    """
-    reason = ""
-    for step in (8, 16, 32):
-        plan = make_plan(
-            datalist,
-            facts,
-            device_type=device_type,
-            roi_size=roi_size,
-            spacing=spacing,
-            num_training=num_training,
-            roi_step=step,
-        )
-        arguments = planned_arguments(network, plan)
-        problem = accepts_roi(network, arguments, plan.roi_size)
-        if problem is None:
-            return plan, arguments
-        reason = problem
-        if roi_size is not None:
-            nearest_roi = [max(32, 32 * round(n / 32)) for n in roi_size]
-            raise ConfigError(f"{network} does not take roi_size {list(roi_size)} ({reason}); try {nearest_roi}.")
-    raise ConfigError(
-        f"{network} does not run on windows of {list(plan.roi_size)} ({reason}); set roi_size or its arguments."
-    )
-
-
 def _copy_bundle(
     fresh: Path,
     bundle: Path,
@@ -244,36 +176,19 @@ def _copy_bundle(
     overrides: dict[str, Any],
     settings: dict[str, Any],
 ) -> None:
-    files = config_files(bundle, "train", overlays)
-    config = merged_config(files)
-    check_fit(facts, datalist, config)
+    configs = changed_configs(bundle, overlays, overrides)
+    check_fit(facts, datalist, configs["train"])
     shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
-    settings = {key: value for key, value in settings.items() if value is not None or key in ("fold",)}
-    check_overrides(config, overrides)
-    config |= {key: value for key, value in settings.items() if key in config or key == "max_minutes"}
-    config["bundle_root"] = "."
-    config["json_list"] = "$@bundle_root + '/configs/datalist.json'"
-    dump_yaml(config, fresh / "configs" / "train.yaml", f"From the bundle {bundle.name}.")
+    own = {"bundle_root": ".", "json_list": "$@bundle_root + '/configs/datalist.json'"}
+    given = {key: value for key, value in settings.items() if (value is not None or key == "fold")} | own
+    for name, config in configs.items():
+        if name == "train":
+            config["output_dir"] = "$@bundle_root"  # the run folder is the bundle
+            config.setdefault("max_minutes", None)
+        keys = given if name == "train" else ("dataset_dir", *own)
+        config |= {key: given[key] for key in keys if key in config and (key in own or key not in overrides)}
+        dump_yaml(config, fresh / "configs" / f"{name}.yaml", f"From the bundle {bundle.name}.")
     shutil.copyfile(datalist.path, fresh / "configs" / "datalist.json")
-    _apply(fresh / "configs" / "train.yaml", overrides)
-
-
-def _apply(path: Path, overrides: Mapping[str, Any]) -> None:
-    """Write overrides into a config file, after checking them."""
-    if not overrides:
-        return
-    from monai.bundle import ConfigParser
-
-    config = merged_config([path])
-    check_overrides(config, overrides)
-    parser = ConfigParser(config)
-    for key, value in overrides.items():
-        parser.set(value, key, recursive=True)
-    dump_yaml(
-        {k: v for k, v in parser.get().items() if k != "_meta_"},
-        path,
-        path.read_text(encoding="utf-8").splitlines()[0][2:],
-    )
 
 
 def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
