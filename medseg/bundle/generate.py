@@ -96,6 +96,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "cache_dir": "$@output_dir + '/cache'",
         "roi_size": list(plan.roi_size),
         "overlap": 0.5,
+        "sw_batch_size": 4,
         "device": "$w.device()",
         "labels": space.to_table(),
         "label_space": {"_target_": "medseg.labels.LabelSpace.from_table", "table": "@labels"},
@@ -227,6 +228,7 @@ def _validate_section() -> dict[str, Any]:
             "_target_": "medseg.inferers.SlidingWindow",
             "roi_size": "@roi_size",
             "overlap": "@overlap",
+            "sw_batch_size": "@sw_batch_size",
             "precision": "@precision",
         },
         "postprocessing": {
@@ -289,7 +291,17 @@ def evaluate_config() -> dict[str, Any]:
 
 def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
     """The inference.yaml that goes with a train.yaml."""
-    same = ("roi_size", "overlap", "precision", "device", "labels", "label_space", "preprocess", "network_def")
+    same = (
+        "roi_size",
+        "overlap",
+        "sw_batch_size",
+        "precision",
+        "device",
+        "labels",
+        "label_space",
+        "preprocess",
+        "network_def",
+    )
     return {
         "imports": list(_IMPORTS),
         "bundle_root": ".",
@@ -312,6 +324,7 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
             "_target_": "medseg.inferers.SlidingWindow",
             "roi_size": "@roi_size",
             "overlap": "@overlap",
+            "sw_batch_size": "@sw_batch_size",
             "precision": "@precision",
             "mirror_axes": "@mirror_axes",
         },

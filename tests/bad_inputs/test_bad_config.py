@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from medseg.errors import ConfigError
-from medseg.workflows.compose import check_overrides, check_roi, merged_config
+from medseg.workflows.compose import merged_config
+from medseg.workflows.config_check import check_overrides, check_roi
 
 
 @pytest.fixture
