@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from medseg.data.files import Volume
 from medseg.data.findings import Finding, by
+from medseg.transforms.grid import GRID_TOLERANCE, corner_distance
 
 __all__ = ["check_grid", "check_same_grid", "ras_order", "spacing_of"]
 
-_TOLERANCE = 0.1  # voxels: two grids whose corners are nearer than this are one grid
 _INDEPENDENT = 1e-3  # volume spanned by the unit axes; 1 for perpendicular ones, 0.17 for a shear of 80 degrees
 
 
@@ -75,17 +75,10 @@ def check_same_grid(image: Volume, other: Volume, what: str) -> Iterator[Finding
             f"Fix the pair: resample the {what} to the image's grid.",
         )
         return
-    offset = _corner_distance(image.shape, image.affine, other.affine)
-    if offset > _TOLERANCE * min(spacing):
+    offset = corner_distance(image.shape, image.affine, other.affine)
+    if offset > GRID_TOLERANCE * min(spacing):
         yield Finding(
             f"the {what}'s corners are up to {offset:.3g} mm from the image's; "
-            f"at most {_TOLERANCE * min(spacing):.2g} mm ({_TOLERANCE} voxel) are expected",
+            f"at most {GRID_TOLERANCE * min(spacing):.2g} mm ({GRID_TOLERANCE} voxel) are expected",
             f"Resample the {what} to the image's grid; if only its header is wrong, copy the image's affine to it.",
         )
-
-
-def _corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
-    """The largest distance in mm between corresponding corners."""
-    padded = [*shape, 1, 1][:3]
-    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in padded], (1,), indexing="ij")).reshape(4, -1)
-    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())

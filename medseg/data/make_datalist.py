@@ -251,9 +251,7 @@ def _labels(names: Sequence[str], files: Sequence[Path], made: MadeDatalist) -> 
     found = {str(int(value)): f"label {int(value)}" for value in sorted(values) if value}
     if not found:
         raise DataError("All label files are background throughout; expected a label. Name the labels: --label_names.")
-    made.warnings.append(
-        f"Labels are named by the values found: {', '.join(found)}; give --label_names for real names."
-    )
+    made.warnings.append(f"Labels are named by the values found ({', '.join(found)}); give names with --label_names.")
     return {"0": "background", **found}
 
 

@@ -11,6 +11,7 @@ import SimpleITK
 from PIL import Image
 
 from medseg.data.inspect import inspect_case
+from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.transforms import preprocessing
 
@@ -59,6 +60,32 @@ def test_20_below_a_tenth_of_a_voxel_is_silent(study: Any) -> None:
     result = study.check([study.case("a", label=study.label("l.nii.gz", affine=near)), study.case("b")])
     assert result.status == 0
     assert "corner" not in result.log
+
+
+def test_20_a_label_almost_on_the_grid_keeps_its_image_s_shape(study: Any) -> None:
+    space = LabelSpace.from_table({"liver": 1})
+    # 11 mm in steps of 11 / 15.5: where rounding tips over
+    steps = preprocessing(
+        ["image", "label"],
+        normalization=[{"kind": "case"}],
+        roi_size=(8, 8, 8),
+        spacing=(11 / 15.5,) * 3,
+        label_space=space,
+    )
+    for shift in (0.995, 0.998, 1.002, 1.005):  # 12 voxels: the corners stay within a tenth of one
+        data: Any = {
+            "image": str(study.folder / study.image("i.nii.gz")),
+            "label": str(study.folder / study.label("l.nii.gz", affine=np.diag([shift, shift, shift, 1]))),
+        }
+        for step in steps:
+            data = step(data)
+        assert data["image"].shape == data["label"].shape
+    far = np.eye(4)
+    far[0, 3] = 2
+    data = {"image": str(study.folder / "i.nii.gz"), "label": str(study.folder / study.label("l.nii.gz", affine=far))}
+    with pytest.raises(DataError, match="the label's corners are up to 2 mm from the image's; see `medseg check`"):
+        for step in steps:
+            data = step(data)
 
 
 def test_20_channels_on_one_grid(study: Any) -> None:

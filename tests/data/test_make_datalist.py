@@ -49,7 +49,7 @@ def test_pairs_folds_and_labels(folders: Path, capsys: Any) -> None:
     said = capsys.readouterr().out
     assert "1 images without label are left out: alone." in said
     assert "1 labels have no image: orphan." in said
-    assert "Labels are named by the values found: 1, 4; give names with --label_names." in said
+    assert "Labels are named by the values found (1, 4); give names with --label_names." in said
     assert f"{output}: 6 training cases in 3 folds, 2 test cases" in said
     assert f"paths are relative to {folders}: use --data_dir {folders}" in said
     datalist = read_datalist(output)
