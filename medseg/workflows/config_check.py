@@ -189,7 +189,7 @@ def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
 
 _POSITIVE = (_whole(1), "a positive integer")
 _COUNT = (_whole(0), "an integer from 0 on")
-_ABOVE_0 = (_number(0, open_low=True), "a number above 0")
+_ABOVE_0 = (_number(0, open_low=True), "a positive number")
 # Last part of an id -> whether a value fits, and what is expected. Null is for the component to judge.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("epochs", "max_epochs", "batch_size", "val_interval", "repeats", "early_stop"), _POSITIVE),

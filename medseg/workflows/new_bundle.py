@@ -47,7 +47,10 @@ def new_bundle(
     root = Path(output).resolve()
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
-    check_ranges({"fold": fold, **(overrides or {})})
+    check_ranges({"fold": fold})
+    check_ranges(
+        {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
+    )  # needs the images' axes
     datalist = read_datalist(json_list, data_dir)
     training, validation = datalist.split(fold)
     facts = check_cases(training + validation, datalist, training=training, fold=fold)

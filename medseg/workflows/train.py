@@ -72,7 +72,10 @@ def train(
     started = time.monotonic()
     if (network is None) == (bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
-    check_ranges({"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "seed": seed, **(overrides or {})})
+    check_ranges({"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "seed": seed})
+    check_ranges(
+        {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
+    )  # needs the images' axes
     if network is not None:
         network_target(network)  # an unknown name is told before the data are read
     run = Path(output).resolve()
