@@ -67,6 +67,8 @@ def load_file(path: str | Path) -> Any:
 def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -> None:
     """Load a state dict (plain, or under ``network``, ``model`` or ``state_dict``) into a network.
 
+    Of a training state with averaged weights, the average is taken: it is what was validated.
+
     Raises:
         ModelError: the file is missing or damaged, or its keys or shapes do not fit; with ``strict=False`` a partial
         match is accepted.
@@ -89,6 +91,9 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             state = content[key]
             break
+    if isinstance(content, dict) and isinstance(content.get("average"), dict):
+        prefix = "module."  # of torch's AveragedModel, which also counts its updates
+        state = {key[len(prefix) :]: value for key, value in content["average"].items() if key.startswith(prefix)}
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(
             f"{path} holds no state dict; expected tensors by name, plain or under 'network', 'model' or 'state_dict'."

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,19 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medseg.errors import ConfigError, ModelError, nearest
+from medseg.errors import ConfigError, ModelError, nearest, unwrapped
 
-__all__ = ["TASKS", "check_overrides", "config_files", "load_workflow", "merged_config", "parse_assignments"]
+__all__ = [
+    "TASKS",
+    "check_overrides",
+    "check_roi",
+    "config_files",
+    "load_workflow",
+    "merged_config",
+    "parse_assignments",
+]
 
+_ENTRY_POINTS = ("imports", "bundle_root", "train", "validate", "initialize", "run", "finalize", "evaluator", "device")
 TASKS = {"train": ("train",), "evaluate": ("train", "evaluate"), "infer": ("inference",)}
 
 
@@ -45,13 +56,26 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
     """The content of several config files merged by MONAI's rules, unresolved.
 
     Raises:
-        ConfigError: not valid YAML, a duplicate key, or a tag that would build Python objects; with file and line.
+        ConfigError: not valid YAML, a duplicate key, or a tag that would build Python objects, with file and line; a
+        misspelt key.
     """
     for file in files:
         _refuse_bad_yaml(file)
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])
-    return {key: value for key, value in parser.get().items() if key != "_meta_"}
+    config = {key: value for key, value in parser.get().items() if key != "_meta_"}
+    _refuse_misspelt(config, files)
+    return config
+
+
+def _refuse_misspelt(config: Mapping[str, Any], files: Sequence[Path]) -> None:
+    """Refuse a top-level key that nothing refers to and that is nearly one that is referred to."""
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    used = {*re.findall(r"@([A-Za-z_]\w*)", text), *_ENTRY_POINTS}
+    for key in config:
+        if key not in used and nearest(key, used, 0.8):
+            where = " or ".join(file.name for file in files)
+            raise ConfigError(f"Unknown key '{key}' in {where}.{nearest(key, used)} Rename or remove it.")
 
 
 def _refuse_bad_yaml(path: Path) -> None:
@@ -107,7 +131,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
-def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], where: str = "train.yaml") -> None:
     """Refuse overrides of ids that the config does not have and its components do not take, and values of another kind.
 
     Raises:
@@ -121,7 +145,8 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
         parent, _, leaf = key.rpartition("::")
         component = _lookup(config, parent) if parent in ids else None
         if not isinstance(component, Mapping) or "_target_" not in component:
-            raise ConfigError(f"Unknown key '{key}'.{nearest(key, ids)}")
+            hint = nearest(key, ids) or f" Top-level keys: {', '.join(config)}."
+            raise ConfigError(f"Unknown key '{key}' in {where}.{hint}")
         arguments = _arguments(component)
         if arguments is not None and not {leaf, "**"} & arguments:
             target = component["_target_"]
@@ -173,10 +198,15 @@ _POSITIVE_INTEGERS = ("epochs", "batch_size", "val_interval", "repeats", "accumu
 
 def _check_type(key: str, current: Any, value: Any) -> None:
     """The kind of value must stay: a number for a number, a list for a list; null and expressions fit everywhere."""
-    if key in _POSITIVE_INTEGERS and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if key in _POSITIVE_INTEGERS and not (number and isinstance(value, int) and value > 0):
         raise ConfigError(f"{key}: expected a positive integer, got {value!r}.")
-    if key == "learning_rate" and (not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0):
+    if key == "learning_rate" and not (number and 0 < value < math.inf):
         raise ConfigError(f"{key}: expected a positive number, got {value!r}.")
+    if key == "overlap" and not (number and 0 <= value < 1):
+        raise ConfigError(f"{key}: expected a number of at least 0 and below 1, got {value!r}; 0.5 is usual.")
+    if key == "roi_size" and isinstance(current, list):
+        check_roi(value, len(current), current)
     if value is None or current is None or (isinstance(value, str) and value[:1] in "$@%"):
         return
     if isinstance(current, str) and current[:1] in "$@%":
@@ -195,6 +225,22 @@ def _check_type(key: str, current: Any, value: Any) -> None:
             return
 
 
+def check_roi(roi_size: Any, dims: int, usual: Sequence[int] = ()) -> None:
+    """Refuse a window that is not ``dims`` positive integers.
+
+    Raises:
+        ConfigError: naming a valid one.
+    """
+    given = list(roi_size) if isinstance(roi_size, (list, tuple)) else [roi_size]
+    sound = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in given)
+    if sound and len(given) == dims:
+        return
+    fallback = [*usual, *[32] * dims]
+    whole = [n if isinstance(n, int) and n > 0 else fallback[i] for i, n in enumerate(given[:dims])]
+    example = whole + [whole[-1] if sound else fallback[i] for i in range(len(whole), dims)]
+    raise ConfigError(f"roi_size: expected {dims} positive integers, got {roi_size!r}; {example} is valid.")
+
+
 def load_workflow(
     bundle: str | Path, task: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str] = ()
 ) -> ConfigWorkflow:
@@ -207,7 +253,7 @@ def load_workflow(
     files = config_files(bundle, task, overlays)
     config = merged_config(files)
     overrides = dict(overrides or {})
-    check_overrides(config, overrides)
+    check_overrides(config, overrides, " or ".join(file.name for file in files))
     meta = Path(bundle) / "configs" / "metadata.json"
     workflow = ConfigWorkflow(
         config_file=[str(file) for file in files],
@@ -216,5 +262,6 @@ def load_workflow(
         workflow_type="infer" if task == "infer" else "train",
         **({"bundle_root": str(Path(bundle).resolve())} | overrides),
     )
-    workflow.initialize()
+    with unwrapped():
+        workflow.initialize()
     return workflow

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 
 from medseg.bundle import accepts_roi, dump_yaml, planned_arguments, write_bundle
-from medseg.data import Datalist, Plan, make_plan, read_datalist
-from medseg.errors import ConfigError, DataError
-from medseg.workflows.checks import check_cases
+from medseg.data import CaseFacts, Datalist, Plan, make_plan, read_datalist
+from medseg.engines.ranks import is_main, on_main
+from medseg.errors import ConfigError, DataError, unwrapped
+from medseg.networks import network_target
+from medseg.workflows.checks import check_cases, check_fit, check_window
 from medseg.workflows.compose import check_overrides, config_files, load_workflow, merged_config
 from medseg.workflows.parts import device as choose_device
+from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
 from medseg.workflows.timing import fit_epochs
 
@@ -46,6 +49,8 @@ def train(
 ) -> Path:
     """Train a network on a datalist; the same call again continues, and a finished run does nothing.
 
+    Under torchrun every process makes the same call; the first one checks, plans and writes, the others wait.
+
     Args:
         output: the run folder.
         json_list, data_dir: the datalist and what its paths are relative to.
@@ -65,33 +70,58 @@ def train(
     started = time.monotonic()
     if (network is None) == (bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
+    _check_numbers(epochs, max_minutes, seed)
+    if network is not None:
+        network_target(network)  # an unknown name is told before the data are read
     run = Path(output).resolve()
+    start_distributed()
+    _refuse_foreign(run)
     chosen = choose_device(device)
     datalist = read_datalist(json_list, data_dir)
     training, validation = datalist.split(fold)
-    run.mkdir(parents=True, exist_ok=True)
-    log_to(run)
-    facts = check_cases(training + validation, datalist)
+    if not training:
+        raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
+    changes = dict(overrides or {})
     settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
-    fresh = run / "configs.new"
-    if network is not None:
-        _plan_bundle(fresh, network, datalist, facts, len(training), chosen, dict(overrides or {}), settings)
-    else:
-        _copy_bundle(fresh, Path(str(bundle)), datalist, overlays, dict(overrides or {}), settings)
-    _install(fresh, run, explicit_epochs=epochs is not None)
 
-    if read_facts(run).get("status") == "finished" and _stored_epochs(run) <= _done_epochs(run):
-        logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
+    def prepare() -> tuple[bool, bool]:
+        """Write the bundle, or hold it against the one that is there; whether anything is left to train, and whether
+        the epochs are still to be fitted to the time.
+        """
+        run.mkdir(parents=True, exist_ok=True)
+        log_to(run)
+        facts = check_cases(training + validation, datalist, training=training, fold=fold)
+        fresh = run / "configs.new"
+        shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
+        if network is not None:
+            _plan_bundle(fresh, network, datalist, facts, len(training), chosen, changes, settings)
+        else:
+            _copy_bundle(fresh, Path(str(bundle)), datalist, facts, overlays, changes, settings)
+        _install(fresh, run, explicit_epochs=epochs is not None)
+        if read_facts(run).get("status") == "finished":
+            logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
+            return False, False
+        _report_start(run, chosen, training, validation, seed)
+        return True, max_minutes is not None and "fitted_epochs" not in read_facts(run)
+
+    if not is_main():
+        logger.setLevel(logging.ERROR)  # the first process speaks for all
+    left, fit = on_main(prepare)
+    if not left:
+        finalize()
         return run
     workflow = load_workflow(run, "train")
-    if max_minutes is not None and "fitted_epochs" not in read_facts(run):
-        fit_epochs(workflow, run, 60 * max_minutes - (time.monotonic() - started))
+    if max_minutes is not None and fit:
+        for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
+            workflow.parser.get_parsed_content(part)
+        seconds = 60 * max_minutes - (time.monotonic() - started)
+        on_main(lambda: fit_epochs(workflow, run, seconds))
         workflow = load_workflow(run, "train")
-    _report_start(run, chosen, training, validation, seed)
-    workflow.run()
+    with unwrapped():
+        workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
-    if trainer.state.rank == 0:
+    if is_main():
         write_facts(
             run,
             status="finished",
@@ -100,6 +130,32 @@ def train(
         )
     workflow.finalize()
     return run
+
+
+_OWN = {"log.txt", "configs.new"}  # what a start that failed its checks leaves behind
+
+
+def _refuse_foreign(run: Path) -> None:
+    """A folder with other content is no place for a run: nothing is overwritten."""
+    if run.is_file():
+        raise ConfigError(f"{run} is a file; --output needs a folder of its own. Name another.")
+    if not run.is_dir() or (run / "configs" / "train.yaml").is_file():
+        return
+    found = sorted(item.name for item in run.iterdir() if item.name not in _OWN)
+    if found:
+        raise ConfigError(
+            f"{run} is not empty ({', '.join(found[:3])}{', …' if len(found) > 3 else ''}) and holds no run; "
+            "use another --output folder, or empty it."
+        )
+
+
+def _check_numbers(epochs: int | None, max_minutes: float | None, seed: int) -> None:
+    if epochs is not None and epochs < 1:
+        raise ConfigError(f"epochs: expected a positive integer, got {epochs}; set --epochs.")
+    if max_minutes is not None and not max_minutes > 0:
+        raise ConfigError(f"max_minutes: expected a positive number, got {max_minutes}; set --max_minutes.")
+    if seed < 0:
+        raise ConfigError(f"seed: expected an integer of 0 or more, got {seed}; set --seed.")
 
 
 def _settings(
@@ -129,6 +185,8 @@ def _plan_bundle(
     settings: dict[str, Any],
 ) -> None:
     spacing = overrides.get("preprocess::spacing")
+    if "roi_size" in overrides:
+        check_window(overrides["roi_size"], facts, overrides.get("batch_size", 2))
     plan, arguments = plan_for_network(
         network, datalist, facts, num_training, chosen.type, overrides.get("roi_size"), spacing
     )
@@ -181,13 +239,15 @@ def _copy_bundle(
     fresh: Path,
     bundle: Path,
     datalist: Datalist,
+    facts: Sequence[CaseFacts],
     overlays: Sequence[str],
     overrides: dict[str, Any],
     settings: dict[str, Any],
 ) -> None:
     files = config_files(bundle, "train", overlays)
-    shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
     config = merged_config(files)
+    check_fit(facts, datalist, config)
+    shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
     settings = {key: value for key, value in settings.items() if value is not None or key in ("fold",)}
     check_overrides(config, overrides)
     config |= {key: value for key, value in settings.items() if key in config or key == "max_minutes"}
@@ -251,10 +311,6 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
             "from where it was",
             new["epochs"],
         )
-
-
-def _stored_epochs(run: Path) -> int:
-    return int(merged_config([run / "configs" / "train.yaml"])["epochs"])
 
 
 def _done_epochs(run: Path) -> int:
