@@ -170,6 +170,8 @@ def make_loader(
         drop_last=shuffle and len(sampler) >= batch_size,
         num_workers=num_workers,
         # Workers that live on would keep their copy of a rolling cache.
-        persistent_workers=persistent_workers and num_workers > 0 and not isinstance(dataset.dataset, SmartCacheDataset),
+        persistent_workers=persistent_workers
+        and num_workers > 0
+        and not isinstance(dataset.dataset, SmartCacheDataset),
         generator=generator,
     )

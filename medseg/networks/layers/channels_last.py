@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = ["InstanceNorm", "PointwiseConv", "channels_last", "instance_norm", "recording"]
 
@@ -45,7 +46,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _normalize_(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Subtract the mean over voxels and divide by the deviation, in place; returns mean and 1 / deviation, (B, 1, C)."""
+    """Subtract the mean over voxels and divide by the deviation, in place; returns mean and 1 / deviation (B, 1, C)."""
     rows = _rows(x)
     mean = rows.mean(dim=1, keepdim=True)
     rows.sub_(mean)
@@ -71,6 +72,7 @@ class _InstanceNorm(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         x, mean, scale = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
@@ -88,8 +90,10 @@ def instance_norm(
 
     ``inplace`` overwrites ``x`` where gradients are off.
     """
-    if not _fast(x) or x.dtype in (torch.bfloat16, torch.float16):
+    if not _fast(x):
         return F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    if x.dtype in (torch.bfloat16, torch.float16):  # sums over a volume need more digits
+        return instance_norm(x.float(), weight, bias, eps, inplace=True).to(x.dtype)
     if x[0, 0].numel() == 1:
         raise ValueError(f"Instance norm needs more than one voxel per channel, got {tuple(x.shape)}.")
     if torch.is_grad_enabled() and x.requires_grad:
