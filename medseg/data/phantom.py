@@ -4,7 +4,8 @@
 kind          images                                                      what must be learned
 ============  ==========================================================  ===========================================
 ``organs``    CT-like volumes in HU: abdomen with bone, vessels, bowel    position and texture: organs share their
-                                                                          intensities with each other and with bowel
+                                                                          intensities with each other, with bowel and
+                                                                          with the other kidney
 ``lesions``   MR-like volumes, T1, T2 and FLAIR: head without skull       the right channels: fluid and distractors
                                                                           look like lesions in one channel or two
 ``skin``      RGB photographs with one lesion, hairs and freckles         shape and size
@@ -38,7 +39,7 @@ _TABLES: dict[str, dict[str, Any]] = {
     "organs": {
         "description": "Synthetic abdomen, CT-like",
         "modality": {"0": "CT"},
-        "labels": {"0": "background", "1": "liver", "2": "spleen", "3": "right kidney", "4": "left kidney"},
+        "labels": {"0": "background", "1": "liver", "2": "spleen", "3": "left kidney"},
     },
     "lesions": {
         "description": "Synthetic head with lesions, MR-like",
@@ -219,8 +220,8 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
     organs = [
         _blob(subject, (40, 8, 34), (42, 44, 36), rough=0.09),
         _blob(subject, (-54, -12, 34), (23, 32, 30), rough=0.08),
-        _blob(subject, (44, -24, -34), (20, 21, 31), rough=0.05),
         _blob(subject, (-44, -24, -30), (20, 21, 31), rough=0.05),
+        _blob(subject, (44, -24, -34), (20, 21, 31), rough=0.05),  # the right kidney: no label, only its side tells
     ]
     loops = [
         _blob(subject, subject.uniform((-60, -5, -80), (60, 45, 0)), subject.uniform(12, 22, 3), rough=0.1)
@@ -263,7 +264,7 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
             image[mask] = kidney + 25 * np.tanh(4 * (depth[mask] - 0.6))
     bone = spine(points) < 1
     image[bone] = 260 + 90 * _texture(scan, shape, 1)[bone]
-    label[bone] = 0
+    label[bone | (label == len(organs))] = 0
     image = gaussian_filter(image, 0.5)  # partial volume
     image += 12 * _slope(scan, points) + 14 * scan.normal(size=shape)
     return np.clip(image, -1024, 3071)[None], label, affine
