@@ -55,7 +55,9 @@ class RunLog:
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 # A row without its last column was being written when the run was killed.
-                rows = [row for row in csv.DictReader(file) if row["seconds"] and int(row["epoch"]) < engine.state.epoch]
+                rows = [
+                    row for row in csv.DictReader(file) if row["seconds"] and int(row["epoch"]) < engine.state.epoch
+                ]
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, _COLUMNS)

@@ -124,5 +124,8 @@ def augmentation(
             mt.RandGaussianNoised("image", prob=0.15, std=0.1),
             mt.RandGaussianSmoothd("image", prob=0.1, sigma_x=(0.4, 1.0), sigma_y=(0.4, 1.0), sigma_z=(0.4, 1.0)),
         ]
-    steps += [mt.SelectItemsd([*keys, "case_id"]), mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False)]
+    steps += [
+        mt.SelectItemsd([*keys, "case_id"]),
+        mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
+    ]
     return steps

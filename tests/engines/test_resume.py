@@ -43,7 +43,9 @@ def differing(first: Any, second: Any, name: str = "") -> list[str]:
     """The places where two states differ in one bit."""
     if isinstance(first, dict):
         keys = set(first) ^ set(second)
-        return sorted(map(str, keys)) + [d for k in first if k in second for d in differing(first[k], second[k], f"{name}.{k}")]
+        return sorted(map(str, keys)) + [
+            d for k in first if k in second for d in differing(first[k], second[k], f"{name}.{k}")
+        ]
     if isinstance(first, (list, tuple)):
         return [d for i, pair in enumerate(zip(first, second, strict=True)) for d in differing(*pair, f"{name}[{i}]")]
     same = torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
@@ -163,9 +165,7 @@ def test_signal_waits_for_the_optimiser_step(tiny_train: Train, rich_run: Path, 
 
 
 def test_loss_does_not_depend_on_workers(tiny_train: Train, plain_run: Path, tmp_path: Path) -> None:
-    run = tiny_train(
-        tmp_path / "run", settings={"num_workers": 2, "train::dataloader::persistent_workers": False}
-    )
+    run = tiny_train(tmp_path / "run", settings={"num_workers": 2, "train::dataloader::persistent_workers": False})
     alone = tiny_train(tmp_path / "alone", settings={"num_workers": 0})
     assert_same_run(run, plain_run)
     assert_same_run(alone, plain_run)

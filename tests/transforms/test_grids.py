@@ -67,7 +67,9 @@ def image_with_border(shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-@pytest.mark.parametrize(("crop", "spacing"), [(False, None), (True, (1.5, 1.5, 1.5)), (True, None), (False, (0.8, 1.3, 2))])
+@pytest.mark.parametrize(
+    ("crop", "spacing"), [(False, None), (True, (1.5, 1.5, 1.5)), (True, None), (False, (0.8, 1.3, 2))]
+)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_source_grid_equals_the_long_way(tmp_path: Path, grid: str, crop: bool, spacing: Any) -> None:
     """Softmax, inverse of all channels, argmax: not one voxel differs; regions likewise at the threshold 0.5."""
@@ -176,7 +178,9 @@ def test_encode_by_data_set() -> None:
 
 
 def test_normalisation_by_channel() -> None:
-    image = torch.stack([torch.tensor([-2000.0, 0, 100, 3000]), torch.tensor([0.0, 0, 2, 4]), torch.tensor([1.0, 2, 3, 6])])
+    image = torch.stack(
+        [torch.tensor([-2000.0, 0, 100, 3000]), torch.tensor([0.0, 0, 2, 4]), torch.tensor([1.0, 2, 3, 6])]
+    )
     before = image.clone()
     schemes = [
         {"kind": "fixed", "lower": -1000, "upper": 1000, "mean": 50, "std": 10},
@@ -226,7 +230,10 @@ def test_photo_keeps_rows_and_columns(tmp_path: Path, channels: int) -> None:
 
 def test_flat_nifti_stays_nifti(tmp_path: Path) -> None:
     affine = np.diag([0.5, 0.7, 1.0, 1.0])
-    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32), affine), tmp_path / "a.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32), affine),
+        tmp_path / "a.nii.gz",
+    )
     transform = Compose(preprocessing(["image"], normalization=CASE, roi_size=(12, 4)))
     data = transform({"image": str(tmp_path / "a.nii.gz"), "case_id": "a"})
     data["pred"] = torch.stack([-data["image"][0], data["image"][0], data["image"][0] - 9])
