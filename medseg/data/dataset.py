@@ -8,6 +8,7 @@ be resumed at any iteration.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from monai.data import (
     PersistentDataset,
     SmartCacheDataset,
     pickle_hashing,
+    worker_init_fn,
 )
 from monai.transforms import Compose
 from monai.utils import TraceKeys
@@ -197,4 +199,14 @@ def make_loader(
         and num_workers > 0
         and not isinstance(dataset.dataset, SmartCacheDataset),
         generator=generator,
+        worker_init_fn=_start_worker,
     )
+
+
+def _start_worker(number: int) -> None:
+    """MONAI's, and a deaf ear for the first SIGTERM and all SIGINT: schedulers and torchrun signal whole groups of
+    processes, and the training process needs its workers until the step is done and the state saved.
+    """
+    worker_init_fn(number)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -142,7 +142,7 @@ class Checkpoint:
     def _failed(self, engine: Any, error: BaseException) -> None:
         self._restore_signals(engine)
         if self._signal and not isinstance(error, SystemExit):
-            # The signal went to the loader's workers as well, and their death came before the end of this step.
+            # What else fails after a signal, such as a peer that left or a worker that was killed, is no other error.
             logger.warning("stopped by signal %d; the last saved state stands", self._signal)
             raise SystemExit(128 + self._signal) from error
         raise error  # ignite swallows what its handlers do not raise again

@@ -57,7 +57,7 @@ class TimeLimit:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._check)
 
     def _check(self, engine: Any) -> None:
-        if self.minutes is None or engine.state.epoch >= engine.state.max_epochs:
+        if self.minutes is None or not 0 < engine.state.epoch < engine.state.max_epochs:
             return
         # Clocks differ between ranks; one that stopped alone would leave the others waiting.
         if agree(int(self.checkpoint.elapsed_seconds > 60 * self.minutes), engine.state.device):

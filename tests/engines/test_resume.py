@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import pytest
 import torch
 
 from medseg.engines import RandomStreams
-from medseg.errors import ModelError
+from medseg.errors import ConfigError, ModelError
 from medseg.weights import load_file
 
 Train = Callable[..., Path]
@@ -85,7 +86,8 @@ def stop(train: Callable[[], Path], number: int, sent: int | None = None) -> int
     def act() -> None:
         if sent is None:
             raise Killed
-        os.kill(os.getpid(), sent)
+        for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+            os.kill(process, sent)  # as torchrun and schedulers do: the loader's workers get it, too
 
     status = None
     with at_iteration(number, act):
@@ -204,6 +206,31 @@ def test_early_stopped_run_stays_stopped(tiny_train: Train, tmp_path: Path) -> N
     tiny_train(run, epochs=6, settings=settings)
     assert len(read_rows(run)) == epochs
     assert load_file(run / "checkpoints" / "last.pt")["iteration"] == 4 * epochs
+
+
+def test_time_limit_ends_the_run_for_good(tiny_train: Train, tmp_path: Path) -> None:
+    settings = {"max_minutes": 1e-9}
+    run = tiny_train(tmp_path / "run", epochs=6, settings=settings)
+    assert len(read_rows(run)) == 1
+    assert load_file(run / "checkpoints" / "last.pt")["iteration"] == 4
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"finished"', '"started"'))
+    tiny_train(run, epochs=6, settings=settings)
+    assert len(read_rows(run)) == 1
+
+
+def test_more_epochs_go_on(tiny_train: Train, tmp_path: Path) -> None:
+    run = tiny_train(tmp_path / "run", epochs=1)
+    weights = load_file(run / "checkpoints" / "last.pt")["network"]
+    tiny_train(run, epochs=2)
+    assert [row["epoch"] for row in read_rows(run)] == ["1", "2"]
+    assert float(read_rows(run)[0]["learning_rate"]) == 0  # the cosine of one epoch had come down to 0
+    state = load_file(run / "checkpoints" / "last.pt")
+    assert state["iteration"] == 8 and differing(state["network"], weights)
+
+
+def test_own_errors_come_out_of_monais_expressions(tiny_train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="overlap"):
+        tiny_train(tmp_path / "run", settings={"overlap": 1.5})
 
 
 def test_no_whole_state_left(tiny_train: Train, plain_run: Path, tmp_path: Path) -> None:
