@@ -247,6 +247,7 @@ class SSHUNet(nn.Module):
                 stacked = features[i].unflatten(0, (len(views), -1))
                 for row, view in enumerate(views):
                     merged[i] = out.merge(merged.get(i), stacked[row], view)
+            del features, stacked  # not needed while the next view runs
         logits = [out.fuse(merged[i]) for i, out in enumerate(outputs)]
         if padded != size:
             logits = [_crop(head, size, scale) for head, scale in zip(logits, self.scales, strict=False)]

@@ -111,7 +111,8 @@ def _block(x: Tensor, block: nn.Module, decoder: bool = False) -> Tensor:
 
 def _up(x: Tensor, skip: Tensor, up: nn.Module) -> Tensor:
     x = F.conv_transpose3d(x, up.up.weight, up.up.bias, stride=up.up.stride)
-    return _block(torch.cat((x, skip), dim=1), up.block, decoder=True)
+    x = torch.cat((x, skip), dim=1)
+    return _block(x, up.block, decoder=True)
 
 
 def _output(x: Tensor, block: nn.Module) -> Tensor:
@@ -136,9 +137,9 @@ def forward(net: SSHUNet, x: Tensor) -> list[Tensor]:
     for down in net.downsamples:
         skips.append(_block(skips[-1], down))
     x = _block(skips[-1], net.bottleneck)
-    decoded = []
+    decoded: list[Tensor] = []
     for up in net.upsamples:
         x = _up(x, skips.pop(), up)
-        decoded.insert(0, x)
+        decoded = [x, *decoded][: 1 + len(net.deep_supervision_heads)]
     heads = [_output(x, net.output_block)]
     return heads + [_output(f, h) for f, h in zip(decoded[1:], net.deep_supervision_heads, strict=False)]

@@ -48,7 +48,7 @@ def cases() -> Iterator[Any]:
             yield pytest.param(name, dims, id=f"{name}-{dims}D")
 
 
-every_network = pytest.mark.parametrize(("name", "dims"), cases())
+every_network = pytest.mark.parametrize(("name", "dims"), list(cases()))
 
 
 def small(name: str, dims: int) -> nn.Module:
