@@ -82,7 +82,7 @@ def closing(folder: Path, seconds: float) -> str:
     """The last words: the score, the files, and how to go on."""
     run = folder / "run"
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    lines = [f"\nDone in {seconds / 60:.1f} minutes."]
+    lines = [f"\nDone in {seconds / 60:.1f} minutes." if seconds > 20 else "\nDone."]
     for label, scores in metrics["labels"].items():
         mean = scores["dice"]["mean"]
         lines.append(f"  Dice {label:<16} {'undefined' if mean is None else f'{mean:.3f}'}")
