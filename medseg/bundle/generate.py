@@ -171,6 +171,7 @@ def _train_section() -> dict[str, Any]:
         },
         "inferer": {"_target_": "SimpleInferer"},
         "handlers": [
+            {"_target_": "medseg.engines.Attach", "handler": "@checkpoint"},
             {"_target_": "medseg.engines.RandomStreams", "seed": "@seed"},
             {"_target_": "medseg.engines.UpdateAverage", "average": "@average", "network": "@network"},
             {"_target_": "LrScheduleHandler", "lr_scheduler": "@lr_scheduler", "print_lr": False, "epoch_level": False},
@@ -189,7 +190,6 @@ def _train_section() -> dict[str, Any]:
             },
             {"_target_": "medseg.engines.Progress"},
             {"_target_": "medseg.engines.TimeLimit", "minutes": "@max_minutes", "checkpoint": "@checkpoint"},
-            {"_target_": "medseg.engines.Attach", "handler": "@checkpoint"},
         ],
         "trainer": {
             "_target_": "medseg.engines.SegmentationTrainer",
@@ -236,7 +236,7 @@ def _validate_section() -> dict[str, Any]:
             ],
         },
         "key_metric": {"mean_dice": {"_target_": "medseg.engines.CaseScores", "label_space": "@label_space"}},
-        "handlers": [{"_target_": "GarbageCollector", "trigger_event": "epoch"}],
+        "handlers": [],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
             "device": "@device",

@@ -19,7 +19,7 @@ from medseg.errors import MedsegError
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("train", "validate", "infer", "check", "networks", "new-bundle")
+COMMANDS = ("train", "validate", "infer", "check", "networks", "import-weights", "new-bundle")
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "

@@ -25,7 +25,7 @@ from monai.data import (
 from monai.transforms import Compose
 
 from medseg.data.randomness import derive_seed
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, DataError
 
 __all__ = ["EpochSampler", "SeededDataset", "make_dataset", "make_loader"]
 
@@ -99,8 +99,7 @@ def make_dataset(
         data: cases from a datalist.
         transform: deterministic transforms, then random ones.
         kind: ``cache`` (memory), ``persistent`` (disk, keyed by case *and* transforms), ``smart`` (rolling part in
-        memory; a run
-            with it cannot be resumed exactly) or ``plain``.
+            memory; a run with it cannot be resumed exactly) or ``plain``.
         seed: the run's seed.
         repeats: passes over the cases per epoch.
         cache_rate: share of cases kept in memory.
@@ -143,12 +142,21 @@ def make_loader(
     """A loader with its own generator and an ``EpochSampler``; training (``shuffle``) drops the incomplete last batch.
 
     Validation (no shuffle) shards over ranks without repeating cases.
+
+    Raises:
+        DataError: fewer cases than processes under torchrun.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    world = torch.distributed.get_world_size() if distributed else 1
+    if 0 < len(dataset) < world:
+        raise DataError(
+            f"{len(dataset)} {'training' if shuffle else 'validation'} cases cannot be shared by {world} processes; "
+            f"start torchrun with --nproc_per_node={len(dataset)}, or add cases."
+        )
     sampler = EpochSampler(
         dataset,
         even_divisible=shuffle or len(dataset) == 0,
-        num_replicas=torch.distributed.get_world_size() if distributed else 1,
+        num_replicas=world,
         rank=torch.distributed.get_rank() if distributed else 0,
         shuffle=shuffle,
         seed=derive_seed(dataset.seed) % 2**31,
@@ -161,6 +169,9 @@ def make_loader(
         sampler=sampler,
         drop_last=shuffle and len(sampler) >= batch_size,
         num_workers=num_workers,
-        persistent_workers=persistent_workers and num_workers > 0,
+        # Workers that live on would keep their copy of a rolling cache.
+        persistent_workers=persistent_workers
+        and num_workers > 0
+        and not isinstance(dataset.dataset, SmartCacheDataset),
         generator=generator,
     )

@@ -21,6 +21,7 @@ from medseg.networks.layers.unet_blocks import (
     LEAKY_RELU,
     BasicBlock,
     Name,
+    Triple,
     UpBlock,
     activation,
     conv,
@@ -41,16 +42,16 @@ _VFN_STEP = 8  # the view fusion network halves three times
 class ShiftResidualBlock(nn.Module):
     """Two convolutions, each followed by the same shift module, and a residual that is added before the last norm.
 
-    ``y = act(norm2(shift(conv2(act(norm1(shift(conv1(x)))))) + r))`` with ``r = norm3(conv3(x))`` where channels or size
-    change, else ``x``. ``shift_first=False`` leaves out the shift after ``conv1``.
+    ``y = act(norm2(shift(conv2(act(norm1(shift(conv1(x)))))) + r))`` with ``r = norm3(conv3(x))`` where channels or
+    size change, else ``x``. ``shift_first=False`` leaves out the shift after ``conv1``.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Sequence[int],
-        stride: Sequence[int],
+        kernel_size: Triple,
+        stride: Triple,
         *,
         shift: nn.Module | None,
         shift_first: bool,
@@ -69,7 +70,7 @@ class ShiftResidualBlock(nn.Module):
         self.shift_first = shift_first
         self.residual = in_channels != out_channels or max(stride) > 1
         if self.residual:
-            self.conv3 = PointwiseConv(in_channels, out_channels, tuple(stride), bias=False)
+            self.conv3 = PointwiseConv(in_channels, out_channels, stride, bias=False)
             self.norm3 = norm_layer(norm_name, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,9 +180,9 @@ class SSHUNet(nn.Module):
                 for axis in range(3)
             ]
 
-        def block(level_in: int, level: int, stride: Sequence[int], has_gate: bool, decoder: bool = False) -> nn.Module:
+        def block(level_in: int, level: int, stride: Triple, has_gate: bool, decoder: bool = False) -> nn.Module:
             channels = in_channels if level_in < 0 else 2 * widths[level] if decoder else widths[level_in]
-            common = {"norm_name": norm_name, "act_name": act_name, "dropout": dropout}
+            common: Any = {"norm_name": norm_name, "act_name": act_name, "dropout": dropout}
             # A decoder step to level l works with the kernel of the level it comes from.
             kernel = kernels[level_in] if decoder else kernels[level]
             if decoder and do_basic and not gate_dec:
@@ -238,16 +239,14 @@ class SSHUNet(nn.Module):
         padded = self._padded_size(size)
         if padded != size:
             x = F.pad(x, [n for old, new in zip(reversed(size), reversed(padded), strict=True) for n in (0, new - old)])
-        outputs = [self.output_block]
-        if self.training:
-            outputs += self.deep_supervision_heads
-        merged: list[Tensor | None] = [None] * len(outputs)
+        outputs: list[Any] = [self.output_block, *(self.deep_supervision_heads if self.training else ())]
+        merged: dict[int, Tensor] = {}
         for first, batch in self._batches(x):
             features = self._trunk(channels_last(batch), len(outputs))
             for i, out in enumerate(outputs):
                 for offset, part in enumerate(features[i].chunk(batch.shape[0] // x.shape[0])):
-                    merged[i] = out.merge(merged[i], part, first + offset)
-        logits = [out.fuse(views) for out, views in zip(outputs, merged, strict=True)]
+                    merged[i] = out.merge(merged.get(i), part, first + offset)
+        logits = [out.fuse(merged[i]) for i, out in enumerate(outputs)]
         if padded != size:
             logits = [_crop(head, size, scale) for head, scale in zip(logits, self.scales, strict=False)]
         return logits if len(logits) > 1 else logits[0]
@@ -304,12 +303,15 @@ def _check_choice(name: str, value: Any, known: Sequence[str]) -> None:
         raise ConfigError(f"No {name} '{value}'.{nearest(str(value), known)} Known: {', '.join(known)}.")
 
 
-def _triples(name: str, values: Sequence[Sequence[int] | int]) -> list[tuple[int, ...]]:
+def _triples(name: str, values: Sequence[Sequence[int] | int]) -> list[Triple]:
     if isinstance(values, (int, str)):
         raise ConfigError(f"{name} is {values!r}, expected one entry per level.")
-    triples = [(value,) * 3 if isinstance(value, int) else tuple(value) for value in values]
-    if any(len(triple) != 3 for triple in triples):
-        raise ConfigError(f"{name} is {values}, expected one number or three per level.")
+    triples = []
+    for value in values:
+        triple = (value,) * 3 if isinstance(value, int) else tuple(value)
+        if len(triple) != 3 or not all(isinstance(n, int) for n in triple):
+            raise ConfigError(f"{name} is {values}, expected one whole number or three per level.")
+        triples.append(triple)
     return triples
 
 
@@ -320,7 +322,7 @@ def _check_levels(
     filters: Sequence[int] | None,
     gate_pos: Sequence[int] | int | None,
     heads: int | None,
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], list[int], set[int]]:
+) -> tuple[list[Triple], list[Triple], list[int], set[int]]:
     """Kernels, strides and channels per level, and the gated positions.
 
     Raises:

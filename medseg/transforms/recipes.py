@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai import transforms as mt
 from monai.transforms import Transform
 
@@ -30,6 +31,10 @@ def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Tra
     return steps
 
 
+def _is_nonzero(image: Any) -> Any:
+    return image != 0
+
+
 def preprocessing(
     keys: Sequence[str],
     *,
@@ -46,7 +51,7 @@ def preprocessing(
         normalization: one scheme per channel, see ``NormalizeChannelsd``.
         roi_size: smallest size after padding, in voxels; images that are larger keep their size.
         spacing: target spacing in mm; ``None`` leaves the grid as it is (2D images).
-        crop_foreground: crop to the bounding box of voxels above 0 in any channel, before normalisation.
+        crop_foreground: crop to the bounding box of voxels that are not 0 in any channel, before normalisation.
         label_space: needed with a label.
     """
     steps = load(keys, label_space)
@@ -54,9 +59,11 @@ def preprocessing(
     if len(roi_size) == 3:
         steps.append(mt.Orientationd(keys, axcodes="RAS", labels=None))
     if crop_foreground:
-        steps.append(mt.CropForegroundd(keys, source_key="image", allow_smaller=True))
+        steps.append(mt.CropForegroundd(keys, source_key="image", select_fn=_is_nonzero, allow_smaller=True))
     if spacing is not None:
         steps.append(mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
+    if "label" in keys:
+        steps.append(mt.CastToTyped("label", torch.int16))  # resampling makes float32; caches hold half of it
     steps.append(NormalizeChannelsd("image", normalization))
     steps.append(mt.SpatialPadd(keys, spatial_size=tuple(roi_size), mode="constant"))
     return steps
@@ -117,5 +124,8 @@ def augmentation(
             mt.RandGaussianNoised("image", prob=0.15, std=0.1),
             mt.RandGaussianSmoothd("image", prob=0.1, sigma_x=(0.4, 1.0), sigma_y=(0.4, 1.0), sigma_z=(0.4, 1.0)),
         ]
-    steps += [mt.SelectItemsd([*keys, "case_id"]), mt.EnsureTyped(keys, track_meta=False)]
+    steps += [
+        mt.SelectItemsd([*keys, "case_id"]),
+        mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
+    ]
     return steps

@@ -159,21 +159,25 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 class _Parser(ConfigParser):
-    """MONAI's parser wraps every error of a component; ours go to the user as they are."""
+    """MONAI wraps every error inside a component or an expression such as ``$@train::trainer.run()`` into a
+    RuntimeError; here our own come out as they are.
+    """
 
     def get_parsed_content(self, id: str = "", **kwargs: Any) -> Any:
         try:
             return super().get_parsed_content(id, **kwargs)
         except Exception as error:
             cause: BaseException | None = error
-            while cause is not None:
-                if isinstance(cause, MedsegError):
-                    raise cause from error
+            while cause is not None and not isinstance(cause, MedsegError):
                 cause = cause.__cause__
-            raise
+            if cause is None:
+                raise
+        raise cause
 
 
-class _Workflow(ConfigWorkflow):
+class Workflow(ConfigWorkflow):
+    """A ``ConfigWorkflow`` whose parser lets our own errors through."""
+
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.parser = _Parser(self.parser.get())
@@ -181,7 +185,7 @@ class _Workflow(ConfigWorkflow):
 
 def load_workflow(
     bundle: str | Path, task: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str] = ()
-) -> ConfigWorkflow:
+) -> Workflow:
     """A bundle's workflow for ``train``, ``evaluate`` or ``infer``, initialised.
 
     Raises:
@@ -194,7 +198,7 @@ def load_workflow(
     check_overrides(config, overrides)
     check_config(_merge(config, overrides), _names(files))
     meta = Path(bundle) / "configs" / "metadata.json"
-    workflow = _Workflow(
+    workflow = Workflow(
         config_file=[str(file) for file in files],
         meta_file=str(meta) if meta.is_file() else None,
         logging_file=False,

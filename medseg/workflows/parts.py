@@ -42,6 +42,8 @@ def start_distributed() -> None:
     """Join the process group under torchrun; a no-op otherwise and when called again."""
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or torch.distributed.is_initialized():
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # NCCL's collectives of objects use it
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     import ignite.distributed as idist
 

@@ -15,12 +15,14 @@ import torch
 
 from medseg.bundle import dump_yaml
 from medseg.data import Datalist, read_datalist
+from medseg.engines.ranks import is_main, on_main
 from medseg.errors import ConfigError, DataError
 from medseg.workflows.checks import check_cases
 from medseg.workflows.compose import changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.new_bundle import plan_bundle
 from medseg.workflows.parts import device as choose_device
+from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
 from medseg.workflows.timing import fit_epochs
 
@@ -48,6 +50,8 @@ def train(
 ) -> Path:
     """Train a network on a datalist; the same call again continues, and a finished run does nothing.
 
+    Under torchrun every process makes the same call; the first one checks, plans and writes, the others wait.
+
     Args:
         output: the run folder.
         json_list, data_dir: the datalist and what its paths are relative to.
@@ -69,32 +73,50 @@ def train(
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
     check_ranges({"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "seed": seed, **(overrides or {})})
     run = Path(output).resolve()
+    start_distributed()
     chosen = choose_device(device)
     datalist = read_datalist(json_list, data_dir)
     training, validation = datalist.split(fold)
-    run.mkdir(parents=True, exist_ok=True)
-    log_to(run)
-    facts = check_cases(training + validation, datalist)
+    changes = dict(overrides or {})
     settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
-    fresh = run / "configs.new"
-    if network is not None:
-        plan_bundle(fresh, network, datalist, facts, len(training), chosen.type, overrides or {}, settings)
-    else:
-        _copy_bundle(fresh, Path(str(bundle)), datalist, overlays, dict(overrides or {}), settings)
-    _install(fresh, run, explicit_epochs=epochs is not None)
 
-    if read_facts(run).get("status") == "finished" and _stored_epochs(run) <= _done_epochs(run):
-        logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
+    def prepare() -> tuple[bool, bool]:
+        """Write the bundle, or hold it against the one that is there; whether anything is left to train, and whether
+        the epochs are still to be fitted to the time.
+        """
+        run.mkdir(parents=True, exist_ok=True)
+        log_to(run)
+        facts = check_cases(training + validation, datalist)
+        fresh = run / "configs.new"
+        shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
+        if network is not None:
+            plan_bundle(fresh, network, datalist, facts, len(training), chosen.type, changes, settings)
+        else:
+            _copy_bundle(fresh, Path(str(bundle)), datalist, overlays, changes, settings)
+        _install(fresh, run, explicit_epochs=epochs is not None)
+        if read_facts(run).get("status") == "finished":
+            logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
+            return False, False
+        _report_start(run, chosen, training, validation, seed)
+        return True, max_minutes is not None and "fitted_epochs" not in read_facts(run)
+
+    if not is_main():
+        logger.setLevel(logging.ERROR)  # the first process speaks for all
+    left, fit = on_main(prepare)
+    if not left:
+        finalize()
         return run
     workflow = load_workflow(run, "train")
-    if max_minutes is not None and "fitted_epochs" not in read_facts(run):
-        fit_epochs(workflow, run, 60 * max_minutes - (time.monotonic() - started))
+    if max_minutes is not None and fit:
+        for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
+            workflow.parser.get_parsed_content(part)
+        seconds = 60 * max_minutes - (time.monotonic() - started)
+        on_main(lambda: fit_epochs(workflow, run, seconds))
         workflow = load_workflow(run, "train")
-    _report_start(run, chosen, training, validation, seed)
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
-    if trainer.state.rank == 0:
+    if is_main():
         write_facts(
             run,
             status="finished",
@@ -178,10 +200,6 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
             "from where it was",
             new["epochs"],
         )
-
-
-def _stored_epochs(run: Path) -> int:
-    return int(merged_config([run / "configs" / "train.yaml"])["epochs"])
 
 
 def _done_epochs(run: Path) -> int:

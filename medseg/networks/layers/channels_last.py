@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 __all__ = ["InstanceNorm", "PointwiseConv", "channels_last", "instance_norm", "recording"]
 
-_ROWS = 4096  # voxels whose squares are summed at once: stays in cache, and keeps the rounding error small
+_BLOCK = 2**17  # numbers whose squares are summed at once: they stay in cache, and the rounding error stays small
 
 
 def recording() -> bool:
@@ -23,9 +23,11 @@ def recording() -> bool:
 
 def channels_last(x: Tensor) -> Tensor:
     """``x: (B, C, D, H, W)`` in channels-last memory on a CPU; elsewhere, and while recording, as it is."""
-    if x.device.type == "cpu" and not recording():
-        return x.contiguous(memory_format=torch.channels_last_3d)
-    return x
+    if x.device.type != "cpu" or recording():
+        return x
+    if x.shape[1] == 1:  # both layouts at once; a copy gets the strides that convolutions go by
+        return x.clone(memory_format=torch.channels_last_3d)
+    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _fast(x: Tensor) -> bool:
@@ -46,8 +48,13 @@ def _normalize_(x: Tensor, eps: float) -> Tensor:
     """Subtract the mean over voxels and divide by the deviation, in place; returns 1 / deviation, (B, 1, C)."""
     rows = _rows(x)
     rows.sub_(rows.mean(dim=1, keepdim=True))
-    squares = [part.square().sum(dim=1, keepdim=True) for part in rows.split(_ROWS, dim=1)]
-    scale = torch.cat(squares, dim=1).sum(dim=1, keepdim=True).div_(rows.shape[1]).add_(eps).rsqrt_()
+    scale = rows.new_zeros(rows.shape[0], 1, rows.shape[2])
+    length = max(1, _BLOCK // rows.shape[2])
+    buffer = rows.new_empty(min(length, rows.shape[1]), rows.shape[2])
+    for sample, sums in zip(rows, scale, strict=True):
+        for part in sample.split(length):
+            sums += torch.mul(part, part, out=buffer[: len(part)]).sum(dim=0)
+    scale.div_(rows.shape[1]).add_(eps).rsqrt_()
     rows.mul_(scale)
     return scale
 
@@ -116,7 +123,9 @@ class InstanceNorm(nn.InstanceNorm3d):
 class PointwiseConv(nn.Conv3d):
     """A 1x1x1 convolution; a stride picks voxels first, and channels-last features are one matrix product."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, ...] = (1, 1, 1), bias: bool = True):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int] = (1, 1, 1), bias: bool = True
+    ):
         super().__init__(in_channels, out_channels, kernel_size=1, stride=stride, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -105,8 +105,8 @@ class GSM(nn.Module):
 class GSF(GSM):
     """GSM on the first quarter of the channels (rounded down, then up to an even number), with a learned fusion.
 
-    For each group the moved part ``y`` and the rest ``r`` are weighted: ``y * w + r * (1 - w)``, where ``w (B, c, S)`` is
-    the sigmoid of a 3x3 convolution over the (channel, slice) image of their in-plane means. Other channels pass.
+    For each group the moved part ``y`` and the rest ``r`` are weighted: ``y * w + r * (1 - w)``, where ``w (B, c, S)``
+    is the sigmoid of a 3x3 convolution over the (channel, slice) image of their in-plane means. Other channels pass.
 
     Raises:
         ConfigError: fewer than 4 channels.

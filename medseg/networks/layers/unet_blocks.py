@@ -11,9 +11,10 @@ from torch import Tensor, cat, nn
 from medseg.errors import ConfigError
 from medseg.networks.layers.channels_last import InstanceNorm
 
-__all__ = ["BasicBlock", "LEAKY_RELU", "Name", "UpBlock", "activation", "conv", "dropout_layer", "norm_layer"]
+__all__ = ["BasicBlock", "LEAKY_RELU", "Name", "Triple", "UpBlock", "activation", "conv", "dropout_layer", "norm_layer"]
 
 Name = str | Sequence[Any]  # MONAI's way to name a layer: "batch" or ("instance", {"affine": True})
+Triple = tuple[int, int, int]  # (slice axis, two in-plane axes)
 LEAKY_RELU = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
 
 
@@ -46,8 +47,8 @@ def activation(name: Name) -> nn.Module:
         return get_act_layer(name if isinstance(name, str) else tuple(name))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
-            f"act_name {name!r} is not valid ({error}); use 'relu', ('leakyrelu', {{'negative_slope': 0.01}}) or another "
-            f"activation of MONAI."
+            f"act_name {name!r} is not valid ({error}); use 'relu', ('leakyrelu', {{'negative_slope': 0.01}}) or "
+            f"another activation of MONAI."
         ) from error
 
 
@@ -56,12 +57,10 @@ def dropout_layer(probability: float | None) -> nn.Module:
     return nn.Dropout(probability) if probability else nn.Identity()
 
 
-def conv(
-    in_channels: int, out_channels: int, kernel_size: Sequence[int], stride: Sequence[int] = (1, 1, 1)
-) -> nn.Conv3d:
+def conv(in_channels: int, out_channels: int, kernel_size: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
     """A convolution without bias that divides sizes by its stride (odd kernels; DynUNet's padding rule)."""
-    padding = tuple((k - s + 1) // 2 for k, s in zip(kernel_size, stride, strict=True))
-    return nn.Conv3d(in_channels, out_channels, tuple(kernel_size), tuple(stride), padding, bias=False)
+    d, h, w = ((k - s + 1) // 2 for k, s in zip(kernel_size, stride, strict=True))
+    return nn.Conv3d(in_channels, out_channels, kernel_size, stride, (d, h, w), bias=False)
 
 
 class BasicBlock(nn.Module):
@@ -71,8 +70,8 @@ class BasicBlock(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Sequence[int] = (3, 3, 3),
-        stride: Sequence[int] = (1, 1, 1),
+        kernel_size: Triple = (3, 3, 3),
+        stride: Triple = (1, 1, 1),
         *,
         norm_name: Name = "instance",
         act_name: Name = LEAKY_RELU,
@@ -98,14 +97,14 @@ class UpBlock(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        stride: Sequence[int],
+        stride: Triple,
         block: nn.Module,
         *,
         bias: bool = False,
         dropout: float | None = None,
     ) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose3d(in_channels, out_channels, tuple(stride), tuple(stride), bias=bias)
+        self.up = nn.ConvTranspose3d(in_channels, out_channels, stride, stride, bias=bias)
         self.block = block
         self.dropout = dropout_layer(dropout)
 
