@@ -8,7 +8,8 @@ from typing import Any
 
 import medseg
 from medseg.data.datalist import Datalist
-from medseg.data.plan import Plan, channel_kind
+from medseg.data.modality import channel_kind
+from medseg.data.plan import Plan
 from medseg.networks import catalog
 
 __all__ = ["SCHEMA_URL", "make_metadata"]

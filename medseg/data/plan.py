@@ -18,9 +18,10 @@ import numpy as np
 
 from medseg.data.datalist import Datalist
 from medseg.data.inspect import CaseFacts
+from medseg.data.modality import channel_kind
 from medseg.errors import DataError
 
-__all__ = ["Plan", "channel_kind", "make_plan"]
+__all__ = ["Plan", "available_gib", "make_plan"]
 
 _ANISOTROPY = 3.0  # nnU-Net: an axis more than three times coarser than the finest is treated as slices
 _CPU_VOXELS = {
@@ -72,32 +73,6 @@ class Plan:
         """One line per choice: name, value, reason."""
         values = asdict(self)
         return [f"{name:<16} {_show(values[name]):<28} {reason}" for name, reason in self.reasons.items()]
-
-
-def channel_kind(name: str) -> str:
-    """``ct``, ``pet``, ``rgb`` or ``mr`` from a datalist's modality name such as "CT HU", "PET SUV", "T1gd"."""
-    words = set(re.findall(r"[a-z0-9]+", name.lower()))
-    if words & {"ct", "hu", "cbct", "ldct"}:
-        return "ct"
-    if words & {"pet", "suv", "fdg"}:
-        return "pet"
-    if words & {
-        "rgb",
-        "colour",
-        "color",
-        "photo",
-        "dermoscopy",
-        "endoscopy",
-        "fundus",
-        "red",
-        "green",
-        "blue",
-        "r",
-        "g",
-        "b",
-    }:
-        return "rgb"
-    return "mr"
 
 
 def make_plan(
@@ -156,7 +131,7 @@ def make_plan(
     reasons["repeats"] = f"{count} training cases make epochs of {count * repeats // batch_size} iterations"
     bytes_per_case = float(np.prod(np.maximum(shapes, roi), axis=1).mean()) * (4 * in_channels + 2)
     cache_gib = bytes_per_case * len(facts) / 2**30
-    free = _free_memory_gib() if free_memory_gib is None else free_memory_gib
+    free = available_gib() if free_memory_gib is None else free_memory_gib
     cache = "cache" if cache_gib < 0.6 * free else "persistent"
     reasons["cache"] = f"{len(facts)} cases need about {cache_gib:.2g} GiB after preprocessing, {free:.1f} GiB are free"
     reasons["light"] = (
@@ -279,7 +254,8 @@ def _round(value: float) -> float:
     return float(f"{float(value):.5g}")
 
 
-def _free_memory_gib() -> float:
+def available_gib() -> float:
+    """GiB of memory that the machine has free now."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     except (ValueError, OSError):

@@ -14,6 +14,7 @@ from monai import transforms as mt
 from monai.transforms import Transform
 
 from medseg.labels import LabelSpace
+from medseg.transforms.grid import SameGridd
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd
 from medseg.transforms.reader import VolumeReader
@@ -56,6 +57,8 @@ def preprocessing(
     """
     steps = load(keys, label_space)
     modes = ["bilinear" if key == "image" else "nearest" for key in keys]
+    if "label" in keys:
+        steps.append(SameGridd())
     if len(roi_size) == 3:
         steps.append(mt.Orientationd(keys, axcodes="RAS", labels=None))
     if crop_foreground:

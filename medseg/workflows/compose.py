@@ -12,8 +12,8 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import merge_kv
 
-from medseg.errors import ConfigError, MedsegError, ModelError, nearest
-from medseg.workflows.config_check import check_config, check_overrides
+from medseg.errors import ConfigError, ModelError, nearest, unwrapped
+from medseg.workflows.config_check import check_config, check_overrides, check_spelling
 
 __all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_config", "parse_assignments"]
 
@@ -46,7 +46,8 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
     """The content of several config files merged by MONAI's rules, unresolved.
 
     Raises:
-        ConfigError: not valid YAML, a duplicate key, or a tag that would build Python objects; with file and line.
+        ConfigError: not valid YAML, a duplicate key, or a tag that would build Python objects, with file and line; a
+        misspelt key.
     """
     for file in files:
         _refuse_bad_yaml(file)
@@ -59,6 +60,7 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
                 f"{file}: an entry patches something that {', '.join(f.name for f in files)} do not hold ({error}); "
                 "check its id."
             ) from error
+    check_spelling(merged, _names(files))
     return merged
 
 
@@ -84,7 +86,7 @@ def changed_configs(
     overrides = dict(overrides or {})
     files = config_files(bundle, "train", overlays)
     train = merged_config(files)
-    check_overrides(train, overrides)
+    check_overrides(train, overrides, _names(files))
     result = {"train": _merge(train, overrides)}
     check_config(result["train"], _names(files))
     try:
@@ -102,7 +104,7 @@ def _top(key: str) -> str:
 
 
 def _names(files: Sequence[Path]) -> str:
-    return " + ".join(file.name for file in files)
+    return " or ".join(file.name for file in files)
 
 
 def _refuse_bad_yaml(path: Path) -> None:
@@ -164,15 +166,8 @@ class _Parser(ConfigParser):
     """
 
     def get_parsed_content(self, id: str = "", **kwargs: Any) -> Any:
-        try:
+        with unwrapped():
             return super().get_parsed_content(id, **kwargs)
-        except Exception as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, MedsegError):
-                cause = cause.__cause__
-            if cause is None:
-                raise
-        raise cause
 
 
 class Workflow(ConfigWorkflow):
@@ -195,7 +190,7 @@ def load_workflow(
     files = config_files(bundle, task, overlays)
     config = merged_config(files)
     overrides = {"bundle_root": str(Path(bundle).resolve())} | dict(overrides or {})
-    check_overrides(config, overrides)
+    check_overrides(config, overrides, _names(files))
     check_config(_merge(config, overrides), _names(files))
     meta = Path(bundle) / "configs" / "metadata.json"
     workflow = Workflow(

@@ -10,7 +10,8 @@ from typing import Any
 from medseg.bundle import dump_yaml, plan_for_network, write_bundle
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
 from medseg.errors import ConfigError
-from medseg.workflows.checks import check_cases
+from medseg.networks import network_target
+from medseg.workflows.checks import check_cases, check_window
 from medseg.workflows.compose import changed_configs
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.parts import device as choose_device
@@ -47,10 +48,10 @@ def new_bundle(
     root = Path(output).resolve()
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
-    check_ranges({"fold": fold, **(overrides or {})})
+    network_target(network)  # an unknown name is told before the data are read
     datalist = read_datalist(json_list, data_dir)
     training, validation = datalist.split(fold)
-    facts = check_cases(training + validation, datalist)
+    facts = check_cases(training + validation, datalist, training=training, fold=fold)
     chosen = (device or str(choose_device())).partition(":")[0]  # a plan for a GPU needs none
     if chosen not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device}: expected cpu or cuda.")
@@ -68,6 +69,9 @@ def plan_bundle(
     settings: Mapping[str, Any],
 ) -> Plan:
     """Plan for checked cases and write the bundle, with the overrides in both its configs; the plan is logged."""
+    if "roi_size" in overrides:
+        check_window(overrides["roi_size"], facts, overrides.get("batch_size", 2))
+    check_ranges(overrides)
     plan, arguments = plan_for_network(network, datalist, facts, num_training, device_type, overrides)
     logger.info("plan for %s on %s:", network, datalist.name)
     for line in plan.lines():

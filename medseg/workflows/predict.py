@@ -13,12 +13,13 @@ import torch
 from monai.data import list_data_collate
 from monai.engines import SupervisedEvaluator
 
-from medseg.data import CaseFacts, read_datalist
+from medseg.data import read_datalist
 from medseg.data.datalist import case_ids, images_of
 from medseg.data.inspect import inspect_cases
-from medseg.errors import CasesFailed, DataError, MedsegError
+from medseg.errors import CasesFailed, DataError, MedsegError, unwrapped
 from medseg.labels import LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
+from medseg.workflows.checks import unfit
 from medseg.workflows.compose import config_files, load_workflow, merged_config
 from medseg.workflows.evaluate import weights_of
 
@@ -127,33 +128,23 @@ def _failed_checks(cases: Sequence[Mapping[str, Any]], space: LabelSpace, dims: 
     failures = {}
     images_only = [{key: value for key, value in case.items() if key != "label"} for case in cases]
     for facts in inspect_cases(images_only, space):
-        problem = next((f"{p.message}. {p.remedy}" for p in facts.problems if not p.warning), None) or _unfit(
-            facts, dims, channels
-        )
-        if problem:
-            logger.error("%s: %s", facts.case, problem)
-            failures[facts.case] = problem
+        found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
+        found += [problem] if not found and (problem := unfit(facts, dims, channels)) else []
+        for warning in (p for p in facts.problems if p.warning):
+            logger.warning("%s: %s. %s", facts.case, warning.message, warning.remedy)
+        if found:
+            failures[facts.case] = " ".join(f"{message}. {remedy}" for message, remedy in found)
+            logger.error("%s: %s", facts.case, failures[facts.case])
     return failures
-
-
-def _unfit(facts: CaseFacts, dims: int, channels: int) -> str | None:
-    axes = len(facts.shape)
-    if axes != dims:
-        return f"model expects {dims} spatial axes, the image has {axes}. Use a model with spatial_dims {axes}."
-    if facts.channels != channels:
-        return (
-            f"model expects {channels} channels, the image has {facts.channels}. "
-            "Give one file per channel, named <case>_0000, <case>_0001."
-        )
-    return None
 
 
 def _run(folder: Path, changes: dict[str, Any], cases: Sequence[dict[str, Any]], failures: dict[str, str]) -> None:
     """One engine for all cases, one run per case: a failure leaves the others alone."""
     workflow = load_workflow(folder, "infer", changes)
     parser = workflow.parser
-    preprocessing = parser.get_parsed_content("preprocessing")
-    evaluator: SupervisedEvaluator = parser.get_parsed_content("evaluator")
+    with unwrapped():
+        preprocessing = parser.get_parsed_content("preprocessing")
+        evaluator: SupervisedEvaluator = parser.get_parsed_content("evaluator")
     for number, case in enumerate(cases, 1):
         began = time.monotonic()
         try:

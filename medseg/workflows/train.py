@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from medseg.bundle import dump_yaml
-from medseg.data import Datalist, read_datalist
+from medseg.data import CaseFacts, Datalist, read_datalist
 from medseg.engines.ranks import is_main, on_main
 from medseg.errors import ConfigError, DataError
-from medseg.workflows.checks import check_cases
+from medseg.networks import network_target
+from medseg.workflows.checks import check_cases, check_fit
 from medseg.workflows.compose import changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.new_bundle import plan_bundle
@@ -71,13 +72,19 @@ def train(
     started = time.monotonic()
     if (network is None) == (bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
-    check_ranges({"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "seed": seed, **(overrides or {})})
+    changes = dict(overrides or {})
+    _check_numbers(epochs, max_minutes, seed)
+    check_ranges({key: value for key, value in changes.items() if key != "roi_size"})  # that needs the images' axes
+    if network is not None:
+        network_target(network)  # an unknown name is told before the data are read
     run = Path(output).resolve()
+    _refuse_foreign(run)
     start_distributed()
     chosen = choose_device(device)
     datalist = read_datalist(json_list, data_dir)
     training, validation = datalist.split(fold)
-    changes = dict(overrides or {})
+    if not training:
+        raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
     settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
 
     def prepare() -> tuple[bool, bool]:
@@ -86,13 +93,13 @@ def train(
         """
         run.mkdir(parents=True, exist_ok=True)
         log_to(run)
-        facts = check_cases(training + validation, datalist)
+        facts = check_cases(training + validation, datalist, training=training, fold=fold)
         fresh = run / "configs.new"
         shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
         if network is not None:
             plan_bundle(fresh, network, datalist, facts, len(training), chosen.type, changes, settings)
         else:
-            _copy_bundle(fresh, Path(str(bundle)), datalist, overlays, changes, settings)
+            _copy_bundle(fresh, Path(str(bundle)), datalist, facts, overlays, changes, settings)
         _install(fresh, run, explicit_epochs=epochs is not None)
         if read_facts(run).get("status") == "finished":
             logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
@@ -127,6 +134,32 @@ def train(
     return run
 
 
+_OWN = {"log.txt", "configs.new"}  # what a start that failed its checks leaves behind
+
+
+def _refuse_foreign(run: Path) -> None:
+    """A folder with other content is no place for a run: nothing is overwritten."""
+    if run.is_file():
+        raise ConfigError(f"{run} is a file; --output needs a folder of its own. Name another.")
+    if not run.is_dir() or (run / "configs" / "train.yaml").is_file():
+        return
+    found = sorted(item.name for item in run.iterdir() if item.name not in _OWN)
+    if found:
+        raise ConfigError(
+            f"{run} is not empty ({', '.join(found[:3])}{', …' if len(found) > 3 else ''}) and holds no run; "
+            "use another --output folder, or empty it."
+        )
+
+
+def _check_numbers(epochs: int | None, max_minutes: float | None, seed: int) -> None:
+    if epochs is not None and epochs < 1:
+        raise ConfigError(f"epochs: expected a positive integer, got {epochs}; set --epochs.")
+    if max_minutes is not None and not max_minutes > 0:
+        raise ConfigError(f"max_minutes: expected a positive number, got {max_minutes}; set --max_minutes.")
+    if seed < 0:
+        raise ConfigError(f"seed: expected an integer of 0 or more, got {seed}; set --seed.")
+
+
 def _settings(
     datalist: Datalist, fold: int | None, seed: int, epochs: int | None, max_minutes: float | None, device: str | None
 ) -> dict[str, Any]:
@@ -147,11 +180,13 @@ def _copy_bundle(
     fresh: Path,
     bundle: Path,
     datalist: Datalist,
+    facts: Sequence[CaseFacts],
     overlays: Sequence[str],
     overrides: dict[str, Any],
     settings: dict[str, Any],
 ) -> None:
     configs = changed_configs(bundle, overlays, overrides)
+    check_fit(facts, datalist, configs["train"])
     shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
     own = {"bundle_root": ".", "json_list": "$@bundle_root + '/configs/datalist.json'"}
     given = {key: value for key, value in settings.items() if (value is not None or key == "fold")} | own
