@@ -98,6 +98,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "cache_dir": "$@output_dir + '/cache'",
         "roi_size": list(plan.roi_size),
         "overlap": 0.5,
+        "sw_batch_size": 4,
         "device": "$w.device()",
         "labels": space.to_table(),
         "label_space": {"_target_": "medseg.labels.LabelSpace.from_table", "table": "@labels"},
@@ -229,6 +230,7 @@ def _validate_section() -> dict[str, Any]:
             "_target_": "medseg.inferers.SlidingWindow",
             "roi_size": "@roi_size",
             "overlap": "@overlap",
+            "sw_batch_size": "@sw_batch_size",
             "precision": "@precision",
         },
         "postprocessing": {
@@ -291,7 +293,17 @@ def evaluate_config() -> dict[str, Any]:
 
 def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
     """The inference.yaml that goes with a train.yaml."""
-    same = ("roi_size", "overlap", "precision", "device", "labels", "label_space", "preprocess", "network_def")
+    same = (
+        "roi_size",
+        "overlap",
+        "sw_batch_size",
+        "precision",
+        "device",
+        "labels",
+        "label_space",
+        "preprocess",
+        "network_def",
+    )
     return {
         "imports": list(_IMPORTS),
         "bundle_root": ".",
@@ -314,6 +326,7 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
             "_target_": "medseg.inferers.SlidingWindow",
             "roi_size": "@roi_size",
             "overlap": "@overlap",
+            "sw_batch_size": "@sw_batch_size",
             "precision": "@precision",
             "mirror_axes": "@mirror_axes",
         },
@@ -372,9 +385,8 @@ def _represent_list(dumper: yaml.SafeDumper, data: Sequence[Any]) -> yaml.Node:
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
     # PyYAML writes 1e-05, which it reads back as text: always a plain decimal with a point.
     if not math.isfinite(value):
-        return dumper.represent_scalar(
-            "tag:yaml.org,2002:float", {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
-        )
+        name = {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
+        return dumper.represent_scalar("tag:yaml.org,2002:float", name)
     text = format(Decimal(repr(value)), "f")
     return dumper.represent_scalar("tag:yaml.org,2002:float", text if "." in text else f"{text}.0")
 

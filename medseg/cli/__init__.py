@@ -19,7 +19,18 @@ from medseg.errors import MedsegError, unwrapped
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("train", "validate", "infer", "check", "datalist", "networks", "import-weights", "new-bundle")
+COMMANDS = (
+    "train",
+    "validate",
+    "infer",
+    "report",
+    "check",
+    "datalist",
+    "networks",
+    "new-bundle",
+    "import-weights",
+    "phantom",
+)
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "

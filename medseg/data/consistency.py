@@ -33,10 +33,12 @@ def check_agreement(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
 def check_empty_labels(facts: Sequence[CaseFacts], datalist: Datalist, *, training: bool) -> Iterator[Problem]:
     """Labels that are background throughout: a warning with their number; an error if no case is left to train on."""
     labelled = [case for case in facts if case.label_counts]
-    background = {
-        value for part in datalist.label_space.fragments.values() for value in (*part.background, *part.ignore)
-    }
-    empty = [case.case for case in labelled if not set(case.label_counts) - background]
+    fragment = datalist.label_space.fragment
+    empty = []
+    for case in labelled:
+        part = fragment(case.dataset)
+        if not set(case.label_counts) - {*part.background, *part.ignore}:
+            empty.append(case.case)
     if not empty:
         return
     everything = training and len(empty) == len(labelled)
@@ -53,12 +55,12 @@ def check_classes(
     facts: Sequence[CaseFacts], datalist: Datalist, training: Collection[dict[str, Any]], fold: int | None = None
 ) -> Iterator[Problem]:
     """Classes that occur in none of the training cases (warnings)."""
-    dataset_of = {str(case["case_id"]): case.get("dataset") for case in training}
+    trained = {str(case["case_id"]) for case in training}
     space, seen = datalist.label_space, set()
-    inspected = [case for case in facts if case.case in dataset_of and case.label_counts]
+    inspected = [case for case in facts if case.case in trained and case.label_counts]
     for case in inspected:
-        part = space.fragment(dataset_of[case.case])
-        seen |= {name for name, values in part.values.items() if any(value in case.label_counts for value in values)}
+        values_of = space.fragment(case.dataset).values
+        seen |= {name for name, values in values_of.items() if any(value in case.label_counts for value in values)}
     where = "the training cases" if fold is None else f"fold {fold}'s training cases"
     for name in space.labels if inspected and seen else ():
         if name not in seen:

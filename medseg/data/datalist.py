@@ -176,13 +176,16 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
     if wrong:
         raise DataError(f"{path}: {len(wrong)} entries are wrong:\n  " + "\n  ".join(wrong))
     _name_cases(sections, root)
-    space = table.get("label_space") or {"labels": table.get("labels", {})}
+    try:
+        space = LabelSpace.from_table(table.get("label_space") or {"labels": table.get("labels", {})})
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     datalist = Datalist(
         path=path,
         data_dir=root,
         name=check_name(str(table.get("name") or path.stem), "Data set name"),
         channels=_channels(table, path),
-        label_space=LabelSpace.from_table(space),
+        label_space=space,
         sections=sections,
         known_overlaps=frozenset(str(item) for item in table.get("known_overlaps", ())),
         table=table,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import (
     CacheDataset,
@@ -23,6 +24,7 @@ from monai.data import (
     pickle_hashing,
 )
 from monai.transforms import Compose
+from monai.utils import TraceKeys
 
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError, DataError
@@ -65,6 +67,27 @@ class SeededDataset(torch.utils.data.Dataset):
         if isinstance(transform, Compose):
             transform.set_random_state(seed=derive_seed(self.seed, int(self.epoch.item()), index))
         return self.dataset[index % len(self.dataset)]
+
+
+# Where the metadata of a cached case come from: NumPy arrays and numbers, and MONAI's names of recorded operations.
+_CACHED_TYPES = [
+    TraceKeys,
+    np.ndarray,
+    np.dtype,
+    np.zeros(1).__reduce__()[0],
+    np.float64(0).__reduce__()[0],
+    *(type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}{np.typecodes['Float']}SU"),
+]
+
+
+class _DiskDataset(PersistentDataset):
+    """MONAI's cache on disk. Its safe loading refuses the NumPy arrays in its own files (MONAI 1.6.1), takes them for
+    damaged and makes every case anew in every epoch; here they are allowed.
+    """
+
+    def _cachecheck(self, item_transformed: Any) -> Any:
+        with torch.serialization.safe_globals(_CACHED_TYPES):
+            return super()._cachecheck(item_transformed)
 
 
 class EpochSampler(DistributedSampler):
@@ -117,7 +140,7 @@ def make_dataset(
     elif kind == "persistent":
         if cache_dir is None:
             raise ConfigError("Data set kind 'persistent' needs a folder; set cache_dir.")
-        dataset = PersistentDataset(
+        dataset = _DiskDataset(
             data, transform, cache_dir=str(cache_dir), hash_transform=pickle_hashing, track_meta=True
         )
     elif kind == "smart":

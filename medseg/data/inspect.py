@@ -31,6 +31,7 @@ class CaseFacts:
 
     Attributes:
         case: the case id.
+        dataset: the data set whose label values it has, as the datalist says.
         shape: spatial shape in voxels, source orientation.
         spacing: mm per voxel, source orientation.
         ras_shape, ras_spacing: the same in RAS order (3D).
@@ -43,6 +44,7 @@ class CaseFacts:
     """
 
     case: str
+    dataset: str | None = None
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     ras_shape: tuple[int, ...] = ()
@@ -91,7 +93,7 @@ def inspect_case(
     root: Path | None = None,
 ) -> CaseFacts:
     """Facts and problems of one case (arguments as for ``inspect_cases``)."""
-    facts = CaseFacts(str(case["case_id"]))
+    facts = CaseFacts(str(case["case_id"]), case.get("dataset"))
     images = [_read(path, root, facts) for path in images_of(case)]
     label = _read(case["label"], root, facts) if case.get("label") else None
     volumes = [image for image in images if image is not None]
@@ -111,7 +113,7 @@ def inspect_case(
     counts: dict[float, int] = {}
     if label is not None:
         counts = count_values(label.channels[0])
-        for finding in check_label_values(counts, label_space, case.get("dataset"), _shown(case["label"], root)):
+        for finding in check_label_values(counts, label_space, facts.dataset, _shown(case["label"], root)):
             facts.add(finding)
     names = _names(len(channels), channel_names or ())
     for index, (channel, name) in enumerate(zip(channels, names, strict=True)):
@@ -119,7 +121,7 @@ def inspect_case(
         for finding in check_intensity(channel, name, where):
             facts.add(finding)
     if not facts.broken:
-        raw = [value for values in label_space.fragment(case.get("dataset")).values.values() for value in values]
+        raw = [value for values in label_space.fragment(facts.dataset).values.values() for value in values]
         facts.label_counts = {int(value): number for value, number in counts.items()}
         mask = foreground(channels, label.channels[0] if label is not None else None, counts, raw)
         facts.intensity = [sample(channel, mask) for channel in channels]

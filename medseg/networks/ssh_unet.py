@@ -241,23 +241,24 @@ class SSHUNet(nn.Module):
             x = F.pad(x, [n for old, new in zip(reversed(size), reversed(padded), strict=True) for n in (0, new - old)])
         outputs: list[Any] = [self.output_block, *(self.deep_supervision_heads if self.training else ())]
         merged: dict[int, Tensor] = {}
-        for first, batch in self._batches(x):
+        for views, batch in self._batches(x):
             features = self._trunk(channels_last(batch), len(outputs))
             for i, out in enumerate(outputs):
-                for offset, part in enumerate(features[i].chunk(batch.shape[0] // x.shape[0])):
-                    merged[i] = out.merge(merged.get(i), part, first + offset)
+                stacked = features[i].unflatten(0, (len(views), -1))
+                for row, view in enumerate(views):
+                    merged[i] = out.merge(merged.get(i), stacked[row], view)
         logits = [out.fuse(merged[i]) for i, out in enumerate(outputs)]
         if padded != size:
             logits = [_crop(head, size, scale) for head, scale in zip(logits, self.scales, strict=False)]
         return logits if len(logits) > 1 else logits[0]
 
-    def _batches(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """(number of the first view, views stacked on the batch axis): all at once, or one by one."""
+    def _batches(self, x: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """(numbers of the views, those views stacked on the batch axis): all at once, or one by one."""
         if self.execution == "fast" and x.shape[2] == x.shape[3] == x.shape[4]:
-            yield 0, torch.cat([swap_view(x, view) for view in range(3)])
+            yield range(3), torch.cat([swap_view(x, view) for view in range(3)])
         else:
             for view in range(3):
-                yield view, swap_view(x, view)
+                yield (view,), swap_view(x, view)
 
     def _trunk(self, x: Tensor, count: int) -> list[Tensor]:
         """Decoder features of the ``count`` finest levels, finest first, of volumes in a view's frame."""

@@ -53,6 +53,6 @@ class SaveLabelsd(MapTransform):
             values = self.label_space.decode(indices, result.get("dataset"))
             meta = result["image"].meta
             suffix = ".png" if is_2d_file(meta["filename_or_obj"]) else ".nii.gz"
-            affine = np.asarray(meta["original_affine"])
+            affine = np.asarray(meta.get("original_affine", np.eye(4)))  # 2D pictures have none
             write_label_map(values, affine, self.output_dir / f"{result['case_id']}{suffix}")
         return result

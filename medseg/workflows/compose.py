@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import merge_kv
 
 from medseg.errors import ConfigError, ModelError, nearest, unwrapped
-from medseg.workflows.config_check import check_config, check_overrides, check_spelling
+from medseg.workflows.config_check import check_config, check_overrides
 
 __all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_config", "parse_assignments"]
 
@@ -60,7 +60,6 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
                 f"{file}: an entry patches something that {', '.join(f.name for f in files)} do not hold ({error}); "
                 "check its id."
             ) from error
-    check_spelling(merged, _names(files))
     return merged
 
 
@@ -104,7 +103,7 @@ def _top(key: str) -> str:
 
 
 def _names(files: Sequence[Path]) -> str:
-    return " or ".join(file.name for file in files)
+    return " + ".join(file.name for file in files)
 
 
 def _refuse_bad_yaml(path: Path) -> None:

@@ -6,6 +6,7 @@ would train with the default, or stop a run after the data are cached.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import math
@@ -19,43 +20,36 @@ from monai.utils.module import instantiate
 
 from medseg.errors import ConfigError, nearest
 
-__all__ = ["check_config", "check_overrides", "check_ranges", "check_roi", "check_spelling"]
+__all__ = ["check_config", "check_overrides", "check_ranges", "check_roi"]
 
 # Top-level ids with a meaning of their own; any other one must be referred to by something.
 _ENTRIES = ("imports", "bundle_root", "dataset_dir", "initialize", "run", "finalize", "train", "validate", "evaluator")
 _COMPONENT_KEYS = {"_target_", "_disabled_", "_requires_", "_mode_", "_desc_"}
 
 
-def check_spelling(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a top-level key that nothing refers to and that is nearly one that is referred to.
+def check_config(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a merged config with a misspelt key, an argument that its component does not take, a reference to
+    nothing, or a value out of range.
 
     Args:
         config: the merged content, unresolved.
         where: the files, for the sentence.
 
     Raises:
-        ConfigError: naming both.
-    """
-    used = {reference.partition("::")[0] for _, value in _walk(config) for reference in _references(value)}
-    for key in config:
-        if key not in used and key not in _ENTRIES and nearest(key, {*used, *_ENTRIES}, 0.8):
-            hint = nearest(key, {*used, *_ENTRIES})
-            raise ConfigError(f"Unknown key '{key}' in {where}.{hint} Rename or remove it.")
-
-
-def check_config(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a merged config with an argument that its component does not take, a reference to nothing, or a value out
-    of range.
-
-    Raises:
         ConfigError: naming the key and the nearest valid one.
     """
     ids = dict(_walk(config))
+    used = {reference: name for name, value in ids.items() for reference in _references(value)}
+    known = {*_ENTRIES, *(reference.partition("::")[0] for reference in used)}
+    for key in config:
+        if key not in known and difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+            raise ConfigError(f"Unknown key '{key}' in {where}.{nearest(key, known)}")
+    for reference, name in used.items():
+        if reference not in ids and not reference.startswith("_meta_"):
+            raise ConfigError(
+                f"{where}: '{name}' refers to '@{reference}', which is not there.{nearest(reference, ids)}"
+            )
     for name, value in ids.items():
-        for reference in _references(value):
-            if reference not in ids and not reference.startswith("_meta_"):
-                hint = nearest(reference, ids)
-                raise ConfigError(f"{where}: '{name}' refers to '@{reference}', which is not there.{hint}")
         if isinstance(value, Mapping) and "_target_" in value:
             for argument in value:
                 _check_argument(name, value, argument)
@@ -64,7 +58,7 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
     check_ranges(ids)
 
 
-def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], where: str = "train.yaml") -> None:
+def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], where: str = "the config") -> None:
     """Refuse overrides of ids that the config does not have and its components do not take, and values of another kind.
 
     Raises:
@@ -72,8 +66,11 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], whe
     """
     ids = dict(_walk(config))
     for key, value in overrides.items():
+        if key == "roi_size" and isinstance(ids.get(key), list) and not _is_expression(value):
+            check_roi(value, len(ids[key]), ids[key])
+        check_ranges({key: value})
         if key in ids:
-            _check_value(key, _resolved(ids, key), value)
+            _check_kind(key, _resolved(ids, key), value)
             continue
         parent, _, leaf = key.rpartition("::")
         component = ids.get(parent)
@@ -81,7 +78,6 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], whe
             hint = nearest(key, ids) or f" Top-level keys: {', '.join(config)}."
             raise ConfigError(f"Unknown key '{key}' in {where}.{hint}")
         _check_argument(parent, component, leaf)
-        check_ranges({key: value})
 
 
 # ---------------------------------------------------------------------- ids and references
@@ -191,26 +187,25 @@ def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
     return (lambda v: v in names), f"one of {', '.join(names)}"
 
 
-_POSITIVE_INTEGER = (_whole(1), "a positive integer")
-_COUNT = (_whole(0), "an integer of 0 or more")
-_POSITIVE = (_number(0, open_low=True), "a positive number")
+_POSITIVE = (_whole(1), "a positive integer")
+_COUNT = (_whole(0), "an integer from 0 on")
+_ABOVE_0 = (_number(0, open_low=True), "a positive number")
 # Last part of an id -> whether a value fits, and what is expected. Null is for the component to judge.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("epochs", "max_epochs", "batch_size", "val_interval", "repeats", "early_stop"), _POSITIVE_INTEGER),
-    **dict.fromkeys(("accumulation_steps", "samples_per_case", "sw_batch_size"), _POSITIVE_INTEGER),
+    **dict.fromkeys(("epochs", "max_epochs", "batch_size", "val_interval", "repeats", "early_stop"), _POSITIVE),
+    **dict.fromkeys(("accumulation_steps", "samples_per_case", "sw_batch_size"), _POSITIVE),
     **dict.fromkeys(("seed", "num_workers", "fold"), _COUNT),
-    **dict.fromkeys(("learning_rate", "clip_norm", "max_minutes"), _POSITIVE),
-    "weight_decay": (_number(0), "a number of at least 0"),
-    "tolerance": (_number(0), "a length in mm of at least 0"),
-    "overlap": (_number(0, 1), "a number of at least 0 and below 1"),
-    "ema_decay": (_number(0, 1, open_low=True), "a number above 0 and below 1"),
-    "roi_size": (_list_of(_whole(1)), "one positive integer per axis"),
-    "spacing": (_list_of(_number(0, open_low=True)), "one positive number per axis, in mm"),
+    **dict.fromkeys(("learning_rate", "clip_norm", "max_minutes"), _ABOVE_0),
+    "weight_decay": (_number(0), "a number from 0 on"),
+    "tolerance": (_number(0), "a length in mm from 0 on"),
+    "overlap": (_number(0, 1), "a number from 0 to below 1, for example 0.5"),
+    "ema_decay": (_number(0, 1, open_low=True), "a number between 0 and 1, for example 0.999"),
+    "roi_size": (_list_of(_whole(1)), "one positive integer per axis, for example [96, 96, 96]"),
+    "spacing": (_list_of(_number(0, open_low=True)), "one number above 0 per axis, in mm"),
     "precision": _one_of("fp32", "bf16", "fp16"),
     "cache": _one_of("cache", "persistent", "smart", "plain"),
     "schedule": _one_of("cosine", "poly", "step", "constant"),
 }
-_USUAL = {"overlap": 0.5, "ema_decay": 0.999}
 _FOREIGN = ("network_def", "labels")  # names below these belong to the network and to the data
 
 
@@ -226,8 +221,7 @@ def check_ranges(values: Mapping[str, Any]) -> None:
             continue
         fits, expected = _RANGES[leaf]
         if not isinstance(value, Mapping) and not fits(value):
-            usual = f"; {_USUAL[leaf]} is usual" if leaf in _USUAL else ""
-            raise ConfigError(f"{key}: expected {expected}, got {value!r}{usual}.")
+            raise ConfigError(f"{key}: expected {expected}, got {value!r}.")
 
 
 def check_roi(roi_size: Any, dims: int, usual: Sequence[int] = ()) -> None:
@@ -237,27 +231,19 @@ def check_roi(roi_size: Any, dims: int, usual: Sequence[int] = ()) -> None:
         ConfigError: naming a valid one.
     """
     given = list(roi_size) if isinstance(roi_size, (list, tuple)) else [roi_size]
-    sound = all(_whole(1)(n) for n in given)
+    sound = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in given)
     if sound and len(given) == dims:
         return
     fallback = [*usual, *[32] * dims]
-    whole = [n if _whole(1)(n) else fallback[i] for i, n in enumerate(given[:dims])]
+    whole = [n if isinstance(n, int) and n > 0 else fallback[i] for i, n in enumerate(given[:dims])]
     example = whole + [whole[-1] if sound else fallback[i] for i in range(len(whole), dims)]
     raise ConfigError(f"roi_size: expected {dims} positive integers, got {roi_size!r}; {example} is valid.")
 
 
-def _check_value(key: str, current: Any, value: Any) -> None:
-    """In range, and of the kind that stands there: a number for a number, a list for a list; null and expressions fit
-    everywhere.
-    """
-    leaf = key.rpartition("::")[2]
-    if value is None or _is_expression(value):
+def _check_kind(key: str, current: Any, value: Any) -> None:
+    """The kind of value must stay: a number for a number, a list for a list; null and expressions fit everywhere."""
+    if value is None or current is None or _is_expression(value) or _is_expression(current):
         return
-    if leaf == "roi_size" and isinstance(current, list):
-        check_roi(value, len(current), current)
-    check_ranges({key: value})
-    if leaf == "spacing" and isinstance(current, list) and len(value) != len(current):
-        raise ConfigError(f"{key}: {value} has {len(value)} axes, expected {len(current)}; for example {current}.")
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (bool, "true or false"),
         ((int, float), "a number"),
@@ -266,7 +252,10 @@ def _check_value(key: str, current: Any, value: Any) -> None:
         (dict, "a mapping"),
     )
     for kind, name in kinds:
-        if isinstance(current, kind) and not _is_expression(current):
+        if isinstance(current, kind):
             if not isinstance(value, kind) or (kind == (int, float) and isinstance(value, bool)):
                 raise ConfigError(f"{key}: expected {name}, got {value!r}.")
-            return
+            break
+    if key.rpartition("::")[2] in ("roi_size", "spacing") and len(value) != len(current):
+        axes = len(current)
+        raise ConfigError(f"{key}: {value} has {len(value)} axes, expected {axes}; for example {current}.")

@@ -49,6 +49,8 @@ def new_bundle(
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
     network_target(network)  # an unknown name is told before the data are read
+    given = {key: value for key, value in (overrides or {}).items() if key != "roi_size"}  # that needs the images' axes
+    check_ranges({"fold": fold, **given})
     datalist = read_datalist(json_list, data_dir)
     training, validation = datalist.split(fold)
     facts = check_cases(training + validation, datalist, training=training, fold=fold)
@@ -71,7 +73,6 @@ def plan_bundle(
     """Plan for checked cases and write the bundle, with the overrides in both its configs; the plan is logged."""
     if "roi_size" in overrides:
         check_window(overrides["roi_size"], facts, overrides.get("batch_size", 2))
-    check_ranges(overrides)
     plan, arguments = plan_for_network(network, datalist, facts, num_training, device_type, overrides)
     logger.info("plan for %s on %s:", network, datalist.name)
     for line in plan.lines():

@@ -72,19 +72,21 @@ def train(
     started = time.monotonic()
     if (network is None) == (bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
-    changes = dict(overrides or {})
-    _check_numbers(epochs, max_minutes, seed)
-    check_ranges({key: value for key, value in changes.items() if key != "roi_size"})  # that needs the images' axes
+    check_ranges({"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "seed": seed})
+    check_ranges(
+        {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
+    )  # needs the images' axes
     if network is not None:
         network_target(network)  # an unknown name is told before the data are read
     run = Path(output).resolve()
-    _refuse_foreign(run)
     start_distributed()
+    _refuse_foreign(run)
     chosen = choose_device(device)
     datalist = read_datalist(json_list, data_dir)
     training, validation = datalist.split(fold)
     if not training:
         raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
+    changes = dict(overrides or {})
     settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
 
     def prepare() -> tuple[bool, bool]:
@@ -149,15 +151,6 @@ def _refuse_foreign(run: Path) -> None:
             f"{run} is not empty ({', '.join(found[:3])}{', …' if len(found) > 3 else ''}) and holds no run; "
             "use another --output folder, or empty it."
         )
-
-
-def _check_numbers(epochs: int | None, max_minutes: float | None, seed: int) -> None:
-    if epochs is not None and epochs < 1:
-        raise ConfigError(f"epochs: expected a positive integer, got {epochs}; set --epochs.")
-    if max_minutes is not None and not max_minutes > 0:
-        raise ConfigError(f"max_minutes: expected a positive number, got {max_minutes}; set --max_minutes.")
-    if seed < 0:
-        raise ConfigError(f"seed: expected an integer of 0 or more, got {seed}; set --seed.")
 
 
 def _settings(

@@ -10,7 +10,7 @@ import torch
 
 from medseg.errors import ConfigError
 from medseg.workflows.compose import merged_config
-from medseg.workflows.config_check import check_overrides, check_roi
+from medseg.workflows.config_check import check_config, check_overrides, check_roi
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def _train(study: Any, *options: Any, output: str = "run", network: str = "SegRe
         ("roi_size=[16, -8, 16]", "roi_size: expected 3 positive integers, got [16, -8, 16]; [16, "),
         ("roi_size=16", "roi_size: expected 3 positive integers, got 16; [16, "),
         ("roi_size=[40000, 40000, 40000]", "roi_size [40000, 40000, 40000] needs at least "),
-        ("overlap=1", "overlap: expected a number of at least 0 and below 1, got 1; 0.5 is usual."),
-        ("overlap=-0.1", "overlap: expected a number of at least 0 and below 1, got -0.1; 0.5 is usual."),
+        ("overlap=1", "overlap: expected a number from 0 to below 1, for example 0.5, got 1."),
+        ("overlap=-0.1", "overlap: expected a number from 0 to below 1, for example 0.5, got -0.1."),
     ],
 )
 def test_46_47_49_50_bad_settings(study: Any, stopped: None, assignment: str, sentence: str) -> None:
@@ -81,9 +81,9 @@ def test_49_valid_windows_pass() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [
-        ("--epochs", "0", "epochs: expected a positive integer, got 0; set --epochs."),
-        ("--max_minutes", "-1", "max_minutes: expected a positive number, got -1.0; set --max_minutes."),
-        ("--seed", "-5", "seed: expected an integer of 0 or more, got -5; set --seed."),
+        ("--epochs", "0", "epochs: expected a positive integer, got 0."),
+        ("--max_minutes", "-1", "max_minutes: expected a positive number, got -1.0."),
+        ("--seed", "-5", "seed: expected an integer from 0 on, got -5."),
     ],
 )
 def test_47_numbers_of_the_command_line(study: Any, option: str, value: str, sentence: str) -> None:
@@ -105,10 +105,14 @@ def test_46_misspelt_key_in_a_file(study: Any) -> None:
     base, overlay = study.folder / "train.yaml", study.folder / "mine.yaml"
     base.write_text("learning_rate: 0.1\noptimizer: {lr: '@learning_rate'}\ntrain: {o: '@optimizer'}\n")
     overlay.write_text("leraning_rate: 0.5\n")
-    with pytest.raises(ConfigError, match="Unknown key 'leraning_rate' in train.yaml or mine.yaml. Did you mean 'lear"):
-        merged_config([base, overlay])
+    with pytest.raises(
+        ConfigError, match=r"Unknown key 'leraning_rate' in train.yaml \+ mine.yaml. Did you mean 'lear"
+    ):
+        check_config(merged_config([base, overlay]), "train.yaml + mine.yaml")
     overlay.write_text("learning_rate: 0.5\nnote: my own\n")
-    assert merged_config([base, overlay])["learning_rate"] == 0.5
+    config = merged_config([base, overlay])
+    check_config(config, "train.yaml + mine.yaml")
+    assert config["learning_rate"] == 0.5
     with pytest.raises(ConfigError, match="Unknown key 'lerning_rate' in mine.yaml. Did you mean 'learning_rate'?"):
         check_overrides({"learning_rate": 1.0}, {"lerning_rate": 1}, "mine.yaml")
 

@@ -94,6 +94,19 @@ def test_41_empty_labels(study: Any) -> None:
     every.has("all cases", "2 of 2 labels are all background", "Check the label files")
 
 
+def test_41_what_is_background_depends_on_the_data_set(study: Any) -> None:
+    space = {
+        "labels": {"background": 0, "liver": 1, "kidney": 3},
+        "datasets": {"lits": {"labels": {"background": [0, 3], "liver": 1}}},
+    }
+    three = study.save("three.nii.gz", _values(3))
+    result = study.check(
+        [study.case("a", label=three), study.case("b", label=three, dataset="lits")], label_space=space
+    )
+    assert result.status == 0
+    result.warns("some cases", "1 of 3 labels are all background (b)", "Check that this is meant.")
+
+
 def test_42_class_in_no_training_case(study: Any) -> None:
     labels = {"0": "background", "1": "liver", "3": "spleen"}
     both = study.save("both.nii.gz", _values(1, 3))
@@ -111,7 +124,8 @@ def test_43_region_of_an_undeclared_label(study: Any) -> None:
     space = {"labels": {"background": 0, "liver": 1}, "regions": {"TC": ["tumour"]}}
     result = study.check([study.case("a")], label_space=space)
     assert result.status == 3
-    assert "Region 'TC' uses label 'tumour', not declared. Declared: liver." in result.err
+    path = study.folder / "list.json"
+    assert f"{path}: Region 'TC' uses label 'tumour', not declared. Declared: liver." in result.err
 
 
 def test_44_ignore_collides_with_a_class(study: Any) -> None:

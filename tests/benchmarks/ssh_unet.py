@@ -1,8 +1,9 @@
 """Time and memory of SSH-UNet's execution modes against the original's order of operations, as ratios.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/ssh_unet.py [--size 64] [--gate tsm] [--pairs 5] [--train] [--small]
+    PYTHONPATH=.:tests/networks python tests/benchmarks/ssh_unet.py [--size 64] [--gate tsm] [--vfn]
+        [--pairs 5] [--train] [--small] [--threads 1]
 
-Medians over alternating runs in one process, one thread. Memory is the peak above the state before the forward: by
+Medians over alternating runs in one process. Memory is the peak above the state before the forward: by
 torch's own record of allocations, and by the resident set of the process (Linux).
 """
 
@@ -10,16 +11,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from reference_ssh_unet import forward as original
 from torch.profiler import ProfilerActivity, profile
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from networks.reference_ssh_unet import forward as original
 
 from medseg.networks import SSHUNet
 

@@ -45,7 +45,7 @@ def test_a_plan_for_a_gpu_needs_none(make_datalist, tmp_path):
         ({"--device": "gpu"}, 2, "expected cpu or cuda"),
         ({"--set": "leraning_rate=1"}, 2, "Unknown key 'leraning_rate'"),
         ({"--set": "network_def::init_filter=1"}, 2, "has no argument 'init_filter'"),
-        ({"--set": "preprocess::spacing=[1,1,0]"}, 2, "expected one positive number per axis"),
+        ({"--set": "preprocess::spacing=[1,1,0]"}, 2, "expected one number above 0 per axis"),
         ({"--fold": 9}, 3, "no fold 9"),
         ({"--json_list": "absent.json"}, 3, "absent.json not found"),
     ],

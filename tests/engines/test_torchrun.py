@@ -14,7 +14,6 @@ import pytest
 from medseg.weights import load_file, load_weights
 from medseg.workflows.compose import load_workflow
 
-
 _START = """
 import sys
 from medseg.cli import main

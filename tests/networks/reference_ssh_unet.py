@@ -101,7 +101,8 @@ def _residual(x: Tensor, block: nn.Module, decoder: bool) -> Tensor:
     h = shift(h, block.shift, decoder)
     if block.residual:
         x = _norm(_conv(x, block.conv3), block.norm3)
-    return _lrelu(_norm(h + x, block.norm2))
+    h += x
+    return _lrelu(_norm(h, block.norm2))
 
 
 def _block(x: Tensor, block: nn.Module, decoder: bool = False) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = ["InstanceNorm", "PointwiseConv", "channels_last", "instance_norm", "recording"]
 
@@ -44,10 +45,11 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 4, 1).reshape(x.shape[0], -1, x.shape[1])
 
 
-def _normalize_(x: Tensor, eps: float) -> Tensor:
-    """Subtract the mean over voxels and divide by the deviation, in place; returns 1 / deviation, (B, 1, C)."""
+def _normalize_(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Subtract the mean over voxels and divide by the deviation, in place; returns mean and 1 / deviation (B, 1, C)."""
     rows = _rows(x)
-    rows.sub_(rows.mean(dim=1, keepdim=True))
+    mean = rows.mean(dim=1, keepdim=True)
+    rows.sub_(mean)
     scale = rows.new_zeros(rows.shape[0], 1, rows.shape[2])
     length = max(1, _BLOCK // rows.shape[2])
     buffer = rows.new_empty(min(length, rows.shape[1]), rows.shape[2])
@@ -56,7 +58,7 @@ def _normalize_(x: Tensor, eps: float) -> Tensor:
             sums += torch.mul(part, part, out=buffer[: len(part)]).sum(dim=0)
     scale.div_(rows.shape[1]).add_(eps).rsqrt_()
     rows.mul_(scale)
-    return scale
+    return mean, scale
 
 
 class _InstanceNorm(torch.autograd.Function):
@@ -65,31 +67,20 @@ class _InstanceNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, eps: float) -> Tensor:
         y = x.clone(memory_format=torch.preserve_format)
-        scale = _normalize_(y, eps)
-        ctx.save_for_backward(x, scale)
+        ctx.save_for_backward(x, *_normalize_(y, eps))
         ctx.eps = eps
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        x, scale = ctx.saved_tensors
+        x, mean, scale = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
-        mean = _rows(x).mean(dim=1)
-        result = torch.empty_like(x)
-        for b in range(x.shape[0]):
-            result[b : b + 1] = torch.ops.aten.native_batch_norm_backward(
-                grad[b : b + 1],
-                x[b : b + 1],
-                None,
-                None,
-                None,
-                mean[b],
-                scale[b, 0],
-                True,
-                ctx.eps,
-                [True, False, False],
-            )[0]
-        return result, None
+        samples = []
+        for g, v, m, s in zip(grad.split(1), x.split(1), mean[:, 0], scale[:, 0], strict=True):
+            arguments = (g, v, None, None, None, m, s, True, ctx.eps, [True, False, False])
+            samples.append(torch.ops.aten.native_batch_norm_backward(*arguments)[0])
+        return torch.cat(samples), None
 
 
 def instance_norm(
@@ -99,8 +90,10 @@ def instance_norm(
 
     ``inplace`` overwrites ``x`` where gradients are off.
     """
-    if not _fast(x) or x.dtype in (torch.bfloat16, torch.float16):
+    if not _fast(x):
         return F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    if x.dtype in (torch.bfloat16, torch.float16):  # sums over a volume need more digits
+        return instance_norm(x.float(), weight, bias, eps, inplace=True).to(x.dtype)
     if x[0, 0].numel() == 1:
         raise ValueError(f"Instance norm needs more than one voxel per channel, got {tuple(x.shape)}.")
     if torch.is_grad_enabled() and x.requires_grad:
