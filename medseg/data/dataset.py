@@ -70,7 +70,7 @@ class SeededDataset(torch.utils.data.Dataset):
 
 
 # Where the metadata of a cached case come from: NumPy arrays and numbers, and MONAI's names of recorded operations.
-_CACHED_TYPES = [
+_CACHED_TYPES: list[Any] = [
     TraceKeys,
     np.ndarray,
     np.dtype,

@@ -124,7 +124,7 @@ class SegmentationTrainer(SupervisedTrainer):
         if len(heads) == 1:
             return self.loss_function(heads[0], targets).mean()
         supervised = isinstance(self.loss_function, DeepSupervisionLoss)
-        function = self.loss_function if supervised else DeepSupervisionLoss(self.loss_function)
+        function = self.loss_function if supervised else DeepSupervisionLoss(self.loss_function)  # type: ignore[arg-type]
         return function(heads, targets.float()).mean()  # torch resizes no 16-bit integers
 
     def _step(self, batchdata: dict[str, Any]) -> None:

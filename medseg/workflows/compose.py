@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -178,9 +179,15 @@ class Workflow(ConfigWorkflow):
 
 
 def load_workflow(
-    bundle: str | Path, task: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str] = ()
+    bundle: str | Path,
+    task: str,
+    overrides: Mapping[str, Any] | None = None,
+    overlays: Sequence[str] = (),
+    built: Mapping[str, Any] | None = None,
 ) -> Workflow:
     """A bundle's workflow for ``train``, ``evaluate`` or ``infer``, initialised.
+
+    ``built``: ids with objects that exist already, such as data sets whose caches are filled.
 
     Raises:
         ConfigError: the config or an override holds what ``config_check`` refuses.
@@ -192,6 +199,7 @@ def load_workflow(
     check_overrides(config, overrides, _names(files))
     check_config(_merge(config, overrides), _names(files))
     meta = Path(bundle) / "configs" / "metadata.json"
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every missing logging.conf
     workflow = Workflow(
         config_file=[str(file) for file in files],
         meta_file=str(meta) if meta.is_file() else None,
@@ -200,4 +208,5 @@ def load_workflow(
         **overrides,
     )
     workflow.initialize()
+    workflow.parser.ref_resolver.resolved_content.update(built or {})
     return workflow

@@ -121,7 +121,8 @@ def train(
             workflow.parser.get_parsed_content(part)
         seconds = 60 * max_minutes - (time.monotonic() - started)
         on_main(lambda: fit_epochs(workflow, run, seconds))
-        workflow = load_workflow(run, "train")
+        filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
+        workflow = load_workflow(run, "train", built=filled)
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
