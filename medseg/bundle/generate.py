@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -381,9 +383,12 @@ def _represent_list(dumper: yaml.SafeDumper, data: Sequence[Any]) -> yaml.Node:
 
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-    # PyYAML reads "1e-05" back as a string: always write a plain decimal with a point.
-    text = repr(value) if "e" not in repr(value) else f"{value:.12f}".rstrip("0")
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+    # PyYAML writes 1e-05, which it reads back as text: always a plain decimal with a point.
+    if not math.isfinite(value):
+        name = {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
+        return dumper.represent_scalar("tag:yaml.org,2002:float", name)
+    text = format(Decimal(repr(value)), "f")
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text if "." in text else f"{text}.0")
 
 
 _Dumper.add_representer(list, _represent_list)

@@ -160,13 +160,31 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
+class _Parser(ConfigParser):
+    """MONAI wraps every error inside a component or an expression such as ``$@train::trainer.run()`` into a
+    RuntimeError; here our own come out as they are.
+    """
+
+    def get_parsed_content(self, id: str = "", **kwargs: Any) -> Any:
+        with unwrapped():
+            return super().get_parsed_content(id, **kwargs)
+
+
+class Workflow(ConfigWorkflow):
+    """A ``ConfigWorkflow`` whose parser lets our own errors through."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.parser = _Parser(self.parser.get())
+
+
 def load_workflow(
     bundle: str | Path,
     task: str,
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
     built: Mapping[str, Any] | None = None,
-) -> ConfigWorkflow:
+) -> Workflow:
     """A bundle's workflow for ``train``, ``evaluate`` or ``infer``, initialised.
 
     ``built``: ids with objects that exist already, such as data sets whose caches are filled.
@@ -182,14 +200,13 @@ def load_workflow(
     check_config(_merge(config, overrides), _names(files))
     meta = Path(bundle) / "configs" / "metadata.json"
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every missing logging.conf
-    workflow = ConfigWorkflow(
+    workflow = Workflow(
         config_file=[str(file) for file in files],
         meta_file=str(meta) if meta.is_file() else None,
         logging_file=False,
         workflow_type="infer" if task == "infer" else "train",
         **overrides,
     )
-    with unwrapped():
-        workflow.initialize()
+    workflow.initialize()
     workflow.parser.ref_resolver.resolved_content.update(built or {})
     return workflow

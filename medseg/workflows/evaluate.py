@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data import read_datalist
-from medseg.errors import ConfigError, DataError, ModelError, unwrapped
+from medseg.errors import ConfigError, DataError, ModelError
 from medseg.workflows.checks import check_cases
 from medseg.workflows.compose import load_workflow, merged_config
 from medseg.workflows.run_folder import log_to, require_run, write_facts
@@ -89,8 +89,7 @@ def evaluate(
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
     workflow = load_workflow(folder, "evaluate", changes, overlays)
-    with unwrapped():
-        workflow.run()
+    workflow.run()
     workflow.finalize()
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     write_facts(folder, mean_dice=content["mean_dice"])

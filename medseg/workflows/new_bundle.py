@@ -10,6 +10,7 @@ from typing import Any
 from medseg.bundle import dump_yaml, plan_for_network, write_bundle
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
 from medseg.errors import ConfigError
+from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_window
 from medseg.workflows.compose import changed_configs
 from medseg.workflows.config_check import check_ranges
@@ -47,10 +48,9 @@ def new_bundle(
     root = Path(output).resolve()
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
-    check_ranges({"fold": fold})
-    check_ranges(
-        {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
-    )  # needs the images' axes
+    network_target(network)  # an unknown name is told before the data are read
+    given = {key: value for key, value in (overrides or {}).items() if key != "roi_size"}  # that needs the images' axes
+    check_ranges({"fold": fold, **given})
     datalist = read_datalist(json_list, data_dir)
     training, validation = datalist.split(fold)
     facts = check_cases(training + validation, datalist, training=training, fold=fold)

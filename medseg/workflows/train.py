@@ -16,7 +16,7 @@ import torch
 from medseg.bundle import dump_yaml
 from medseg.data import CaseFacts, Datalist, read_datalist
 from medseg.engines.ranks import is_main, on_main
-from medseg.errors import ConfigError, DataError, unwrapped
+from medseg.errors import ConfigError, DataError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_fit
 from medseg.workflows.compose import changed_configs, load_workflow, merged_config
@@ -123,8 +123,7 @@ def train(
         on_main(lambda: fit_epochs(workflow, run, seconds))
         filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
         workflow = load_workflow(run, "train", built=filled)
-    with unwrapped():
-        workflow.run()
+    workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
     if is_main():
