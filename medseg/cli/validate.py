@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from medseg.workflows.compose import parse_assignments
-    from medseg.workflows.evaluate import evaluate
+    from medseg.workflows.evaluation import evaluate
 
     result = evaluate(
         args.run,

@@ -20,7 +20,7 @@ def stopped(monkeypatch: Any) -> None:
     def stop(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("medseg.workflows.train"), "load_workflow", stop)
+    monkeypatch.setattr(importlib.import_module("medseg.workflows.training"), "load_workflow", stop)
 
 
 def _train(study: Any, *options: Any, output: str = "run", network: str = "SegResNet") -> Any:

@@ -20,9 +20,9 @@ from monai.transforms import KeepLargestConnectedComponent
 from medseg.cli import main
 from medseg.labels import LabelSpace
 from medseg.workflows.compose import load_workflow, merged_config
-from medseg.workflows.evaluate import evaluate
-from medseg.workflows.predict import predict
-from medseg.workflows.train import train
+from medseg.workflows.evaluation import evaluate
+from medseg.workflows.prediction import predict
+from medseg.workflows.training import train
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "ssh_unet_btcv_ct_segmentation"
@@ -44,7 +44,7 @@ def datalist(make_datalist) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(datalist, tmp_path_factory) -> Path:
-    """A run by ``medseg.workflows.train`` with the overlay ``gsm``."""
+    """A run by ``medseg.workflows.training`` with the overlay ``gsm``."""
     return train(
         bundle=BUNDLE,
         output=tmp_path_factory.mktemp("ours") / "run",

@@ -68,7 +68,7 @@ def settings() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_train(datalist: Path) -> Callable[..., Path]:
     """``tiny_train(output, epochs=3, **settings)``: train in this process; more settings by config id."""
-    from medseg.workflows.train import train
+    from medseg.workflows.training import train
 
     def run(output: Path, epochs: int = 3, settings: dict[str, Any] | None = None, **arguments: Any) -> Path:
         return train(

@@ -21,7 +21,7 @@ from medseg.labels import LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.workflows.checks import unfit
 from medseg.workflows.compose import config_files, load_workflow, merged_config
-from medseg.workflows.evaluate import weights_of
+from medseg.workflows.evaluation import weights_of
 
 __all__ = ["collect_cases", "predict"]
 
