@@ -16,7 +16,7 @@ from pathlib import Path
 
 from environment import ROOT, main, prepare, say, stream
 
-NETWORK = "SegResNet"
+NETWORK = "ssh_unet"
 FOLDER = ROOT / "runs" / "quickstart"
 
 
