@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +29,7 @@ from medseg.networks.layers.unet_blocks import (
     norm_layer,
 )
 from medseg.networks.layers.view_fusion import SumViews, ViewFusionNetwork, swap_view
-from medseg.networks.registry import register
-
-if TYPE_CHECKING:
-    from medseg.data.plan import Plan
+from medseg.networks.registry import PlannedFor, register
 
 __all__ = ["SSHUNet"]
 
@@ -221,7 +218,7 @@ class SSHUNet(nn.Module):
         self.apply(_initialize)
 
     @classmethod
-    def planned_arguments(cls, plan: Plan) -> dict[str, Any]:
+    def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:
         """Three narrow levels for a CPU; else the published five, less where the window's shortest axis would fall
         below four voxels. Strides are equal in all axes, because the views swap them.
         """
