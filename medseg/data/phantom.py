@@ -4,8 +4,7 @@
 kind          images                                                      what must be learned
 ============  ==========================================================  ===========================================
 ``organs``    CT-like volumes in HU: abdomen with bone, vessels, bowel    position and texture: organs share their
-                                                                          intensities with each other, with bowel and
-                                                                          with the other kidney
+                                                                          intensities with each other and with bowel
 ``lesions``   MR-like volumes, T1, T2 and FLAIR: head without skull       the right channels: fluid and distractors
                                                                           look like lesions in one channel or two
 ``skin``      RGB photographs with one lesion, hairs and freckles         shape and size
@@ -39,7 +38,7 @@ _TABLES: dict[str, dict[str, Any]] = {
     "organs": {
         "description": "Synthetic abdomen, CT-like",
         "modality": {"0": "CT"},
-        "labels": {"0": "background", "1": "liver", "2": "spleen", "3": "left kidney"},
+        "labels": {"0": "background", "1": "liver", "2": "spleen", "3": "kidneys"},
     },
     "lesions": {
         "description": "Synthetic head with lesions, MR-like",
@@ -221,7 +220,7 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
         _blob(subject, (40, 8, 34), (42, 44, 36), rough=0.09),
         _blob(subject, (-54, -12, 34), (23, 32, 30), rough=0.08),
         _blob(subject, (-44, -24, -30), (20, 21, 31), rough=0.05),
-        _blob(subject, (44, -24, -34), (20, 21, 31), rough=0.05),  # the right kidney: no label, only its side tells
+        _blob(subject, (44, -24, -34), (20, 21, 31), rough=0.05),
     ]
     loops = [
         _blob(subject, subject.uniform((-60, -5, -80), (60, 45, 0)), subject.uniform(12, 22, 3), rough=0.1)
@@ -235,7 +234,7 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
     phase = scan.uniform(0, 1)  # of the contrast medium: brightens everything, kidneys most
     liver = 60 + 45 * phase + scan.normal(0, 6)
     spleen = liver + scan.normal(4, 8)
-    kidney = 55 + 80 * phase + scan.normal(0, 8)
+    kidney = 75 + 75 * phase + scan.normal(0, 8)
     inner = wall(points) < 1
     image = np.full(shape, -1000.0)
     image[body(points) < 1] = -95
@@ -252,7 +251,7 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
     image[vessel(points) < 1] = kidney + 25
     label = np.zeros(shape, dtype=np.uint8)
     fine, coarse = _texture(scan, shape, 0.6), _texture(scan, shape, 1.6)
-    for index, organ in enumerate(organs, 1):
+    for index, organ in zip((1, 2, 3, 3), organs, strict=True):
         depth = organ(points)
         mask = (depth < 1) & inner & (label == 0)
         label[mask] = index
@@ -264,7 +263,7 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
             image[mask] = kidney + 25 * np.tanh(4 * (depth[mask] - 0.6))
     bone = spine(points) < 1
     image[bone] = 260 + 90 * _texture(scan, shape, 1)[bone]
-    label[bone | (label == len(organs))] = 0
+    label[bone] = 0
     image = gaussian_filter(image, 0.5)  # partial volume
     image += 12 * _slope(scan, points) + 14 * scan.normal(size=shape)
     return np.clip(image, -1024, 3071)[None], label, affine
