@@ -191,7 +191,8 @@ def _roi(
     reasons: dict[str, str],
 ) -> tuple[int, ...]:
     """Multiples of ``step`` near the median shape; too large a window shrinks along the axis that is longest in mm."""
-    roi = np.array([max(step, int(np.ceil(n / step) * step)) for n in median_shape])
+    # Rounded down where the axis has two steps or more: windows that reach into padding teach the norms its statistics.
+    roi = np.array([int(n // step if n >= 2 * step else np.ceil(n / step)) * step for n in median_shape])
     size_mm = np.array(spacing if spacing is not None else [1.0] * len(roi))
     while np.prod(roi) > budget and roi.max() > step:
         axis = int(np.argmax(np.where(roi > step, roi * size_mm, 0)))

@@ -2,7 +2,8 @@
 
 Add a network by writing one module in this folder::
 
-    @register("my_net", title="MyNet", spatial_dims=(2, 3), parameters=123, setting="BTCV", paper="journal or arXiv number")
+    @register("my_net", title="MyNet", spatial_dims=(2, 3), parameters=123, setting="BTCV",
+              paper="journal or arXiv number")
     class MyNet(nn.Module):
         def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, *, width: int = 32) -> None: ...
 
