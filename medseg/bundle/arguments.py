@@ -74,6 +74,9 @@ _MONAI: dict[str, Callable[[Plan], dict[str, Any]]] = {
 }
 
 
+_TRANSFORMERS = ("UNETR", "SwinUNETR")
+
+
 def planned_arguments(network: str, plan: Plan, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Arguments for ``create_network(network, ...)``: channels, what the class or MONAI's table derives from the plan,
     and what the user gives.
@@ -164,6 +167,9 @@ def plan_for_network(
         arguments = planned_arguments(network, plan, given)
         problem = accepts_roi(network, arguments, plan.roi_size)
         if problem is None:
+            if network_class(network).__name__ in _TRANSFORMERS:
+                plan.learning_rate /= 10
+                plan.reasons["learning_rate"] = "AdamW; transformers diverge at the rates of convolutional networks"
             return plan, arguments
         reason = problem
         if roi_size is not None:

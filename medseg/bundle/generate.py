@@ -82,7 +82,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "epochs": 50,
         "val_interval": 5,
         "max_minutes": None,
-        "learning_rate": 0.002,
+        "learning_rate": plan.learning_rate,
         "weight_decay": 0.00001,
         "schedule": "cosine",
         "batch_size": plan.batch_size,

@@ -48,6 +48,7 @@ class Plan:
         batch_size, samples_per_case, repeats: cases per batch, windows per case, passes over the cases per epoch.
         cache: ``cache`` or ``persistent``.
         cache_gib: estimated size of the cache.
+        learning_rate: of AdamW.
         light: small networks (training on CPU).
     """
 
@@ -66,6 +67,7 @@ class Plan:
     repeats: int
     cache: str
     cache_gib: float
+    learning_rate: float
     light: bool
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -134,6 +136,10 @@ def make_plan(
     free = available_gib() if free_memory_gib is None else free_memory_gib
     cache = "cache" if cache_gib < 0.6 * free else "persistent"
     reasons["cache"] = f"{len(facts)} cases need about {cache_gib:.2g} GiB after preprocessing, {free:.1f} GiB are free"
+    learning_rate = 0.001 if gpu else 0.005
+    reasons["learning_rate"] = "AdamW; " + (
+        "usual for published sizes" if gpu else "small networks learn by large steps"
+    )
     reasons["light"] = (
         "GPU: published network sizes" if gpu else "no GPU: small networks, so that steps take well under a second"
     )
@@ -153,6 +159,7 @@ def make_plan(
         repeats=repeats,
         cache=cache,
         cache_gib=cache_gib,
+        learning_rate=learning_rate,
         light=not gpu,
         reasons=reasons,
     )
