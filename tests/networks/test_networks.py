@@ -38,6 +38,7 @@ def plan(spatial_dims: int, light: bool = True, side: int | None = None) -> Plan
         repeats=1,
         cache="cache",
         cache_gib=0.0,
+        learning_rate=0.005,
         light=light,
     )
 
