@@ -37,8 +37,8 @@ def weights_of(run: Path, checkpoint: str) -> Path:
     path = run / _NAMED[checkpoint] if checkpoint in _NAMED else Path(checkpoint)
     if not path.is_file():
         raise ModelError(
-            f"No weights at {path}. Train the run first (`medseg train --output {run}`), or name a file with "
-            f"--checkpoint."
+            f"No weights at {path}. Train it first, import weights with `medseg import-weights`, or name a "
+            f"file with --checkpoint."
         )
     return path.resolve()
 

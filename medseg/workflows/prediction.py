@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -16,7 +17,7 @@ from monai.engines import SupervisedEvaluator
 from medseg.data import read_datalist
 from medseg.data.datalist import case_ids, images_of
 from medseg.data.inspect import inspect_cases
-from medseg.errors import CasesFailed, DataError, MedsegError, unwrapped
+from medseg.errors import CasesFailed, ConfigError, DataError, MedsegError, unwrapped
 from medseg.labels import LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.workflows.checks import unfit
@@ -75,7 +76,7 @@ def predict(
     tta: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Segment images with a run or bundle; existing predictions in ``output`` are kept and not made again.
+    """Segment images with a run or bundle; predictions that ``output`` holds of the same weights are not made again.
 
     ``tta`` averages over all mirror images. A case that cannot be read or that fails is reported, listed in
     ``output/failures.json`` and left out; the others are done.
@@ -85,6 +86,7 @@ def predict(
 
     Raises:
         CasesFailed: some cases failed.
+        ConfigError: ``output`` holds predictions of other weights.
     """
     folder, target = Path(bundle).resolve(), Path(output).resolve()
     config = merged_config(config_files(folder, "infer"))
@@ -99,11 +101,13 @@ def predict(
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
     target.mkdir(parents=True, exist_ok=True)
+    weights = weights_of(folder, checkpoint)
+    _refuse_other_weights(target, weights)
     todo = [case for case in cases if not _prediction(target, case).is_file()]
     if len(todo) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
     failures = _failed_checks(todo, space, len(config["roi_size"]), in_channels)
-    changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights_of(folder, checkpoint))}
+    changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)}
     if tta:
         changes["mirror_axes"] = list(range(len(config["roi_size"])))
     if device is not None:
@@ -118,6 +122,16 @@ def predict(
             f"{len(failures)} of {len(cases)} cases failed, listed in {target / 'failures.json'}: {listed}"
         )
     return [_prediction(target, case) for case in cases]
+
+
+def _refuse_other_weights(target: Path, weights: Path) -> None:
+    """One folder holds the predictions of one network: those of another would be taken for done."""
+    record = target / "weights.json"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8"))["sha256"] != digest:
+        raise ConfigError(f"{target} holds predictions of other weights; use another --output folder, or empty it.")
+    content = {"weights": str(weights), "sha256": digest}
+    record.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _prediction(target: Path, case: Mapping[str, Any]) -> Path:
