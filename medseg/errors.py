@@ -16,8 +16,9 @@ A message is one sentence in three parts: what is wrong (value, file), what was 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "CasesFailed",
@@ -27,6 +28,7 @@ __all__ = [
     "ModelError",
     "ResourceError",
     "nearest",
+    "unwrapped",
 ]
 
 
@@ -66,9 +68,28 @@ class CasesFailed(MedsegError):
     status = 6
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the known name closest to ``name``, or an empty string."""
+@contextlib.contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise an error of this family as itself where MONAI's config parser wraps it ("Failed to evaluate ...")."""
+    try:
+        yield
+    except MedsegError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, MedsegError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return " Did you mean 'x'?" for the known name closest to ``name``, or an empty string.
+
+    ``cutoff``: least likeness, 0 to 1; 0.8 finds misspellings only.
+    """
     known = sorted(known)
     by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
     return f" Did you mean '{by_lower[close[0]]}'?" if close else ""

@@ -13,7 +13,9 @@ A table in JSON or YAML, every key but ``labels`` optional::
     datasets:                        # other data sets: own raw values; a label that is left out is not annotated there
       lits: {labels: {background: 0, liver: [1, 2]}, ignore: []}
 
-The Decathlon form ``{"0": "background", "1": "liver"}`` is read as well.
+The Decathlon form ``{"0": "background", "1": "liver"}`` is read as well, and nnU-Net's two extras: an entry named
+``ignore``, and overlapping regions ``{"background": 0, "tumour": [1, 2], "core": 2}``, which become sigmoid channels.
+A table with ``datasets`` may leave ``labels`` out (several data sets, none of them the datalist's own).
 
 Inside medseg a label map holds *indices*: 0 is background, 1..L the labels in table order, ``IGNORE`` the ignored
 voxels.
@@ -21,6 +23,7 @@ voxels.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +37,7 @@ __all__ = ["BACKGROUND", "IGNORE", "Fragment", "LabelSpace", "check_name"]
 
 IGNORE = -1
 BACKGROUND = "background"
+_BLOCK = 1 << 20  # voxels
 _MODES = ("softmax", "sigmoid")
 _KEYS = ("mode", "labels", "ignore", "regions", "tasks", "datasets")
 # Characters with a meaning in MONAI configs: a name taken from outside must never become an expression or a reference.
@@ -68,6 +72,8 @@ class Fragment:
         owner: dict[int, str] = {}
         names = [(BACKGROUND, self.background), *self.values.items(), ("ignore", self.ignore)]
         for name, raw_values in names:
+            if not raw_values and name != "ignore":
+                raise DataError(f"Label '{name}' has no raw value; give it at least one in the datalist's labels.")
             for raw in raw_values:
                 if raw in owner:
                     raise DataError(
@@ -119,7 +125,10 @@ class LabelSpace:
         for region, members in self.regions.items():
             for name in members:
                 if name not in self.labels:
-                    raise DataError(f"Region '{region}' uses label '{name}', not declared.{nearest(name, self.labels)}")
+                    raise DataError(
+                        f"Region '{region}' uses label '{name}', not declared.{nearest(name, self.labels)} "
+                        f"Declared: {', '.join(self.labels)}."
+                    )
             if not members:
                 raise DataError(f"Region '{region}' is empty; name at least one label.")
         seen: dict[int, str] = {}
@@ -131,49 +140,67 @@ class LabelSpace:
             if task in seen:
                 raise DataError(f"Task id {task} is used by both '{seen[task]}' and '{name}'; ids must be unique.")
             seen[task] = name
+        if self.mode == "sigmoid":
+            self._paint_order()  # before training, not at the first prediction
 
     # ------------------------------------------------------------------ reading and writing tables
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> LabelSpace:
         """Build from a table (module docstring), or from a plain ``labels`` mapping in either direction."""
-        if "labels" not in table or not isinstance(table["labels"], Mapping):
+        if "labels" not in table and "datasets" not in table or isinstance(table.get("labels"), int):
             table = {"labels": table}
         for key in table:
             if key not in _KEYS:
-                raise DataError(f"Unknown key '{key}' in the label table.{nearest(key, _KEYS)}")
-        own = _fragment(table["labels"], table.get("ignore", ()))
-        fragments = {"": own}
-        labels = list(own.values)
-        for dataset, part in table.get("datasets", {}).items():
-            fragments[dataset] = _fragment(part["labels"], part.get("ignore", ()))
-            labels += [name for name in fragments[dataset].values if name not in labels]
-        regions = {name: tuple(members) for name, members in table.get("regions", {}).items()}
-        tasks = {name: int(task) for name, task in table.get("tasks", {}).items()}
+                raise DataError(
+                    f"Unknown key '{key}' in the label table.{nearest(key, _KEYS)} Known: {', '.join(_KEYS)}."
+                )
+        parts = _mapping(table.get("datasets", {}), "datasets")
+        fragments: dict[str, Fragment] = {}
+        if "labels" in table:
+            table = _regions_from_labels(table)
+            fragments[""] = _fragment(table["labels"], table.get("ignore", ()))
+        for dataset, part in parts.items():
+            part = _mapping(part, f"datasets: {dataset}")
+            fragments[str(dataset)] = _fragment(part.get("labels", {}), part.get("ignore", ()))
+        labels = list(dict.fromkeys(name for fragment in fragments.values() for name in fragment.values))
+        regions = {
+            str(name): tuple([members] if isinstance(members, str) else members)
+            for name, members in _mapping(table.get("regions", {}), "regions").items()
+        }
+        tasks = dict(_mapping(table.get("tasks", {}), "tasks"))
+        for name, task in tasks.items():
+            if not _is_integer(task) or task < 0:
+                raise DataError(f"Task id of '{name}' is {task!r}; expected an integer of 0 or more.")
+        if "labels" not in table and all(name in tasks for name in labels):
+            labels.sort(key=lambda name: tasks[name])
         return cls(tuple(labels), fragments, table.get("mode", "softmax"), regions, tasks)
 
     @classmethod
     def merge(cls, tables: Mapping[str, Mapping[str, Any]], mode: str = "sigmoid") -> LabelSpace:
-        """Join one table per data set into one space for universal training.
+        """Join one table per data set into one space for universal training; regions are left behind.
 
         Labels of equal name are one task. Task ids come from the tables, and must agree; labels without an id take
         the next free ones.
+
+        Raises:
+            DataError: two ids for one label, one id for two labels, or a data set named twice.
         """
-        spaces = {dataset: cls.from_table(table) for dataset, table in tables.items()}
         tasks: dict[str, int] = {}
-        for dataset, space in spaces.items():
+        fragments: dict[str, Fragment] = {}
+        for dataset, table in tables.items():
+            space = cls.from_table(table)
+            for name, part in space.fragments.items():
+                if (name or dataset) in fragments:
+                    raise DataError(f"Data set '{name or dataset}' is in two tables; give each its own name.")
+                fragments[name or dataset] = part
             for name, task in space.tasks.items():
-                if tasks.setdefault(name, task) != task:
+                if name in space.labels and tasks.setdefault(name, task) != task:
                     raise DataError(
                         f"'{name}' has task id {tasks[name]} and, in data set '{dataset}', {task}; use one id."
                     )
-        labels = list(dict.fromkeys(name for space in spaces.values() for name in space.labels))
-        free = (i for i in range(len(labels) + len(tasks) + 1) if i not in set(tasks.values()))
-        for name in labels:
-            if name not in tasks:
-                tasks[name] = next(free)
-        labels.sort(key=lambda name: tasks[name])
-        fragments = {dataset: space.fragments[""] for dataset, space in spaces.items()}
-        return cls(tuple(labels), fragments, mode, {}, {name: tasks[name] for name in labels})
+        labels = dict.fromkeys(name for part in fragments.values() for name in part.values)
+        ids = _complete_ids(tuple(labels), tasks)
+        return cls(tuple(sorted(labels, key=ids.__getitem__)), fragments, mode, {}, ids)
 
     def to_table(self) -> dict[str, Any]:
         """The table that ``from_table`` reads back to an equal space; plain numbers, lists and dicts only."""
@@ -183,8 +210,6 @@ class LabelSpace:
             table["labels"] = _plain(own)
             if own.ignore:
                 table["ignore"] = list(own.ignore)
-        else:
-            table["labels"] = {BACKGROUND: 0, **{name: i for i, name in enumerate(self.labels, 1)}}
         if self.regions:
             table["regions"] = {name: list(members) for name, members in self.regions.items()}
         if self.tasks:
@@ -222,11 +247,12 @@ class LabelSpace:
 
     @property
     def task_ids(self) -> tuple[int, ...]:
-        """The stable id of each channel (the channel number where the table gives none); softmax: without
+        """The stable id of each channel (where the table gives none: the next free one); softmax: without
         background.
         """
         names = self.labels if self.mode == "softmax" else self.channels
-        return tuple(self.tasks.get(name, i) for i, name in enumerate(names))
+        ids = _complete_ids(names, self.tasks)
+        return tuple(ids[name] for name in names)
 
     # ------------------------------------------------------------------ voxels
     def fragment(self, dataset: str | None = None) -> Fragment:
@@ -235,7 +261,12 @@ class LabelSpace:
             return self.fragments[dataset]
         if "" in self.fragments:
             return self.fragments[""]
-        raise DataError(f"No label table for data set '{dataset}'.{nearest(dataset or '', self.fragments)}")
+        known = ", ".join(self.fragments)
+        raise DataError(
+            f"No label table for data set '{dataset}'.{nearest(dataset, self.fragments)} Known: {known}."
+            if dataset
+            else f"A case names no data set; set its 'dataset' to one of {known}."
+        )
 
     def annotated(self, dataset: str | None = None) -> tuple[bool, ...]:
         """For each label: whether the data set annotates it (partial labels)."""
@@ -281,24 +312,42 @@ class LabelSpace:
             DataError: a value has no meaning.
         """
         part = self.fragment(dataset)
-        raw_values, inverse = np.unique(np.asarray(raw), return_inverse=True)
+        raw = np.asarray(raw)
+        raw_values = np.unique(raw)
         unknown = self.undeclared((float(v) for v in raw_values), dataset)
         if unknown:
             raise DataError(
-                f"Label values {_numbers(unknown)} are not declared; declared are {_numbers(part.declared)}."
+                f"Label values {_numbers(unknown)} are not declared; declared are {_numbers(part.declared)}. "
+                "See `medseg check`."
             )
         index = {raw: 0 for raw in part.background} | {raw: IGNORE for raw in part.ignore}
         for i, name in enumerate(self.labels, 1):
             index |= {raw: i for raw in part.values.get(name, ())}
         table = np.array([index[int(v)] for v in raw_values], dtype=np.int16)
-        return table[inverse].reshape(np.shape(raw))
+        result = np.empty(raw.size, dtype=np.int16)
+        flat = raw.reshape(-1)
+        for start in range(0, raw.size, _BLOCK):  # positions are 64-bit numbers: never for a whole volume at once
+            block = slice(start, start + _BLOCK)
+            result[block] = table[np.searchsorted(raw_values, flat[block])]
+        return result.reshape(raw.shape)
 
     def decode(self, indices: np.ndarray, dataset: str | None = None) -> np.ndarray:
-        """Label indices -> the data set's first raw value of each label, in the smallest fitting integer type."""
-        part = self.fragment(dataset)
-        raw = [part.background[0], *(part.values.get(name, (i,))[0] for i, name in enumerate(self.labels, 1))]
+        """Label indices -> the data set's first raw value of each label, in the smallest fitting integer type.
+
+        A label that the data set does not annotate gets a value that it does not use; without a table of one's own
+        (``merge``) and without ``dataset``, values are the indices.
+        """
+        indices = np.asarray(indices)
+        if not dataset and "" not in self.fragments:
+            raw = [*range(len(self.labels) + 1), 0]
+        else:
+            part = self.fragment(dataset)
+            free = (i for i in itertools.count(1) if i not in part.declared)
+            known = (part.values.get(name) for name in self.labels)
+            raw = [part.background[0], *(values[0] if values else next(free) for values in known)]
+            raw.append((*part.ignore, part.background[0])[0])  # IGNORE is -1: the last entry
         dtype = np.uint8 if min(raw) >= 0 and max(raw) < 256 else np.int32
-        return np.asarray(raw, dtype=dtype)[np.asarray(indices)]
+        return np.asarray(raw, dtype=dtype)[indices]
 
     def binary(self, indices: np.ndarray) -> np.ndarray:
         """Label indices ``(*spatial)`` -> one binary map per evaluation target ``(T, *spatial)``, bool."""
@@ -337,27 +386,83 @@ class LabelSpace:
         return painted
 
 
-def _fragment(labels: Mapping[Any, Any], ignore: Sequence[int]) -> Fragment:
+def _mapping(value: Any, what: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise DataError(f"'{what}' of the label table is {value!r}; expected a table of names.")
+    return value
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _complete_ids(names: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
+    """Name -> its given id or the next free one."""
+    used = {given[name] for name in names if name in given}
+    free = (i for i in itertools.count() if i not in used)
+    return {name: given[name] if name in given else next(free) for name in names}
+
+
+def _regions_from_labels(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """nnU-Net's ``labels`` with overlapping values: each value becomes a label, each entry a region (sigmoid).
+
+    Other tables come back as they are.
+    """
+    labels = table["labels"]
+    if not isinstance(labels, Mapping) or "regions" in table:
+        return table
+    entries = {
+        str(name): list(raw) if isinstance(raw, (list, tuple)) else [raw]
+        for name, raw in labels.items()
+        if str(name).lower() not in (BACKGROUND, "ignore")
+    }
+    values = [value for raw in entries.values() for value in raw]
+    if not all(map(_is_integer, values)) or len(set(values)) == len(values):
+        return table
+    if any(len(set(raw)) < len(raw) for raw in entries.values()) or len({tuple(raw) for raw in entries.values()}) < len(
+        entries
+    ):
+        return table  # a value twice in one entry, or two names for the same values: a slip, refused as one
+    names = {raw[0]: name for name, raw in entries.items() if len(raw) == 1}
+    leaves = {value: names.get(value, f"value {value}") for value in sorted(set(values))}
+    plain = {name: raw for name, raw in labels.items() if str(name).lower() in (BACKGROUND, "ignore")}
+    return {
+        "mode": "sigmoid",
+        **table,
+        "labels": plain | {name: value for value, name in leaves.items()},
+        "regions": {name: [leaves[value] for value in raw] for name, raw in entries.items()},
+    }
+
+
+def _fragment(labels: Any, ignore: Any) -> Fragment:
     """Read ``name -> value(s)`` or the Decathlon form ``value -> name``."""
     if not isinstance(labels, Mapping) or not labels:
         raise DataError(
-            'The datalist\'s \'labels\' is empty or no table; expected for example {"0": "background", "1": "liver"}.'
+            f"The label table's 'labels' is {labels!r}; expected for example "
+            '{"0": "background", "1": "liver"}. Write it into the datalist.'
         )
     if all(str(key).lstrip("-").isdigit() and isinstance(name, str) for key, name in labels.items()):
         grouped: dict[str, list[int]] = {}
         for key, name in labels.items():
             grouped.setdefault(name, []).append(int(key))
     else:
-        grouped = {}
-        for name, raw in labels.items():
-            raw_values = list(raw) if isinstance(raw, Sequence) and not isinstance(raw, str) else [raw]
-            if not all(isinstance(v, int) and not isinstance(v, bool) for v in raw_values):
-                raise DataError(f"Label '{name}' has value {raw!r}; expected an integer or a list of integers.")
-            grouped[str(name)] = raw_values
-    ignored = [*ignore, *grouped.pop("ignore", [])]
+        grouped = {str(name): _integers(raw, f"Label '{name}'") for name, raw in labels.items()}
+    ignored = [*_integers(ignore, "'ignore'"), *grouped.pop("ignore", [])]
     names = {name.lower(): name for name in grouped}
+    zero = next((name for name, raw in grouped.items() if 0 in raw), BACKGROUND)
+    if BACKGROUND not in names and zero != BACKGROUND:
+        raise DataError(
+            f"Label value 0 is named '{zero}'; expected '{BACKGROUND}'. Rename it, or declare a background."
+        )
     background = tuple(grouped.pop(names.get(BACKGROUND, BACKGROUND), [0]))
-    return Fragment({name: tuple(v) for name, v in grouped.items()}, background, tuple(ignored))
+    return Fragment({name: tuple(v) for name, v in grouped.items()}, background, tuple(dict.fromkeys(ignored)))
+
+
+def _integers(raw: Any, what: str) -> list[int]:
+    values = list(raw) if isinstance(raw, (list, tuple)) else [raw]
+    if not all(map(_is_integer, values)):
+        raise DataError(f"{what} has value {raw!r}; expected an integer or a list of integers.")
+    return values
 
 
 def _plain(part: Fragment) -> dict[str, int | list[int]]:

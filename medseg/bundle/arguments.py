@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from medseg.data.plan import Plan
-from medseg.errors import ConfigError
+from medseg.data import CaseFacts, Datalist, Plan, make_plan
+from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
 
-__all__ = ["accepts_roi", "planned_arguments", "unet_topology"]
+__all__ = ["accepts_roi", "plan_for_network", "planned_arguments", "unet_topology"]
 
 
 def unet_topology(
@@ -51,6 +51,11 @@ def _dynunet(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _unet(plan: Plan) -> dict[str, Any]:
+    planned = _dynunet(plan)
+    return {"channels": planned["filters"], "strides": planned["strides"][1:], "num_res_units": 2}
+
+
 def _unetr(plan: Plan) -> dict[str, Any]:
     light = {"feature_size": 8, "hidden_size": 192, "mlp_dim": 384, "num_heads": 6}
     return {"img_size": list(plan.roi_size), **(light if plan.light else {})}
@@ -59,6 +64,8 @@ def _unetr(plan: Plan) -> dict[str, Any]:
 # MONAI's own classes: arguments besides spatial_dims and channels; on CPU a fraction of the published width.
 _MONAI: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "DynUNet": _dynunet,
+    "UNet": _unet,
+    "AttentionUnet": lambda plan: {key: value for key, value in _unet(plan).items() if key != "num_res_units"},
     "UNETR": _unetr,
     "SegResNet": lambda plan: {"init_filters": 8 if plan.light else 32},
     "SwinUNETR": lambda plan: {"feature_size": 12 if plan.light else 48},
@@ -67,9 +74,16 @@ _MONAI: dict[str, Callable[[Plan], dict[str, Any]]] = {
 }
 
 
-def planned_arguments(network: str, plan: Plan) -> dict[str, Any]:
-    """Arguments for ``create_network(network, ...)``: channels, and what the class or MONAI's table derives from
-    the plan.
+_TRANSFORMERS = ("UNETR", "SwinUNETR")
+
+
+def planned_arguments(network: str, plan: Plan, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Arguments for ``create_network(network, ...)``: channels, what the class or MONAI's table derives from the plan,
+    and what the user gives.
+
+    Raises:
+        ConfigError: the class does not take ``in_channels`` and ``out_channels``, an argument of the user's, or needs
+        arguments that nobody gives.
     """
     cls = network_class(network)
     arguments: dict[str, Any] = {
@@ -81,23 +95,94 @@ def planned_arguments(network: str, plan: Plan) -> dict[str, Any]:
         arguments |= _MONAI[cls.__name__](plan)
     elif hasattr(cls, "planned_arguments"):
         arguments |= cls.planned_arguments(plan)
+    given = dict(given or {})
     parameters = inspect.signature(cls).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return arguments
+        return arguments | given
     if "img_size" in parameters:
         arguments.setdefault("img_size", list(plan.roi_size))
-    missing = [name for name in ("in_channels", "out_channels") if name not in parameters]
-    if missing:
+    lacking = [name for name in ("in_channels", "out_channels") if name not in parameters]
+    if lacking:
         raise ConfigError(
-            f"Network '{network}' has no argument {' and '.join(missing)}; medseg calls networks with "
+            f"Network '{network}' has no argument {' and '.join(lacking)}; medseg calls networks with "
             f"spatial_dims, in_channels, out_channels."
         )
-    return {name: value for name, value in arguments.items() if name in parameters}
+    for name in given:
+        if name not in parameters:
+            raise ConfigError(f"Network '{network}' has no argument '{name}'.{nearest(name, parameters)}")
+    arguments = {name: value for name, value in arguments.items() if name in parameters} | given
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [
+        p.name
+        for p in parameters.values()
+        if p.kind in plain and p.default is inspect.Parameter.empty and p.name not in arguments
+    ]
+    if needed:
+        raise ConfigError(
+            f"Network '{network}' also needs {', '.join(needed)}; give them, for example "
+            f"--set network_def::{needed[0]}=VALUE."
+        )
+    return arguments
+
+
+def plan_for_network(
+    network: str,
+    datalist: Datalist,
+    facts: Sequence[CaseFacts],
+    num_training: int,
+    device_type: str,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[Plan, dict[str, Any]]:
+    """The plan whose window the network takes, and the network's arguments.
+
+    Args:
+        network: registered name, MONAI class or dotted path.
+        datalist, facts: the data set and what its cases hold.
+        num_training: training cases after the split.
+        device_type: ``cpu`` or ``cuda``.
+        overrides: the user's; ``roi_size``, ``preprocess::spacing`` and ``network_def::…`` are planned with.
+
+    Raises:
+        ConfigError: the network takes none of the windows, or not the one given; with the network's own reason.
+    """
+    overrides = overrides or {}
+    roi_size, spacing = overrides.get("roi_size"), overrides.get("preprocess::spacing")
+    given = {key.removeprefix("network_def::"): v for key, v in overrides.items() if key.startswith("network_def::")}
+    given = {key: value for key, value in given.items() if "::" not in key}
+    axes = max(len(case.shape) for case in facts)
+    for name, value in (("roi_size", roi_size), ("preprocess::spacing", spacing)):
+        if value is not None and len(value) != axes:
+            raise ConfigError(f"{name}: {list(value)} has {len(value)} axes, expected {axes}, as the images have.")
+    reason = ""
+    for step in (8, 16, 32, 64):
+        plan = make_plan(
+            datalist,
+            facts,
+            device_type=device_type,
+            roi_size=roi_size,
+            spacing=spacing,
+            num_training=num_training,
+            roi_step=step,
+        )
+        arguments = planned_arguments(network, plan, given)
+        problem = accepts_roi(network, arguments, plan.roi_size)
+        if problem is None:
+            if network_class(network).__name__ in _TRANSFORMERS:
+                plan.learning_rate /= 10
+                plan.reasons["learning_rate"] = "AdamW; transformers diverge at the rates of convolutional networks"
+            return plan, arguments
+        reason = problem
+        if roi_size is not None:
+            nearest_roi = [max(32, 32 * round(n / 32)) for n in roi_size]
+            raise ConfigError(f"{network} does not take roi_size {list(roi_size)} ({reason}); try {nearest_roi}.")
+    raise ConfigError(
+        f"{network} does not run on windows of {list(plan.roi_size)} ({reason}); set roi_size or its arguments."
+    )
 
 
 def accepts_roi(network: str, arguments: dict[str, Any], roi_size: Sequence[int]) -> str | None:
-    """``None`` if the network maps (1, in_channels, *roi_size) to (1, out_channels, *roi_size), else the reason why
-    not.
+    """``None`` if the network maps (1, in_channels, *roi_size) to (1, out_channels, *roi_size), and also takes a batch
+    of two in training mode; else the reason why not.
 
     Tried without memory on torch's meta device first; networks that cannot run there are tried on the CPU.
     """
@@ -105,9 +190,10 @@ def accepts_roi(network: str, arguments: dict[str, Any], roi_size: Sequence[int]
     for device in ("meta", "cpu"):
         try:
             with torch.device(device), torch.no_grad():
-                result = create_network(network, **arguments).eval()(
-                    torch.zeros(1, arguments["in_channels"], *roi_size)
-                )
+                net = create_network(network, **arguments)
+                window = torch.zeros(2, arguments["in_channels"], *roi_size)
+                net.train()(window)  # norms may refuse the few voxels of a deep level here alone
+                result = net.eval()(window[:1])
         except ConfigError:
             raise
         except Exception as error:  # any network may fail in any way; the reason goes to the user

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
     return {
         "imports": list(_IMPORTS),
         "bundle_root": ".",
-        "dataset_dir": str(datalist.data_dir),
+        "dataset_dir": str(datalist.data_dir.resolve()),
         "json_list": "$@bundle_root + '/configs/datalist.json'",
         "output_dir": "$@bundle_root",
         "ckpt_dir": "$@output_dir + '/checkpoints'",
@@ -80,7 +82,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "epochs": 50,
         "val_interval": 5,
         "max_minutes": None,
-        "learning_rate": 0.002,
+        "learning_rate": plan.learning_rate,
         "weight_decay": 0.00001,
         "schedule": "cosine",
         "batch_size": plan.batch_size,
@@ -96,6 +98,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "cache_dir": "$@output_dir + '/cache'",
         "roi_size": list(plan.roi_size),
         "overlap": 0.5,
+        "sw_batch_size": 4,
         "device": "$w.device()",
         "labels": space.to_table(),
         "label_space": {"_target_": "medseg.labels.LabelSpace.from_table", "table": "@labels"},
@@ -171,6 +174,7 @@ def _train_section() -> dict[str, Any]:
         },
         "inferer": {"_target_": "SimpleInferer"},
         "handlers": [
+            {"_target_": "medseg.engines.Attach", "handler": "@checkpoint"},
             {"_target_": "medseg.engines.RandomStreams", "seed": "@seed"},
             {"_target_": "medseg.engines.UpdateAverage", "average": "@average", "network": "@network"},
             {"_target_": "LrScheduleHandler", "lr_scheduler": "@lr_scheduler", "print_lr": False, "epoch_level": False},
@@ -189,7 +193,6 @@ def _train_section() -> dict[str, Any]:
             },
             {"_target_": "medseg.engines.Progress"},
             {"_target_": "medseg.engines.TimeLimit", "minutes": "@max_minutes", "checkpoint": "@checkpoint"},
-            {"_target_": "medseg.engines.Attach", "handler": "@checkpoint"},
         ],
         "trainer": {
             "_target_": "medseg.engines.SegmentationTrainer",
@@ -227,6 +230,7 @@ def _validate_section() -> dict[str, Any]:
             "_target_": "medseg.inferers.SlidingWindow",
             "roi_size": "@roi_size",
             "overlap": "@overlap",
+            "sw_batch_size": "@sw_batch_size",
             "precision": "@precision",
         },
         "postprocessing": {
@@ -236,7 +240,7 @@ def _validate_section() -> dict[str, Any]:
             ],
         },
         "key_metric": {"mean_dice": {"_target_": "medseg.engines.CaseScores", "label_space": "@label_space"}},
-        "handlers": [{"_target_": "GarbageCollector", "trigger_event": "epoch"}],
+        "handlers": [],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
             "device": "@device",
@@ -289,7 +293,17 @@ def evaluate_config() -> dict[str, Any]:
 
 def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
     """The inference.yaml that goes with a train.yaml."""
-    same = ("roi_size", "overlap", "precision", "device", "labels", "label_space", "preprocess", "network_def")
+    same = (
+        "roi_size",
+        "overlap",
+        "sw_batch_size",
+        "precision",
+        "device",
+        "labels",
+        "label_space",
+        "preprocess",
+        "network_def",
+    )
     return {
         "imports": list(_IMPORTS),
         "bundle_root": ".",
@@ -312,6 +326,7 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
             "_target_": "medseg.inferers.SlidingWindow",
             "roi_size": "@roi_size",
             "overlap": "@overlap",
+            "sw_batch_size": "@sw_batch_size",
             "precision": "@precision",
             "mirror_axes": "@mirror_axes",
         },
@@ -368,9 +383,12 @@ def _represent_list(dumper: yaml.SafeDumper, data: Sequence[Any]) -> yaml.Node:
 
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-    # PyYAML reads "1e-05" back as a string: always write a plain decimal with a point.
-    text = repr(value) if "e" not in repr(value) else f"{value:.12f}".rstrip("0")
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+    # PyYAML writes 1e-05, which it reads back as text: always a plain decimal with a point.
+    if not math.isfinite(value):
+        name = {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
+        return dumper.represent_scalar("tag:yaml.org,2002:float", name)
+    text = format(Decimal(repr(value)), "f")
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text if "." in text else f"{text}.0")
 
 
 _Dumper.add_representer(list, _represent_list)

@@ -15,11 +15,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medseg import __version__
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, unwrapped
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("train", "validate", "infer", "check", "networks")
+COMMANDS = (
+    "train",
+    "validate",
+    "infer",
+    "report",
+    "check",
+    "datalist",
+    "networks",
+    "new-bundle",
+    "import-weights",
+    "phantom",
+)
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "
@@ -41,7 +52,8 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("medseg").setLevel(logging.DEBUG if args.debug else logging.INFO)
     try:
-        return int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
+        with unwrapped():
+            return int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
     except MedsegError as error:
         if args.debug:
             traceback.print_exc()

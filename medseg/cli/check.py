@@ -19,12 +19,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from medseg.data import make_plan, read_datalist
-    from medseg.workflows.checks import check_cases
+    from medseg.data import make_plan
+    from medseg.workflows.checks import check_datalist
 
-    datalist = read_datalist(args.json_list, args.data_dir)
-    cases = [case for section in datalist.sections.values() for case in section]
-    facts = check_cases(cases, datalist)
+    datalist, training, facts = check_datalist(args.json_list, args.data_dir, fold=args.fold, strict=args.strict)
     print(f"{len(facts)} cases are sound. A plan for this machine's CPU:")
-    print("\n".join(make_plan(datalist, facts).lines()))
+    print("\n".join(make_plan(datalist, facts, num_training=len(training)).lines()))
     return 0

@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from medseg.workflows.compose import parse_assignments
-    from medseg.workflows.predict import predict
+    from medseg.workflows.prediction import predict
 
     done = predict(
         args.run or args.bundle,

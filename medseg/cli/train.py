@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from medseg.workflows.compose import parse_assignments
-    from medseg.workflows.train import train
+    from medseg.workflows.training import train
 
     folder = train(
         output=args.output,

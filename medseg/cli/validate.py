@@ -18,13 +18,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", metavar="DIR", help="where the images are now (default: as in training)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
     parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further config of the run, such as evaluate_published",
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="any id of the config, such as overlap=0.25"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     from medseg.workflows.compose import parse_assignments
-    from medseg.workflows.evaluate import evaluate
+    from medseg.workflows.evaluation import evaluate
 
     result = evaluate(
         args.run,
@@ -34,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         data_dir=args.data_dir,
         overrides=parse_assignments(args.set),
+        overlays=args.overlay,
     )
     print(f"{'label':<28}{'cases':>6}{'Dice':>9}{'HD95 mm':>10}{'surface Dice':>14}")
     for label, row in result["labels"].items():

@@ -3,6 +3,7 @@
 from medseg.data.datalist import Datalist, assign_folds, read_datalist
 from medseg.data.dataset import EpochSampler, SeededDataset, make_dataset, make_loader
 from medseg.data.inspect import CaseFacts, Problem, inspect_cases
+from medseg.data.make_datalist import MadeDatalist, make_datalist
 from medseg.data.plan import Plan, make_plan
 from medseg.data.randomness import derive_seed, seed_everything
 
@@ -10,12 +11,14 @@ __all__ = [
     "CaseFacts",
     "Datalist",
     "EpochSampler",
+    "MadeDatalist",
     "Plan",
     "Problem",
     "SeededDataset",
     "assign_folds",
     "derive_seed",
     "inspect_cases",
+    "make_datalist",
     "make_dataset",
     "make_loader",
     "make_plan",

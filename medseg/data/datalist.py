@@ -2,9 +2,8 @@
 
 ``{"name": ..., "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [{"image": ...,
 "label": ..., "fold": 0, "subject": "s1"}], "validation": [...], "test": [...]}``. Paths are relative to ``data_dir``;
-``image`` is a path or a list of channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``;
-optional at the
-top: ``label_space`` (see ``medseg.labels``), ``known_overlaps``.
+``image`` is a path or a list of channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``,
+``case_id`` and keys of one's own; optional at the top: ``label_space`` (see ``medseg.labels``), ``known_overlaps``.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medseg.data.findings import Finding
 from medseg.data.randomness import derive_seed
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace, check_name
@@ -81,6 +82,9 @@ class Datalist:
             return training, validation
         cases = training
         if not self.folds():
+            few = self.few_subjects(num_folds)
+            if few:
+                _warn_once(f"{self.path}: {few.message}. {few.remedy}")
             cases = assign_folds(training, min(num_folds, len({subject_of(case) for case in training})))
         folds = sorted({case["fold"] for case in cases if "fold" in case})
         fold = folds[0] if fold is None else fold
@@ -93,6 +97,26 @@ class Datalist:
             return training, validation
         return outside, inside
 
+    def few_subjects(self, num_folds: int = 5) -> Finding | None:
+        """What to say where the training section has fewer subjects than folds."""
+        number = len({subject_of(case) for case in self.sections["training"]})
+        if not 1 < number < num_folds:
+            return None
+        what = "cases" if number == len(self.sections["training"]) else "subjects"
+        return Finding(
+            f"{number} {what} cannot give {num_folds} folds; using {number}",
+            "Add cases, or write a 'fold' into each case of the datalist.",
+            warning=True,
+        )
+
+    def locate(self, case: Mapping[str, Any]) -> str:
+        """Where a case stands in the file, such as ``training[12]``."""
+        for section, cases in self.sections.items():
+            for number, other in enumerate(cases):
+                if other["case_id"] == case["case_id"]:
+                    return f"{section}[{number}]"
+        return str(case["case_id"])
+
     def cases(self, section: str, fold: int | None = None) -> list[Case]:
         """The cases of ``training`` or ``validation`` after the split, or of another section as it stands."""
         if section in ("training", "validation"):
@@ -102,7 +126,13 @@ class Datalist:
 
 def _warn_single(datalist: Datalist, has_validation: bool) -> None:
     instead = "the 'validation' section is used" if has_validation else "training goes without validation"
-    logger.warning("%s: too few training cases to split into folds; %s.", datalist.path.name, instead)
+    _warn_once(f"{datalist.path}: too few training cases to split into folds; {instead}.")
+
+
+@lru_cache
+def _warn_once(message: str) -> None:
+    # A run splits the same list several times: for its checks, its training and its validation data.
+    logger.warning(message)
 
 
 def subject_of(case: Mapping[str, Any]) -> str:
@@ -119,41 +149,55 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
     path = Path(path)
     root = Path(data_dir) if data_dir is not None else path.parent
     table = _load_json(path)
-    listed = [key for key, value in table.items() if isinstance(value, list)]
+    listed = [key for key, value in table.items() if key in _SECTIONS or key == "testing" or _holds_cases(value)]
     if "training" not in table:
-        raise DataError(f"{path} has sections {listed or 'none'}; need 'training'.")
+        raise DataError(
+            f"{path} has sections {', '.join(listed) or 'none'}; need 'training'. Create a datalist with `medseg "
+            "datalist --images DIR --labels DIR --output FILE`."
+        )
+    for key in listed:
+        if not isinstance(table[key], list):
+            raise DataError(f"Section '{key}' of {path} is a {type(table[key]).__name__}; make it a list of cases.")
     if not table["training"]:
         raise DataError(f"Section 'training' of {path} is empty; add cases with 'image' and 'label'.")
     if not root.is_dir():
         raise DataError(f"Data folder {root} not found; name the folder of the images with --data_dir.")
-    overlaps = frozenset(str(item) for item in table.get("known_overlaps", ()))
-    sections: dict[str, list[Case]] = {"training": [], "validation": []} | {key: [] for key in listed}
-    if "testing" in sections:  # the Decathlon archives use either name
-        sections["test"] = []
+    sections: dict[str, list[Case]] = {key: [] for key in _SECTIONS}
+    wrong = []
     for key in listed:
-        if key == "known_overlaps":
-            continue
-        cases = [
-            _read_case(entry, f"{key}[{i}]", path, root, labelled=key in _SECTIONS[:2])
-            for i, entry in enumerate(table[key])
-        ]
-        sections["test" if key == "testing" else key] = cases
-    sections.pop("testing", None)
-    sections.pop("known_overlaps", None)
+        section = sections.setdefault("test" if key == "testing" else key, [])  # the Decathlon archives use either
+        for number, entry in enumerate(table[key]):
+            try:
+                section.append(_read_case(entry, f"{key}[{number}]", root, labelled=key in _SECTIONS[:2]))
+            except DataError as error:
+                wrong.append(str(error))
+    if len(wrong) == 1:
+        raise DataError(f"{path}: {wrong[0]}")
+    if wrong:
+        raise DataError(f"{path}: {len(wrong)} entries are wrong:\n  " + "\n  ".join(wrong))
     _name_cases(sections, root)
-    space = table.get("label_space") or {"labels": table.get("labels", {})}
+    try:
+        space = LabelSpace.from_table(table.get("label_space") or {"labels": table.get("labels", {})})
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     datalist = Datalist(
         path=path,
         data_dir=root,
         name=check_name(str(table.get("name") or path.stem), "Data set name"),
         channels=_channels(table, path),
-        label_space=LabelSpace.from_table(space),
+        label_space=space,
         sections=sections,
-        known_overlaps=overlaps,
+        known_overlaps=frozenset(str(item) for item in table.get("known_overlaps", ())),
         table=table,
     )
     _check_overlaps(datalist)
+    _check_fragments(datalist)
     return datalist
+
+
+def _holds_cases(value: Any) -> bool:
+    """Whether a list is a section of cases, and not a list of something else such as ``regions_class_order``."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "image" in item for item in value)
 
 
 def _load_json(path: Path) -> dict[str, Any]:
@@ -162,9 +206,11 @@ def _load_json(path: Path) -> dict[str, Any]:
             f"Datalist {path} not found. Create one with `medseg datalist --images DIR --labels DIR --output {path}`."
         )
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}).") from error
+        raise DataError(
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}). Mend that line."
+        ) from error
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path} cannot be read ({error}); expected a JSON text file in UTF-8.") from error
     if not isinstance(table, dict):
@@ -172,27 +218,32 @@ def _load_json(path: Path) -> dict[str, Any]:
     return table
 
 
-def _read_case(entry: Any, where: str, path: Path, root: Path, *, labelled: bool) -> Case:
+def _read_case(entry: Any, where: str, root: Path, *, labelled: bool) -> Case:
     if isinstance(entry, (str, list)) and not labelled:
         entry = {"image": entry}
     if not isinstance(entry, dict):
-        raise DataError(f"{path}: {where} is {entry!r}; expected an object with 'image' and 'label'.")
+        raise DataError(f"{where} is {entry!r}; expected an object with 'image' and 'label'.")
     for key in entry:
-        if key not in _CASE_KEYS and nearest(key, _CASE_KEYS):
-            raise DataError(f"{path}: {where} has unknown key '{key}'.{nearest(key, _CASE_KEYS)}")
+        absent = [known for known in _CASE_KEYS if known not in entry]
+        if key not in _CASE_KEYS and nearest(key, absent, 0.8):  # other keys are the user's own and kept
+            raise DataError(f"{where} has unknown key '{key}'.{nearest(key, absent)}")
     if not entry.get("image"):
-        raise DataError(f"{path}: {where} has no 'image'. Add its path.")
+        raise DataError(f"{where} has no 'image'. Add its path.")
     if labelled and not entry.get("label"):
-        raise DataError(f"{path}: {where} has no 'label'. Add it or move the case to 'test'.")
+        raise DataError(f"{where} has no 'label'. Add it or move the case to 'test'.")
     case = dict(entry)
     images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
     if not all(isinstance(image, str) for image in images) or not isinstance(entry.get("label", ""), str):
-        raise DataError(f"{path}: {where} must give 'image' as a path or a list of paths and 'label' as a path.")
+        raise DataError(f"{where} must give 'image' as a path or a list of paths and 'label' as a path.")
     if "fold" in case and (not isinstance(case["fold"], int) or isinstance(case["fold"], bool)):
-        raise DataError(f"{path}: {where} has fold {case['fold']!r}; expected an integer.")
+        raise DataError(f"{where} has fold {case['fold']!r}; expected an integer.")
+    if "case_id" in case:
+        case["case_id"] = str(case["case_id"])  # it names output files: never a path
+        if not case["case_id"].strip(". ") or re.search(r"[/\\\x00-\x1f]", case["case_id"]):
+            raise DataError(f"{where} has case_id {case['case_id']!r}; expected a plain name without '/' or '\\'.")
     absolute = [str(root / image) for image in images]
     case["image"] = absolute if isinstance(entry["image"], list) else absolute[0]
-    if "label" in case:
+    if case.get("label"):
         case["label"] = str(root / entry["label"])
     return case
 
@@ -200,10 +251,12 @@ def _read_case(entry: Any, where: str, path: Path, root: Path, *, labelled: bool
 def _channels(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     modality = table.get("modality", table.get("channel_names", {}))
     if isinstance(modality, str):
-        modality = {"0": modality}
-    if not isinstance(modality, Mapping):
-        raise DataError(f'{path}: \'modality\' is {modality!r}; expected for example {{"0": "CT"}}.')
-    return tuple(check_name(str(modality[key]), "Modality name") for key in sorted(modality, key=lambda k: int(k)))
+        modality = [modality]
+    if isinstance(modality, list):
+        modality = {str(number): name for number, name in enumerate(modality)}
+    if not isinstance(modality, Mapping) or not all(str(key).isdigit() for key in modality):
+        raise DataError(f'{path}: \'modality\' is {modality!r}; expected for example {{"0": "T1", "1": "FLAIR"}}.')
+    return tuple(check_name(str(modality[key]), "Modality name") for key in sorted(modality, key=int))
 
 
 def images_of(case: Mapping[str, Any]) -> list[str]:
@@ -287,6 +340,19 @@ def _check_overlaps(datalist: Datalist) -> None:
             _refuse_shared(
                 datalist, {subject}, f"Subject {{}} appears in folds {listed}. Make the folds again grouped by subject."
             )
+
+
+def _check_fragments(datalist: Datalist) -> None:
+    """Refuse a case's ``dataset`` that is a misspelt name of the label table's data sets."""
+    known = [name for name in datalist.label_space.fragments if name]
+    for cases in datalist.sections.values():
+        for case in cases:
+            dataset = str(case.get("dataset", ""))
+            if dataset and dataset not in known and nearest(dataset, known):
+                raise DataError(
+                    f"{datalist.path}: {datalist.locate(case)} has data set '{dataset}', not in the label table."
+                    f"{nearest(dataset, known)}"
+                )
 
 
 def _refuse_shared(datalist: Datalist, shared: Iterable[str], sentence: str) -> None:

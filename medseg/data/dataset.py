@@ -8,10 +8,12 @@ be resumed at any iteration.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import (
     CacheDataset,
@@ -21,11 +23,13 @@ from monai.data import (
     PersistentDataset,
     SmartCacheDataset,
     pickle_hashing,
+    worker_init_fn,
 )
 from monai.transforms import Compose
+from monai.utils import TraceKeys
 
 from medseg.data.randomness import derive_seed
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, DataError
 
 __all__ = ["EpochSampler", "SeededDataset", "make_dataset", "make_loader"]
 
@@ -67,6 +71,27 @@ class SeededDataset(torch.utils.data.Dataset):
         return self.dataset[index % len(self.dataset)]
 
 
+# Where the metadata of a cached case come from: NumPy arrays and numbers, and MONAI's names of recorded operations.
+_CACHED_TYPES: list[Any] = [
+    TraceKeys,
+    np.ndarray,
+    np.dtype,
+    np.zeros(1).__reduce__()[0],
+    np.float64(0).__reduce__()[0],
+    *(type(np.dtype(code)) for code in f"?{np.typecodes['AllInteger']}{np.typecodes['Float']}SU"),
+]
+
+
+class _DiskDataset(PersistentDataset):
+    """MONAI's cache on disk. Its safe loading refuses the NumPy arrays in its own files (MONAI 1.6.1), takes them for
+    damaged and makes every case anew in every epoch; here they are allowed.
+    """
+
+    def _cachecheck(self, item_transformed: Any) -> Any:
+        with torch.serialization.safe_globals(_CACHED_TYPES):
+            return super()._cachecheck(item_transformed)
+
+
 class EpochSampler(DistributedSampler):
     """MONAI's distributed sampler, also for one process, that can leave out what an interrupted epoch has already seen.
 
@@ -99,8 +124,7 @@ def make_dataset(
         data: cases from a datalist.
         transform: deterministic transforms, then random ones.
         kind: ``cache`` (memory), ``persistent`` (disk, keyed by case *and* transforms), ``smart`` (rolling part in
-        memory; a run
-            with it cannot be resumed exactly) or ``plain``.
+            memory; a run with it cannot be resumed exactly) or ``plain``.
         seed: the run's seed.
         repeats: passes over the cases per epoch.
         cache_rate: share of cases kept in memory.
@@ -118,7 +142,7 @@ def make_dataset(
     elif kind == "persistent":
         if cache_dir is None:
             raise ConfigError("Data set kind 'persistent' needs a folder; set cache_dir.")
-        dataset = PersistentDataset(
+        dataset = _DiskDataset(
             data, transform, cache_dir=str(cache_dir), hash_transform=pickle_hashing, track_meta=True
         )
     elif kind == "smart":
@@ -143,12 +167,21 @@ def make_loader(
     """A loader with its own generator and an ``EpochSampler``; training (``shuffle``) drops the incomplete last batch.
 
     Validation (no shuffle) shards over ranks without repeating cases.
+
+    Raises:
+        DataError: fewer cases than processes under torchrun.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    world = torch.distributed.get_world_size() if distributed else 1
+    if 0 < len(dataset) < world:
+        raise DataError(
+            f"{len(dataset)} {'training' if shuffle else 'validation'} cases cannot be shared by {world} processes; "
+            f"start torchrun with --nproc_per_node={len(dataset)}, or add cases."
+        )
     sampler = EpochSampler(
         dataset,
         even_divisible=shuffle or len(dataset) == 0,
-        num_replicas=torch.distributed.get_world_size() if distributed else 1,
+        num_replicas=world,
         rank=torch.distributed.get_rank() if distributed else 0,
         shuffle=shuffle,
         seed=derive_seed(dataset.seed) % 2**31,
@@ -161,6 +194,19 @@ def make_loader(
         sampler=sampler,
         drop_last=shuffle and len(sampler) >= batch_size,
         num_workers=num_workers,
-        persistent_workers=persistent_workers and num_workers > 0,
+        # Workers that live on would keep their copy of a rolling cache.
+        persistent_workers=persistent_workers
+        and num_workers > 0
+        and not isinstance(dataset.dataset, SmartCacheDataset),
         generator=generator,
+        worker_init_fn=_start_worker,
     )
+
+
+def _start_worker(number: int) -> None:
+    """MONAI's, and a deaf ear for the first SIGTERM and all SIGINT: schedulers and torchrun signal whole groups of
+    processes, and the training process needs its workers until the step is done and the state saved.
+    """
+    worker_init_fn(number)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -18,9 +18,10 @@ import numpy as np
 
 from medseg.data.datalist import Datalist
 from medseg.data.inspect import CaseFacts
+from medseg.data.modality import channel_kind
 from medseg.errors import DataError
 
-__all__ = ["Plan", "channel_kind", "make_plan"]
+__all__ = ["Plan", "available_gib", "make_plan"]
 
 _ANISOTROPY = 3.0  # nnU-Net: an axis more than three times coarser than the finest is treated as slices
 _CPU_VOXELS = {
@@ -47,6 +48,7 @@ class Plan:
         batch_size, samples_per_case, repeats: cases per batch, windows per case, passes over the cases per epoch.
         cache: ``cache`` or ``persistent``.
         cache_gib: estimated size of the cache.
+        learning_rate: of AdamW.
         light: small networks (training on CPU).
     """
 
@@ -65,6 +67,7 @@ class Plan:
     repeats: int
     cache: str
     cache_gib: float
+    learning_rate: float
     light: bool
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -72,32 +75,6 @@ class Plan:
         """One line per choice: name, value, reason."""
         values = asdict(self)
         return [f"{name:<16} {_show(values[name]):<28} {reason}" for name, reason in self.reasons.items()]
-
-
-def channel_kind(name: str) -> str:
-    """``ct``, ``pet``, ``rgb`` or ``mr`` from a datalist's modality name such as "CT HU", "PET SUV", "T1gd"."""
-    words = set(re.findall(r"[a-z0-9]+", name.lower()))
-    if words & {"ct", "hu", "cbct", "ldct"}:
-        return "ct"
-    if words & {"pet", "suv", "fdg"}:
-        return "pet"
-    if words & {
-        "rgb",
-        "colour",
-        "color",
-        "photo",
-        "dermoscopy",
-        "endoscopy",
-        "fundus",
-        "red",
-        "green",
-        "blue",
-        "r",
-        "g",
-        "b",
-    }:
-        return "rgb"
-    return "mr"
 
 
 def make_plan(
@@ -156,9 +133,13 @@ def make_plan(
     reasons["repeats"] = f"{count} training cases make epochs of {count * repeats // batch_size} iterations"
     bytes_per_case = float(np.prod(np.maximum(shapes, roi), axis=1).mean()) * (4 * in_channels + 2)
     cache_gib = bytes_per_case * len(facts) / 2**30
-    free = _free_memory_gib() if free_memory_gib is None else free_memory_gib
+    free = available_gib() if free_memory_gib is None else free_memory_gib
     cache = "cache" if cache_gib < 0.6 * free else "persistent"
     reasons["cache"] = f"{len(facts)} cases need about {cache_gib:.2g} GiB after preprocessing, {free:.1f} GiB are free"
+    learning_rate = 0.001 if gpu else 0.005
+    reasons["learning_rate"] = "AdamW; " + (
+        "usual for published sizes" if gpu else "small networks learn by large steps"
+    )
     reasons["light"] = (
         "GPU: published network sizes" if gpu else "no GPU: small networks, so that steps take well under a second"
     )
@@ -178,6 +159,7 @@ def make_plan(
         repeats=repeats,
         cache=cache,
         cache_gib=cache_gib,
+        learning_rate=learning_rate,
         light=not gpu,
         reasons=reasons,
     )
@@ -216,7 +198,8 @@ def _roi(
     reasons: dict[str, str],
 ) -> tuple[int, ...]:
     """Multiples of ``step`` near the median shape; too large a window shrinks along the axis that is longest in mm."""
-    roi = np.array([max(step, int(np.ceil(n / step) * step)) for n in median_shape])
+    # Rounded down where the axis has two steps or more: windows that reach into padding teach the norms its statistics.
+    roi = np.array([int(n // step if n >= 2 * step else np.ceil(n / step)) * step for n in median_shape])
     size_mm = np.array(spacing if spacing is not None else [1.0] * len(roi))
     while np.prod(roi) > budget and roi.max() > step:
         axis = int(np.argmax(np.where(roi > step, roi * size_mm, 0)))
@@ -279,7 +262,8 @@ def _round(value: float) -> float:
     return float(f"{float(value):.5g}")
 
 
-def _free_memory_gib() -> float:
+def available_gib() -> float:
+    """GiB of memory that the machine has free now."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     except (ValueError, OSError):

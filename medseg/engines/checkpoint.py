@@ -8,6 +8,7 @@ random number is a function of the seed, the epoch, the iteration and the case (
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -17,12 +18,15 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
+from monai.data import SmartCacheDataset
+from monai.handlers import SmartCacheHandler
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from medseg.data.randomness import seed_everything
 from medseg.engines.ema import evaluated_network
+from medseg.engines.ranks import agree, barrier, unwrap
 from medseg.errors import ModelError
 from medseg.weights.files import load_file, save_file
 
@@ -32,19 +36,32 @@ logger = logging.getLogger("medseg")
 
 
 class RandomStreams:
-    """Seeds the network's draws (dropout) per iteration and tells the data set its epoch."""
+    """Seeds the network's draws (dropout) per iteration, and starts each epoch of the data set anew."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self._first = True
 
     def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._epoch)
         engine.add_event_handler(Events.ITERATION_STARTED, self._iteration)
+        rolling = getattr(engine.data_loader.dataset, "dataset", None)
+        if isinstance(rolling, SmartCacheDataset):
+            SmartCacheHandler(rolling).attach(engine)
+
+    def _start(self, engine: Any) -> None:
+        self._first = True
 
     def _epoch(self, engine: Any) -> None:
         epoch = getattr(engine.data_loader.dataset, "epoch", None)
         if epoch is not None:
             epoch.fill_(engine.state.epoch)
+        # With epochs shorter or longer than the loader, ignite would go on with the last epoch's iterator; in a run's
+        # first epoch the iterator is fresh, and setting it would lose the place of a resumed run.
+        if not self._first and engine.state.epoch_length != len(engine.data_loader):
+            engine.set_data(engine.data_loader)
+        self._first = False
 
     def _iteration(self, engine: Any) -> None:
         seed_everything(self.seed, engine.state.rank, engine.state.iteration)
@@ -60,7 +77,8 @@ class Checkpoint:
         evaluator: the validation engine; its best score decides ``best.pt``. Without a score the last weights are the
         best.
 
-    A state holds tensors and plain numbers only, so that ``torch.load(weights_only=True)`` reads it.
+    A state holds tensors and plain numbers only, so that ``torch.load(weights_only=True)`` reads it. Put this handler
+    first in the list: others that look at the state when a run starts then see the one that was loaded.
     """
 
     def __init__(
@@ -81,6 +99,8 @@ class Checkpoint:
         self.average = average
         self.evaluator = evaluator
         self._signal = 0
+        self._process = os.getpid()
+        self._last_is_whole = True
         self._previous_handlers: dict[int, Any] = {}
         self._elapsed = 0.0
         self._started = time.monotonic()
@@ -100,12 +120,15 @@ class Checkpoint:
         # Registered here and not in attach(): saving must come after everything that other handlers do at these events.
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
-        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._restore_signals)
+        engine.add_event_handler(Events.COMPLETED, self._restore_signals)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous_handlers[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:
+            return  # a loader's worker, forked with this handler; the training process decides
         if self._signal:  # the second one leaves at once; the last epoch's state stands
             raise SystemExit(128 + number)
         self._signal = number
@@ -116,33 +139,36 @@ class Checkpoint:
             signal.signal(number, handler)
         self._previous_handlers.clear()
 
+    def _failed(self, engine: Any, error: BaseException) -> None:
+        self._restore_signals(engine)
+        if self._signal and not isinstance(error, SystemExit):
+            # What else fails after a signal, such as a peer that left or a worker that was killed, is no other error.
+            logger.warning("stopped by signal %d; the last saved state stands", self._signal)
+            raise SystemExit(128 + self._signal) from error
+        raise error  # ignite swallows what its handlers do not raise again
+
     def _epoch_completed(self, engine: Any) -> None:
         if engine.state.rank == 0:
             if self._is_best(engine):
                 self._save_best(engine)
             self.save(engine)
-        self._barrier()
-        if self._signalled():
+        barrier()
+        if self._signalled(engine):
             self._leave(engine)
 
     def _iteration_completed(self, engine: Any) -> None:
-        if engine.state.iteration % engine.state.epoch_length == 0 or not engine.steps_now() or not self._signalled():
+        # The end of an epoch saves after the validation; between accumulated steps there is no state to save.
+        last = engine.state.iteration % engine.state.epoch_length == 0
+        if last or not engine.steps_now() or not self._signalled(engine):
             return
         if engine.state.rank == 0:
             self.save(engine)
-        self._barrier()
+        barrier()
         self._leave(engine)
 
-    def _signalled(self) -> bool:
-        if torch.distributed.is_initialized():
-            flag = torch.tensor(self._signal)
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-            self._signal = int(flag)
+    def _signalled(self, engine: Any) -> bool:
+        self._signal = agree(self._signal, engine.state.device)
         return self._signal != 0
-
-    def _barrier(self) -> None:
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
 
     def _leave(self, engine: Any) -> None:
         self._restore_signals(engine)
@@ -155,16 +181,17 @@ class Checkpoint:
 
     # ------------------------------------------------------------------ saving
     def save(self, engine: Any) -> None:
-        """Write ``last.pt``; the one before it stays as ``previous.pt``."""
+        """Write ``last.pt``; the one before it stays as ``previous.pt``, unless it was damaged."""
         state: dict[str, Any] = {
-            "network": _plain(self.network).state_dict(),
+            "network": unwrap(self.network).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict() if self.lr_scheduler is not None else None,
             "average": self.average.state_dict() if self.average is not None else None,
             "scaler": engine.grad_scaler.state_dict(),
             "iteration": int(engine.state.iteration),
             "epoch_length": int(engine.state.epoch_length),
-            "best_metric": float(self.evaluator.state.best_metric) if self.evaluator is not None else -1.0,
+            "loss_sum": float(engine.loss_sum),
+            "best_metric": self._best_metric(),
             "best_metric_epoch": int(self.evaluator.state.best_metric_epoch) if self.evaluator is not None else -1,
             "elapsed_seconds": self.elapsed_seconds,
             "threads": torch.get_num_threads(),
@@ -172,19 +199,23 @@ class Checkpoint:
         last = self.directory / "last.pt"
         fresh = self.directory / "last.pt.new"
         save_file(state, fresh)
-        if last.exists():
+        if last.exists() and self._last_is_whole:
             os.replace(last, self.directory / "previous.pt")
         os.replace(fresh, last)
+        self._last_is_whole = True
 
     def _is_best(self, engine: Any) -> bool:
-        if self.evaluator is None or self.evaluator.state.best_metric_epoch < 0:
+        if self.evaluator is None or self.evaluator.state.best_metric_epoch < 0 or math.isnan(self._best_metric()):
             return True  # nothing to choose by: the last weights count
         return self.evaluator.state.best_metric_epoch == engine.state.epoch
 
+    def _best_metric(self) -> float:
+        return float(self.evaluator.state.best_metric) if self.evaluator is not None else -1.0
+
     def _save_best(self, engine: Any) -> None:
-        weights = _plain(evaluated_network(_plain(self.network), self.average)).state_dict()
-        metric = float(self.evaluator.state.best_metric) if self.evaluator is not None else -1.0
-        save_file({"network": weights, "epoch": int(engine.state.epoch), "metric": metric}, self.directory / "best.pt")
+        weights = evaluated_network(self.network, self.average).state_dict()
+        content = {"network": weights, "epoch": int(engine.state.epoch), "metric": self._best_metric()}
+        save_file(content, self.directory / "best.pt")
         save_file(weights, self.model_path)
 
     # ------------------------------------------------------------------ loading
@@ -197,23 +228,24 @@ class Checkpoint:
                 f"{self.directory} was written with {state['epoch_length']} iterations per epoch, this run has "
                 f"{engine.state.epoch_length}; use another --output folder."
             )
-        _plain(self.network).load_state_dict(state["network"])
+        unwrap(self.network).load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lr_scheduler is not None and state["lr_scheduler"] is not None:
             self.lr_scheduler.load_state_dict(state["lr_scheduler"])
         if self.average is not None and state["average"] is not None:
             self.average.load_state_dict(state["average"])
-        engine.grad_scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the precision needs no scaling
+            engine.grad_scaler.load_state_dict(state["scaler"])
         if self.evaluator is not None:
             self.evaluator.state.best_metric = state["best_metric"]
             self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
         iteration = state["iteration"]
         engine.state.iteration = iteration
         engine.state.epoch = iteration // engine.state.epoch_length
+        engine.loss_sum = state["loss_sum"]
         self._elapsed = state["elapsed_seconds"]
-        done = iteration % engine.state.epoch_length
-        if done:
-            engine.data_loader.sampler.skip = done * engine.data_loader.batch_size
+        done = iteration % engine.state.epoch_length % len(engine.data_loader)
+        engine.data_loader.sampler.skip = done * engine.data_loader.batch_size
         if state["threads"] != torch.get_num_threads():
             logger.warning(
                 "the run was started with %d torch threads and goes on with %d: last bits may differ",
@@ -232,6 +264,7 @@ class Checkpoint:
                 state = load_file(path)
             except ModelError as error:
                 problems.append(str(error))
+                self._last_is_whole = False
                 continue
             for problem in problems:
                 logger.warning("%s Resuming from %s, iteration %d.", problem, name, state["iteration"])
@@ -239,8 +272,3 @@ class Checkpoint:
         if problems:
             raise ModelError(f"{problems[0]} No other state is left; remove {self.directory} to start anew.")
         return None
-
-
-def _plain(network: nn.Module) -> nn.Module:
-    """The network inside a DistributedDataParallel wrapper."""
-    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from ignite.engine import Engine, Events
+from typing import Any
+
+from ignite.engine import Events
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from medseg.engines.ranks import broadcast_buffers, unwrap
 
 __all__ = ["UpdateAverage", "evaluated_network", "make_average"]
 
@@ -13,25 +17,31 @@ def make_average(network: nn.Module, decay: float | None) -> AveragedModel | Non
     """An averaged copy of the network, buffers included, or ``None`` where ``decay`` is ``None``."""
     if decay is None:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(unwrap(network), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def evaluated_network(network: nn.Module, average: AveragedModel | None) -> nn.Module:
-    """The network that is validated and kept: the averaged one where there is one."""
-    return network if average is None else average.module
+    """The network that is validated and kept: the averaged one where there is one; never a distributed wrapper."""
+    return unwrap(network) if average is None else average.module
 
 
 class UpdateAverage:
-    """Updates the average after each optimiser step."""
+    """Updates the average after each optimiser step, and makes all ranks validate the network that is saved.
+
+    Belongs before the validation in the list of handlers.
+    """
 
     def __init__(self, average: AveragedModel | None, network: nn.Module) -> None:
         self.average = average
-        self.network = network
+        self.network = unwrap(network)
 
-    def attach(self, engine: Engine) -> None:
-        if self.average is not None:
-            engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._share)
 
-    def _update(self, engine: Engine) -> None:
-        if self.average is not None and engine.steps_now():  # type: ignore[attr-defined]
+    def _update(self, engine: Any) -> None:
+        if self.average is not None and engine.steps_now():
             self.average.update_parameters(self.network)
+
+    def _share(self, engine: Any) -> None:
+        broadcast_buffers(evaluated_network(self.network, self.average))

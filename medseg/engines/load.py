@@ -8,6 +8,7 @@ from typing import Any
 from ignite.engine import Events
 from torch import nn
 
+from medseg.engines.ranks import unwrap
 from medseg.errors import ModelError
 from medseg.weights import load_weights
 
@@ -33,5 +34,4 @@ class LoadWeights:
             raise ModelError(
                 f"No weights at {self.path}; train this bundle first, or put a state dict of its network there."
             )
-        network = self.network.module if isinstance(self.network, nn.parallel.DistributedDataParallel) else self.network
-        load_weights(network, self.path)
+        load_weights(unwrap(self.network), self.path)

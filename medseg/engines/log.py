@@ -35,8 +35,6 @@ class RunLog:
         self.optimizer = optimizer
         self.evaluator = evaluator
         self.writer: Any = None
-        self._loss = 0.0
-        self._steps = 0
         self._epoch_start = 0.0
         self._run_start = 0.0
         self._first_epoch = 0
@@ -45,19 +43,22 @@ class RunLog:
         if engine.state.rank != 0:
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
-        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._close)
+        engine.add_event_handler(Events.COMPLETED, self._close)
 
     def _open(self, engine: Any) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._run_start, self._first_epoch = time.monotonic(), engine.state.epoch
+        self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "metrics.csv"
         rows = []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < engine.state.epoch]
+                # A row without its last column was being written when the run was killed.
+                rows = [
+                    row for row in csv.DictReader(file) if row["seconds"] and int(row["epoch"]) < engine.state.epoch
+                ]
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, _COLUMNS)
@@ -69,11 +70,7 @@ class RunLog:
     def _epoch_started(self, engine: Any) -> None:
         if self.writer is None:
             self._open(engine)
-        self._loss, self._steps, self._epoch_start = 0.0, 0, time.monotonic()
-
-    def _iteration_completed(self, engine: Any) -> None:
-        self._loss += _loss_of(engine.state.output)
-        self._steps += 1
+        self._epoch_start = time.monotonic()
 
     def _epoch_completed(self, engine: Any) -> None:
         epoch = engine.state.epoch
@@ -81,7 +78,7 @@ class RunLog:
         row = {
             "epoch": epoch,
             "iteration": engine.state.iteration,
-            "loss": f"{self._loss / max(1, self._steps):.6f}",
+            "loss": f"{engine.loss_sum / engine.state.epoch_length:.6f}",
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.6g}",
             "mean_dice": f"{self.evaluator.state.metrics['mean_dice']:.6f}" if validated else "",
             "seconds": f"{time.monotonic() - self._epoch_start:.2f}",
@@ -93,6 +90,7 @@ class RunLog:
                 self.writer.add_scalar(name, float(row[name]), epoch)
         if validated:
             self._add_images(epoch)
+        self.writer.flush()
         done = epoch - self._first_epoch + 1
         left = (time.monotonic() - self._run_start) / done * (engine.state.max_epochs - epoch)
         score = f"  mean_dice {row['mean_dice'][:6]}" if validated else ""
@@ -140,17 +138,12 @@ class Progress:
         )
 
     def _update(self, engine: Any) -> None:
-        self.bar.set_postfix(loss=f"{_loss_of(engine.state.output):.4f}", refresh=False)
+        done = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        self.bar.set_postfix(loss=f"{engine.loss_sum / done:.4f}", refresh=False)
         self.bar.update()
 
     def _close(self, engine: Any) -> None:
         self.bar.close()
-
-
-def _loss_of(output: Any) -> float:
-    if isinstance(output, list):
-        return float(sum(float(item["loss"]) for item in output) / len(output))
-    return float(output["loss"])
 
 
 def _span(seconds: float) -> str:

@@ -29,6 +29,7 @@ class CaseScores(Metric):
         tolerance: tolerance of the surface Dice in mm.
         output_dir: where ``metrics.json`` and ``metrics_per_case.csv`` are written; ``None`` writes nothing.
         facts: what else goes into the JSON, such as the space and the checkpoint.
+        include_background: score the background too, and count it in the mean.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class CaseScores(Metric):
         tolerance: float = 1.0,
         output_dir: str | Path | None = None,
         facts: dict[str, Any] | None = None,
+        include_background: bool = False,
     ) -> None:
         self.label_space = label_space
         self.surface = surface
         self.tolerance = tolerance
         self.output_dir = output_dir
         self.facts = facts or {}
+        self.include_background = include_background
         super().__init__()
 
     def reset(self) -> None:
@@ -62,6 +65,7 @@ class CaseScores(Metric):
                 dataset=item.get("dataset"),
                 surface=self.surface,
                 tolerance=self.tolerance,
+                include_background=self.include_background,
             )
 
     def compute(self) -> float:

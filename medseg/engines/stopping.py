@@ -1,11 +1,18 @@
-"""When to stop before the last epoch: no better validation score for a while, or the time is up."""
+"""When to stop before the last epoch: no better validation score for a while, or the time is up.
+
+Both look at the end of each epoch, and when a run goes on (after ``Checkpoint`` has loaded its state), so that a run
+that was over stays over.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from ignite.engine import Events
+
+from medseg.engines.ranks import agree
 
 __all__ = ["EarlyStop", "TimeLimit"]
 
@@ -25,11 +32,14 @@ class EarlyStop:
 
     def attach(self, engine: Any) -> None:
         if self.patience is not None:
+            engine.add_event_handler(Events.STARTED, self._check)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._check)
 
     def _check(self, engine: Any) -> None:
         best = self.evaluator.state.best_metric_epoch
-        if self.patience is not None and best > 0 and engine.state.epoch - best >= self.patience * self.val_interval:
+        if self.patience is None or best < 1 or math.isnan(self.evaluator.state.best_metric):
+            return
+        if engine.state.epoch - best >= self.patience * self.val_interval:
             logger.info("no better validation score since epoch %d: stopping at epoch %d", best, engine.state.epoch)
             engine.terminate()
 
@@ -43,14 +53,14 @@ class TimeLimit:
 
     def attach(self, engine: Any) -> None:
         if self.minutes is not None:
+            engine.add_event_handler(Events.STARTED, self._check)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._check)
 
     def _check(self, engine: Any) -> None:
-        if (
-            self.minutes is not None
-            and self.checkpoint.elapsed_seconds > 60 * self.minutes
-            and engine.state.epoch < engine.state.max_epochs
-        ):
+        if self.minutes is None or not 0 < engine.state.epoch < engine.state.max_epochs:
+            return
+        # Clocks differ between ranks; one that stopped alone would leave the others waiting.
+        if agree(int(self.checkpoint.elapsed_seconds > 60 * self.minutes), engine.state.device):
             logger.warning(
                 "%g minutes are over in epoch %d of %d: stopping",
                 self.minutes,

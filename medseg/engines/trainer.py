@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
+from monai.losses import DeepSupervisionLoss
 from monai.utils.enums import CommonKeys as Keys
 
+from medseg.engines.ranks import agree
 from medseg.errors import ConfigError, ModelError
 
 __all__ = ["SegmentationTrainer"]
@@ -28,11 +30,17 @@ class SegmentationTrainer(SupervisedTrainer):
     A subclass because MONAI's mixed precision is CUDA only, scales gradients for bf16 as well, and leaves no place
     between un-scaling and the optimiser's step (MONAI 1.6, specs of its engines).
 
+    A network that returns several heads in training mode, finest first, gets ``monai.losses.DeepSupervisionLoss``
+    around its loss, unless the loss already is one; ``state.output["pred"]`` is the first head.
+
     Args:
-        precision: ``fp32``, ``bf16`` (no scaling) or ``fp16`` (with a gradient scaler on CUDA).
+        precision: ``fp32``, ``bf16`` (no scaling) or ``fp16`` (with a gradient scaler).
         clip_norm: largest norm of all gradients together; ``None`` leaves them.
         compile_network: compile the network in place (state-dict keys stay as they are).
         max_non_finite: stop after so many steps in a row with a loss that is not finite; such steps change nothing.
+
+    Attributes:
+        loss_sum: sum of the losses of this epoch's iterations so far.
 
     Raises:
         ModelError: the loss was not finite ``max_non_finite`` times in a row.
@@ -49,52 +57,84 @@ class SegmentationTrainer(SupervisedTrainer):
     ) -> None:
         if precision not in _DTYPES:
             raise ConfigError(f"precision '{precision}' is unknown; use fp32, bf16 or fp16.")
-        super().__init__(*args, **kwargs)
+        if clip_norm is not None and not clip_norm > 0:
+            raise ConfigError(f"clip_norm {clip_norm} is not positive; use for example 12, or null for no clipping.")
+        # The attributes come first: handlers, which MONAI attaches in its constructor, may look at them.
         self.dtype = _DTYPES[precision]
         self.clip_norm = clip_norm
         self.max_non_finite = max_non_finite
         self.non_finite = 0
         self.grad_norm = math.nan
-        device_type = self.state.device.type
-        self.grad_scaler = torch.amp.GradScaler(device_type, enabled=precision == "fp16" and device_type == "cuda")
+        self.loss_sum = 0.0
+        self._group_is_finite = True
+        super().__init__(*args, **kwargs)
+        self.grad_scaler = torch.amp.GradScaler(self.state.device.type, enabled=precision == "fp16")
+        self.logger.setLevel(logging.CRITICAL)  # ignite's; whoever ends a run says why
         if compile_network:
             self.network.compile(dynamic=False)
 
+    def run(self) -> None:  # type: ignore[override]
+        """Train until the last epoch, or until a handler stops the run."""
+        try:
+            super().run()
+        finally:
+            if isinstance(self.data_loader, torch.utils.data.DataLoader):
+                self.data_loader._iterator = None  # persistent workers leave now, not when memory is collected
+
+    @property
+    def _position(self) -> int:
+        """Number of this epoch's iterations before the current one."""
+        return (self.state.iteration - 1) % self.state.epoch_length
+
     def steps_now(self) -> bool:
         """Whether the current iteration ends with an optimiser step (gradient accumulation)."""
-        position = (self.state.iteration - 1) % self.state.epoch_length
-        return (position + 1) % self.accumulation_steps == 0 or position + 1 == self.state.epoch_length
+        done = self._position + 1
+        return done % self.accumulation_steps == 0 or done == self.state.epoch_length
 
     def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict:
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         inputs, targets, args, kwargs = batch if len(batch) == 4 else (*batch, (), {})
         self.state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets}
         self.network.train()
-        if (self.state.iteration - 1) % self.state.epoch_length % self.accumulation_steps == 0:
+        if self._position == 0:
+            self.loss_sum = 0.0
+        if self._position % self.accumulation_steps == 0:
+            self._group_is_finite = True
             self.optimizer.zero_grad(set_to_none=True)
 
         with torch.autocast(self.state.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             predictions = self.inferer(inputs, self.network, *args, **kwargs)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        # Losses sum over whole volumes: float32 whatever the network ran in.
-        heads = [p.float() for p in predictions] if isinstance(predictions, (list, tuple)) else predictions.float()
-        loss = self.loss_function(heads, targets).mean()
-        self.state.output |= {Keys.PRED: heads[0] if isinstance(heads, list) else heads, Keys.LOSS: loss}
+        heads = _heads(predictions, inputs.dim())
+        loss = self._loss(heads, targets)
+        value = float(loss.detach())
+        self.loss_sum += value
+        self._group_is_finite &= math.isfinite(value)
+        self.state.output |= {Keys.PRED: heads[0], Keys.LOSS: loss}
         self.fire_event(IterationEvents.LOSS_COMPLETED)
 
         self.grad_scaler.scale(loss / self.accumulation_steps).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if self.steps_now():
-            self._step(loss, batchdata)
+            self._step(batchdata)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
 
-    def _step(self, loss: torch.Tensor, batchdata: dict[str, Any]) -> None:
+    def _loss(self, heads: list[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+        if len(heads) == 1:
+            return self.loss_function(heads[0], targets).mean()
+        supervised = isinstance(self.loss_function, DeepSupervisionLoss)
+        function = self.loss_function if supervised else DeepSupervisionLoss(self.loss_function)  # type: ignore[arg-type]
+        return function(heads, targets.float()).mean()  # torch resizes no 16-bit integers
+
+    def _step(self, batchdata: dict[str, Any]) -> None:
         self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         limit = math.inf if self.clip_norm is None else self.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        finite = bool(torch.isfinite(loss)) and (self.grad_scaler.is_enabled() or bool(torch.isfinite(norm)))
+        # With a scaler, gradients that overflow are its business: it leaves the step out and scales less.
+        finite = self._group_is_finite and (self.grad_scaler.is_enabled() or bool(torch.isfinite(norm)))
+        finite = not agree(int(not finite), self.state.device)  # a step that one rank leaves out, all leave out
         if finite:
             self.grad_norm = float(norm)
             self.grad_scaler.step(self.optimizer)
@@ -104,11 +144,18 @@ class SegmentationTrainer(SupervisedTrainer):
             logger.warning("iteration %d: loss or gradient not finite, step left out", self.state.iteration)
         if self.non_finite >= self.max_non_finite:
             raise ModelError(
-                f"The loss was not finite in {self.non_finite} steps in a row (cases {_cases(batchdata)}, last "
-                f"finite gradient norm "
-                f"{self.grad_norm:.3g}); the last good checkpoint is kept. Lower the learning rate or check "
-                f"these cases."
+                f"The loss was not finite in {self.non_finite} steps in a row (cases {_cases(batchdata)}, last finite "
+                f"gradient norm {self.grad_norm:.3g}); the last good checkpoint is kept. Lower the learning rate or "
+                f"check these cases."
             )
+
+
+def _heads(predictions: Any, dims: int) -> list[torch.Tensor]:
+    """The network's outputs, finest first, in float32 whatever it ran in: losses sum over whole volumes."""
+    if isinstance(predictions, torch.Tensor):
+        stacked = predictions.dim() == dims + 1  # MONAI's DynUNet: (B, heads, C, *spatial)
+        predictions = predictions.unbind(1) if stacked else [predictions]
+    return [prediction.float() for prediction in predictions]
 
 
 def _cases(batchdata: dict[str, Any]) -> str:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInfererAdapt
+from torch import nn
 
 from medseg.errors import ConfigError
 
@@ -31,12 +33,26 @@ def even_overlap(size: int, roi: int, overlap: float) -> float:
     return max(0.0, 1 - (step + 0.5) / roi)  # half a voxel guards MONAI's truncation against rounding
 
 
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_ONEDNN_LEAST = 20_480  # channels x rows x columns
+
+
+def _slow_alone(network: Any, window: torch.Tensor) -> bool:
+    """Whether two copies of a window are cheaper than one: on a CPU, torch 2.13 leaves oneDNN for a 3D convolution of
+    one image with at most 20 480 channels x rows x columns, and takes up to eight times as long as for two images.
+    """
+    if window.device.type != "cpu" or window.dim() != 5 or window.shape[0] > 1 or not isinstance(network, nn.Module):
+        return False
+    widths = (module.out_channels for module in network.modules() if isinstance(module, nn.Conv3d))
+    return next(widths, 10**6) * window.shape[2] * window.shape[3] <= _ONEDNN_LEAST
+
+
 class _Predictor:
     """Calls the network on a batch of windows: autocast, mirror averaging, and never an alias of its input."""
 
     def __init__(self, network: Callable[..., torch.Tensor], mirror_axes: Sequence[int], precision: str) -> None:
         self.network = network
-        self.precision = precision
+        self.dtype = _DTYPES[precision]
         self.flips = [
             tuple(axis + 2 for axis in axes)
             for count in range(len(mirror_axes) + 1)
@@ -44,17 +60,30 @@ class _Predictor:
         ]
 
     def __call__(self, window: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
-        predictions = []
-        for axes in self.flips:
-            with torch.autocast(window.device.type, dtype=dtype, enabled=dtype is not None):
-                logits = self.network(torch.flip(window, axes) if axes else window, *args, **kwargs)
-            predictions.append(torch.flip(logits, axes).float() if axes else logits.float())
-        if len(self.flips) > 1:
-            return torch.stack(predictions).mean(0)
-        total = predictions[0]
-        # MONAI scales a window's output in place; a network that returns a view of its input would damage the image.
-        return total.clone() if total.untyped_storage().data_ptr() == window.untyped_storage().data_ptr() else total
+        if isinstance(window, MetaTensor):
+            window = window.as_tensor()  # compiled networks take plain tensors only
+        total = self._forward(window, (), *args, **kwargs)
+        if total.untyped_storage().data_ptr() == window.untyped_storage().data_ptr():
+            # The sum below and MONAI's weighting work in place; they would damage the image.
+            total = total.clone()
+        for axes in self.flips[1:]:
+            total += self._forward(window, axes, *args, **kwargs)
+        return total if len(self.flips) == 1 else total.div_(len(self.flips))
+
+    def _forward(self, window: torch.Tensor, axes: tuple[int, ...], *args: Any, **kwargs: Any) -> torch.Tensor:
+        window = torch.flip(window, axes) if axes else window
+        doubled = not args and not kwargs and _slow_alone(self.network, window)
+        with torch.autocast(window.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            logits = self.network(torch.cat([window, window]) if doubled else window, *args, **kwargs)
+        logits = logits[:1] if doubled else logits
+        return torch.flip(logits, axes).float() if axes else logits.float()
+
+
+def _check_options(mirror_axes: Sequence[int], precision: str, dims: int = 3) -> None:
+    if precision not in _DTYPES:
+        raise ConfigError(f"precision '{precision}' is unknown; use {', '.join(_DTYPES)}.")
+    if len(set(mirror_axes)) < len(mirror_axes) or not set(mirror_axes) <= set(range(dims)):
+        raise ConfigError(f"mirror_axes {list(mirror_axes)} must be different spatial axes between 0 and {dims - 1}.")
 
 
 class SlidingWindow(SlidingWindowInfererAdapt):
@@ -70,7 +99,7 @@ class SlidingWindow(SlidingWindowInfererAdapt):
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast of the network; blending is in float32.
 
     Raises:
-        ConfigError: an overlap outside [0, 1), or a roi_size that is not positive.
+        ConfigError: an overlap outside [0, 1), a roi_size that is not positive, an unknown precision or mirror axis.
     """
 
     def __init__(
@@ -89,6 +118,7 @@ class SlidingWindow(SlidingWindowInfererAdapt):
             raise ConfigError(f"overlap {overlap} is outside [0, 1); use for example 0.5.")
         if min(roi_size) < 1:
             raise ConfigError(f"roi_size {list(roi_size)} must be positive in every axis.")
+        _check_options(mirror_axes, precision, len(roi_size))
         super().__init__(tuple(roi_size), sw_batch_size, overlap, mode, **kwargs)
         self.even_spacing = even_spacing
         self.mirror_axes = tuple(mirror_axes)
@@ -112,6 +142,7 @@ class WholeVolume(Inferer):
 
     def __init__(self, mirror_axes: Sequence[int] = (), precision: str = "fp32") -> None:
         super().__init__()
+        _check_options(mirror_axes, precision)
         self.mirror_axes = tuple(mirror_axes)
         self.precision = precision
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-from medseg.labels import IGNORE, LabelSpace
+from medseg.labels import BACKGROUND, IGNORE, LabelSpace
 
 __all__ = ["case_scores", "dice", "mean_dice", "summarize"]
 
@@ -64,6 +64,7 @@ def case_scores(
     dataset: str | None = None,
     surface: bool = True,
     tolerance: float = 1.0,
+    include_background: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Scores per evaluation target (label, or region where the label space has regions).
 
@@ -75,16 +76,18 @@ def case_scores(
         dataset: the case's data set, for partial labels.
         surface: also HD95 and surface Dice.
         tolerance: tolerance of the surface Dice in mm.
+        include_background: also score the background, as some publications do.
 
     Returns:
         target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``,
         ``volume_ml`` and ``reference_ml``.
     """
     valid = reference != IGNORE
-    annotated = {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
+    annotated = {0} | {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
+    targets = ({BACKGROUND: (0,)} if include_background else {}) | label_space.targets
     voxel_ml = float(np.prod(spacing)) / 1000.0
     scores = {}
-    for name, members in label_space.targets.items():
+    for name, members in targets.items():
         if not annotated.issuperset(members):
             continue
         predicted, true = np.isin(prediction, members) & valid, np.isin(reference, members)

@@ -22,3 +22,7 @@ def __getattr__(name: str) -> Any:
         if facts.class_name == name:
             return getattr(importlib.import_module(facts.module), name)
     raise AttributeError(f"module 'medseg.networks' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(facts.class_name for facts in catalog().values())]

@@ -2,7 +2,8 @@
 
 Add a network by writing one module in this folder::
 
-    @register("my_net", title="MyNet", spatial_dims=(2, 3), parameters=123, setting="BTCV", paper="Doe et al. 2025")
+    @register("my_net", title="MyNet", spatial_dims=(2, 3), parameters=123, setting="BTCV",
+              paper="journal or arXiv number")
     class MyNet(nn.Module):
         def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, *, width: int = 32) -> None: ...
 
@@ -17,7 +18,7 @@ import fnmatch
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from monai.utils import ComponentStore
 from torch import nn
@@ -25,9 +26,19 @@ from torch import nn
 from medseg.errors import ConfigError, nearest
 from medseg.networks.catalog import catalog
 
-__all__ = ["NETWORKS", "create_network", "list_networks", "network_class", "network_target", "register"]
+__all__ = ["NETWORKS", "PlannedFor", "create_network", "list_networks", "network_class", "network_target", "register"]
 
 NETWORKS = ComponentStore("medseg networks", "Segmentation architectures of medseg, by name.")
+
+
+class PlannedFor(Protocol):
+    """What a network may ask of a plan to choose its constructor arguments (``planned_arguments``)."""
+
+    spatial_dims: int
+    spacing: tuple[float, ...] | None
+    roi_size: tuple[int, ...]
+    light: bool
+
 
 _Network = TypeVar("_Network", bound=type[nn.Module])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, StepLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from medseg.errors import ConfigError
 
@@ -20,13 +20,15 @@ def make_schedule(
     warmup: float = 0.05,
     power: float = 0.9,
     gamma: float = 0.1,
-) -> LambdaLR | StepLR:
+) -> LambdaLR:
     """A schedule over ``steps`` calls of ``step()``.
+
+    Its state dict holds the number of steps done but no shape: a run that is made longer follows the longer shape.
 
     Args:
         optimizer: whose learning rates are scaled.
         name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third),
-        ``constant``.
+            ``constant``.
         steps: number of steps of the whole training.
         warmup: share of the steps with a linear rise from 0 (``cosine`` and ``poly``).
         power: exponent of ``poly``.
@@ -48,7 +50,7 @@ def make_schedule(
         shape = shapes[name]
         return LambdaLR(optimizer, lambda step: (step + 1) / (rise + 1) if step < rise else shape(step))
     if name == "step":
-        return StepLR(optimizer, max(1, steps // 3), gamma)
+        return LambdaLR(optimizer, lambda step: gamma ** (3 * step // steps))
     if name == "constant":
         return LambdaLR(optimizer, lambda step: 1.0)
     raise ConfigError(f"Schedule '{name}' is unknown; use cosine, poly, step or constant.")

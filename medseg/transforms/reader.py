@@ -33,8 +33,8 @@ class SimpleITKReader(ImageReader):
         return [SimpleITK.ReadImage(str(name)) for name in ensure_tuple(data)]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        arrays = [np.moveaxis(SimpleITK.GetArrayFromImage(image), *_to_xyz(image)) for image in ensure_tuple(img)]
         first = ensure_tuple(img)[0]
+        array = np.moveaxis(SimpleITK.GetArrayFromImage(first), *_to_xyz(first))
         components = first.GetNumberOfComponentsPerPixel()
         meta = {
             MetaKeys.AFFINE: itk_affine(first),
@@ -43,10 +43,7 @@ class SimpleITKReader(ImageReader):
             MetaKeys.SPATIAL_SHAPE: np.array(first.GetSize()),
             MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if components > 1 else float("nan"),
         }
-        if len(arrays) == 1:
-            return arrays[0], meta
-        meta[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
-        return np.stack(arrays), meta
+        return array, meta
 
 
 def _to_xyz(image: SimpleITK.Image) -> tuple[list[int], list[int]]:
@@ -74,21 +71,31 @@ class VolumeReader(ImageReader):
     def verify_suffix(self, filename: Any) -> bool:
         return all(str(name).lower().endswith(IMAGE_SUFFIXES) for name in ensure_tuple(filename))
 
-    def _reader_of(self, filename: Any) -> ImageReader:
+    def _reader_of(self, filename: str) -> ImageReader:
         # A new reader each time: MONAI's keep the last file names, and caches are filled by several threads.
-        first = str(ensure_tuple(filename)[0]).lower()
-        if first.endswith(_NIFTI):
+        name = filename.lower()
+        if name.endswith(_NIFTI):
             return NibabelReader()
-        if first.endswith(_ITK):
+        if name.endswith(_ITK):
             return SimpleITKReader()
-        if first.endswith(_PHOTO):
+        if name.endswith(_PHOTO):
             return PILReader(reverse_indexing=False)
-        raise ValueError(f"Cannot read '{Path(first).suffix}'. Known: {' '.join(IMAGE_SUFFIXES)}.")
+        raise ValueError(f"Cannot read '{Path(name).suffix}'. Known: {' '.join(IMAGE_SUFFIXES)}.")
 
     def read(self, data: Any, **kwargs: Any) -> Any:
-        reader = self._reader_of(data)
-        return [(reader, reader.read(data, **kwargs))]
+        readers = [(self._reader_of(str(name)), name) for name in ensure_tuple(data)]
+        return [(reader, reader.read(name, **kwargs)) for reader, name in readers]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        reader, images = img[0]
-        return reader.get_data(images)
+        # File by file: MONAI's readers refuse channels whose affines differ in the last digits, as headers do.
+        parts = [reader.get_data(image) for reader, image in img]
+        array, meta = parts[0]
+        if len(parts) == 1:
+            return array, meta
+        channels = [_channel_first(*part) for part in parts]
+        return np.concatenate(channels), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: 0}
+
+
+def _channel_first(array: np.ndarray, meta: dict) -> np.ndarray:
+    channel_dim = meta[MetaKeys.ORIGINAL_CHANNEL_DIM]
+    return array[None] if np.isnan(channel_dim) else np.moveaxis(array, int(channel_dim), 0)

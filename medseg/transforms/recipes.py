@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai import transforms as mt
 from monai.transforms import Transform
 
 from medseg.labels import LabelSpace
+from medseg.transforms.grid import SameGridd
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd
 from medseg.transforms.reader import VolumeReader
@@ -28,6 +30,10 @@ def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Tra
     if "label" in keys and label_space is not None:
         steps.append(EncodeLabelsd("label", label_space))
     return steps
+
+
+def _is_nonzero(image: Any) -> Any:
+    return image != 0
 
 
 def preprocessing(
@@ -46,17 +52,21 @@ def preprocessing(
         normalization: one scheme per channel, see ``NormalizeChannelsd``.
         roi_size: smallest size after padding, in voxels; images that are larger keep their size.
         spacing: target spacing in mm; ``None`` leaves the grid as it is (2D images).
-        crop_foreground: crop to the bounding box of voxels above 0 in any channel, before normalisation.
+        crop_foreground: crop to the bounding box of voxels that are not 0 in any channel, before normalisation.
         label_space: needed with a label.
     """
     steps = load(keys, label_space)
     modes = ["bilinear" if key == "image" else "nearest" for key in keys]
+    if "label" in keys:
+        steps.append(SameGridd())
     if len(roi_size) == 3:
         steps.append(mt.Orientationd(keys, axcodes="RAS", labels=None))
     if crop_foreground:
-        steps.append(mt.CropForegroundd(keys, source_key="image", allow_smaller=True))
+        steps.append(mt.CropForegroundd(keys, source_key="image", select_fn=_is_nonzero, allow_smaller=True))
     if spacing is not None:
         steps.append(mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
+    if "label" in keys:
+        steps.append(mt.CastToTyped("label", torch.int16))  # resampling makes float32; caches hold half of it
     steps.append(NormalizeChannelsd("image", normalization))
     steps.append(mt.SpatialPadd(keys, spatial_size=tuple(roi_size), mode="constant"))
     return steps
@@ -117,5 +127,8 @@ def augmentation(
             mt.RandGaussianNoised("image", prob=0.15, std=0.1),
             mt.RandGaussianSmoothd("image", prob=0.1, sigma_x=(0.4, 1.0), sigma_y=(0.4, 1.0), sigma_z=(0.4, 1.0)),
         ]
-    steps += [mt.SelectItemsd([*keys, "case_id"]), mt.EnsureTyped(keys, track_meta=False)]
+    steps += [
+        mt.SelectItemsd([*keys, "case_id"]),
+        mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
+    ]
     return steps

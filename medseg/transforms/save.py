@@ -15,16 +15,17 @@ from monai.transforms import MapTransform
 from PIL import Image
 
 from medseg.labels import LabelSpace
+from medseg.transforms.reader import is_2d_file
 
 __all__ = ["SaveLabelsd", "write_label_map"]
 
 
 def write_label_map(values: np.ndarray, affine: np.ndarray, path: str | Path) -> None:
-    """Write raw label values: 3D as NIfTI with the given affine, 2D as PNG; whole or not at all."""
+    """Write raw label values as NIfTI with the given affine, or as PNG by the path's suffix; whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(".partial_" + path.name)
-    if values.ndim == 2:
+    if path.suffix == ".png":
         Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.uint16)).save(temporary)
     else:
         image = nibabel.Nifti1Image(values, np.asarray(affine, dtype=float))
@@ -34,8 +35,8 @@ def write_label_map(values: np.ndarray, affine: np.ndarray, path: str | Path) ->
 
 
 class SaveLabelsd(MapTransform):
-    """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>.nii.gz``
-    (2D: ``.png``).
+    """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>.nii.gz``, or
+    ``.png`` where the image was a PNG, JPEG, TIFF or BMP.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class SaveLabelsd(MapTransform):
         for key in self.key_iterator(result):
             indices = torch.as_tensor(result[key])[0].numpy()
             values = self.label_space.decode(indices, result.get("dataset"))
-            suffix = ".png" if values.ndim == 2 else ".nii.gz"
-            affine = np.asarray(result["image"].meta["original_affine"])
+            meta = result["image"].meta
+            suffix = ".png" if is_2d_file(meta["filename_or_obj"]) else ".nii.gz"
+            affine = np.asarray(meta.get("original_affine", np.eye(4)))  # 2D pictures have none
             write_label_map(values, affine, self.output_dir / f"{result['case_id']}{suffix}")
         return result

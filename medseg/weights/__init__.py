@@ -1,5 +1,6 @@
 """Weights: safe files, strict loading, and import of the original systems' checkpoints."""
 
-from medseg.weights.files import load_file, load_weights, save_file
+from medseg.weights.files import load_file, load_weights, read_state_dict, save_file
+from medseg.weights.original import import_original, import_with_report
 
-__all__ = ["load_file", "load_weights", "save_file"]
+__all__ = ["import_original", "import_with_report", "load_file", "load_weights", "read_state_dict", "save_file"]

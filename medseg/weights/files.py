@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from medseg.errors import ModelError, ResourceError
 
-__all__ = ["load_file", "load_weights", "save_file"]
+__all__ = ["check_match", "load_file", "load_weights", "read_state_dict", "save_file"]
 
 
 def save_file(content: Any, path: str | Path) -> None:
@@ -66,9 +67,23 @@ def load_file(path: str | Path) -> Any:
 def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -> None:
     """Load a state dict (plain, or under ``network``, ``model`` or ``state_dict``) into a network.
 
+    Of a training state with averaged weights, the average is taken: it is what was validated.
+
     Raises:
         ModelError: the file is missing or damaged, or its keys or shapes do not fit; with ``strict=False`` a partial
         match is accepted.
+    """
+    state = read_state_dict(path)
+    check_match(network, state, str(path), strict)
+    own = network.state_dict()
+    network.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=strict)
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """The state dict of a file: plain, or under ``network``, ``model`` or ``state_dict``.
+
+    Raises:
+        ModelError: the file is missing or damaged, or holds none.
     """
     content = load_file(path)
     state = content
@@ -76,23 +91,29 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             state = content[key]
             break
+    if isinstance(content, dict) and isinstance(content.get("average"), dict):
+        prefix = "module."  # of torch's AveragedModel, which also counts its updates
+        state = {key[len(prefix) :]: value for key, value in content["average"].items() if key.startswith(prefix)}
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(
             f"{path} holds no state dict; expected tensors by name, plain or under 'network', 'model' or 'state_dict'."
         )
-    _check_match(network, state, Path(path), strict)
-    own = network.state_dict()
-    network.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=strict)
+    return state
 
 
-def _check_match(network: nn.Module, state: dict[str, torch.Tensor], path: Path, strict: bool) -> None:
+def check_match(network: nn.Module, state: Mapping[str, torch.Tensor], source: str, strict: bool = True) -> None:
+    """Refuse a state dict of other keys or shapes; ``source`` begins the message.
+
+    Raises:
+        ModelError: nothing fits, or not all with ``strict``.
+    """
     own = network.state_dict()
     kind = type(network).__name__
     shared = [key for key in own if key in state]
     if not shared:
         example = next(iter(state), "none")
         raise ModelError(
-            f"{path} has keys like '{example}'; network {kind} matches 0 of {len(own)}. It is of another network: "
+            f"{source} has keys like '{example}'; network {kind} matches 0 of {len(own)}. It is of another network: "
             "name the network it was trained with."
         )
     different = [key for key in shared if own[key].shape != state[key].shape]
@@ -103,7 +124,7 @@ def _check_match(network: nn.Module, state: dict[str, torch.Tensor], path: Path,
     if different and not missing and not unexpected and all(own[k].shape[1:] == state[k].shape[1:] for k in different):
         key = different[-1]
         raise ModelError(
-            f"{path} has a head of {state[key].shape[0]} channels ('{key}'), the network {own[key].shape[0]}; "
+            f"{source} has a head of {state[key].shape[0]} channels ('{key}'), the network {own[key].shape[0]}; "
             "use weights of the same label space."
         )
     parts = [
@@ -111,4 +132,4 @@ def _check_match(network: nn.Module, state: dict[str, torch.Tensor], path: Path,
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", different))
         if keys
     ]
-    raise ModelError(f"{path} fits {kind} only in part: {'; '.join(parts)}; use the weights of exactly this network.")
+    raise ModelError(f"{source} fits {kind} only in part: {'; '.join(parts)}; use the weights of exactly this network.")

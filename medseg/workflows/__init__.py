@@ -10,9 +10,9 @@ from medseg.workflows.parts import cases, device, distribute, finalize, initiali
 __all__ = ["cases", "device", "distribute", "evaluate", "finalize", "initialize", "predict", "section", "train"]
 
 _FUNCTIONS = {
-    "train": "medseg.workflows.train",
-    "evaluate": "medseg.workflows.evaluate",
-    "predict": "medseg.workflows.predict",
+    "train": "medseg.workflows.training",
+    "evaluate": "medseg.workflows.evaluation",
+    "predict": "medseg.workflows.prediction",
 }
 
 

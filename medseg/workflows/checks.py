@@ -3,38 +3,215 @@
 from __future__ import annotations
 
 import logging
+import math
+import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from medseg.data import CaseFacts, Datalist, Problem, inspect_cases
-from medseg.errors import DataError
+from medseg.data import CaseFacts, Datalist, Problem, inspect_cases, read_datalist
+from medseg.data.consistency import check_agreement, check_classes, check_empty_labels, check_folds
+from medseg.data.datalist import images_of
+from medseg.data.plan import available_gib
+from medseg.errors import ConfigError, DataError
+from medseg.labels import LabelSpace
+from medseg.workflows.config_check import check_roi
 
-__all__ = ["check_cases", "problem_table"]
+__all__ = ["check_cases", "check_datalist", "check_fit", "check_window", "problem_table", "unfit"]
 
 logger = logging.getLogger("medseg")
 
+_ROWS = 30  # of a table in a training log; `medseg check` shows all
+_WIDTHS = (80, 120)  # columns of a table, whatever the terminal
 
-def check_cases(cases: Sequence[Mapping[str, Any]], datalist: Datalist) -> list[CaseFacts]:
+
+def check_datalist(
+    json_list: str | Path, data_dir: str | Path | None = None, *, fold: int | None = None, strict: bool = False
+) -> tuple[Datalist, list[dict[str, Any]], list[CaseFacts]]:
+    """Check all sections of a datalist; returns it, its training cases in this fold, and the facts of all cases.
+
+    Without ``fold`` a class is missed only where no case of the training section has it.
+
+    Raises:
+        DataError: with the table of all problems.
+    """
+    datalist = read_datalist(json_list, data_dir)
+    cases = [case for section in datalist.sections.values() for case in section]
+    training = datalist.sections["training"] if fold is None else datalist.split(fold)[0]
+    folds = list(check_folds(datalist))
+    facts = check_cases(cases, datalist, training=training, fold=fold, strict=strict, rows=None, more=folds)
+    return datalist, datalist.split(fold)[0], facts
+
+
+def check_cases(
+    cases: Sequence[Mapping[str, Any]],
+    datalist: Datalist,
+    *,
+    training: Sequence[dict[str, Any]] | None = None,
+    fold: int | None = None,
+    strict: bool = False,
+    rows: int | None = _ROWS,
+    more: Sequence[Problem] = (),
+) -> list[CaseFacts]:
     """Facts of all cases; warnings are logged.
+
+    Args:
+        cases: to read.
+        datalist: that they are from.
+        training: those of them that are trained on: classes that they lack are named.
+        fold: named in sentences.
+        strict: warnings are errors.
+        rows: of the table; ``None`` for all.
+        more: further problems of the caller.
 
     Raises:
         DataError: some case cannot be used; the message is the table of all problems.
     """
-    facts = inspect_cases(cases, datalist.label_space, datalist.channels)
-    problems = [problem for case in facts for problem in case.problems]
-    for problem in problems:
-        if problem.warning:
-            logger.warning("%s: %s. %s", problem.case, problem.message, problem.remedy)
-    errors = [problem for problem in problems if not problem.warning]
-    if errors:
-        raise DataError(
-            f"{len(errors)} problems in {len({p.case for p in errors})} of {len(facts)} cases:\n{problem_table(errors)}"
-        )
+    _refuse_wrong_folder(cases, datalist)
+    facts = inspect_cases(cases, datalist.label_space, datalist.channels, root=datalist.data_dir)
+    problems = [
+        *(problem for case in facts for problem in case.problems),
+        *check_agreement(facts),
+        *check_empty_labels(facts, datalist, training=training is not None),
+        *(check_classes(facts, datalist, training, fold) if training is not None else ()),
+        *more,
+    ]
+    _report(problems, len(facts), strict=strict, rows=rows)
     return facts
 
 
-def problem_table(problems: Sequence[Problem]) -> str:
-    """A text table with case, problem and remedy."""
-    rows = [("case", "problem", "what to do"), *((p.case, p.message, p.remedy) for p in problems)]
-    widths = [min(60, max(len(row[i]) for row in rows)) for i in range(2)]
-    return "\n".join(f"  {case:<{widths[0]}}  {message:<{widths[1]}}  {remedy}" for case, message, remedy in rows)
+def _report(
+    problems: Sequence[Problem], number_of_cases: int, *, strict: bool = False, rows: int | None = None
+) -> None:
+    """Log warnings as a table, raise errors as one.
+
+    Raises:
+        DataError: there is an error, or a warning with ``strict``.
+    """
+    errors = [problem for problem in problems if strict or not problem.warning]
+    warnings = [problem for problem in problems if problem.warning and not strict]
+    if warnings:
+        logger.warning("%s:\n%s", _count(len(warnings), "warning"), problem_table(warnings, rows))
+    if errors:
+        found = _count(len(errors), "problem")
+        raise DataError(f"{found} in {_count(number_of_cases, 'case')} checked:\n{problem_table(errors, rows)}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def problem_table(problems: Sequence[Problem], rows: int | None = None) -> str:
+    """A text table with case, problem and remedy, wrapped to the terminal (80 to 120 columns)."""
+    low, high = _WIDTHS
+    total = max(low, min(high, shutil.get_terminal_size((high, 24)).columns))
+    first = min(max(4, *(len(problem.case) for problem in problems)), total // 4)
+    second = (total - first - 6) * 11 // 20
+    widths = (first, second, total - first - 6 - second)
+    shown = problems if rows is None else problems[:rows]
+    lines = [
+        _row(("case", "problem", "what to do"), widths),
+        *(_row((p.case, p.message, p.remedy), widths) for p in shown),
+    ]
+    if len(shown) < len(problems):
+        lines.append(f"  … and {len(problems) - len(shown)} more; `medseg check` lists all.")
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    wrapped = [
+        textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(cells, widths, strict=True)
+    ]
+    lines = []
+    for number in range(max(map(len, wrapped))):
+        parts = [cell[number] if number < len(cell) else "" for cell in wrapped]
+        lines.append("  " + "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join(lines)
+
+
+def _refuse_wrong_folder(cases: Sequence[Mapping[str, Any]], datalist: Datalist) -> None:
+    """One sentence instead of hundreds of rows where most files are missing: the folder is not the right one."""
+    files = [
+        (case, key, path)
+        for case in cases
+        for key, paths in (("image", images_of(case)), ("label", [case["label"]] if case.get("label") else []))
+        for path in paths
+    ]
+    missing = [item for item in files if not Path(item[2]).exists()]
+    if not missing or 2 * len(missing) <= len(files):
+        return
+    case, key, path = missing[0]
+    root = datalist.data_dir
+    shown = Path(path).relative_to(root) if Path(path).is_relative_to(root) else path
+    others = len(missing) - 1
+    also = f" {_count(others, 'other file')} {'is' if others == 1 else 'are'} missing too." if others else ""
+    raise DataError(
+        f"{datalist.locate(case)}.{key}: {shown} not found (relative to data root {root}).{also} "
+        "Name the folder of the images with --data_dir, or mend the datalist."
+    )
+
+
+def unfit(facts: CaseFacts, dims: int, channels: int) -> tuple[str, str] | None:
+    """Why a model of ``dims`` spatial axes and ``channels`` channels cannot take a case: message and remedy."""
+    axes = len(facts.shape)
+    if axes != dims:
+        return (
+            f"model expects {dims} spatial axes, {facts.case} has {axes}",
+            f"Use a model with spatial_dims {axes}.",
+        )
+    if facts.channels != channels:
+        return (
+            f"model expects {channels} channels, {facts.case} has {facts.channels}",
+            "Give one file per channel (<case>_0000, <case>_0001, …), in the order of training.",
+        )
+    return None
+
+
+def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[str, Any]) -> None:
+    """Whether a bundle's network takes the cases and has a channel for each class.
+
+    Raises:
+        DataError: another number of spatial axes or channels.
+        ConfigError: other classes.
+    """
+    network = config.get("network_def")
+    arguments = network if isinstance(network, Mapping) else {}
+    dims, channels = arguments.get("spatial_dims"), arguments.get("in_channels")
+    for case in facts:
+        wrong = unfit(
+            case,
+            dims if isinstance(dims, int) else len(case.shape),
+            channels if isinstance(channels, int) else case.channels,
+        )
+        if wrong:
+            raise DataError(". ".join(wrong))
+    if isinstance(config.get("labels"), Mapping):
+        own, other = LabelSpace.from_table(config["labels"]), datalist.label_space
+        if own.num_channels != other.num_channels:
+            raise ConfigError(
+                f"The bundle has {own.num_channels} output channels ({', '.join(own.channels)}), the datalist "
+                f"{other.num_channels} ({', '.join(other.channels)}). Plan a bundle for the datalist with --network, "
+                "or use the bundle's labels."
+            )
+
+
+def check_window(roi_size: Any, facts: Sequence[CaseFacts], batch_size: int) -> None:
+    """Whether a window given by the user has the images' axes and its batch fits the memory, networks aside.
+
+    Raises:
+        ConfigError: with the nearest valid window.
+    """
+    dims = len(facts[0].shape)
+    check_roi(roi_size, dims)
+    # The least that training holds: image, logits and their gradients, in float32.
+    per_voxel = 4 * int(batch_size) * (facts[0].channels + 4)
+    free = available_gib() * 2**30
+    needed = math.prod(roi_size) * per_voxel
+    if needed > free:
+        factor = (free / needed) ** (1 / dims)
+        fitting = [max(8, int(n * factor) // 8 * 8) for n in roi_size]
+        raise ConfigError(
+            f"roi_size {list(roi_size)} needs at least {needed / 2**30:.0f} GiB for a batch of {batch_size}, "
+            f"{free / 2**30:.0f} are free; use {fitting} or smaller, or a smaller batch_size."
+        )

@@ -1,23 +1,25 @@
-"""Bundle + overrides -> MONAI ``ConfigWorkflow``, with every unknown key refused.
-
-MONAI accepts an unknown override silently; a typing error would then train with the default.
-"""
+"""Bundle + overlays + overrides -> MONAI ``ConfigWorkflow``, with everything refused that ``config_check`` refuses."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.utils import merge_kv
 
-from medseg.errors import ConfigError, ModelError, nearest
+from medseg.errors import ConfigError, ModelError, nearest, unwrapped
+from medseg.workflows.config_check import check_config, check_overrides
 
-__all__ = ["TASKS", "check_overrides", "config_files", "load_workflow", "merged_config", "parse_assignments"]
+__all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_config", "parse_assignments"]
 
+# Both configs have these ids, each with its own value.
+_OWN_OF_INFERENCE = ("imports", "bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
 TASKS = {"train": ("train",), "evaluate": ("train", "evaluate"), "infer": ("inference",)}
 
 
@@ -45,13 +47,64 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
     """The content of several config files merged by MONAI's rules, unresolved.
 
     Raises:
-        ConfigError: not valid YAML, a duplicate key, or a tag that would build Python objects; with file and line.
+        ConfigError: not valid YAML, a duplicate key, or a tag that would build Python objects, with file and line; a
+        misspelt key.
     """
     for file in files:
         _refuse_bad_yaml(file)
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
+    merged: dict[str, Any] = {}
+    for file in files:
+        try:
+            merged = _merge(merged, ConfigParser.load_config_file(str(file)))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{file}: an entry patches something that {', '.join(f.name for f in files)} do not hold ({error}); "
+                "check its id."
+            ) from error
+    return merged
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``changes`` over ``base`` by MONAI's rules for config files (``a::b`` patches, ``+a`` extends)."""
+    parser = ConfigParser(deepcopy(dict(base)))
+    for key, value in changes.items():
+        merge_kv(parser, key, value)
     return {key: value for key, value in parser.get().items() if key != "_meta_"}
+
+
+def changed_configs(
+    bundle: str | Path, overlays: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """``train`` and ``inference`` config of a bundle with overlays and overrides applied to both.
+
+    What inference shares with training (network, window, preprocessing, labels) must change in both; entries whose
+    top-level id inference does not have concern training alone.
+
+    Raises:
+        ConfigError: an override or an overlay names what the config does not have.
+    """
+    overrides = dict(overrides or {})
+    files = config_files(bundle, "train", overlays)
+    train = merged_config(files)
+    check_overrides(train, overrides, _names(files))
+    result = {"train": _merge(train, overrides)}
+    check_config(result["train"], _names(files))
+    try:
+        inference = merged_config(config_files(bundle, "infer"))
+    except ModelError:  # a bundle may be for training alone
+        return result
+    for changes in (*(ConfigParser.load_config_file(str(file)) for file in files[1:]), overrides):
+        shared = {k: v for k, v in changes.items() if _top(k) in inference and _top(k) not in _OWN_OF_INFERENCE}
+        inference = _merge(inference, shared)
+    return result | {"inference": inference}
+
+
+def _top(key: str) -> str:
+    return key.lstrip("+").replace("#", "::").partition("::")[0]
+
+
+def _names(files: Sequence[Path]) -> str:
+    return " + ".join(file.name for file in files)
 
 
 def _refuse_bad_yaml(path: Path) -> None:
@@ -107,114 +160,53 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
-def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Refuse overrides of ids that the config does not have and its components do not take, and values of another kind.
-
-    Raises:
-        ConfigError: naming the nearest id.
+class _Parser(ConfigParser):
+    """MONAI wraps every error inside a component or an expression such as ``$@train::trainer.run()`` into a
+    RuntimeError; here our own come out as they are.
     """
-    ids = set(_ids(config))
-    for key, value in overrides.items():
-        if key in ids:
-            _check_type(key, _lookup(config, key), value)
-            continue
-        parent, _, leaf = key.rpartition("::")
-        component = _lookup(config, parent) if parent in ids else None
-        if not isinstance(component, Mapping) or "_target_" not in component:
-            raise ConfigError(f"Unknown key '{key}'.{nearest(key, ids)}")
-        arguments = _arguments(component)
-        if arguments is not None and not {leaf, "**"} & arguments:
-            target = component["_target_"]
-            raise ConfigError(f"'{parent}' ({target}) has no argument '{leaf}'.{nearest(leaf, arguments)}")
+
+    def get_parsed_content(self, id: str = "", **kwargs: Any) -> Any:
+        with unwrapped():
+            return super().get_parsed_content(id, **kwargs)
 
 
-def _ids(value: Any, prefix: str = "") -> Iterable[str]:
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    for key, item in items:
-        name = f"{prefix}::{key}" if prefix else str(key)
-        yield name
-        yield from _ids(item, name)
+class Workflow(ConfigWorkflow):
+    """A ``ConfigWorkflow`` whose parser lets our own errors through."""
 
-
-def _lookup(config: Any, key: str) -> Any:
-    for part in key.split("::"):
-        config = config[int(part)] if isinstance(config, list) else config[part]
-    return config
-
-
-def _arguments(component: Mapping[str, Any]) -> set[str] | None:
-    """The arguments of a component's target, ``**`` among them if any name is taken; ``None`` if it cannot be told."""
-    from monai.bundle.config_item import ConfigComponent
-
-    try:
-        target = ConfigComponent(dict(component)).resolve_module_name()
-        target = ConfigParser({"x": {"_target_": target, "_mode_": "callable"}}).get_parsed_content("x")
-        while hasattr(target, "func"):
-            target = target.func
-        found: set[str] = {"_disabled_", "_requires_", "_mode_", "_desc_"}
-        classes = inspect.getmro(target)[:-1] if inspect.isclass(target) else (target,)
-        for cls in classes:
-            signature = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls)  # type: ignore[misc]
-            parameters = signature.parameters.values()
-            found |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - {"self"}
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                return found
-        return found | {"**"}
-    except Exception:  # a target that cannot be inspected will speak for itself when it is built
-        return None
-
-
-_POSITIVE_INTEGERS = ("epochs", "batch_size", "val_interval", "repeats", "accumulation_steps")
-
-
-def _check_type(key: str, current: Any, value: Any) -> None:
-    """The kind of value must stay: a number for a number, a list for a list; null and expressions fit everywhere."""
-    if key in _POSITIVE_INTEGERS and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ConfigError(f"{key}: expected a positive integer, got {value!r}.")
-    if key == "learning_rate" and (not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0):
-        raise ConfigError(f"{key}: expected a positive number, got {value!r}.")
-    if value is None or current is None or (isinstance(value, str) and value[:1] in "$@%"):
-        return
-    if isinstance(current, str) and current[:1] in "$@%":
-        return
-    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (bool, "true or false"),
-        ((int, float), "a number"),
-        (str, "text"),
-        (list, "a list"),
-        (dict, "a mapping"),
-    )
-    for kind, name in kinds:
-        if isinstance(current, kind):
-            if not isinstance(value, kind) or (kind == (int, float) and isinstance(value, bool)):
-                raise ConfigError(f"{key}: expected {name}, got {value!r}.")
-            return
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.parser = _Parser(self.parser.get())
 
 
 def load_workflow(
-    bundle: str | Path, task: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str] = ()
-) -> ConfigWorkflow:
+    bundle: str | Path,
+    task: str,
+    overrides: Mapping[str, Any] | None = None,
+    overlays: Sequence[str] = (),
+    built: Mapping[str, Any] | None = None,
+) -> Workflow:
     """A bundle's workflow for ``train``, ``evaluate`` or ``infer``, initialised.
 
+    ``built``: ids with objects that exist already, such as data sets whose caches are filled.
+
     Raises:
-        ConfigError: unknown keys in the overrides.
+        ConfigError: the config or an override holds what ``config_check`` refuses.
         ModelError: the folder is no bundle.
     """
     files = config_files(bundle, task, overlays)
     config = merged_config(files)
-    overrides = dict(overrides or {})
-    check_overrides(config, overrides)
+    overrides = {"bundle_root": str(Path(bundle).resolve())} | dict(overrides or {})
+    check_overrides(config, overrides, _names(files))
+    check_config(_merge(config, overrides), _names(files))
     meta = Path(bundle) / "configs" / "metadata.json"
-    workflow = ConfigWorkflow(
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every missing logging.conf
+    workflow = Workflow(
         config_file=[str(file) for file in files],
         meta_file=str(meta) if meta.is_file() else None,
         logging_file=False,
         workflow_type="infer" if task == "infer" else "train",
-        **({"bundle_root": str(Path(bundle).resolve())} | overrides),
+        **overrides,
     )
     workflow.initialize()
+    workflow.parser.ref_resolver.resolved_content.update(built or {})
     return workflow

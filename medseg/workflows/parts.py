@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from medseg.data import read_datalist, seed_everything
-from medseg.errors import ResourceError
+from medseg.errors import ConfigError, ResourceError
 
 __all__ = ["cases", "device", "distribute", "finalize", "initialize", "section"]
 
@@ -24,8 +24,14 @@ def device(name: str | None = None) -> torch.device:
     if name is None:
         name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
     if str(name).startswith("cuda") and not torch.cuda.is_available():
-        raise ResourceError(f"Device '{name}' asked for, but torch {torch.__version__} sees none. Use --device cpu.")
-    return torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+        build = "" if torch.version.cuda else " (CPU build)"
+        raise ResourceError(
+            f"Device '{name}' asked for, but torch {torch.__version__}{build} sees none. Use --device cpu."
+        )
+    try:
+        return torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+    except RuntimeError as error:
+        raise ConfigError(f"Device '{name}' is unknown; use cpu, cuda or cuda:N.") from error
 
 
 def distribute(network: nn.Module, device: torch.device | str) -> nn.Module:
@@ -42,6 +48,8 @@ def start_distributed() -> None:
     """Join the process group under torchrun; a no-op otherwise and when called again."""
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or torch.distributed.is_initialized():
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # NCCL's collectives of objects use it
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     import ignite.distributed as idist
 

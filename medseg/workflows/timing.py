@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from medseg.bundle import dump_yaml
+from medseg.engines.ranks import unwrap
 from medseg.workflows.compose import merged_config
 from medseg.workflows.run_folder import write_facts
 
@@ -30,11 +31,12 @@ def fit_epochs(workflow: Any, run: Path, seconds: float) -> int:
     parser = workflow.parser
     trainer = parser.get_parsed_content("train::trainer")
     evaluator = parser.get_parsed_content("validate::evaluator")
-    weights = {key: value.clone() for key, value in trainer.network.state_dict().items()}
+    network = unwrap(trainer.network)  # one process measures, without the others
+    weights = {key: value.clone() for key, value in network.state_dict().items()}
     step = _step_seconds(trainer)
     cases = len(evaluator.data_loader.dataset) if evaluator.data_loader is not None else 0
     validation = cases * _case_seconds(evaluator) if cases else 0.0
-    trainer.network.load_state_dict(weights)
+    network.load_state_dict(weights)
     trainer.optimizer.zero_grad(set_to_none=True)
 
     left = max(1.0, (seconds - (time.monotonic() - began)) * _MARGIN)
@@ -63,12 +65,12 @@ def fit_epochs(workflow: Any, run: Path, seconds: float) -> int:
 def _step_seconds(trainer: Any, warm: int = 2, least: float = 6.0) -> float:
     """Median seconds of forward, loss and backward over at least 5 batches and ``least`` seconds."""
     times: list[float] = []
-    trainer.network.train()
+    network = unwrap(trainer.network).train()
     while len(times) < 5 + warm or sum(times) < least:
         before = time.perf_counter()
         for batch in trainer.data_loader:
             inputs, targets = trainer.prepare_batch(batch, trainer.state.device, False)[:2]
-            trainer.loss_function(trainer.inferer(inputs, trainer.network), targets).mean().backward()
+            trainer.loss_function(trainer.inferer(inputs, network), targets).mean().backward()
             if trainer.state.device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ def weights_of(run: Path, checkpoint: str) -> Path:
     path = run / _NAMED[checkpoint] if checkpoint in _NAMED else Path(checkpoint)
     if not path.is_file():
         raise ModelError(
-            f"No weights at {path}. Train the run first (`medseg train --output {run}`), or name a file with "
-            f"--checkpoint."
+            f"No weights at {path}. Train it first, import weights with `medseg import-weights`, or name a "
+            f"file with --checkpoint."
         )
     return path.resolve()
 
@@ -52,6 +52,7 @@ def evaluate(
     device: str | None = None,
     data_dir: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    overlays: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score the validation cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``.
 
@@ -62,6 +63,7 @@ def evaluate(
         tolerance: of the surface Dice in mm.
         device, data_dir: as for training.
         overrides: config id -> value.
+        overlays: further config files of the run, such as a published protocol.
 
     Returns:
         The content of ``metrics.json``.
@@ -86,7 +88,7 @@ def evaluate(
         changes |= _MODEL_SPACE
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
-    workflow = load_workflow(folder, "evaluate", changes)
+    workflow = load_workflow(folder, "evaluate", changes, overlays)
     workflow.run()
     workflow.finalize()
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

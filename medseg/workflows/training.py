@@ -13,12 +13,17 @@ from typing import Any
 
 import torch
 
-from medseg.bundle import accepts_roi, dump_yaml, planned_arguments, write_bundle
-from medseg.data import Datalist, Plan, make_plan, read_datalist
+from medseg.bundle import dump_yaml
+from medseg.data import CaseFacts, Datalist, read_datalist
+from medseg.engines.ranks import is_main, on_main
 from medseg.errors import ConfigError, DataError
-from medseg.workflows.checks import check_cases
-from medseg.workflows.compose import check_overrides, config_files, load_workflow, merged_config
+from medseg.networks import network_target
+from medseg.workflows.checks import check_cases, check_fit
+from medseg.workflows.compose import changed_configs, load_workflow, merged_config
+from medseg.workflows.config_check import check_ranges
+from medseg.workflows.new_bundle import plan_bundle
 from medseg.workflows.parts import device as choose_device
+from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
 from medseg.workflows.timing import fit_epochs
 
@@ -46,6 +51,8 @@ def train(
 ) -> Path:
     """Train a network on a datalist; the same call again continues, and a finished run does nothing.
 
+    Under torchrun every process makes the same call; the first one checks, plans and writes, the others wait.
+
     Args:
         output: the run folder.
         json_list, data_dir: the datalist and what its paths are relative to.
@@ -65,33 +72,61 @@ def train(
     started = time.monotonic()
     if (network is None) == (bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
+    check_ranges({"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "seed": seed})
+    check_ranges(
+        {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
+    )  # needs the images' axes
+    if network is not None:
+        network_target(network)  # an unknown name is told before the data are read
     run = Path(output).resolve()
+    start_distributed()
+    _refuse_foreign(run)
     chosen = choose_device(device)
     datalist = read_datalist(json_list, data_dir)
     training, validation = datalist.split(fold)
-    run.mkdir(parents=True, exist_ok=True)
-    log_to(run)
-    facts = check_cases(training + validation, datalist)
+    if not training:
+        raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
+    changes = dict(overrides or {})
     settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
-    fresh = run / "configs.new"
-    if network is not None:
-        _plan_bundle(fresh, network, datalist, facts, len(training), chosen, dict(overrides or {}), settings)
-    else:
-        _copy_bundle(fresh, Path(str(bundle)), datalist, overlays, dict(overrides or {}), settings)
-    _install(fresh, run, explicit_epochs=epochs is not None)
 
-    if read_facts(run).get("status") == "finished" and _stored_epochs(run) <= _done_epochs(run):
-        logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
+    def prepare() -> tuple[bool, bool]:
+        """Write the bundle, or hold it against the one that is there; whether anything is left to train, and whether
+        the epochs are still to be fitted to the time.
+        """
+        run.mkdir(parents=True, exist_ok=True)
+        log_to(run)
+        facts = check_cases(training + validation, datalist, training=training, fold=fold)
+        fresh = run / "configs.new"
+        shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
+        if network is not None:
+            plan_bundle(fresh, network, datalist, facts, len(training), chosen.type, changes, settings)
+        else:
+            _copy_bundle(fresh, Path(str(bundle)), datalist, facts, overlays, changes, settings)
+        _install(fresh, run, explicit_epochs=epochs is not None)
+        if read_facts(run).get("status") == "finished":
+            logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
+            return False, False
+        _report_start(run, chosen, training, validation, seed)
+        return True, max_minutes is not None and "fitted_epochs" not in read_facts(run)
+
+    if not is_main():
+        logger.setLevel(logging.ERROR)  # the first process speaks for all
+    left, fit = on_main(prepare)
+    if not left:
+        finalize()
         return run
     workflow = load_workflow(run, "train")
-    if max_minutes is not None and "fitted_epochs" not in read_facts(run):
-        fit_epochs(workflow, run, 60 * max_minutes - (time.monotonic() - started))
-        workflow = load_workflow(run, "train")
-    _report_start(run, chosen, training, validation, seed)
+    if max_minutes is not None and fit:
+        for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
+            workflow.parser.get_parsed_content(part)
+        seconds = 60 * max_minutes - (time.monotonic() - started)
+        on_main(lambda: fit_epochs(workflow, run, seconds))
+        filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
+        workflow = load_workflow(run, "train", built=filled)
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
-    if trainer.state.rank == 0:
+    if is_main():
         write_facts(
             run,
             status="finished",
@@ -100,6 +135,23 @@ def train(
         )
     workflow.finalize()
     return run
+
+
+_OWN = {"log.txt", "configs.new"}  # what a start that failed its checks leaves behind
+
+
+def _refuse_foreign(run: Path) -> None:
+    """A folder with other content is no place for a run: nothing is overwritten."""
+    if run.is_file():
+        raise ConfigError(f"{run} is a file; --output needs a folder of its own. Name another.")
+    if not run.is_dir() or (run / "configs" / "train.yaml").is_file():
+        return
+    found = sorted(item.name for item in run.iterdir() if item.name not in _OWN)
+    if found:
+        raise ConfigError(
+            f"{run} is not empty ({', '.join(found[:3])}{', …' if len(found) > 3 else ''}) and holds no run; "
+            "use another --output folder, or empty it."
+        )
 
 
 def _settings(
@@ -118,102 +170,28 @@ def _settings(
     return settings
 
 
-def _plan_bundle(
-    fresh: Path,
-    network: str,
-    datalist: Datalist,
-    facts: Sequence[Any],
-    num_training: int,
-    chosen: torch.device,
-    overrides: dict[str, Any],
-    settings: dict[str, Any],
-) -> None:
-    spacing = overrides.get("preprocess::spacing")
-    plan, arguments = plan_for_network(
-        network, datalist, facts, num_training, chosen.type, overrides.get("roi_size"), spacing
-    )
-    logger.info("plan for %s on %s:", network, datalist.name)
-    for line in plan.lines():
-        logger.info("  %s", line)
-    write_bundle(fresh, network, arguments, datalist, plan, settings)
-    _apply(fresh / "configs" / "train.yaml", overrides)
-
-
-def plan_for_network(
-    network: str,
-    datalist: Datalist,
-    facts: Sequence[Any],
-    num_training: int,
-    device_type: str,
-    roi_size: Sequence[int] | None = None,
-    spacing: Sequence[float] | None = None,
-) -> tuple[Plan, dict[str, Any]]:
-    """The plan whose window the network takes, and the network's arguments.
-
-    Raises:
-        ConfigError: the network takes none of the windows, or not the one given; with the network's own reason.
-    """
-    reason = ""
-    for step in (8, 16, 32):
-        plan = make_plan(
-            datalist,
-            facts,
-            device_type=device_type,
-            roi_size=roi_size,
-            spacing=spacing,
-            num_training=num_training,
-            roi_step=step,
-        )
-        arguments = planned_arguments(network, plan)
-        problem = accepts_roi(network, arguments, plan.roi_size)
-        if problem is None:
-            return plan, arguments
-        reason = problem
-        if roi_size is not None:
-            nearest_roi = [max(32, 32 * round(n / 32)) for n in roi_size]
-            raise ConfigError(f"{network} does not take roi_size {list(roi_size)} ({reason}); try {nearest_roi}.")
-    raise ConfigError(
-        f"{network} does not run on windows of {list(plan.roi_size)} ({reason}); set roi_size or its arguments."
-    )
-
-
 def _copy_bundle(
     fresh: Path,
     bundle: Path,
     datalist: Datalist,
+    facts: Sequence[CaseFacts],
     overlays: Sequence[str],
     overrides: dict[str, Any],
     settings: dict[str, Any],
 ) -> None:
-    files = config_files(bundle, "train", overlays)
+    configs = changed_configs(bundle, overlays, overrides)
+    check_fit(facts, datalist, configs["train"])
     shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
-    config = merged_config(files)
-    settings = {key: value for key, value in settings.items() if value is not None or key in ("fold",)}
-    check_overrides(config, overrides)
-    config |= {key: value for key, value in settings.items() if key in config or key == "max_minutes"}
-    config["bundle_root"] = "."
-    config["json_list"] = "$@bundle_root + '/configs/datalist.json'"
-    dump_yaml(config, fresh / "configs" / "train.yaml", f"From the bundle {bundle.name}.")
+    own = {"bundle_root": ".", "json_list": "$@bundle_root + '/configs/datalist.json'"}
+    given = {key: value for key, value in settings.items() if (value is not None or key == "fold")} | own
+    for name, config in configs.items():
+        if name == "train":
+            config["output_dir"] = "$@bundle_root"  # the run folder is the bundle
+            config.setdefault("max_minutes", None)
+        keys = given if name == "train" else ("dataset_dir", *own)
+        config |= {key: given[key] for key in keys if key in config and (key in own or key not in overrides)}
+        dump_yaml(config, fresh / "configs" / f"{name}.yaml", f"From the bundle {bundle.name}.")
     shutil.copyfile(datalist.path, fresh / "configs" / "datalist.json")
-    _apply(fresh / "configs" / "train.yaml", overrides)
-
-
-def _apply(path: Path, overrides: Mapping[str, Any]) -> None:
-    """Write overrides into a config file, after checking them."""
-    if not overrides:
-        return
-    from monai.bundle import ConfigParser
-
-    config = merged_config([path])
-    check_overrides(config, overrides)
-    parser = ConfigParser(config)
-    for key, value in overrides.items():
-        parser.set(value, key, recursive=True)
-    dump_yaml(
-        {k: v for k, v in parser.get().items() if k != "_meta_"},
-        path,
-        path.read_text(encoding="utf-8").splitlines()[0][2:],
-    )
 
 
 def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
@@ -251,10 +229,6 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
             "from where it was",
             new["epochs"],
         )
-
-
-def _stored_epochs(run: Path) -> int:
-    return int(merged_config([run / "configs" / "train.yaml"])["epochs"])
 
 
 def _done_epochs(run: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -13,14 +14,15 @@ import torch
 from monai.data import list_data_collate
 from monai.engines import SupervisedEvaluator
 
-from medseg.data import CaseFacts, read_datalist
+from medseg.data import read_datalist
 from medseg.data.datalist import case_ids, images_of
 from medseg.data.inspect import inspect_cases
-from medseg.errors import CasesFailed, DataError, MedsegError
+from medseg.errors import CasesFailed, ConfigError, DataError, MedsegError, unwrapped
 from medseg.labels import LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
+from medseg.workflows.checks import unfit
 from medseg.workflows.compose import config_files, load_workflow, merged_config
-from medseg.workflows.evaluate import weights_of
+from medseg.workflows.evaluation import weights_of
 
 __all__ = ["collect_cases", "predict"]
 
@@ -74,7 +76,7 @@ def predict(
     tta: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Segment images with a run or bundle; existing predictions in ``output`` are kept and not made again.
+    """Segment images with a run or bundle; predictions that ``output`` holds of the same weights are not made again.
 
     ``tta`` averages over all mirror images. A case that cannot be read or that fails is reported, listed in
     ``output/failures.json`` and left out; the others are done.
@@ -84,12 +86,12 @@ def predict(
 
     Raises:
         CasesFailed: some cases failed.
+        ConfigError: ``output`` holds predictions of other weights.
     """
     folder, target = Path(bundle).resolve(), Path(output).resolve()
     config = merged_config(config_files(folder, "infer"))
     space = LabelSpace.from_table(config["labels"])
-    channels = len(config["preprocess"]["normalization"])
-    in_channels = int(config["network_def"].get("in_channels", channels))
+    in_channels = int(config["network_def"]["in_channels"])
     if inputs:
         cases = collect_cases(inputs, in_channels)
     elif json_list is not None:
@@ -99,11 +101,13 @@ def predict(
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
     target.mkdir(parents=True, exist_ok=True)
+    weights = weights_of(folder, checkpoint)
+    _refuse_other_weights(target, weights)
     todo = [case for case in cases if not _prediction(target, case).is_file()]
     if len(todo) < len(cases):
         logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
     failures = _failed_checks(todo, space, len(config["roi_size"]), in_channels)
-    changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights_of(folder, checkpoint))}
+    changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)}
     if tta:
         changes["mirror_axes"] = list(range(len(config["roi_size"])))
     if device is not None:
@@ -120,6 +124,16 @@ def predict(
     return [_prediction(target, case) for case in cases]
 
 
+def _refuse_other_weights(target: Path, weights: Path) -> None:
+    """One folder holds the predictions of one network: those of another would be taken for done."""
+    record = target / "weights.json"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8"))["sha256"] != digest:
+        raise ConfigError(f"{target} holds predictions of other weights; use another --output folder, or empty it.")
+    content = {"weights": str(weights), "sha256": digest}
+    record.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def _prediction(target: Path, case: Mapping[str, Any]) -> Path:
     return target / f"{case['case_id']}{'.png' if is_2d_file(images_of(case)[0]) else '.nii.gz'}"
 
@@ -128,33 +142,23 @@ def _failed_checks(cases: Sequence[Mapping[str, Any]], space: LabelSpace, dims: 
     failures = {}
     images_only = [{key: value for key, value in case.items() if key != "label"} for case in cases]
     for facts in inspect_cases(images_only, space):
-        problem = next((f"{p.message}. {p.remedy}" for p in facts.problems if not p.warning), None) or _unfit(
-            facts, dims, channels
-        )
-        if problem:
-            logger.error("%s: %s", facts.case, problem)
-            failures[facts.case] = problem
+        found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
+        found += [problem] if not found and (problem := unfit(facts, dims, channels)) else []
+        for warning in (p for p in facts.problems if p.warning):
+            logger.warning("%s: %s. %s", facts.case, warning.message, warning.remedy)
+        if found:
+            failures[facts.case] = " ".join(f"{message}. {remedy}" for message, remedy in found)
+            logger.error("%s: %s", facts.case, failures[facts.case])
     return failures
-
-
-def _unfit(facts: CaseFacts, dims: int, channels: int) -> str | None:
-    axes = len(facts.shape)
-    if axes != dims:
-        return f"model expects {dims} spatial axes, the image has {axes}. Use a model with spatial_dims {axes}."
-    if facts.channels != channels:
-        return (
-            f"model expects {channels} channels, the image has {facts.channels}. "
-            "Give one file per channel, named <case>_0000, <case>_0001."
-        )
-    return None
 
 
 def _run(folder: Path, changes: dict[str, Any], cases: Sequence[dict[str, Any]], failures: dict[str, str]) -> None:
     """One engine for all cases, one run per case: a failure leaves the others alone."""
     workflow = load_workflow(folder, "infer", changes)
     parser = workflow.parser
-    preprocessing = parser.get_parsed_content("preprocessing")
-    evaluator: SupervisedEvaluator = parser.get_parsed_content("evaluator")
+    with unwrapped():
+        preprocessing = parser.get_parsed_content("preprocessing")
+        evaluator: SupervisedEvaluator = parser.get_parsed_content("evaluator")
     for number, case in enumerate(cases, 1):
         began = time.monotonic()
         try:

@@ -1,0 +1,215 @@
+"""Read one image file as training does, and say in a sentence why a file cannot be read."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from monai.data.utils import correct_nifti_header_if_necessary
+
+from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
+
+__all__ = ["Unreadable", "Volume", "read_volume"]
+
+_MAGIC: dict[str, tuple[bytes, ...]] = {
+    ".gz": (b"\x1f\x8b",),
+    ".nii": (
+        b"\x5c\x01\x00\x00",
+        b"\x00\x00\x01\x5c",
+        b"\x1c\x02\x00\x00",
+        b"\x00\x00\x02\x1c",
+    ),  # header size 348, 540
+    ".nrrd": (b"NRRD",),
+    ".png": (b"\x89PNG",),
+    ".bmp": (b"BM",),
+    ".jpg": (b"\xff\xd8",),
+    ".jpeg": (b"\xff\xd8",),
+    ".tif": (b"II", b"MM"),
+    ".tiff": (b"II", b"MM"),
+}
+_BLOCK = 1 << 20
+
+
+class Unreadable(Exception):
+    """A file that cannot be used: ``args`` are the message and the remedy."""
+
+
+@dataclass
+class Volume:
+    """One image file.
+
+    Attributes:
+        channels: arrays ``(*spatial)`` in the file's own voxel type, in memory order where possible (no copies).
+        affine: index -> RAS mm, 4 x 4, as training sees it; the identity for photographs.
+        header_affine, header_spacing: what the file says before any mending.
+        photo: a format without physical size (PNG, JPEG, TIFF, BMP), where colours come as channels.
+    """
+
+    channels: list[np.ndarray]
+    affine: np.ndarray
+    header_affine: np.ndarray
+    header_spacing: tuple[float, ...]
+    photo: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape in voxels."""
+        return self.channels[0].shape
+
+
+def read_volume(path: str | Path, shown: str | None = None) -> Volume:
+    """Read a file; compressed files are verified to the end.
+
+    Args:
+        path: the file.
+        shown: what a sentence calls it.
+
+    Raises:
+        Unreadable: missing, empty, cut short, damaged, of another format, not readable, or without plain voxels.
+    """
+    path, shown = Path(path), shown or str(path)
+    _check_file(path, shown)
+    try:
+        volume = _read_nifti(path, shown) if path.name.lower().endswith((".nii", ".nii.gz")) else _read_other(path)
+    except Unreadable:
+        raise
+    except PermissionError as error:
+        raise _no_permission(shown) from error
+    except Exception as error:  # readers raise anything; the sentence names the file
+        raise Unreadable(*_damage(path, shown, error)) from error
+    kind = volume.channels[0].dtype
+    if kind.names or kind.kind not in "biuf":
+        what = "RGB (several components per voxel)" if kind.names else f"of voxel type {kind}"
+        raise Unreadable(f"{shown} is {what}; plain numbers are expected", "Export it with one number per voxel.")
+    if 0 in volume.shape:
+        raise Unreadable(f"{shown} has shape {_by(volume.shape)}: no voxels", "Export the file again.")
+    return volume
+
+
+def _check_file(path: Path, shown: str) -> None:
+    if not path.name.lower().endswith(IMAGE_SUFFIXES):
+        suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+        raise Unreadable(
+            f"Cannot read '{suffix}' ({shown}). Known: {' '.join(IMAGE_SUFFIXES)}",
+            "Convert the file to one of them, for example with SimpleITK.",
+        )
+    if not path.exists():
+        raise Unreadable(f"{shown} not found", "Mend the path in the datalist, or name the images' folder: --data_dir.")
+    if path.is_dir():
+        raise Unreadable(f"{shown} is a folder; an image file is expected", "Name the file in the datalist.")
+    if not os.access(path, os.R_OK):
+        raise _no_permission(shown)
+    if path.stat().st_size == 0:
+        raise Unreadable(f"{shown} is empty (0 bytes)", "Copy the file again.")
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        head = file.read(256)
+    known = _MAGIC.get(suffix)
+    sound = head.startswith(known) if known else b"=" in head  # MetaImage begins with "key = value" lines
+    if not sound:
+        name = {".gz": "gzip", ".nii": "NIfTI"}.get(suffix, suffix[1:])
+        hint = "Give it the name of its format, or export it again."
+        if suffix == ".gz" and head.startswith(_MAGIC[".nii"]):
+            hint = "It is an uncompressed NIfTI file: rename it to .nii."
+        raise Unreadable(f"{shown} is not a {name} file (starts with {head[:4]!r})", hint)
+
+
+def _no_permission(shown: str) -> Unreadable:
+    return Unreadable(f"no read permission for {shown}", "Change the file's permissions (chmod +r).")
+
+
+# ---------------------------------------------------------------------- NIfTI
+def _read_nifti(path: Path, shown: str) -> Volume:
+    with _open(path) as stream:
+        head = stream.read(4)
+        if head not in _MAGIC[".nii"]:
+            raise Unreadable(
+                f"{shown} is not a NIfTI file (its data start with {head!r})", "Export it as .nii.gz again."
+            )
+        stream.seek(0)
+        cls: Any = nibabel.Nifti2Image if 540 in (int.from_bytes(head, e) for e in ("little", "big")) else None
+        cls = cls or nibabel.Nifti1Image
+        raw = cls.header_class.from_fileobj(stream, check=False)  # with the check nibabel mends a zero spacing itself
+        stream.seek(0)
+        image = cls.from_stream(stream)
+        array = np.asanyarray(image.dataobj)
+        while stream.read(_BLOCK):  # only the end of a gzip file tells whether its data are whole
+            pass
+    header_affine = np.array(image.affine, dtype=float)
+    dims = min(array.ndim, 3)
+    if array.ndim > 4 or dims < 2:
+        raise Unreadable(
+            f"{shown} has shape {_by(array.shape)}; 2 or 3 spatial axes and at most one of channels are expected",
+            "Split the file into one per channel.",
+        )
+    channels = [array] if array.ndim < 4 else [array[..., i] for i in range(array.shape[3])]
+    affine = np.array(correct_nifti_header_if_necessary(image).affine, dtype=float)  # as MONAI's reader does
+    return Volume(channels, affine, header_affine, tuple(float(s) for s in raw["pixdim"][1 : dims + 1]), False)
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+# ---------------------------------------------------------------------- everything else
+def _read_other(path: Path) -> Volume:
+    reader = VolumeReader()
+    array, meta = reader.get_data(reader.read(str(path)))
+    channel_dim = meta.get("original_channel_dim", float("nan"))
+    channels = [array] if np.isnan(channel_dim) else list(np.moveaxis(array, int(channel_dim), 0))
+    photo = is_2d_file(path)
+    affine = np.eye(4) if photo else np.asarray(meta["affine"], dtype=float)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[: channels[0].ndim]
+    return Volume(channels, affine, affine, tuple(float(s) for s in spacing), photo)
+
+
+# ---------------------------------------------------------------------- damage
+def _damage(path: Path, shown: str, error: Exception) -> tuple[str, str]:
+    found, expected = _bytes(path)
+    if expected is not None and found < expected:
+        return (
+            f"{shown} is cut short or damaged: the {'compressed ' if path.suffix == '.gz' else ''}data end after "
+            f"{found} of {expected} bytes",
+            "Copy the file again.",
+        )
+    if isinstance(error, (EOFError, zlib.error, gzip.BadGzipFile)) or "truncated" in str(error):
+        return f"{shown} is cut short or damaged: {_reason(error)}", "Copy the file again."
+    return f"{shown} cannot be read: {_reason(error)}", "Copy or export the file again."
+
+
+def _bytes(path: Path) -> tuple[int, int | None]:
+    """Bytes of a NIfTI file that can be had, decompressed, and how many its header promises (``None``: unknown)."""
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return 0, None
+    found, head = 0, b""
+    try:
+        with _open(path) as stream:
+            while block := stream.read1(1 << 13):  # small blocks: what comes before the damage is counted
+                found += len(block)
+                head = head if len(head) >= 348 else head + block
+    except (EOFError, zlib.error, OSError):
+        pass
+    if len(head) < 348 or head[:4] not in _MAGIC[".nii"][:2]:
+        return found, 348 if len(head) < 348 else None
+    header = nibabel.Nifti1Header(head[:348], check=False)
+    voxels = math.prod(int(n) for n in header.get_data_shape())
+    return found, int(header["vox_offset"]) + voxels * int(header["bitpix"]) // 8
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    itk = "ITK" in lines[0] or "ITK" in lines[-1]  # SimpleITK begins with its own source lines
+    return lines[-1 if itk else 0].rstrip(".")
+
+
+def _by(numbers: Any) -> str:
+    return "×".join(f"{n:.4g}" for n in numbers)

@@ -1,0 +1,19 @@
+"""What kind of intensities a channel holds, told from its name in the datalist's ``modality``."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["channel_kind"]
+
+_WORDS = {
+    "ct": "ct hu cbct ldct",
+    "pet": "pet suv fdg",
+    "rgb": "rgb colour color photo dermoscopy endoscopy fundus red green blue r g b",
+}
+
+
+def channel_kind(name: str) -> str:
+    """``ct``, ``pet``, ``rgb`` or ``mr`` from a modality name such as "CT HU", "PET SUV", "T1gd"."""
+    words = set(re.findall(r"[a-z0-9]+", name.lower()))
+    return next((kind for kind, known in _WORDS.items() if words & set(known.split())), "mr")

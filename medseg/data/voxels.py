@@ -1,0 +1,146 @@
+"""Checks and samples of voxel values, in blocks so that no copy of a volume is made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from medseg.data.findings import Finding
+from medseg.data.modality import channel_kind
+from medseg.labels import LabelSpace
+
+__all__ = ["check_intensity", "check_label_values", "count_values", "foreground", "sample", "zero_share"]
+
+_SAMPLES = 20_000  # intensities kept per channel and case
+_BLOCK = 1 << 20
+_MANY = 50  # label values beyond the declared ones: more are an image, not a label
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """One axis in Fortran order: a view for NIfTI, NRRD and MetaImage, which store the first axis fastest."""
+    return array.ravel(order="F")
+
+
+def count_values(array: np.ndarray) -> dict[float, int]:
+    """Voxel value -> number of voxels; NaN once."""
+    flat, counts = _flat(array), Counter[float]()
+    for block in _blocks(flat.size):
+        values, numbers = np.unique(flat[block], return_counts=True)
+        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+        if len(counts) > 4096:  # an image listed as label: the range is all that is needed
+            counts.update({float(flat.min()): 0, float(flat.max()): 0})
+            break
+    return dict(sorted(counts.items()))
+
+
+# ---------------------------------------------------------------------- labels
+def check_label_values(
+    counts: Mapping[float, int], space: LabelSpace, dataset: str | None, path: str
+) -> Iterator[Finding]:
+    """Whether a label file holds whole, declared values; ``path`` is what sentences call it."""
+    part = space.fragment(dataset)
+    owner = f"data set '{dataset}' declares" if dataset in space.fragments and dataset else "declared"
+    declared = f"{owner} {_braces(sorted(part.declared))}"
+    unknown = [value for value in counts if value not in part.declared]
+    if not unknown:
+        return
+    if len(unknown) > _MANY or min(unknown) < 0:
+        yield Finding(
+            f"label range {min(counts):g}…{max(counts):g} in {path}; {declared}",
+            "Is the image listed as label? Name the label file in the datalist.",
+        )
+        return
+    broken = [value for value in unknown if not float(value).is_integer()]
+    if broken:
+        number = sum(counts[value] for value in broken)
+        yield Finding(
+            f"label has {broken[0]:g} in {number} voxels; whole numbers are expected",
+            "Was it resampled with linear interpolation? Resample it with nearest neighbours, or export it again.",
+        )
+        return
+    names = {raw: name for name, values in part.values.items() for raw in values}
+    missing = [int(value) for value in unknown]
+    remedy = f'Declare {_braces(missing)} in the datalist\'s "labels", or export the label again.'
+    if path.lower().endswith((".jpg", ".jpeg")):
+        remedy = "JPEG changes label values: export the label as PNG."
+    elif set(counts) == {0, 255} and space.labels:
+        first = next(iter(part.values), space.labels[0])
+        table = ", ".join(f"{raw}: {name}" for raw, name in sorted({0: "background", **names}.items()))
+        yield Finding(
+            f"{path} has values {{0, 255}}; the datalist declares {{{table}}}",
+            f'Map it in the datalist: "labels": {{"background": 0, "{first}": 255}}.',
+        )
+        return
+    yield Finding(f"label values {_braces(list(counts))}; {declared}", remedy)
+
+
+def _braces(values: Sequence[float]) -> str:
+    shown = ", ".join(f"{value:g}" for value in values[:12])
+    return "{" + shown + (", …" if len(values) > 12 else "") + "}"
+
+
+def foreground(
+    channels: Sequence[np.ndarray], label: np.ndarray | None, counts: Mapping[float, int], raw: Sequence[int]
+) -> np.ndarray:
+    """Flat mask of the voxels that a plan looks at: labelled ones (``raw`` values); without any, non-zero ones."""
+    if label is not None and any(counts.get(value) for value in raw):
+        flat = _flat(label)
+        mask = np.empty(flat.size, dtype=bool)
+        for block in _blocks(flat.size):
+            mask[block] = np.isin(flat[block], raw)
+        return mask
+    mask = _nonzero(channels)
+    return mask if mask.any() else np.ones_like(mask)
+
+
+def _nonzero(channels: Sequence[np.ndarray]) -> np.ndarray:
+    mask = _flat(channels[0]) != 0
+    for channel in channels[1:]:
+        mask |= _flat(channel) != 0
+    return mask
+
+
+def zero_share(channels: Sequence[np.ndarray]) -> float:
+    """Share of the voxels that are 0 in every channel."""
+    mask = _nonzero(channels)
+    return 1 - np.count_nonzero(mask) / mask.size
+
+
+# ---------------------------------------------------------------------- intensities
+def check_intensity(channel: np.ndarray, name: str, where: str = "") -> Iterator[Finding]:
+    """Whether one channel can be normalised.
+
+    Args:
+        channel: ``(*spatial)``.
+        name: its modality; Hounsfield units are expected of CT.
+        where: " in channel 1 (T1c)" where there are several.
+    """
+    low, high = float(channel.min()), float(channel.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        nans = int(np.count_nonzero(np.isnan(channel)))
+        infinite = int(np.count_nonzero(np.isinf(channel)))
+        parts = [f"{number:,}".replace(",", " ") + what for number, what in ((nans, " NaN"), (infinite, " infinite"))]
+        found = " and ".join(part for part, number in zip(parts, (nans, infinite), strict=True) if number)
+        yield Finding(f"{found} voxels{where}; numbers are expected", "Replace them in the file (numpy.nan_to_num).")
+    elif low == high:
+        yield Finding(
+            f"all voxels equal {low:g}{where}: normalisation undefined", "Export the image again, or remove the case."
+        )
+    elif channel_kind(name) == "ct" and low >= -1 and high <= 1:
+        yield Finding(
+            f"range {low:.3g}…{high:.3g}{where}; Hounsfield units (about -1024…3071) are expected of CT",
+            "Was it normalised before? Use the original image, or give it another name in 'modality'.",
+            warning=True,
+        )
+
+
+def sample(channel: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """At most about 20 000 sorted intensities (float32) from the voxels of a flat mask."""
+    values = _flat(channel)[mask]
+    return np.sort(values[:: max(1, values.size // _SAMPLES)].astype(np.float32))

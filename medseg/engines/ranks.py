@@ -1,0 +1,75 @@
+"""What the processes of one training under ``torchrun`` must do together; without torchrun each call is a no-op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed, nn
+
+from medseg.errors import MedsegError
+
+__all__ = ["agree", "barrier", "broadcast_buffers", "is_distributed", "is_main", "on_main", "unwrap"]
+
+_Result = TypeVar("_Result")
+
+
+def is_distributed() -> bool:
+    """Whether a process group exists."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files (rank 0)."""
+    return not is_distributed() or distributed.get_rank() == 0
+
+
+def agree(number: int, device: torch.device | str) -> int:
+    """The largest ``number`` over all ranks: what one rank has seen (a signal, the time, a bad loss) holds for all.
+
+    ``device`` is the training's: NCCL moves tensors on GPUs only.
+    """
+    if not is_distributed():
+        return number
+    largest = torch.tensor(number, device=device)
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return int(largest)
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if is_distributed():
+        distributed.barrier()
+
+
+def on_main(function: Callable[[], _Result]) -> _Result:
+    """Call on rank 0 only; every rank gets its result, or raises its ``MedsegError``, so that none waits for ever."""
+    if not is_distributed():
+        return function()
+    outcome: list[Any] = [None, None]
+    if is_main():
+        try:
+            outcome[0] = function()
+        except MedsegError as error:
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def broadcast_buffers(network: nn.Module) -> None:
+    """Give every rank rank 0's buffers (running statistics of batch norm), which are the ones that are saved."""
+    if is_distributed():
+        for buffer in network.buffers():
+            distributed.broadcast(buffer, 0)
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside a ``DistributedDataParallel`` wrapper.
+
+    Validation and files use it: the wrapper's forward synchronises buffers, and ranks with different numbers of
+    windows would wait for each other.
+    """
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

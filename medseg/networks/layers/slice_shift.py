@@ -1,0 +1,152 @@
+"""Shifts of channels between neighbouring slices: TSM, GSM and GSF as SSH-UNet uses them (arXiv 2307.12853).
+
+Slices lie along dimension 2 of ``x: (B, C, S, H, W)``. "Up" moves content to the next higher slice (slice 0 becomes
+zero), "down" to the next lower one (the last slice becomes zero). Sources: temporal shift, Lin et al. 2019;
+gate-shift, Sudhakaran et al. 2020; gate-shift-fuse, Sudhakaran et al. 2022; here with SSH-UNet's differences.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medseg.errors import ConfigError, nearest
+from medseg.networks.layers.channels_last import instance_norm, recording
+
+__all__ = ["GSF", "GSM", "SHIFTS", "TSM", "create_shift", "shift_slices"]
+
+
+def shift_slices(x: Tensor, up: bool) -> Tensor:
+    """``x: (B, C, S, H, W)`` moved by one slice along dimension 2, zero-filled."""
+    pad = (0, 0, 0, 0, 1, 0) if up else (0, 0, 0, 0, 0, 1)
+    return F.pad(x[:, :, :-1] if up else x[:, :, 1:], pad)
+
+
+def _shift_quarters_(x: Tensor, fold: int, reverse: bool = False) -> Tensor:
+    """In place: the first ``fold`` channels up, the last ``fold`` down (``reverse``: the other way round)."""
+    first, last = x[:, :fold], x[:, -fold:]
+    if reverse:
+        first, last = last, first
+    first[:, :, 1:] = first[:, :, :-1].clone()
+    first[:, :, 0] = 0
+    last[:, :, :-1] = last[:, :, 1:].clone()
+    last[:, :, -1] = 0
+    return x
+
+
+class _ShiftQuarters(torch.autograd.Function):
+    """The in-place shift; its backward pass is the opposite shift of the gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, fold: int) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.fold = fold
+        return _shift_quarters_(x, fold)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return _shift_quarters_(grad.clone(), ctx.fold, reverse=True), None
+
+
+class TSM(nn.Module):
+    """The first quarter of the channels moves up one slice, the last quarter down, the half between stays.
+
+    Overwrites its input, which must not be needed elsewhere (a convolution's output is not).
+
+    Raises:
+        ConfigError: fewer than 4 channels.
+    """
+
+    def __init__(self, channels: int, decoder: bool = False) -> None:
+        super().__init__()
+        if channels < 4:
+            raise ConfigError(f"Gate 'tsm' moves quarters of the channels, got {channels}; use filters of at least 4.")
+        self.fold = channels // 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        if recording():
+            up, stay, down = x.split((self.fold, x.shape[1] - 2 * self.fold, self.fold), dim=1)
+            return torch.cat((shift_slices(up, True), stay, shift_slices(down, False)), dim=1)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _ShiftQuarters.apply(x, self.fold)
+        return _shift_quarters_(x, self.fold)
+
+
+class GSM(nn.Module):
+    """Two groups of channels; of each, a gated part moves by one slice and the rest stays.
+
+    ``gate = tanh(conv(lrelu_0.1(instance_norm(x))))``, one map per group; ``y = gate * x``; out ``shift(y) + x - y``.
+    The first group moves down and the second up; in the decoder the other way round.
+
+    Raises:
+        ConfigError: an odd number of channels.
+    """
+
+    def __init__(self, channels: int, decoder: bool = False) -> None:
+        super().__init__()
+        if channels < 2 or channels % 2:
+            raise ConfigError(f"Gate 'gsm' halves the channels, got {channels}; use an even number of filters.")
+        self.up = (decoder, not decoder)
+        self.gate = nn.Conv3d(channels, 2, kernel_size=3, padding=1, groups=2)
+
+    def gates(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Two maps (B, 1, S, H, W) in -1..1."""
+        return torch.tanh(self.gate(F.leaky_relu(instance_norm(x), 0.1, inplace=True))).chunk(2, dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = []
+        for part, gate, up in zip(x.chunk(2, dim=1), self.gates(x), self.up, strict=True):
+            moved = gate * part
+            out.append(shift_slices(moved, up) + (part - moved))
+        return torch.cat(out, dim=1)
+
+
+class GSF(GSM):
+    """GSM on the first quarter of the channels (rounded down, then up to an even number), with a learned fusion.
+
+    For each group the moved part ``y`` and the rest ``r`` are weighted: ``y * w + r * (1 - w)``, where ``w (B, c, S)``
+    is the sigmoid of a 3x3 convolution over the (channel, slice) image of their in-plane means. Other channels pass.
+
+    Raises:
+        ConfigError: fewer than 4 channels.
+    """
+
+    def __init__(self, channels: int, decoder: bool = False) -> None:
+        gated = channels // 4 + channels // 4 % 2
+        if gated < 2:
+            raise ConfigError(f"Gate 'gsf' works on a quarter of the channels, got {channels}; use at least 4 filters.")
+        super().__init__(gated, decoder)
+        self.gated = gated
+        self.fusion = nn.ModuleList(nn.Conv2d(2, 1, kernel_size=3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        head = x[:, : self.gated].contiguous(memory_format=_memory_format(x))
+        out = []
+        for part, gate, up, fusion in zip(head.chunk(2, dim=1), self.gates(head), self.up, self.fusion, strict=True):
+            moved = gate * part
+            rest = part - moved
+            moved = shift_slices(moved, up)
+            means = torch.stack((moved.mean(dim=(3, 4)), rest.mean(dim=(3, 4))), dim=1)
+            weight = torch.sigmoid(fusion(means)).permute(0, 2, 3, 1).unsqueeze(-1)
+            out.append(moved * weight + rest * (1 - weight))
+        return torch.cat((*out, x[:, self.gated :]), dim=1)
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    last = not recording() and x.is_contiguous(memory_format=torch.channels_last_3d)
+    return torch.channels_last_3d if last else torch.contiguous_format
+
+
+SHIFTS: dict[str, type[nn.Module]] = {"tsm": TSM, "gsm": GSM, "gsf": GSF}
+
+
+def create_shift(gate_type: str, channels: int, decoder: bool = False) -> nn.Module:
+    """A shift module by name: ``tsm``, ``gsm`` or ``gsf``.
+
+    Raises:
+        ConfigError: an unknown name, or channels that it cannot divide.
+    """
+    if gate_type not in SHIFTS:
+        raise ConfigError(f"No gate_type '{gate_type}'.{nearest(str(gate_type), SHIFTS)} Known: {', '.join(SHIFTS)}.")
+    return SHIFTS[gate_type](channels, decoder)

@@ -1,0 +1,156 @@
+"""What a run folder records, read for a report: config, facts, datalist table, curves, scores and warnings."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from medseg.data.datalist import images_of
+from medseg.errors import ConfigError, DataError
+from medseg.labels import LabelSpace
+from medseg.transforms import is_2d_file
+
+__all__ = ["RunRecord", "read_record"]
+
+_CURVES = ("epoch", "loss", "learning_rate", "mean_dice", "seconds")
+
+
+@dataclass
+class RunRecord:
+    """A run as its files tell it.
+
+    Attributes:
+        folder: the run folder.
+        config: ``configs/train.yaml`` as written.
+        facts: ``run.json``.
+        table: ``configs/datalist.json`` as written.
+        label_space: what voxel values mean.
+        curves: columns of ``metrics.csv``, one value per epoch, NaN where there is none.
+        metrics: ``metrics.json``; ``None`` where the run is not validated.
+        warnings: warning lines of ``log.txt``, each once.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    table: dict[str, Any]
+    label_space: LabelSpace
+    curves: dict[str, np.ndarray]
+    metrics: dict[str, Any] | None
+    warnings: list[str]
+
+    @property
+    def network(self) -> str:
+        """The network's class name."""
+        return str(self.setting("network_def::_target_", "network")).rsplit(".", 1)[-1]
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return str(self.table.get("name") or "the datalist")
+
+    @property
+    def channels(self) -> list[str]:
+        """Names of the image channels, in order."""
+        modality = self.table.get("modality", self.table.get("channel_names", {}))
+        if isinstance(modality, Mapping):
+            return [str(modality[key]) for key in sorted(modality, key=int)]
+        return [str(modality)]
+
+    @property
+    def unit(self) -> str:
+        """The unit of lengths: photographs have pixels only."""
+        cases = self.table.get("training") or [{"image": ""}]
+        return "px" if is_2d_file(images_of(cases[0])[0]) else "mm"
+
+    @property
+    def targets(self) -> list[str]:
+        """The labels or regions that have scores."""
+        assert self.metrics is not None
+        return list(self.metrics["labels"])
+
+    def setting(self, path: str, default: Any = None) -> Any:
+        """A value of the config, such as ``preprocess::spacing``; plain references to other ids are followed."""
+        value: Any = self.config
+        for key in path.split("::"):
+            if not isinstance(value, Mapping) or key not in value:
+                return default
+            value = value[key]
+        if isinstance(value, str) and value.startswith("@") and value[1:] != path:
+            return self.setting(value[1:], default)
+        return value
+
+    def scores(self, score: str = "dice") -> tuple[list[str], np.ndarray]:
+        """Case ids and one score per case and target ``(cases, targets)``; NaN where it is undefined."""
+        cases: Mapping[str, Any] = (self.metrics or {}).get("cases", {})
+        rows = [[_number(row.get(target, {}).get(score)) for target in self.targets] for row in cases.values()]
+        return list(cases), np.array(rows, dtype=float).reshape(len(cases), len(self.targets))
+
+
+def read_record(folder: str | Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        ConfigError: there is no run.
+        DataError: a file of the run is damaged.
+    """
+    run = Path(folder)
+    if not (run / "configs" / "train.yaml").is_file():
+        raise ConfigError(f"{run} is no run: configs/train.yaml is missing. Name a folder that `medseg train` wrote.")
+    config = yaml.safe_load((run / "configs" / "train.yaml").read_text(encoding="utf-8"))
+    table = _json(run / "configs" / "datalist.json") or {}
+    space = config.get("labels") or table.get("label_space") or {"labels": table.get("labels", {})}
+    return RunRecord(
+        folder=run,
+        config=config,
+        facts=_json(run / "run.json") or {},
+        table=table,
+        label_space=LabelSpace.from_table(space),
+        curves=_read_curves(run / "metrics.csv"),
+        metrics=_json(run / "metrics.json"),
+        warnings=_logged_warnings(run / "log.txt"),
+    )
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); run the command that wrote it again.") from error
+
+
+def _read_curves(path: Path) -> dict[str, np.ndarray]:
+    rows: list[dict[str, str]] = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    return {name: np.array([_number(row.get(name)) for row in rows], dtype=float) for name in _CURVES}
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _logged_warnings(path: Path) -> list[str]:
+    """Warning and error messages of the log in order, without their times."""
+    if not path.is_file():
+        return []
+    found = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        parts = line.split(" ", 3)
+        if len(parts) == 4 and parts[2] in ("WARNING", "ERROR"):
+            found[parts[3]] = True
+    return list(found)

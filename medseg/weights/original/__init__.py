@@ -1,0 +1,105 @@
+"""Import of the original systems' networks and checkpoints: one module per system, found by its file name.
+
+A module holds ``ARCHITECTURES``: the original's class names and, for each, an ``Architecture``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor, nn
+
+from medseg.errors import ConfigError, nearest
+from medseg.networks import create_network
+from medseg.weights.files import check_match
+from medseg.weights.original.contract import Architecture, Conversion, ImportReport
+
+__all__ = ["ImportReport", "architectures", "import_original", "import_with_report", "read_config", "systems"]
+
+
+def systems() -> list[str]:
+    """Names of the systems whose networks can be imported."""
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name != "contract"]
+
+
+def architectures(system: str) -> dict[str, Architecture]:
+    """The network classes of a system.
+
+    Raises:
+        ConfigError: no such system.
+    """
+    if system not in systems():
+        raise ConfigError(f"No system '{system}'.{nearest(str(system), systems())} Known: {', '.join(systems())}.")
+    return importlib.import_module(f"{__name__}.{system}").ARCHITECTURES
+
+
+def read_config(path: str | Path, system: str, architecture: str | None = None) -> tuple[str, dict[str, Any]]:
+    """(architecture, constructor arguments) from a JSON or YAML file.
+
+    The file holds the arguments, plain or under ``constructor`` or ``args``, then also with ``architecture`` or
+    ``class``.
+
+    Raises:
+        ConfigError: no such file, not readable, or the architecture is open.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Config {path} cannot be read ({error.strerror}); name an existing file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"Config {path} is neither JSON nor YAML ({reason}); correct it there.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"Config {path} holds no arguments; expected a mapping of names to values.")
+    constructor = next((content[key] for key in ("constructor", "args") if isinstance(content.get(key), dict)), None)
+    named = (content.get("architecture") or content.get("class")) if constructor is not None else None
+    known = architectures(system)
+    architecture = architecture or named or (next(iter(known)) if len(known) == 1 else None)
+    if architecture is None:
+        raise ConfigError(f"Config {path} names no architecture; give one of {', '.join(known)}.")
+    return architecture, content if constructor is None else constructor
+
+
+def import_original(
+    system: str, architecture: str, arguments: Mapping[str, Any], state_dict: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """Our network that equals an original one, built from the original's own constructor arguments.
+
+    Args:
+        system: ``sshunet``, ...; see ``systems()``.
+        architecture: the original's class, such as ``SSHUNet``.
+        arguments: of the original's constructor; lists and tuples are alike.
+        state_dict: the original's, loaded strictly: every key is used, or dropped for a reason in the report.
+
+    Raises:
+        ConfigError: unknown system, architecture or argument.
+        ModelError: keys or shapes that do not fit.
+    """
+    return import_with_report(system, architecture, arguments, state_dict)[0]
+
+
+def import_with_report(
+    system: str, architecture: str, arguments: Mapping[str, Any], state_dict: Mapping[str, Tensor] | None = None
+) -> tuple[nn.Module, ImportReport]:
+    """``import_original``, and the report of what was taken and dropped."""
+    known = architectures(system)
+    if architecture not in known:
+        raise ConfigError(
+            f"System '{system}' has no architecture '{architecture}'.{nearest(str(architecture), known)} "
+            f"Known: {', '.join(known)}."
+        )
+    name, ours = known[architecture].network(dict(arguments))
+    network = create_network(name, **ours)
+    conversion = Conversion()
+    if state_dict is not None:
+        conversion = known[architecture].convert(state_dict, network)
+        check_match(network, conversion.state, f"The state dict of {system} {architecture}")
+        network.load_state_dict(conversion.state)
+    parameters = sum(p.numel() for p in network.parameters())
+    return network, ImportReport(system, architecture, name, ours, parameters, conversion.origin, conversion.dropped)

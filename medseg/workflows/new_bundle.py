@@ -1,0 +1,84 @@
+"""Plan and write a bundle for (network, datalist) without training it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.bundle import dump_yaml, plan_for_network, write_bundle
+from medseg.data import CaseFacts, Datalist, Plan, read_datalist
+from medseg.errors import ConfigError
+from medseg.networks import network_target
+from medseg.workflows.checks import check_cases, check_window
+from medseg.workflows.compose import changed_configs
+from medseg.workflows.config_check import check_ranges
+from medseg.workflows.parts import device as choose_device
+
+__all__ = ["new_bundle", "plan_bundle"]
+
+logger = logging.getLogger("medseg")
+
+
+def new_bundle(
+    *,
+    network: str,
+    json_list: str | Path,
+    output: str | Path,
+    data_dir: str | Path | None = None,
+    fold: int | None = None,
+    device: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Read and check the cases of a datalist, plan for a network and a device, and write the bundle to ``output``.
+
+    Args:
+        network: registered name, MONAI class or dotted path.
+        json_list, data_dir: the datalist and what its paths are relative to.
+        output: the bundle's folder; it must not hold a bundle.
+        fold: validation fold; ``None`` uses the datalist's validation section, else fold 0.
+        device: where it will train: a GPU gets published sizes, a CPU light ones; default as ``train`` chooses.
+        overrides: config id -> value.
+
+    Raises:
+        ConfigError: the folder holds a bundle, the network does not fit, or an override is refused.
+        DataError: the datalist or a case cannot be used.
+    """
+    root = Path(output).resolve()
+    if (root / "configs").exists():
+        raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
+    network_target(network)  # an unknown name is told before the data are read
+    given = {key: value for key, value in (overrides or {}).items() if key != "roi_size"}  # that needs the images' axes
+    check_ranges({"fold": fold, **given})
+    datalist = read_datalist(json_list, data_dir)
+    training, validation = datalist.split(fold)
+    facts = check_cases(training + validation, datalist, training=training, fold=fold)
+    chosen = (device or str(choose_device())).partition(":")[0]  # a plan for a GPU needs none
+    if chosen not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {device}: expected cpu or cuda.")
+    return plan_bundle(root, network, datalist, facts, len(training), chosen, overrides or {}, {"fold": fold})
+
+
+def plan_bundle(
+    directory: Path,
+    network: str,
+    datalist: Datalist,
+    facts: Sequence[CaseFacts],
+    num_training: int,
+    device_type: str,
+    overrides: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> Plan:
+    """Plan for checked cases and write the bundle, with the overrides in both its configs; the plan is logged."""
+    if "roi_size" in overrides:
+        check_window(overrides["roi_size"], facts, overrides.get("batch_size", 2))
+    plan, arguments = plan_for_network(network, datalist, facts, num_training, device_type, overrides)
+    logger.info("plan for %s on %s:", network, datalist.name)
+    for line in plan.lines():
+        logger.info("  %s", line)
+    write_bundle(directory, network, arguments, datalist, plan, settings)
+    for name, config in changed_configs(directory, (), overrides).items() if overrides else ():
+        path = directory / "configs" / f"{name}.yaml"
+        dump_yaml(config, path, path.read_text(encoding="utf-8").splitlines()[0][2:])
+    return plan

@@ -1,0 +1,62 @@
+"""``medseg new-bundle``: a plan is printed, a complete bundle is written, nothing is trained."""
+
+from __future__ import annotations
+
+import pytest
+
+from medseg.cli import main
+from medseg.workflows.compose import merged_config
+
+
+def run(*arguments: object) -> int:
+    return main(["new-bundle", *map(str, arguments)])
+
+
+def test_a_bundle_is_planned_and_written(make_datalist, tmp_path, capsys):
+    out = tmp_path / "bundle"
+    status = run(
+        "--network", "SegResNet", "--json_list", make_datalist(), "--output", out, "--fold", 0, "--device", "cpu",
+        "--set", "learning_rate=5e-4", "--set", "network_def::init_filters=16", "--set", "overlap=0.25",
+    )  # fmt: skip
+    assert status == 0
+    printed = capsys.readouterr().out
+    assert "spacing" in printed
+    assert "roi_size" in printed
+    assert f"bundle: {out}" in printed
+    train, inference = (merged_config([out / "configs" / f"{n}.yaml"]) for n in ("train", "inference"))
+    assert (train["fold"], train["learning_rate"]) == (0, 0.0005)
+    assert train["network_def"] == inference["network_def"]
+    assert train["network_def"]["init_filters"] == 16
+    assert train["overlap"] == inference["overlap"] == 0.25
+    assert (out / "configs" / "datalist.json").read_bytes() == make_datalist().read_bytes()
+    assert not (out / "checkpoints").exists()
+
+
+def test_a_plan_for_a_gpu_needs_none(make_datalist, tmp_path):
+    out = tmp_path / "bundle"
+    assert run("--network", "DynUNet", "--json_list", make_datalist(), "--output", out, "--device", "cuda") == 0
+    assert merged_config([out / "configs" / "train.yaml"])["network_def"]["filters"][0] == 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "sentence"),
+    [
+        ({"--network": "SegResNett"}, 2, "No network 'SegResNett'. Did you mean 'SegResNet'"),
+        ({"--device": "gpu"}, 2, "expected cpu or cuda"),
+        ({"--set": "leraning_rate=1"}, 2, "Unknown key 'leraning_rate'"),
+        ({"--set": "network_def::init_filter=1"}, 2, "has no argument 'init_filter'"),
+        ({"--set": "preprocess::spacing=[1,1,0]"}, 2, "expected one number above 0 per axis"),
+        ({"--fold": 9}, 3, "no fold 9"),
+        ({"--json_list": "absent.json"}, 3, "absent.json not found"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, status, sentence, make_datalist, tmp_path, capsys):
+    options = {"--network": "SegResNet", "--json_list": make_datalist(), "--output": tmp_path / "b", "--device": "cpu"}
+    assert run(*(item for pair in (options | changes).items() for item in pair)) == status
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_bundle_is_never_overwritten(make_datalist, tmp_path, capsys):
+    (tmp_path / "configs").mkdir()
+    assert run("--network", "SegResNet", "--json_list", make_datalist(), "--output", tmp_path) == 2
+    assert "holds a bundle already" in capsys.readouterr().err

@@ -1,0 +1,164 @@
+"""`medseg datalist` and ``make_datalist``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from medseg.cli import main
+from medseg.data import inspect_cases, make_datalist, read_datalist
+from medseg.errors import ConfigError, DataError
+
+
+def _save(path: Path, label: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(0).integers(-99, 99, (6, 5, 4)).astype(np.int16)
+    if label:
+        values = np.zeros((6, 5, 4), np.int16)
+        values[1:3, 1:3, 1:3] = 1
+        values[4, 4, 3] = 4
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Six cases of three subjects, one image without label, one label without image, two test images."""
+    for subject in ("anna", "ben", "cem"):
+        for visit in (1, 2):
+            _save(tmp_path / "images" / f"{subject}-{visit}.nii.gz")
+            _save(tmp_path / "labels" / f"{subject}-{visit}.nii.gz", label=True)
+    _save(tmp_path / "images" / "alone.nii.gz")
+    _save(tmp_path / "labels" / "orphan.nii.gz", label=True)
+    for name in ("x 1", "ü"):
+        _save(tmp_path / "test images" / f"{name}.nii.gz")
+    return tmp_path
+
+
+def test_pairs_folds_and_labels(folders: Path, capsys: Any) -> None:
+    output = folders / "list.json"
+    arguments = [
+        "datalist", "--images", str(folders / "images"), "--labels", str(folders / "labels"), "--output", str(output),
+        "--test", str(folders / "test images"), "--modality", "CT", "--subject_pattern", "^([a-z]+)-", "--folds", "3",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "1 images without label are left out: alone." in said
+    assert "1 labels have no image: orphan." in said
+    assert "Labels are named by the values found (1, 4); give names with --label_names." in said
+    assert f"{output}: 6 training cases in 3 folds, 2 test cases" in said
+    assert f"paths are relative to {folders}: use --data_dir {folders}" in said
+    datalist = read_datalist(output)
+    assert datalist.channels == ("CT",)
+    assert datalist.label_space.labels == ("label 1", "label 4")
+    assert [case["subject"] for case in datalist.sections["training"]] == ["anna", "anna", "ben", "ben", "cem", "cem"]
+    assert datalist.folds() == [0, 1, 2]
+    training, validation = datalist.split(1)
+    assert (len(training), len(validation)) == (4, 2)
+    assert len({case["subject"] for case in validation}) == 1
+    assert [case["case_id"] for case in datalist.sections["test"]] == ["x 1", "ü"]
+    facts = inspect_cases(training, datalist.label_space, datalist.channels)
+    assert not [problem for case in facts for problem in case.problems]
+
+    assert main(arguments) == 2
+    assert f"{output} exists; name another --output, or allow it with --overwrite." in capsys.readouterr().err
+    assert main([*arguments, "--overwrite", "--label_names", "background,a,b,c,d"]) == 0
+    assert read_datalist(output).label_space.labels == ("a", "b", "c", "d")
+
+
+def test_output_elsewhere_keeps_paths_relative_to_the_common_folder(folders: Path) -> None:
+    made = make_datalist(folders / "images", folders / "labels", folders / "lists" / "mine.json", modality=["CT"])
+    assert made.root == folders
+    assert json.loads(made.path.read_text())["training"][0]["image"] == "images/anna-1.nii.gz"
+    assert Path(read_datalist(made.path, made.root).sections["training"][0]["image"]).is_file()
+
+
+def test_nnunet_suffixes_become_channels(tmp_path: Path) -> None:
+    for case in ("c1", "c2"):
+        for channel in (0, 1):
+            _save(tmp_path / "imagesTr" / f"{case}_000{channel}.nii.gz")
+        _save(tmp_path / "labelsTr" / f"{case}.nii.gz", label=True)
+    made = make_datalist(tmp_path / "imagesTr", tmp_path / "labelsTr", tmp_path / "l.json", modality=["T1", "T2"])
+    datalist = read_datalist(made.path)
+    assert [Path(p).name for p in datalist.sections["training"][0]["image"]] == ["c1_0000.nii.gz", "c1_0001.nii.gz"]
+    assert [case["case_id"] for case in datalist.sections["training"]] == ["c1", "c2"]
+    (tmp_path / "imagesTr" / "c2_0001.nii.gz").unlink()
+    with pytest.raises(DataError, match="c1 has 2 channel files, c2 another number"):
+        make_datalist(tmp_path / "imagesTr", tmp_path / "labelsTr", tmp_path / "m.json")
+
+
+def test_numbered_cases_are_no_channels(tmp_path: Path) -> None:
+    for number in range(3):
+        _save(tmp_path / "i" / f"case_000{number}.nii.gz")
+        _save(tmp_path / "l" / f"case_000{number}.nii.gz", label=True)
+    made = make_datalist(tmp_path / "i", tmp_path / "l", tmp_path / "l.json", modality=["CT"])
+    assert made.cases == 3
+
+
+def test_patterns_and_channels(tmp_path: Path, capsys: Any) -> None:
+    for case in ("p1", "p.2"):
+        for channel in ("t1", "flair"):
+            _save(tmp_path / "all" / f"{case}_{channel}.nii.gz")
+        _save(tmp_path / "all" / f"{case}_seg.nii.gz", label=True)
+    arguments = [
+        "datalist", "--images", str(tmp_path / "all"), "--labels", str(tmp_path / "all"), "--label_pattern",
+        "{case}_seg.nii.gz", "--channel", "FLAIR={case}_flair", "--channel", "T1={case}_t1.nii.gz", "--output",
+        str(tmp_path / "all" / "list.json"),
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    assert "2 cases cannot give 5 folds; using 2." in capsys.readouterr().out
+    datalist = read_datalist(tmp_path / "all" / "list.json")
+    assert datalist.channels == ("FLAIR", "T1")
+    first = datalist.sections["training"][0]
+    assert [Path(path).name for path in first["image"]] == ["p.2_flair.nii.gz", "p.2_t1.nii.gz"]
+    assert Path(first["label"]).name == "p.2_seg.nii.gz"
+    assert main([*arguments, "--overwrite", "--strict"]) == 3
+    assert "Mend this, or allow it without --strict." in capsys.readouterr().err
+    (tmp_path / "all" / "p1_t1.nii.gz").unlink()
+    assert main([*arguments, "--overwrite"]) == 3
+    assert "1 cases in " in capsys.readouterr().err
+
+
+def test_image_pattern(tmp_path: Path) -> None:
+    _save(tmp_path / "i" / "ct_7.nii.gz")
+    _save(tmp_path / "l" / "7.nii.gz", label=True)
+    with pytest.raises(
+        DataError, match="No image in .* pairs with a label in .*: images ct_7, labels 7. Expected equal"
+    ):
+        make_datalist(tmp_path / "i", tmp_path / "l", tmp_path / "x.json")
+    made = make_datalist(tmp_path / "i", tmp_path / "l", tmp_path / "x.json", image_pattern="ct_{case}.nii.gz")
+    assert made.cases == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"num_folds": 0}, "folds: expected a positive integer, got 0"),
+        ({"image_pattern": "*.nii.gz"}, "Pattern '.*' needs {case} exactly once"),
+        ({"subject_pattern": "("}, "is no regular expression"),
+        ({"subject_pattern": "^q"}, "matches nothing in 'anna-1'; it must match every case"),
+    ],
+)
+def test_options_that_cannot_be_used(folders: Path, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        make_datalist(folders / "images", folders / "labels", folders / "list.json", **options)
+    assert not (folders / "list.json").exists()
+
+
+def test_images_listed_as_labels(folders: Path) -> None:
+    with pytest.raises(DataError, match="Are images listed as labels?"):
+        path = folders / "soft"
+        values = np.linspace(0, 1, 120, dtype=np.float32).reshape(6, 5, 4)
+        path.mkdir()
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path / "anna-1.nii.gz")
+        make_datalist(folders / "images", path, folders / "list.json")
+
+
+def test_two_files_of_one_case(folders: Path) -> None:
+    _save(folders / "labels" / "anna-1.nii", label=True)
+    with pytest.raises(DataError, match="has anna-1.nii and anna-1.nii.gz for case 'anna-1'; expected one file"):
+        make_datalist(folders / "images", folders / "labels", folders / "list.json")

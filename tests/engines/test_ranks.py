@@ -1,0 +1,56 @@
+"""What processes do together, in a group of one, which goes through the same calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from medseg.engines import evaluated_network, make_average
+from medseg.engines.ranks import agree, barrier, broadcast_buffers, is_main, on_main, unwrap
+from medseg.errors import DataError
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def check_calls() -> None:
+    assert is_main()
+    assert agree(3, "cpu") == 3
+    barrier()
+    assert on_main(lambda: {"a": 1}) == {"a": 1}
+
+    def fail() -> None:
+        raise DataError("nothing to train")
+
+    with pytest.raises(DataError, match="nothing to train"):
+        on_main(fail)
+
+
+def test_alone() -> None:
+    check_calls()
+
+
+def test_in_a_group(group: None) -> None:
+    check_calls()
+    network = nn.BatchNorm3d(2)
+    broadcast_buffers(network)
+    wrapped = nn.parallel.DistributedDataParallel(network)
+    assert unwrap(wrapped) is network
+
+
+def test_wrapper_is_neither_averaged_nor_validated(group: None) -> None:
+    """A validation through the wrapper would wait for ranks that have fewer windows; a run keeps its file layout."""
+    network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2))
+    wrapped = nn.parallel.DistributedDataParallel(network)
+    assert evaluated_network(wrapped, None) is network
+    average = make_average(wrapped, 0.9)
+    assert average is not None
+    assert list(evaluated_network(wrapped, average).state_dict()) == list(network.state_dict())
+    assert torch.equal(average.module[0].weight, network[0].weight)

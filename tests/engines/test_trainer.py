@@ -1,0 +1,224 @@
+"""SegmentationTrainer: precision, clipping, accumulation, deep supervision, losses that are not finite."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.losses import DeepSupervisionLoss, DiceCELoss
+from torch import nn
+
+from medseg.data import make_dataset, make_loader
+from medseg.engines import RandomStreams, SegmentationTrainer, UpdateAverage, make_average
+from medseg.errors import ConfigError, ModelError
+
+DICE_CE = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+
+
+def batches(count: int = 4, scale: float = 1.0) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "image": scale * torch.randn(1, 1, 8, 8, 8, generator=generator),
+            "label": torch.randint(0, 3, (1, 1, 8, 8, 8), generator=generator).to(torch.int16),
+            "case_id": [f"case{i}"],
+        }
+        for i in range(count)
+    ]
+
+
+class Heads(nn.Module):
+    """Two heads in training mode, the second at half size."""
+
+    def __init__(self, stacked: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 3, 3, padding=1)
+        self.stacked = stacked
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.conv(x)
+        if not self.training:
+            return y
+        return torch.stack([y, y * 0.5], 1) if self.stacked else [y, nn.functional.avg_pool3d(y, 2)]
+
+
+def make_trainer(data: Any = None, network: nn.Module | None = None, **options: Any) -> SegmentationTrainer:
+    torch.manual_seed(0)
+    network = nn.Conv3d(1, 3, 3, padding=1) if network is None else network
+    options = {"loss_function": DICE_CE, "max_epochs": 1, "lr": 0.1} | options
+    return SegmentationTrainer(
+        device="cpu",
+        train_data_loader=batches() if data is None else data,
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=options.pop("lr")),
+        **options,
+    )
+
+
+def trained(**options: Any) -> torch.Tensor:
+    trainer = make_trainer(**options)
+    trainer.run()
+    return torch.cat([p.detach().flatten() for p in trainer.network.parameters()])
+
+
+def test_bf16_on_cpu_is_close_to_fp32() -> None:
+    full, half = trained(), trained(precision="bf16")
+    assert not torch.equal(full, half)
+    assert torch.allclose(full, half, atol=0.01)
+
+
+def test_fp16_scales_and_keeps_the_scale() -> None:
+    trainer = make_trainer(precision="fp16")
+    trainer.run()
+    state = trainer.grad_scaler.state_dict()
+    assert state["scale"] > 1 and state["_growth_tracker"] == 4
+    assert torch.allclose(trained(), trained(precision="fp16"), atol=0.01)
+
+
+@pytest.mark.parametrize("options", [{"precision": "fp8"}, {"clip_norm": 0}])
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        make_trainer(**options)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_clipping_bounds_each_step(steps: int) -> None:
+    """With SGD and learning rate 1 the step is the clipped gradient; the loss is scaled to make it long."""
+    trainer = make_trainer(
+        clip_norm=0.01, accumulation_steps=steps, lr=1.0, loss_function=lambda y, t: 100 * DICE_CE(y, t)
+    )
+    places = []
+
+    def note(engine: Any) -> None:
+        places.append(torch.cat([p.detach().flatten().clone() for p in engine.network.parameters()]))
+
+    trainer.add_event_handler(Events.STARTED | Events.ITERATION_COMPLETED, note)
+    trainer.run()
+    lengths = [float((b - a).norm()) for a, b in zip(places, places[1:], strict=False)]
+    expected = [0.01] * 4 if steps == 1 else [0.0, 0.01] * 2
+    assert lengths == pytest.approx(expected, abs=1e-6)
+
+
+def test_accumulation_equals_a_larger_batch() -> None:
+    pairs = batches()
+    joined = [
+        {key: torch.cat([a[key], b[key]]) for key in ("image", "label")}
+        for a, b in zip(pairs[::2], pairs[1::2], strict=True)
+    ]
+    loss = nn.CrossEntropyLoss()
+
+    def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return loss(logits, labels[:, 0].long())
+
+    small = trained(data=pairs, accumulation_steps=2, loss_function=cross_entropy)
+    assert torch.allclose(small, trained(data=joined, loss_function=cross_entropy), atol=1e-6)
+
+
+def test_accumulation_steps_at_the_end_of_the_epoch() -> None:
+    trainer = make_trainer(data=batches(3), accumulation_steps=2)
+    stepping = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: stepping.append(engine.steps_now()))
+    trainer.run()
+    assert stepping == [False, True, True]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_deep_supervision(stacked: bool, wrapped: bool) -> None:
+    """A list of heads, or DynUNet's stack, with the plain loss or with one that is wrapped already."""
+    loss = DeepSupervisionLoss(DICE_CE) if wrapped else DICE_CE
+    trainer = make_trainer(data=batches(1), network=Heads(stacked), loss_function=loss)
+    batch = batches(1)[0]
+    torch.manual_seed(0)
+    heads = trainer.network.train()(batch["image"])
+    heads = heads.unbind(1) if stacked else heads
+    expected = float(DeepSupervisionLoss(DICE_CE)(list(heads), batch["label"].float()).detach())
+    first = heads[0].detach().clone()
+    trainer.run()
+    output = trainer.state.output[0]
+    assert float(output["loss"]) == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(output["pred"], first[0])
+    assert trainer.loss_sum == pytest.approx(expected, abs=1e-6)
+
+
+def test_non_finite_steps_change_nothing() -> None:
+    data = batches(3)
+    data[1]["image"][:] = torch.nan
+    without = [data[0], data[2]]
+    assert torch.equal(trained(data=data), trained(data=without))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_non_finite_part_of_an_accumulated_step(precision: str) -> None:
+    data = batches(4)
+    data[2]["image"][:] = torch.nan  # the first of the second pair; the pair's last loss is finite
+    options: dict[str, Any] = {"accumulation_steps": 2, "precision": precision}
+    trainer = make_trainer(data=data, **options)
+    trainer.run()
+    assert trainer.non_finite == 1
+    kept = torch.cat([p.detach().flatten() for p in trainer.network.parameters()])
+    assert torch.equal(kept, trained(data=data[:2], **options))
+
+
+def test_stops_after_ten_non_finite_steps(caplog: pytest.LogCaptureFixture) -> None:
+    data = batches(12)
+    for batch in data[1:]:
+        batch["image"][:] = torch.inf
+    trainer = make_trainer(data=data)
+    with caplog.at_level(logging.WARNING, "medseg"), pytest.raises(ModelError, match="case10"):
+        trainer.run()
+    assert trainer.state.iteration == 11
+    assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
+
+
+def test_compile_is_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: calls.append(options))
+    network = Heads()
+    keys = list(network.state_dict())
+    trainer = make_trainer(network=network, compile_network=True)
+    assert calls == [{"dynamic": False}]
+    assert trainer.network is network and list(network.state_dict()) == keys
+
+
+def test_average_follows_the_steps() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3))
+    average = make_average(network, 0.5)
+    assert average is not None
+    trainer = make_trainer(network=network, accumulation_steps=2, train_handlers=[UpdateAverage(average, network)])
+    trainer.run()
+    assert int(average.n_averaged) == 2
+    assert not torch.equal(average.module[0].weight, network[0].weight)
+    assert average.module[1].running_mean.abs().sum() > 0
+
+
+@pytest.mark.parametrize("length", [2, 6])
+def test_epoch_length_differs_from_the_loader(length: int) -> None:
+    """Every epoch draws the same cases again where it starts from, whatever the loader's length."""
+    data = [{"image": torch.full((1, 4, 4, 4), float(i)), "label": torch.zeros(1, 4, 4, 4)} for i in range(4)]
+    from monai.transforms import Compose
+
+    def seen(epochs: int, start: int = 0) -> list[float]:
+        loader = make_loader(make_dataset(data, Compose([]), kind="plain"), shuffle=True)
+        trainer = make_trainer(
+            data=loader, epoch_length=length, max_epochs=epochs, train_handlers=[RandomStreams(0)], lr=0.0
+        )
+        values: list[float] = []
+
+        def resume(engine: Any) -> None:
+            engine.state.iteration, engine.state.epoch = start * length, start
+
+        trainer.add_event_handler(Events.STARTED, resume)
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: values.append(float(engine.state.batch[0]["image"].mean()))
+        )
+        trainer.run()
+        return values
+
+    undisturbed = seen(3)
+    assert len(undisturbed) == 3 * length
+    assert seen(3, start=2) == undisturbed[2 * length :]

@@ -1,0 +1,123 @@
+"""Scores of a case against values by hand and against MONAI on whole volumes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+
+from medseg.labels import IGNORE, LabelSpace
+from medseg.metrics import case_scores, dice, mean_dice, summarize
+
+TWO = LabelSpace.from_table({"labels": {"background": 0, "a": 1, "b": 2}})
+SPACING = (1.0, 2.0, 5.0)
+
+
+def voxels(*places: tuple[int, int, int], label: int = 1) -> np.ndarray:
+    volume = np.zeros((8, 8, 8), dtype=np.int16)
+    for place in places:
+        volume[place] = label
+    return volume
+
+
+def test_dice_by_hand() -> None:
+    first = voxels((1, 1, 1), (2, 1, 1), (3, 1, 1)) > 0
+    second = voxels((2, 1, 1), (3, 1, 1), (4, 1, 1), (5, 1, 1)) > 0
+    assert dice(first, second) == pytest.approx(4 / 7)
+    assert dice(first, ~first) == 0
+    assert dice(first, first) == 1
+    assert math.isnan(dice(first, np.zeros_like(first)))
+
+
+@pytest.mark.parametrize(("axis", "distance"), [(0, 3.0), (1, 6.0), (2, 15.0)])
+def test_distances_are_in_millimetres(axis: int, distance: float) -> None:
+    """One voxel each, three voxels apart along one axis of 1, 2 or 5 mm."""
+    place = [2, 2, 2]
+    place[axis] += 3
+    prediction, reference = voxels((2, 2, 2)), voxels(tuple(place))
+    for tolerance, surface in ((distance - 0.1, 0.0), (distance + 0.1, 1.0)):
+        row = case_scores(prediction, reference, TWO, SPACING, tolerance=tolerance)["a"]
+        assert row["hd95"] == pytest.approx(distance)
+        assert row["surface_dice"] == surface
+    assert row["volume_ml"] == pytest.approx(0.01) and row["reference_ml"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("corner", [0, 9])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_bounding_box_changes_nothing(corner: int, dims: int) -> None:
+    """Random blobs, also at the volume's border, against MONAI on the whole volume."""
+    rng = np.random.default_rng(corner + dims)
+    prediction = np.zeros((20,) * dims, dtype=np.int16)
+    reference = prediction.copy()
+    box = (slice(corner, corner + 8),) * dims
+    for volume in (prediction, reference):
+        volume[box] = rng.integers(0, 3, size=(8,) * dims)
+    spacing = SPACING[:dims]
+    scores = case_scores(prediction, reference, TWO, spacing, tolerance=1.5)
+    for index, name in enumerate(TWO.labels, 1):
+        pair = {
+            "y_pred": torch.from_numpy(prediction == index)[None, None].float(),
+            "y": torch.from_numpy(reference == index)[None, None].float(),
+        }
+        hd95 = compute_hausdorff_distance(**pair, include_background=True, percentile=95, spacing=spacing)
+        surface = compute_surface_dice(**pair, class_thresholds=[1.5], include_background=True, spacing=spacing)
+        assert scores[name]["dice"] == pytest.approx(float(compute_dice(**pair)), abs=1e-6)
+        assert scores[name]["hd95"] == pytest.approx(float(hd95), abs=1e-6)
+        assert scores[name]["surface_dice"] == pytest.approx(float(surface), abs=1e-6)
+
+
+def test_empty_masks() -> None:
+    nothing, something = voxels(), voxels((2, 2, 2))
+    both = case_scores(nothing, nothing, TWO, SPACING)["a"]
+    assert all(math.isnan(both[score]) for score in ("dice", "hd95", "surface_dice"))
+    missed = case_scores(nothing, something, TWO, SPACING)["a"]
+    assert missed["dice"] == 0 and math.isnan(missed["hd95"]) and missed["surface_dice"] == 0
+    invented = case_scores(something, nothing, TWO, SPACING)["a"]
+    assert math.isnan(invented["dice"]) and math.isnan(invented["hd95"]) and invented["surface_dice"] == 0
+
+
+def test_ignored_voxels_count_nowhere() -> None:
+    reference = voxels((2, 2, 2), (3, 2, 2))
+    reference[5:] = IGNORE
+    prediction = voxels((2, 2, 2), (3, 2, 2), (6, 6, 6))
+    row = case_scores(prediction, reference, TWO, SPACING)["a"]
+    assert row["dice"] == 1 and row["hd95"] == 0 and row["volume_ml"] == pytest.approx(0.02)
+
+
+def test_regions_are_unions() -> None:
+    space = LabelSpace.from_table(
+        {"labels": {"background": 0, "a": 1, "b": 2}, "regions": {"whole": ["a", "b"], "core": ["b"]}}
+    )
+    reference = voxels((2, 2, 2), (3, 2, 2))
+    reference[4, 2, 2] = 2
+    swapped = np.where(reference > 0, 3 - reference, 0).astype(np.int16)
+    scores = case_scores(swapped, reference, space, SPACING, surface=False)
+    assert list(scores) == ["whole", "core"]
+    assert scores["whole"]["dice"] == 1 and scores["core"]["dice"] == 0
+
+
+def test_labels_that_a_data_set_does_not_annotate_are_left_out() -> None:
+    space = LabelSpace.from_table(
+        {
+            "labels": {"background": 0, "a": 1, "b": 2},
+            "datasets": {"part": {"labels": {"background": 0, "b": 5}}},
+        }
+    )
+    reference = voxels((2, 2, 2), label=2)
+    assert list(case_scores(reference, reference, space, SPACING, surface=False)) == ["a", "b"]
+    assert list(case_scores(reference, reference, space, SPACING, surface=False, dataset="part")) == ["b"]
+
+
+def test_mean_is_over_labels_of_the_mean_over_cases() -> None:
+    def rows(a: float, b: float) -> dict[str, dict[str, float]]:
+        return {"a": {"dice": a}, "b": {"dice": b}}
+
+    cases = {"1": rows(1.0, math.nan), "2": rows(0.0, math.nan), "3": rows(0.5, 0.9)}
+    assert mean_dice(cases) == pytest.approx((0.5 + 0.9) / 2)
+    table = summarize(cases)["b"]["dice"]
+    assert table["mean"] == 0.9 and table["cases"] == 1 and table["undefined"] == 2
+    assert math.isnan(mean_dice({"1": {"a": {"dice": math.nan}}}))
+    assert math.isnan(mean_dice({}))

@@ -1,0 +1,81 @@
+"""Learning-rate schedules at known points, and from a state dict."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+from medseg.errors import ConfigError
+from medseg.optimizers import make_schedule
+
+
+def rates(name: str, steps: int = 100, **options: float) -> list[float]:
+    """The learning rate of each of ``steps`` steps, and the one after the last."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = make_schedule(optimizer, name, steps=steps, **options)
+    values = []
+    for _ in range(steps + 1):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return values
+
+
+def test_cosine() -> None:
+    values = rates("cosine", warmup=0.0)
+    assert values[0] == 2.0 and values[50] == pytest.approx(1.0) and values[100] == pytest.approx(0.0)
+    assert values[25] == pytest.approx(1 + 0.5**0.5)
+
+
+def test_poly_is_nnunets() -> None:
+    values = rates("poly", warmup=0.0)
+    assert values[0] == 2.0 and values[50] == pytest.approx(2 * 0.5**0.9) and values[100] == 0.0
+
+
+def test_warmup_rises_linearly() -> None:
+    values = rates("cosine", warmup=0.1)
+    assert values[:10] == pytest.approx([2 * (i + 1) / 11 for i in range(10)])
+    assert values[10] == 2.0
+
+
+def test_step_falls_at_each_third() -> None:
+    """100 is no multiple of 3: the last third must reach to the end."""
+    values = rates("step")
+    assert values[33] == 2.0 and values[34] == pytest.approx(0.2)
+    assert values[66] == pytest.approx(0.2) and values[67] == pytest.approx(0.02) == values[99]
+
+
+def test_constant() -> None:
+    assert set(rates("constant")) == {2.0}
+
+
+def test_unknown() -> None:
+    with pytest.raises(ConfigError, match="sawtooth"):
+        rates("sawtooth")
+
+
+@pytest.mark.parametrize("name", ["cosine", "poly", "step", "constant"])
+def test_goes_on_from_a_state(name: str) -> None:
+    def fresh() -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+        return optimizer, make_schedule(optimizer, name, steps=30)
+
+    optimizer, schedule = fresh()
+    expected = []
+    for step in range(30):
+        if step == 12:
+            file = io.BytesIO()
+            torch.save([optimizer.state_dict(), schedule.state_dict()], file)
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    file.seek(0)
+    optimizer, schedule = fresh()
+    for part, state in zip((optimizer, schedule), torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    for step in range(12, 30):
+        assert optimizer.param_groups[0]["lr"] == expected[step]
+        optimizer.step()
+        schedule.step()

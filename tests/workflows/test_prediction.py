@@ -1,0 +1,99 @@
+"""Prediction from Python: several channels, mirror averaging, what one output folder holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from medseg.bundle import write_bundle
+from medseg.data import inspect_cases, make_plan, read_datalist
+from medseg.errors import ConfigError, DataError
+from medseg.networks import create_network
+from medseg.weights import save_file
+from medseg.workflows import predict
+from medseg.workflows.prediction import collect_cases
+
+_UNET = {"spatial_dims": 3, "in_channels": 2, "out_channels": 2, "channels": [4, 8], "strides": [2]}
+_OBLIQUE = np.array([[0.0, -2.0, 0.3, 5.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.3, 2.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A two-channel bundle with random weights, and images beside it."""
+    rng = np.random.default_rng(0)
+    images = tmp_path / "images"
+    images.mkdir()
+    for case in ("a", "b"):
+        for channel in range(2):
+            voxels = rng.normal(100, 20, (9, 11, 10)).astype(np.float32)
+            nibabel.save(nibabel.Nifti1Image(voxels, _OBLIQUE), images / f"{case}_000{channel}.nii.gz")
+        label = np.zeros((9, 11, 10), np.uint8)
+        label[2:5, 3:7, 4:6] = 7
+        nibabel.save(nibabel.Nifti1Image(label, _OBLIQUE), tmp_path / f"{case}_label.nii.gz")
+    table = {
+        "modality": {"0": "T1", "1": "FLAIR"},
+        "labels": {"background": 0, "lesion": 7},
+        "training": [
+            {"image": [f"images/{c}_0000.nii.gz", f"images/{c}_0001.nii.gz"], "label": f"{c}_label.nii.gz"}
+            for c in "ab"
+        ],
+    }
+    (tmp_path / "list.json").write_text(json.dumps(table))
+    datalist = read_datalist(tmp_path / "list.json")
+    facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
+    plan = make_plan(datalist, facts, roi_size=(8, 8, 8))
+    folder = write_bundle(tmp_path / "bundle", "UNet", _UNET, datalist, plan, {})
+    _save_random(folder, 0)
+    return folder
+
+
+def _save_random(bundle: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    save_file(create_network("UNet", **_UNET).state_dict(), bundle / "models" / "model.pt")
+
+
+def test_channels_are_grouped_by_case(bundle: Path) -> None:
+    cases = collect_cases([bundle.parent / "images"], num_channels=2)
+    assert [case["case_id"] for case in cases] == ["a", "b"]
+    assert [Path(image).name for image in cases[0]["image"]] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+    with pytest.raises(DataError, match="holds no image"):
+        collect_cases([bundle / "docs"])
+
+
+def test_label_maps_have_the_source_grid_and_the_raw_values(bundle: Path) -> None:
+    done = predict(bundle, bundle.parent / "out", inputs=[bundle.parent / "images"], device="cpu")
+    assert [path.name for path in done] == ["a.nii.gz", "b.nii.gz"]
+    for path in done:
+        result = nibabel.load(path)
+        assert result.shape == (9, 11, 10)
+        np.testing.assert_array_equal(result.affine, _OBLIQUE.astype(np.float32))
+        assert set(np.unique(np.asarray(result.dataobj))) <= {0, 7}
+
+
+def test_mirror_averaging_changes_the_result(bundle: Path) -> None:
+    folder = bundle.parent
+    plain = predict(bundle, folder / "plain", inputs=[folder / "images"], device="cpu")
+    mirrored = predict(bundle, folder / "tta", inputs=[folder / "images"], device="cpu", tta=True)
+    pairs = [
+        (np.asarray(nibabel.load(p).dataobj), np.asarray(nibabel.load(m).dataobj))
+        for p, m in zip(plain, mirrored, strict=True)
+    ]
+    assert any((p != m).any() for p, m in pairs)
+
+
+def test_what_is_done_is_not_done_again_and_other_weights_need_another_folder(bundle: Path) -> None:
+    images, out = bundle.parent / "images", bundle.parent / "out"
+    first, second = predict(bundle, out, inputs=[images], device="cpu")
+    stamp = first.stat().st_mtime_ns
+    second.unlink()
+    predict(bundle, out, inputs=[images], device="cpu")
+    assert second.is_file()
+    assert first.stat().st_mtime_ns == stamp
+    _save_random(bundle, 1)
+    with pytest.raises(ConfigError, match="holds predictions of other weights"):
+        predict(bundle, out, inputs=[images], device="cpu")
