@@ -23,6 +23,8 @@ COMMANDS = (
     "train",
     "validate",
     "infer",
+    "ensemble",
+    "compare",
     "report",
     "check",
     "datalist",

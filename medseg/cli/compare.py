@@ -8,9 +8,17 @@ HELP = "Compare validated runs case by case: paired differences with intervals, 
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", action="append", required=True, metavar="DIR", help="run folder, repeat for each; the first is the baseline")
+    parser.add_argument(
+        "--run",
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="run folder, repeat for each; the first is the baseline",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for comparison.json, .csv and .html")
-    parser.add_argument("--score", choices=("dice", "surface_dice", "hd95"), default="dice", help="what is compared (default dice)")
+    parser.add_argument(
+        "--score", choices=("dice", "surface_dice", "hd95"), default="dice", help="what is compared (default dice)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,15 +9,29 @@ HELP = "Join several runs, or the folds of one, into one prediction; scored wher
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--run", action="append", required=True, metavar="DIR", help="run folder, repeat for each; a folder of folds stands for its folds"
+        "--run",
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="run folder, repeat for each; a folder of folds stands for its folds",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for predictions and scores")
-    parser.add_argument("--method", choices=("mean", "vote"), default="mean", help="of probabilities, or of labels (default mean)")
-    parser.add_argument("--weights", metavar="W", help="comma-separated numbers, or 'dice' for each run's validation score (default equal)")
+    parser.add_argument(
+        "--method", choices=("mean", "vote"), default="mean", help="of probabilities, or of labels (default mean)"
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help="comma-separated numbers, or 'dice' for each run's validation score (default equal)",
+    )
     parser.add_argument("--json_list", metavar="FILE", help="datalist (default: the first run's)")
     parser.add_argument("--data_dir", metavar="DIR", help="what the datalist's paths are relative to")
-    parser.add_argument("--section", default="validation", metavar="S", help="section of the datalist (default validation)")
-    parser.add_argument("--fold", type=int, metavar="K", help="fold whose validation cases are predicted (default: the first run's)")
+    parser.add_argument(
+        "--section", default="validation", metavar="S", help="section of the datalist (default validation)"
+    )
+    parser.add_argument(
+        "--fold", type=int, metavar="K", help="fold whose validation cases are predicted (default: the first run's)"
+    )
     parser.add_argument("--checkpoint", default="best", metavar="C", help="best or last (default best)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
 
@@ -32,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
         try:
             weights = [float(part) for part in str(weights).split(",")]
         except ValueError as error:
-            raise ConfigError(f"--weights {args.weights!r}: expected numbers separated by commas, or 'dice'.") from error
+            raise ConfigError(
+                f"--weights {args.weights!r}: expected numbers separated by commas, or 'dice'."
+            ) from error
     result = ensemble(
         args.run,
         args.output,

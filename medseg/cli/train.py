@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 HELP = "Train a network on a datalist; the same command again continues a run."
 
@@ -18,7 +19,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--data_dir", metavar="DIR", help="what the datalist's paths are relative to (default: its folder)"
     )
     parser.add_argument(
-        "--fold", type=int, metavar="K", help="validation fold (default: the validation section, else fold 0)"
+        "--fold",
+        type=fold_argument,
+        metavar="K|all",
+        help="validation fold (default: the validation section, else fold 0); all: one run per fold",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="run folder")
     parser.add_argument("--epochs", type=int, metavar="E", help="passes over the training cases")
@@ -39,17 +43,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def fold_argument(text: str) -> int | str:
+    """A fold's number, or ``all``."""
+    return text if text == "all" else int(text)
+
+
 def run(args: argparse.Namespace) -> int:
     from medseg.workflows.compose import parse_assignments
+    from medseg.workflows.folds import train_folds
     from medseg.workflows.training import train
 
-    folder = train(
+    folder = (train_folds if args.fold == "all" else partial(train, fold=args.fold))(
         output=args.output,
         json_list=args.json_list,
         data_dir=args.data_dir,
         network=args.network,
         bundle=args.bundle,
-        fold=args.fold,
         epochs=args.epochs,
         max_minutes=args.max_minutes,
         device=args.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 HELP = "Score a run's validation cases on the images' own grid: Dice, HD95 and surface Dice per case and label."
 
@@ -32,8 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from medseg.workflows.compose import parse_assignments
     from medseg.workflows.evaluation import evaluate
+    from medseg.workflows.folds import evaluate_folds, fold_runs
 
-    result = evaluate(
+    result = (evaluate_folds if fold_runs(args.run) else evaluate)(
         args.run,
         checkpoint=args.checkpoint,
         space=args.space,
@@ -43,6 +45,12 @@ def run(args: argparse.Namespace) -> int:
         overrides=parse_assignments(args.set),
         overlays=args.overlay,
     )
+    print_scores(result)
+    return 0
+
+
+def print_scores(result: dict[str, Any]) -> None:
+    """The table per label, and the mean as the last line."""
     print(f"{'label':<28}{'cases':>6}{'Dice':>9}{'HD95 mm':>10}{'surface Dice':>14}")
     for label, row in result["labels"].items():
         values = [row.get(score, {}).get("mean") for score in ("dice", "hd95", "surface_dice")]
@@ -50,4 +58,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"{label[:27]:<28}{row['dice']['cases']:>6}{shown[0]:>9}{shown[1]:>10}{shown[2]:>14}")
     mean = result["mean_dice"]
     print(f"mean_dice: {'nan' if mean is None else f'{mean:.4f}'}")
-    return 0

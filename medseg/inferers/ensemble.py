@@ -1,7 +1,8 @@
 """Ensembles of networks that differ in architecture, window, spacing and normalisation.
 
-A *member* maps an image on its source grid to probabilities on that grid: own preprocessing, own inferer, own inverse. All members then
-share one contract, so that they can be averaged here, or handed to MONAI's ``EnsembleEvaluator`` with ``MeanEnsembled``.
+A *member* maps an image on its source grid to probabilities on that grid: own preprocessing, own inferer, own
+inverse. All members then share one contract, so that they can be averaged here, or handed to MONAI's
+``EnsembleEvaluator`` with ``MeanEnsembled``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Member(nn.Module):
         inferer: for example ``SlidingWindow``.
         label_space: softmax or sigmoid.
 
-    ``forward(image (1, C, *source) MetaTensor) -> (1, K, *source)`` probabilities, float32, on the CPU. Outside a crop all are 0.
+    ``forward(image (1, C, *source) MetaTensor) -> (1, K, *source)`` probabilities, float32, on the CPU. Outside a
+    crop all are 0.
     """
 
     def __init__(self, network: nn.Module, preprocessing: Compose, inferer: Inferer, label_space: LabelSpace) -> None:
@@ -68,9 +70,7 @@ class Ensemble(nn.Module):
         ConfigError: no member, different label spaces, or weights that do not fit.
     """
 
-    def __init__(
-        self, members: Sequence[Member], method: str = "mean", weights: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, members: Sequence[Member], method: str = "mean", weights: Sequence[float] | None = None) -> None:
         super().__init__()
         if not members:
             raise ConfigError("An ensemble needs at least one member.")
@@ -81,7 +81,9 @@ class Ensemble(nn.Module):
             raise ConfigError(f"The members have different labels ({channels}); ensemble runs of one label space.")
         weights = [1.0] * len(members) if weights is None else list(weights)
         if len(weights) != len(members) or min(weights) < 0 or sum(weights) <= 0:
-            raise ConfigError(f"{len(weights)} weights {weights} for {len(members)} members; give one positive number each.")
+            raise ConfigError(
+                f"{len(weights)} weights {weights} for {len(members)} members; give one positive number each."
+            )
         self.members = nn.ModuleList(members)
         self.method = method
         self.weights = [weight / sum(weights) for weight in weights]

@@ -12,7 +12,9 @@ from scipy.stats import rankdata, wilcoxon
 __all__ = ["holm", "paired_comparison"]
 
 
-def paired_comparison(first: Sequence[float], second: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> dict[str, Any]:
+def paired_comparison(
+    first: Sequence[float], second: Sequence[float], *, draws: int = 10_000, seed: int = 0
+) -> dict[str, Any]:
     """Differences ``second - first`` over cases.
 
     Args:
@@ -21,15 +23,22 @@ def paired_comparison(first: Sequence[float], second: Sequence[float], *, draws:
         seed: of the resampling.
 
     Returns:
-        ``cases``, ``mean_difference``, ``interval`` (95 %, percentile bootstrap), ``p_value`` (Wilcoxon signed-rank, two-sided;
-        Wilcoxon 1945; 1.0 where all differences are 0, NaN below two cases) and ``effect_size`` (matched-pairs rank-biserial
-        correlation, Kerby 2014: share of favourable minus share of unfavourable rank sums, -1 to 1).
+        ``cases``, ``mean_difference``, ``interval`` (95 %, percentile bootstrap), ``p_value`` (Wilcoxon signed-rank,
+        two-sided; Wilcoxon 1945; 1.0 where all differences are 0, NaN below two cases) and ``effect_size``
+        (matched-pairs rank-biserial correlation, Kerby 2014: share of favourable minus share of unfavourable rank
+        sums, -1 to 1).
     """
     difference = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     difference = difference[np.isfinite(difference)]
     count = len(difference)
     if count == 0:
-        return {"cases": 0, "mean_difference": math.nan, "interval": (math.nan, math.nan), "p_value": math.nan, "effect_size": math.nan}
+        return {
+            "cases": 0,
+            "mean_difference": math.nan,
+            "interval": (math.nan, math.nan),
+            "p_value": math.nan,
+            "effect_size": math.nan,
+        }
     picks = np.random.default_rng(seed).integers(0, count, (draws, count))
     low, high = np.percentile(difference[picks].mean(axis=1), [2.5, 97.5])
     if count < 2:

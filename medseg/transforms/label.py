@@ -14,7 +14,7 @@ from monai.utils import convert_to_tensor
 
 from medseg.labels import LabelSpace
 
-__all__ = ["EncodeLabelsd", "LogitsToLabelsd", "ToSourceGridd"]
+__all__ = ["EncodeLabelsd", "LogitsToLabelsd", "ProbabilitiesToLabelsd", "ToSourceGridd"]
 
 
 class EncodeLabelsd(MapTransform):
@@ -52,6 +52,25 @@ class LogitsToLabelsd(MapTransform):
                 labels = torch.from_numpy(self.label_space.compose((logits > 0).cpu().numpy()))[None]
             meta = result[key].meta if isinstance(result[key], MetaTensor) else None
             result[key] = MetaTensor(labels.cpu(), meta=meta)
+        return result
+
+
+class ProbabilitiesToLabelsd(MapTransform):
+    """Probabilities ``(C, *spatial)`` -> label indices ``(1, *spatial)``, int16; where all are 0, background."""
+
+    def __init__(self, keys: KeysCollection, label_space: LabelSpace, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.label_space = label_space
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            probabilities = torch.as_tensor(result[key])
+            if self.label_space.mode == "softmax":
+                labels = probabilities.argmax(0, keepdim=True).to(torch.int16)
+            else:
+                labels = torch.from_numpy(self.label_space.compose((probabilities > 0.5).cpu().numpy()))[None]
+            result[key] = labels
         return result
 
 

@@ -1,4 +1,6 @@
-"""Compare runs that were validated on the same cases: paired differences with intervals, tests and effect sizes, beside their cost."""
+"""Compare runs that were validated on the same cases: paired differences with intervals, tests and effect sizes,
+beside their cost.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         score: ``dice``, ``surface_dice`` or ``hd95``.
 
     Returns:
-        ``runs`` (name, mean, cost) and ``comparisons``: per pair and label, and for the mean over labels (``mean``), the figures of
-        ``medseg.metrics.paired_comparison`` with Holm-adjusted p-values over all rows.
+        ``runs`` (name, mean, cost) and ``comparisons``: per pair and label, and for the mean over labels (``mean``),
+        the figures of ``medseg.metrics.paired_comparison`` with Holm-adjusted p-values over all rows.
 
     Raises:
         ConfigError: fewer than two runs.
@@ -81,13 +83,18 @@ def _same_cases(folders: Sequence[Path], metrics: Sequence[dict[str, Any]]) -> l
         other = set(content["cases"])
         if other != first:
             raise DataError(
-                f"{folders[0].name} and {folder.name} were validated on different cases ({len(first - other)} only in the first, "
+                f"{folders[0].name} and {folder.name} were validated on different cases ({len(first - other)} "
+                f"only in the first, "
                 f"{len(other - first)} only in the second); validate both on the same fold."
             )
         if content.get("space") != metrics[0].get("space"):
-            raise DataError(f"{folder.name} was scored in {content.get('space')} space, {folders[0].name} in {metrics[0].get('space')}.")
+            raise DataError(
+                f"{folder.name} was scored in {content.get('space')} space, {folders[0].name} in {metrics[0].get('space')}."
+            )
         if list(content["labels"]) != list(metrics[0]["labels"]):
-            raise DataError(f"{folder.name} and {folders[0].name} have different labels; compare runs of one label space.")
+            raise DataError(
+                f"{folder.name} and {folders[0].name} have different labels; compare runs of one label space."
+            )
     return sorted(first)
 
 
@@ -95,7 +102,9 @@ def _warn_seen(folders: Sequence[Path], cases: Sequence[str]) -> None:
     for folder in folders:
         seen = set(cases) & set(read_facts(folder).get("training_cases", []))
         if seen:
-            logger.warning("%s was trained on %d of the %d cases: the comparison is biased.", folder.name, len(seen), len(cases))
+            logger.warning(
+                "%s was trained on %d of the %d cases: the comparison is biased.", folder.name, len(seen), len(cases)
+            )
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -113,13 +122,17 @@ def _scores(content: dict[str, Any], cases: Sequence[str], labels: Sequence[str]
 
 
 def _mean(scores: dict[str, list[float]], labels: Sequence[str]) -> float:
-    means = [np.mean([v for v in scores[label] if math.isfinite(v)]) for label in labels if np.isfinite(scores[label]).any()]
+    means = [
+        np.mean([v for v in scores[label] if math.isfinite(v)]) for label in labels if np.isfinite(scores[label]).any()
+    ]
     return float(np.mean(means)) if means else math.nan
 
 
 def _cost(folder: Path) -> dict[str, Any]:
     facts = read_facts(folder)
-    return {key: facts[key] for key in ("network", "parameters", "training_seconds", "seconds_per_case") if key in facts}
+    return {
+        key: facts[key] for key in ("network", "parameters", "training_seconds", "seconds_per_case") if key in facts
+    }
 
 
 def _number(value: Any) -> float:

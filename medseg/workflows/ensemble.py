@@ -21,7 +21,7 @@ from medseg.transforms import ProbabilitiesToLabelsd, SaveLabelsd, load
 from medseg.weights import load_weights
 from medseg.workflows.checks import check_cases
 from medseg.workflows.compose import load_workflow, merged_config
-from medseg.workflows.evaluate import weights_of
+from medseg.workflows.evaluation import weights_of
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.run_folder import require_run
@@ -39,7 +39,9 @@ def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None
     network = parser.get_parsed_content("network")
     load_weights(network, weights_of(folder, checkpoint))
     steps = parser.get_parsed_content("preprocessing").transforms
-    return Member(network, Compose(steps[1:]), parser.get_parsed_content("inferer"), parser.get_parsed_content("label_space"))
+    return Member(
+        network, Compose(steps[1:]), parser.get_parsed_content("inferer"), parser.get_parsed_content("label_space")
+    )
 
 
 def ensemble(
@@ -55,7 +57,8 @@ def ensemble(
     checkpoint: str = "best",
     device: str | None = None,
 ) -> dict[str, Any] | None:
-    """Predict a datalist section with all runs together; writes ``predictions/`` and, with references, ``metrics.json``.
+    """Predict a datalist section with all runs together; writes ``predictions/`` and, with references,
+    ``metrics.json``.
 
     Args:
         runs: run folders; one with folds stands for its folds.
@@ -117,7 +120,9 @@ def _cases(
     fold: int | None,
 ) -> tuple[Datalist, list[dict[str, Any]]]:
     own = json_list is None
-    datalist = read_datalist(run / "configs" / "datalist.json" if own else json_list, data_dir or (config["dataset_dir"] if own else None))  # type: ignore[arg-type]
+    datalist = read_datalist(
+        run / "configs" / "datalist.json" if own else json_list, data_dir or (config["dataset_dir"] if own else None)
+    )  # type: ignore[arg-type]
     cases = datalist.cases(section, config.get("fold") if own and fold is None else fold)
     if not cases:
         raise DataError(f"{datalist.path} has no case in '{section}'; name another with --section.")

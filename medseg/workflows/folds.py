@@ -10,8 +10,8 @@ from typing import Any
 from medseg.data import read_datalist
 from medseg.engines import write_scores
 from medseg.errors import ConfigError
-from medseg.workflows.evaluate import evaluate
-from medseg.workflows.train import train
+from medseg.workflows.evaluation import evaluate
+from medseg.workflows.training import train
 
 __all__ = ["evaluate_folds", "fold_runs", "train_folds"]
 
@@ -21,16 +21,24 @@ logger = logging.getLogger("medseg")
 def fold_runs(run: str | Path) -> list[Path]:
     """The runs ``fold0``, ``fold1``, … below a folder, in order; empty where it is a single run."""
     folder = Path(run)
-    found = [path for path in folder.glob("fold*") if path.name[4:].isdigit() and (path / "configs" / "train.yaml").is_file()]
+    found = [
+        path for path in folder.glob("fold*") if path.name[4:].isdigit() and (path / "configs" / "train.yaml").is_file()
+    ]
     return sorted(found, key=lambda path: int(path.name[4:]))
 
 
-def train_folds(*, output: str | Path, json_list: str | Path, data_dir: str | Path | None = None, **settings: Any) -> Path:
-    """``train`` for every fold of the datalist (five made on the spot where it names none); finished folds are left alone."""
+def train_folds(
+    *, output: str | Path, json_list: str | Path, data_dir: str | Path | None = None, **settings: Any
+) -> Path:
+    """``train`` for every fold of the datalist (five made on the spot where it names none); finished folds are left
+    alone.
+    """
     datalist = read_datalist(json_list, data_dir)
     folds = datalist.folds() or list(range(min(5, len(datalist.sections["training"]))))
     if len(folds) < 2:
-        raise ConfigError(f"{json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}.")
+        raise ConfigError(
+            f"{json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."
+        )
     for fold in folds:
         logger.info("fold %d of %d", fold, len(folds))
         train(output=Path(output) / f"fold{fold}", json_list=json_list, data_dir=data_dir, fold=fold, **settings)
