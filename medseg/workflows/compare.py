@@ -89,7 +89,8 @@ def _same_cases(folders: Sequence[Path], metrics: Sequence[dict[str, Any]]) -> l
             )
         if content.get("space") != metrics[0].get("space"):
             raise DataError(
-                f"{folder.name} was scored in {content.get('space')} space, {folders[0].name} in {metrics[0].get('space')}."
+                f"{folder.name} was scored in {content.get('space')} space, {folders[0].name} in "
+                f"{metrics[0].get('space')}."
             )
         if list(content["labels"]) != list(metrics[0]["labels"]):
             raise DataError(

@@ -1,0 +1,104 @@
+"""Ensembles of members with different grids, against MONAI's own evaluator and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import EnsembleEvaluator
+from monai.inferers import SimpleInferer
+from monai.networks.nets import UNet
+from monai.transforms import Compose, MeanEnsembled, Orientationd, Spacingd, SpatialPadd, VoteEnsembled
+
+from medseg.errors import ConfigError
+from medseg.inferers import Ensemble, Member, SlidingWindow
+from medseg.labels import LabelSpace
+
+SPACE = LabelSpace.from_table({"background": 0, "a": 1, "b": 2})
+AFFINE = np.array([[0.0, -1.5, 0.0, 3.0], [1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def _member(seed: int, spacing: float, roi: int, space: LabelSpace = SPACE) -> Member:
+    torch.manual_seed(seed)
+    network = UNet(3, 1, space.num_channels, channels=(4, 8), strides=(2,))
+    steps = [
+        Orientationd("image", axcodes="RAS", labels=None),
+        Spacingd("image", pixdim=(spacing,) * 3, mode="bilinear"),
+        SpatialPadd("image", spatial_size=(roi,) * 3),
+    ]
+    return Member(network, Compose(steps), SlidingWindow((roi,) * 3), space)
+
+
+@pytest.fixture
+def members() -> list[Member]:
+    return [_member(0, 1.0, 16), _member(1, 1.5, 8), _member(2, 2.0, 12)]
+
+
+@pytest.fixture
+def image() -> MetaTensor:
+    torch.manual_seed(9)
+    return MetaTensor(torch.randn(1, 12, 14, 10), affine=torch.from_numpy(AFFINE))
+
+
+def _batch(image: MetaTensor) -> torch.Tensor:
+    return next(iter(DataLoader(Dataset([{"image": image}]), batch_size=1)))["image"]
+
+
+def test_a_member_answers_on_the_source_grid(members: list[Member], image: MetaTensor) -> None:
+    probabilities = members[1](_batch(image))
+    assert probabilities.shape == (1, 3, 12, 14, 10)
+    assert probabilities.min() >= 0
+    inside = probabilities.sum(1)
+    assert inside.max() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_equals_monais_ensemble_evaluator(members: list[Member], image: MetaTensor, method: str) -> None:
+    weights = [0.5, 0.3, 0.2]
+    ours = Ensemble(members, method, weights)(_batch(image)).argmax(1)
+    keys = ["pred_0", "pred_1", "pred_2"]
+    join = (
+        MeanEnsembled(keys, output_key="pred", weights=weights)
+        if method == "mean"
+        else VoteEnsembled(keys, output_key="pred", num_classes=3)
+    )
+    evaluator = EnsembleEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset([{"image": image}]), batch_size=1),
+        networks=members,
+        inferer=SimpleInferer(),
+        pred_keys=keys,
+        postprocessing=Compose([join]) if method == "mean" else Compose([_argmax, join]),
+    )
+    evaluator.run()
+    theirs = evaluator.state.output[0]["pred"]
+    if method == "mean":
+        assert torch.equal(theirs.argmax(0), ours[0])
+        return
+    equal = Ensemble(members, method)(_batch(image)).argmax(1)  # MONAI's votes have no weights
+    assert torch.equal(torch.as_tensor(theirs)[0].long(), equal[0])
+
+
+def _argmax(data: dict) -> dict:
+    return {**data, **{key: data[key].argmax(0, keepdim=True) for key in ("pred_0", "pred_1", "pred_2")}}
+
+
+def test_weights_are_normalised_and_a_single_member_is_itself(members: list[Member], image: MetaTensor) -> None:
+    batch = _batch(image)
+    torch.testing.assert_close(Ensemble(members, weights=[2, 2, 2])(batch), Ensemble(members)(batch))
+    torch.testing.assert_close(Ensemble(members[:1])(batch), members[0](batch))
+    torch.testing.assert_close(Ensemble(members, weights=[0, 1, 0])(batch), members[1](batch))
+
+
+def test_what_does_not_fit_is_refused(members: list[Member]) -> None:
+    other = _member(3, 1.0, 8, LabelSpace.from_table({"background": 0, "x": 1}))
+    for arguments, sentence in (
+        (([],), "at least one"),
+        ((members, "median"), "unknown"),
+        ((members, "mean", [1.0]), "1 weights"),
+        ((members, "mean", [1.0, -1.0, 1.0]), "positive"),
+        (([members[0], other],), "different labels"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            Ensemble(*arguments)
