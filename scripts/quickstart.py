@@ -23,7 +23,7 @@ FOLDER = ROOT / "runs" / "quickstart"
 def quickstart(arguments: list[str]) -> int:
     """The whole way; every step is left out where its result is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=2.5, metavar="M", help="training time (default 2.5)")
+    parser.add_argument("--minutes", type=float, default=4.0, metavar="M", help="training time (default 4)")
     parser.add_argument("--fresh", action="store_true", help="delete runs/quickstart first and start anew")
     options = parser.parse_args(arguments)
     began = time.monotonic()

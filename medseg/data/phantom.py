@@ -217,16 +217,16 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
     spine = _blob(subject, (0, -46, 0), (15, 15, 260), rough=0.05, vary=0.3)
     vessel = _blob(subject, (6, -24, 0), (8, 8, 260), rough=0.02, vary=0.5)
     organs = [
-        _blob(subject, (40, 8, 34), (42, 44, 36), rough=0.09),
-        _blob(subject, (-54, -12, 34), (23, 32, 30), rough=0.08),
-        _blob(subject, (-44, -24, -30), (20, 21, 31), rough=0.05),
-        _blob(subject, (44, -24, -34), (20, 21, 31), rough=0.05),
+        _blob(subject, (40, 10, 40), (40, 42, 34), rough=0.08),
+        _blob(subject, (-52, -6, 42), (27, 36, 32), rough=0.07),
+        _blob(subject, (-46, -20, -32), (25, 26, 36), rough=0.05),
+        _blob(subject, (46, -20, -36), (25, 26, 36), rough=0.05),
     ]
     loops = [
-        _blob(subject, subject.uniform((-60, -5, -80), (60, 45, 0)), subject.uniform(12, 22, 3), rough=0.1)
+        _blob(subject, subject.uniform((-60, 5, -80), (60, 48, 5)), subject.uniform(11, 20, 3), rough=0.1)
         for _ in range(8)
     ]
-    stomach = _blob(subject, (-30, 28, 32), (22, 20, 28), rough=0.08)
+    stomach = _blob(subject, (-28, 34, 36), (22, 18, 26), rough=0.08)
 
     affine, points = _grid(scan, 216)
     points = points / size + scan.normal(0, 4, 3)  # another breath, another position on the table
@@ -234,17 +234,17 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
     phase = scan.uniform(0, 1)  # of the contrast medium: brightens everything, kidneys most
     liver = 60 + 45 * phase + scan.normal(0, 6)
     spleen = liver + scan.normal(4, 8)
-    kidney = 75 + 75 * phase + scan.normal(0, 8)
+    kidney = liver + 8 + 40 * phase + scan.normal(0, 6)
     inner = wall(points) < 1
     image = np.full(shape, -1000.0)
     image[body(points) < 1] = -95
     image[inner] = 42
     image[inner] += 30 * _texture(scan, shape, 2.5)[inner] - 25
-    for number, loop in enumerate(loops):  # wall like a kidney, filling from fluid to contrast medium
+    for number, loop in enumerate(loops):  # half of them are filled to a kidney's brightness
         depth = loop(points)
-        filling = (15.0, liver, kidney)[number % 3]
-        image[(depth < 1) & inner] = kidney
-        image[(depth < 0.7) & inner] = filling
+        filling = (15.0, liver - 15, kidney, kidney)[number % 4]
+        image[(depth < 1) & inner] = liver - 5
+        image[(depth < 0.75) & inner] = filling
     depth = stomach(points)
     image[(depth < 1) & inner] = liver
     image[(depth < 0.75) & inner] = spleen + 14 * _texture(scan, shape, 0)[(depth < 0.75) & inner]
@@ -260,7 +260,7 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
         elif index == 2:
             image[mask] = spleen + 14 * coarse[mask]
         else:  # bright cortex, darker marrow
-            image[mask] = kidney + 25 * np.tanh(4 * (depth[mask] - 0.6))
+            image[mask] = kidney + 18 * np.tanh(4 * (depth[mask] - 0.5))
     bone = spine(points) < 1
     image[bone] = 260 + 90 * _texture(scan, shape, 1)[bone]
     label[bone] = 0

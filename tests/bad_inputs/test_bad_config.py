@@ -154,7 +154,7 @@ def test_52_folder_of_another_run(study: Any, stopped: None) -> None:
     result = _train(study, "--set", "roi_size=[16, 16, 16]", "--set", "learning_rate=0.5", "--seed", 3)
     assert result.status == 2
     assert f"{study.folder / 'run'} holds a run with other settings (" in result.err
-    assert "learning_rate: 0.002 -> 0.5" in result.err
+    assert "learning_rate: 0.005 -> 0.5" in result.err
     assert "seed: 0 -> 3" in result.err
     assert "Use another --output folder, or the settings of that run." in result.err
     assert (study.folder / "run" / "configs" / "train.yaml").read_bytes() == stored
