@@ -24,7 +24,7 @@ from medseg.workflows.compose import load_workflow, merged_config
 from medseg.workflows.evaluation import weights_of
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
-from medseg.workflows.run_folder import require_run
+from medseg.workflows.run_folder import read_facts, require_run
 
 __all__ = ["ensemble", "load_member"]
 
@@ -120,9 +120,8 @@ def _cases(
     fold: int | None,
 ) -> tuple[Datalist, list[dict[str, Any]]]:
     own = json_list is None
-    datalist = read_datalist(
-        run / "configs" / "datalist.json" if own else json_list, data_dir or (config["dataset_dir"] if own else None)
-    )  # type: ignore[arg-type]
+    source = run / "configs" / "datalist.json" if json_list is None else json_list
+    datalist = read_datalist(source, data_dir or (config["dataset_dir"] if own else None))
     cases = datalist.cases(section, config.get("fold") if own and fold is None else fold)
     if not cases:
         raise DataError(f"{datalist.path} has no case in '{section}'; name another with --section.")
@@ -130,8 +129,6 @@ def _cases(
 
 
 def _warn_seen(folders: Sequence[Path], cases: Sequence[Mapping[str, Any]]) -> None:
-    from medseg.workflows.run_folder import read_facts
-
     ids = {case["case_id"] for case in cases}
     for folder in folders:
         seen = ids & set(read_facts(folder).get("training_cases", []))
