@@ -234,15 +234,15 @@ def _organs(subject: np.random.Generator, scan: np.random.Generator) -> tuple[np
     phase = scan.uniform(0, 1)  # of the contrast medium: brightens everything, kidneys most
     liver = 60 + 45 * phase + scan.normal(0, 6)
     spleen = liver + scan.normal(4, 8)
-    kidney = liver + 8 + 40 * phase + scan.normal(0, 6)
+    kidney = liver + 25 + 35 * phase + scan.normal(0, 6)
     inner = wall(points) < 1
     image = np.full(shape, -1000.0)
     image[body(points) < 1] = -95
     image[inner] = 42
     image[inner] += 30 * _texture(scan, shape, 2.5)[inner] - 25
-    for number, loop in enumerate(loops):  # half of them are filled to a kidney's brightness
+    for number, loop in enumerate(loops):  # one of four is filled to a kidney's brightness
         depth = loop(points)
-        filling = (15.0, liver - 15, kidney, kidney)[number % 4]
+        filling = (15.0, liver - 15, kidney, 30.0)[number % 4]
         image[(depth < 1) & inner] = liver - 5
         image[(depth < 0.75) & inner] = filling
     depth = stomach(points)

@@ -89,7 +89,7 @@ def test_two_visits_share_anatomy(phantoms):
 
 
 def test_intensity_alone_fails(phantoms):
-    """Each voxel goes to the label whose mean intensity (all channels, of the training cases) is nearest: below 0.3."""
+    """Each voxel goes to the label whose mean intensity (all channels, of the training cases) is nearest: below 0.4."""
     for kind in ("organs", "lesions"):
         datalist = read_datalist(phantoms[kind])
         train, validation = datalist.split(0)
@@ -104,7 +104,7 @@ def test_intensity_alone_fails(phantoms):
             image, label = _arrays(case, space)
             distance = np.stack([((image - mean[:, None, None, None]) ** 2).sum(axis=0) for mean in means])
             scores[case["case_id"]] = case_scores(distance.argmin(axis=0), label, space, [1, 1, 1], surface=False)
-        assert mean_dice(scores) < 0.3, kind
+        assert mean_dice(scores) < 0.4, kind
 
 
 def test_position_alone_fails(phantoms):
