@@ -1,7 +1,7 @@
 """Transforms: recipes per modality, normalisation, label encoding, and the way back to the source grid."""
 
 from medseg.transforms.intensity import NormalizeChannelsd
-from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ProbabilitiesToLabelsd, ToSourceGridd
+from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
 from medseg.transforms.published import window_augmentation, window_preprocessing
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
@@ -11,7 +11,6 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "EncodeLabelsd",
     "LogitsToLabelsd",
-    "ProbabilitiesToLabelsd",
     "NormalizeChannelsd",
     "SaveLabelsd",
     "ToSourceGridd",

@@ -14,7 +14,7 @@ from monai.utils import convert_to_tensor
 
 from medseg.labels import LabelSpace
 
-__all__ = ["EncodeLabelsd", "LogitsToLabelsd", "ProbabilitiesToLabelsd", "ToSourceGridd"]
+__all__ = ["EncodeLabelsd", "LogitsToLabelsd", "ToSourceGridd"]
 
 
 class EncodeLabelsd(MapTransform):
@@ -36,11 +36,24 @@ class EncodeLabelsd(MapTransform):
 
 
 class LogitsToLabelsd(MapTransform):
-    """Logits ``(C, *spatial)`` -> label indices ``(1, *spatial)``, int16, on the grid they are on."""
+    """Logits ``(C, *spatial)`` -> label indices ``(1, *spatial)``, int16, on the grid they are on.
 
-    def __init__(self, keys: KeysCollection, label_space: LabelSpace, allow_missing_keys: bool = False) -> None:
+    Args:
+        keys: what to convert.
+        label_space: softmax takes the largest channel, the first of equal ones; sigmoid all above ``threshold``.
+        threshold: 0 for logits, 0.5 for probabilities.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        label_space: LabelSpace,
+        threshold: float = 0.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.label_space = label_space
+        self.threshold = threshold
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -49,28 +62,9 @@ class LogitsToLabelsd(MapTransform):
             if self.label_space.mode == "softmax":
                 labels = logits.argmax(0, keepdim=True).to(torch.int16)
             else:
-                labels = torch.from_numpy(self.label_space.compose((logits > 0).cpu().numpy()))[None]
+                labels = torch.from_numpy(self.label_space.compose((logits > self.threshold).cpu().numpy()))[None]
             meta = result[key].meta if isinstance(result[key], MetaTensor) else None
             result[key] = MetaTensor(labels.cpu(), meta=meta)
-        return result
-
-
-class ProbabilitiesToLabelsd(MapTransform):
-    """Probabilities ``(C, *spatial)`` -> label indices ``(1, *spatial)``, int16; where all are 0, background."""
-
-    def __init__(self, keys: KeysCollection, label_space: LabelSpace, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.label_space = label_space
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            probabilities = torch.as_tensor(result[key])
-            if self.label_space.mode == "softmax":
-                labels = probabilities.argmax(0, keepdim=True).to(torch.int16)
-            else:
-                labels = torch.from_numpy(self.label_space.compose((probabilities > 0.5).cpu().numpy()))[None]
-            result[key] = labels
         return result
 
 

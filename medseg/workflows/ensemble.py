@@ -17,7 +17,7 @@ from medseg.engines import CaseScores
 from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.labels import LabelSpace
-from medseg.transforms import ProbabilitiesToLabelsd, SaveLabelsd, load
+from medseg.transforms import LogitsToLabelsd, SaveLabelsd, load
 from medseg.weights import load_weights
 from medseg.workflows.checks import check_cases
 from medseg.workflows.compose import load_workflow, merged_config
@@ -103,7 +103,7 @@ def predict_ensemble(
         val_data_loader=DataLoader(Dataset(list(cases), Compose(load(keys, space))), batch_size=1),
         network=network,
         postprocessing=Compose(
-            [ProbabilitiesToLabelsd("pred", space), SaveLabelsd("pred", output / "predictions", space)]
+            [LogitsToLabelsd("pred", space, threshold=0.5), SaveLabelsd("pred", output / "predictions", space)]
         ),
         key_val_metric={"mean_dice": scores} if labelled else None,
     )

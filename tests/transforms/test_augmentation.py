@@ -111,8 +111,6 @@ def test_case_without_any_foreground(tmp_path: Path) -> None:
 
 
 _HASH = """
-import sys
-sys.path.insert(0, {folder!r})
 import test_augmentation as t
 from monai.data import PersistentDataset, pickle_hashing
 print(PersistentDataset([], t.recipe(), cache_dir=None, hash_transform=pickle_hashing).transform_hash)
@@ -122,11 +120,11 @@ print(PersistentDataset([], t.recipe(), cache_dir=None, hash_transform=pickle_ha
 @pytest.mark.slow
 def test_persistent_key_is_equal_in_every_process() -> None:
     """Python's string hashes differ between processes; the cache of yesterday's run must be found all the same."""
-    code = _HASH.format(folder=str(Path(__file__).parent))
+    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     keys = [
         subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": seed},
+            [sys.executable, "-c", _HASH],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
             check=True,

@@ -16,6 +16,7 @@ from medseg.errors import ConfigError, DataError
 from medseg.networks import create_network
 from medseg.weights import save_file
 from medseg.workflows import predict
+from medseg.workflows.ensemble import ensemble
 from medseg.workflows.prediction import collect_cases
 
 _UNET = {"spatial_dims": 3, "in_channels": 2, "out_channels": 2, "channels": [4, 8], "strides": [2]}
@@ -97,3 +98,17 @@ def test_what_is_done_is_not_done_again_and_other_weights_need_another_folder(bu
     _save_random(bundle, 1)
     with pytest.raises(ConfigError, match="holds predictions of other weights"):
         predict(bundle, out, inputs=[images], device="cpu")
+
+
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_an_ensemble_of_one_network_twice_is_that_network(bundle: Path, method: str) -> None:
+    folder = bundle.parent
+    alone = predict(bundle, folder / "alone", inputs=[folder / "images"], device="cpu")
+    result = ensemble([bundle, bundle], folder / "both", method=method, section="training", fold=0, device="cpu")
+    assert result is not None
+    assert set(result["cases"]) <= {"a", "b"}
+    for path in alone:
+        if path.name[:1] in result["cases"]:
+            both = np.asarray(nibabel.load(folder / "both" / "predictions" / path.name).dataobj)
+            np.testing.assert_array_equal(both, np.asarray(nibabel.load(path).dataobj))
+    assert result["mean_dice"] is not None
