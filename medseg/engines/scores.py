@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from ignite.metrics import Metric
 
+from medseg.engines.ranks import gather, is_main
 from medseg.labels import LabelSpace
 from medseg.metrics import case_scores, mean_dice, summarize
 
@@ -69,13 +70,8 @@ class CaseScores(Metric):
             )
 
     def compute(self) -> float:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, self.cases)
-            self.cases = {case: scores for part in parts for case, scores in part.items()}
-        self.cases = dict(sorted(self.cases.items()))
-        main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        if self.output_dir is not None and main:
+        self.cases = dict(sorted(gather(self.cases).items()))
+        if self.output_dir is not None and is_main():
             write_scores(self.cases, self.output_dir, {**self.facts, "surface_dice_tolerance_mm": self.tolerance})
         return mean_dice(self.cases)
 

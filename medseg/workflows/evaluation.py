@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data import read_datalist
+from medseg.engines.ranks import barrier, is_main, on_main
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.workflows.checks import check_cases
 from medseg.workflows.compose import load_workflow, merged_config
+from medseg.workflows.parts import start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 
 __all__ = ["evaluate", "weights_of"]
@@ -56,6 +58,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score the validation cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``.
 
+    Under torchrun every process makes the same call and takes its share of the cases.
+
     Args:
         run: the run folder.
         checkpoint: ``best``, ``last`` or a file.
@@ -69,7 +73,11 @@ def evaluate(
         The content of ``metrics.json``.
     """
     folder = require_run(run).resolve()
-    log_to(folder)
+    start_distributed()
+    if is_main():
+        log_to(folder)
+    else:
+        logger.setLevel(logging.ERROR)  # the first process speaks for all
     config = merged_config([folder / "configs" / "train.yaml"])
     changes: dict[str, Any] = dict(overrides or {}) | {"ckpt_path": str(weights_of(folder, checkpoint))}
     if device is not None:
@@ -83,16 +91,18 @@ def evaluate(
         raise DataError(
             f"{folder} has no validation cases; train with --fold K, or add a 'validation' section to the datalist."
         )
-    check_cases(cases, datalist)
+    on_main(lambda: check_cases(cases, datalist))
     if space == "model":
         changes |= _MODEL_SPACE
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
     workflow = load_workflow(folder, "evaluate", changes, overlays)
     workflow.run()
-    workflow.finalize()
+    barrier()  # the first process writes the scores of all
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    write_facts(folder, mean_dice=content["mean_dice"])
+    if is_main():
+        write_facts(folder, mean_dice=content["mean_dice"])
+    workflow.finalize()
     return content
 
 

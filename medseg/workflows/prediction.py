@@ -17,12 +17,14 @@ from monai.engines import SupervisedEvaluator
 from medseg.data import read_datalist
 from medseg.data.datalist import case_ids, images_of
 from medseg.data.inspect import inspect_cases
+from medseg.engines.ranks import gather, is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError, MedsegError, unwrapped
 from medseg.labels import LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.workflows.checks import unfit
 from medseg.workflows.compose import config_files, load_workflow, merged_config
 from medseg.workflows.evaluation import weights_of
+from medseg.workflows.parts import finalize, start_distributed
 
 __all__ = ["collect_cases", "predict"]
 
@@ -78,6 +80,8 @@ def predict(
 ) -> list[Path]:
     """Segment images with a run or bundle; predictions that ``output`` holds of the same weights are not made again.
 
+    Under torchrun every process makes the same call and takes its share of the cases.
+
     ``tta`` averages over all mirror images. A case that cannot be read or that fails is reported, listed in
     ``output/failures.json`` and left out; the others are done.
 
@@ -100,22 +104,31 @@ def predict(
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
-    target.mkdir(parents=True, exist_ok=True)
     weights = weights_of(folder, checkpoint)
-    _refuse_other_weights(target, weights)
-    todo = [case for case in cases if not _prediction(target, case).is_file()]
-    if len(todo) < len(cases):
-        logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
-    failures = _failed_checks(todo, space, len(config["roi_size"]), in_channels)
+    start_distributed()
+
+    def prepare() -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """The cases that are left to do, and what is wrong with some."""
+        target.mkdir(parents=True, exist_ok=True)
+        _refuse_other_weights(target, weights)
+        todo = [case for case in cases if not _prediction(target, case).is_file()]
+        if len(todo) < len(cases):
+            logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
+        return todo, _failed_checks(todo, space, len(config["roi_size"]), in_channels)
+
+    todo, failures = on_main(prepare)
     changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)}
     if tta:
         changes["mirror_axes"] = list(range(len(config["roi_size"])))
     if device is not None:
         changes["device"] = f"$w.device('{device}')"
-    sound = [case for case in todo if case["case_id"] not in failures]
+    sound = share([case for case in todo if case["case_id"] not in failures])
     if sound:
         _run(folder, changes, sound, failures)
-    _write_failures(target, failures)
+    failures = gather(failures)
+    if is_main():
+        _write_failures(target, failures)
+    finalize()
     if failures:
         listed = "; ".join(f"{case}: {reason}" for case, reason in list(failures.items())[:5])
         raise CasesFailed(
