@@ -25,6 +25,7 @@ COMMANDS = (
     "validate",
     "infer",
     "ensemble",
+    "submit",
     "compare",
     "report",
     "check",

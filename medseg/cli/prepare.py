@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 
 from medseg.cli import path_argument
+from medseg.cli.listing import listing
 from medseg.cli.options import add_options, describe_options, options_given
 
 HELP = "Turn the unpacked archive of a public data set into a checked datalist; --list shows the data sets."
@@ -64,7 +64,4 @@ def _lines(name: str) -> list[str]:
         "--raw": facts.layout,
         "options": describe_options(module.prepare),
     }
-    lines = [f"{name}: {facts.title}"]
-    for key, text in rows.items():
-        lines += textwrap.wrap(text, 100, initial_indent=f"  {key:<9}", subsequent_indent=" " * 11)
-    return lines
+    return listing(f"{name}: {facts.title}", rows.items())

@@ -9,7 +9,8 @@ from typing import Any
 from medseg.data import Datalist, read_datalist
 from medseg.data.datalist import images_of
 from medseg.datasets import dataset_module
-from medseg.errors import ConfigError, DataError, nearest
+from medseg.errors import ConfigError, DataError
+from medseg.workflows.options import check_options
 
 __all__ = ["Prepared", "prepare"]
 
@@ -54,10 +55,7 @@ def prepare(dataset: str, raw_dir: str | Path, out_dir: str | Path, **options: A
         raise ConfigError(f"Folder {raw} not found; --raw names the unpacked archive: {module.FACTS.layout}.")
     if out.resolve().is_relative_to(raw.resolve()):
         raise ConfigError(f"--out {out} lies in the raw folder {raw}, which stays as it is; name a folder outside.")
-    known = list(module.prepare.__kwdefaults__ or {})
-    for name in options:
-        if name not in known:
-            raise ConfigError(f"{dataset} has no option '{name}'.{nearest(name, known)} It has: {', '.join(known)}.")
+    check_options(dataset, module.prepare, options)
     path = Path(module.prepare(raw, out, **options))
     for root in (out, raw):
         datalist = read_datalist(path, root)
