@@ -29,6 +29,7 @@ COMMANDS = (
     "check",
     "datalist",
     "networks",
+    "benchmark",
     "new-bundle",
     "import-weights",
     "phantom",
