@@ -32,6 +32,7 @@ COMMANDS = (
     "datalist",
     "prepare",
     "networks",
+    "benchmark",
     "new-bundle",
     "import-weights",
     "phantom",
