@@ -106,6 +106,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "preprocess": {
             "spacing": list(plan.spacing) if plan.spacing is not None else None,
             "crop_foreground": plan.crop_foreground,
+            **({"color": plan.color, "longest": plan.longest} if plan.spatial_dims == 2 else {}),
             "normalization": plan.normalization,
             "roi_size": "@roi_size",
         },

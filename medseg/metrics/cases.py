@@ -80,12 +80,13 @@ def case_scores(
 
     Returns:
         target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``,
-        ``volume_ml`` and ``reference_ml``.
+        ``volume_ml`` and ``reference_ml``; 2D: ``area`` and ``reference_area`` in mm², pixels for pictures.
     """
     valid = reference != IGNORE
     annotated = {0} | {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
     targets = ({BACKGROUND: (0,)} if include_background else {}) | label_space.targets
-    voxel_ml = float(np.prod(spacing)) / 1000.0
+    sizes = ("volume_ml", "reference_ml") if len(spacing) == 3 else ("area", "reference_area")
+    voxel = float(np.prod(spacing)) / (1000.0 if len(spacing) == 3 else 1.0)
     scores = {}
     for name, members in targets.items():
         if not annotated.issuperset(members):
@@ -94,8 +95,7 @@ def case_scores(
         row = {"dice": dice(predicted, true)}
         if surface:
             row["hd95"], row["surface_dice"] = _surface_scores(predicted, true, spacing, tolerance)
-        row["volume_ml"] = float(np.count_nonzero(predicted)) * voxel_ml
-        row["reference_ml"] = float(np.count_nonzero(true)) * voxel_ml
+        row |= {size: np.count_nonzero(mask) * voxel for size, mask in zip(sizes, (predicted, true), strict=True)}
         scores[name] = row
     return scores
 

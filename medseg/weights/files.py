@@ -87,7 +87,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """
     content = load_file(path)
     state = content
-    for key in ("network", "model", "state_dict"):
+    for key in ("network", "model", "state_dict", "state_dict_model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             state = content[key]
             break

@@ -53,7 +53,9 @@ def evaluate_folds(run: str | Path, **settings: Any) -> dict[str, Any]:
     for folder in folders:
         content = evaluate(folder, **settings)
         cases |= json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["cases"]
-    facts = {key: content[key] for key in ("space", "surface_dice_tolerance_mm")} | {"folds": [f.name for f in folders]}
+    facts = {key: content[key] for key in ("space", "unit", "surface_dice_tolerance_mm")} | {
+        "folds": [f.name for f in folders]
+    }
     restored = {case: {label: _numbers(row) for label, row in rows.items()} for case, rows in sorted(cases.items())}
     return write_scores(restored, run, facts)
 
