@@ -16,7 +16,13 @@ from medseg.errors import ConfigError
 from medseg.networks.layers.conv_units import ConvUnit, activation_layer
 from medseg.networks.layers.hartley import kept, padded
 from medseg.networks.layers.mode_mix import HartleyMix
-from medseg.networks.layers.operator_network import OperatorBlock, OperatorNetwork, check_modes, planned_modes
+from medseg.networks.layers.operator_network import (
+    OperatorBlock,
+    OperatorNetwork,
+    check_block_skip,
+    check_modes,
+    planned_modes,
+)
 from medseg.networks.registry import PlannedFor, register
 
 __all__ = ["HNOSegXS"]
@@ -34,7 +40,7 @@ class HNOXSBlock(OperatorBlock):
         num_modes: Sequence[int],
         weights: str,
         takes_skip: bool,
-        concat: bool,
+        block_skip: str,
         activation: str,
     ) -> None:
         super().__init__()
@@ -43,7 +49,7 @@ class HNOXSBlock(OperatorBlock):
         self.conv_blocks = nn.ModuleList(HartleyMix(filters, filters, num_modes, weights) for _ in range(num_convs))
         self.normalization = None if activation.lower() == "selu" else nn.GroupNorm(1, filters)
         self.act = activation_layer(activation)
-        self.conv_concat = ConvUnit(spatial_dims, 2 * filters, filters, **unit) if concat else None
+        self.conv_concat = ConvUnit(spatial_dims, 2 * filters, filters, **unit) if block_skip == "concat" else None
 
     def enter(self, x: Tensor, skip: Tensor) -> Tensor:
         assert self.mapping_conv is not None
@@ -77,13 +83,13 @@ class HNOSegXS(OperatorNetwork):
         spatial_dims: 2 or 3.
         filters: channels.
         num_convs: one entry per block, its number of layers in the frequency domain.
-        num_modes: kept frequencies per axis and sign; ``None`` for (10, 14, 14), in 2D (14, 14). Images with fewer voxels
-            keep what they have.
+        num_modes: kept frequencies per axis and sign; ``None`` for (10, 14, 14), in 2D (14, 14). Images with
+            fewer voxels keep what they have.
         weights: of the frequency layers, ``shared`` by all modes or ``individual``.
         resize: work at half resolution.
         deep_supervision: the head reads the features of all blocks.
         unet_skip: results of the first half of the blocks enter the second half, the last first.
-        block_concat: a block ends with a 1x1 convolution of its result and its input, else with their sum.
+        block_skip: a block ends with a 1x1 convolution of its result and its input (``concat``) or their sum (``add``).
         activation: as in MONAI; every one but SELU comes with normalisation.
 
     Raises:
@@ -103,13 +109,14 @@ class HNOSegXS(OperatorNetwork):
         resize: bool = True,
         deep_supervision: bool = False,
         unet_skip: bool = True,
-        block_concat: bool = True,
+        block_skip: str = "concat",
         activation: str = "selu",
     ) -> None:
         modes = check_modes(num_modes, spatial_dims)
         count = len(num_convs)
         if not count or any(n < 1 for n in num_convs):
             raise ConfigError(f"num_convs is {list(num_convs)}, expected a positive number per block.")
+        check_block_skip(block_skip, ("concat", "add"))
         # The middle block's partner would be itself, or its own input.
         skips = {i: count - 1 - i for i in range(count - 1 - count // 2)} if unet_skip else {}
         super().__init__(
@@ -125,7 +132,7 @@ class HNOSegXS(OperatorNetwork):
                     num_modes=modes,
                     weights=weights,
                     takes_skip=i in skips.values(),
-                    concat=block_concat,
+                    block_skip=block_skip,
                     activation=activation,
                 )
                 for i, number in enumerate(num_convs)
@@ -140,6 +147,6 @@ class HNOSegXS(OperatorNetwork):
 
     @classmethod
     def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:
-        """The published network; on a CPU half its width and depth. Modes are a quarter of the features' voxels."""
+        """The published network, on a CPU half its width and depth; modes by ``planned_modes``."""
         light = {"filters": 12, "num_convs": [3] * 4} if plan.light else {}
         return {**light, "num_modes": planned_modes(plan.roi_size)}

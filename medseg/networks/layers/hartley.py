@@ -4,8 +4,8 @@ With cas t = cos t + sin t, sizes N_j and N their product, over all spatial axes
 
     X(k) = 1/N sum_n x(n) cas(2 pi sum_j k_j n_j / N_j)        x(n) = sum_k X(k) cas(2 pi sum_j k_j n_j / N_j)
 
-The 1/N of the forward direction keeps coefficients comparable between image sizes. cas of a sum is no product, but a sum
-of products of cas with mirrored frequencies:
+The 1/N of the forward direction keeps coefficients comparable between image sizes. cas of a sum is no product, but a
+sum of products of cas with mirrored frequencies:
 
     2 cas(a+b)   = cas(a) cas(b)         + cas(-a) cas(b)        + cas(a) cas(-b)        - cas(-a) cas(-b)
     2 cas(a+b+c) = cas(-a) cas(b) cas(c) + cas(a) cas(-b) cas(c) + cas(a) cas(b) cas(-c) - cas(-a) cas(-b) cas(-c)
@@ -14,7 +14,7 @@ So both directions are products with a matrix cas(2 pi k n / N) per axis and a s
 complex numbers, nothing is computed that is not kept, and prime sizes cost no more than others.
 
 A *spectrum* holds the frequencies -m ... m of every axis, in this order: mirroring is a flip. Networks keep *modes*,
--m ... m-1, in the order 0 ... m-1, -m ... -1 (``kept``, ``padded``); that +m is left out is the published choice [parity].
+-m ... m-1 without +m [parity], in the order 0 ... m-1, -m ... -1 (``kept``, ``padded``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def clipped(size: Sequence[int], num_modes: Sequence[int]) -> list[int]:
 
 
 def bases(size: Sequence[int], modes: Sequence[int], like: Tensor) -> list[Tensor]:
-    """Per axis the matrix cas(2 pi k n / N), (N, 2m + 1), on the device of ``like``; float64 for float64, else float32."""
+    """Per axis the matrix cas(2 pi k n / N), (N, 2m + 1), on the device of ``like``; float32 for lower precision."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     # A tensor that is made while a graph is recorded may be a stand-in, which must not stay in the cache.
     build = _basis if recording() else _cached_basis
@@ -69,8 +69,9 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
 
 
 def contract(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """``x: (B, C, *size)`` times a matrix (size_j, 2m_j + 1) per axis -> (B, C, *2m + 1). A sum over parts of an axis is
-    the sum of the parts' results, each with its rows of the axis' matrix.
+    """``x: (B, C, *size)`` times a matrix (size_j, 2m_j + 1) per axis -> (B, C, *2m + 1).
+
+    Of a part of axis 0, with the rows of the first matrix that belong to it, it is that part's share of the sum.
     """
     x = x.to(matrices[0].dtype) @ matrices[-1]
     x = matrices[-2].t() @ x
@@ -80,7 +81,7 @@ def contract(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
 
 
 def combine(products: Tensor) -> Tensor:
-    """Sums of products of cas per axis, (B, C, *2m + 1), to sums of cas of the sum; its own inverse up to the factor."""
+    """Sums of products of cas, (B, C, *2m + 1), to sums of cas of the sums; also the transpose of that."""
     if products.dim() == 4:
         return (products + products.flip(2) + products.flip(3) - products.flip(2, 3)) / 2
     return (products.flip(2) + products.flip(3) + products.flip(4) - products.flip(2, 3, 4)) / 2
@@ -97,7 +98,7 @@ def normalized(sums: Tensor, matrices: Sequence[Tensor]) -> Tensor:
 
 
 def expand(products: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """The transpose of ``contract``: (B, C, *2m + 1) -> (B, C, *size); rows of the first matrix give a part of axis 0."""
+    """The transpose of ``contract``: (B, C, *2m + 1) -> (B, C, *size), or the part of axis 0 whose rows are given."""
     x = products
     if len(matrices) == 3:
         x = (matrices[0] @ x.flatten(3)).unflatten(3, x.shape[3:])

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
+from medseg.networks.layers.conv_units import activation_layer
 from medseg.networks.layers.hartley import kept, mirrored, padded
 
-__all__ = ["FourierMix", "HartleyMix"]
+__all__ = ["FourierMix", "HartleyMix", "HartleyOperator"]
 
 _KINDS = ("shared", "individual")
 
@@ -45,12 +47,24 @@ class HartleyMix(nn.Module):
         return _apply(weight, (x + opposite) / 2) + _apply(weight_opposite, (x - opposite) / 2)
 
 
+class HartleyOperator(HartleyMix):
+    """``HartleyMix``, then an activation, of a spectrum (B, in_channels, *2m + 1) -> (B, out_channels, *2m + 1)."""
+
+    def __init__(self, *arguments: Any, activation: str = "selu", **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.act = activation_layer(activation)
+
+    def forward(self, spectrum: Tensor) -> Tensor:  # type: ignore[override]
+        opposite = kept(mirrored(spectrum)) if self.weight.dim() > 2 else None
+        return padded(self.act(super().forward(kept(spectrum), opposite)), spectrum.shape[2:])
+
+
 class FourierMix(nn.Module):
-    """A spectrum (B, in_channels, *2m + 1) -> (B, out_channels, *2m + 1): complex weights on Fourier modes, in real terms.
+    """Complex weights on Fourier modes, of a spectrum (B, in_channels, *2m + 1) -> (B, out_channels, *2m + 1).
 
     Kept are the modes -m ... m-1 of all axes but the last, and 0 ... m-1 of the last. The inverse transform is the real
-    part of their sum, with the modes of the last axis from 1 on counted twice, for their conjugates; in its plane 0 modes
-    need not be conjugate in pairs, and the imaginary part that this leaves is dropped [parity]. With the Hartley
+    part of their sum, with the modes of the last axis from 1 on counted twice, for their conjugates; in its plane 0
+    modes need not be conjugate in pairs, and the imaginary part that this leaves is dropped [parity]. With the Hartley
     transform H, the Fourier transform is F(k) = (H(k) + H(-k)) / 2 - i (H(k) - H(-k)) / 2, from which follows that a
     mode k of weight R + i I adds (half of it in plane 0)
 
@@ -71,9 +85,7 @@ class FourierMix(nn.Module):
         plane, rest = [1, x.shape[-1] - 1], -1
         # Halved here, in plane 0, where the tensor is smallest.
         x, opposite = (torch.cat((p / 2, r), rest) for p, r in (v.split(plane, rest) for v in (x, opposite)))
-        real, imag = self.weight_real, self.weight_imag
-        if real.dim() > 2:
-            real, imag = (_lowest(w, x.shape[2:], half=True) for w in (real, imag))
+        real, imag = (_lowest(w, x.shape[2:], half=True) for w in (self.weight_real, self.weight_imag))
         size = spectrum.shape[2:]
         ahead = padded(_apply(real, x) - _apply(imag, opposite), size, half=True)
         return ahead + mirrored(padded(_apply(real, opposite) + _apply(imag, x), size, half=True))
@@ -98,7 +110,9 @@ def _reversed(modes: Tensor) -> Tensor:
 
 
 def _lowest(weight: Tensor, sizes: Sequence[int], half: bool = False) -> Tensor:
-    """Individual weights (out, in, *modes) of the modes that an image has."""
+    """Individual weights (out, in, *modes) of the modes that an image has; shared weights as they are."""
+    if weight.dim() == 2:
+        return weight
     for axis, n in enumerate(sizes, start=2):
         total = weight.shape[axis]
         if n < total:

@@ -1,8 +1,8 @@
 """The skeleton of the neural-operator family: stem, blocks that see the whole volume at once, head.
 
-Everything that is done in space is done voxel by voxel, except the transforms, which are sums over an axis. So a whole
-network can run slab by slab along the first axis with equal results: while a slab is in the cache, it ends one block and
-starts the transform of the next. Inference does that; the features that wait for their skip are its only large memory.
+Everything that is done in space is done voxel by voxel, except the transforms, which are sums over an axis. So a
+network can run slab by slab along the first axis with equal results: while a slab is in the cache, it ends one block
+and starts the transform of the next. Inference does that; features that wait for their skip are its only large memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, nearest
 from medseg.networks.layers.channels_last import recording
 from medseg.networks.layers.conv_units import ConvUnit, conv_in, initialize_selu, mix_channels
 from medseg.networks.layers.hartley import (
@@ -31,7 +31,7 @@ from medseg.networks.layers.hartley import (
 )
 from medseg.networks.layers.mode_mix import FourierMix, HartleyMix
 
-__all__ = ["OperatorBlock", "OperatorNetwork", "check_modes", "planned_modes"]
+__all__ = ["OperatorBlock", "OperatorNetwork", "check_block_skip", "check_modes", "planned_modes"]
 
 _SLAB = {"cpu": 2**17}  # numbers of a slab: a quarter of a core's second-level cache, since several are alive at once
 _SLAB_ELSEWHERE = 2**26
@@ -49,6 +49,19 @@ def check_modes(num_modes: Sequence[int] | int | None, spatial_dims: int) -> tup
     if len(modes) != spatial_dims or not all(isinstance(m, int) and m > 0 for m in modes):
         raise ConfigError(f"num_modes is {num_modes}, expected {spatial_dims} positive numbers, one per axis.")
     return modes
+
+
+def check_block_skip(block_skip: str | None, known: Sequence[str | None]) -> None:
+    """Whether a block's input joins its result in a known way.
+
+    Raises:
+        ConfigError: not so.
+    """
+    if block_skip not in known:
+        names = [name for name in known if name is not None]
+        raise ConfigError(
+            f"No block_skip {block_skip!r}.{nearest(str(block_skip), names)} Known: {', '.join(map(repr, known))}."
+        )
 
 
 def planned_modes(roi_size: Sequence[int]) -> list[int]:
@@ -151,7 +164,7 @@ class OperatorNetwork(nn.Module):
         matrices = bases(x.shape[2:], self.modes(x.shape[2:]), x)
         head = self._head(None, x, 0)
         waiting: dict[int, Tensor] = {}
-        for number, block in enumerate(self.layers):
+        for number, block in enumerate(self._blocks()):
             if number in waiting:
                 x = block.enter(x, waiting.pop(number))
             x = block(x, matrices)
@@ -167,14 +180,15 @@ class OperatorNetwork(nn.Module):
         matrices = bases(size, self.modes(size), x)
         length = max(1, _SLAB.get(x.device.type, _SLAB_ELSEWHERE) // (self.filters * x[0, 0, :1].numel()))
         slabs = [slice(start, start + length) for start in range(0, size[0], length)]
+        blocks = self._blocks()
         parts = [[matrices[0][slab], *matrices[1:]] for slab in slabs]
 
         out = x if self.conv_in is not None and x.shape[1] == self.filters else None
         head: Tensor | None = None
         waiting: dict[int, Tensor] = {}
         spectrum: Tensor | None = None
-        for number in range(len(self.layers) + 1):  # pass 0 is conv1, pass n ends block n - 1
-            follower = self.layers[number] if number < len(self.layers) else None
+        for number in range(len(blocks) + 1):  # pass 0 is conv1, pass n ends block n - 1
+            follower = blocks[number] if number < len(blocks) else None
             skip = waiting.pop(number, None)
             products: Tensor | None = None
             base = head
@@ -182,7 +196,7 @@ class OperatorNetwork(nn.Module):
                 if spectrum is None:
                     y = self.conv1(x[:, :, slab])
                 else:
-                    y = self.layers[number - 1].merge(expand(spectrum, part).to(x.dtype), x[:, :, slab])
+                    y = blocks[number - 1].merge(expand(spectrum, part).to(x.dtype), x[:, :, slab])
                 share = self._head(None if base is None else base[:, :, slab], y, number)
                 if share is not None:
                     head = share.new_empty(*share.shape[:2], *size) if head is None else head
@@ -206,6 +220,9 @@ class OperatorNetwork(nn.Module):
                 out = None  # that result must stay
         assert head is not None
         return head
+
+    def _blocks(self) -> list[OperatorBlock]:
+        return list(self.layers)  # type: ignore[arg-type]
 
     def _head(self, head: Tensor | None, x: Tensor, number: int) -> Tensor | None:
         """``head`` plus the part of the head's 1x1 convolution over the features after ``number`` blocks."""
