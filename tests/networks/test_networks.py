@@ -15,7 +15,7 @@ from medseg.errors import ConfigError
 from medseg.networks import NETWORKS, catalog, create_network, list_networks, network_class
 
 # Channels (in, out) of the setting whose parameters the catalogue states.
-PUBLISHED: dict[str, tuple[int, int]] = {"hermes_resunet": (1, 72), "ssh_unet": (1, 14)}
+PUBLISHED: dict[str, tuple[int, int]] = {"hermes_medformer": (1, 72), "hermes_resunet": (1, 72), "ssh_unet": (1, 14)}
 SIDE = {2: 32, 3: 16}
 ODD = {2: (27, 33), 3: (13, 18, 15)}
 

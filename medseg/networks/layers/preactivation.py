@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from medseg.networks.layers.channels_last import instance_norm
 from medseg.networks.layers.unet_blocks import Triple
 
-__all__ = ["PreActBlock", "preactivate", "same_conv"]
+__all__ = ["NORM_EPS", "PreActBlock", "preactivate", "same_conv"]
 
-_EPS = 1e-4  # of the published networks' pre-activations; their other instance norms have torch's 1e-5
+NORM_EPS = 1e-4  # of the published networks' pre-activations; their other instance norms have torch's 1e-5
 
 
 def preactivate(x: Tensor) -> Tensor:
     """Instance norm and ReLU of ``x: (B, C, D, H, W)``, which stays as it is."""
-    return F.relu(instance_norm(x, eps=_EPS), inplace=True)
+    return F.relu(instance_norm(x, eps=NORM_EPS), inplace=True)
 
 
 def same_conv(
