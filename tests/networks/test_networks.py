@@ -16,6 +16,8 @@ from medseg.networks import NETWORKS, catalog, create_network, list_networks, ne
 
 # Channels (in, out) of the setting whose parameters the catalogue states.
 PUBLISHED: dict[str, tuple[int, int]] = {
+    "hermes_medformer": (1, 72),
+    "hermes_resunet": (1, 72),
     "qtseg": (3, 2),
     "repuxnet": (1, 5),
     "ssh_unet": (1, 14),
