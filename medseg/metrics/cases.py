@@ -6,6 +6,7 @@ The figures come from MONAI's metric functions on the masks' common bounding box
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from medseg.labels import BACKGROUND, IGNORE, LabelSpace
+
+warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
 
 __all__ = ["case_scores", "dice", "mean_dice", "summarize"]
 
