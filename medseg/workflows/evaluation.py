@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data import read_datalist
-from medseg.engines.ranks import barrier, is_main, on_main
+from medseg.engines import CaseCost, network_facts
+from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.workflows.checks import check_cases
 from medseg.workflows.compose import load_workflow, merged_config
@@ -56,7 +57,8 @@ def evaluate(
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Score the validation cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``.
+    """Score the validation cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and
+    what a case costs into ``run.json``.
 
     Under torchrun every process makes the same call and takes its share of the cases.
 
@@ -97,11 +99,20 @@ def evaluate(
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
     workflow = load_workflow(folder, "evaluate", changes, overlays)
+    evaluator = workflow.parser.get_parsed_content("validate::evaluator")
+    cost = CaseCost()
+    cost.attach(evaluator)
     workflow.run()
     barrier()  # the first process writes the scores of all
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     if is_main():
-        write_facts(folder, mean_dice=content["mean_dice"])
+        facts = network_facts(
+            unwrap(evaluator.network),
+            workflow.parser["network_def::in_channels"],
+            workflow.parser.get_parsed_content("roi_size"),
+        )
+        facts |= cost.facts(facts.get("multiply_adds_per_window"))
+        write_facts(folder, mean_dice=content["mean_dice"], **facts)
     workflow.finalize()
     return content
 

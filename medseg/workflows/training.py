@@ -15,7 +15,8 @@ import torch
 
 from medseg.bundle import dump_yaml
 from medseg.data import CaseFacts, Datalist, read_datalist
-from medseg.engines.ranks import is_main, on_main
+from medseg.engines import network_facts
+from medseg.engines.ranks import is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_fit
@@ -139,12 +140,14 @@ def train(
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
+    in_channels, roi_size = workflow.parser["network_def::in_channels"], workflow.parser.get_parsed_content("roi_size")
     if is_main():
         write_facts(
             run,
             status="finished",
             epochs_done=int(trainer.state.epoch),
             training_seconds=round(checkpoint.elapsed_seconds, 1),
+            **network_facts(unwrap(trainer.network), in_channels, roi_size),
         )
     workflow.finalize()
     return run
