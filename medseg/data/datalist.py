@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace, check_name
 from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
 
-__all__ = ["Case", "Datalist", "assign_folds", "case_ids", "read_datalist"]
+__all__ = ["Case", "Datalist", "assign_folds", "case_ids", "read_datalist", "write_datalist"]
 
 Case = dict[str, Any]
 
@@ -137,7 +139,7 @@ def _warn_once(message: str) -> None:
 
 def subject_of(case: Mapping[str, Any]) -> str:
     """What must stay together when cases are split: the ``subject``, or the case itself."""
-    return str(case.get("subject", case["case_id"]))
+    return str(case["subject"] if "subject" in case else case.get("case_id", case["image"]))
 
 
 def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datalist:
@@ -193,6 +195,32 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
     _check_overlaps(datalist)
     _check_fragments(datalist)
     return datalist
+
+
+def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | Path | None = None) -> Path:
+    """Write a datalist, whole or not at all, one case per line, and read it back; returns its path.
+
+    Raises:
+        DataError: the table is no valid datalist; a file that was there before is left.
+    """
+    path = Path(path)
+    entries = []
+    for key, value in table.items():
+        if _holds_cases(value):
+            rows = ",\n".join("  " + json.dumps(case, ensure_ascii=False) for case in value)
+            text = f"[\n{rows}\n ]"
+        else:
+            text = textwrap.indent(json.dumps(value, indent=1, ensure_ascii=False), " ").lstrip()
+        entries.append(f" {json.dumps(key)}: {text}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("{\n" + ",\n".join(entries) + "\n}\n", encoding="utf-8")
+    try:
+        read_datalist(temporary, data_dir or path.parent)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 def _holds_cases(value: Any) -> bool:

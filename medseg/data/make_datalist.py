@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.data.datalist import assign_folds, read_datalist, stem_of
+from medseg.data.datalist import assign_folds, stem_of, write_datalist
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.voxels import count_values
 from medseg.errors import ConfigError, DataError
@@ -152,8 +151,7 @@ def make_datalist(
     if strict and made.warnings:
         raise DataError(" ".join(made.warnings) + " Mend this, or allow it without --strict.")
     made.cases, made.tests = len(entries), len(tests)
-    _write(table, output)
-    read_datalist(output, root)  # what is written must be readable
+    write_datalist(table, output, root)
     return made
 
 
@@ -304,10 +302,3 @@ def _named(names: Sequence[str], found: Sequence[int], made: MadeDatalist) -> di
 def _few(names: Any) -> str:
     shown = sorted(map(str, names))
     return (", ".join(shown[:5]) + (f", … ({len(shown)})" if len(shown) > 5 else "")) or "none"
-
-
-def _write(table: Mapping[str, Any], output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(output.name + ".tmp")
-    temporary.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, output)

@@ -15,8 +15,13 @@ _WORDS = {
 
 
 def channel_kind(name: str) -> str:
-    """``ct``, ``pet``, ``rgb`` or ``mr`` from a modality name such as "CT HU", "PET SUV", "T1gd"."""
+    """``ct``, ``pet``, ``rgb`` or ``mr`` from a modality name such as "CT HU", "PET SUV", "T1gd".
+
+    A channel that is CT in some cases and MR in others ("CT or MR") is ``mr``: its unit differs between cases.
+    """
     words = set(re.findall(r"[a-z0-9]+", name.lower()))
+    if words & {"mr", "mri"}:
+        return "mr"
     return next((kind for kind, known in _WORDS.items() if words & set(known.split())), "mr")
 
 

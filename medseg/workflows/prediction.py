@@ -73,6 +73,7 @@ def predict(
     output: str | Path,
     *,
     inputs: Sequence[str | Path] = (),
+    cases: Sequence[dict[str, Any]] = (),
     json_list: str | Path | None = None,
     data_dir: str | Path | None = None,
     section: str = "test",
@@ -81,10 +82,11 @@ def predict(
     tta: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Segment images with a run or bundle; predictions that ``output`` holds of the same weights are not made again.
+    """Segment files and folders, a datalist's section or ``cases`` of one with a run or bundle.
 
-    ``tta`` averages over all mirror images. A case that cannot be read or that fails is reported, listed in
-    ``output/failures.json`` and left out; the others are done.
+    Predictions that ``output`` holds of the same weights are not made again. ``tta`` averages over all mirror images. A
+    case that cannot be read or that fails is reported, listed in ``output/failures.json`` and left out; the others are
+    done.
 
     Returns:
         The label maps of this call's cases.
@@ -101,7 +103,7 @@ def predict(
         cases = collect_cases(inputs, in_channels)
     elif json_list is not None:
         cases = read_datalist(json_list, data_dir).cases(section)
-    else:
+    elif not cases:
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
