@@ -26,6 +26,7 @@ from medseg.data.findings import Finding
 from medseg.data.randomness import derive_seed
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace, check_name
+from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
 
 __all__ = ["Case", "Datalist", "assign_folds", "case_ids", "read_datalist", "write_datalist"]
 
@@ -35,7 +36,6 @@ logger = logging.getLogger("medseg")
 
 _CASE_KEYS = ("image", "label", "fold", "subject", "modality", "dataset", "case_id")
 _SECTIONS = ("training", "validation", "test")
-_IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".tiff", ".tif", ".jpeg", ".jpg", ".bmp")
 
 
 @dataclass
@@ -295,15 +295,17 @@ def images_of(case: Mapping[str, Any]) -> list[str]:
 def stem_of(path: str | Path) -> str:
     """The file name without its image suffix."""
     name = Path(path).name
-    for suffix in _IMAGE_SUFFIXES:
+    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return Path(name).stem
 
 
 def case_ids(cases: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
-    """One id per case, from its file names; where those collide, from the paths below ``root``."""
-    stems = [_common_stem([stem_of(image) for image in images_of(case)]) for case in cases]
+    """One id per case, from its file names; where those collide, from the paths below ``root``, suffix and all if need
+    be.
+    """
+    stems = [_stem(case) for case in cases]
     counts = Counter(stems)
     ids = []
     for case, stem in zip(cases, stems, strict=True):
@@ -312,11 +314,21 @@ def case_ids(cases: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
             parent = image.parent.relative_to(root) if image.is_relative_to(root) else Path(image.parent.name)
             stem = "_".join((*parent.parts, stem))
         ids.append(stem)
-    return ids
+    counts = Counter(ids)
+    return [
+        name if counts[name] == 1 else name + Path(images_of(case)[0]).name[len(stem_of(images_of(case)[0])) :]
+        for case, name in zip(cases, ids, strict=True)
+    ]
 
 
-def _common_stem(stems: list[str]) -> str:
-    """``a_0000`` -> ``a``; several channel files -> what their names share, else the first name."""
+def _stem(case: Mapping[str, Any]) -> str:
+    """``a_0000.nii.gz`` -> ``a``; several channel files -> what their names share, else the first name.
+
+    A picture keeps its name: numbered ones are the pictures of a series, not channels.
+    """
+    stems = [stem_of(image) for image in images_of(case)]
+    if isinstance(case["image"], str) and is_2d_file(case["image"]):
+        return stems[0]
     first = re.sub(r"_0000$", "", stems[0])
     if len(stems) == 1:
         return first
