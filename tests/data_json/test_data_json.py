@@ -22,13 +22,19 @@ def ids(entries: list[dict], key: str = "image") -> set[int]:
 def test_a_datalist_is_clean(path, tmp_path):
     table = json.loads(path.read_text())
     datalist = read_datalist(path, tmp_path)  # refuses cases that are listed twice or in two sections
-    assert datalist.channels == ("CT",)
     counters = {"training": "numTraining", "validation": "numValidation", "test": "numTest"}
     for section, counter in counters.items():
-        assert table[counter] == len(table[section]) == len(datalist.sections[section])
-    images = [entry["image"] for section in counters for entry in table[section]]
+        assert table.get(counter, 0) == len(table.get(section, [])) == len(datalist.sections[section])
+    images = [entry["image"] for section in counters for entry in table.get(section, [])]
     assert len(images) == len({PurePosixPath(image).name for image in images})
     assert not any(PurePosixPath(image).is_absolute() or ".." in image for image in images)
+
+
+@pytest.mark.parametrize("name", ["btcv", "amos_task01"])
+def test_a_datalist_of_volumes_pairs_equal_ids(name, tmp_path):
+    table = json.loads((ROOT / "data_json" / f"{name}.json").read_text())
+    datalist = read_datalist(ROOT / "data_json" / f"{name}.json", tmp_path)
+    assert datalist.channels == ("CT",)
     for section in ("training", "validation"):
         assert all(ids([e]) == ids([e], "label") for e in table[section])
     assert list(table["labels"]) == [str(i) for i in range(len(table["labels"]))]
