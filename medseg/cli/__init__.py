@@ -1,5 +1,6 @@
 """The command line: ``medseg <command>``; each command is one module with ``HELP``, ``arguments(parser)`` and
-``run(args)``.
+``run(args)``; where a named part adds options of its own (a data set, a challenge), ``more_arguments(parser, args)``
+adds them once the part is known.
 
 Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
 """
@@ -24,11 +25,14 @@ COMMANDS = (
     "validate",
     "infer",
     "ensemble",
+    "submit",
     "compare",
     "report",
     "check",
     "datalist",
+    "prepare",
     "networks",
+    "benchmark",
     "new-bundle",
     "import-weights",
     "phantom",
@@ -50,12 +54,18 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if command is not None:
         argv = [command, *argv]
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("medseg").setLevel(logging.DEBUG if args.debug else logging.INFO)
     try:
+        module = importlib.import_module(f"medseg.cli.{args.module}")
+        if unknown:
+            if hasattr(module, "more_arguments"):
+                module.more_arguments(args.parser, args)
+            args = parser.parse_args(argv)
         with unwrapped():
-            return int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
+            return int(module.run(args) or 0)
     except MedsegError as error:
         if args.debug:
             traceback.print_exc()
@@ -85,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=_EPILOG)
         module.arguments(sub)
         sub.add_argument("--debug", action="store_true", help="show the full trace of an error and debug messages")
-        sub.set_defaults(module=module_name)
+        sub.set_defaults(module=module_name, parser=sub)
     return parser
 
 

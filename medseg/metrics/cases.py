@@ -6,6 +6,7 @@ The figures come from MONAI's metric functions on the masks' common bounding box
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from medseg.labels import BACKGROUND, IGNORE, LabelSpace
+
+warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
 
 __all__ = ["case_scores", "dice", "mean_dice", "summarize"]
 
@@ -80,12 +83,13 @@ def case_scores(
 
     Returns:
         target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``,
-        ``volume_ml`` and ``reference_ml``.
+        ``volume_ml`` and ``reference_ml``; 2D: ``area`` and ``reference_area`` in mm², pixels for pictures.
     """
     valid = reference != IGNORE
     annotated = {0} | {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
     targets = ({BACKGROUND: (0,)} if include_background else {}) | label_space.targets
-    voxel_ml = float(np.prod(spacing)) / 1000.0
+    sizes = ("volume_ml", "reference_ml") if len(spacing) == 3 else ("area", "reference_area")
+    voxel = float(np.prod(spacing)) / (1000.0 if len(spacing) == 3 else 1.0)
     scores = {}
     for name, members in targets.items():
         if not annotated.issuperset(members):
@@ -94,8 +98,7 @@ def case_scores(
         row = {"dice": dice(predicted, true)}
         if surface:
             row["hd95"], row["surface_dice"] = _surface_scores(predicted, true, spacing, tolerance)
-        row["volume_ml"] = float(np.count_nonzero(predicted)) * voxel_ml
-        row["reference_ml"] = float(np.count_nonzero(true)) * voxel_ml
+        row |= {size: np.count_nonzero(mask) * voxel for size, mask in zip(sizes, (predicted, true), strict=True)}
         scores[name] = row
     return scores
 
