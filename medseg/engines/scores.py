@@ -26,20 +26,22 @@ class CaseScores(Metric):
     Args:
         label_space: what is evaluated.
         surface: also HD95 and surface Dice (slower).
-        tolerance: tolerance of the surface Dice in mm.
+        tolerance: tolerance of the surface Dice in mm; ``None`` is each case's mean voxel size.
         output_dir: where ``metrics.json`` and ``metrics_per_case.csv`` are written; ``None`` writes nothing.
         facts: what else goes into the JSON, such as the space and the checkpoint.
         include_background: score the background too, and count it in the mean.
+        measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``medseg.metrics.surface_area``).
     """
 
     def __init__(
         self,
         label_space: LabelSpace,
         surface: bool = False,
-        tolerance: float = 1.0,
+        tolerance: float | None = 1.0,
         output_dir: str | Path | None = None,
         facts: dict[str, Any] | None = None,
         include_background: bool = False,
+        measure: str = "voxels",
     ) -> None:
         self.label_space = label_space
         self.surface = surface
@@ -47,6 +49,7 @@ class CaseScores(Metric):
         self.output_dir = output_dir
         self.facts = facts or {}
         self.include_background = include_background
+        self.measure = measure
         super().__init__()
 
     def reset(self) -> None:
@@ -66,6 +69,7 @@ class CaseScores(Metric):
                 surface=self.surface,
                 tolerance=self.tolerance,
                 include_background=self.include_background,
+                measure=self.measure,
             )
 
     def compute(self) -> float:
@@ -76,7 +80,8 @@ class CaseScores(Metric):
         self.cases = dict(sorted(self.cases.items()))
         main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
         if self.output_dir is not None and main:
-            write_scores(self.cases, self.output_dir, {**self.facts, "surface_dice_tolerance_mm": self.tolerance})
+            facts = {**self.facts, "surface_dice_tolerance_mm": self.tolerance, "surface_measure": self.measure}
+            write_scores(self.cases, self.output_dir, facts)
         return mean_dice(self.cases)
 
 

@@ -1,5 +1,8 @@
 """Losses that MONAI lacks."""
 
+from medseg.losses.exponential_log import ExponentialLogLoss
 from medseg.losses.masked import MaskedDiceCELoss
+from medseg.losses.pearson import PearsonLoss
+from medseg.losses.weighted_sum import WeightedSum
 
-__all__ = ["MaskedDiceCELoss"]
+__all__ = ["ExponentialLogLoss", "MaskedDiceCELoss", "PearsonLoss", "WeightedSum"]

@@ -2,5 +2,6 @@
 
 from medseg.metrics.cases import case_scores, dice, mean_dice, summarize
 from medseg.metrics.intervals import Interval, mean_interval
+from medseg.metrics.surface_area import area_surface_scores
 
-__all__ = ["Interval", "case_scores", "dice", "mean_dice", "mean_interval", "summarize"]
+__all__ = ["Interval", "area_surface_scores", "case_scores", "dice", "mean_dice", "mean_interval", "summarize"]
