@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.conv_choice import choose
+from medseg.networks.layers.conv_choice import choose, fast_length
 
 __all__ = ["DepthwiseConv", "fft_depthwise"]
 
 _CONV = {2: F.conv2d, 3: F.conv3d}
-_CHUNK = {"cpu": 2**19, "cuda": 2**26}  # numbers that are transformed at once; on a CPU they stay in cache
+_CHUNK = {"cpu": 2**18, "cuda": 2**26}  # numbers that are transformed at once; on a CPU they stay in cache
 METHODS = ("auto", "measured", "direct", "fft")
 
 
@@ -148,19 +148,6 @@ def _result_dtype(x: Tensor) -> torch.dtype:
 
 
 # ---------------------------------------------------------------------- transforms
-def fast_length(n: int) -> int:
-    """The next even number from ``n`` on without prime factors above 5."""
-    n += n % 2
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 2
-
-
 def _lengths(x: Tensor, weight: Tensor) -> tuple[int, ...]:
     return tuple(fast_length(n + k // 2) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True))
 
