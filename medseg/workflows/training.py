@@ -28,6 +28,7 @@ from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
 from medseg.workflows.timing import fit_epochs
 from medseg.workflows.transfer import Transfer
+from medseg.workflows.trust import trusted_bundles
 
 __all__ = ["train"]
 
@@ -129,14 +130,16 @@ def train(
     if not left:
         finalize()
         return run
-    workflow = load_workflow(run, "train")
+    with trusted_bundles(network is not None):  # written for this call
+        workflow = load_workflow(run, "train")
     if max_minutes is not None and fit:
         for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
             workflow.parser.get_parsed_content(part)
         seconds = 60 * max_minutes - (time.monotonic() - started)
         on_main(lambda: fit_epochs(workflow, run, seconds))
         filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
-        workflow = load_workflow(run, "train", built=filled)
+        with trusted_bundles(network is not None):
+            workflow = load_workflow(run, "train", built=filled)
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
