@@ -36,6 +36,8 @@ COMMANDS = (
     "benchmark",
     "new-bundle",
     "import-weights",
+    "package",
+    "unpack",
     "phantom",
 )
 
