@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = (
     "train",
     "validate",
+    "postprocess",
     "infer",
     "ensemble",
     "compare",
