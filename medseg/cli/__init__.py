@@ -24,6 +24,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = (
     "train",
     "validate",
+    "postprocess",
     "infer",
     "ensemble",
     "submit",

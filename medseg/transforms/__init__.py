@@ -2,6 +2,7 @@
 
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
+from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels, clean_mask
 from medseg.transforms.published import window_augmentation, window_postprocessing, window_preprocessing
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
@@ -9,6 +10,8 @@ from medseg.transforms.save import SaveLabelsd, write_label_map
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "CleanLabelsd",
+    "CleanRule",
     "EncodeLabelsd",
     "LogitsToLabelsd",
     "NormalizeChannelsd",
@@ -16,6 +19,8 @@ __all__ = [
     "ToSourceGridd",
     "VolumeReader",
     "augmentation",
+    "clean_labels",
+    "clean_mask",
     "is_2d_file",
     "load",
     "preprocessing",

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ConfigParser
+
 from medseg.data import read_datalist
 from medseg.engines import CaseCost, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.workflows.checks import check_cases
-from medseg.workflows.compose import load_workflow, merged_config
+from medseg.workflows.cleanup import add_cleaning, stored_rules
+from medseg.workflows.compose import config_files, load_workflow, merged_config
 from medseg.workflows.parts import start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 
@@ -54,6 +57,7 @@ def evaluate(
     tolerance: float | None = None,
     device: str | None = None,
     data_dir: str | Path | None = None,
+    postprocess: bool = False,
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -68,6 +72,8 @@ def evaluate(
         space: ``source`` (the images' own grid) or ``model`` (after preprocessing; no predictions are written).
         tolerance: of the surface Dice in mm.
         device, data_dir: as for training.
+        postprocess: apply the rules that `medseg postprocess` stored; raw predictions otherwise, on which rules are
+            chosen, and on which runs compare without bias.
         overrides: config id -> value.
         overlays: further config files of the run, such as a published protocol.
 
@@ -98,6 +104,8 @@ def evaluate(
         changes |= _MODEL_SPACE
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
+    if postprocess:
+        changes |= _cleaning(folder, space, overlays)
     workflow = load_workflow(folder, "evaluate", changes, overlays)
     evaluator = workflow.parser.get_parsed_content("validate::evaluator")
     cost = CaseCost()
@@ -115,6 +123,23 @@ def evaluate(
         write_facts(folder, mean_dice=content["mean_dice"], **facts)
     workflow.finalize()
     return content
+
+
+def _cleaning(run: Path, space: str, overlays: Sequence[str]) -> dict[str, Any]:
+    """The overrides that clean label maps by the stored rules, and record the rules."""
+    rules = stored_rules(run)
+    if not rules:
+        raise ConfigError(f"{run} has no post-processing; choose it with `medseg postprocess --run {run}`.")
+    if space != "source":
+        raise ConfigError("Post-processing works on the source grid; leave out --space model or --postprocess.")
+    merged = ConfigParser(merged_config(config_files(run, "evaluate", overlays)))
+    transforms, facts = (
+        merged[f"validate::{key}"] for key in ("postprocessing::transforms", "key_metric::mean_dice::facts")
+    )
+    return {
+        "validate::postprocessing::transforms": add_cleaning(transforms, rules),
+        "validate::key_metric::mean_dice::facts": {**facts, "cleanup": rules},
+    }
 
 
 def validation_cases(
