@@ -7,6 +7,7 @@ from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
 from medseg.engines.scores import CaseScores, write_scores
 from medseg.engines.stopping import EarlyStop, TimeLimit
+from medseg.engines.target_maps import target_maps
 from medseg.engines.trainer import SegmentationTrainer
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "UpdateAverage",
     "evaluated_network",
     "make_average",
+    "target_maps",
     "write_scores",
 ]
