@@ -77,9 +77,13 @@ _MONAI: dict[str, Callable[[Plan], dict[str, Any]]] = {
 _TRANSFORMERS = ("UNETR", "SwinUNETR")
 
 
-def planned_arguments(network: str, plan: Plan, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def planned_arguments(
+    network: str, plan: Plan, given: Mapping[str, Any] | None = None, *, published: bool = False
+) -> dict[str, Any]:
     """Arguments for ``create_network(network, ...)``: channels, what the class or MONAI's table derives from the plan,
     and what the user gives.
+
+    With ``published`` nothing is derived: the constructor's defaults stand, which are the published setting.
 
     Raises:
         ConfigError: the class does not take ``in_channels`` and ``out_channels``, an argument of the user's, or needs
@@ -91,7 +95,9 @@ def planned_arguments(network: str, plan: Plan, given: Mapping[str, Any] | None 
         "in_channels": plan.in_channels,
         "out_channels": plan.out_channels,
     }
-    if cls.__module__.startswith("monai.") and cls.__name__ in _MONAI:
+    if published:
+        pass
+    elif cls.__module__.startswith("monai.") and cls.__name__ in _MONAI:
         arguments |= _MONAI[cls.__name__](plan)
     elif hasattr(cls, "planned_arguments"):
         arguments |= cls.planned_arguments(plan)

@@ -32,6 +32,7 @@ COMMANDS = (
     "datalist",
     "prepare",
     "networks",
+    "benchmark",
     "new-bundle",
     "import-weights",
     "phantom",
@@ -53,18 +54,11 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if command is not None:
         argv = [command, *argv]
-    parser = _parser()
-    args, unknown = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("medseg").setLevel(logging.DEBUG if args.debug else logging.INFO)
+    args = _parse(argv)
     try:
-        module = importlib.import_module(f"medseg.cli.{args.module}")
-        if unknown:
-            if hasattr(module, "more_arguments"):
-                module.more_arguments(args.parser, args)
-            args = parser.parse_args(argv)
         with unwrapped():
-            return int(module.run(args) or 0)
+            return int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
     except MedsegError as error:
         if args.debug:
             traceback.print_exc()
@@ -82,6 +76,22 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
             f"internal error: {type(error).__name__}: {error}. Run again with --debug for the trace.", file=sys.stderr
         )
         return 1
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Parse in two steps where a named part adds options; argparse ends the process on a mistake, with status 2."""
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    logging.getLogger("medseg").setLevel(logging.DEBUG if args.debug else logging.INFO)
+    if unknown:
+        module = importlib.import_module(f"medseg.cli.{args.module}")
+        if hasattr(module, "more_arguments"):
+            try:
+                module.more_arguments(args.parser, args)
+            except MedsegError as error:  # no part of that name
+                args.parser.error(str(error))
+        return parser.parse_args(argv)
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:

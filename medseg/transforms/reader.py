@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from medseg.transforms.picture import PictureReader
 
 __all__ = ["IMAGE_SUFFIXES", "VolumeReader", "is_2d_file"]
+
+# MONAI's LoadImage also starts every reader of its own, and one of them reports at length that it lacks a GPU codec.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
 
 _NIFTI = (".nii", ".nii.gz")
 _ITK = (".nrrd", ".mha", ".mhd")

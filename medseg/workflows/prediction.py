@@ -12,6 +12,7 @@ from typing import Any
 from medseg.data import read_datalist
 from medseg.data.datalist import case_ids, images_of
 from medseg.data.inspect import inspect_case
+from medseg.engines.ranks import gather, is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
@@ -20,6 +21,7 @@ from medseg.workflows.case_stream import run_cases
 from medseg.workflows.checks import unfit
 from medseg.workflows.compose import config_files, merged_config
 from medseg.workflows.evaluation import kept_checkpoints, weights_of
+from medseg.workflows.parts import finalize, start_distributed
 
 __all__ = ["collect_cases", "predict", "predict_checkpoints"]
 
@@ -86,7 +88,7 @@ def predict(
 
     Predictions that ``output`` holds of the same weights are not made again. ``tta`` averages over all mirror images. A
     case that cannot be read or that fails is reported, listed in ``output/failures.json`` and left out; the others are
-    done.
+    done. Under torchrun every process makes the same call and takes its share of the cases.
 
     Returns:
         The label maps of this call's cases.
@@ -107,12 +109,19 @@ def predict(
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
-    target.mkdir(parents=True, exist_ok=True)
     weights = weights_of(folder, checkpoint)
-    _refuse_other_weights(target, weights)
-    todo = [case for case in cases if not _prediction(target, case).is_file()]
-    if len(todo) < len(cases):
-        logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
+    start_distributed()
+
+    def prepare() -> list[dict[str, Any]]:
+        """The cases that are left to do."""
+        target.mkdir(parents=True, exist_ok=True)
+        _refuse_other_weights(target, weights)
+        todo = [case for case in cases if not _prediction(target, case).is_file()]
+        if len(todo) < len(cases):
+            logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
+        return todo
+
+    todo = share(on_main(prepare))
     changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)}
     if tta:
         changes["mirror_axes"] = list(range(len(config["roi_size"])))
@@ -124,8 +133,10 @@ def predict(
     def check(case: Mapping[str, Any]) -> None:
         _check(case, space, dims, in_channels, ("RGB",) if color else None)
 
-    failures = run_cases(folder, changes, todo, check, dims) if todo else {}
-    _write_failures(target, failures)
+    failures = gather(run_cases(folder, changes, todo, check, dims) if todo else {})
+    if is_main():
+        _write_failures(target, failures)
+    finalize()
     if failures:
         listed = "; ".join(f"{case}: {reason}" for case, reason in list(failures.items())[:5])
         raise CasesFailed(
