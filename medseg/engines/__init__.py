@@ -4,6 +4,7 @@ from medseg.engines.attach import Attach
 from medseg.engines.checkpoint import Checkpoint, RandomStreams
 from medseg.engines.cost import CaseCost, network_facts
 from medseg.engines.ema import UpdateAverage, evaluated_network, make_average
+from medseg.engines.freeze import FreezePart
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
 from medseg.engines.scores import CaseScores, write_scores
@@ -17,6 +18,7 @@ __all__ = [
     "CaseScores",
     "Checkpoint",
     "EarlyStop",
+    "FreezePart",
     "LoadWeights",
     "Progress",
     "RandomStreams",

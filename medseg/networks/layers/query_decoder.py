@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.networks.layers.token_attention import TokenAttention, position_map
+from medseg.networks.layers.channels_last import recording
+from medseg.networks.layers.token_attention import TokensToPixels, position_map
 
 __all__ = ["QueryDecoder"]
+
+_ROWS = 256  # pixels at stride 8, of 16 times as many at stride 2 with 4 bytes for each of 64 channels: 1 MiB
 
 # (channels, whether it is the first) -> a layer that maps (tokens, pixels, positions, size) to (tokens, pixels)
 MakeLayer = Callable[[int, bool], nn.Module]
@@ -22,8 +25,7 @@ class Enlarge(nn.Module):
     """A transposed convolution of kernel and stride 2, layer norm over channels, GELU; each pixel becomes four.
 
     Stride equals kernel, so it is a matrix product per pixel: rows of pixels ``(B, N, in_channels)`` ->
-    ``(B, N * 4, out_channels)``, the four in the order (0, 0), (0, 1), (1, 0), (1, 1). ``in_place`` puts them where
-    they belong.
+    ``(B, N * 4, out_channels)``, the four in the order (0, 0), (0, 1), (1, 0), (1, 1).
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -33,18 +35,14 @@ class Enlarge(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         weight = self.conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        four = F.linear(pixels, weight).unflatten(2, (4, -1)).flatten(1, 2)
-        return F.gelu(self.norm(four + self.conv.bias))
+        four = F.linear(pixels, weight, self.conv.bias.repeat(4)).unflatten(2, (4, -1)).flatten(1, 2)
+        return F.gelu(self.norm(four))
 
 
-def in_place(pixels: Tensor, size: tuple[int, int], times: int) -> Tensor:
-    """Rows ``(B, H * W * 4 ** times, C)``, enlarged ``times`` times from ``size`` (H, W), as an image in channels-last
-    memory: ``(B, H * 2 ** times, W * 2 ** times, C)``.
-    """
-    shape = (pixels.shape[0], *size, *(2, 2) * times, pixels.shape[-1])
-    rows, columns = ((axis, *range(axis + 2, 3 + 2 * times, 2)) for axis in (1, 2))
-    image = pixels.reshape(shape).permute(0, *rows, *columns, 3 + 2 * times)
-    return image.reshape(shape[0], size[0] * 2**times, size[1] * 2**times, shape[-1])
+def in_place(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """What ``Enlarge`` makes of the pixels of an image of ``size`` (H, W), as an image ``(B, 2 H, 2 W, C)``."""
+    image = pixels.unflatten(1, (*size, 2, 2)).transpose(2, 3)
+    return image.flatten(3, 4).flatten(1, 2)
 
 
 class DecoderLevel(nn.Module):
@@ -72,7 +70,7 @@ class DecoderLevel(nn.Module):
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.randn(2, channels // 2))
         self.layers = nn.ModuleList(layers)
-        self.final_attention = TokenAttention(channels, num_heads)
+        self.final_attention = TokensToPixels(channels, num_heads)
         self.final_norm = nn.LayerNorm(channels)
         self.heads = nn.ModuleList(
             nn.Sequential(
@@ -87,7 +85,9 @@ class DecoderLevel(nn.Module):
         self.enlarge = nn.Sequential(*enlarge)
 
     def forward(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """``tokens: (B, T, channels)``, ``image: (B, H, W, channels)`` -> tokens, rows of enlarged pixels."""
+        """``tokens: (B, T, channels)``, ``image: (B, H, W, channels)`` -> the next level's tokens, and pixels
+        ``(B, H * W, channels)`` that are still to be enlarged.
+        """
         size = (image.shape[1], image.shape[2])
         positions = position_map(self.frequencies, *size)
         entered, pixels = tokens, image.flatten(1, 2)
@@ -95,7 +95,7 @@ class DecoderLevel(nn.Module):
             tokens, pixels = layer(tokens, pixels, positions, size)
         tokens = self.final_norm(tokens + self.final_attention(tokens + entered, pixels + positions, pixels))
         tokens = torch.stack([head(token) for head, token in zip(self.heads, tokens.unbind(1), strict=True)], dim=1)
-        return tokens, self.enlarge(pixels)
+        return tokens, pixels
 
 
 class QueryDecoder(nn.Module):
@@ -126,22 +126,23 @@ class QueryDecoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        tokens, pixels = self.kernels_and_pixels(features)
-        logits = pixels @ tokens.transpose(1, 2)
-        size = (features[0].shape[2], features[0].shape[3])
-        return in_place(logits, size, times=2).permute(0, 3, 1, 2)
-
-    def kernels_and_pixels(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The tokens of the last level ``(B, num_tokens, C)``, and the rows of pixels that they are multiplied with
-        (not yet ``in_place``).
-        """
         tokens = self.tokens.weight.expand(features[0].shape[0], -1, -1)
-        enlarged: Tensor | None = None
-        for level in (2, 1, 0):
-            image = features[level].permute(0, 2, 3, 1)
-            if enlarged is not None:
-                coarser = features[level + 1]
-                image = image + in_place(enlarged, (coarser.shape[2], coarser.shape[3]), times=1)
-            tokens, enlarged = self.levels[level](tokens, image)
-        assert enlarged is not None
-        return tokens, enlarged
+        image = features[2].permute(0, 2, 3, 1)
+        for number in (2, 1):
+            level = self.levels[number]
+            tokens, pixels = level(tokens, image)
+            image = features[number - 1].permute(0, 2, 3, 1) + in_place(level.enlarge(pixels), image.shape[1:3])
+        tokens, pixels = self.levels[0](tokens, image)
+        logits = self._logits(tokens, pixels)
+        # Rows hold the 4 x 4 pixels of each pixel at stride 8, ordered by the first and then the second enlargement.
+        blocks = logits.unflatten(1, (-1, 2, 2, 2, 2)).permute(0, 6, 2, 4, 3, 5, 1)
+        return F.pixel_shuffle(blocks.flatten(1, 5).unflatten(2, image.shape[1:3]), 4)
+
+    def _logits(self, tokens: Tensor, pixels: Tensor) -> Tensor:
+        """``tokens: (B, T, C)``, ``pixels: (B, N, C)`` -> ``(B, N * 16, T)``.
+
+        Pixels are enlarged in parts that stay in the cache: together they are the largest features of the network.
+        """
+        parts = (pixels,) if recording() else pixels.split(max(1, _ROWS // pixels.shape[0]), dim=1)
+        kernels = tokens.transpose(1, 2)
+        return torch.cat([self.levels[0].enlarge(part) @ kernels for part in parts], dim=1)
