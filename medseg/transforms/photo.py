@@ -78,7 +78,7 @@ def photo_augmentation(size: int = 512) -> list[Transform]:
     """
     keys = ["image", "label"]
     warp: dict[str, Any] = {"prob": 1.0, "mode": ["bilinear", "nearest"], "padding_mode": "zeros"}
-    choices = [
+    choices: list[Transform] = [
         mt.RandFlipd(keys, prob=0.5, spatial_axis=0),
         mt.RandFlipd(keys, prob=0.5, spatial_axis=1),
         RandSharedNoised("image", std=1.275),

@@ -102,7 +102,8 @@ class AreaResized(MapTransform, InvertibleTransform):
         for key in self.key_iterator(result):
             image = result[key]
             record = self.pop_transform(image)
-            mode = {"mode": "nearest"} if record[TraceKeys.EXTRA_INFO]["label"] else {"mode": "bilinear"}
-            values = F.interpolate(image.as_tensor()[None].float(), tuple(record[TraceKeys.ORIG_SIZE]), **mode)[0]
+            mode = "nearest" if record[TraceKeys.EXTRA_INFO]["label"] else "bilinear"
+            size = tuple(record[TraceKeys.ORIG_SIZE])
+            values = F.interpolate(image.as_tensor()[None].float(), size, mode=mode)[0]
             result[key] = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
         return result

@@ -110,7 +110,7 @@ def _norm_channels(x: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 def decode(features: list[Tensor], decoder: nn.Module) -> tuple[Tensor, Tensor]:
     """Logits at stride 2, and the features that they are products of."""
-    tokens = decoder.tokens.weight[None].expand(features[0].shape[0], -1, -1)
+    tokens = decoder.tokens[None].expand(features[0].shape[0], -1, -1)
     previous: Tensor | float = 0.0
     for number in (2, 1, 0):
         level = decoder.levels[number]
@@ -122,7 +122,7 @@ def decode(features: list[Tensor], decoder: nn.Module) -> tuple[Tensor, Tensor]:
         k = _rows(f)
         attended = _attention(tokens + entered, k + _rows(pe), k, level.final_attention)
         tokens = level.final_norm(tokens + attended)
-        for step in level.enlarge:
+        for step in decoder.enlarge[number]:
             f = F.gelu(_norm_channels(F.conv_transpose2d(f, step.conv.weight, step.conv.bias, stride=2), step.norm))
         previous = f
         tokens = torch.stack([head(tokens[:, i]) for i, head in enumerate(level.heads)], dim=1)

@@ -15,7 +15,7 @@ from medseg.networks.layers.token_attention import TokensToPixels, position_map
 
 __all__ = ["QueryDecoder"]
 
-_ROWS = 256  # pixels at stride 8, of 16 times as many at stride 2 with 4 bytes for each of 64 channels: 1 MiB
+_PART = 2**14  # numbers at stride 8; the 16 times as many at stride 2 stay in a core's cache
 
 # (channels, whether it is the first) -> a layer that maps (tokens, pixels, positions, size) to (tokens, pixels)
 MakeLayer = Callable[[int, bool], nn.Module]
@@ -34,19 +34,20 @@ class Enlarge(nn.Module):
         self.norm = nn.LayerNorm(out_channels, eps=1e-6)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        weight = self.conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        four = F.linear(pixels, weight, self.conv.bias.repeat(4)).unflatten(2, (4, -1)).flatten(1, 2)
-        return F.gelu(self.norm(four))
+        bias = self.conv.bias
+        assert bias is not None
+        four = F.linear(pixels, self.conv.weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4))
+        return F.gelu(self.norm(four.unflatten(2, (4, -1)).flatten(1, 2)))
 
 
-def in_place(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """What ``Enlarge`` makes of the pixels of an image of ``size`` (H, W), as an image ``(B, 2 H, 2 W, C)``."""
-    image = pixels.unflatten(1, (*size, 2, 2)).transpose(2, 3)
+def in_place(pixels: Tensor, before: Tensor) -> Tensor:
+    """What ``Enlarge`` makes of the pixels of ``before: (B, H, W, ...)``, as an image ``(B, 2 H, 2 W, C)``."""
+    image = pixels.unflatten(1, (before.shape[1], before.shape[2], 2, 2)).transpose(2, 3)
     return image.flatten(3, 4).flatten(1, 2)
 
 
 class DecoderLevel(nn.Module):
-    """Layers, a last attention of the tokens, one MLP per token, and the step to the next finer level.
+    """Layers, a last attention of the tokens, and one MLP per token.
 
     Args:
         channels: of this level.
@@ -54,17 +55,10 @@ class DecoderLevel(nn.Module):
         num_tokens: one per class.
         num_heads: of the last attention.
         layers: see ``MakeLayer``.
-        enlarge: what enlarges the pixels, one or two in a row.
     """
 
     def __init__(
-        self,
-        channels: int,
-        next_channels: int,
-        num_tokens: int,
-        num_heads: int,
-        layers: Iterable[nn.Module],
-        enlarge: Iterable[Enlarge],
+        self, channels: int, next_channels: int, num_tokens: int, num_heads: int, layers: Iterable[nn.Module]
     ) -> None:
         super().__init__()
         self.frequencies: Tensor
@@ -82,7 +76,6 @@ class DecoderLevel(nn.Module):
             )
             for _ in range(num_tokens)
         )
-        self.enlarge = nn.Sequential(*enlarge)
 
     def forward(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """``tokens: (B, T, channels)``, ``image: (B, H, W, channels)`` -> the next level's tokens, and pixels
@@ -113,36 +106,37 @@ class QueryDecoder(nn.Module):
     def __init__(self, num_tokens: int, width: int, depths: Sequence[int], num_heads: int, layer: MakeLayer) -> None:
         super().__init__()
         fine, middle, coarse = 4 * width, 8 * width, 16 * width
-        self.tokens = nn.Embedding(num_tokens, coarse)
+        self.tokens = nn.Parameter(torch.randn(num_tokens, coarse))
         self.levels = nn.ModuleList(
-            DecoderLevel(
-                channels, after, num_tokens, num_heads, (layer(channels, i == 0) for i in range(depth)), enlarge
-            )
-            for channels, after, depth, enlarge in (
-                (fine, fine, depths[0], (Enlarge(fine, fine // 2), Enlarge(fine // 2, fine))),
-                (middle, fine, depths[1], (Enlarge(middle, fine),)),
-                (coarse, middle, depths[2], (Enlarge(coarse, middle),)),
-            )
+            DecoderLevel(channels, after, num_tokens, num_heads, (layer(channels, i == 0) for i in range(depth)))
+            for channels, after, depth in zip((fine, middle, coarse), (fine, fine, middle), depths, strict=True)
+        )
+        self.enlarge = nn.ModuleList(
+            [
+                nn.Sequential(Enlarge(fine, fine // 2), Enlarge(fine // 2, fine)),
+                nn.Sequential(Enlarge(middle, fine)),
+                nn.Sequential(Enlarge(coarse, middle)),
+            ]
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        tokens = self.tokens.weight.expand(features[0].shape[0], -1, -1)
-        image = features[2].permute(0, 2, 3, 1)
-        for number in (2, 1):
-            level = self.levels[number]
-            tokens, pixels = level(tokens, image)
-            image = features[number - 1].permute(0, 2, 3, 1) + in_place(level.enlarge(pixels), image.shape[1:3])
-        tokens, pixels = self.levels[0](tokens, image)
-        logits = self._logits(tokens, pixels)
+        tokens = self.tokens.expand(features[0].shape[0], -1, -1)
+        fine, middle, coarse = (feature.permute(0, 2, 3, 1) for feature in features)
+        tokens, pixels = self.levels[2](tokens, coarse)
+        middle = middle + in_place(self.enlarge[2](pixels), coarse)
+        tokens, pixels = self.levels[1](tokens, middle)
+        fine = fine + in_place(self.enlarge[1](pixels), middle)
+        tokens, pixels = self.levels[0](tokens, fine)
+        logits = torch.cat([self.enlarge[0](part) @ tokens.transpose(1, 2) for part in _parts(pixels)], dim=1)
         # Rows hold the 4 x 4 pixels of each pixel at stride 8, ordered by the first and then the second enlargement.
-        blocks = logits.unflatten(1, (-1, 2, 2, 2, 2)).permute(0, 6, 2, 4, 3, 5, 1)
-        return F.pixel_shuffle(blocks.flatten(1, 5).unflatten(2, image.shape[1:3]), 4)
+        blocks = logits.unflatten(1, (-1, 2, 2, 2, 2)).permute(0, 6, 2, 4, 3, 5, 1).flatten(1, 5)
+        return F.pixel_shuffle(blocks.unflatten(2, (fine.shape[1], fine.shape[2])), 4)
 
-    def _logits(self, tokens: Tensor, pixels: Tensor) -> Tensor:
-        """``tokens: (B, T, C)``, ``pixels: (B, N, C)`` -> ``(B, N * 16, T)``.
 
-        Pixels are enlarged in parts that stay in the cache: together they are the largest features of the network.
-        """
-        parts = (pixels,) if recording() else pixels.split(max(1, _ROWS // pixels.shape[0]), dim=1)
-        kernels = tokens.transpose(1, 2)
-        return torch.cat([self.levels[0].enlarge(part) @ kernels for part in parts], dim=1)
+def _parts(pixels: Tensor) -> Sequence[Tensor]:
+    """Parts of the rows ``(B, N, C)``: enlarged, they would be the largest features of the network, and a CPU waits
+    for memory there.
+    """
+    if pixels.device.type != "cpu" or recording():
+        return (pixels,)
+    return pixels.split(max(1, _PART // (pixels.shape[0] * pixels.shape[2])), dim=1)
