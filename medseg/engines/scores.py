@@ -16,7 +16,7 @@ from ignite.metrics import Metric
 
 from medseg.engines.ranks import gather, is_main
 from medseg.labels import LabelSpace
-from medseg.metrics import case_scores, mean_dice, summarize
+from medseg.metrics import case_scores, mean_dice, pooled, summarize
 from medseg.transforms import is_2d_file
 
 __all__ = ["CaseScores", "write_scores"]
@@ -93,7 +93,8 @@ def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str,
     """Write ``metrics.json`` and ``metrics_per_case.csv``; returns the JSON's content."""
     directory = Path(output_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    content = {"mean_dice": mean_dice(cases), **facts, "labels": summarize(cases), "cases": cases}
+    content = {"mean_dice": mean_dice(cases), **facts, "labels": summarize(cases), "pooled": pooled(cases)}
+    content["cases"] = cases
     _write(directory / "metrics.json", json.dumps(_json_safe(content), indent=1) + "\n")
     scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
     with (directory / "metrics_per_case.csv.tmp").open("w", newline="", encoding="utf-8") as file:

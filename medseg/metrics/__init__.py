@@ -1,6 +1,6 @@
 """Metrics per case and label, in millimetres where they are lengths."""
 
-from medseg.metrics.cases import case_scores, dice, mean_dice, summarize
+from medseg.metrics.cases import case_scores, dice, mean_dice, pooled, summarize
 from medseg.metrics.intervals import Interval, MedianInterval, mean_interval, median_interval
 from medseg.metrics.surface_area import area_surface_scores
 
@@ -13,5 +13,6 @@ __all__ = [
     "mean_dice",
     "mean_interval",
     "median_interval",
+    "pooled",
     "summarize",
 ]

@@ -21,7 +21,9 @@ from medseg.metrics.surface_area import area_surface_scores
 
 warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
 
-__all__ = ["case_scores", "dice", "mean_dice", "summarize"]
+__all__ = ["case_scores", "dice", "mean_dice", "pooled", "summarize"]
+
+_SIZES = ("volume_ml", "reference_ml", "area", "reference_area")  # of 3D and 2D cases
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
@@ -93,7 +95,7 @@ def case_scores(
     valid = reference != IGNORE
     annotated = {0} | {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
     targets = ({BACKGROUND: (0,)} if include_background else {}) | label_space.targets
-    sizes = ("volume_ml", "reference_ml") if len(spacing) == 3 else ("area", "reference_area")
+    sizes = _SIZES[:2] if len(spacing) == 3 else _SIZES[2:]
     voxel = float(np.prod(spacing)) / (1000.0 if len(spacing) == 3 else 1.0)
     scores = {}
     for name, members in targets.items():
@@ -112,6 +114,26 @@ def mean_dice(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
     """Mean over labels of the mean over the cases whose reference holds the label; NaN without any."""
     per_label = [row["dice"]["mean"] for row in summarize(cases).values() if not math.isnan(row["dice"]["mean"])]
     return float(np.mean(per_label)) if per_label else math.nan
+
+
+def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """target -> ``dice`` and ``iou`` of all cases as one image, by their volumes or areas; NaN where both are empty.
+
+    Small objects count little here, unlike in the mean over cases, and false positives in cases without the target
+    count at all.
+    """
+    table: dict[str, list[tuple[float, float]]] = {}
+    for scores in cases.values():
+        for target, row in scores.items():
+            total = sum(row[size] for size in _SIZES if size in row)
+            twice_shared = 0.0 if math.isnan(row["dice"]) else row["dice"] * total
+            table.setdefault(target, []).append((twice_shared, total))
+    result = {}
+    for target, sums in table.items():
+        twice_shared, total = (math.fsum(column) for column in zip(*sums, strict=True))
+        score = twice_shared / total if total else math.nan
+        result[target] = {"dice": score, "iou": score / (2 - score)}
+    return result
 
 
 def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, dict[str, Any]]]:

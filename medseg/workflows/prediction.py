@@ -20,10 +20,10 @@ from medseg.transforms.picture import is_grey
 from medseg.workflows.case_stream import run_cases
 from medseg.workflows.checks import unfit
 from medseg.workflows.compose import config_files, merged_config
-from medseg.workflows.evaluation import weights_of
+from medseg.workflows.evaluation import kept_checkpoints, weights_of
 from medseg.workflows.parts import finalize, start_distributed
 
-__all__ = ["collect_cases", "predict"]
+__all__ = ["collect_cases", "predict", "predict_checkpoints"]
 
 logger = logging.getLogger("medseg")
 
@@ -147,6 +147,28 @@ def predict(
             f"{len(failures)} of {len(cases)} cases failed, listed in {target / 'failures.json'}: {listed}"
         )
     return [_prediction(target, case) for case in cases]
+
+
+def predict_checkpoints(bundle: str | Path, output: str | Path, **settings: Any) -> dict[str, list[Path]]:
+    """``predict`` with every checkpoint that a run keeps, into ``output/<name>``; name -> label maps.
+
+    Raises:
+        CasesFailed: some cases failed, with any of them; the others are done.
+        ModelError: nothing is kept.
+    """
+    kept = kept_checkpoints(Path(bundle))
+    if not kept:
+        weights_of(Path(bundle), "best")  # says what to do
+    done: dict[str, list[Path]] = {}
+    failed: CasesFailed | None = None
+    for name in kept:
+        try:
+            done[name] = predict(bundle, Path(output) / name, checkpoint=name, **settings)
+        except CasesFailed as error:
+            failed = error
+    if failed is not None:
+        raise failed
+    return done
 
 
 def _refuse_other_predictions(target: Path, weights: Path, cleanup: Mapping[str, Any]) -> None:
