@@ -2,6 +2,7 @@
 
 from medseg.engines.attach import Attach
 from medseg.engines.checkpoint import Checkpoint, RandomStreams
+from medseg.engines.cost import CaseCost, network_facts
 from medseg.engines.ema import UpdateAverage, evaluated_network, make_average
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
@@ -11,6 +12,7 @@ from medseg.engines.trainer import SegmentationTrainer
 
 __all__ = [
     "Attach",
+    "CaseCost",
     "CaseScores",
     "Checkpoint",
     "EarlyStop",
@@ -23,5 +25,6 @@ __all__ = [
     "UpdateAverage",
     "evaluated_network",
     "make_average",
+    "network_facts",
     "write_scores",
 ]

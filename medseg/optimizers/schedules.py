@@ -11,6 +11,8 @@ from medseg.errors import ConfigError
 
 __all__ = ["make_schedule"]
 
+_PUBLISHED_E = 2.718  # to three digits in the published schedule
+
 
 def make_schedule(
     optimizer: Optimizer,
@@ -28,10 +30,11 @@ def make_schedule(
     Args:
         optimizer: whose learning rates are scaled.
         name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third),
+            ``exp_poly`` (a rise by exp(10 (t - 1)) in the warm-up, then ``poly`` over all steps, as Hermes per epoch),
             ``constant``.
         steps: number of steps of the whole training.
-        warmup: share of the steps with a linear rise from 0 (``cosine`` and ``poly``).
-        power: exponent of ``poly``.
+        warmup: share of the steps with a rise: linear from 0 (``cosine``, ``poly``) or exponential (``exp_poly``).
+        power: exponent of ``poly`` and ``exp_poly``.
         gamma: factor of ``step``.
 
     Raises:
@@ -45,12 +48,19 @@ def make_schedule(
     def poly(step: int) -> float:
         return max(0.0, 1 - (step - rise) / max(1, steps - rise)) ** power
 
+    def exp_poly(step: int) -> float:
+        if rise and step <= rise:
+            return _PUBLISHED_E ** (10 * (step / rise - 1))
+        return max(0.0, 1 - step / steps) ** power
+
     shapes = {"cosine": cosine, "poly": poly}
     if name in shapes:
         shape = shapes[name]
         return LambdaLR(optimizer, lambda step: (step + 1) / (rise + 1) if step < rise else shape(step))
+    if name == "exp_poly":
+        return LambdaLR(optimizer, exp_poly)
     if name == "step":
         return LambdaLR(optimizer, lambda step: gamma ** (3 * step // steps))
     if name == "constant":
         return LambdaLR(optimizer, lambda step: 1.0)
-    raise ConfigError(f"Schedule '{name}' is unknown; use cosine, poly, step or constant.")
+    raise ConfigError(f"Schedule '{name}' is unknown; use cosine, poly, exp_poly, step or constant.")

@@ -2,7 +2,7 @@
 
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
-from medseg.transforms.published import window_augmentation, window_preprocessing
+from medseg.transforms.published import window_augmentation, window_postprocessing, window_preprocessing
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.save import SaveLabelsd, write_label_map
@@ -20,6 +20,7 @@ __all__ = [
     "load",
     "preprocessing",
     "window_augmentation",
+    "window_postprocessing",
     "window_preprocessing",
     "write_label_map",
 ]

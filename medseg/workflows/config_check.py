@@ -192,7 +192,9 @@ _COUNT = (_whole(0), "an integer from 0 on")
 _ABOVE_0 = (_number(0, open_low=True), "a positive number")
 # Last part of an id -> whether a value fits, and what is expected. Null is for the component to judge.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("epochs", "max_epochs", "batch_size", "val_interval", "repeats", "early_stop"), _POSITIVE),
+    **dict.fromkeys(
+        ("epochs", "max_epochs", "batch_size", "val_interval", "repeats", "early_stop", "longest"), _POSITIVE
+    ),
     **dict.fromkeys(("accumulation_steps", "samples_per_case", "sw_batch_size"), _POSITIVE),
     **dict.fromkeys(("seed", "num_workers", "fold"), _COUNT),
     **dict.fromkeys(("learning_rate", "clip_norm", "max_minutes"), _ABOVE_0),

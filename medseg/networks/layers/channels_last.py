@@ -1,4 +1,4 @@
-"""Operators for 3D feature maps in channels-last memory, where convolutions on a CPU take about half the time.
+"""Operators for feature maps in channels-last memory, where convolutions on a CPU take about half the time.
 
 Tensors keep their logical shape (B, C, D, H, W); only the order in memory differs, so every operator here gives the
 same values for either layout. While a graph is recorded (``torch.jit.trace``, ``torch.export``, ``torch.compile``) the
@@ -23,12 +23,13 @@ def recording() -> bool:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``x: (B, C, D, H, W)`` in channels-last memory on a CPU; elsewhere, and while recording, as it is."""
+    """``x: (B, C, *spatial)``, 2D or 3D, in channels-last memory on a CPU; elsewhere, and while recording, as it is."""
     if x.device.type != "cpu" or recording():
         return x
+    layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
     if x.shape[1] == 1:  # both layouts at once; a copy gets the strides that convolutions go by
-        return x.clone(memory_format=torch.channels_last_3d)
-    return x.contiguous(memory_format=torch.channels_last_3d)
+        return x.clone(memory_format=layout)
+    return x.contiguous(memory_format=layout)
 
 
 def _fast(x: Tensor) -> bool:
