@@ -45,7 +45,6 @@ def test_no_subject_is_on_two_sides(path, tmp_path):
     folds = datalist.folds()
     if folds:
         assert folds == list(range(len(folds)))
-        assert all("fold" in case for case in datalist.sections["training"])
         sizes = [len(datalist.split(fold)[1]) for fold in folds]
         assert min(sizes) > 0
     for fold in folds:
