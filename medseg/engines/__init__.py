@@ -8,6 +8,7 @@ from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
 from medseg.engines.scores import CaseScores, write_scores
 from medseg.engines.stopping import EarlyStop, TimeLimit
+from medseg.engines.task_batches import PrepareTasks
 from medseg.engines.trainer import SegmentationTrainer
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Checkpoint",
     "EarlyStop",
     "LoadWeights",
+    "PrepareTasks",
     "Progress",
     "RandomStreams",
     "RunLog",

@@ -6,13 +6,16 @@ from medseg.transforms.published import window_augmentation, window_postprocessi
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.save import SaveLabelsd, write_label_map
+from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "CaseFactsd",
     "EncodeLabelsd",
     "LogitsToLabelsd",
     "NormalizeChannelsd",
     "SaveLabelsd",
+    "TasksToLabelsd",
     "ToSourceGridd",
     "VolumeReader",
     "augmentation",
