@@ -1,5 +1,6 @@
 """Transforms: recipes per modality, normalisation, label encoding, and the way back to the source grid."""
 
+from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
 from medseg.transforms.published import window_augmentation, window_postprocessing, window_preprocessing
@@ -19,6 +20,8 @@ __all__ = [
     "ToSourceGridd",
     "VolumeReader",
     "augmentation",
+    "hermes_augmentation",
+    "hermes_preprocessing",
     "is_2d_file",
     "load",
     "preprocessing",
