@@ -73,8 +73,8 @@ class RandHermesAffined(RandomizableTransform, MapTransform):
 
     def randomize(self, data: Any = None) -> None:
         super().randomize(None)
-        draws = (self.R.uniform(*bounds) for bounds in ((-30, 30, 3), (0.7, 1 / 0.7, 3), (-0.1, 0.1, 6)))
-        self.matrix = affine_matrix(*(draw.tolist() for draw in draws))
+        bounds = ((-30, 30, 3), (0.7, 1 / 0.7, 3), (-0.1, 0.1, 6))
+        self.matrix = affine_matrix(*([*self.R.uniform(low, high, n)] for low, high, n in bounds))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         self.randomize()
