@@ -63,9 +63,9 @@ class HalfStepWindow(Inferer):
         return torch.logit(torch.cat(parts, 2), eps=1e-7)
 
     def _windows(self, volume: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        size = volume.shape[2:]
-        short = [max(0, r - n) for r, n in zip(self.roi_size, size, strict=True)]
-        volume = F.pad(volume, [n for pad in reversed(short) for n in (0, pad)])
+        short = [max(0, r - n) for r, n in zip(self.roi_size, volume.shape[2:], strict=True)]
+        padding = [n for pad in reversed(short) for n in (0, pad)]
+        volume = F.pad(volume, padding)
         starts = [Counter(half_step_starts(n, r)) for n, r in zip(volume.shape[2:], self.roi_size, strict=True)]
         places = list(itertools.product(*starts))
         weight = volume.new_zeros(volume.shape[2:])
@@ -85,4 +85,4 @@ class HalfStepWindow(Inferer):
                     total[(slice(None), *box)] += times * found
                     weight[box] += times
             sums.append(total / weight)
-        return torch.stack(sums)[(..., *(slice(0, n) for n in size))]
+        return F.pad(torch.stack(sums), [-n for n in padding])
