@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 def print_scores(result: dict[str, Any]) -> None:
     """The table per label, and the mean as the last line."""
-    print(f"{'label':<28}{'cases':>6}{'Dice':>9}{'HD95 mm':>10}{'surface Dice':>14}")
+    distance = f"HD95 {result.get('unit', 'mm')}"
+    print(f"{'label':<28}{'cases':>6}{'Dice':>9}{distance:>10}{'surface Dice':>14}")
     for label, row in result["labels"].items():
         values = [row.get(score, {}).get("mean") for score in ("dice", "hd95", "surface_dice")]
         shown = ["-" if value is None or math.isnan(value) else f"{value:.4f}" for value in values]

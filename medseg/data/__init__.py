@@ -1,6 +1,6 @@
 """Data: datalists, inspection and checks, the plan, data sets and loaders."""
 
-from medseg.data.datalist import Datalist, assign_folds, read_datalist
+from medseg.data.datalist import Datalist, assign_folds, read_datalist, write_datalist
 from medseg.data.dataset import EpochSampler, SeededDataset, make_dataset, make_loader
 from medseg.data.inspect import CaseFacts, Problem, inspect_cases
 from medseg.data.make_datalist import MadeDatalist, make_datalist
@@ -24,4 +24,5 @@ __all__ = [
     "make_plan",
     "read_datalist",
     "seed_everything",
+    "write_datalist",
 ]

@@ -12,6 +12,8 @@ from medseg.errors import ConfigError
 
 __all__ = ["make_schedule"]
 
+_PUBLISHED_E = 2.718  # to three digits in the published schedule
+
 
 def make_schedule(
     optimizer: Optimizer,
@@ -34,8 +36,8 @@ def make_schedule(
         name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third, or
             ``every`` so many steps), ``constant``.
         steps: number of steps of the whole training.
-        warmup: share of the steps with a linear rise from 0 (``cosine`` and ``poly``).
-        power: exponent of ``poly``.
+        warmup: share of the steps with a rise: linear from 0 (``cosine``, ``poly``) or exponential (``exp_poly``).
+        power: exponent of ``poly`` and ``exp_poly``.
         gamma: factor of ``step``.
         every: length of a stage of ``step``.
         hold: the shape starts so many steps late; it still ends where it would.
@@ -55,9 +57,20 @@ def make_schedule(
     def staged(step: int) -> float:
         return gamma ** (3 * step // steps if every is None else step // every)
 
-    shapes = {"cosine": cosine, "poly": poly, "step": staged, "constant": lambda step: 1.0}
+    def exp_poly(step: int) -> float:
+        if rise and step <= rise:
+            return _PUBLISHED_E ** (10 * (step / rise - 1))
+        return max(0.0, 1 - step / steps) ** power
+
+    shapes = {
+        "cosine": cosine,
+        "poly": poly,
+        "exp_poly": exp_poly,
+        "step": staged,
+        "constant": lambda step: 1.0,
+    }
     if name not in shapes:
-        raise ConfigError(f"Schedule '{name}' is unknown; use cosine, poly, step or constant.")
+        raise ConfigError(f"Schedule '{name}' is unknown; use {', '.join(shapes)}.")
     shape = shapes[name]
     rises = name in ("cosine", "poly")
 

@@ -238,7 +238,7 @@ def _score_warnings(record: RunRecord) -> list[str]:
     empty = [
         case
         for case, rows in record.metrics["cases"].items()
-        if rows and not any(row.get("volume_ml") for row in rows.values())
+        if rows and not any(row.get("volume_ml") or row.get("area") for row in rows.values())
     ]
     if empty:
         shown = ", ".join(empty[:10]) + (", …" if len(empty) > 10 else "")

@@ -4,7 +4,7 @@ from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
-from medseg.transforms.published import window_augmentation, window_preprocessing
+from medseg.transforms.published import window_augmentation, window_postprocessing, window_preprocessing
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.resize import AreaResized
@@ -30,6 +30,7 @@ __all__ = [
     "photo_preprocessing",
     "preprocessing",
     "window_augmentation",
+    "window_postprocessing",
     "window_preprocessing",
     "write_label_map",
 ]

@@ -125,7 +125,7 @@ def check_match(network: nn.Module, state: Mapping[str, torch.Tensor], source: s
         key = different[-1]
         raise ModelError(
             f"{source} has a head of {state[key].shape[0]} channels ('{key}'), the network {own[key].shape[0]}; "
-            "use weights of the same label space."
+            "use weights of the same label space, or train with --transfer to give them a new head."
         )
     parts = [
         f"{len(keys)} {what} ({', '.join(keys[:5])}{', …' if len(keys) > 5 else ''})"

@@ -13,10 +13,11 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
 
 from medseg.data import Datalist, read_datalist
-from medseg.engines import CaseScores
+from medseg.engines import CaseCost, CaseScores
 from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.labels import LabelSpace
+from medseg.networks.cost import count_parameters
 from medseg.transforms import LogitsToLabelsd, SaveLabelsd, load
 from medseg.weights import load_weights
 from medseg.workflows.checks import check_cases
@@ -24,11 +25,14 @@ from medseg.workflows.compose import load_workflow, merged_config
 from medseg.workflows.evaluation import weights_of
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
-from medseg.workflows.run_folder import read_facts, require_run
+from medseg.workflows.run_folder import read_facts, require_run, write_facts
 
 __all__ = ["ensemble", "load_member"]
 
 logger = logging.getLogger("medseg")
+
+# Ids of inference.yaml that do not change what the network is given.
+_OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "network_def", "network")
 
 
 def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None = None) -> Member:
@@ -40,8 +44,18 @@ def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None
     load_weights(network, weights_of(folder, checkpoint))
     steps = parser.get_parsed_content("preprocessing").transforms
     return Member(
-        network, Compose(steps[1:]), parser.get_parsed_content("inferer"), parser.get_parsed_content("label_space")
+        network,
+        Compose(steps[1:]),
+        parser.get_parsed_content("inferer"),
+        parser.get_parsed_content("label_space"),
+        _grid(folder),
     )
+
+
+def _grid(run: Path) -> str:
+    """What tells the preprocessing: equal texts mean equal grids, different ones that they may differ."""
+    config = merged_config([run / "configs" / "inference.yaml"])
+    return json.dumps({key: value for key, value in config.items() if key not in _OWN}, sort_keys=True, default=str)
 
 
 def ensemble(
@@ -82,7 +96,17 @@ def ensemble(
         raise ConfigError(f"weights '{chosen}' is unknown; give numbers, or 'dice'.")
     network = Ensemble(members, method, chosen)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
-    return predict_ensemble(network, cases, network.label_space, Path(output), choose_device(device), method)
+    cost = CaseCost()
+    result = predict_ensemble(network, cases, network.label_space, Path(output), choose_device(device), method, cost)
+    names = dict.fromkeys(type(member.network).__name__ for member in members)
+    write_facts(
+        output,
+        network=f"{method} of {len(members)} ({', '.join(names)})",
+        parameters=count_parameters(network),
+        training_cases=sorted({case for folder in folders for case in read_facts(folder).get("training_cases", [])}),
+        **cost.facts(),
+    )
+    return result
 
 
 def predict_ensemble(
@@ -92,8 +116,12 @@ def predict_ensemble(
     output: Path,
     device: Any,
     method: str,
+    cost: CaseCost | None = None,
 ) -> dict[str, Any] | None:
-    """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are on the source grid."""
+    """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are on the source grid.
+
+    ``cost`` measures them; a member's preprocessing and way back are in it.
+    """
     labelled = all("label" in case for case in cases)
     keys = ["image", "label"] if labelled else ["image"]
     output.mkdir(parents=True, exist_ok=True)
@@ -107,6 +135,8 @@ def predict_ensemble(
         ),
         key_val_metric={"mean_dice": scores} if labelled else None,
     )
+    if cost is not None:
+        cost.attach(evaluator)
     evaluator.run()
     return json.loads((output / "metrics.json").read_text(encoding="utf-8")) if labelled else None
 
@@ -140,4 +170,7 @@ def _mean_dice(run: Path) -> float:
     path = run / "metrics.json"
     if not path.is_file():
         raise ConfigError(f"{run} has no metrics.json for weights by Dice; run `medseg validate --run {run}` first.")
-    return float(json.loads(path.read_text(encoding="utf-8"))["mean_dice"])
+    score = json.loads(path.read_text(encoding="utf-8"))["mean_dice"]
+    if score is None:
+        raise ConfigError(f"{run} has no mean Dice (no validation case has a label); give --weights as numbers.")
+    return float(score)

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data import read_datalist
+from medseg.engines import CaseCost, network_facts
+from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.workflows.checks import check_cases
 from medseg.workflows.compose import load_workflow, merged_config
+from medseg.workflows.parts import start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 
 __all__ = ["evaluate", "weights_of"]
@@ -54,7 +57,10 @@ def evaluate(
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Score the validation cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``.
+    """Score the validation cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and
+    what a case costs into ``run.json``.
+
+    Under torchrun every process makes the same call and takes its share of the cases.
 
     Args:
         run: the run folder.
@@ -69,7 +75,11 @@ def evaluate(
         The content of ``metrics.json``.
     """
     folder = require_run(run).resolve()
-    log_to(folder)
+    start_distributed()
+    if is_main():
+        log_to(folder)
+    else:
+        logger.setLevel(logging.ERROR)  # the first process speaks for all
     config = merged_config([folder / "configs" / "train.yaml"])
     changes: dict[str, Any] = dict(overrides or {}) | {"ckpt_path": str(weights_of(folder, checkpoint))}
     if device is not None:
@@ -83,16 +93,27 @@ def evaluate(
         raise DataError(
             f"{folder} has no validation cases; train with --fold K, or add a 'validation' section to the datalist."
         )
-    check_cases(cases, datalist)
+    on_main(lambda: check_cases(cases, datalist))
     if space == "model":
         changes |= _MODEL_SPACE
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
     workflow = load_workflow(folder, "evaluate", changes, overlays)
+    evaluator = workflow.parser.get_parsed_content("validate::evaluator")
+    cost = CaseCost()
+    cost.attach(evaluator)
     workflow.run()
-    workflow.finalize()
+    barrier()  # the first process writes the scores of all
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    write_facts(folder, mean_dice=content["mean_dice"])
+    if is_main():
+        facts = network_facts(
+            unwrap(evaluator.network),
+            workflow.parser["network_def::in_channels"],
+            workflow.parser.get_parsed_content("roi_size"),
+        )
+        facts |= cost.facts(facts.get("multiply_adds_per_window"))
+        write_facts(folder, mean_dice=content["mean_dice"], **facts)
+    workflow.finalize()
     return content
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from medseg.data import read_datalist
 from medseg.engines import write_scores
 from medseg.errors import ConfigError
 from medseg.workflows.evaluation import evaluate
+from medseg.workflows.run_folder import read_facts, write_facts
 from medseg.workflows.training import train
 
 __all__ = ["evaluate_folds", "fold_runs", "train_folds"]
@@ -53,9 +56,27 @@ def evaluate_folds(run: str | Path, **settings: Any) -> dict[str, Any]:
     for folder in folders:
         content = evaluate(folder, **settings)
         cases |= json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["cases"]
-    facts = {key: content[key] for key in ("space", "surface_dice_tolerance_mm")} | {"folds": [f.name for f in folders]}
+    facts = {key: content[key] for key in ("space", "unit", "surface_dice_tolerance_mm")} | {
+        "folds": [f.name for f in folders]
+    }
     restored = {case: {label: _numbers(row) for label, row in rows.items()} for case, rows in sorted(cases.items())}
-    return write_scores(restored, run, facts)
+    content = write_scores(restored, run, facts)
+    write_facts(run, mean_dice=content["mean_dice"], **_pooled_facts([read_facts(folder) for folder in folders]))
+    return content
+
+
+def _pooled_facts(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the folds agree on, the means of their figures per case, their largest memory, and their total time."""
+    same = ("network", "parameters", "multiply_adds_per_window", "multiply_adds_without", "measured_on")
+    joins: dict[str, Callable[[list[Any]], Any]] = {
+        "seconds_per_case": fmean,
+        "windows_per_case": fmean,
+        "multiply_adds_per_case": lambda values: round(fmean(values)),
+        "peak_memory_bytes": max,
+        "training_seconds": sum,
+    }
+    pooled = {key: folds[0][key] for key in same if key in folds[0] and all(f.get(key) == folds[0][key] for f in folds)}
+    return pooled | {key: join([f[key] for f in folds]) for key, join in joins.items() if all(key in f for f in folds)}
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:

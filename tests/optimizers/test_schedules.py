@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,6 +63,19 @@ def test_poly_that_starts_late() -> None:
     assert values[51] == pytest.approx(2 * 0.5**0.9) and values[100] == 0.1
 
 
+FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
+
+
+@pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+@pytest.mark.parametrize(("name", "warmup"), [("hermes_resunet", 5 / 200), ("hermes_medformer", 0.0)])
+def test_exp_poly_is_the_published_table(name: str, warmup: float) -> None:
+    table = json.loads((FIXTURES / "schedules.json").read_text())["lr_per_epoch"][name]
+    assert len(table) == 200
+    values = rates("exp_poly", 200, warmup=warmup)
+    assert [value / 1000 for value in values[:200]] == pytest.approx(table, rel=1e-9)
+    assert values[200] == 0
+
+
 def test_constant() -> None:
     assert set(rates("constant")) == {2.0}
 
@@ -70,7 +85,7 @@ def test_unknown() -> None:
         rates("sawtooth")
 
 
-@pytest.mark.parametrize("name", ["cosine", "poly", "step", "constant"])
+@pytest.mark.parametrize("name", ["cosine", "poly", "exp_poly", "step", "constant"])
 def test_goes_on_from_a_state(name: str) -> None:
     def fresh() -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
