@@ -92,6 +92,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "clip_norm": 12.0,
         "ema_decay": None,
         "early_stop": None,
+        "key_metrics": {},
         "precision": "fp32" if plan.light else "bf16",
         "compile": False,
         "num_workers": 0 if plan.light else 4,
@@ -147,6 +148,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
             "lr_scheduler": "@lr_scheduler",
             "average": "@average",
             "evaluator": "@validate::evaluator",
+            "key_metrics": "@key_metrics",
         },
         "train": _train_section(),
         "validate": _validate_section(),
@@ -248,6 +250,9 @@ def _validate_section() -> dict[str, Any]:
             ],
         },
         "key_metric": {"mean_dice": {"_target_": "medseg.engines.CaseScores", "label_space": "@label_space"}},
+        "additional_metrics": {
+            "mean_iou": {"_target_": "MeanIoUHandler", "output_transform": "$e.target_maps(@label_space)"}
+        },
         "handlers": [],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
@@ -257,6 +262,7 @@ def _validate_section() -> dict[str, Any]:
             "inferer": "@validate::inferer",
             "postprocessing": "@validate::postprocessing",
             "key_val_metric": "@validate::key_metric",
+            "additional_metrics": "@validate::additional_metrics",
             "val_handlers": "@validate::handlers",
         },
     }

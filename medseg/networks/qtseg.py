@@ -7,7 +7,6 @@ published.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,9 +100,8 @@ class QTSeg(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        padded = [math.ceil(n / _STRIDE) * _STRIDE for n in (height, width)]
-        if padded != [height, width]:
-            x = F.pad(x, (0, padded[1] - width, 0, padded[0] - height))
+        if height % _STRIDE or width % _STRIDE:
+            x = F.pad(x, (0, -width % _STRIDE, 0, -height % _STRIDE))
         logits = self.decoder(self.bridge(self.encoder(channels_last(x))))
         logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
         return logits[:, :, :height, :width]

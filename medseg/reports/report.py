@@ -129,9 +129,16 @@ def _labels(record: RunRecord, colors: dict[str, str]) -> str:
         "Dice undefined",
         "HD95 undefined",
     ]
+    photo = record.unit == "px"
+    if photo:
+        header += ["pooled Dice", "pooled IoU"]
+        for row in rows:
+            row += [_digits(record.pooled(row[0], score)) for score in ("dice", "iou")]
+        total += ["", ""]
     explained = (
         "Intervals: percentile bootstrap over cases, 2000 draws. Dice is undefined where the reference lacks the "
         "label, HD95 where the reference or the prediction does; undefined values are left out of the means."
+        + (" Pooled scores take all images as one." if photo else "")
     )
     return page.section(
         "Scores per label",

@@ -8,6 +8,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from medseg.workflows.run_folder import differences
+
 BUNDLES = Path(__file__).parents[2] / "bundles"
 _SSH_UNET = {
     "val_interval": 100,
@@ -70,3 +72,17 @@ def test_the_variants_have_the_published_parameters(name):
             network = parser.get_parsed_content("network_def")
         assert sum(p.numel() for p in network.parameters()) == parameters
         assert f"{parameters:,}" in readme
+
+
+def test_the_bundles_of_one_network_differ_in_their_settings_alone():
+    """A bundle stands by itself, so that the wiring stands in each; here nothing but the settings may drift."""
+    one, two = (BUNDLES / name / "configs" for name in SETTINGS)
+    for path in one.glob("*.yaml"):
+        if path.stem not in ("train", "inference"):
+            assert path.read_bytes() == (two / path.name).read_bytes(), path.name
+    allowed = {key for settings in SETTINGS.values() for key in settings}
+    allowed |= {"dataset_dir", "json_list", "num_workers", "cache", "network_def::out_channels"}
+    for name in ("train.yaml", "inference.yaml"):
+        configs = [ConfigParser.load_config_file(str(folder / name)) for folder in (one, two)]
+        found = {key for key in differences(*configs) if not key.startswith("labels::")}
+        assert found <= allowed, name

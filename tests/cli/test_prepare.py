@@ -49,11 +49,14 @@ def test_a_modules_own_options_are_options_of_the_command(raw, tmp_path, capsys)
     shown = capsys.readouterr().out
     assert "4 training in 2 folds cases; CT; 1 labels" in shown
     assert f"--data_dir {raw}" in shown
-    assert main([*command, "--seed", "one"]) == 2
-    assert "invalid int value: 'one'" in capsys.readouterr().err
-    assert main([*command, "--task", "2"]) == 2
-    assert "unrecognized arguments: --task 2" in capsys.readouterr().err
-    assert main(["networks", "--task", "2"]) == 2
+    for arguments, sentence in (
+        ([*command, "--seed", "one"], "invalid int value: 'one'"),
+        ([*command, "--task", "2"], "unrecognized arguments: --task"),
+        (["networks", "--task", "2"], "unrecognized arguments: --task"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert sentence in capsys.readouterr().err
 
 
 def test_what_cannot_be_used_is_refused(raw, tmp_path, capsys):

@@ -16,12 +16,18 @@ from medseg.networks import NETWORKS, catalog, create_network, list_networks, ne
 
 # Channels (in, out) of the setting whose parameters the catalogue states.
 PUBLISHED: dict[str, tuple[int, int]] = {
+    "fno": (4, 4),
+    "fnoseg": (4, 4),
+    "hartley_mha": (4, 4),
     "hermes_medformer": (1, 72),
     "hermes_resunet": (1, 72),
+    "hnoseg": (4, 4),
+    "hnoseg_xs": (4, 4),
     "qtseg": (3, 2),
     "repuxnet": (1, 5),
     "ssh_unet": (1, 14),
     "uxnet": (1, 5),
+    "vnet_ds": (4, 4),
 }
 SIDE = {2: 32, 3: 16}
 ODD = {2: (27, 33), 3: (13, 18, 15)}

@@ -62,6 +62,20 @@ def test_exp_poly_is_the_published_table(name: str, warmup: float) -> None:
     assert values[200] == 0
 
 
+def test_step_of_given_length_with_a_floor() -> None:
+    """QTSeg's: half every 50 epochs, not below 1e-5 of a start at 1e-3."""
+    values = rates("step", 350, every=50, gamma=0.5, floor=0.04)
+    assert values[49] == 2.0 and values[50] == 1.0 and values[149] == 0.5 and values[299] == pytest.approx(0.0625)
+    assert values[300] == 0.04 == values[350]
+
+
+def test_poly_that_starts_late() -> None:
+    """QTSeg's: the second epoch still has the full rate."""
+    values = rates("poly", warmup=0.0, hold=1, floor=0.1)
+    assert values[:2] == [2.0, 2.0] and values[2] == pytest.approx(2 * 0.99**0.9)
+    assert values[51] == pytest.approx(2 * 0.5**0.9) and values[100] == 0.1
+
+
 def test_constant() -> None:
     assert set(rates("constant")) == {2.0}
 

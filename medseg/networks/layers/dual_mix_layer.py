@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from medseg.networks.layers.token_attention import TokenAttention, TokenMLP
+from medseg.networks.layers.token_attention import PixelsToTokens, TokenMLP, TokensToPixels
 
 __all__ = ["DualMixLayer"]
 
@@ -27,7 +27,7 @@ class SpatialGate(nn.Module):
     def forward(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         summary = torch.stack((pixels.mean(dim=2), pixels.amax(dim=2)), dim=1)
         gate = self.conv(summary.unflatten(2, size)).sigmoid().flatten(2).transpose(1, 2)
-        return pixels * gate + pixels
+        return torch.addcmul(pixels, pixels, gate)
 
 
 class ChannelAttention(nn.Module):
@@ -46,7 +46,7 @@ class ChannelAttention(nn.Module):
             full = pixels.float() if pixels.dtype in (torch.float16, torch.bfloat16) else pixels
             likeness = full.transpose(1, 2) @ full
             weights = (likeness.amax(dim=2, keepdim=True) - likeness).softmax(dim=2)
-        return self.gamma * (pixels @ weights.to(pixels.dtype).transpose(1, 2)) + pixels
+        return torch.baddbmm(pixels, pixels, self.gamma * weights.to(pixels.dtype).transpose(1, 2))
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
@@ -67,12 +67,12 @@ class DualMixLayer(nn.Module):
         super().__init__()
         self.spatial_gate = SpatialGate()
         self.channel_attention = ChannelAttention()
-        self.spatial_mix = TokenAttention(channels, num_heads)
-        self.channel_mix = TokenAttention(channels, num_heads)
+        self.spatial_mix = TokensToPixels(channels, num_heads)
+        self.channel_mix = TokensToPixels(channels, num_heads)
         self.norm1 = nn.LayerNorm(channels)
         self.mlp = TokenMLP(channels, mlp_dim, nn.GELU())
         self.norm2 = nn.LayerNorm(channels)
-        self.feature_mix = TokenAttention(channels, num_heads)
+        self.feature_mix = PixelsToTokens(channels, num_heads)
 
     def forward(
         self, tokens: Tensor, pixels: Tensor, positions: Tensor, size: tuple[int, int]

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medseg.networks.layers.channels_last import recording
+from medseg.networks.layers.channels_last import autocasting, recording
 
 __all__ = [
     *("analyze", "bases", "clipped", "combine", "contract", "expand", "full_precision"),
@@ -63,7 +63,7 @@ _cached_basis = lru_cache(maxsize=64)(_basis)
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
     """No autocast: transforms and spectra stay in float32, since bases in half precision would blur the modes."""
-    if not torch.is_autocast_enabled(x.device.type):
+    if not autocasting(x):
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 

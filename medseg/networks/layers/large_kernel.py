@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.conv_choice import choose
+from medseg.networks.layers.conv_choice import choose, fast_length
 
 __all__ = ["DepthwiseConv", "fft_depthwise"]
 
 _CONV = {2: F.conv2d, 3: F.conv3d}
-_CHUNK = {"cpu": 2**19, "cuda": 2**26}  # numbers that are transformed at once; on a CPU they stay in cache
+_CHUNK = {"cpu": 2**18, "cuda": 2**26}  # numbers that are transformed at once; on a CPU they stay in cache
 METHODS = ("auto", "measured", "direct", "fft")
 
 
@@ -66,7 +66,7 @@ class DepthwiseConv(nn.Module):
             raise ConfigError(f"kernel_size is {list(kernel)}; use odd numbers, so that there is a centre.")
         if method not in METHODS:
             raise ConfigError(f"No method '{method}'; use one of {', '.join(METHODS)}.")
-        self.channels = channels
+        self.groups = channels  # what torch's convolutions call it
         self.method = method
         self.weight = nn.Parameter(torch.empty(channels, 1, *kernel))
         self.bias = nn.Parameter(torch.empty(channels)) if bias else None
@@ -77,7 +77,7 @@ class DepthwiseConv(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, kernel_size={tuple(self.weight.shape[2:])}, method={self.method!r}"
+        return f"{self.groups}, kernel_size={tuple(self.weight.shape[2:])}, method={self.method!r}"
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight
@@ -148,19 +148,6 @@ def _result_dtype(x: Tensor) -> torch.dtype:
 
 
 # ---------------------------------------------------------------------- transforms
-def fast_length(n: int) -> int:
-    """The next even number from ``n`` on without prime factors above 5."""
-    n += n % 2
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 2
-
-
 def _lengths(x: Tensor, weight: Tensor) -> tuple[int, ...]:
     return tuple(fast_length(n + k // 2) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True))
 

@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.networks.layers.token_attention import TokenAttention, position_map
+from medseg.networks.layers.channels_last import recording
+from medseg.networks.layers.token_attention import TokensToPixels, position_map
 
 __all__ = ["QueryDecoder"]
+
+_PART = 2**14  # numbers at stride 8; the 16 times as many at stride 2 stay in a core's cache
 
 # (channels, whether it is the first) -> a layer that maps (tokens, pixels, positions, size) to (tokens, pixels)
 MakeLayer = Callable[[int, bool], nn.Module]
@@ -22,8 +25,7 @@ class Enlarge(nn.Module):
     """A transposed convolution of kernel and stride 2, layer norm over channels, GELU; each pixel becomes four.
 
     Stride equals kernel, so it is a matrix product per pixel: rows of pixels ``(B, N, in_channels)`` ->
-    ``(B, N * 4, out_channels)``, the four in the order (0, 0), (0, 1), (1, 0), (1, 1). ``in_place`` puts them where
-    they belong.
+    ``(B, N * 4, out_channels)``, the four in the order (0, 0), (0, 1), (1, 0), (1, 1).
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -32,23 +34,20 @@ class Enlarge(nn.Module):
         self.norm = nn.LayerNorm(out_channels, eps=1e-6)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        weight = self.conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        four = F.linear(pixels, weight).unflatten(2, (4, -1)).flatten(1, 2)
-        return F.gelu(self.norm(four + self.conv.bias))
+        bias = self.conv.bias
+        assert bias is not None
+        four = F.linear(pixels, self.conv.weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4))
+        return F.gelu(self.norm(four.unflatten(2, (4, -1)).flatten(1, 2)))
 
 
-def in_place(pixels: Tensor, size: tuple[int, int], times: int) -> Tensor:
-    """Rows ``(B, H * W * 4 ** times, C)``, enlarged ``times`` times from ``size`` (H, W), as an image in channels-last
-    memory: ``(B, H * 2 ** times, W * 2 ** times, C)``.
-    """
-    shape = (pixels.shape[0], *size, *(2, 2) * times, pixels.shape[-1])
-    rows, columns = ((axis, *range(axis + 2, 3 + 2 * times, 2)) for axis in (1, 2))
-    image = pixels.reshape(shape).permute(0, *rows, *columns, 3 + 2 * times)
-    return image.reshape(shape[0], size[0] * 2**times, size[1] * 2**times, shape[-1])
+def in_place(pixels: Tensor, before: Tensor) -> Tensor:
+    """What ``Enlarge`` makes of the pixels of ``before: (B, H, W, ...)``, as an image ``(B, 2 H, 2 W, C)``."""
+    image = pixels.unflatten(1, (before.shape[1], before.shape[2], 2, 2)).transpose(2, 3)
+    return image.flatten(3, 4).flatten(1, 2)
 
 
 class DecoderLevel(nn.Module):
-    """Layers, a last attention of the tokens, one MLP per token, and the step to the next finer level.
+    """Layers, a last attention of the tokens, and one MLP per token.
 
     Args:
         channels: of this level.
@@ -56,23 +55,16 @@ class DecoderLevel(nn.Module):
         num_tokens: one per class.
         num_heads: of the last attention.
         layers: see ``MakeLayer``.
-        enlarge: what enlarges the pixels, one or two in a row.
     """
 
     def __init__(
-        self,
-        channels: int,
-        next_channels: int,
-        num_tokens: int,
-        num_heads: int,
-        layers: Iterable[nn.Module],
-        enlarge: Iterable[Enlarge],
+        self, channels: int, next_channels: int, num_tokens: int, num_heads: int, layers: Iterable[nn.Module]
     ) -> None:
         super().__init__()
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.randn(2, channels // 2))
         self.layers = nn.ModuleList(layers)
-        self.final_attention = TokenAttention(channels, num_heads)
+        self.final_attention = TokensToPixels(channels, num_heads)
         self.final_norm = nn.LayerNorm(channels)
         self.heads = nn.ModuleList(
             nn.Sequential(
@@ -84,10 +76,11 @@ class DecoderLevel(nn.Module):
             )
             for _ in range(num_tokens)
         )
-        self.enlarge = nn.Sequential(*enlarge)
 
     def forward(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """``tokens: (B, T, channels)``, ``image: (B, H, W, channels)`` -> tokens, rows of enlarged pixels."""
+        """``tokens: (B, T, channels)``, ``image: (B, H, W, channels)`` -> the next level's tokens, and pixels
+        ``(B, H * W, channels)`` that are still to be enlarged.
+        """
         size = (image.shape[1], image.shape[2])
         positions = position_map(self.frequencies, *size)
         entered, pixels = tokens, image.flatten(1, 2)
@@ -95,7 +88,7 @@ class DecoderLevel(nn.Module):
             tokens, pixels = layer(tokens, pixels, positions, size)
         tokens = self.final_norm(tokens + self.final_attention(tokens + entered, pixels + positions, pixels))
         tokens = torch.stack([head(token) for head, token in zip(self.heads, tokens.unbind(1), strict=True)], dim=1)
-        return tokens, self.enlarge(pixels)
+        return tokens, pixels
 
 
 class QueryDecoder(nn.Module):
@@ -113,35 +106,37 @@ class QueryDecoder(nn.Module):
     def __init__(self, num_tokens: int, width: int, depths: Sequence[int], num_heads: int, layer: MakeLayer) -> None:
         super().__init__()
         fine, middle, coarse = 4 * width, 8 * width, 16 * width
-        self.tokens = nn.Embedding(num_tokens, coarse)
+        self.tokens = nn.Parameter(torch.randn(num_tokens, coarse))
         self.levels = nn.ModuleList(
-            DecoderLevel(
-                channels, after, num_tokens, num_heads, (layer(channels, i == 0) for i in range(depth)), enlarge
-            )
-            for channels, after, depth, enlarge in (
-                (fine, fine, depths[0], (Enlarge(fine, fine // 2), Enlarge(fine // 2, fine))),
-                (middle, fine, depths[1], (Enlarge(middle, fine),)),
-                (coarse, middle, depths[2], (Enlarge(coarse, middle),)),
-            )
+            DecoderLevel(channels, after, num_tokens, num_heads, (layer(channels, i == 0) for i in range(depth)))
+            for channels, after, depth in zip((fine, middle, coarse), (fine, fine, middle), depths, strict=True)
+        )
+        self.enlarge = nn.ModuleList(
+            [
+                nn.Sequential(Enlarge(fine, fine // 2), Enlarge(fine // 2, fine)),
+                nn.Sequential(Enlarge(middle, fine)),
+                nn.Sequential(Enlarge(coarse, middle)),
+            ]
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        tokens, pixels = self.kernels_and_pixels(features)
-        logits = pixels @ tokens.transpose(1, 2)
-        size = (features[0].shape[2], features[0].shape[3])
-        return in_place(logits, size, times=2).permute(0, 3, 1, 2)
+        tokens = self.tokens.expand(features[0].shape[0], -1, -1)
+        fine, middle, coarse = (feature.permute(0, 2, 3, 1) for feature in features)
+        tokens, pixels = self.levels[2](tokens, coarse)
+        middle = middle + in_place(self.enlarge[2](pixels), coarse)
+        tokens, pixels = self.levels[1](tokens, middle)
+        fine = fine + in_place(self.enlarge[1](pixels), middle)
+        tokens, pixels = self.levels[0](tokens, fine)
+        logits = torch.cat([self.enlarge[0](part) @ tokens.transpose(1, 2) for part in _parts(pixels)], dim=1)
+        # Rows hold the 4 x 4 pixels of each pixel at stride 8, ordered by the first and then the second enlargement.
+        blocks = logits.unflatten(1, (-1, 2, 2, 2, 2)).permute(0, 6, 2, 4, 3, 5, 1).flatten(1, 5)
+        return F.pixel_shuffle(blocks.unflatten(2, (fine.shape[1], fine.shape[2])), 4)
 
-    def kernels_and_pixels(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The tokens of the last level ``(B, num_tokens, C)``, and the rows of pixels that they are multiplied with
-        (not yet ``in_place``).
-        """
-        tokens = self.tokens.weight.expand(features[0].shape[0], -1, -1)
-        enlarged: Tensor | None = None
-        for level in (2, 1, 0):
-            image = features[level].permute(0, 2, 3, 1)
-            if enlarged is not None:
-                coarser = features[level + 1]
-                image = image + in_place(enlarged, (coarser.shape[2], coarser.shape[3]), times=1)
-            tokens, enlarged = self.levels[level](tokens, image)
-        assert enlarged is not None
-        return tokens, enlarged
+
+def _parts(pixels: Tensor) -> Sequence[Tensor]:
+    """Parts of the rows ``(B, N, C)``: enlarged, they would be the largest features of the network, and a CPU waits
+    for memory there.
+    """
+    if pixels.device.type != "cpu" or recording():
+        return (pixels,)
+    return pixels.split(max(1, _PART // (pixels.shape[0] * pixels.shape[2])), dim=1)

@@ -67,9 +67,9 @@ _BRIDGE = [
 ]
 _UP, _HEAD = r"^(?:SUB|output_upscaling)_s(\d)", r"^(?:MLP|output_hypernetworks_mlps)_s(\d)\.(\d+)\.layers"
 _DECODER = [
-    (r"^mask_tokens\.", "tokens."),
+    (r"^mask_tokens\.weight$", "tokens"),
     (r"^(?:PE|pe_layer)_s(\d)\.positional_encoding_gaussian_matrix$", r"levels.\1.frequencies"),
-    *((rf"{_UP}\.{i}\.", rf"levels.\1.enlarge.{i // 3}.{'norm' if i % 3 else 'conv'}.") for i in (0, 1, 3, 4)),
+    *((rf"{_UP}\.{i}\.", rf"enlarge.\1.{i // 3}.{'norm' if i % 3 else 'conv'}.") for i in (0, 1, 3, 4)),
     *((rf"{_HEAD}\.{i}\.", rf"levels.\1.heads.\2.{2 * i}.") for i in range(3)),  # activations lie between
     (r"^(?:DMAB|transformer)_s(\d)\.", r"levels.\1."),
     (r"\.final_attn_token_to_image\.", ".final_attention."),
