@@ -8,6 +8,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import sys
@@ -23,6 +24,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = (
     "train",
     "validate",
+    "postprocess",
     "infer",
     "ensemble",
     "submit",
@@ -35,8 +37,12 @@ COMMANDS = (
     "benchmark",
     "new-bundle",
     "import-weights",
+    "package",
+    "unpack",
     "phantom",
 )
+
+_EVALUATE_BUNDLES = ("train", "validate", "infer", "ensemble", "submit")  # and so run what a config holds
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "
@@ -57,7 +63,7 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     args = _parse(argv)
     try:
-        with unwrapped():
+        with unwrapped(), _trust(args):
             return int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
     except MedsegError as error:
         if args.debug:
@@ -94,6 +100,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
+def _trust(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    if not getattr(args, "trust_bundle", False):
+        return contextlib.nullcontext()
+    from medseg.workflows.trust import trusted_bundles
+
+    return trusted_bundles()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="medseg", description="Medical image segmentation on MONAI.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"medseg {__version__}")
@@ -103,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
         module = importlib.import_module(f"medseg.cli.{module_name}")
         sub = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=_EPILOG)
         module.arguments(sub)
+        if name in _EVALUATE_BUNDLES:
+            sub.add_argument(
+                "--trust_bundle", action="store_true", help="run what a bundle's config holds besides known components"
+            )
         sub.add_argument("--debug", action="store_true", help="show the full trace of an error and debug messages")
         sub.set_defaults(module=module_name, parser=sub)
     return parser

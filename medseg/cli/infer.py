@@ -28,6 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
     parser.add_argument("--tta", action="store_true", help="average over mirror images of every axis")
     parser.add_argument(
+        "--no_postprocess", action="store_true", help="leave out what `medseg postprocess` stored in the run"
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="any id of inference.yaml, such as overlap=0.25"
     )
 
@@ -43,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         "section": args.section,
         "device": args.device,
         "tta": args.tta,
+        "postprocess": not args.no_postprocess,
         "overrides": parse_assignments(args.set),
     }
     source = args.run or args.bundle

@@ -26,6 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", metavar="DIR", help="where the images are now (default: as in training)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
     parser.add_argument(
+        "--postprocess", action="store_true", help="apply what `medseg postprocess` stored (default: raw predictions)"
+    )
+    parser.add_argument(
         "--overlay",
         action="append",
         default=[],
@@ -47,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         "tolerance": args.tolerance,
         "device": args.device,
         "data_dir": args.data_dir,
+        "postprocess": args.postprocess,
         "overrides": parse_assignments(args.set),
         "overlays": args.overlay,
         "section": args.section,

@@ -10,6 +10,7 @@ from medseg.engines.log import Progress, RunLog
 from medseg.engines.scores import CaseScores, write_scores
 from medseg.engines.stopping import EarlyStop, TimeLimit
 from medseg.engines.target_maps import target_maps
+from medseg.engines.task_batches import PrepareTasks
 from medseg.engines.trainer import SegmentationTrainer
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "EarlyStop",
     "FreezePart",
     "LoadWeights",
+    "PrepareTasks",
     "Progress",
     "RandomStreams",
     "RunLog",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 from pathlib import Path
 
 import torch
@@ -28,7 +27,6 @@ class PeakMemory:
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
-        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)

@@ -357,6 +357,7 @@ def _peak(entry: Mapping[str, Any], setup: _Setup, step: str) -> int | None:
     layer = nn.Conv3d(4, 4, 3).to(device)  # the libraries' own memory comes with their first use
     layer(torch.zeros(1, 4, 16, 16, 16, device=device)).sum().backward()
     del layer
+    gc.collect()
     peak = PeakMemory(device)
     try:
         run = _make_step(entry, setup, step)

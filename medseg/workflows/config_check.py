@@ -20,7 +20,7 @@ from monai.utils.module import instantiate
 
 from medseg.errors import ConfigError, nearest
 
-__all__ = ["check_config", "check_overrides", "check_ranges", "check_roi"]
+__all__ = ["check_config", "check_overrides", "check_ranges", "check_roi", "component_locator"]
 
 # Top-level ids with a meaning of their own; any other one must be referred to by something.
 _ENTRIES = ("imports", "bundle_root", "dataset_dir", "initialize", "run", "finalize", "train", "validate", "evaluator")
@@ -125,7 +125,8 @@ def _check_argument(name: str, component: Mapping[str, Any], argument: str) -> N
 
 
 @cache
-def _locator() -> ComponentLocator:
+def component_locator() -> ComponentLocator:
+    """MONAI's table of its components by bare name; it takes a second to make."""
     return ComponentLocator()
 
 
@@ -140,7 +141,7 @@ def _arguments(target: str) -> frozenset[str] | None:
         return None
     _refuse_unknown_target(target)
     try:
-        path = ConfigComponent({"_target_": target}, locator=_locator()).resolve_module_name()
+        path = ConfigComponent({"_target_": target}, locator=component_locator()).resolve_module_name()
         found = instantiate(str(path), "callable")
         while hasattr(found, "func"):
             found = found.func

@@ -18,9 +18,10 @@ from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.labels import LabelSpace
 from medseg.networks.cost import count_parameters
-from medseg.transforms import LogitsToLabelsd, SaveLabelsd, load
+from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
 from medseg.weights import load_weights
 from medseg.workflows.checks import check_cases
+from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.compose import load_workflow, merged_config
 from medseg.workflows.evaluation import weights_of
 from medseg.workflows.folds import fold_runs
@@ -70,6 +71,7 @@ def ensemble(
     fold: int | None = None,
     checkpoint: str = "best",
     device: str | None = None,
+    postprocess: bool = True,
 ) -> dict[str, Any] | None:
     """Predict a datalist section with all runs together; writes ``predictions/`` and, with references,
     ``metrics.json``.
@@ -81,6 +83,8 @@ def ensemble(
         weights: one per member, ``"dice"`` for each run's validation ``mean_dice``, or ``None`` for equal ones.
         json_list, data_dir, section, fold: the cases; default: the first run's datalist and fold.
         checkpoint, device: as for validation.
+        postprocess: clean the joint label map by the rules that `medseg postprocess` stored, if all members have the
+            same ones, as the folds of one training have.
 
     Returns:
         The scores, or ``None`` where the section has no references.
@@ -96,8 +100,10 @@ def ensemble(
         raise ConfigError(f"weights '{chosen}' is unknown; give numbers, or 'dice'.")
     network = Ensemble(members, method, chosen)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
-    cost = CaseCost()
-    result = predict_ensemble(network, cases, network.label_space, Path(output), choose_device(device), method, cost)
+    cost, rules = CaseCost(), _common_rules(folders) if postprocess else {}
+    result = predict_ensemble(
+        network, cases, network.label_space, Path(output), choose_device(device), method, cost, rules
+    )
     names = dict.fromkeys(type(member.network).__name__ for member in members)
     write_facts(
         output,
@@ -117,21 +123,27 @@ def predict_ensemble(
     device: Any,
     method: str,
     cost: CaseCost | None = None,
+    rules: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are on the source grid.
 
-    ``cost`` measures them; a member's preprocessing and way back are in it.
+    ``cost`` measures them; a member's preprocessing and way back are in it. ``rules`` clean the label maps.
     """
     labelled = all("label" in case for case in cases)
     keys = ["image", "label"] if labelled else ["image"]
     output.mkdir(parents=True, exist_ok=True)
-    scores = CaseScores(space, surface=True, output_dir=output, facts={"space": "source", "ensemble": method})
+    facts = {"space": "source", "ensemble": method} | ({"cleanup": dict(rules)} if rules else {})
+    scores = CaseScores(space, surface=True, output_dir=output, facts=facts)
     evaluator = SupervisedEvaluator(
         device=device,
         val_data_loader=DataLoader(Dataset(list(cases), Compose(load(keys, space))), batch_size=1),
         network=network,
         postprocessing=Compose(
-            [LogitsToLabelsd("pred", space, threshold=0.5), SaveLabelsd("pred", output / "predictions", space)]
+            [
+                LogitsToLabelsd("pred", space, threshold=0.5),
+                CleanLabelsd("pred", space, rules or {}),
+                SaveLabelsd("pred", output / "predictions", space),
+            ]
         ),
         key_val_metric={"mean_dice": scores} if labelled else None,
     )
@@ -164,6 +176,15 @@ def _warn_seen(folders: Sequence[Path], cases: Sequence[Mapping[str, Any]]) -> N
         seen = ids & set(read_facts(folder).get("training_cases", []))
         if seen:
             logger.warning("%s was trained on %d of these cases: the score is too good.", folder.name, len(seen))
+
+
+def _common_rules(folders: Sequence[Path]) -> dict[str, Any]:
+    """The post-processing that all members have alike."""
+    found = [stored_rules(folder) for folder in folders]
+    if any(found) and any(rules != found[0] for rules in found):
+        logger.warning("The members' post-processing differs, so none is applied.")
+        return {}
+    return found[0]
 
 
 def _mean_dice(run: Path) -> float:

@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ConfigParser
+
 from medseg.data import Datalist, read_datalist
 from medseg.engines import CaseCost, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.workflows.checks import check_cases
-from medseg.workflows.compose import load_workflow, merged_config
+from medseg.workflows.cleanup import add_cleaning, stored_rules
+from medseg.workflows.compose import config_files, load_workflow, merged_config
 from medseg.workflows.parts import start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 
-__all__ = ["evaluate", "kept_checkpoints", "weights_of"]
+__all__ = ["evaluate", "scored_cases", "kept_checkpoints", "weights_of"]
 
 logger = logging.getLogger("medseg")
 
@@ -56,6 +59,7 @@ def evaluate(
     tolerance: float | None = None,
     device: str | None = None,
     data_dir: str | Path | None = None,
+    postprocess: bool = False,
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
     section: str = "validation",
@@ -72,6 +76,8 @@ def evaluate(
         space: ``source`` (the images' own grid) or ``model`` (after preprocessing; no predictions are written).
         tolerance: of the surface Dice in mm.
         device, data_dir: as for training.
+        postprocess: apply the rules that `medseg postprocess` stored; raw predictions otherwise, on which rules are
+            chosen, and on which runs compare without bias.
         overrides: config id -> value.
         overlays: further config files of the run, such as a published protocol.
         section: of the datalist; ``validation`` follows the run's fold.
@@ -98,7 +104,7 @@ def evaluate(
         into = f"scores/{section}"
     if into is not None:
         changes["output_dir"] = str(folder / into)
-    cases, datalist = _cases(folder, config, data_dir, section)
+    cases, datalist = scored_cases(folder, config, data_dir, section)
     if section != "validation":
         changes["validate::dataset::data"] = f"$w.cases(@json_list, @dataset_dir, @fold, {section!r})"
     on_main(lambda: check_cases(cases, datalist))
@@ -109,6 +115,8 @@ def evaluate(
         changes["validate::key_metric::mean_dice::facts::space"] = "model"
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
+    if postprocess:
+        changes |= _cleaning(folder, space, overlays)
     workflow = load_workflow(folder, "evaluate", changes, overlays)
     evaluator = workflow.parser.get_parsed_content("validate::evaluator")
     cost = CaseCost()
@@ -128,7 +136,24 @@ def evaluate(
     return content
 
 
-def _cases(
+def _cleaning(run: Path, space: str, overlays: Sequence[str]) -> dict[str, Any]:
+    """The overrides that clean label maps by the stored rules, and record the rules."""
+    rules = stored_rules(run)
+    if not rules:
+        raise ConfigError(f"{run} has no post-processing; choose it with `medseg postprocess --run {run}`.")
+    if space != "source":
+        raise ConfigError("Post-processing works on the source grid; leave out --space model or --postprocess.")
+    merged = ConfigParser(merged_config(config_files(run, "evaluate", overlays)))
+    transforms, facts = (
+        merged[f"validate::{key}"] for key in ("postprocessing::transforms", "key_metric::mean_dice::facts")
+    )
+    return {
+        "validate::postprocessing::transforms": add_cleaning(transforms, rules),
+        "validate::key_metric::mean_dice::facts": {**facts, "cleanup": rules},
+    }
+
+
+def scored_cases(
     run: Path, config: Mapping[str, Any], data_dir: str | Path | None, section: str
 ) -> tuple[list[dict[str, Any]], Datalist]:
     """The cases that are scored, and their datalist.

@@ -82,20 +82,22 @@ def predict(
     checkpoint: str = "best",
     device: str | None = None,
     tta: bool = False,
+    postprocess: bool = True,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Segment files and folders, a datalist's section or ``cases`` of one with a run or bundle.
 
-    Predictions that ``output`` holds of the same weights are not made again. ``tta`` averages over all mirror images. A
-    case that cannot be read or that fails is reported, listed in ``output/failures.json`` and left out; the others are
-    done. Under torchrun every process makes the same call and takes its share of the cases.
+    Predictions that ``output`` holds of the same weights are not made again. ``tta`` averages over all mirror images;
+    ``postprocess`` applies the rules that `medseg postprocess` stored. A case that cannot be read or that fails is
+    reported, listed in ``output/failures.json`` and left out; the others are done. Under torchrun every process makes
+    the same call and takes its share of the cases.
 
     Returns:
         The label maps of this call's cases.
 
     Raises:
         CasesFailed: some cases failed.
-        ConfigError: ``output`` holds predictions of other weights.
+        ConfigError: ``output`` holds predictions of other weights or with other post-processing.
     """
     folder, target = Path(bundle).resolve(), Path(output).resolve()
     config = merged_config(config_files(folder, "infer"))
@@ -111,18 +113,20 @@ def predict(
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
     weights = weights_of(folder, checkpoint)
     start_distributed()
+    changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)}
+    if not postprocess and "cleanup" in config:
+        changes["cleanup"] = {}
 
     def prepare() -> list[dict[str, Any]]:
         """The cases that are left to do."""
         target.mkdir(parents=True, exist_ok=True)
-        _refuse_other_weights(target, weights)
+        _refuse_other_predictions(target, weights, changes.get("cleanup", config.get("cleanup", {})))
         todo = [case for case in cases if not _prediction(target, case).is_file()]
         if len(todo) < len(cases):
             logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
         return todo
 
     todo = share(on_main(prepare))
-    changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)}
     if tta:
         changes["mirror_axes"] = list(range(len(config["roi_size"])))
     if device is not None:
@@ -167,13 +171,16 @@ def predict_checkpoints(bundle: str | Path, output: str | Path, **settings: Any)
     return done
 
 
-def _refuse_other_weights(target: Path, weights: Path) -> None:
-    """One folder holds the predictions of one network: those of another would be taken for done."""
+def _refuse_other_predictions(target: Path, weights: Path, cleanup: Mapping[str, Any]) -> None:
+    """One folder holds predictions of one network, cleaned in one way: those of another would be taken for done."""
     record = target / "weights.json"
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8"))["sha256"] != digest:
-        raise ConfigError(f"{target} holds predictions of other weights; use another --output folder, or empty it.")
-    content = {"weights": str(weights), "sha256": digest}
+    content: dict[str, Any] = {"weights": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    content |= {"cleanup": cleanup} if cleanup else {}
+    if record.is_file():
+        found = json.loads(record.read_text(encoding="utf-8"))
+        differs = "of other weights" if found["sha256"] != content["sha256"] else "with other post-processing"
+        if [found["sha256"], found.get("cleanup", {})] != [content["sha256"], cleanup]:
+            raise ConfigError(f"{target} holds predictions {differs}; use another --output folder, or empty it.")
     record.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -20,6 +20,7 @@ from medseg.engines.ranks import is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_fit
+from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.compose import changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.new_bundle import plan_bundle
@@ -28,6 +29,7 @@ from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
 from medseg.workflows.timing import fit_epochs
 from medseg.workflows.transfer import Transfer
+from medseg.workflows.trust import trusted_bundles
 
 __all__ = ["train"]
 
@@ -129,14 +131,16 @@ def train(
     if not left:
         finalize()
         return run
-    workflow = load_workflow(run, "train")
+    with trusted_bundles(network is not None):  # written for this call
+        workflow = load_workflow(run, "train")
     if max_minutes is not None and fit:
         for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
             workflow.parser.get_parsed_content(part)
         seconds = 60 * max_minutes - (time.monotonic() - started)
         on_main(lambda: fit_epochs(workflow, run, seconds))
         filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
-        workflow = load_workflow(run, "train", built=filled)
+        with trusted_bundles(network is not None):
+            workflow = load_workflow(run, "train", built=filled)
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
@@ -200,6 +204,7 @@ def _copy_bundle(
     shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
     own = {"bundle_root": ".", "json_list": "$@bundle_root + '/configs/datalist.json'"}
     given = {key: value for key, value in settings.items() if (value is not None or key == "fold")} | own
+    configs |= {"inference": with_rules(configs["inference"], {})} if "inference" in configs else {}  # of other weights
     for name, config in configs.items():
         if name == "train":
             config["output_dir"] = "$@bundle_root"  # the run folder is the bundle
@@ -239,6 +244,8 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
             )
         old["epochs"] = new["epochs"]
         dump_yaml(old, target / "train.yaml", "Extended to more epochs.")
+        if (target / "inference.yaml").is_file():
+            store_rules(run, {})  # they were chosen on the predictions of other weights
         write_facts(run, status="started")
         logger.warning(
             "going on to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up "

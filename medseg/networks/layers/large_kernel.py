@@ -66,7 +66,7 @@ class DepthwiseConv(nn.Module):
             raise ConfigError(f"kernel_size is {list(kernel)}; use odd numbers, so that there is a centre.")
         if method not in METHODS:
             raise ConfigError(f"No method '{method}'; use one of {', '.join(METHODS)}.")
-        self.channels = channels
+        self.groups = channels  # what torch's convolutions call it
         self.method = method
         self.weight = nn.Parameter(torch.empty(channels, 1, *kernel))
         self.bias = nn.Parameter(torch.empty(channels)) if bias else None
@@ -77,7 +77,7 @@ class DepthwiseConv(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, kernel_size={tuple(self.weight.shape[2:])}, method={self.method!r}"
+        return f"{self.groups}, kernel_size={tuple(self.weight.shape[2:])}, method={self.method!r}"
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight

@@ -31,7 +31,7 @@ def torchs(layer: DepthwiseConv) -> nn.Module:
     """The same convolution by torch."""
     kernel = tuple(layer.weight.shape[2:])
     conv = (nn.Conv2d, nn.Conv3d)[len(kernel) - 2](
-        layer.channels, layer.channels, kernel, padding=[k // 2 for k in kernel], groups=layer.channels
+        layer.groups, layer.groups, kernel, padding=[k // 2 for k in kernel], groups=layer.groups
     )
     conv.load_state_dict(layer.state_dict())
     return conv.to(layer.weight.dtype)
