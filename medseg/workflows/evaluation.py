@@ -24,13 +24,6 @@ __all__ = ["evaluate", "scored_cases", "kept_checkpoints", "weights_of"]
 
 logger = logging.getLogger("medseg")
 
-# What model space changes of evaluate.yaml: labels go through the preprocessing too, predictions stay where they are.
-_MODEL_SPACE = {
-    "validate::preprocessing::transforms": "$t.preprocessing(['image', 'label'], label_space=@label_space, "
-    "**@preprocess)",
-    "validate::postprocessing::transforms": "$[t.LogitsToLabelsd('pred', @label_space)]",
-    "validate::key_metric::mean_dice::facts::space": "model",
-}
 _BEST = "models/model.pt"
 
 
@@ -116,7 +109,10 @@ def evaluate(
         changes["validate::dataset::data"] = f"$w.cases(@json_list, @dataset_dir, @fold, {section!r})"
     on_main(lambda: check_cases(cases, datalist))
     if space == "model":
-        changes |= _MODEL_SPACE
+        # As while training: labels go through the preprocessing too, predictions stay where they are.
+        steps = {part: config["validate"][part]["transforms"] for part in ("preprocessing", "postprocessing")}
+        changes |= {f"validate::{part}::transforms": transforms for part, transforms in steps.items()}
+        changes["validate::key_metric::mean_dice::facts::space"] = "model"
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
     if postprocess:
