@@ -68,11 +68,12 @@ def evaluate(
         space: ``source`` (the images' own grid) or ``model`` (after preprocessing; no predictions are written).
         tolerance: of the surface Dice in mm.
         device, data_dir: as for training.
-        overrides: config id -> value.
+        overrides: config id -> value; with ``json_list``, and an overlay that says what its values mean, all labelled
+            cases of that list are scored, a set that the run never saw.
         overlays: further config files of the run, such as a published protocol.
 
     Returns:
-        The content of ``metrics.json``.
+        The content of ``metrics.json``, which lies in the config's ``output_dir``.
     """
     folder = require_run(run).resolve()
     start_distributed()
@@ -88,7 +89,11 @@ def evaluate(
         changes["dataset_dir"] = str(Path(data_dir).resolve())
     if tolerance is not None:
         changes["tolerance"] = tolerance
-    cases, datalist = validation_cases(folder, config, data_dir)
+    if "json_list" in changes:
+        datalist = read_datalist(changes["json_list"], changes.get("dataset_dir"))
+        cases = [case for section in datalist.sections.values() for case in section if case.get("label")]
+    else:
+        cases, datalist = validation_cases(folder, config, data_dir)
     if not cases:
         raise DataError(
             f"{folder} has no validation cases; train with --fold K, or add a 'validation' section to the datalist."
@@ -104,8 +109,9 @@ def evaluate(
     cost.attach(evaluator)
     workflow.run()
     barrier()  # the first process writes the scores of all
-    content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    if is_main():
+    target = Path(workflow.parser.get_parsed_content("output_dir"))
+    content = json.loads((target / "metrics.json").read_text(encoding="utf-8"))
+    if is_main() and target.resolve() == folder:  # scores elsewhere, of an external set, are not the run's own
         facts = network_facts(
             unwrap(evaluator.network),
             workflow.parser["network_def::in_channels"],
