@@ -146,7 +146,8 @@ def plan_for_network(
         datalist, facts: the data set and what its cases hold.
         num_training: training cases after the split.
         device_type: ``cpu`` or ``cuda``.
-        overrides: the user's; ``roi_size``, ``preprocess::spacing`` and ``network_def::…`` are planned with.
+        overrides: the user's; ``roi_size``, ``preprocess::spacing``, ``preprocess::longest`` and
+            ``network_def::…`` are planned with.
 
     Raises:
         ConfigError: the network takes none of the windows, or not the one given; with the network's own reason.
@@ -167,6 +168,7 @@ def plan_for_network(
             device_type=device_type,
             roi_size=roi_size,
             spacing=spacing,
+            longest=overrides.get("preprocess::longest"),
             num_training=num_training,
             roi_step=step,
         )

@@ -105,7 +105,10 @@ def cost_figure(content: Mapping[str, Any], score_name: str) -> Figure | None:
         axes.set_xlabel(f"{name}, {unit}", fontsize=9, color=INK)
         plain_axes(axes)
     grid[0].set_ylabel(f"mean {score_name}", fontsize=9, color=INK)
-    handles, names = grid[0].get_legend_handles_labels()
+    found = (pair for axes in grid for pair in zip(*axes.get_legend_handles_labels(), strict=True))
+    named = {name: handle for handle, name in found}  # a run may be without one of the costs
+    names = [run["run"] for run in runs if run["run"] in named]
+    handles = [named[name] for name in names]
     legend = figure.legend(handles, names, loc="outside upper left", ncols=min(5, len(names)), frameon=False,
                            fontsize=9, labelcolor=INK)  # fmt: skip
     for text in legend.get_texts():

@@ -1,7 +1,7 @@
 """The CT recipe of the BTCV literature (UNETR, Swin UNETR, SSH-UNet): a fixed HU window to [0, 1], crops around
 positive and negative voxels, flips, quarter turns, intensity scale and shift.
 
-``preprocessing`` and ``augmentation`` of ``recipes`` are the plan's choice for any data set; these two are for bundles
+``preprocessing`` and ``augmentation`` of ``recipes`` are the plan's choice for any data set; these are for bundles
 that keep a published setting. One thing is mended: padding to the window comes last, so that no volume is too small
 for a crop and the padding is air, not 0 HU.
 """
@@ -9,14 +9,17 @@ for a crop and the padding is air, not 0 HU.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from monai import transforms as mt
-from monai.transforms import Transform
+from monai.transforms import InvertibleTransform, Transform
 
 from medseg.labels import LabelSpace
+from medseg.transforms.label import LogitsToLabelsd
 from medseg.transforms.recipes import load
+from medseg.transforms.save import SaveLabelsd
 
-__all__ = ["window_augmentation", "window_preprocessing"]
+__all__ = ["window_augmentation", "window_postprocessing", "window_preprocessing"]
 
 
 def window_preprocessing(
@@ -83,4 +86,23 @@ def window_augmentation(
         mt.RandShiftIntensityd("image", offsets=0.1, prob=shift),
         mt.SelectItemsd([*keys, "case_id"]),
         mt.EnsureTyped(keys, track_meta=False),
+    ]
+
+
+def window_postprocessing(
+    preprocessing: InvertibleTransform, label_space: LabelSpace, output_dir: str | Path
+) -> list[Transform]:
+    """SSH-UNet's published protocol: logits (not probabilities) linearly to the source grid, argmax, the largest
+    component of each label, saved.
+
+    Args:
+        preprocessing: what took the image from the source grid.
+        label_space: of the logits.
+        output_dir: of the label maps.
+    """
+    return [
+        mt.Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=False),
+        LogitsToLabelsd("pred", label_space),
+        mt.KeepLargestConnectedComponentd("pred"),
+        SaveLabelsd("pred", output_dir, label_space),
     ]

@@ -32,6 +32,9 @@ __all__ = ["ensemble", "load_member"]
 
 logger = logging.getLogger("medseg")
 
+# Ids of inference.yaml that do not change what the network is given.
+_OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "network_def", "network")
+
 
 def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None = None) -> Member:
     """A run's network with its own preprocessing and inferer, weights loaded."""
@@ -42,8 +45,18 @@ def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None
     load_weights(network, weights_of(folder, checkpoint))
     steps = parser.get_parsed_content("preprocessing").transforms
     return Member(
-        network, Compose(steps[1:]), parser.get_parsed_content("inferer"), parser.get_parsed_content("label_space")
+        network,
+        Compose(steps[1:]),
+        parser.get_parsed_content("inferer"),
+        parser.get_parsed_content("label_space"),
+        _grid(folder),
     )
+
+
+def _grid(run: Path) -> str:
+    """What tells the preprocessing: equal texts mean equal grids, different ones that they may differ."""
+    config = merged_config([run / "configs" / "inference.yaml"])
+    return json.dumps({key: value for key, value in config.items() if key not in _OWN}, sort_keys=True, default=str)
 
 
 def ensemble(
@@ -178,4 +191,7 @@ def _mean_dice(run: Path) -> float:
     path = run / "metrics.json"
     if not path.is_file():
         raise ConfigError(f"{run} has no metrics.json for weights by Dice; run `medseg validate --run {run}` first.")
-    return float(json.loads(path.read_text(encoding="utf-8"))["mean_dice"])
+    score = json.loads(path.read_text(encoding="utf-8"))["mean_dice"]
+    if score is None:
+        raise ConfigError(f"{run} has no mean Dice (no validation case has a label); give --weights as numbers.")
+    return float(score)

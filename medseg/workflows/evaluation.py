@@ -1,4 +1,4 @@
-"""Validate a trained run: scores per case and label on the source images' own grid (or the model's)."""
+"""Score a trained run: per case and label, on the source images' own grid (or the model's)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medseg.data import read_datalist
+from medseg.data import Datalist, read_datalist
 from medseg.engines import CaseCost, network_facts
-from medseg.engines.ranks import unwrap
-from medseg.errors import ConfigError, DataError, ModelError
+from medseg.engines.ranks import barrier, is_main, on_main, unwrap
+from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import add_cleaning, stored_rules
 from medseg.workflows.compose import config_files, load_workflow, merged_config
+from medseg.workflows.parts import start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 
-__all__ = ["evaluate", "weights_of"]
+__all__ = ["evaluate", "scored_cases", "kept_checkpoints", "weights_of"]
 
 logger = logging.getLogger("medseg")
 
@@ -30,20 +31,29 @@ _MODEL_SPACE = {
     "validate::postprocessing::transforms": "$[t.LogitsToLabelsd('pred', @label_space)]",
     "validate::key_metric::mean_dice::facts::space": "model",
 }
-_NAMED = {"best": "models/model.pt", "last": "checkpoints/last.pt"}
+_BEST = "models/model.pt"
+
+
+def kept_checkpoints(run: Path) -> dict[str, Path]:
+    """Name -> file of the weights that a run keeps: ``best``, ``best_<metric>`` …, ``last``; a bundle has ``best``."""
+    folder = run / "checkpoints"
+    found = {"best": run / _BEST} | {path.stem: path for path in sorted(folder.glob("best_*.pt"))}
+    return {name: path for name, path in (found | {"last": folder / "last.pt"}).items() if path.is_file()}
 
 
 def weights_of(run: Path, checkpoint: str) -> Path:
-    """The weights file for ``best``, ``last`` or a path.
+    """The weights file for a name of ``kept_checkpoints``, or a path.
 
     Raises:
         ModelError: there is none.
     """
-    path = run / _NAMED[checkpoint] if checkpoint in _NAMED else Path(checkpoint)
+    kept = kept_checkpoints(run)
+    path = kept.get(checkpoint) or (run / _BEST if checkpoint == "best" else Path(checkpoint))
     if not path.is_file():
+        known = f" This one keeps {', '.join(kept)}." if kept else ""
         raise ModelError(
             f"No weights at {path}. Train it first, import weights with `medseg import-weights`, or name a "
-            f"file with --checkpoint."
+            f"file with --checkpoint.{known}"
         )
     return path.resolve()
 
@@ -59,13 +69,17 @@ def evaluate(
     postprocess: bool = False,
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
+    section: str = "validation",
+    into: str | None = None,
 ) -> dict[str, Any]:
-    """Score the validation cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and
-    what a case costs into ``run.json``.
+    """Score cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and what a
+    validation case costs into ``run.json``.
+
+    Under torchrun every process makes the same call and takes its share of the cases.
 
     Args:
         run: the run folder.
-        checkpoint: ``best``, ``last`` or a file.
+        checkpoint: ``best``, ``last``, ``best_<metric>`` where the run keeps it, or a file.
         space: ``source`` (the images' own grid) or ``model`` (after preprocessing; no predictions are written).
         tolerance: of the surface Dice in mm.
         device, data_dir: as for training.
@@ -73,12 +87,18 @@ def evaluate(
             chosen, and on which runs compare without bias.
         overrides: config id -> value.
         overlays: further config files of the run, such as a published protocol.
+        section: of the datalist; ``validation`` follows the run's fold.
+        into: folder in the run for the results; default: the run itself, ``scores/<section>`` for other sections.
 
     Returns:
         The content of ``metrics.json``.
     """
     folder = require_run(run).resolve()
-    log_to(folder)
+    start_distributed()
+    if is_main():
+        log_to(folder)
+    else:
+        logger.setLevel(logging.ERROR)  # the first process speaks for all
     config = merged_config([folder / "configs" / "train.yaml"])
     changes: dict[str, Any] = dict(overrides or {}) | {"ckpt_path": str(weights_of(folder, checkpoint))}
     if device is not None:
@@ -87,12 +107,14 @@ def evaluate(
         changes["dataset_dir"] = str(Path(data_dir).resolve())
     if tolerance is not None:
         changes["tolerance"] = tolerance
-    cases, datalist = validation_cases(folder, config, data_dir)
-    if not cases:
-        raise DataError(
-            f"{folder} has no validation cases; train with --fold K, or add a 'validation' section to the datalist."
-        )
-    check_cases(cases, datalist)
+    if into is None and section != "validation":
+        into = f"scores/{section}"
+    if into is not None:
+        changes["output_dir"] = str(folder / into)
+    cases, datalist = scored_cases(folder, config, data_dir, section)
+    if section != "validation":
+        changes["validate::dataset::data"] = f"$w.cases(@json_list, @dataset_dir, @fold, {section!r})"
+    on_main(lambda: check_cases(cases, datalist))
     if space == "model":
         changes |= _MODEL_SPACE
     elif space != "source":
@@ -104,15 +126,17 @@ def evaluate(
     cost = CaseCost()
     cost.attach(evaluator)
     workflow.run()
-    facts = network_facts(
-        unwrap(evaluator.network),
-        workflow.parser["network_def::in_channels"],
-        workflow.parser.get_parsed_content("roi_size"),
-    )
-    facts |= cost.facts(facts.get("multiply_adds_per_window"))
+    barrier()  # the first process writes the scores of all
+    content = json.loads((folder / (into or ".") / "metrics.json").read_text(encoding="utf-8"))
+    if is_main() and into is None:
+        facts = network_facts(
+            unwrap(evaluator.network),
+            workflow.parser["network_def::in_channels"],
+            workflow.parser.get_parsed_content("roi_size"),
+        )
+        facts |= cost.facts(facts.get("multiply_adds_per_window"))
+        write_facts(folder, mean_dice=content["mean_dice"], **facts)
     workflow.finalize()
-    content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    write_facts(folder, mean_dice=content["mean_dice"], **facts)
     return content
 
 
@@ -133,9 +157,26 @@ def _cleaning(run: Path, space: str, overlays: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def validation_cases(
-    run: Path, config: Mapping[str, Any], data_dir: str | Path | None = None
-) -> tuple[list[dict[str, Any]], Any]:
-    """The validation cases that a run's config names, and its datalist."""
+def scored_cases(
+    run: Path, config: Mapping[str, Any], data_dir: str | Path | None, section: str
+) -> tuple[list[dict[str, Any]], Datalist]:
+    """The cases that are scored, and their datalist.
+
+    Raises:
+        DataError: there are none, or they have no labels.
+    """
     datalist = read_datalist(run / "configs" / "datalist.json", data_dir or config["dataset_dir"])
-    return datalist.cases("validation", config.get("fold")), datalist
+    if section not in datalist.sections:
+        raise DataError(f"{datalist.path} has no section '{section}'.{nearest(section, datalist.sections)}")
+    cases = datalist.cases(section, config.get("fold"))
+    if not cases and section == "validation":
+        raise DataError(
+            f"{run} has no validation cases; train with --fold K, or add a 'validation' section to the datalist."
+        )
+    unlabelled = [case["case_id"] for case in cases if "label" not in case]
+    if unlabelled or not cases:
+        raise DataError(
+            f"Section '{section}' of {datalist.path} has {len(cases)} cases, {len(unlabelled)} of them without label; "
+            "labels are needed for scores. Use `medseg infer` for images alone."
+        )
+    return cases, datalist

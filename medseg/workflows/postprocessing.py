@@ -21,7 +21,7 @@ from medseg.transforms import CleanRule, clean_labels, load
 from medseg.workflows.cleanup import store_rules
 from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
 from medseg.workflows.compose import merged_config
-from medseg.workflows.evaluation import validation_cases
+from medseg.workflows.evaluation import scored_cases
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.run_folder import log_to, require_run
 
@@ -77,7 +77,7 @@ def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | No
     for folder in folders:
         scored = _metrics(folder)
         config = merged_config([folder / "configs" / "train.yaml"])
-        cases, _ = validation_cases(folder, config, data_dir)
+        cases, _ = scored_cases(folder, config, data_dir, "validation")
         reader = Compose(load(["label"], space))
         for case in cases:
             if case["case_id"] not in scored:

@@ -57,6 +57,9 @@ def test_scores_and_files(tmp_path: Path) -> None:
     assert evaluator.state.metrics["mean_dice"] == pytest.approx(expected)
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["mean_dice"] == pytest.approx(expected) and content["space"] == "model"
+    shared, total = 27 + 18, 54 + 45
+    assert content["pooled"]["a"] == pytest.approx({"dice": 2 * shared / total, "iou": shared / (total - shared)})
+    assert content["pooled"]["b"] == {"dice": None, "iou": None}
     assert content["labels"]["b"]["dice"] == {"mean": None, "cases": 0, "undefined": 2}
     with (tmp_path / "metrics_per_case.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
