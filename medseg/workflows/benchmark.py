@@ -103,7 +103,7 @@ def benchmark(
     setup = _checked_setup(size, in_channels, out_channels, batch_size, device, threads, precision, repeats)
     built = _arguments(networks, setup, published, arguments or {})
     steps = ("forward", "train") if train else ("forward",)
-    entries = [_paper(name, networks[name], built[name], setup, steps) for name in networks]
+    entries = [_on_paper(name, networks[name], built[name], setup, steps) for name in networks]
     conditions = _conditions(setup, repeats, published)
     for entry in entries:
         for step in steps:
@@ -206,7 +206,9 @@ def _plan(setup: _Setup) -> Plan:
     )
 
 
-def _paper(name: str, network: str, arguments: dict[str, Any], setup: _Setup, steps: Sequence[str]) -> dict[str, Any]:
+def _on_paper(
+    name: str, network: str, arguments: dict[str, Any], setup: _Setup, steps: Sequence[str]
+) -> dict[str, Any]:
     """What needs no clock: parameters, and the multiply-adds of each step."""
     with torch.device("cpu"):
         net = create_network(network, **arguments)

@@ -113,6 +113,17 @@ def test_published_means_what_the_catalogue_says(name: str) -> None:
     assert count > 0.5 * catalog()[name].parameters  # but for the channels of input and output
 
 
+@pytest.mark.parametrize("name", list(catalog()))
+def test_every_registered_network_is_counted(name: str) -> None:
+    for dims in catalog()[name].spatial_dims:
+        setup = module._checked_setup((32,) * dims, 1, 2, 1, "cpu", 1, "fp32", 6)
+        arguments = module._arguments({name: name}, setup, False, {})[name]
+        entry = module._on_paper(name, name, arguments, setup, ("forward", "train"))
+        assert entry["parameters"] > 0
+        # At least the gradient of every weight, and of every activation but the input, beside the forward pass.
+        assert entry["train"]["multiply_adds"] > 1.8 * entry["forward"]["multiply_adds"] > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
