@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[2]
 BUNDLES = [path.parent.parent for path in sorted((ROOT / "bundles").glob("*/configs/metadata.json"))]
 SCHEMA = json.loads((Path(__file__).parent / "metadata_schema.json").read_text())
 SMALL = 32  # voxels per axis in what runs a network
-# Arguments of a network_def that has them.
+# Arguments of a network_def that has them, of the same type.
 LIGHT = {"filters": [4, 8, 8, 8, 8], "feature_size": [4, 4, 8, 8], "hidden_size": 8, "depths": [1, 1, 1, 1]}
+# Of those with one width; deep chains of random operators would amplify the last bits of float32.
+SHALLOW = {"filters": 4, "num_blocks": 2, "num_convs": [1, 1, 1]}
 
 
 @pytest.fixture(scope="module", params=[*BUNDLES, None], ids=lambda p: p.name if p else "generated")
@@ -74,7 +76,7 @@ def test_its_training_config_is_short_and_agrees_with_inference(bundle):
     if bundle in BUNDLES:
         assert len((bundle / "configs" / "train.yaml").read_text().splitlines()) <= 90
     for key in ("network_def", "labels", "label_space", "preprocess", "roi_size", "overlap"):
-        assert train[key] == inference[key], key
+        assert train.get(key) == inference.get(key), key  # whole volumes have no overlap
 
 
 def test_its_yaml_holds_no_trap(bundle):
@@ -91,17 +93,23 @@ def test_its_yaml_holds_no_trap(bundle):
 def light(bundle: Path) -> dict:
     """Overrides that make the network narrow."""
     known = read(bundle, "inference.yaml")["network_def"]
-    return {f"network_def::{name}": value for name, value in LIGHT.items() if name in known}
+    return {
+        f"network_def::{name}": value
+        for name, value in (*LIGHT.items(), *SHALLOW.items())
+        if isinstance(value, type(known.get(name)))
+    }
 
 
 def tiny(bundle: Path, make_datalist) -> dict:
     """Overrides that run a bundle on synthetic cases with its own labels and modality."""
     inference = read(bundle, "inference.yaml")
-    modality = metadata(bundle)["network_data_format"]["inputs"]["image"]["channel_def"]["0"]
+    modality = tuple(metadata(bundle)["network_data_format"]["inputs"]["image"]["channel_def"].values())
     labels = LabelSpace.from_table(inference["labels"]).labels
     datalist = make_datalist(labels=tuple(labels), modality=modality)
     roi = [SMALL] * len(inference["roi_size"])
-    return {"json_list": str(datalist), "dataset_dir": str(datalist.parent), "roi_size": roi, "device": "cpu"}
+    whole = {"preprocess::scale": 1.0} if "scale" in inference["preprocess"] else {}  # the cases are small enough
+    overrides = {"json_list": str(datalist), "dataset_dir": str(datalist.parent), "roi_size": roi, "device": "cpu"}
+    return overrides | whole
 
 
 @pytest.mark.parametrize(
@@ -130,11 +138,12 @@ def test_its_network_takes_and_gives_what_the_metadata_say(bundle, tmp_path):
     small = tmp_path / "metadata.json"
     small.write_text(json.dumps(meta))
     config = str(bundle / "configs" / "inference.yaml")
-    verify_net_in_out("network_def", meta_file=str(small), config_file=config, device="cpu")
+    settings = {"meta_file": str(small), "config_file": config, "device": "cpu", **light(bundle)}
+    verify_net_in_out("network_def", **settings)
     meta["network_data_format"]["outputs"]["pred"]["num_channels"] += 1
     small.write_text(json.dumps(meta))
     with pytest.raises(ValueError, match="output channel number"):
-        verify_net_in_out("network_def", meta_file=str(small), config_file=config, device="cpu")
+        verify_net_in_out("network_def", **settings)
 
 
 def test_its_network_is_exported_to_torchscript(bundle, tmp_path):
@@ -179,8 +188,8 @@ def test_the_copied_bundle_runs_from_its_own_folder(bundle, make_datalist, tmp_p
     monkeypatch.chdir(folder)
     overrides = tiny(bundle, make_datalist) | light(bundle)
     training = {"epochs": 1, "val_interval": 1, "augment::samples_per_case": 1, "repeats": 1, "num_workers": 0}
-    known = read(bundle, "train.yaml")
-    training = {key: value for key, value in training.items() if key.partition("::")[0] in known}
+    known = ConfigParser(read(bundle, "train.yaml"))
+    training = {key: value for key, value in training.items() if key in known}
     run(config_file="configs/train.yaml", **overrides, **training)
     assert (folder / "models" / "model.pt").is_file()
     run(config_file=["configs/train.yaml", "configs/evaluate.yaml"], **overrides)
