@@ -42,7 +42,7 @@ def test_the_spacing_is_in_the_files_order_of_axes_where_it_comes_first(case: di
     assert first["image"].pixdim.tolist() == pytest.approx([1.0, 1.2, 1.0])  # the file's third axis is anterior
     for result in (turned, first):
         assert nibabel.aff2axcodes(result["image"].affine.numpy()) == ("R", "A", "S")
-        assert 0 <= float(result["image"].min()) and float(result["image"].max()) <= 1
+        assert float(result["image"].min()) >= 0 and float(result["image"].max()) <= 1
         assert result["label"].shape == result["image"].shape
     kept = prepared(case, spacing=None)
     assert tuple(kept["image"].shape) == (1, 36, 32, 20)
