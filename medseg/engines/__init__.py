@@ -7,7 +7,7 @@ from medseg.engines.ema import UpdateAverage, evaluated_network, make_average
 from medseg.engines.freeze import FreezePart
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
-from medseg.engines.scores import CaseScores, write_scores
+from medseg.engines.scores import CaseScores, PhotoScores, write_scores
 from medseg.engines.stopping import EarlyStop, TimeLimit
 from medseg.engines.target_maps import target_maps
 from medseg.engines.task_batches import PrepareTasks
@@ -21,6 +21,7 @@ __all__ = [
     "EarlyStop",
     "FreezePart",
     "LoadWeights",
+    "PhotoScores",
     "PrepareTasks",
     "Progress",
     "RandomStreams",

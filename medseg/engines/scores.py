@@ -16,10 +16,10 @@ from ignite.metrics import Metric
 
 from medseg.engines.ranks import gather, is_main
 from medseg.labels import LabelSpace
-from medseg.metrics import case_scores, mean_dice, pooled, summarize
+from medseg.metrics import case_scores, mean_dice, photo_scores, pooled, summarize
 from medseg.transforms import is_2d_file
 
-__all__ = ["CaseScores", "write_scores"]
+__all__ = ["CaseScores", "PhotoScores", "write_scores"]
 
 
 class CaseScores(Metric):
@@ -68,17 +68,21 @@ class CaseScores(Metric):
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             if is_2d_file(getattr(output["label"], "meta", {}).get("filename_or_obj", "")):
                 self.unit = "px"
-            self.cases[str(item["case_id"])] = case_scores(
-                _array(output["pred"]),
-                _array(output["label"]),
-                self.label_space,
-                _spacing(output["label"]),
-                dataset=item.get("dataset"),
-                surface=self.surface,
-                tolerance=self.tolerance,
-                include_background=self.include_background,
-                measure=self.measure,
-            )
+            self.cases[str(item["case_id"])] = self.score(item, output)
+
+    def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """target -> score -> value of one case, from its entry in the batch and the decollated output."""
+        return case_scores(
+            _array(output["pred"]),
+            _array(output["label"]),
+            self.label_space,
+            _spacing(output["label"]),
+            dataset=item.get("dataset"),
+            surface=self.surface,
+            tolerance=self.tolerance,
+            include_background=self.include_background,
+            measure=self.measure,
+        )
 
     def compute(self) -> float:
         self.cases = dict(sorted(gather(self.cases).items()))
@@ -87,6 +91,13 @@ class CaseScores(Metric):
             facts["surface_measure"] = self.measure
             write_scores(self.cases, self.output_dir, facts)
         return mean_dice(self.cases)
+
+
+class PhotoScores(CaseScores):
+    """``CaseScores`` with ``medseg.metrics.photo_scores``, for published figures of photographs."""
+
+    def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
+        return photo_scores(_array(output["pred"]), _array(output["label"]), self.label_space)
 
 
 def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str, Any]) -> dict[str, Any]:

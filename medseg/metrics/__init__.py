@@ -2,6 +2,7 @@
 
 from medseg.metrics.cases import case_scores, dice, mean_dice, pooled, summarize
 from medseg.metrics.intervals import Interval, MedianInterval, mean_interval, median_interval
+from medseg.metrics.photo import photo_scores
 from medseg.metrics.surface_area import area_surface_scores
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "mean_dice",
     "mean_interval",
     "median_interval",
+    "photo_scores",
     "pooled",
     "summarize",
 ]

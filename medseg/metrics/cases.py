@@ -120,12 +120,15 @@ def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, 
     """target -> ``dice`` and ``iou`` of all cases as one image, by their volumes or areas; NaN where both are empty.
 
     Small objects count little here, unlike in the mean over cases, and false positives in cases without the target
-    count at all.
+    count at all. Rows without sizes (``photo_scores``) are left out.
     """
     table: dict[str, list[tuple[float, float]]] = {}
     for scores in cases.values():
         for target, row in scores.items():
-            total = sum(row[size] for size in _SIZES if size in row)
+            sizes = [row[size] for size in _SIZES if size in row]
+            if not sizes:
+                continue
+            total = sum(sizes)
             twice_shared = 0.0 if math.isnan(row["dice"]) else row["dice"] * total
             table.setdefault(target, []).append((twice_shared, total))
     result = {}

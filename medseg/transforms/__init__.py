@@ -6,7 +6,12 @@ from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
 from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels, clean_mask
-from medseg.transforms.published import window_augmentation, window_postprocessing, window_preprocessing
+from medseg.transforms.published import (
+    window_affine_augmentation,
+    window_augmentation,
+    window_postprocessing,
+    window_preprocessing,
+)
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.resize import AreaResized
@@ -40,6 +45,7 @@ __all__ = [
     "photo_augmentation",
     "photo_preprocessing",
     "preprocessing",
+    "window_affine_augmentation",
     "window_augmentation",
     "window_postprocessing",
     "window_preprocessing",

@@ -21,6 +21,7 @@ from monai.utils import convert_to_tensor
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms.colors import RGBToYCrCbd
+from medseg.transforms.picture import ToRGBd
 from medseg.transforms.recipes import load
 from medseg.transforms.resize import AreaResized
 
@@ -36,7 +37,7 @@ def photo_preprocessing(
     label_space: LabelSpace | None = None,
     random: Sequence[Transform] = (),
 ) -> list[Transform]:
-    """Load, resize, change colours, pad, augment, scale.
+    """Load in colour, resize, change colours, pad, augment, scale.
 
     Args:
         keys: ``["image"]`` or ``["image", "label"]``.
@@ -53,7 +54,7 @@ def photo_preprocessing(
     """
     if color not in ("rgb", "ycrcb"):
         raise ConfigError(f"color is '{color}'; use 'rgb' or 'ycrcb'.")
-    steps = [*load(keys, label_space), AreaResized(keys, size, fit)]
+    steps = [*load(keys, label_space), ToRGBd("image"), AreaResized(keys, size, fit)]
     if color == "ycrcb":
         steps.append(RGBToYCrCbd("image"))
     if fit == "longest":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.workflows.parts import cases, device, distribute, finalize, initialize, section, start_from
+from medseg.workflows.parts import cases, device, distribute, finalize, initialize, labelled, section, start_from
 
 __all__ = [
     "cases",
@@ -14,6 +14,7 @@ __all__ = [
     "evaluate",
     "finalize",
     "initialize",
+    "labelled",
     "predict",
     "section",
     "start_from",

@@ -24,13 +24,6 @@ __all__ = ["evaluate", "scored_cases", "kept_checkpoints", "weights_of"]
 
 logger = logging.getLogger("medseg")
 
-# What model space changes of evaluate.yaml: labels go through the preprocessing too, predictions stay where they are.
-_MODEL_SPACE = {
-    "validate::preprocessing::transforms": "$t.preprocessing(['image', 'label'], label_space=@label_space, "
-    "**@preprocess)",
-    "validate::postprocessing::transforms": "$[t.LogitsToLabelsd('pred', @label_space)]",
-    "validate::key_metric::mean_dice::facts::space": "model",
-}
 _BEST = "models/model.pt"
 
 
@@ -85,13 +78,14 @@ def evaluate(
         device, data_dir: as for training.
         postprocess: apply the rules that `medseg postprocess` stored; raw predictions otherwise, on which rules are
             chosen, and on which runs compare without bias.
-        overrides: config id -> value.
+        overrides: config id -> value; with ``json_list``, and an overlay that says what its values mean, all labelled
+            cases of that list are scored, a set that the run never saw.
         overlays: further config files of the run, such as a published protocol.
         section: of the datalist; ``validation`` follows the run's fold.
         into: folder in the run for the results; default: the run itself, ``scores/<section>`` for other sections.
 
     Returns:
-        The content of ``metrics.json``.
+        The content of ``metrics.json``, which lies in the config's ``output_dir``.
     """
     folder = require_run(run).resolve()
     start_distributed()
@@ -111,12 +105,21 @@ def evaluate(
         into = f"scores/{section}"
     if into is not None:
         changes["output_dir"] = str(folder / into)
-    cases, datalist = scored_cases(folder, config, data_dir, section)
+    if "json_list" in changes:
+        datalist = read_datalist(changes["json_list"], changes.get("dataset_dir"))
+        cases = [case for listed in datalist.sections.values() for case in listed if case.get("label")]
+        if not cases:
+            raise DataError(f"{datalist.path} has no case with a label; labels are needed for scores.")
+    else:
+        cases, datalist = scored_cases(folder, config, data_dir, section)
     if section != "validation":
         changes["validate::dataset::data"] = f"$w.cases(@json_list, @dataset_dir, @fold, {section!r})"
     on_main(lambda: check_cases(cases, datalist))
     if space == "model":
-        changes |= _MODEL_SPACE
+        # As while training: labels go through the preprocessing too, predictions stay where they are.
+        steps = {part: config["validate"][part]["transforms"] for part in ("preprocessing", "postprocessing")}
+        changes |= {f"validate::{part}::transforms": transforms for part, transforms in steps.items()}
+        changes["validate::key_metric::mean_dice::facts::space"] = "model"
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
     if postprocess:
@@ -127,8 +130,9 @@ def evaluate(
     cost.attach(evaluator)
     workflow.run()
     barrier()  # the first process writes the scores of all
-    content = json.loads((folder / (into or ".") / "metrics.json").read_text(encoding="utf-8"))
-    if is_main() and into is None:
+    target = Path(workflow.parser.get_parsed_content("output_dir"))
+    content = json.loads((target / "metrics.json").read_text(encoding="utf-8"))
+    if is_main() and target.resolve() == folder:  # scores elsewhere, of an external set, are not the run's own
         facts = network_facts(
             unwrap(evaluator.network),
             workflow.parser["network_def::in_channels"],

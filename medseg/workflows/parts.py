@@ -14,7 +14,7 @@ from medseg.data import read_datalist, seed_everything
 from medseg.errors import ConfigError, ResourceError
 from medseg.weights import transfer_weights
 
-__all__ = ["cases", "device", "distribute", "finalize", "initialize", "section", "start_from"]
+__all__ = ["cases", "device", "distribute", "finalize", "initialize", "labelled", "section", "start_from"]
 
 logger = logging.getLogger("medseg")
 
@@ -77,6 +77,12 @@ def start_from(
 def cases(json_list: str, dataset_dir: str, fold: int | None, section: str) -> list[dict[str, Any]]:
     """Training or validation cases after the split by fold (``Datalist.split``)."""
     return read_datalist(json_list, dataset_dir).cases(section, fold)
+
+
+def labelled(json_list: str, dataset_dir: str, dataset: str) -> list[dict[str, Any]]:
+    """All labelled cases of a list, as an external test set; the label table's ``dataset`` explains its values."""
+    sections = read_datalist(json_list, dataset_dir).sections.values()
+    return [{**case, "dataset": dataset} for cases in sections for case in cases if case.get("label")]
 
 
 def section(json_list: str, dataset_dir: str, name: str) -> list[dict[str, Any]]:
