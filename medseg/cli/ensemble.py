@@ -34,6 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", default="best", metavar="C", help="best or last (default best)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--no_postprocess", action="store_true", help="leave out what `medseg postprocess` stored in all runs alike"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         fold=args.fold,
         checkpoint=args.checkpoint,
         device=args.device,
+        postprocess=not args.no_postprocess,
     )
     if result is None:
         print(f"predictions: {args.output}/predictions")

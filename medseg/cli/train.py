@@ -35,6 +35,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--overlay", action="append", default=[], metavar="NAME", help="a further config of the bundle, such as gsm"
     )
     parser.add_argument(
+        "--transfer", metavar="RUN|FILE", help="start from the weights of a run, a bundle or a checkpoint file"
+    )
+    parser.add_argument(
+        "--reinitialize",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="with --transfer: tensors that start anew besides a head of other labels, such as 'decoder*'",
+    )
+    parser.add_argument("--partial", action="store_true", help="with --transfer: take what fits, leave the rest")
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -65,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         overrides=parse_assignments(args.set),
         overlays=args.overlay,
+        transfer=args.transfer,
+        reinitialize=args.reinitialize,
+        partial=args.partial,
     )
     print(f"run: {folder}")
     return 0

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from ignite.metrics import Metric
 
+from medseg.engines.ranks import gather, is_main
 from medseg.labels import LabelSpace
-from medseg.metrics import case_scores, mean_dice, summarize
+from medseg.metrics import case_scores, mean_dice, photo_scores, pooled, summarize
+from medseg.transforms import is_2d_file
 
-__all__ = ["CaseScores", "write_scores"]
+__all__ = ["CaseScores", "PhotoScores", "write_scores"]
 
 
 class CaseScores(Metric):
@@ -31,6 +33,9 @@ class CaseScores(Metric):
         facts: what else goes into the JSON, such as the space and the checkpoint.
         include_background: score the background too, and count it in the mean.
         measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``medseg.metrics.surface_area``).
+
+    Attributes:
+        unit: of lengths: ``mm``, or ``px`` for pictures, which have no physical size.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class CaseScores(Metric):
         self.output_dir = output_dir
         self.facts = facts or {}
         self.include_background = include_background
+        self.unit = "mm"
         self.measure = measure
         super().__init__()
 
@@ -60,36 +66,46 @@ class CaseScores(Metric):
 
     def iteration_completed(self, engine: Any, *_: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.cases[str(item["case_id"])] = case_scores(
-                _array(output["pred"]),
-                _array(output["label"]),
-                self.label_space,
-                _spacing(output["label"]),
-                dataset=item.get("dataset"),
-                surface=self.surface,
-                tolerance=self.tolerance,
-                include_background=self.include_background,
-                measure=self.measure,
-            )
+            if is_2d_file(getattr(output["label"], "meta", {}).get("filename_or_obj", "")):
+                self.unit = "px"
+            self.cases[str(item["case_id"])] = self.score(item, output)
+
+    def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """target -> score -> value of one case, from its entry in the batch and the decollated output."""
+        return case_scores(
+            _array(output["pred"]),
+            _array(output["label"]),
+            self.label_space,
+            _spacing(output["label"]),
+            dataset=item.get("dataset"),
+            surface=self.surface,
+            tolerance=self.tolerance,
+            include_background=self.include_background,
+            measure=self.measure,
+        )
 
     def compute(self) -> float:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, self.cases)
-            self.cases = {case: scores for part in parts for case, scores in part.items()}
-        self.cases = dict(sorted(self.cases.items()))
-        main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        if self.output_dir is not None and main:
-            facts = {**self.facts, "surface_dice_tolerance_mm": self.tolerance, "surface_measure": self.measure}
+        self.cases = dict(sorted(gather(self.cases).items()))
+        if self.output_dir is not None and is_main():
+            facts = {**self.facts, "unit": self.unit, "surface_dice_tolerance_mm": self.tolerance}
+            facts["surface_measure"] = self.measure
             write_scores(self.cases, self.output_dir, facts)
         return mean_dice(self.cases)
+
+
+class PhotoScores(CaseScores):
+    """``CaseScores`` with ``medseg.metrics.photo_scores``, for published figures of photographs."""
+
+    def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
+        return photo_scores(_array(output["pred"]), _array(output["label"]), self.label_space)
 
 
 def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Write ``metrics.json`` and ``metrics_per_case.csv``; returns the JSON's content."""
     directory = Path(output_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    content = {"mean_dice": mean_dice(cases), **facts, "labels": summarize(cases), "cases": cases}
+    content = {"mean_dice": mean_dice(cases), **facts, "labels": summarize(cases), "pooled": pooled(cases)}
+    content["cases"] = cases
     _write(directory / "metrics.json", json.dumps(_json_safe(content), indent=1) + "\n")
     scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
     with (directory / "metrics_per_case.csv.tmp").open("w", newline="", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ The figures come from MONAI's metric functions on the masks' common bounding box
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,11 @@ from medseg.labels import BACKGROUND, IGNORE, LabelSpace
 from medseg.metrics.box import bounding_box
 from medseg.metrics.surface_area import area_surface_scores
 
-__all__ = ["case_scores", "dice", "mean_dice", "summarize"]
+warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
+
+__all__ = ["case_scores", "dice", "mean_dice", "pooled", "summarize"]
+
+_SIZES = ("volume_ml", "reference_ml", "area", "reference_area")  # of 3D and 2D cases
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
@@ -79,7 +84,7 @@ def case_scores(
 
     Returns:
         target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``,
-        ``volume_ml`` and ``reference_ml``.
+        ``volume_ml`` and ``reference_ml``; 2D: ``area`` and ``reference_area`` in mm², pixels for pictures.
 
     Raises:
         ConfigError: an unknown measure.
@@ -90,7 +95,8 @@ def case_scores(
     valid = reference != IGNORE
     annotated = {0} | {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
     targets = ({BACKGROUND: (0,)} if include_background else {}) | label_space.targets
-    voxel_ml = float(np.prod(spacing)) / 1000.0
+    sizes = _SIZES[:2] if len(spacing) == 3 else _SIZES[2:]
+    voxel = float(np.prod(spacing)) / (1000.0 if len(spacing) == 3 else 1.0)
     scores = {}
     for name, members in targets.items():
         if not annotated.issuperset(members):
@@ -99,8 +105,7 @@ def case_scores(
         row = {"dice": dice(predicted, true)}
         if surface:
             row["hd95"], row["surface_dice"] = _SURFACE_SCORES[measure](predicted, true, spacing, tolerance)
-        row["volume_ml"] = float(np.count_nonzero(predicted)) * voxel_ml
-        row["reference_ml"] = float(np.count_nonzero(true)) * voxel_ml
+        row |= {size: np.count_nonzero(mask) * voxel for size, mask in zip(sizes, (predicted, true), strict=True)}
         scores[name] = row
     return scores
 
@@ -109,6 +114,29 @@ def mean_dice(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
     """Mean over labels of the mean over the cases whose reference holds the label; NaN without any."""
     per_label = [row["dice"]["mean"] for row in summarize(cases).values() if not math.isnan(row["dice"]["mean"])]
     return float(np.mean(per_label)) if per_label else math.nan
+
+
+def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """target -> ``dice`` and ``iou`` of all cases as one image, by their volumes or areas; NaN where both are empty.
+
+    Small objects count little here, unlike in the mean over cases, and false positives in cases without the target
+    count at all. Rows without sizes (``photo_scores``) are left out.
+    """
+    table: dict[str, list[tuple[float, float]]] = {}
+    for scores in cases.values():
+        for target, row in scores.items():
+            sizes = [row[size] for size in _SIZES if size in row]
+            if not sizes:
+                continue
+            total = sum(sizes)
+            twice_shared = 0.0 if math.isnan(row["dice"]) else row["dice"] * total
+            table.setdefault(target, []).append((twice_shared, total))
+    result = {}
+    for target, sums in table.items():
+        twice_shared, total = (math.fsum(column) for column in zip(*sums, strict=True))
+        score = twice_shared / total if total else math.nan
+        result[target] = {"dice": score, "iou": score / (2 - score)}
+    return result
 
 
 def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
 from medseg.networks.layers.channels_last import InstanceNorm, PointwiseConv, channels_last
+from medseg.networks.layers.sizes import largest, sizes_are_symbols
 from medseg.networks.layers.slice_shift import create_shift
 from medseg.networks.layers.unet_blocks import (
     LEAKY_RELU,
@@ -232,9 +233,10 @@ class SSHUNet(nn.Module):
         }
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        size = [int(n) for n in x.shape[2:]]
+        size = list(x.shape[2:])
         padded = self._padded_size(size)
-        if padded != size:
+        pads = sizes_are_symbols(x) or padded != size
+        if pads:
             x = F.pad(x, [n for old, new in zip(reversed(size), reversed(padded), strict=True) for n in (0, new - old)])
         outputs: list[Any] = [self.output_block, *(self.deep_supervision_heads if self.training else ())]
         merged: dict[int, Tensor] = {}
@@ -246,13 +248,13 @@ class SSHUNet(nn.Module):
                     merged[i] = out.merge(merged.get(i), stacked[row], view)
             del features, stacked  # not needed while the next view runs
         logits = [out.fuse(merged[i]) for i, out in enumerate(outputs)]
-        if padded != size:
+        if pads:
             logits = [_crop(head, size, scale) for head, scale in zip(logits, self.scales, strict=False)]
         return logits if len(logits) > 1 else logits[0]
 
     def _batches(self, x: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
         """(numbers of the views, those views stacked on the batch axis): all at once, or one by one."""
-        if self.execution == "fast" and x.shape[2] == x.shape[3] == x.shape[4]:
+        if self.execution == "fast" and not sizes_are_symbols(x) and x.shape[2] == x.shape[3] == x.shape[4]:
             yield range(3), torch.cat([swap_view(x, view) for view in range(3)])
         else:
             for view in range(3):
@@ -272,20 +274,22 @@ class SSHUNet(nn.Module):
         return found[::-1]
 
     def _padded_size(self, size: list[int]) -> list[int]:
-        """The next size that every view can halve as often as it must, with more than one voxel left to normalise."""
+        """The next size that every view can halve as often as it must, with more than one voxel left to normalise.
+
+        A recording for any size holds the first condition only.
+        """
         d, h, w = self.divisor
         steps = [math.lcm(d, h, w), math.lcm(d, h), math.lcm(d, w)]  # an axis meets the strides of each place it takes
-        padded = [math.ceil(n / step) * step for n, step in zip(size, steps, strict=True)]
+        padded = [-(-n // step) * step for n, step in zip(size, steps, strict=True)]
         if self.vfn and not self.align_views:
-            padded = [max(padded)] * 3  # unaligned views are concatenated, each in its own frame
+            padded = [largest(padded)] * 3  # unaligned views are concatenated, each in its own frame
         views = (padded, [padded[1], padded[0], padded[2]], [padded[2], padded[1], padded[0]])
-        if self.needs_voxels and any(math.prod(view) == math.prod(self.divisor) for view in views):
-            padded = [2 * n for n in padded]
-        return padded
+        few = isinstance(padded[0], int) and any(math.prod(view) == math.prod(self.divisor) for view in views)
+        return [2 * n for n in padded] if self.needs_voxels and few else padded
 
 
 def _crop(x: Tensor, size: Sequence[int], scale: Sequence[int]) -> Tensor:
-    d, h, w = (math.ceil(n / s) for n, s in zip(size, scale, strict=True))
+    d, h, w = (-(-n // s) for n, s in zip(size, scale, strict=True))
     return x[:, :, :d, :h, :w]
 
 

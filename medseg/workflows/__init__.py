@@ -5,9 +5,21 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.workflows.parts import cases, device, distribute, finalize, initialize, section
+from medseg.workflows.parts import cases, device, distribute, finalize, initialize, labelled, section, start_from
 
-__all__ = ["cases", "device", "distribute", "evaluate", "finalize", "initialize", "predict", "section", "train"]
+__all__ = [
+    "cases",
+    "device",
+    "distribute",
+    "evaluate",
+    "finalize",
+    "initialize",
+    "labelled",
+    "predict",
+    "section",
+    "start_from",
+    "train",
+]
 
 _FUNCTIONS = {
     "train": "medseg.workflows.training",

@@ -15,6 +15,7 @@ from monai.bundle.utils import merge_kv
 
 from medseg.errors import ConfigError, ModelError, nearest, unwrapped
 from medseg.workflows.config_check import check_config, check_overrides
+from medseg.workflows.trust import require_trust
 
 __all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_config", "parse_assignments"]
 
@@ -191,10 +192,11 @@ def load_workflow(
 
     Raises:
         ConfigError: the config or an override holds what ``config_check`` refuses.
-        ModelError: the folder is no bundle.
+        ModelError: the folder is no bundle, or its config would run foreign code (``medseg.workflows.trust``).
     """
     files = config_files(bundle, task, overlays)
     config = merged_config(files)
+    require_trust(config, files)
     overrides = {"bundle_root": str(Path(bundle).resolve())} | dict(overrides or {})
     check_overrides(config, overrides, _names(files))
     check_config(_merge(config, overrides), _names(files))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import recording
+from medseg.networks.layers.channels_last import autocasting, recording
 from medseg.networks.layers.unet_blocks import activation
 
 __all__ = ["ConvUnit", "activation_layer", "conv_in", "initialize_selu", "mix_channels"]
@@ -73,7 +73,7 @@ def mix_channels(weight: Tensor, start: Tensor | None, *inputs: Tensor) -> Tenso
             overwritten.
     """
     # In place it would not take part in autocast.
-    add = torch.baddbmm if torch.is_autocast_enabled(inputs[0].device.type) else Tensor.baddbmm_
+    add = torch.baddbmm if autocasting(inputs[0]) else Tensor.baddbmm_
     parts = weight.flatten(1).split([x.shape[1] for x in inputs], dim=1)
     total = start.flatten(2) if start is not None and start.dim() > 1 else None
     for part, x in zip(parts, inputs, strict=True):

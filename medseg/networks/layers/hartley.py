@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medseg.networks.layers.channels_last import recording
+from medseg.networks.layers.channels_last import autocasting, recording
 
 __all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirrored", "padded"]
 
@@ -44,7 +44,7 @@ def clipped(size: Sequence[int], num_modes: Sequence[int]) -> list[int]:
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
     """No autocast: transforms and spectra stay in float32, since bases in half precision would blur the modes."""
-    if not torch.is_autocast_enabled(x.device.type):
+    if not autocasting(x):
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 

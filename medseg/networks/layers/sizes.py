@@ -1,0 +1,28 @@
+"""Sizes while a network is recorded for other sizes than its example's.
+
+``torch.jit.trace`` hands out sizes as tensors, ``torch.export`` with dynamic shapes as symbols. Whoever turns them into
+numbers (``int``, ``math.ceil``, ``if padded != size``) freezes the recording to the example's size. Arithmetic with
+``+ - * // %`` keeps them: pad by ``-n % divisor``, which may be 0, and always crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["largest", "sizes_are_symbols"]
+
+
+def sizes_are_symbols(x: Tensor) -> bool:
+    """Whether the spatial sizes of ``x: (B, C, *spatial)`` stand for any size: no branch may depend on them."""
+    return not all(isinstance(n, int) for n in x.shape[2:])
+
+
+def largest(sizes: Sequence[Any]) -> Any:
+    """The largest of some sizes, by arithmetic alone."""
+    result = sizes[0]
+    for n in sizes[1:]:
+        result = (result + n + abs(result - n)) // 2
+    return result

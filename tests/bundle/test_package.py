@@ -1,0 +1,101 @@
+"""A bundle as a zip file: complete, without this machine's traces, and unpacked only if it is sound."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from medseg.bundle.package import package, unpack
+from medseg.errors import ConfigError, ModelError
+from medseg.weights import read_state_dict, save_file
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    shutil.copytree(ROOT / "bundles" / "ssh_unet_btcv_ct_segmentation", folder)
+    text = (folder / "configs" / "train.yaml").read_text()
+    (folder / "configs" / "train.yaml").write_text(text.replace("/data/btcv", f"{tmp_path}/secret place"))
+    save_file({"a": torch.arange(3.0)}, folder / "models" / "model.pt")
+    save_file({"a": torch.zeros(1)}, folder / "models" / "initial.pt")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.pt").write_bytes(b"state")
+    (folder / "log.txt").write_text("log")
+    return folder
+
+
+def test_there_and_back(bundle: Path, tmp_path: Path) -> None:
+    members = package(bundle, tmp_path / "mine.zip")
+    assert {"mine/SHA256SUMS", "mine/models/model.pt", "mine/configs/train.yaml", "mine/LICENSE"} <= set(members)
+    assert not [name for name in members if "checkpoints" in name or "log.txt" in name or "initial" in name]
+    folder = unpack(tmp_path / "mine.zip", tmp_path / "there")
+    assert folder == tmp_path / "there" / "mine"
+    assert torch.equal(read_state_dict(folder / "models" / "model.pt")["a"], torch.arange(3.0))
+    for file in folder.rglob("*"):
+        assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes(), file
+    assert "dataset_dir: data\n" in (folder / "configs" / "train.yaml").read_text()
+    with pytest.raises(ConfigError, match="exists"):
+        unpack(tmp_path / "mine.zip", tmp_path / "there")
+    with pytest.raises(ConfigError, match="new file"):
+        package(bundle, tmp_path / "mine.zip")
+
+
+def test_a_folder_without_weights_is_not_packed(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "models" / "model.pt").unlink()
+    with pytest.raises(ModelError, match="model.pt is missing"):
+        package(bundle, tmp_path / "a.zip")
+    with pytest.raises(ModelError, match="no bundle"):
+        package(tmp_path, tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+
+
+def change(archive: Path, changed: Path, add: dict[str, bytes], drop: str = "", mode: int = 0o644) -> Path:
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(changed, "w") as new:
+        for info in old.infolist():
+            if info.filename != drop:
+                new.writestr(info, add.pop(info.filename, None) or old.read(info))
+        for name, content in add.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            new.writestr(info, content)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("add", "drop", "mode", "sentence"),
+    [
+        ({"../../x": b"1"}, "", 0o644, "member '../../x' leaves the target folder"),
+        ({"/tmp/x": b"1"}, "", 0o644, "member '/tmp/x' leaves"),
+        ({"m/..\\x": b"1"}, "", 0o644, "leaves the target folder"),
+        ({"m/link": b"/etc/passwd"}, "", 0o120777, "'m/link' is a link"),
+        ({"m/extra.py": b"1"}, "", 0o644, "'extra.py' is not listed"),
+        ({"other/file": b"1"}, "", 0o644, "expected one folder"),
+        ({"m/LICENSE": b"another"}, "", 0o644, "'LICENSE' differs from its checksum"),
+        ({}, "m/LICENSE", 0o644, "'LICENSE' is missing"),
+        ({}, "m/SHA256SUMS", 0o644, "no SHA256SUMS"),
+    ],
+)
+def test_what_is_unsound_is_refused_and_leaves_nothing(
+    bundle: Path, tmp_path: Path, add: dict[str, bytes], drop: str, mode: int, sentence: str
+) -> None:
+    package(bundle, tmp_path / "m.zip")
+    bad = change(tmp_path / "m.zip", tmp_path / "bad.zip", add, drop, mode)
+    with pytest.raises(ModelError, match=sentence.replace("..", r"\.\.")):
+        unpack(bad, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_cut_or_too_large_archive_is_refused(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package(bundle, tmp_path / "m.zip")
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "m.zip").read_bytes()[:500])
+    with pytest.raises(ModelError, match="cannot be unpacked"):
+        unpack(tmp_path / "cut.zip", tmp_path / "out")
+    monkeypatch.setattr("medseg.bundle.package._LARGEST", 100)
+    with pytest.raises(ModelError, match="after unpacking"):
+        unpack(tmp_path / "m.zip", tmp_path / "out")
