@@ -25,9 +25,10 @@ IMPORT = "$import medseg.workflows as w"
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_our_own_bundles_need_no_permission(bundle: Path) -> None:
-    train, inference = bundle / "configs" / "train.yaml", bundle / "configs" / "inference.yaml"
-    overlays = [p for p in (bundle / "configs").glob("*.yaml") if p not in (train, inference)]
-    for files in ([train], [inference], *([train, overlay] for overlay in overlays)):
+    train, evaluate, inference = (bundle / "configs" / f"{name}.yaml" for name in ("train", "evaluate", "inference"))
+    overlays = [p for p in (bundle / "configs").glob("*.yaml") if p not in (train, evaluate, inference)]
+    below = {p: [train, evaluate] if p.stem.startswith(("evaluate", "external")) else [train] for p in overlays}
+    for files in ([train], [train, evaluate], [inference], *([*below[p], p] for p in overlays)):
         assert foreign_code(merged_config(files)) == [], files
 
 
