@@ -16,6 +16,7 @@ from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.resize import AreaResized
 from medseg.transforms.save import SaveLabelsd, write_label_map
+from medseg.transforms.scale import ScaleSized, scaled_size
 from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "NormalizeChannelsd",
     "RGBToYCrCbd",
     "SaveLabelsd",
+    "ScaleSized",
     "TasksToLabelsd",
     "ToSourceGridd",
     "VolumeReader",
@@ -45,6 +47,7 @@ __all__ = [
     "photo_augmentation",
     "photo_preprocessing",
     "preprocessing",
+    "scaled_size",
     "window_affine_augmentation",
     "window_augmentation",
     "window_postprocessing",
