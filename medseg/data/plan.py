@@ -158,10 +158,12 @@ def make_plan(
     )
     rotate = _rotation(target, spatial_dims)
     reasons["rotate"] = "radians per axis; in plane only where slices are coarse"
-    batch_size = 1 if whole_volume else 2
+    batch_size = 1 if whole_volume else 8 if spatial_dims == 2 else 2
     reasons["batch_size"] = (
         "whole volumes one by one, as published"
         if whole_volume
+        else "planes differ more than windows of a volume, and batch norm needs some"
+        if spatial_dims == 2
         else "nnU-Net's smallest batch; the window takes the memory"
     )
     per_epoch = (_GPU_ITERATIONS if gpu else _CPU_ITERATIONS) * batch_size
@@ -172,7 +174,7 @@ def make_plan(
     free = available_gib() if free_memory_gib is None else free_memory_gib
     cache = "cache" if cache_gib < 0.6 * free else "persistent"
     reasons["cache"] = f"{len(facts)} cases need about {cache_gib:.2g} GiB after preprocessing, {free:.1f} GiB are free"
-    learning_rate = 0.001 if gpu else 0.005
+    learning_rate = 0.001 if gpu else 0.002 if spatial_dims == 2 else 0.005
     reasons["learning_rate"] = "AdamW; " + (
         "usual for published sizes" if gpu else "small networks learn by large steps"
     )
