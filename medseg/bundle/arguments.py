@@ -171,6 +171,7 @@ def plan_for_network(
             longest=overrides.get("preprocess::longest"),
             num_training=num_training,
             roi_step=step,
+            whole_volume=getattr(network_class(network), "whole_volume", False),
         )
         arguments = planned_arguments(network, plan, given)
         problem = accepts_roi(network, arguments, plan.roi_size)

@@ -99,8 +99,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "cache": plan.cache,
         "cache_dir": "$@output_dir + '/cache'",
         "roi_size": list(plan.roi_size),
-        "overlap": 0.5,
-        "sw_batch_size": 4,
+        **({} if plan.whole_volume else {"overlap": 0.5, "sw_batch_size": 4}),
         "device": "$w.device()",
         "labels": space.to_table(),
         "label_space": {"_target_": "medseg.labels.LabelSpace.from_table", "table": "@labels"},
@@ -151,7 +150,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
             "key_metrics": "@key_metrics",
         },
         "train": _train_section(),
-        "validate": _validate_section(),
+        "validate": _validate_section(plan),
         "initialize": ["$w.initialize(@seed)"],
         "run": ["$@train::trainer.run()"],
         "finalize": ["$w.finalize()"],
@@ -222,7 +221,19 @@ def _train_section() -> dict[str, Any]:
     }
 
 
-def _validate_section() -> dict[str, Any]:
+def _inferer(whole_volume: bool) -> dict[str, Any]:
+    if whole_volume:
+        return {"_target_": "medseg.inferers.WholeVolume", "precision": "@precision"}
+    return {
+        "_target_": "medseg.inferers.SlidingWindow",
+        "roi_size": "@roi_size",
+        "overlap": "@overlap",
+        "sw_batch_size": "@sw_batch_size",
+        "precision": "@precision",
+    }
+
+
+def _validate_section(plan: Plan) -> dict[str, Any]:
     return {
         "preprocessing": {
             "_target_": "Compose",
@@ -236,13 +247,7 @@ def _validate_section() -> dict[str, Any]:
             "cache_dir": "@cache_dir",
         },
         "dataloader": {"_target_": "medseg.data.make_loader", "dataset": "@validate::dataset"},
-        "inferer": {
-            "_target_": "medseg.inferers.SlidingWindow",
-            "roi_size": "@roi_size",
-            "overlap": "@overlap",
-            "sw_batch_size": "@sw_batch_size",
-            "precision": "@precision",
-        },
+        "inferer": _inferer(plan.whole_volume),
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [
@@ -328,7 +333,7 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
         "output_dir": "$@bundle_root + '/predictions'",
         "ckpt_path": "$@bundle_root + '/models/model.pt'",
         "mirror_axes": [],
-        **{key: train[key] for key in same},
+        **{key: train[key] for key in same if key in train},
         "network": "$@network_def.to(@device)",
         "preprocessing": {"_target_": "Compose", "transforms": "$t.preprocessing(['image'], **@preprocess)"},
         "dataset": {
@@ -337,14 +342,7 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
             "transform": "@preprocessing",
         },
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
-        "inferer": {
-            "_target_": "medseg.inferers.SlidingWindow",
-            "roi_size": "@roi_size",
-            "overlap": "@overlap",
-            "sw_batch_size": "@sw_batch_size",
-            "precision": "@precision",
-            "mirror_axes": "@mirror_axes",
-        },
+        "inferer": {**train["validate"]["inferer"], "mirror_axes": "@mirror_axes"},
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [

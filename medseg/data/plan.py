@@ -46,6 +46,7 @@ class Plan:
         crop_foreground: crop to non-zero voxels first.
         color: grey pictures become RGB.
         longest: pixels of the longer side that pictures are resized to; ``None`` leaves them.
+        whole_volume: the network sees no windows, but every image whole.
         flip_axes: axes that augmentation mirrors.
         rotate: largest rotation in radians per axis.
         batch_size, samples_per_case, repeats: cases per batch, windows per case, passes over the cases per epoch.
@@ -74,6 +75,7 @@ class Plan:
     light: bool
     color: bool = False
     longest: int | None = None
+    whole_volume: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -93,10 +95,12 @@ def make_plan(
     longest: int | None = None,
     num_training: int | None = None,
     roi_step: int = 8,
+    whole_volume: bool = False,
 ) -> Plan:
     """Plan a training from the facts of its (sound) cases; ``roi_size``, ``spacing`` and ``longest`` override.
 
-    ``roi_step``: the window is a multiple of it in every axis, where it is not given.
+    ``roi_step``: the window is a multiple of it in every axis, where it is not given. ``whole_volume``: the window is
+    the largest case's field of view, at a spacing (of pictures, a size) that the memory allows.
 
     Raises:
         DataError: no usable case, or cases of different dimensions or channels.
@@ -120,15 +124,24 @@ def make_plan(
         longest = _longest(facts, gpu, reasons)
     elif longest is not None:
         reasons["longest"] = "given by the user"
+    budget = (_GPU_VOXELS if gpu else _CPU_VOXELS)[spatial_dims]
+    if whole_volume:
+        target, longest = _coarse_enough(facts, target, longest, budget, reasons)
     shapes = np.array([_resampled(case, target, longest) for case in facts])
     median_shape = tuple(int(n) for n in np.median(shapes, axis=0))
-    roi = _roi(median_shape, target, (_GPU_VOXELS if gpu else _CPU_VOXELS)[spatial_dims], gpu, roi_step, reasons)
+    if whole_volume:
+        roi = tuple(int(n) for n in shapes.max(axis=0))
+        reasons["roi_size"] = f"the network sees whole volumes; median shape {_show(list(median_shape))}"
+    else:
+        roi = _roi(median_shape, target, budget, gpu, roi_step, reasons)
     if roi_size is not None:
         roi = _given([int(n) for n in roi_size], "roi_size", reasons)
     normalization, kinds = _normalization(datalist, facts, in_channels, reasons)
     zero_share = float(np.median([case.zero_share for case in facts]))
-    crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds
-    reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)"
+    crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds and not whole_volume
+    reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)" + (
+        "; the whole field of view is kept" if whole_volume else ""
+    )
     sided = any(re.search(r"\b(left|right)\b", name.lower()) for name in datalist.label_space.labels)
     flips = list(range(spatial_dims)) if spatial_dims == 2 else ([] if sided else [0])
     reasons["flip_axes"] = (
@@ -173,6 +186,7 @@ def make_plan(
         light=not gpu,
         color=is_color(datalist.channels) and in_channels == 3,
         longest=longest,
+        whole_volume=whole_volume,
         reasons=reasons,
     )
 
@@ -204,6 +218,27 @@ def _longest(facts: Sequence[CaseFacts], gpu: bool, reasons: dict[str, str]) -> 
         return None
     reasons["longest"] = f"pictures have {np.median(sides):g} pixels along the longer side (median); resized to this"
     return longest
+
+
+def _coarse_enough(
+    facts: Sequence[CaseFacts],
+    target: tuple[float, ...] | None,
+    longest: int | None,
+    budget: int,
+    reasons: dict[str, str],
+) -> tuple[tuple[float, ...] | None, int | None]:
+    """Spacing and longer side at which the largest case has ``budget`` voxels at most; what the user gives stays."""
+    shape = np.max([_resampled(case, target, longest) for case in facts], axis=0)
+    factor = float(np.prod(shape) / budget) ** (1 / len(shape))
+    if factor <= 1:
+        return target, longest
+    if target is None and "given" not in reasons.get("longest", ""):
+        longest = int(shape.max() / factor)
+        reasons["longest"] = f"whole images of {budget} pixels at most"
+    elif target is not None and "given" not in reasons["spacing"]:
+        target = tuple(float(f"{s * factor:.4g}") for s in target)
+        reasons["spacing"] += f"; {factor:.2g} times that, for whole volumes of {budget} voxels at most"
+    return target, longest
 
 
 def _resampled(case: CaseFacts, target: Sequence[float] | None, longest: int | None) -> np.ndarray:
