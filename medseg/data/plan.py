@@ -149,8 +149,10 @@ def make_plan(
         roi = _given(tuple(int(n) for n in roi_size), "roi_size", reasons)
     normalization, kinds = _normalization(datalist, facts, in_channels, reasons)
     zero_share = float(np.median([case.zero_share for case in facts]))
-    crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds
-    reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)"
+    crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds and not whole_volume
+    reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)" + (
+        "; the whole field of view is kept" if whole_volume else ""
+    )
     sided = any(re.search(r"\b(left|right)\b", name.lower()) for name in datalist.label_space.labels)
     flips = list(range(spatial_dims)) if spatial_dims == 2 else ([] if sided else [0])
     reasons["flip_axes"] = (
