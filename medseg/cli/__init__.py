@@ -26,6 +26,9 @@ COMMANDS = (
     "ensemble",
     "compare",
     "report",
+    "export",
+    "package",
+    "unpack",
     "check",
     "datalist",
     "networks",
@@ -87,6 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--debug", action="store_true", help="show the full trace of an error and debug messages")
         sub.set_defaults(module=module_name)
     return parser
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that runs a bundle's config."""
+    parser.add_argument(
+        "--allow_expressions",
+        action="store_true",
+        help="run what the bundle's config names beyond medseg's, MONAI's and torch's parts; without this it is listed",
+    )
 
 
 def path_argument(value: str) -> Path:

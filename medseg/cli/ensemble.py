@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from medseg.cli import add_trust
+
 HELP = "Join several runs, or the folds of one, into one prediction; scored where references exist."
 
 
@@ -34,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", default="best", metavar="C", help="best or last (default best)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         fold=args.fold,
         checkpoint=args.checkpoint,
         device=args.device,
+        allow_expressions=args.allow_expressions,
     )
     if result is None:
         print(f"predictions: {args.output}/predictions")

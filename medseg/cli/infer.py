@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from medseg.cli import add_trust
+
 HELP = "Segment image files, a folder or a datalist section; label maps come back on the images' own grids."
 
 
@@ -27,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="any id of inference.yaml, such as overlap=0.25"
     )
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         tta=args.tta,
         overrides=parse_assignments(args.set),
+        allow_expressions=args.allow_expressions,
     )
     print(f"{len(done)} label maps in {args.output}")
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
+from medseg.cli import add_trust
+
 HELP = "Train a network on a datalist; the same command again continues a run."
 
 
@@ -41,6 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID=VALUE",
         help="any id of the config, such as learning_rate=0.001",
     )
+    add_trust(parser)
 
 
 def fold_argument(text: str) -> int | str:
@@ -65,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         overrides=parse_assignments(args.set),
         overlays=args.overlay,
+        allow_expressions=args.allow_expressions,
     )
     print(f"run: {folder}")
     return 0

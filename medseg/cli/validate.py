@@ -6,6 +6,8 @@ import argparse
 import math
 from typing import Any
 
+from medseg.cli import add_trust
+
 HELP = "Score a run's validation cases on the images' own grid: Dice, HD95 and surface Dice per case and label."
 
 
@@ -28,6 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="any id of the config, such as overlap=0.25"
     )
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         data_dir=args.data_dir,
         overrides=parse_assignments(args.set),
         overlays=args.overlay,
+        allow_expressions=args.allow_expressions,
     )
     print_scores(result)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,25 @@ from monai.bundle.utils import merge_kv
 
 from medseg.errors import ConfigError, ModelError, nearest, unwrapped
 from medseg.workflows.config_check import check_config, check_overrides
+from medseg.workflows.trust import foreign_parts
 
-__all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_config", "parse_assignments"]
+__all__ = [
+    "TASKS",
+    "changed_configs",
+    "config_files",
+    "load_workflow",
+    "merged_config",
+    "parse_assignments",
+    "require_trusted",
+]
+
+logger = logging.getLogger("medseg")
+
+_SHOWN = 10  # lines of what a foreign bundle would run
 
 # Both configs have these ids, each with its own value.
 _OWN_OF_INFERENCE = ("imports", "bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
-TASKS = {"train": ("train",), "evaluate": ("train", "evaluate"), "infer": ("inference",)}
+TASKS = {"train": ("train",), "evaluate": ("train", "evaluate"), "infer": ("inference",), "ensemble": ("ensemble",)}
 
 
 def config_files(bundle: str | Path, task: str, overlays: Sequence[str] = ()) -> list[Path]:
@@ -62,6 +75,42 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
                 "check its id."
             ) from error
     return merged
+
+
+def require_trusted(
+    bundle: str | Path, files: Sequence[Path] = (), *, allow_expressions: bool = False, named: Collection[str] = ()
+) -> None:
+    """Refuse a bundle whose configs would run more than known parts (``medseg.workflows.trust``), before they run.
+
+    Args:
+        bundle: its folder; every config in it counts, used or not.
+        files: further ones, such as overlays from elsewhere.
+        allow_expressions: list what is foreign and go on.
+        named: dotted paths that the user named in this call.
+
+    Raises:
+        ModelError: something is foreign, and it was not allowed.
+    """
+    configs = Path(bundle) / "configs"
+    found = [p for p in sorted(configs.glob("*")) if p.suffix in (".yaml", ".yml", ".json")]
+    every = dict.fromkeys([*(p for p in found if p.name != "datalist.json"), *files])  # a datalist is never resolved
+    foreign = foreign_parts({file.name: _read(file) for file in every}, named)
+    if not foreign:
+        return
+    listed = "\n".join(f"  {line}" for line in foreign[: None if allow_expressions else _SHOWN])
+    more = f"\n  … and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN and not allow_expressions else ""
+    if allow_expressions:
+        logger.warning("%s runs more than parts of medseg, MONAI and torch, as allowed:\n%s", bundle, listed)
+        return
+    raise ModelError(
+        f"{bundle} would run more than parts of medseg, MONAI and torch:\n{listed}{more}\nIf you wrote or read it and "
+        "trust it, repeat the command with --allow_expressions."
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    _refuse_bad_yaml(file)
+    return ConfigParser.load_config_file(str(file))
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,16 +233,24 @@ def load_workflow(
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
     built: Mapping[str, Any] | None = None,
+    *,
+    allow_expressions: bool = False,
+    named: Collection[str] = (),
 ) -> Workflow:
-    """A bundle's workflow for ``train``, ``evaluate`` or ``infer``, initialised.
+    """A bundle's workflow for a task of ``TASKS``, initialised.
 
-    ``built``: ids with objects that exist already, such as data sets whose caches are filled.
+    Args:
+        bundle, task, overlays: which files.
+        overrides: config id -> value; the user's own, run as they are.
+        built: ids with objects that exist already, such as data sets whose caches are filled.
+        allow_expressions, named: see ``require_trusted``.
 
     Raises:
         ConfigError: the config or an override holds what ``config_check`` refuses.
-        ModelError: the folder is no bundle.
+        ModelError: the folder is no bundle, or a foreign one that was not allowed.
     """
     files = config_files(bundle, task, overlays)
+    require_trusted(bundle, files, allow_expressions=allow_expressions, named=named)
     config = merged_config(files)
     overrides = {"bundle_root": str(Path(bundle).resolve())} | dict(overrides or {})
     check_overrides(config, overrides, _names(files))
@@ -204,7 +261,7 @@ def load_workflow(
         config_file=[str(file) for file in files],
         meta_file=str(meta) if meta.is_file() else None,
         logging_file=False,
-        workflow_type="infer" if task == "infer" else "train",
+        workflow_type="infer" if task in ("infer", "ensemble") else "train",
         **overrides,
     )
     workflow.initialize()

@@ -31,11 +31,13 @@ __all__ = ["ensemble", "load_member"]
 logger = logging.getLogger("medseg")
 
 
-def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None = None) -> Member:
+def load_member(
+    run: str | Path, *, checkpoint: str = "best", device: str | None = None, allow_expressions: bool = False
+) -> Member:
     """A run's network with its own preprocessing and inferer, weights loaded."""
     folder = require_run(run)
     changes = {"device": f"$w.device('{device}')"} if device is not None else {}
-    parser = load_workflow(folder, "infer", changes).parser
+    parser = load_workflow(folder, "infer", changes, allow_expressions=allow_expressions).parser
     network = parser.get_parsed_content("network")
     load_weights(network, weights_of(folder, checkpoint))
     steps = parser.get_parsed_content("preprocessing").transforms
@@ -56,6 +58,7 @@ def ensemble(
     fold: int | None = None,
     checkpoint: str = "best",
     device: str | None = None,
+    allow_expressions: bool = False,
 ) -> dict[str, Any] | None:
     """Predict a datalist section with all runs together; writes ``predictions/`` and, with references,
     ``metrics.json``.
@@ -66,7 +69,7 @@ def ensemble(
         method: ``mean`` of probabilities or ``vote``.
         weights: one per member, ``"dice"`` for each run's validation ``mean_dice``, or ``None`` for equal ones.
         json_list, data_dir, section, fold: the cases; default: the first run's datalist and fold.
-        checkpoint, device: as for validation.
+        checkpoint, device, allow_expressions: as for validation.
 
     Returns:
         The scores, or ``None`` where the section has no references.
@@ -76,7 +79,8 @@ def ensemble(
     datalist, cases = _cases(folders[0], config, json_list, data_dir, section, fold)
     check_cases(cases, datalist)
     _warn_seen(folders, cases)
-    members = [load_member(folder, checkpoint=checkpoint, device=device) for folder in folders]
+    settings: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "allow_expressions": allow_expressions}
+    members = [load_member(folder, **settings) for folder in folders]
     chosen = [_mean_dice(folder) for folder in folders] if weights == "dice" else weights
     if isinstance(chosen, str):
         raise ConfigError(f"weights '{chosen}' is unknown; give numbers, or 'dice'.")

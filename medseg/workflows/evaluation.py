@@ -53,6 +53,7 @@ def evaluate(
     data_dir: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
+    allow_expressions: bool = False,
 ) -> dict[str, Any]:
     """Score the validation cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``.
 
@@ -64,6 +65,7 @@ def evaluate(
         device, data_dir: as for training.
         overrides: config id -> value.
         overlays: further config files of the run, such as a published protocol.
+        allow_expressions: run what the run's configs name beyond known parts (``medseg.workflows.trust``).
 
     Returns:
         The content of ``metrics.json``.
@@ -88,7 +90,7 @@ def evaluate(
         changes |= _MODEL_SPACE
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
-    workflow = load_workflow(folder, "evaluate", changes, overlays)
+    workflow = load_workflow(folder, "evaluate", changes, overlays, allow_expressions=allow_expressions)
     workflow.run()
     workflow.finalize()
     content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

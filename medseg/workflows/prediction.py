@@ -75,11 +75,13 @@ def predict(
     device: str | None = None,
     tta: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    allow_expressions: bool = False,
 ) -> list[Path]:
     """Segment images with a run or bundle; predictions that ``output`` holds of the same weights are not made again.
 
     ``tta`` averages over all mirror images. A case that cannot be read or that fails is reported, listed in
-    ``output/failures.json`` and left out; the others are done.
+    ``output/failures.json`` and left out; the others are done. ``allow_expressions`` runs what the bundle's configs
+    name beyond known parts (``medseg.workflows.trust``).
 
     Returns:
         The label maps of this call's cases.
@@ -114,7 +116,7 @@ def predict(
         changes["device"] = f"$w.device('{device}')"
     sound = [case for case in todo if case["case_id"] not in failures]
     if sound:
-        _run(folder, changes, sound, failures)
+        _run(folder, changes, sound, failures, allow_expressions)
     _write_failures(target, failures)
     if failures:
         listed = "; ".join(f"{case}: {reason}" for case, reason in list(failures.items())[:5])
@@ -152,9 +154,15 @@ def _failed_checks(cases: Sequence[Mapping[str, Any]], space: LabelSpace, dims: 
     return failures
 
 
-def _run(folder: Path, changes: dict[str, Any], cases: Sequence[dict[str, Any]], failures: dict[str, str]) -> None:
+def _run(
+    folder: Path,
+    changes: dict[str, Any],
+    cases: Sequence[dict[str, Any]],
+    failures: dict[str, str],
+    allow_expressions: bool,
+) -> None:
     """One engine for all cases, one run per case: a failure leaves the others alone."""
-    workflow = load_workflow(folder, "infer", changes)
+    workflow = load_workflow(folder, "infer", changes, allow_expressions=allow_expressions)
     parser = workflow.parser
     with unwrapped():
         preprocessing = parser.get_parsed_content("preprocessing")

@@ -19,7 +19,7 @@ from medseg.engines.ranks import is_main, on_main
 from medseg.errors import ConfigError, DataError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_fit
-from medseg.workflows.compose import changed_configs, load_workflow, merged_config
+from medseg.workflows.compose import changed_configs, config_files, load_workflow, merged_config, require_trusted
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.new_bundle import plan_bundle
 from medseg.workflows.parts import device as choose_device
@@ -48,6 +48,7 @@ def train(
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
+    allow_expressions: bool = False,
 ) -> Path:
     """Train a network on a datalist; the same call again continues, and a finished run does nothing.
 
@@ -65,6 +66,7 @@ def train(
         seed: of every random number.
         overrides: config id -> value.
         overlays: further config files of the bundle, such as ``gsm``.
+        allow_expressions: run what the bundle's configs name beyond known parts (``medseg.workflows.trust``).
 
     Returns:
         The run folder.
@@ -77,7 +79,10 @@ def train(
         {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
     )  # needs the images' axes
     if network is not None:
-        network_target(network)  # an unknown name is told before the data are read
+        named = {network_target(network)}  # an unknown name is told before the data are read
+    else:
+        named = set()
+        require_trusted(str(bundle), config_files(str(bundle), "train", overlays), allow_expressions=allow_expressions)
     run = Path(output).resolve()
     start_distributed()
     _refuse_foreign(run)
@@ -115,14 +120,15 @@ def train(
     if not left:
         finalize()
         return run
-    workflow = load_workflow(run, "train")
+    trust: dict[str, Any] = {"allow_expressions": allow_expressions, "named": named}
+    workflow = load_workflow(run, "train", **trust)
     if max_minutes is not None and fit:
         for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
             workflow.parser.get_parsed_content(part)
         seconds = 60 * max_minutes - (time.monotonic() - started)
         on_main(lambda: fit_epochs(workflow, run, seconds))
         filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
-        workflow = load_workflow(run, "train", built=filled)
+        workflow = load_workflow(run, "train", built=filled, **trust)
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
