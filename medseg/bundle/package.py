@@ -1,7 +1,7 @@
 """A bundle as one zip with checksums, and back; nothing in an archive is believed before it is checked.
 
-The zip holds ``configs``, ``docs``, ``models``, ``LICENSE`` and ``checksums.sha256``, which ``sha256sum -c`` reads, below
-one folder of the bundle's name. Equal bundles give equal bytes.
+The zip holds ``configs``, ``docs``, ``models``, ``LICENSE`` and ``checksums.sha256``, which ``sha256sum -c`` reads, in one
+folder of the bundle's name. Equal bundles give equal bytes.
 """
 
 from __future__ import annotations

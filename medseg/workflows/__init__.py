@@ -5,9 +5,32 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.workflows.parts import cases, device, distribute, finalize, initialize, section
+from medseg.workflows.parts import (
+    cases,
+    checkpoints,
+    device,
+    distribute,
+    finalize,
+    initialize,
+    prediction_keys,
+    section,
+    with_weights,
+)
 
-__all__ = ["cases", "device", "distribute", "evaluate", "finalize", "initialize", "predict", "section", "train"]
+__all__ = [
+    "cases",
+    "checkpoints",
+    "device",
+    "distribute",
+    "evaluate",
+    "finalize",
+    "initialize",
+    "predict",
+    "prediction_keys",
+    "section",
+    "train",
+    "with_weights",
+]
 
 _FUNCTIONS = {
     "train": "medseg.workflows.training",
