@@ -21,7 +21,7 @@ __all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_
 
 # Both configs have these ids, each with its own value.
 _OWN_OF_INFERENCE = ("imports", "bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
-TASKS = {"train": ("train",), "evaluate": ("train", "evaluate"), "infer": ("inference",)}
+TASKS = {"train": ("train",), "evaluate": ("train", "evaluate"), "infer": ("inference",), "ensemble": ("ensemble",)}
 
 
 def config_files(bundle: str | Path, task: str, overlays: Sequence[str] = ()) -> list[Path]:
@@ -186,7 +186,7 @@ def load_workflow(
     overlays: Sequence[str] = (),
     built: Mapping[str, Any] | None = None,
 ) -> Workflow:
-    """A bundle's workflow for ``train``, ``evaluate`` or ``infer``, initialised.
+    """A bundle's workflow for a task of ``TASKS``, initialised.
 
     ``built``: ids with objects that exist already, such as data sets whose caches are filled.
 
@@ -206,7 +206,7 @@ def load_workflow(
         config_file=[str(file) for file in files],
         meta_file=str(meta) if meta.is_file() else None,
         logging_file=False,
-        workflow_type="infer" if task == "infer" else "train",
+        workflow_type="infer" if task in ("infer", "ensemble") else "train",
         **overrides,
     )
     workflow.initialize()
