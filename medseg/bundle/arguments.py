@@ -77,9 +77,13 @@ _MONAI: dict[str, Callable[[Plan], dict[str, Any]]] = {
 _TRANSFORMERS = ("UNETR", "SwinUNETR")
 
 
-def planned_arguments(network: str, plan: Plan, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def planned_arguments(
+    network: str, plan: Plan, given: Mapping[str, Any] | None = None, *, published: bool = False
+) -> dict[str, Any]:
     """Arguments for ``create_network(network, ...)``: channels, what the class or MONAI's table derives from the plan,
     and what the user gives.
+
+    With ``published`` nothing is derived: the constructor's defaults stand, which are the published setting.
 
     Raises:
         ConfigError: the class does not take ``in_channels`` and ``out_channels``, an argument of the user's, or needs
@@ -91,7 +95,9 @@ def planned_arguments(network: str, plan: Plan, given: Mapping[str, Any] | None 
         "in_channels": plan.in_channels,
         "out_channels": plan.out_channels,
     }
-    if cls.__module__.startswith("monai.") and cls.__name__ in _MONAI:
+    if published:
+        pass
+    elif cls.__module__.startswith("monai.") and cls.__name__ in _MONAI:
         arguments |= _MONAI[cls.__name__](plan)
     elif hasattr(cls, "planned_arguments"):
         arguments |= cls.planned_arguments(plan)
@@ -140,7 +146,8 @@ def plan_for_network(
         datalist, facts: the data set and what its cases hold.
         num_training: training cases after the split.
         device_type: ``cpu`` or ``cuda``.
-        overrides: the user's; ``roi_size``, ``preprocess::spacing`` and ``network_def::…`` are planned with.
+        overrides: the user's; ``roi_size``, ``preprocess::spacing``, ``preprocess::longest`` and
+            ``network_def::…`` are planned with.
 
     Raises:
         ConfigError: the network takes none of the windows, or not the one given; with the network's own reason.
@@ -161,6 +168,7 @@ def plan_for_network(
             device_type=device_type,
             roi_size=roi_size,
             spacing=spacing,
+            longest=overrides.get("preprocess::longest"),
             num_training=num_training,
             roi_step=step,
         )

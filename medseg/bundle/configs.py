@@ -36,6 +36,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "val_interval": 5,
         "max_minutes": None,
         "learning_rate": plan.learning_rate,
+        "learning_rate_factors": {},
         "weight_decay": 0.00001,
         "schedule": "cosine",
         "batch_size": plan.batch_size,
@@ -44,6 +45,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "clip_norm": 12.0,
         "ema_decay": None,
         "early_stop": None,
+        "key_metrics": {},
         "precision": "fp32" if plan.light else "bf16",
         "compile": False,
         "num_workers": 0 if plan.light else 4,
@@ -58,6 +60,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "preprocess": {
             "spacing": list(plan.spacing) if plan.spacing is not None else None,
             "crop_foreground": plan.crop_foreground,
+            **({"color": plan.color, "longest": plan.longest} if plan.spatial_dims == 2 else {}),
             "normalization": plan.normalization,
             "roi_size": "@roi_size",
         },
@@ -68,12 +71,18 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
             "samples_per_case": plan.samples_per_case,
         },
         "network_def": dict(network_def),
-        "network": "$w.distribute(@network_def, @device)",
+        "initial": {"path": None, "reinitialize": [], "partial": False},
+        "network": "$w.distribute(w.start_from(@network_def, **@initial), @device)",
         "average": "$e.make_average(@network, @ema_decay)",
         "loss": loss,
         "optimizer": {
             "_target_": "torch.optim.AdamW",
-            "params": "$@network.parameters()",
+            "params": {
+                "_target_": "medseg.optimizers.parameter_groups",
+                "network": "@network",
+                "learning_rate": "@learning_rate",
+                "factors": "@learning_rate_factors",
+            },
             "lr": "@learning_rate",
             "weight_decay": "@weight_decay",
         },
@@ -92,6 +101,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
             "lr_scheduler": "@lr_scheduler",
             "average": "@average",
             "evaluator": "@validate::evaluator",
+            "key_metrics": "@key_metrics",
         },
         "train": _train_section(),
         "validate": _validate_section(),
@@ -193,6 +203,9 @@ def _validate_section() -> dict[str, Any]:
             ],
         },
         "key_metric": {"mean_dice": {"_target_": "medseg.engines.CaseScores", "label_space": "@label_space"}},
+        "additional_metrics": {
+            "mean_iou": {"_target_": "MeanIoUHandler", "output_transform": "$e.target_maps(@label_space)"}
+        },
         "handlers": [],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
@@ -202,6 +215,7 @@ def _validate_section() -> dict[str, Any]:
             "inferer": "@validate::inferer",
             "postprocessing": "@validate::postprocessing",
             "key_val_metric": "@validate::key_metric",
+            "additional_metrics": "@validate::additional_metrics",
             "val_handlers": "@validate::handlers",
         },
     }
@@ -214,6 +228,7 @@ def evaluate_config() -> dict[str, Any]:
         "prediction_dir": "$@output_dir + '/predictions'",
         "tolerance": 1.0,
         "ema_decay": None,
+        "initial::path": None,
         "validate::preprocessing::transforms": "$t.preprocessing(['image'], **@preprocess) + t.load(['label'], "
         "@label_space)",
         "validate::dataset::kind": "plain",

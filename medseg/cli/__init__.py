@@ -1,5 +1,6 @@
 """The command line: ``medseg <command>``; each command is one module with ``HELP``, ``arguments(parser)`` and
-``run(args)``.
+``run(args)``; where a named part adds options of its own (a data set, a challenge), ``more_arguments(parser, args)``
+adds them once the part is known.
 
 Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
 """
@@ -7,6 +8,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import sys
@@ -22,20 +24,34 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = (
     "train",
     "validate",
+    "postprocess",
     "infer",
     "ensemble",
+    "submit",
     "compare",
     "report",
     "export",
-    "package",
-    "unpack",
     "check",
     "datalist",
+    "prepare",
     "networks",
+    "benchmark",
     "new-bundle",
     "import-weights",
+    "package",
+    "unpack",
     "phantom",
 )
+
+_EVALUATE_BUNDLES = (
+    "train",
+    "validate",
+    "infer",
+    "ensemble",
+    "submit",
+    "export",
+    "check",
+)  # and so run what a config holds
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "
@@ -53,11 +69,10 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if command is not None:
         argv = [command, *argv]
-    args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("medseg").setLevel(logging.DEBUG if args.debug else logging.INFO)
+    args = _parse(argv)
     try:
-        with unwrapped():
+        with unwrapped(), _trust(args):
             return int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
     except MedsegError as error:
         if args.debug:
@@ -78,6 +93,30 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
         return 1
 
 
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Parse in two steps where a named part adds options; argparse ends the process on a mistake, with status 2."""
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    logging.getLogger("medseg").setLevel(logging.DEBUG if args.debug else logging.INFO)
+    if unknown:
+        module = importlib.import_module(f"medseg.cli.{args.module}")
+        if hasattr(module, "more_arguments"):
+            try:
+                module.more_arguments(args.parser, args)
+            except MedsegError as error:  # no part of that name
+                args.parser.error(str(error))
+        return parser.parse_args(argv)
+    return args
+
+
+def _trust(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    if not getattr(args, "trust_bundle", False):
+        return contextlib.nullcontext()
+    from medseg.workflows.trust import trusted_bundles
+
+    return trusted_bundles()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="medseg", description="Medical image segmentation on MONAI.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"medseg {__version__}")
@@ -87,18 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         module = importlib.import_module(f"medseg.cli.{module_name}")
         sub = commands.add_parser(name, help=module.HELP, description=module.HELP, epilog=_EPILOG)
         module.arguments(sub)
+        if name in _EVALUATE_BUNDLES:
+            sub.add_argument(
+                "--trust_bundle", action="store_true", help="run what a bundle's config holds besides known components"
+            )
         sub.add_argument("--debug", action="store_true", help="show the full trace of an error and debug messages")
-        sub.set_defaults(module=module_name)
+        sub.set_defaults(module=module_name, parser=sub)
     return parser
-
-
-def add_trust(parser: argparse.ArgumentParser) -> None:
-    """The option of every command that runs a bundle's config."""
-    parser.add_argument(
-        "--allow_expressions",
-        action="store_true",
-        help="run what the bundle's config names beyond medseg's, MONAI's and torch's parts; without this it is listed",
-    )
 
 
 def path_argument(value: str) -> Path:

@@ -13,13 +13,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", metavar="DIR", help="folder of images without labels")
     parser.add_argument("--output", required=True, metavar="FILE", help="the datalist to write")
     parser.add_argument(
-        "--modality", default="", metavar="A,B", help="names of the channels, such as CT or T1,FLAIR or RGB"
+        "--modality",
+        default="",
+        metavar="A,B",
+        help="names of the channels, such as CT or T1,FLAIR (pictures: RGB or grey, as they are)",
     )
     parser.add_argument(
         "--label_names",
         default="",
         metavar="A,B,…",
-        help="names of the values 0, 1, 2, …, such as background,liver,tumour (default: the values found)",
+        help="names of the values 0, 1, 2, … (masks as pictures: of the values in order, such as 0 and 255), such as "
+        "background,liver,tumour (default: the values found)",
     )
     parser.add_argument("--image_pattern", metavar="P", help="image names, such as '{case}_0000.nii.gz'")
     parser.add_argument(
@@ -71,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         strict=args.strict,
     )
+    for note in made.notes:
+        print(note)
     for warning in made.warnings:
         print(f"warning: {warning}")
     print(f"{made.path}: {made.cases} training cases in {made.folds} folds, {made.tests} test cases")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from medseg.cli import add_trust
-
 HELP = "Join several runs, or the folds of one, into one prediction; scored where references exist."
 
 
@@ -36,7 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", default="best", metavar="C", help="best or last (default best)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
-    add_trust(parser)
+    parser.add_argument(
+        "--no_postprocess", action="store_true", help="leave out what `medseg postprocess` stored in all runs alike"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         fold=args.fold,
         checkpoint=args.checkpoint,
         device=args.device,
-        allow_expressions=args.allow_expressions,
+        postprocess=not args.no_postprocess,
     )
     if result is None:
         print(f"predictions: {args.output}/predictions")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from medseg.cli import add_trust
-
 HELP = "Export a trained network (TorchScript, torch.export, ONNX) with all that is needed to use it without medseg."
 
 
@@ -29,7 +27,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlay", action="append", default=[], metavar="NAME", help="a further config of the bundle, such as gsm"
     )
-    add_trust(parser)
 
 
 def size_argument(text: str) -> tuple[int, ...]:
@@ -47,7 +44,6 @@ def run(args: argparse.Namespace) -> int:
         sizes=args.sizes,
         checkpoint=args.checkpoint,
         overlays=args.overlay,
-        allow_expressions=args.allow_expressions,
     )
     for name, made in content["exports"].items():
         taken = made["multiples_of"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from medseg.cli import add_trust
+from medseg.cli.validate import CHECKPOINT
 
 HELP = "Segment image files, a folder or a datalist section; label maps come back on the images' own grids."
 
@@ -23,31 +24,36 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--section", default="test", metavar="S", help="section of the datalist (default test)")
     parser.add_argument("--data_dir", metavar="DIR", help="what the datalist's paths are relative to")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the label maps")
-    parser.add_argument("--checkpoint", default="best", metavar="C", help="best, last or a file (default best)")
+    parser.add_argument("--checkpoint", default="best", metavar="C", help=CHECKPOINT)
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
     parser.add_argument("--tta", action="store_true", help="average over mirror images of every axis")
     parser.add_argument(
+        "--no_postprocess", action="store_true", help="leave out what `medseg postprocess` stored in the run"
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="any id of inference.yaml, such as overlap=0.25"
     )
-    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from medseg.workflows.compose import parse_assignments
-    from medseg.workflows.prediction import predict
+    from medseg.workflows.prediction import predict, predict_checkpoints
 
-    done = predict(
-        args.run or args.bundle,
-        args.output,
-        inputs=args.inputs,
-        json_list=args.json_list,
-        data_dir=args.data_dir,
-        section=args.section,
-        checkpoint=args.checkpoint,
-        device=args.device,
-        tta=args.tta,
-        overrides=parse_assignments(args.set),
-        allow_expressions=args.allow_expressions,
-    )
+    settings: dict[str, Any] = {
+        "inputs": args.inputs,
+        "json_list": args.json_list,
+        "data_dir": args.data_dir,
+        "section": args.section,
+        "device": args.device,
+        "tta": args.tta,
+        "postprocess": not args.no_postprocess,
+        "overrides": parse_assignments(args.set),
+    }
+    source = args.run or args.bundle
+    if args.checkpoint == "all":
+        for name, made in predict_checkpoints(source, args.output, **settings).items():
+            print(f"{len(made)} label maps in {args.output}/{name}")
+        return 0
+    done = predict(source, args.output, checkpoint=args.checkpoint, **settings)
     print(f"{len(done)} label maps in {args.output}")
     return 0

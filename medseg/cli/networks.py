@@ -15,10 +15,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from medseg.networks.catalog import catalog
 
-    rows = [facts for name, facts in catalog().items() if fnmatch.fnmatch(name, args.pattern)]
-    print(f"{'name':<18}{'dims':<7}{'parameters':>12}  {'at':<34}paper")
-    for facts in rows:
-        dims = ",".join(f"{d}D" for d in facts.spatial_dims)
-        print(f"{facts.name:<18}{dims:<7}{facts.parameters:>12,}  {facts.setting:<34}{facts.paper}")
+    rows = [
+        (n, ",".join(f"{d}D" for d in f.spatial_dims), f"{f.parameters:,}", f.setting, f.paper)
+        for n, f in catalog().items()
+        if fnmatch.fnmatch(n, args.pattern)
+    ]
+    header = ("name", "dims", "parameters", "at", "paper")
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for name, dims, parameters, setting, paper in (header, *rows):
+        cells = (name.ljust(widths[0]), dims.ljust(widths[1]), parameters.rjust(widths[2]), setting.ljust(widths[3]))
+        print("  ".join((*cells, paper)))
     print("MONAI's own classes (SegResNet, DynUNet, SwinUNETR, …) and dotted paths work as --network too.")
     return 0

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "Pack a run or bundle into one zip with checksums, without caches, predictions and paths of this machine."
+HELP = "Write a run or bundle as one zip file with checksums, without what only this machine needs."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="RUN_OR_BUNDLE", help="folder of a run or a bundle")
-    parser.add_argument("--output", required=True, metavar="FILE.zip", help="the archive to write")
+    parser.add_argument("folder", metavar="DIR", help="run or bundle folder with weights")
+    parser.add_argument("--output", required=True, metavar="FILE", help="a new .zip file")
 
 
 def run(args: argparse.Namespace) -> int:
-    from medseg.bundle.package import pack
+    from medseg.bundle.package import package
 
-    path = pack(args.bundle, args.output)
-    print(f"package: {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+    for member in package(args.folder, args.output):
+        print(member)
+    print(f"written: {args.output}")
     return 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from medseg.cli import add_trust
-
 HELP = "Train a network on a datalist; the same command again continues a run."
 
 
@@ -37,13 +35,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--overlay", action="append", default=[], metavar="NAME", help="a further config of the bundle, such as gsm"
     )
     parser.add_argument(
+        "--transfer", metavar="RUN|FILE", help="start from the weights of a run, a bundle or a checkpoint file"
+    )
+    parser.add_argument(
+        "--reinitialize",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="with --transfer: tensors that start anew besides a head of other labels, such as 'decoder*'",
+    )
+    parser.add_argument("--partial", action="store_true", help="with --transfer: take what fits, leave the rest")
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="ID=VALUE",
         help="any id of the config, such as learning_rate=0.001",
     )
-    add_trust(parser)
 
 
 def fold_argument(text: str) -> int | str:
@@ -68,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         overrides=parse_assignments(args.set),
         overlays=args.overlay,
-        allow_expressions=args.allow_expressions,
+        transfer=args.transfer,
+        reinitialize=args.reinitialize,
+        partial=args.partial,
     )
     print(f"run: {folder}")
     return 0

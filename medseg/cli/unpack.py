@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "Check an archive of `medseg package` and unpack it: no path leaves the folder, every checksum fits."
+HELP = "Unpack a bundle of `medseg package`, once every member and checksum is sound."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE.zip", help="the archive")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder that will hold the bundle's folder")
-    parser.add_argument("--max_gib", type=float, metavar="G", help="largest size when unpacked (default 8)")
+    parser.add_argument("archive", metavar="FILE", help="zip file")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the bundle's folder")
 
 
 def run(args: argparse.Namespace) -> int:
-    from medseg.bundle.package import MAX_GIB, unpack
+    from medseg.bundle.package import unpack
 
-    print(f"bundle: {unpack(args.file, args.output, max_gib=MAX_GIB if args.max_gib is None else args.max_gib)}")
+    folder = unpack(args.archive, args.output)
+    print(f"bundle: {folder}\nnext: medseg infer --bundle {folder} --output DIR IMAGE")
     return 0

@@ -1,11 +1,12 @@
 """Data: datalists, inspection and checks, the plan, data sets and loaders."""
 
-from medseg.data.datalist import Datalist, assign_folds, read_datalist
-from medseg.data.dataset import EpochSampler, SeededDataset, make_dataset, make_loader
+from medseg.data.datalist import Datalist, assign_folds, read_datalist, write_datalist
+from medseg.data.dataset import SeededDataset, make_dataset, make_loader
 from medseg.data.inspect import CaseFacts, Problem, inspect_cases
 from medseg.data.make_datalist import MadeDatalist, make_datalist
 from medseg.data.plan import Plan, make_plan
 from medseg.data.randomness import derive_seed, seed_everything
+from medseg.data.sampling import EpochSampler, WeightedSampler
 
 __all__ = [
     "CaseFacts",
@@ -15,6 +16,7 @@ __all__ = [
     "Plan",
     "Problem",
     "SeededDataset",
+    "WeightedSampler",
     "assign_folds",
     "derive_seed",
     "inspect_cases",
@@ -24,4 +26,5 @@ __all__ = [
     "make_plan",
     "read_datalist",
     "seed_everything",
+    "write_datalist",
 ]

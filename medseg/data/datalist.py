@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +26,9 @@ from medseg.data.findings import Finding
 from medseg.data.randomness import derive_seed
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace, check_name
+from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
 
-__all__ = ["Case", "Datalist", "assign_folds", "case_ids", "read_datalist"]
+__all__ = ["Case", "Datalist", "assign_folds", "case_ids", "read_datalist", "write_datalist"]
 
 Case = dict[str, Any]
 
@@ -33,7 +36,6 @@ logger = logging.getLogger("medseg")
 
 _CASE_KEYS = ("image", "label", "fold", "subject", "modality", "dataset", "case_id")
 _SECTIONS = ("training", "validation", "test")
-_IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".tiff", ".tif", ".jpeg", ".jpg", ".bmp")
 
 
 @dataclass
@@ -137,7 +139,7 @@ def _warn_once(message: str) -> None:
 
 def subject_of(case: Mapping[str, Any]) -> str:
     """What must stay together when cases are split: the ``subject``, or the case itself."""
-    return str(case.get("subject", case["case_id"]))
+    return str(case["subject"] if "subject" in case else case.get("case_id", case["image"]))
 
 
 def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datalist:
@@ -193,6 +195,32 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
     _check_overlaps(datalist)
     _check_fragments(datalist)
     return datalist
+
+
+def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | Path | None = None) -> Path:
+    """Write a datalist, whole or not at all, one case per line, and read it back; returns its path.
+
+    Raises:
+        DataError: the table is no valid datalist; a file that was there before is left.
+    """
+    path = Path(path)
+    entries = []
+    for key, value in table.items():
+        if _holds_cases(value):
+            rows = ",\n".join("  " + json.dumps(case, ensure_ascii=False) for case in value)
+            text = f"[\n{rows}\n ]"
+        else:
+            text = textwrap.indent(json.dumps(value, indent=1, ensure_ascii=False), " ").lstrip()
+        entries.append(f" {json.dumps(key)}: {text}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("{\n" + ",\n".join(entries) + "\n}\n", encoding="utf-8")
+    try:
+        read_datalist(temporary, data_dir or path.parent)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 def _holds_cases(value: Any) -> bool:
@@ -267,15 +295,17 @@ def images_of(case: Mapping[str, Any]) -> list[str]:
 def stem_of(path: str | Path) -> str:
     """The file name without its image suffix."""
     name = Path(path).name
-    for suffix in _IMAGE_SUFFIXES:
+    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return Path(name).stem
 
 
 def case_ids(cases: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
-    """One id per case, from its file names; where those collide, from the paths below ``root``."""
-    stems = [_common_stem([stem_of(image) for image in images_of(case)]) for case in cases]
+    """One id per case, from its file names; where those collide, from the paths below ``root``, suffix and all if need
+    be.
+    """
+    stems = [_stem(case) for case in cases]
     counts = Counter(stems)
     ids = []
     for case, stem in zip(cases, stems, strict=True):
@@ -284,11 +314,21 @@ def case_ids(cases: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
             parent = image.parent.relative_to(root) if image.is_relative_to(root) else Path(image.parent.name)
             stem = "_".join((*parent.parts, stem))
         ids.append(stem)
-    return ids
+    counts = Counter(ids)
+    return [
+        name if counts[name] == 1 else name + Path(images_of(case)[0]).name[len(stem_of(images_of(case)[0])) :]
+        for case, name in zip(cases, ids, strict=True)
+    ]
 
 
-def _common_stem(stems: list[str]) -> str:
-    """``a_0000`` -> ``a``; several channel files -> what their names share, else the first name."""
+def _stem(case: Mapping[str, Any]) -> str:
+    """``a_0000.nii.gz`` -> ``a``; several channel files -> what their names share, else the first name.
+
+    A picture keeps its name: numbered ones are the pictures of a series, not channels.
+    """
+    stems = [stem_of(image) for image in images_of(case)]
+    if isinstance(case["image"], str) and is_2d_file(case["image"]):
+        return stems[0]
     first = re.sub(r"_0000$", "", stems[0])
     if len(stems) == 1:
         return first

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from monai.data import (
     CacheDataset,
     DataLoader,
     Dataset,
-    DistributedSampler,
     PersistentDataset,
     SmartCacheDataset,
     pickle_hashing,
@@ -29,9 +28,10 @@ from monai.transforms import Compose
 from monai.utils import TraceKeys
 
 from medseg.data.randomness import derive_seed
+from medseg.data.sampling import EpochSampler, WeightedSampler, case_weights
 from medseg.errors import ConfigError, DataError
 
-__all__ = ["EpochSampler", "SeededDataset", "make_dataset", "make_loader"]
+__all__ = ["SeededDataset", "make_dataset", "make_loader"]
 
 logger = logging.getLogger("medseg")
 
@@ -92,20 +92,6 @@ class _DiskDataset(PersistentDataset):
             return super()._cachecheck(item_transformed)
 
 
-class EpochSampler(DistributedSampler):
-    """MONAI's distributed sampler, also for one process, that can leave out what an interrupted epoch has already seen.
-
-    Attributes:
-        skip: number of this rank's samples to leave out on the next pass only.
-    """
-
-    skip = 0
-
-    def __iter__(self) -> Iterator[int]:
-        skip, self.skip = self.skip, 0
-        return iter(list(super().__iter__())[skip:])
-
-
 def make_dataset(
     data: Sequence[dict[str, Any]],
     transform: Compose,
@@ -163,12 +149,17 @@ def make_loader(
     shuffle: bool = False,
     num_workers: int = 0,
     persistent_workers: bool = False,
+    weights: Mapping[str, float] | None = None,
+    iterations: int | None = None,
 ) -> DataLoader:
     """A loader with its own generator and an ``EpochSampler``; training (``shuffle``) drops the incomplete last batch.
 
-    Validation (no shuffle) shards over ranks without repeating cases.
+    Validation (no shuffle) shards over ranks without repeating cases. With ``weights``, data set name -> weight of each
+    of its cases, a ``WeightedSampler`` draws ``iterations`` batches per epoch and rank, by default as many as one pass
+    over the cases has.
 
     Raises:
+        ConfigError: a data set without a weight.
         DataError: fewer cases than processes under torchrun.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -178,14 +169,16 @@ def make_loader(
             f"{len(dataset)} {'training' if shuffle else 'validation'} cases cannot be shared by {world} processes; "
             f"start torchrun with --nproc_per_node={len(dataset)}, or add cases."
         )
-    sampler = EpochSampler(
-        dataset,
-        even_divisible=shuffle or len(dataset) == 0,
-        num_replicas=world,
-        rank=torch.distributed.get_rank() if distributed else 0,
-        shuffle=shuffle,
-        seed=derive_seed(dataset.seed) % 2**31,
-    )
+    place: Any = {
+        "num_replicas": world,
+        "rank": torch.distributed.get_rank() if distributed else 0,
+        "seed": derive_seed(dataset.seed) % 2**31,
+    }
+    if weights is not None:
+        samples = batch_size * (iterations or max(1, len(dataset) // (batch_size * world)))
+        sampler: EpochSampler = WeightedSampler(dataset, case_weights(dataset.data, weights), samples, **place)
+    else:
+        sampler = EpochSampler(dataset, even_divisible=shuffle or len(dataset) == 0, shuffle=shuffle, **place)
     generator = torch.Generator()
     generator.manual_seed(derive_seed(dataset.seed, 1))
     return DataLoader(

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 from monai.data.utils import correct_nifti_header_if_necessary
 
+from medseg.errors import DataError
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 
 __all__ = ["Unreadable", "Volume", "read_volume"]
@@ -64,12 +65,13 @@ class Volume:
         return self.channels[0].shape
 
 
-def read_volume(path: str | Path, shown: str | None = None) -> Volume:
+def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = False) -> Volume:
     """Read a file; compressed files are verified to the end.
 
     Args:
         path: the file.
         shown: what a sentence calls it.
+        mask: the file is a label map.
 
     Raises:
         Unreadable: missing, empty, cut short, damaged, of another format, not readable, or without plain voxels.
@@ -77,9 +79,14 @@ def read_volume(path: str | Path, shown: str | None = None) -> Volume:
     path, shown = Path(path), shown or str(path)
     _check_file(path, shown)
     try:
-        volume = _read_nifti(path, shown) if path.name.lower().endswith((".nii", ".nii.gz")) else _read_other(path)
+        volume = (
+            _read_nifti(path, shown) if path.name.lower().endswith((".nii", ".nii.gz")) else _read_other(path, mask)
+        )
     except Unreadable:
         raise
+    except DataError as error:
+        message, _, remedy = str(error).partition(". ")
+        raise Unreadable(f"{shown}: {message}", remedy) from error
     except PermissionError as error:
         raise _no_permission(shown) from error
     except Exception as error:  # readers raise anything; the sentence names the file
@@ -159,8 +166,8 @@ def _open(path: Path) -> Any:
 
 
 # ---------------------------------------------------------------------- everything else
-def _read_other(path: Path) -> Volume:
-    reader = VolumeReader()
+def _read_other(path: Path, mask: bool) -> Volume:
+    reader = VolumeReader(mask)
     array, meta = reader.get_data(reader.read(str(path)))
     channel_dim = meta.get("original_channel_dim", float("nan"))
     channels = [array] if np.isnan(channel_dim) else list(np.moveaxis(array, int(channel_dim), 0))

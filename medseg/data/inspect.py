@@ -19,6 +19,7 @@ from medseg.data.datalist import images_of
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.findings import Finding, Problem, by
 from medseg.data.geometry import check_grid, check_same_grid, ras_order, spacing_of
+from medseg.data.modality import is_color
 from medseg.data.voxels import check_intensity, check_label_values, count_values, foreground, sample, zero_share
 from medseg.labels import LabelSpace
 
@@ -40,6 +41,7 @@ class CaseFacts:
         label: non-zero voxels).
         zero_share: share of voxels that are 0 in every channel.
         label_counts: raw label value -> voxels; empty without a label.
+        picture: PNG, JPEG, TIFF or BMP: without physical size.
         problems: all findings.
     """
 
@@ -53,6 +55,7 @@ class CaseFacts:
     intensity: list[np.ndarray] = field(default_factory=list)
     zero_share: float = 0.0
     label_counts: dict[int, int] = field(default_factory=dict)
+    picture: bool = False
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -95,14 +98,17 @@ def inspect_case(
     """Facts and problems of one case (arguments as for ``inspect_cases``)."""
     facts = CaseFacts(str(case["case_id"]), case.get("dataset"))
     images = [_read(path, root, facts) for path in images_of(case)]
-    label = _read(case["label"], root, facts) if case.get("label") else None
+    label = _read(case["label"], root, facts, mask=True) if case.get("label") else None
     volumes = [image for image in images if image is not None]
+    if is_color(channel_names or ()):
+        _color(volumes, facts)
     if facts.broken:
         return facts
 
     first = volumes[0]
     channels = [channel for volume in volumes for channel in volume.channels]
     facts.shape, facts.channels, facts.spacing = first.shape, len(channels), spacing_of(first)
+    facts.picture = first.photo
     for finding in check_grid(first):
         facts.add(finding)
     if facts.broken:
@@ -129,9 +135,23 @@ def inspect_case(
     return facts
 
 
-def _read(path: str, root: Path | None, facts: CaseFacts) -> Volume | None:
+def _color(volumes: Sequence[Volume], facts: CaseFacts) -> None:
+    """Grey pictures of a colour data set have three equal channels, as ``ToRGBd`` makes them."""
+    for volume in volumes if len(volumes) == 1 else ():
+        if volume.photo and len(volume.channels) == 1:
+            volume.channels *= 3
+            if volume.channels[0].dtype != np.uint8:
+                facts.add(
+                    Finding(
+                        f"grey picture of {volume.channels[0].dtype} pixels; 8 bits per channel are expected of RGB",
+                        "Save it with 8 bits, or name the 'modality' grey if all pictures are.",
+                    )
+                )
+
+
+def _read(path: str, root: Path | None, facts: CaseFacts, *, mask: bool = False) -> Volume | None:
     try:
-        return read_volume(path, _shown(path, root))
+        return read_volume(path, _shown(path, root), mask=mask)
     except Unreadable as error:
         facts.add(Finding(*error.args))
         return None

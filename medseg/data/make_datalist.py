@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -11,16 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.data.datalist import assign_folds, read_datalist, stem_of
-from medseg.data.files import Unreadable, read_volume
+from medseg.data.datalist import assign_folds, stem_of, write_datalist
+from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.voxels import count_values
 from medseg.errors import ConfigError, DataError
-from medseg.transforms.reader import IMAGE_SUFFIXES
+from medseg.transforms.picture import is_grey
+from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
 
 __all__ = ["MadeDatalist", "make_datalist"]
 
 logger = logging.getLogger("medseg")
 
+_PICTURE_VALUES = 50  # more grey values than this in masks are soft edges or JPEG's doing
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of channel files
 
 
@@ -34,7 +35,8 @@ class MadeDatalist:
         cases, tests: number of training and test cases.
         folds: number of folds.
         unlabelled, unpaired: images without a label, labels without an image.
-        warnings: sentences.
+        warnings: sentences about what may be wrong.
+        notes: sentences about what was recognised.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class MadeDatalist:
     unlabelled: list[str] = field(default_factory=list)
     unpaired: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def make_datalist(
@@ -70,8 +73,9 @@ def make_datalist(
     Args:
         images, labels, test: folders; ``test`` holds images without labels.
         output: the JSON file.
-        modality: names of the channels, such as ``["CT"]``.
-        label_names: names of the values 0, 1, 2, …; without them the values found in the files are numbered.
+        modality: names of the channels, such as ``["CT"]``; pictures are RGB or grey by themselves.
+        label_names: names of the values 0, 1, 2, …, for pictures also of other values in their order, such as 0 and
+            255; without them the values found in the files are numbered.
         image_pattern, label_pattern: file names with ``{case}``, with or without suffix. Default: the label's stem;
             for images also ``{case}_0000``, ``{case}_0001``, … where there are such files.
         channels: name -> pattern, for files of several channels with names of their own.
@@ -135,7 +139,7 @@ def make_datalist(
     tests = _cases(folders["test"], patterns) if test else {}
     table = {
         "name": name or root.name or "dataset",
-        "modality": {str(i): channel for i, channel in enumerate(_modality(names, len(found[paired[0]]), made))},
+        "modality": {str(i): channel for i, channel in enumerate(_modality(names, [found[c] for c in paired], made))},
         "labels": _labels(label_names, [label_files[case] for case in paired], made),
         "training": [
             {key: value for key, value in entry.items() if key != "case_id"}
@@ -147,8 +151,7 @@ def make_datalist(
     if strict and made.warnings:
         raise DataError(" ".join(made.warnings) + " Mend this, or allow it without --strict.")
     made.cases, made.tests = len(entries), len(tests)
-    _write(table, output)
-    read_datalist(output, root)  # what is written must be readable
+    write_datalist(table, output, root)
     return made
 
 
@@ -222,7 +225,10 @@ def _subject(pattern: str, case: str) -> str:
     return match.group(1) if match.groups() else match.group(0)
 
 
-def _modality(names: Sequence[str], number: int, made: MadeDatalist) -> list[str]:
+def _modality(names: Sequence[str], cases: Sequence[Sequence[Path]], made: MadeDatalist) -> list[str]:
+    number = len(cases[0])
+    if not names and number == 1 and all(is_2d_file(files[0]) for files in cases):
+        return ["grey" if all(_is_grey(files[0]) for files in cases) else "RGB"]
     if not names:
         made.warnings.append("No modality is given: MR is taken (normalised per case); use --modality CT for CT.")
         return ["MR"] if number == 1 else [f"MR {i}" for i in range(number)]
@@ -233,35 +239,66 @@ def _modality(names: Sequence[str], number: int, made: MadeDatalist) -> list[str
     return list(names)
 
 
+def _is_grey(path: Path) -> bool:
+    try:
+        return is_grey(path)
+    except OSError as error:  # Pillow cannot tell; what is wrong with the file, the reader says
+        _read(path)
+        raise DataError(f"{path} is no picture ({error}); export it again.") from error
+
+
+def _read(path: Path, mask: bool = False) -> Volume:
+    try:
+        return read_volume(path, mask=mask)
+    except Unreadable as error:
+        raise DataError(". ".join(error.args)) from error
+
+
 def _labels(names: Sequence[str], files: Sequence[Path], made: MadeDatalist) -> dict[str, str]:
-    """Decathlon's ``labels``; values that have no name are read from the files."""
-    if names:
+    """Decathlon's ``labels``; values that have no name are read from the files, and always those of pictures, whose
+    values are often spread over 0 to 255.
+    """
+    pictures = all(is_2d_file(path) for path in files)
+    if names and not pictures:
         return {str(value): name for value, name in enumerate(names)}
-    values: set[float] = set()
+    values: set[float] = {0.0}
     for path in files:
-        try:
-            values |= set(count_values(read_volume(path).channels[0]))
-        except Unreadable as error:
-            raise DataError(". ".join(error.args)) from error
-    if any(not float(value).is_integer() for value in values) or len(values) > 256:
+        values |= set(count_values(_read(path, mask=True).channels[0]))
+    if any(not float(value).is_integer() for value in values) or len(values) > (_PICTURE_VALUES if pictures else 256):
+        jpeg = any(path.suffix.lower() in (".jpg", ".jpeg") for path in files)
         raise DataError(
             f"The label files hold {len(values)} values, {min(values):g} to {max(values):g}; expected a few whole "
-            "numbers. Are images listed as labels? Otherwise name the labels with --label_names."
+            + ("numbers. JPEG changes label values: save the masks as PNG with the values 0 and 255." if jpeg else "")
+            + ("" if jpeg else "numbers. Are images listed as labels, or have the masks soft edges?")
+            + ("" if jpeg or pictures else " Otherwise name the labels with --label_names.")
         )
-    found = {str(int(value)): f"label {int(value)}" for value in sorted(values) if value}
-    if not found:
+    found = [int(value) for value in sorted(values)]
+    if len(found) == 1:
         raise DataError("All label files are background throughout; expected a label. Name the labels: --label_names.")
-    made.warnings.append(f"Labels are named by the values found ({', '.join(found)}); give names with --label_names.")
-    return {"0": "background", **found}
+    if names:
+        return _named(names, found, made)
+    if pictures and found == [0, 255]:
+        made.notes.append("The masks hold 0 and 255: 255 is the label 'foreground'; rename it with --label_names.")
+        return {"0": "background", "255": "foreground"}
+    shown = ", ".join(map(str, found[1:]))
+    made.warnings.append(f"Labels are named by the values found ({shown}); give names with --label_names.")
+    return {"0": "background", **{str(value): f"label {value}" for value in found[1:]}}
+
+
+def _named(names: Sequence[str], found: Sequence[int], made: MadeDatalist) -> dict[str, str]:
+    """Names for the values 0, 1, 2, …, or in order for as many other values, such as 0 and 255."""
+    if found[-1] < len(names):
+        return {str(value): name for value, name in enumerate(names)}
+    pairs = ", ".join(f"{value} is '{name}'" for value, name in zip(found, names, strict=False))
+    if len(found) != len(names):
+        raise DataError(
+            f"The masks hold the values {', '.join(map(str, found))}, --label_names has {len(names)} names "
+            f"({', '.join(names)}); expected one name per value, background first. Add or remove names."
+        )
+    made.notes.append(f"Names are given to the mask values in their order: {pairs}.")
+    return {str(value): name for value, name in zip(found, names, strict=True)}
 
 
 def _few(names: Any) -> str:
     shown = sorted(map(str, names))
     return (", ".join(shown[:5]) + (f", … ({len(shown)})" if len(shown) > 5 else "")) or "none"
-
-
-def _write(table: Mapping[str, Any], output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(output.name + ".tmp")
-    temporary.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, output)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-__all__ = ["channel_kind"]
+__all__ = ["channel_kind", "is_color"]
 
 _WORDS = {
     "ct": "ct hu cbct ldct",
@@ -14,6 +15,16 @@ _WORDS = {
 
 
 def channel_kind(name: str) -> str:
-    """``ct``, ``pet``, ``rgb`` or ``mr`` from a modality name such as "CT HU", "PET SUV", "T1gd"."""
+    """``ct``, ``pet``, ``rgb`` or ``mr`` from a modality name such as "CT HU", "PET SUV", "T1gd".
+
+    A channel that is CT in some cases and MR in others ("CT or MR") is ``mr``: its unit differs between cases.
+    """
     words = set(re.findall(r"[a-z0-9]+", name.lower()))
+    if words & {"mr", "mri"}:
+        return "mr"
     return next((kind for kind, known in _WORDS.items() if words & set(known.split())), "mr")
+
+
+def is_color(names: Sequence[str]) -> bool:
+    """Whether ``modality`` has one name that stands for the red, green and blue of a picture, such as "RGB"."""
+    return len(names) == 1 and channel_kind(names[0]) == "rgb"

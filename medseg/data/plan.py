@@ -18,7 +18,7 @@ import numpy as np
 
 from medseg.data.datalist import Datalist
 from medseg.data.inspect import CaseFacts
-from medseg.data.modality import channel_kind
+from medseg.data.modality import channel_kind, is_color
 from medseg.errors import DataError
 
 __all__ = ["Plan", "available_gib", "make_plan"]
@@ -29,6 +29,7 @@ _CPU_VOXELS = {
     2: 160_000,
 }  # per window: about half a second per training step on two cores for light networks
 _GPU_VOXELS = {3: 128**3, 2: 768**2}
+_CPU_LONGEST, _GPU_LONGEST = 512, 1024  # pixels; the usual sizes for dermoscopy and endoscopy, and for fundus
 _CPU_ITERATIONS, _GPU_ITERATIONS = 50, 250  # per epoch; nnU-Net's 250 on a GPU
 
 
@@ -43,6 +44,8 @@ class Plan:
         roi_size: window in voxels.
         normalization: one scheme per channel (``NormalizeChannelsd``).
         crop_foreground: crop to non-zero voxels first.
+        color: grey pictures become RGB.
+        longest: pixels of the longer side that pictures are resized to; ``None`` leaves them.
         flip_axes: axes that augmentation mirrors.
         rotate: largest rotation in radians per axis.
         batch_size, samples_per_case, repeats: cases per batch, windows per case, passes over the cases per epoch.
@@ -69,6 +72,8 @@ class Plan:
     cache_gib: float
     learning_rate: float
     light: bool
+    color: bool = False
+    longest: int | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -85,10 +90,11 @@ def make_plan(
     free_memory_gib: float | None = None,
     roi_size: Sequence[int] | None = None,
     spacing: Sequence[float] | None = None,
+    longest: int | None = None,
     num_training: int | None = None,
     roi_step: int = 8,
 ) -> Plan:
-    """Plan a training from the facts of its (sound) cases; ``roi_size`` and ``spacing`` override.
+    """Plan a training from the facts of its (sound) cases; ``roi_size``, ``spacing`` and ``longest`` override.
 
     ``roi_step``: the window is a multiple of it in every axis, where it is not given.
 
@@ -106,12 +112,16 @@ def make_plan(
         )
     spatial_dims, in_channels = dims.pop(), channels.pop()
     reasons: dict[str, str] = {}
+    gpu = device_type == "cuda"
     count = num_training or len(facts)
 
     target = _spacing(facts, spatial_dims, reasons) if spacing is None else _given(spacing, "spacing", reasons)
-    shapes = np.array([_resampled(case, target) for case in facts])
+    if longest is None and spatial_dims == 2:
+        longest = _longest(facts, gpu, reasons)
+    elif longest is not None:
+        reasons["longest"] = "given by the user"
+    shapes = np.array([_resampled(case, target, longest) for case in facts])
     median_shape = tuple(int(n) for n in np.median(shapes, axis=0))
-    gpu = device_type == "cuda"
     roi = _roi(median_shape, target, (_GPU_VOXELS if gpu else _CPU_VOXELS)[spatial_dims], gpu, roi_step, reasons)
     if roi_size is not None:
         roi = _given([int(n) for n in roi_size], "roi_size", reasons)
@@ -161,6 +171,8 @@ def make_plan(
         cache_gib=cache_gib,
         learning_rate=learning_rate,
         light=not gpu,
+        color=is_color(datalist.channels) and in_channels == 3,
+        longest=longest,
         reasons=reasons,
     )
 
@@ -184,8 +196,20 @@ def _spacing(facts: Sequence[CaseFacts], spatial_dims: int, reasons: dict[str, s
     return tuple(float(f"{s:.4g}") for s in target)
 
 
-def _resampled(case: CaseFacts, target: Sequence[float] | None) -> np.ndarray:
+def _longest(facts: Sequence[CaseFacts], gpu: bool, reasons: dict[str, str]) -> int | None:
+    """Pictures much larger than a window are made smaller: no window of theirs would show a whole lesion."""
+    longest = _GPU_LONGEST if gpu else _CPU_LONGEST
+    sides = [max(case.shape) for case in facts if case.picture]
+    if not sides or np.median(sides) <= 1.5 * longest:
+        return None
+    reasons["longest"] = f"pictures have {np.median(sides):g} pixels along the longer side (median); resized to this"
+    return longest
+
+
+def _resampled(case: CaseFacts, target: Sequence[float] | None, longest: int | None) -> np.ndarray:
     shape = np.array(case.ras_shape, dtype=float)
+    if longest is not None:
+        return np.maximum(np.round(shape * longest / shape.max()), 1)
     return shape if target is None else np.maximum(np.round(shape * np.array(case.ras_spacing) / np.array(target)), 1)
 
 

@@ -5,9 +5,13 @@ A module ``medseg/datasets/<name>.py`` holds
 * ``FACTS``: a ``DatasetFacts`` with what is fixed about the data set, its source and its terms;
 * ``prepare(raw_dir, out_dir, *, num_folds=5, seed=0) -> Path``: turns the archive as it is unpacked into a checked
   datalist ``<out_dir>/<name>.json`` and returns its path. Images stay where they are if they can be used as they are;
-  converted ones go below ``out_dir``. The datalist's paths are relative to the folder in ``data_dir``. It may take
-  further keyword arguments with defaults; it downloads nothing and changes nothing in ``raw_dir``. The same call again
-  gives the same file. Raises ``DataError`` where the archive is incomplete.
+  converted ones go below ``out_dir``. The datalist's paths are relative to ``out_dir`` where files were made there,
+  else to ``raw_dir``. It may take further keyword arguments with defaults, which become options of ``medseg prepare``;
+  it downloads nothing and changes nothing in ``raw_dir``. The same call again gives the same file. Raises ``DataError``
+  where the archive is incomplete.
+
+``medseg.data.write_datalist`` writes the list; ``medseg.data.convert.convert_files`` converts files in parallel, goes
+on where it was stopped, and shows a progress bar on a terminal.
 
 Modules import torch and other heavy packages inside ``prepare``, so that listing data sets is quick.
 """

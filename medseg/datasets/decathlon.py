@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +46,7 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     Raises:
         DataError: there is no readable ``dataset.json``, or files that it names are missing.
     """
-    from medseg.data import assign_folds, read_datalist
+    from medseg.data import assign_folds, read_datalist, write_datalist
 
     root, source = Path(raw_dir), Path(raw_dir) / "dataset.json"
     if not source.is_file():
@@ -63,12 +61,7 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     table |= {"numTraining": len(training), "numTest": len(sections.get("test", []))}
     table |= {name: [_relative(case, root) for case in cases] for name, cases in sections.items() if cases}
     target = Path(out_dir) / f"decathlon_{datalist.name.lower().replace(' ', '_').replace('/', '_')}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, target)
-    read_datalist(target, root)  # what is written must be read back
-    return target
+    return write_datalist(table, target, root)
 
 
 def _refuse_missing(sections: dict[str, list[dict[str, Any]]], root: Path) -> None:

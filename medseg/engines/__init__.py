@@ -2,19 +2,27 @@
 
 from medseg.engines.attach import Attach
 from medseg.engines.checkpoint import Checkpoint, RandomStreams
+from medseg.engines.cost import CaseCost, network_facts
 from medseg.engines.ema import UpdateAverage, evaluated_network, make_average
+from medseg.engines.freeze import FreezePart
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
-from medseg.engines.scores import CaseScores, write_scores
+from medseg.engines.scores import CaseScores, PhotoScores, write_scores
 from medseg.engines.stopping import EarlyStop, TimeLimit
+from medseg.engines.target_maps import target_maps
+from medseg.engines.task_batches import PrepareTasks
 from medseg.engines.trainer import SegmentationTrainer
 
 __all__ = [
     "Attach",
+    "CaseCost",
     "CaseScores",
     "Checkpoint",
     "EarlyStop",
+    "FreezePart",
     "LoadWeights",
+    "PhotoScores",
+    "PrepareTasks",
     "Progress",
     "RandomStreams",
     "RunLog",
@@ -23,5 +31,7 @@ __all__ = [
     "UpdateAverage",
     "evaluated_network",
     "make_average",
+    "network_facts",
+    "target_maps",
     "write_scores",
 ]

@@ -1,7 +1,8 @@
 """Crash-safe checkpoints, exact resume, and a clean way out on SIGINT and SIGTERM.
 
 MONAI's ``CheckpointSaver`` writes in place and knows neither the averaged weights nor the evaluator's best score;
-this handler keeps ``last.pt``, ``previous.pt`` and ``best.pt`` in the run's folder. No random state is saved: every
+this handler keeps ``last.pt``, ``previous.pt`` and ``best.pt`` in the run's folder, and ``best_<metric>.pt`` for
+further metrics. No random state is saved: every
 random number is a function of the seed, the epoch, the iteration and the case (``RandomStreams``, ``SeededDataset``).
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,14 @@ from torch.optim.swa_utils import AveragedModel
 from medseg.data.randomness import seed_everything
 from medseg.engines.ema import evaluated_network
 from medseg.engines.ranks import agree, barrier, unwrap
-from medseg.errors import ModelError
+from medseg.errors import ConfigError, ModelError, nearest
 from medseg.weights.files import load_file, save_file
 
 __all__ = ["Checkpoint", "RandomStreams"]
 
 logger = logging.getLogger("medseg")
+
+_BETTER: dict[str, Callable[[float, float], bool]] = {"max": operator.gt, "min": operator.lt}
 
 
 class RandomStreams:
@@ -75,7 +80,15 @@ class Checkpoint:
         model_path: where the best weights go as a plain state dict, the bundle's ``models/model.pt``.
         network, optimizer, lr_scheduler, average: what is trained.
         evaluator: the validation engine; its best score decides ``best.pt``. Without a score the last weights are the
-        best.
+            best.
+        key_metrics: further metrics of the evaluator -> ``max`` or ``min``; the weights with the best value of each
+            are kept beside those of the key metric, for a choice after the training.
+
+    Attributes:
+        best_values: metric -> its best value so far.
+
+    Raises:
+        ConfigError: a metric's direction is neither ``max`` nor ``min``.
 
     A state holds tensors and plain numbers only, so that ``torch.load(weights_only=True)`` reads it. Put this handler
     first in the list: others that look at the state when a run starts then see the one that was loaded.
@@ -90,7 +103,11 @@ class Checkpoint:
         lr_scheduler: Any = None,
         average: AveragedModel | None = None,
         evaluator: Any = None,
+        key_metrics: Mapping[str, str] | None = None,
     ) -> None:
+        for name, direction in (key_metrics or {}).items():
+            if direction not in _BETTER:
+                raise ConfigError(f"key_metrics: '{direction}' of '{name}' is unknown; use 'max' or 'min'.")
         self.directory = Path(directory)
         self.model_path = Path(model_path)
         self.network = network
@@ -98,6 +115,8 @@ class Checkpoint:
         self.lr_scheduler = lr_scheduler
         self.average = average
         self.evaluator = evaluator
+        self.key_metrics = dict(key_metrics or {})
+        self.best_values: dict[str, float] = {}
         self._signal = 0
         self._process = os.getpid()
         self._last_is_whole = True
@@ -150,7 +169,10 @@ class Checkpoint:
     def _epoch_completed(self, engine: Any) -> None:
         if engine.state.rank == 0:
             if self._is_best(engine):
-                self._save_best(engine)
+                self._save_best(engine, "best", self._best_metric())
+                save_file(self._weights(), self.model_path)
+            for name, value in self._improved(engine).items():
+                self._save_best(engine, f"best_{name}", value)
             self.save(engine)
         barrier()
         if self._signalled(engine):
@@ -193,6 +215,7 @@ class Checkpoint:
             "loss_sum": float(engine.loss_sum),
             "best_metric": self._best_metric(),
             "best_metric_epoch": int(self.evaluator.state.best_metric_epoch) if self.evaluator is not None else -1,
+            "best_values": dict(self.best_values),
             "elapsed_seconds": self.elapsed_seconds,
             "threads": torch.get_num_threads(),
         }
@@ -212,11 +235,34 @@ class Checkpoint:
     def _best_metric(self) -> float:
         return float(self.evaluator.state.best_metric) if self.evaluator is not None else -1.0
 
-    def _save_best(self, engine: Any) -> None:
-        weights = evaluated_network(self.network, self.average).state_dict()
-        content = {"network": weights, "epoch": int(engine.state.epoch), "metric": self._best_metric()}
-        save_file(content, self.directory / "best.pt")
-        save_file(weights, self.model_path)
+    def _improved(self, engine: Any) -> dict[str, float]:
+        """The further metrics whose value of this epoch's validation is their best one.
+
+        Raises:
+            ConfigError: the evaluator has no such metric.
+        """
+        if not self.key_metrics or self.evaluator is None or self.evaluator.state.epoch != engine.state.epoch:
+            return {}
+        metrics = self.evaluator.state.metrics
+        for name in self.key_metrics if metrics else ():
+            if name not in metrics:
+                raise ConfigError(f"key_metrics: the evaluator has no metric '{name}'.{nearest(name, metrics)}")
+        values = {name: float(metrics[name]) for name in self.key_metrics if metrics}
+        better = {
+            name: value
+            for name, value in values.items()
+            if not math.isnan(value)
+            and (name not in self.best_values or _BETTER[self.key_metrics[name]](value, self.best_values[name]))
+        }
+        self.best_values |= better
+        return better
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return evaluated_network(self.network, self.average).state_dict()
+
+    def _save_best(self, engine: Any, name: str, value: float) -> None:
+        content = {"network": self._weights(), "epoch": int(engine.state.epoch), "metric": value}
+        save_file(content, self.directory / f"{name}.pt")
 
     # ------------------------------------------------------------------ loading
     def _resume(self, engine: Any) -> None:
@@ -239,6 +285,7 @@ class Checkpoint:
         if self.evaluator is not None:
             self.evaluator.state.best_metric = state["best_metric"]
             self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]
+        self.best_values = dict(state.get("best_values", {}))  # states of earlier versions lack it
         iteration = state["iteration"]
         engine.state.iteration = iteration
         engine.state.epoch = iteration // engine.state.epoch_length

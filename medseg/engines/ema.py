@@ -13,11 +13,21 @@ from medseg.engines.ranks import broadcast_buffers, unwrap
 __all__ = ["UpdateAverage", "evaluated_network", "make_average"]
 
 
-def make_average(network: nn.Module, decay: float | None) -> AveragedModel | None:
-    """An averaged copy of the network, buffers included, or ``None`` where ``decay`` is ``None``."""
+def make_average(network: nn.Module, decay: float | None, ramp: bool = False) -> AveragedModel | None:
+    """An averaged copy of the network, buffers included, or ``None`` where ``decay`` is ``None``.
+
+    With ``ramp`` the decay of update n (from 0) is at most 1 - 1 / (n + 1): the average of a short run then forgets
+    where it began (as Hermes trains).
+    """
     if decay is None:
         return None
-    return AveragedModel(unwrap(network), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    if not ramp:
+        return AveragedModel(unwrap(network), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def rising(averages: Any, values: Any, count: Any) -> None:
+        get_ema_multi_avg_fn(min(1 - 1 / (int(count) + 1), decay))(averages, values, count)
+
+    return AveragedModel(unwrap(network), multi_avg_fn=rising, use_buffers=True)
 
 
 def evaluated_network(network: nn.Module, average: AveragedModel | None) -> nn.Module:

@@ -89,6 +89,9 @@ class RunLog:
             if row[name] != "":
                 self.writer.add_scalar(name, float(row[name]), epoch)
         if validated:
+            for name, value in self.evaluator.state.metrics.items():
+                if name not in row:
+                    self.writer.add_scalar(name, float(value), epoch)
             self._add_images(epoch)
         self.writer.flush()
         done = epoch - self._first_epoch + 1
@@ -110,8 +113,15 @@ class RunLog:
             return
         for key in ("image", "label", "pred"):
             volume = torch.as_tensor(output[0][key]).float().cpu()
+            channels = 3 if volume.dim() == 3 and len(volume) == 3 else 1  # a picture in colour, or the first channel
             plot_2d_or_3d_image(
-                volume[None, :1], epoch, self.writer, index=0, max_channels=1, frame_dim=-1, tag=f"validation/{key}"
+                volume[None, :channels],
+                epoch,
+                self.writer,
+                index=0,
+                max_channels=channels,
+                frame_dim=-1,
+                tag=f"validation/{key}",
             )
 
     def _close(self, engine: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -10,9 +10,20 @@ from torch import distributed, nn
 
 from medseg.errors import MedsegError
 
-__all__ = ["agree", "barrier", "broadcast_buffers", "is_distributed", "is_main", "on_main", "unwrap"]
+__all__ = [
+    "agree",
+    "barrier",
+    "broadcast_buffers",
+    "gather",
+    "is_distributed",
+    "is_main",
+    "on_main",
+    "share",
+    "unwrap",
+]
 
 _Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
 
 
 def is_distributed() -> bool:
@@ -57,6 +68,20 @@ def on_main(function: Callable[[], _Result]) -> _Result:
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def share(items: Sequence[_Item]) -> list[_Item]:
+    """This rank's part of a list: every world-size-th item."""
+    return list(items[distributed.get_rank() :: distributed.get_world_size()] if is_distributed() else items)
+
+
+def gather(table: Mapping[str, _Item]) -> dict[str, _Item]:
+    """The tables of all ranks as one, on every rank."""
+    parts: list[Any] = [table]
+    if is_distributed():
+        parts = [None] * distributed.get_world_size()
+        distributed.all_gather_object(parts, dict(table))
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def broadcast_buffers(network: nn.Module) -> None:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from ignite.metrics import Metric
 
+from medseg.engines.ranks import gather, is_main
 from medseg.labels import LabelSpace
-from medseg.metrics import case_scores, mean_dice, summarize
+from medseg.metrics import case_scores, mean_dice, photo_scores, pooled, summarize
+from medseg.transforms import is_2d_file
 
-__all__ = ["CaseScores", "write_scores"]
+__all__ = ["CaseScores", "PhotoScores", "write_scores"]
 
 
 class CaseScores(Metric):
@@ -26,20 +28,25 @@ class CaseScores(Metric):
     Args:
         label_space: what is evaluated.
         surface: also HD95 and surface Dice (slower).
-        tolerance: tolerance of the surface Dice in mm.
+        tolerance: tolerance of the surface Dice in mm; ``None`` is each case's mean voxel size.
         output_dir: where ``metrics.json`` and ``metrics_per_case.csv`` are written; ``None`` writes nothing.
         facts: what else goes into the JSON, such as the space and the checkpoint.
         include_background: score the background too, and count it in the mean.
+        measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``medseg.metrics.surface_area``).
+
+    Attributes:
+        unit: of lengths: ``mm``, or ``px`` for pictures, which have no physical size.
     """
 
     def __init__(
         self,
         label_space: LabelSpace,
         surface: bool = False,
-        tolerance: float = 1.0,
+        tolerance: float | None = 1.0,
         output_dir: str | Path | None = None,
         facts: dict[str, Any] | None = None,
         include_background: bool = False,
+        measure: str = "voxels",
     ) -> None:
         self.label_space = label_space
         self.surface = surface
@@ -47,6 +54,8 @@ class CaseScores(Metric):
         self.output_dir = output_dir
         self.facts = facts or {}
         self.include_background = include_background
+        self.unit = "mm"
+        self.measure = measure
         super().__init__()
 
     def reset(self) -> None:
@@ -57,34 +66,46 @@ class CaseScores(Metric):
 
     def iteration_completed(self, engine: Any, *_: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            self.cases[str(item["case_id"])] = case_scores(
-                _array(output["pred"]),
-                _array(output["label"]),
-                self.label_space,
-                _spacing(output["label"]),
-                dataset=item.get("dataset"),
-                surface=self.surface,
-                tolerance=self.tolerance,
-                include_background=self.include_background,
-            )
+            if is_2d_file(getattr(output["label"], "meta", {}).get("filename_or_obj", "")):
+                self.unit = "px"
+            self.cases[str(item["case_id"])] = self.score(item, output)
+
+    def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """target -> score -> value of one case, from its entry in the batch and the decollated output."""
+        return case_scores(
+            _array(output["pred"]),
+            _array(output["label"]),
+            self.label_space,
+            _spacing(output["label"]),
+            dataset=item.get("dataset"),
+            surface=self.surface,
+            tolerance=self.tolerance,
+            include_background=self.include_background,
+            measure=self.measure,
+        )
 
     def compute(self) -> float:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, self.cases)
-            self.cases = {case: scores for part in parts for case, scores in part.items()}
-        self.cases = dict(sorted(self.cases.items()))
-        main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        if self.output_dir is not None and main:
-            write_scores(self.cases, self.output_dir, {**self.facts, "surface_dice_tolerance_mm": self.tolerance})
+        self.cases = dict(sorted(gather(self.cases).items()))
+        if self.output_dir is not None and is_main():
+            facts = {**self.facts, "unit": self.unit, "surface_dice_tolerance_mm": self.tolerance}
+            facts["surface_measure"] = self.measure
+            write_scores(self.cases, self.output_dir, facts)
         return mean_dice(self.cases)
+
+
+class PhotoScores(CaseScores):
+    """``CaseScores`` with ``medseg.metrics.photo_scores``, for published figures of photographs."""
+
+    def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
+        return photo_scores(_array(output["pred"]), _array(output["label"]), self.label_space)
 
 
 def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Write ``metrics.json`` and ``metrics_per_case.csv``; returns the JSON's content."""
     directory = Path(output_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    content = {"mean_dice": mean_dice(cases), **facts, "labels": summarize(cases), "cases": cases}
+    content = {"mean_dice": mean_dice(cases), **facts, "labels": summarize(cases), "pooled": pooled(cases)}
+    content["cases"] = cases
     _write(directory / "metrics.json", json.dumps(_json_safe(content), indent=1) + "\n")
     scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
     with (directory / "metrics_per_case.csv.tmp").open("w", newline="", encoding="utf-8") as file:

@@ -31,7 +31,9 @@ class SegmentationTrainer(SupervisedTrainer):
     between un-scaling and the optimiser's step (MONAI 1.6, specs of its engines).
 
     A network that returns several heads in training mode, finest first, gets ``monai.losses.DeepSupervisionLoss``
-    around its loss, unless the loss already is one; ``state.output["pred"]`` is the first head.
+    around its loss, unless the loss already is one; ``state.output["pred"]`` is the first head. Where
+    ``prepare_batch`` makes a target that is no tensor, such as ``PrepareTasks``, the loss gets all that the network
+    returns.
 
     Args:
         precision: ``fp32``, ``bf16`` (no scaling) or ``fp16`` (with a gradient scaler).
@@ -94,7 +96,8 @@ class SegmentationTrainer(SupervisedTrainer):
     def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict:
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         inputs, targets, args, kwargs = batch if len(batch) == 4 else (*batch, (), {})
-        self.state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets}
+        plain = isinstance(targets, torch.Tensor)
+        self.state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets if plain else batchdata[Keys.LABEL]}
         self.network.train()
         if self._position == 0:
             self.loss_sum = 0.0
@@ -105,8 +108,8 @@ class SegmentationTrainer(SupervisedTrainer):
         with torch.autocast(self.state.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             predictions = self.inferer(inputs, self.network, *args, **kwargs)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        heads = _heads(predictions, inputs.dim())
-        loss = self._loss(heads, targets)
+        heads = _heads(predictions[0] if isinstance(predictions, tuple) and not plain else predictions, inputs.dim())
+        loss = self._loss(heads, targets) if plain else self.loss_function(_in_float32(predictions), targets)
         value = float(loss.detach())
         self.loss_sum += value
         self._group_is_finite &= math.isfinite(value)
@@ -151,11 +154,18 @@ class SegmentationTrainer(SupervisedTrainer):
 
 
 def _heads(predictions: Any, dims: int) -> list[torch.Tensor]:
-    """The network's outputs, finest first, in float32 whatever it ran in: losses sum over whole volumes."""
+    """The network's outputs, finest first, in float32."""
     if isinstance(predictions, torch.Tensor):
         stacked = predictions.dim() == dims + 1  # MONAI's DynUNet: (B, heads, C, *spatial)
         predictions = predictions.unbind(1) if stacked else [predictions]
-    return [prediction.float() for prediction in predictions]
+    return _in_float32(list(predictions))
+
+
+def _in_float32(predictions: Any) -> Any:
+    """Tensors, and lists and tuples of them, whatever the network ran in: losses sum over whole volumes."""
+    if isinstance(predictions, torch.Tensor):
+        return predictions.float()
+    return type(predictions)(map(_in_float32, predictions))
 
 
 def _cases(batchdata: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Inferers: sliding window, whole volume, and ensembles."""
 
 from medseg.inferers.ensemble import Ensemble, Member
+from medseg.inferers.half_step import HalfStepWindow
 from medseg.inferers.window import SlidingWindow, WholeVolume, even_overlap
 
-__all__ = ["Ensemble", "Member", "SlidingWindow", "WholeVolume", "even_overlap"]
+__all__ = ["Ensemble", "HalfStepWindow", "Member", "SlidingWindow", "WholeVolume", "even_overlap"]

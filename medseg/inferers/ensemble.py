@@ -2,12 +2,13 @@
 
 A *member* maps an image on its source grid to probabilities on that grid: own preprocessing, own inferer, own
 inverse. All members then share one contract, so that they can be averaged here, or handed to MONAI's
-``EnsembleEvaluator`` with ``MeanEnsembled``.
+``EnsembleEvaluator`` with ``MeanEnsembled``. Members of one preprocessing are prepared once, and averaged on the grid
+of the network: the inverse is linear, so that one for their mean equals one for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,30 +31,51 @@ class Member(nn.Module):
         preprocessing: the transforms that follow ``LoadImaged``.
         inferer: for example ``SlidingWindow``.
         label_space: softmax or sigmoid.
+        grid: equal for members whose preprocessing is equal; ``None`` shares with nobody.
 
     ``forward(image (1, C, *source) MetaTensor) -> (1, K, *source)`` probabilities, float32, on the CPU. Outside a
     crop all are 0.
     """
 
-    def __init__(self, network: nn.Module, preprocessing: Compose, inferer: Inferer, label_space: LabelSpace) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Compose,
+        inferer: Inferer,
+        label_space: LabelSpace,
+        grid: str | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
         self.inferer = inferer
         self.label_space = label_space
+        self.grid = grid
         self.inverse = Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=False)
 
-    @torch.no_grad()
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        prepared = self.prepare(image)
+        return self.restore(self.probabilities(prepared), prepared)
+
+    def prepare(self, image: torch.Tensor) -> MetaTensor:
+        """``(1, C, *source)`` -> ``(C, *model grid)`` with the record of how."""
         source = decollate_batch(image)[0] if isinstance(image, MetaTensor) else MetaTensor(image[0])
         source.applied_operations = []
-        prepared = self.preprocessing({"image": source})["image"]
+        return self.preprocessing({"image": source})["image"]
+
+    @torch.no_grad()
+    def probabilities(self, prepared: MetaTensor) -> torch.Tensor:
+        """``(C, *model grid)`` -> ``(K, *model grid)``."""
         device = next(self.network.parameters()).device
         self.network.eval()
-        logits = self.inferer(prepared[None].as_tensor().to(device), self.network)[0].float().cpu()
-        probabilities = logits.softmax(0) if self.label_space.mode == "softmax" else logits.sigmoid()
+        logits = self.inferer(prepared.as_tensor()[None].to(device), self.network)[0].float().cpu()
+        return logits.softmax(0) if self.label_space.mode == "softmax" else logits.sigmoid()
+
+    def restore(self, probabilities: torch.Tensor, prepared: MetaTensor) -> torch.Tensor:
+        """``(K, *model grid)`` -> ``(1, K, *source)``; ``prepared`` by this member."""
         pred = MetaTensor(probabilities, meta=prepared.meta)
-        return self.inverse({"pred": pred, "image": prepared})["pred"].as_tensor()[None]
+        restored: Any = self.inverse({"pred": pred, "image": prepared})["pred"]
+        return restored.as_tensor()[None]
 
 
 class Ensemble(nn.Module):
@@ -90,14 +112,38 @@ class Ensemble(nn.Module):
         self.label_space = members[0].label_space
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        total: Any = 0.0
-        for weight, member in zip(self.weights, self.members, strict=True):
-            share = member(image) if self.method == "mean" else self._votes(member(image))
-            total = share.mul_(weight) if isinstance(total, float) else total.add_(share, alpha=weight)
-        return total
+        return _weighted_sum(share for group in self._groups() for share in self._shares(group, image))
+
+    def _groups(self) -> list[list[tuple[float, Member]]]:
+        """Weights and members, those of one grid together."""
+        groups: dict[Any, list[tuple[float, Any]]] = {}
+        for index, (weight, member) in enumerate(zip(self.weights, self.members, strict=True)):
+            groups.setdefault(index if member.grid is None else member.grid, []).append((weight, member))
+        return list(groups.values())
+
+    def _shares(self, group: list[tuple[float, Member]], image: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
+        """What a group adds on the source grid, with its weight."""
+        first = group[0][1]
+        prepared = first.prepare(image)
+        if self.method == "mean":
+            mean = _weighted_sum((weight, member.probabilities(prepared)) for weight, member in group)
+            yield 1.0, first.restore(mean, prepared)
+            return
+        for weight, member in group:
+            yield weight, self._votes(first.restore(member.probabilities(prepared), prepared))
 
     def _votes(self, probabilities: torch.Tensor) -> torch.Tensor:
         if self.label_space.mode == "sigmoid":
             return (probabilities > 0.5).float()
         winner = probabilities.argmax(1, keepdim=True)
         return torch.zeros_like(probabilities).scatter_(1, winner, 1.0)
+
+
+def _weighted_sum(terms: Iterable[tuple[float, torch.Tensor]]) -> torch.Tensor:
+    """In place of the first term, so that no more than two are in memory."""
+    iterator = iter(terms)
+    weight, total = next(iterator)
+    total = total.mul_(weight)
+    for weight, term in iterator:
+        total.add_(term, alpha=weight)
+    return total

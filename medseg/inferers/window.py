@@ -53,6 +53,7 @@ class _Predictor:
     def __init__(self, network: Callable[..., torch.Tensor], mirror_axes: Sequence[int], precision: str) -> None:
         self.network = network
         self.dtype = _DTYPES[precision]
+        self.windows = 0
         self.flips = [
             tuple(axis + 2 for axis in axes)
             for count in range(len(mirror_axes) + 1)
@@ -62,6 +63,7 @@ class _Predictor:
     def __call__(self, window: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if isinstance(window, MetaTensor):
             window = window.as_tensor()  # compiled networks take plain tensors only
+        self.windows += len(window) * len(self.flips)
         total = self._forward(window, (), *args, **kwargs)
         if total.untyped_storage().data_ptr() == window.untyped_storage().data_ptr():
             # The sum below and MONAI's weighting work in place; they would damage the image.
@@ -98,6 +100,9 @@ class SlidingWindow(SlidingWindowInfererAdapt):
         mirror_axes: spatial axes of mirror test-time augmentation; the mean of logits over all 2^n flips.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast of the network; blending is in float32.
 
+    Attributes:
+        windows: windows of the last call, mirror images included.
+
     Raises:
         ConfigError: an overlap outside [0, 1), a roi_size that is not positive, an unknown precision or mirror axis.
     """
@@ -121,6 +126,7 @@ class SlidingWindow(SlidingWindowInfererAdapt):
         _check_options(mirror_axes, precision, len(roi_size))
         super().__init__(tuple(roi_size), sw_batch_size, overlap, mode, **kwargs)
         self.even_spacing = even_spacing
+        self.windows = 0
         self.mirror_axes = tuple(mirror_axes)
         self.precision = precision
 
@@ -131,10 +137,12 @@ class SlidingWindow(SlidingWindowInfererAdapt):
         plain = self.overlap
         if self.even_spacing:
             self.overlap = [even_overlap(n, r, plain) for n, r in zip(sizes, self.roi_size, strict=True)]  # type: ignore
+        predictor = _Predictor(network, self.mirror_axes, self.precision)
         try:
-            return super().__call__(inputs, _Predictor(network, self.mirror_axes, self.precision), *args, **kwargs)
+            return super().__call__(inputs, predictor, *args, **kwargs)
         finally:
             self.overlap = plain
+            self.windows = predictor.windows
 
 
 class WholeVolume(Inferer):

@@ -1,5 +1,9 @@
 """Losses that MONAI lacks."""
 
+from medseg.losses.exponential_log import ExponentialLogLoss
 from medseg.losses.masked import MaskedDiceCELoss
+from medseg.losses.pearson import PearsonLoss
+from medseg.losses.tasks import TaskLoss, TaskTarget
+from medseg.losses.weighted_sum import WeightedSum
 
-__all__ = ["MaskedDiceCELoss"]
+__all__ = ["ExponentialLogLoss", "MaskedDiceCELoss", "PearsonLoss", "TaskLoss", "TaskTarget", "WeightedSum"]

@@ -1,6 +1,20 @@
 """Metrics per case and label, in millimetres where they are lengths."""
 
-from medseg.metrics.cases import case_scores, dice, mean_dice, summarize
-from medseg.metrics.intervals import Interval, mean_interval
+from medseg.metrics.cases import case_scores, dice, mean_dice, pooled, summarize
+from medseg.metrics.intervals import Interval, MedianInterval, mean_interval, median_interval
+from medseg.metrics.photo import photo_scores
+from medseg.metrics.surface_area import area_surface_scores
 
-__all__ = ["Interval", "case_scores", "dice", "mean_dice", "mean_interval", "summarize"]
+__all__ = [
+    "Interval",
+    "MedianInterval",
+    "area_surface_scores",
+    "case_scores",
+    "dice",
+    "mean_dice",
+    "mean_interval",
+    "median_interval",
+    "photo_scores",
+    "pooled",
+    "summarize",
+]

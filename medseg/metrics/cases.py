@@ -6,6 +6,7 @@ The figures come from MONAI's metric functions on the masks' common bounding box
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,16 @@ import numpy as np
 import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
+from medseg.errors import ConfigError, nearest
 from medseg.labels import BACKGROUND, IGNORE, LabelSpace
+from medseg.metrics.box import bounding_box
+from medseg.metrics.surface_area import area_surface_scores
 
-__all__ = ["case_scores", "dice", "mean_dice", "summarize"]
+warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
+
+__all__ = ["case_scores", "dice", "mean_dice", "pooled", "summarize"]
+
+_SIZES = ("volume_ml", "reference_ml", "area", "reference_area")  # of 3D and 2D cases
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
@@ -35,7 +43,7 @@ def _surface_scores(
     """
     if not prediction.any() or not reference.any():
         return math.nan, math.nan if not (prediction.any() or reference.any()) else 0.0
-    box = _bounding_box(prediction | reference)
+    box = bounding_box(prediction | reference)
     pair = [torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None].float() for mask in (prediction, reference)]
     hd95 = compute_hausdorff_distance(
         y_pred=pair[0], y=pair[1], include_background=True, percentile=95, spacing=list(spacing)
@@ -46,13 +54,7 @@ def _surface_scores(
     return float(hd95), float(surface)
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The slices of the non-zero part and one voxel around it."""
-    box = []
-    for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        box.append(slice(max(int(hit[0]) - 1, 0), int(hit[-1]) + 2))
-    return tuple(box)
+_SURFACE_SCORES = {"voxels": _surface_scores, "area": area_surface_scores}
 
 
 def case_scores(
@@ -63,8 +65,9 @@ def case_scores(
     *,
     dataset: str | None = None,
     surface: bool = True,
-    tolerance: float = 1.0,
+    tolerance: float | None = 1.0,
     include_background: bool = False,
+    measure: str = "voxels",
 ) -> dict[str, dict[str, float]]:
     """Scores per evaluation target (label, or region where the label space has regions).
 
@@ -75,17 +78,25 @@ def case_scores(
         spacing: voxel size in mm.
         dataset: the case's data set, for partial labels.
         surface: also HD95 and surface Dice.
-        tolerance: tolerance of the surface Dice in mm.
+        tolerance: tolerance of the surface Dice in mm; ``None`` is the mean of ``spacing``.
         include_background: also score the background, as some publications do.
+        measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``surface_area``).
 
     Returns:
         target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``,
-        ``volume_ml`` and ``reference_ml``.
+        ``volume_ml`` and ``reference_ml``; 2D: ``area`` and ``reference_area`` in mm², pixels for pictures.
+
+    Raises:
+        ConfigError: an unknown measure.
     """
+    if measure not in _SURFACE_SCORES:
+        raise ConfigError(f"No measure '{measure}'.{nearest(str(measure), _SURFACE_SCORES)} Known: voxels, area.")
+    tolerance = float(np.mean(spacing)) if tolerance is None else tolerance
     valid = reference != IGNORE
     annotated = {0} | {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
     targets = ({BACKGROUND: (0,)} if include_background else {}) | label_space.targets
-    voxel_ml = float(np.prod(spacing)) / 1000.0
+    sizes = _SIZES[:2] if len(spacing) == 3 else _SIZES[2:]
+    voxel = float(np.prod(spacing)) / (1000.0 if len(spacing) == 3 else 1.0)
     scores = {}
     for name, members in targets.items():
         if not annotated.issuperset(members):
@@ -93,9 +104,8 @@ def case_scores(
         predicted, true = np.isin(prediction, members) & valid, np.isin(reference, members)
         row = {"dice": dice(predicted, true)}
         if surface:
-            row["hd95"], row["surface_dice"] = _surface_scores(predicted, true, spacing, tolerance)
-        row["volume_ml"] = float(np.count_nonzero(predicted)) * voxel_ml
-        row["reference_ml"] = float(np.count_nonzero(true)) * voxel_ml
+            row["hd95"], row["surface_dice"] = _SURFACE_SCORES[measure](predicted, true, spacing, tolerance)
+        row |= {size: np.count_nonzero(mask) * voxel for size, mask in zip(sizes, (predicted, true), strict=True)}
         scores[name] = row
     return scores
 
@@ -104,6 +114,29 @@ def mean_dice(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
     """Mean over labels of the mean over the cases whose reference holds the label; NaN without any."""
     per_label = [row["dice"]["mean"] for row in summarize(cases).values() if not math.isnan(row["dice"]["mean"])]
     return float(np.mean(per_label)) if per_label else math.nan
+
+
+def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """target -> ``dice`` and ``iou`` of all cases as one image, by their volumes or areas; NaN where both are empty.
+
+    Small objects count little here, unlike in the mean over cases, and false positives in cases without the target
+    count at all. Rows without sizes (``photo_scores``) are left out.
+    """
+    table: dict[str, list[tuple[float, float]]] = {}
+    for scores in cases.values():
+        for target, row in scores.items():
+            sizes = [row[size] for size in _SIZES if size in row]
+            if not sizes:
+                continue
+            total = sum(sizes)
+            twice_shared = 0.0 if math.isnan(row["dice"]) else row["dice"] * total
+            table.setdefault(target, []).append((twice_shared, total))
+    result = {}
+    for target, sums in table.items():
+        twice_shared, total = (math.fsum(column) for column in zip(*sums, strict=True))
+        score = twice_shared / total if total else math.nan
+        result[target] = {"dice": score, "iou": score / (2 - score)}
+    return result
 
 
 def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -1,13 +1,17 @@
-"""Percentile bootstrap of mean scores: cases are drawn with replacement (Efron 1979), labels stay together."""
+"""Intervals: of mean scores by the percentile bootstrap over cases (Efron 1979), labels staying together; of a median
+by order statistics.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import quantile_test
 
-__all__ = ["Interval", "mean_interval"]
+__all__ = ["Interval", "MedianInterval", "mean_interval", "median_interval"]
 
 
 class Interval(NamedTuple):
@@ -16,6 +20,23 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+class MedianInterval(NamedTuple):
+    """A median and the bounds of its interval; NaN where it is undefined."""
+
+    median: float
+    low: float
+    high: float
+
+
+def median_interval(values: Sequence[float], *, level: float = 0.95) -> MedianInterval:
+    """Median and its interval between two order statistics: at least ``level``, whatever the distribution.
+
+    The bounds are NaN with too few values: 0.95 needs six.
+    """
+    low, high = quantile_test(values, p=0.5).confidence_interval(level)
+    return MedianInterval(float(np.median(values)), float(low), float(high))
 
 
 def mean_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Interval:

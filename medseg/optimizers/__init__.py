@@ -1,5 +1,8 @@
-"""Optimisers and learning-rate schedules; torch's and MONAI's own are used where they exist."""
+"""Optimisers, parameter groups and learning-rate schedules; torch's and MONAI's own are used where they exist."""
 
+from medseg.optimizers.frequency import frequency_mask, frequency_reparameterized
+from medseg.optimizers.groups import parameter_groups
+from medseg.optimizers.lamb import Lamb
 from medseg.optimizers.schedules import make_schedule
 
-__all__ = ["make_schedule"]
+__all__ = ["Lamb", "frequency_mask", "frequency_reparameterized", "make_schedule", "parameter_groups"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -10,6 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from medseg.errors import ConfigError
 
 __all__ = ["make_schedule"]
+
+_PUBLISHED_E = 2.718  # to three digits in the published schedule
 
 
 def make_schedule(
@@ -20,6 +23,9 @@ def make_schedule(
     warmup: float = 0.05,
     power: float = 0.9,
     gamma: float = 0.1,
+    every: int | None = None,
+    hold: int = 0,
+    floor: float = 0.0,
 ) -> LambdaLR:
     """A schedule over ``steps`` calls of ``step()``.
 
@@ -27,12 +33,16 @@ def make_schedule(
 
     Args:
         optimizer: whose learning rates are scaled.
-        name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third),
-            ``constant``.
+        name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third, or
+            ``every`` so many steps), ``exp_poly`` (a rise by exp(10 (t - 1)) in the warm-up, then ``poly`` over all
+            steps, as Hermes per epoch), ``constant``.
         steps: number of steps of the whole training.
-        warmup: share of the steps with a linear rise from 0 (``cosine`` and ``poly``).
-        power: exponent of ``poly``.
+        warmup: share of the steps with a rise: linear from 0 (``cosine``, ``poly``) or exponential (``exp_poly``).
+        power: exponent of ``poly`` and ``exp_poly``.
         gamma: factor of ``step``.
+        every: length of a stage of ``step``.
+        hold: the shape starts so many steps late; it still ends where it would.
+        floor: least learning rate.
 
     Raises:
         ConfigError: unknown name.
@@ -45,12 +55,25 @@ def make_schedule(
     def poly(step: int) -> float:
         return max(0.0, 1 - (step - rise) / max(1, steps - rise)) ** power
 
-    shapes = {"cosine": cosine, "poly": poly}
-    if name in shapes:
-        shape = shapes[name]
-        return LambdaLR(optimizer, lambda step: (step + 1) / (rise + 1) if step < rise else shape(step))
-    if name == "step":
-        return LambdaLR(optimizer, lambda step: gamma ** (3 * step // steps))
-    if name == "constant":
-        return LambdaLR(optimizer, lambda step: 1.0)
-    raise ConfigError(f"Schedule '{name}' is unknown; use cosine, poly, step or constant.")
+    def exp_poly(step: int) -> float:
+        if rise and step <= rise:
+            return _PUBLISHED_E ** (10 * (step / rise - 1))
+        return max(0.0, 1 - step / steps) ** power
+
+    def staged(step: int) -> float:
+        return gamma ** (3 * step // steps if every is None else step // every)
+
+    shapes = {"cosine": cosine, "poly": poly, "exp_poly": exp_poly, "step": staged, "constant": lambda step: 1.0}
+    if name not in shapes:
+        raise ConfigError(f"Schedule '{name}' is unknown; use cosine, poly, exp_poly, step or constant.")
+    shape = shapes[name]
+    rises = name in ("cosine", "poly")
+
+    def factor(step: int) -> float:
+        return (step + 1) / (rise + 1) if rises and step < rise else shape(max(0, step - hold))
+
+    def with_floor(rate: float) -> Callable[[int], float]:
+        least = min(1.0, floor / rate) if floor > 0 else 0.0
+        return lambda step: max(factor(step), least)
+
+    return LambdaLR(optimizer, [with_floor(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups])

@@ -94,6 +94,10 @@ class RunRecord:
         rows = [[_number(row.get(target, {}).get(score)) for target in self.targets] for row in cases.values()]
         return list(cases), np.array(rows, dtype=float).reshape(len(cases), len(self.targets))
 
+    def pooled(self, target: str, score: str) -> float:
+        """A score of one target over all cases taken as one; NaN where ``metrics.json`` has none."""
+        return _number((self.metrics or {}).get("pooled", {}).get(target, {}).get(score))
+
 
 def read_record(folder: str | Path) -> RunRecord:
     """Read a run folder.

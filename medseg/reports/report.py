@@ -129,9 +129,16 @@ def _labels(record: RunRecord, colors: dict[str, str]) -> str:
         "Dice undefined",
         "HD95 undefined",
     ]
+    photo = record.unit == "px"
+    if photo:
+        header += ["pooled Dice", "pooled IoU"]
+        for row in rows:
+            row += [_digits(record.pooled(row[0], score)) for score in ("dice", "iou")]
+        total += ["", ""]
     explained = (
         "Intervals: percentile bootstrap over cases, 2000 draws. Dice is undefined where the reference lacks the "
         "label, HD95 where the reference or the prediction does; undefined values are left out of the means."
+        + (" Pooled scores take all images as one." if photo else "")
     )
     return page.section(
         "Scores per label",
@@ -231,7 +238,7 @@ def _score_warnings(record: RunRecord) -> list[str]:
     empty = [
         case
         for case, rows in record.metrics["cases"].items()
-        if rows and not any(row.get("volume_ml") for row in rows.values())
+        if rows and not any(row.get("volume_ml") or row.get("area") for row in rows.values())
     ]
     if empty:
         shown = ", ".join(empty[:10]) + (", …" if len(empty) > 10 else "")

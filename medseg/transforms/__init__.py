@@ -1,25 +1,53 @@
 """Transforms: recipes per modality, normalisation, label encoding, and the way back to the source grid."""
 
+from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
+from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
-from medseg.transforms.published import window_augmentation, window_preprocessing
+from medseg.transforms.photo import photo_augmentation, photo_preprocessing
+from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels, clean_mask
+from medseg.transforms.published import (
+    window_affine_augmentation,
+    window_augmentation,
+    window_postprocessing,
+    window_preprocessing,
+)
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
+from medseg.transforms.resize import AreaResized
 from medseg.transforms.save import SaveLabelsd, write_label_map
+from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd
 
 __all__ = [
+    "GREEN",
     "IMAGE_SUFFIXES",
+    "RED",
+    "AreaResized",
+    "CaseFactsd",
+    "CleanLabelsd",
+    "CleanRule",
     "EncodeLabelsd",
     "LogitsToLabelsd",
     "NormalizeChannelsd",
+    "RGBToYCrCbd",
     "SaveLabelsd",
+    "TasksToLabelsd",
     "ToSourceGridd",
     "VolumeReader",
     "augmentation",
+    "clean_labels",
+    "clean_mask",
+    "colors_to_labels",
+    "hermes_augmentation",
+    "hermes_preprocessing",
     "is_2d_file",
     "load",
+    "photo_augmentation",
+    "photo_preprocessing",
     "preprocessing",
+    "window_affine_augmentation",
     "window_augmentation",
+    "window_postprocessing",
     "window_preprocessing",
     "write_label_map",
 ]

@@ -3,10 +3,9 @@
 A *scheme* is a dictionary with ``kind``:
 
 * ``fixed``: clip to [``lower``, ``upper``], then subtract ``mean`` and divide by ``std``. CT in HU and PET in SUV,
-with figures of the
-  training set; 0..255 images. ``lower`` and ``upper`` may be null.
-* ``case``: z-score with the case's own mean and standard deviation; with ``nonzero`` over voxels that are not 0,
-which stay 0. MR.
+  with figures of the training set; 0..255 images. ``lower`` and ``upper`` may be null.
+* ``case``: clip to [``lower``, ``upper``] or to two ``percentiles`` of the case, where they are given; then z-score
+  with the case's own mean and standard deviation; with ``nonzero`` over voxels that are not 0, which stay 0. MR.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, NormalizeIntensity
@@ -61,9 +61,12 @@ class NormalizeChannelsd(MapTransform):
 
 
 def _apply(channel: torch.Tensor, scheme: Mapping[str, Any]) -> torch.Tensor:
+    lower, upper = scheme.get("lower"), scheme.get("upper")
+    if scheme.get("percentiles"):
+        lower, upper = (float(p) for p in np.percentile(channel.numpy(), scheme["percentiles"]))
+    if lower is not None or upper is not None:
+        channel = channel.clamp(lower, upper)
     if scheme["kind"] == "case":
         normalized = NormalizeIntensity(nonzero=bool(scheme.get("nonzero", False)))(channel)
         return convert_to_tensor(normalized)
-    if scheme.get("lower") is not None or scheme.get("upper") is not None:
-        channel = channel.clamp(scheme.get("lower"), scheme.get("upper"))
     return (channel - float(scheme.get("mean", 0.0))) / max(float(scheme.get("std", 1.0)), 1e-8)

@@ -58,14 +58,15 @@ class LogitsToLabelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            logits = torch.as_tensor(result[key])
-            if self.label_space.mode == "softmax":
-                labels = logits.argmax(0, keepdim=True).to(torch.int16)
-            else:
-                labels = torch.from_numpy(self.label_space.compose((logits > self.threshold).cpu().numpy()))[None]
+            labels = self._labels(torch.as_tensor(result[key]), result)
             meta = result[key].meta if isinstance(result[key], MetaTensor) else None
             result[key] = MetaTensor(labels.cpu(), meta=meta)
         return result
+
+    def _labels(self, logits: torch.Tensor, data: Mapping[Hashable, Any]) -> torch.Tensor:
+        if self.label_space.mode == "softmax":
+            return logits.argmax(0, keepdim=True).to(torch.int16)
+        return torch.from_numpy(self.label_space.compose((logits > self.threshold).cpu().numpy()))[None]
 
 
 class ToSourceGridd(MapTransform):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK
-from monai.data import ImageReader, NibabelReader, PILReader
+from monai.data import ImageReader, NibabelReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from medseg.transforms.picture import PictureReader
+
 __all__ = ["IMAGE_SUFFIXES", "VolumeReader", "is_2d_file"]
+
+# MONAI's LoadImage also starts every reader of its own, and one of them reports at length that it lacks a GPU codec.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
 
 _NIFTI = (".nii", ".nii.gz")
 _ITK = (".nrrd", ".mha", ".mhd")
@@ -66,7 +74,14 @@ class VolumeReader(ImageReader):
     """Reads NIfTI, NRRD, MetaImage and 2D images; several files of one case become channels in the order given.
 
     2D images keep (row, column) order; colour images come as channels.
+
+    Args:
+        mask: the files are label maps: pictures are read for the values, not the colours, of their pixels.
     """
+
+    def __init__(self, mask: bool = False) -> None:
+        super().__init__()
+        self.mask = mask
 
     def verify_suffix(self, filename: Any) -> bool:
         return all(str(name).lower().endswith(IMAGE_SUFFIXES) for name in ensure_tuple(filename))
@@ -79,7 +94,7 @@ class VolumeReader(ImageReader):
         if name.endswith(_ITK):
             return SimpleITKReader()
         if name.endswith(_PHOTO):
-            return PILReader(reverse_indexing=False)
+            return PictureReader(self.mask)
         raise ValueError(f"Cannot read '{Path(name).suffix}'. Known: {' '.join(IMAGE_SUFFIXES)}.")
 
     def read(self, data: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,7 @@ from medseg.labels import LabelSpace
 from medseg.transforms.grid import SameGridd
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd
+from medseg.transforms.picture import ToRGBd
 from medseg.transforms.reader import VolumeReader
 
 __all__ = ["augmentation", "load", "preprocessing"]
@@ -26,7 +27,11 @@ _CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for 
 
 def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Transform]:
     """Read files to channel-first float tensors; encode ``label`` by the label space."""
-    steps: list[Transform] = [mt.LoadImaged(keys, reader=VolumeReader, ensure_channel_first=True, image_only=True)]
+    readers = {key: VolumeReader(mask=key == "label") for key in keys}
+    steps: list[Transform] = [
+        mt.LoadImaged(key, reader=reader, ensure_channel_first=True, image_only=True)  # type: ignore[arg-type]
+        for key, reader in readers.items()
+    ]
     if "label" in keys and label_space is not None:
         steps.append(EncodeLabelsd("label", label_space))
     return steps
@@ -36,6 +41,12 @@ def is_nonzero(image: Any) -> Any:
     return image != 0
 
 
+def _resize(key: str, longest: int) -> Transform:
+    image = key == "image"
+    mode = "bilinear" if image else "nearest"
+    return mt.Resized(key, spatial_size=longest, size_mode="longest", mode=mode, anti_aliasing=image)
+
+
 def preprocessing(
     keys: Sequence[str],
     *,
@@ -43,6 +54,8 @@ def preprocessing(
     roi_size: Sequence[int],
     spacing: Sequence[float] | None = None,
     crop_foreground: bool = False,
+    color: bool = False,
+    longest: int | None = None,
     label_space: LabelSpace | None = None,
 ) -> list[Transform]:
     """Load, orient to RAS, resample, crop to non-zero, normalise, pad to ``roi_size``.
@@ -53,18 +66,24 @@ def preprocessing(
         roi_size: smallest size after padding, in voxels; images that are larger keep their size.
         spacing: target spacing in mm; ``None`` leaves the grid as it is (2D images).
         crop_foreground: crop to the bounding box of voxels that are not 0 in any channel, before normalisation.
+        color: pictures: grey ones become RGB, so that both kinds may be mixed.
+        longest: pictures: resize to this many pixels along the longer side.
         label_space: needed with a label.
     """
     steps = load(keys, label_space)
     modes = ["bilinear" if key == "image" else "nearest" for key in keys]
     if "label" in keys:
         steps.append(SameGridd())
+    if color:
+        steps.append(ToRGBd("image"))
     if len(roi_size) == 3:
         steps.append(mt.Orientationd(keys, axcodes="RAS", labels=None))
     if crop_foreground:
         steps.append(mt.CropForegroundd(keys, source_key="image", select_fn=is_nonzero, allow_smaller=True))
     if spacing is not None:
         steps.append(mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
+    if longest is not None:
+        steps += [_resize(key, longest) for key in keys]
     if "label" in keys:
         steps.append(mt.CastToTyped("label", torch.int16))  # resampling makes float32; caches hold half of it
     steps.append(NormalizeChannelsd("image", normalization))

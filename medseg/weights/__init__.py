@@ -2,5 +2,15 @@
 
 from medseg.weights.files import load_file, load_weights, read_state_dict, save_file
 from medseg.weights.original import import_original, import_with_report
+from medseg.weights.transfer import TransferReport, transfer_weights
 
-__all__ = ["import_original", "import_with_report", "load_file", "load_weights", "read_state_dict", "save_file"]
+__all__ = [
+    "TransferReport",
+    "import_original",
+    "import_with_report",
+    "load_file",
+    "load_weights",
+    "read_state_dict",
+    "save_file",
+    "transfer_weights",
+]

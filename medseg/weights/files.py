@@ -17,6 +17,8 @@ from medseg.errors import ModelError, ResourceError
 
 __all__ = ["check_match", "load_file", "load_weights", "read_state_dict", "save_file"]
 
+_STATE_KEYS = ("network", "ema_model_state_dict", "model", "state_dict", "state_dict_model", "model_state_dict")
+
 
 def save_file(content: Any, path: str | Path) -> None:
     """Write with ``torch.save`` to a temporary name, flush, then rename; a crash leaves the old file whole.
@@ -80,14 +82,14 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict of a file: plain, or under ``network``, ``model`` or ``state_dict``.
+    """The state dict of a file: plain, or under one of the names that training programs use; averaged weights first.
 
     Raises:
         ModelError: the file is missing or damaged, or holds none.
     """
     content = load_file(path)
     state = content
-    for key in ("network", "model", "state_dict"):
+    for key in _STATE_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             state = content[key]
             break
@@ -96,7 +98,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         state = {key[len(prefix) :]: value for key, value in content["average"].items() if key.startswith(prefix)}
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(
-            f"{path} holds no state dict; expected tensors by name, plain or under 'network', 'model' or 'state_dict'."
+            f"{path} holds no state dict; expected tensors by name, plain or under {', '.join(_STATE_KEYS)}."
         )
     return state
 
@@ -125,7 +127,7 @@ def check_match(network: nn.Module, state: Mapping[str, torch.Tensor], source: s
         key = different[-1]
         raise ModelError(
             f"{source} has a head of {state[key].shape[0]} channels ('{key}'), the network {own[key].shape[0]}; "
-            "use weights of the same label space."
+            "use weights of the same label space, or train with --transfer to give them a new head."
         )
     parts = [
         f"{len(keys)} {what} ({', '.join(keys[:5])}{', …' if len(keys) > 5 else ''})"

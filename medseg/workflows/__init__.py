@@ -12,8 +12,10 @@ from medseg.workflows.parts import (
     distribute,
     finalize,
     initialize,
+    labelled,
     prediction_keys,
     section,
+    start_from,
     with_weights,
 )
 
@@ -25,9 +27,11 @@ __all__ = [
     "evaluate",
     "finalize",
     "initialize",
+    "labelled",
     "predict",
     "prediction_keys",
     "section",
+    "start_from",
     "train",
     "with_weights",
 ]

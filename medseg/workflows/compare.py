@@ -15,16 +15,21 @@ from typing import Any
 import numpy as np
 
 from medseg.errors import ConfigError, DataError
+from medseg.metrics import mean_interval
 from medseg.metrics.paired import holm, paired_comparison
+from medseg.reports.comparison import write_comparison
+from medseg.reports.comparison_charts import COSTS
 from medseg.workflows.run_folder import read_facts
 
 __all__ = ["compare"]
 
 logger = logging.getLogger("medseg")
 
+_FEW = 10  # cases
+
 
 def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dice") -> dict[str, Any]:
-    """Compare every run with the first; writes ``comparison.json`` and ``comparison.csv``.
+    """Compare every run with the first; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html`` and its figures.
 
     Args:
         runs: two or more folders with ``metrics.json`` (``medseg validate``, ``medseg ensemble``).
@@ -32,8 +37,9 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         score: ``dice``, ``surface_dice`` or ``hd95``.
 
     Returns:
-        ``runs`` (name, mean, cost) and ``comparisons``: per pair and label, and for the mean over labels (``mean``),
-        the figures of ``medseg.metrics.paired_comparison`` with Holm-adjusted p-values over all rows.
+        ``cases``, ``labels``, ``warnings``, ``runs`` (name, mean with interval, cost), ``scores`` (run -> label ->
+        score per case) and ``comparisons``: per pair and label, and for the mean over labels (``mean``), the figures
+        of ``medseg.metrics.paired_comparison`` with Holm-adjusted p-values over all rows.
 
     Raises:
         ConfigError: fewer than two runs.
@@ -44,10 +50,10 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         raise ConfigError("A comparison needs two or more runs; repeat --run.")
     metrics = [_metrics(folder) for folder in folders]
     cases = _same_cases(folders, metrics)
-    _warn_seen(folders, cases)
     names = _names(folders)
+    warnings = _warnings(folders, names, cases)
     labels = list(metrics[0]["labels"])
-    table = [_scores(content, cases, labels, score) for content in metrics]
+    table = _scores(metrics, cases, labels, score)
     rows = []
     for name, scores in list(zip(names, table, strict=True))[1:]:
         for target in [*labels, "mean"]:
@@ -56,10 +62,18 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
     for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p_value
     summary = [
-        {"run": name, "mean": _mean(scores, labels), **_cost(folder)}
+        {"run": name, **_mean(scores, labels), **_cost(folder)}
         for name, scores, folder in zip(names, table, folders, strict=True)
     ]
-    content = {"score": score, "cases": cases, "runs": summary, "comparisons": rows}
+    content = {
+        "score": score,
+        "cases": cases,
+        "labels": labels,
+        "warnings": warnings,
+        "runs": summary,
+        "scores": dict(zip(names, table, strict=True)),
+        "comparisons": rows,
+    }
     target_dir = Path(output)
     target_dir.mkdir(parents=True, exist_ok=True)
     (target_dir / "comparison.json").write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
@@ -67,6 +81,7 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    write_comparison(content, target_dir)
     return content
 
 
@@ -99,13 +114,24 @@ def _same_cases(folders: Sequence[Path], metrics: Sequence[dict[str, Any]]) -> l
     return sorted(first)
 
 
-def _warn_seen(folders: Sequence[Path], cases: Sequence[str]) -> None:
-    for folder in folders:
-        seen = set(cases) & set(read_facts(folder).get("training_cases", []))
+def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str]) -> list[str]:
+    """What makes the comparison unfair; logged as well."""
+    facts = [read_facts(folder) for folder in folders]
+    found = []
+    for name, known in zip(names, facts, strict=True):
+        seen = set(cases) & set(known.get("training_cases", []))
         if seen:
-            logger.warning(
-                "%s was trained on %d of the %d cases: the comparison is biased.", folder.name, len(seen), len(cases)
-            )
+            found.append(f"{name} was trained on {len(seen)} of the {len(cases)} cases: the comparison is biased.")
+    machines = {known["measured_on"] for known in facts if "measured_on" in known}
+    if len(machines) > 1:
+        found.append(
+            f"Times and memory were measured on different machines or threads ({', '.join(sorted(machines))})."
+        )
+    if len(cases) < _FEW:
+        found.append(f"Only {len(cases)} cases: intervals over so few are too narrow, and tests have little power.")
+    for text in found:
+        logger.warning("%s", text)
+    return found
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -113,27 +139,33 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(Path(*folder.parts[-2:])) for folder in folders]
 
 
-def _scores(content: dict[str, Any], cases: Sequence[str], labels: Sequence[str], score: str) -> dict[str, list[float]]:
-    table = {label: [_number(content["cases"][case].get(label, {}).get(score)) for case in cases] for label in labels}
-    by_case = np.array([table[label] for label in labels], dtype=float)
-    counts = np.isfinite(by_case).sum(axis=0)
-    totals = np.where(np.isfinite(by_case), by_case, 0.0).sum(axis=0)
-    table["mean"] = [float(total / count) if count else math.nan for total, count in zip(totals, counts, strict=True)]
-    return table
-
-
-def _mean(scores: dict[str, list[float]], labels: Sequence[str]) -> float:
-    means = [
-        np.mean([v for v in scores[label] if math.isfinite(v)]) for label in labels if np.isfinite(scores[label]).any()
+def _scores(
+    metrics: Sequence[dict[str, Any]], cases: Sequence[str], labels: Sequence[str], score: str
+) -> list[dict[str, list[float]]]:
+    """Per run: label -> score per case, and ``mean`` over the labels that all runs have a score for in that case."""
+    rows = [
+        [[_number(content["cases"][case].get(label, {}).get(score)) for case in cases] for label in labels]
+        for content in metrics
     ]
-    return float(np.mean(means)) if means else math.nan
+    scores = np.array(rows, dtype=float).reshape(len(metrics), len(labels), len(cases))
+    shared = np.isfinite(scores).all(axis=0)  # a distance is undefined for the run that misses a label
+    totals, counts = np.where(shared, scores, 0.0).sum(axis=1), shared.sum(axis=0)
+    means = np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+    return [
+        {**dict(zip(labels, run.tolist(), strict=True)), "mean": mean.tolist()}
+        for run, mean in zip(scores, means, strict=True)
+    ]
+
+
+def _mean(scores: dict[str, list[float]], labels: Sequence[str]) -> dict[str, Any]:
+    """Mean over labels of the mean over cases, with its interval."""
+    found = mean_interval(np.array([scores[label] for label in labels], dtype=float).T)
+    return {"mean": found.mean, "interval": (found.low, found.high)}
 
 
 def _cost(folder: Path) -> dict[str, Any]:
     facts = read_facts(folder)
-    return {
-        key: facts[key] for key in ("network", "parameters", "training_seconds", "seconds_per_case") if key in facts
-    }
+    return {key: facts[key] for key in ("network", *COSTS, "measured_on", "training_seconds") if key in facts}
 
 
 def _number(value: Any) -> float:

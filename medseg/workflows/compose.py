@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,9 @@ from monai.bundle.utils import merge_kv
 
 from medseg.errors import ConfigError, ModelError, nearest, unwrapped
 from medseg.workflows.config_check import check_config, check_overrides
-from medseg.workflows.trust import foreign_parts
+from medseg.workflows.trust import require_trust
 
-__all__ = [
-    "TASKS",
-    "changed_configs",
-    "config_files",
-    "load_workflow",
-    "merged_config",
-    "parse_assignments",
-    "require_trusted",
-]
-
-logger = logging.getLogger("medseg")
-
-_SHOWN = 10  # lines of what a foreign bundle would run
+__all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_config", "parse_assignments"]
 
 # Both configs have these ids, each with its own value.
 _OWN_OF_INFERENCE = ("imports", "bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
@@ -77,42 +65,6 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
     return merged
 
 
-def require_trusted(
-    bundle: str | Path, files: Sequence[Path] = (), *, allow_expressions: bool = False, named: Collection[str] = ()
-) -> None:
-    """Refuse a bundle whose configs would run more than known parts (``medseg.workflows.trust``), before they run.
-
-    Args:
-        bundle: its folder; every config in it counts, used or not.
-        files: further ones, such as overlays from elsewhere.
-        allow_expressions: list what is foreign and go on.
-        named: dotted paths that the user named in this call.
-
-    Raises:
-        ModelError: something is foreign, and it was not allowed.
-    """
-    configs = Path(bundle) / "configs"
-    found = [p for p in sorted(configs.glob("*")) if p.suffix in (".yaml", ".yml", ".json")]
-    every = dict.fromkeys([*(p for p in found if p.name != "datalist.json"), *files])  # a datalist is never resolved
-    foreign = foreign_parts({file.name: _read(file) for file in every}, named)
-    if not foreign:
-        return
-    listed = "\n".join(f"  {line}" for line in foreign[: None if allow_expressions else _SHOWN])
-    more = f"\n  … and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN and not allow_expressions else ""
-    if allow_expressions:
-        logger.warning("%s runs more than parts of medseg, MONAI and torch, as allowed:\n%s", bundle, listed)
-        return
-    raise ModelError(
-        f"{bundle} would run more than parts of medseg, MONAI and torch:\n{listed}{more}\nIf you wrote or read it and "
-        "trust it, repeat the command with --allow_expressions."
-    )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    _refuse_bad_yaml(file)
-    return ConfigParser.load_config_file(str(file))
-
-
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``changes`` over ``base`` by MONAI's rules for config files (``a::b`` patches, ``+a`` extends)."""
     parser = ConfigParser(deepcopy(dict(base)))
@@ -135,6 +87,7 @@ def changed_configs(
     overrides = dict(overrides or {})
     files = config_files(bundle, "train", overlays)
     train = merged_config(files)
+    require_trust(train, files)  # the check below imports what the config names
     check_overrides(train, overrides, _names(files))
     result = {"train": _merge(train, overrides)}
     check_config(result["train"], _names(files))
@@ -233,29 +186,23 @@ def load_workflow(
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
     built: Mapping[str, Any] | None = None,
-    *,
-    allow_expressions: bool = False,
-    named: Collection[str] = (),
 ) -> Workflow:
     """A bundle's workflow for a task of ``TASKS``, initialised.
 
-    Args:
-        bundle, task, overlays: which files.
-        overrides: config id -> value; the user's own, run as they are.
-        built: ids with objects that exist already, such as data sets whose caches are filled.
-        allow_expressions, named: see ``require_trusted``.
+    ``built``: ids with objects that exist already, such as data sets whose caches are filled.
 
     Raises:
         ConfigError: the config or an override holds what ``config_check`` refuses.
-        ModelError: the folder is no bundle, or a foreign one that was not allowed.
+        ModelError: the folder is no bundle, or its config would run foreign code (``medseg.workflows.trust``).
     """
     files = config_files(bundle, task, overlays)
-    require_trusted(bundle, files, allow_expressions=allow_expressions, named=named)
     config = merged_config(files)
+    meta = Path(bundle) / "configs" / "metadata.json"
+    described = {"_meta_": ConfigParser.load_config_file(str(meta))} if meta.is_file() else {}  # resolved by tools too
+    require_trust(config | described, [*files, meta] if described else files)
     overrides = {"bundle_root": str(Path(bundle).resolve())} | dict(overrides or {})
     check_overrides(config, overrides, _names(files))
     check_config(_merge(config, overrides), _names(files))
-    meta = Path(bundle) / "configs" / "metadata.json"
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every missing logging.conf
     workflow = Workflow(
         config_file=[str(file) for file in files],

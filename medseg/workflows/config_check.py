@@ -20,7 +20,7 @@ from monai.utils.module import instantiate
 
 from medseg.errors import ConfigError, nearest
 
-__all__ = ["check_config", "check_overrides", "check_ranges", "check_roi"]
+__all__ = ["check_config", "check_overrides", "check_ranges", "check_roi", "component_locator"]
 
 # Top-level ids with a meaning of their own; any other one must be referred to by something.
 _ENTRIES = ("imports", "bundle_root", "dataset_dir", "initialize", "run", "finalize", "train", "validate", "evaluator")
@@ -125,7 +125,8 @@ def _check_argument(name: str, component: Mapping[str, Any], argument: str) -> N
 
 
 @cache
-def _locator() -> ComponentLocator:
+def component_locator() -> ComponentLocator:
+    """MONAI's table of its components by bare name; it takes a second to make."""
     return ComponentLocator()
 
 
@@ -140,7 +141,7 @@ def _arguments(target: str) -> frozenset[str] | None:
         return None
     _refuse_unknown_target(target)
     try:
-        path = ConfigComponent({"_target_": target}, locator=_locator()).resolve_module_name()
+        path = ConfigComponent({"_target_": target}, locator=component_locator()).resolve_module_name()
         found = instantiate(str(path), "callable")
         while hasattr(found, "func"):
             found = found.func
@@ -192,7 +193,9 @@ _COUNT = (_whole(0), "an integer from 0 on")
 _ABOVE_0 = (_number(0, open_low=True), "a positive number")
 # Last part of an id -> whether a value fits, and what is expected. Null is for the component to judge.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("epochs", "max_epochs", "batch_size", "val_interval", "repeats", "early_stop"), _POSITIVE),
+    **dict.fromkeys(
+        ("epochs", "max_epochs", "batch_size", "val_interval", "repeats", "early_stop", "longest"), _POSITIVE
+    ),
     **dict.fromkeys(("accumulation_steps", "samples_per_case", "sw_batch_size"), _POSITIVE),
     **dict.fromkeys(("seed", "num_workers", "fold"), _COUNT),
     **dict.fromkeys(("learning_rate", "clip_norm", "max_minutes"), _ABOVE_0),
@@ -204,7 +207,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "spacing": (_list_of(_number(0, open_low=True)), "one number above 0 per axis, in mm"),
     "precision": _one_of("fp32", "bf16", "fp16"),
     "cache": _one_of("cache", "persistent", "smart", "plain"),
-    "schedule": _one_of("cosine", "poly", "step", "constant"),
+    "schedule": _one_of("cosine", "poly", "exp_poly", "step", "constant"),
 }
 _FOREIGN = ("network_def", "labels")  # names below these belong to the network and to the data
 

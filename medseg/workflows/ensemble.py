@@ -13,37 +13,50 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
 
 from medseg.data import Datalist, read_datalist
-from medseg.engines import CaseScores
+from medseg.engines import CaseCost, CaseScores
 from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.labels import LabelSpace
-from medseg.transforms import LogitsToLabelsd, SaveLabelsd, load
+from medseg.networks.cost import count_parameters
+from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
 from medseg.weights import load_weights
 from medseg.workflows.checks import check_cases
+from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.compose import load_workflow, merged_config
 from medseg.workflows.evaluation import weights_of
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
-from medseg.workflows.run_folder import read_facts, require_run
+from medseg.workflows.run_folder import read_facts, require_run, write_facts
 
 __all__ = ["ensemble", "load_member"]
 
 logger = logging.getLogger("medseg")
 
+# Ids of inference.yaml that do not change what the network is given.
+_OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "network_def", "network")
 
-def load_member(
-    run: str | Path, *, checkpoint: str = "best", device: str | None = None, allow_expressions: bool = False
-) -> Member:
+
+def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None = None) -> Member:
     """A run's network with its own preprocessing and inferer, weights loaded."""
     folder = require_run(run)
     changes = {"device": f"$w.device('{device}')"} if device is not None else {}
-    parser = load_workflow(folder, "infer", changes, allow_expressions=allow_expressions).parser
+    parser = load_workflow(folder, "infer", changes).parser
     network = parser.get_parsed_content("network")
     load_weights(network, weights_of(folder, checkpoint))
     steps = parser.get_parsed_content("preprocessing").transforms
     return Member(
-        network, Compose(steps[1:]), parser.get_parsed_content("inferer"), parser.get_parsed_content("label_space")
+        network,
+        Compose(steps[1:]),
+        parser.get_parsed_content("inferer"),
+        parser.get_parsed_content("label_space"),
+        _grid(folder),
     )
+
+
+def _grid(run: Path) -> str:
+    """What tells the preprocessing: equal texts mean equal grids, different ones that they may differ."""
+    config = merged_config([run / "configs" / "inference.yaml"])
+    return json.dumps({key: value for key, value in config.items() if key not in _OWN}, sort_keys=True, default=str)
 
 
 def ensemble(
@@ -58,7 +71,7 @@ def ensemble(
     fold: int | None = None,
     checkpoint: str = "best",
     device: str | None = None,
-    allow_expressions: bool = False,
+    postprocess: bool = True,
 ) -> dict[str, Any] | None:
     """Predict a datalist section with all runs together; writes ``predictions/`` and, with references,
     ``metrics.json``.
@@ -69,7 +82,9 @@ def ensemble(
         method: ``mean`` of probabilities or ``vote``.
         weights: one per member, ``"dice"`` for each run's validation ``mean_dice``, or ``None`` for equal ones.
         json_list, data_dir, section, fold: the cases; default: the first run's datalist and fold.
-        checkpoint, device, allow_expressions: as for validation.
+        checkpoint, device: as for validation.
+        postprocess: clean the joint label map by the rules that `medseg postprocess` stored, if all members have the
+            same ones, as the folds of one training have.
 
     Returns:
         The scores, or ``None`` where the section has no references.
@@ -79,14 +94,25 @@ def ensemble(
     datalist, cases = _cases(folders[0], config, json_list, data_dir, section, fold)
     check_cases(cases, datalist)
     _warn_seen(folders, cases)
-    settings: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "allow_expressions": allow_expressions}
-    members = [load_member(folder, **settings) for folder in folders]
+    members = [load_member(folder, checkpoint=checkpoint, device=device) for folder in folders]
     chosen = [_mean_dice(folder) for folder in folders] if weights == "dice" else weights
     if isinstance(chosen, str):
         raise ConfigError(f"weights '{chosen}' is unknown; give numbers, or 'dice'.")
     network = Ensemble(members, method, chosen)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
-    return predict_ensemble(network, cases, network.label_space, Path(output), choose_device(device), method)
+    cost, rules = CaseCost(), _common_rules(folders) if postprocess else {}
+    result = predict_ensemble(
+        network, cases, network.label_space, Path(output), choose_device(device), method, cost, rules
+    )
+    names = dict.fromkeys(type(member.network).__name__ for member in members)
+    write_facts(
+        output,
+        network=f"{method} of {len(members)} ({', '.join(names)})",
+        parameters=count_parameters(network),
+        training_cases=sorted({case for folder in folders for case in read_facts(folder).get("training_cases", [])}),
+        **cost.facts(),
+    )
+    return result
 
 
 def predict_ensemble(
@@ -96,21 +122,33 @@ def predict_ensemble(
     output: Path,
     device: Any,
     method: str,
+    cost: CaseCost | None = None,
+    rules: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are on the source grid."""
+    """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are on the source grid.
+
+    ``cost`` measures them; a member's preprocessing and way back are in it. ``rules`` clean the label maps.
+    """
     labelled = all("label" in case for case in cases)
     keys = ["image", "label"] if labelled else ["image"]
     output.mkdir(parents=True, exist_ok=True)
-    scores = CaseScores(space, surface=True, output_dir=output, facts={"space": "source", "ensemble": method})
+    facts = {"space": "source", "ensemble": method} | ({"cleanup": dict(rules)} if rules else {})
+    scores = CaseScores(space, surface=True, output_dir=output, facts=facts)
     evaluator = SupervisedEvaluator(
         device=device,
         val_data_loader=DataLoader(Dataset(list(cases), Compose(load(keys, space))), batch_size=1),
         network=network,
         postprocessing=Compose(
-            [LogitsToLabelsd("pred", space, threshold=0.5), SaveLabelsd("pred", output / "predictions", space)]
+            [
+                LogitsToLabelsd("pred", space, threshold=0.5),
+                CleanLabelsd("pred", space, rules or {}),
+                SaveLabelsd("pred", output / "predictions", space),
+            ]
         ),
         key_val_metric={"mean_dice": scores} if labelled else None,
     )
+    if cost is not None:
+        cost.attach(evaluator)
     evaluator.run()
     return json.loads((output / "metrics.json").read_text(encoding="utf-8")) if labelled else None
 
@@ -140,8 +178,20 @@ def _warn_seen(folders: Sequence[Path], cases: Sequence[Mapping[str, Any]]) -> N
             logger.warning("%s was trained on %d of these cases: the score is too good.", folder.name, len(seen))
 
 
+def _common_rules(folders: Sequence[Path]) -> dict[str, Any]:
+    """The post-processing that all members have alike."""
+    found = [stored_rules(folder) for folder in folders]
+    if any(found) and any(rules != found[0] for rules in found):
+        logger.warning("The members' post-processing differs, so none is applied.")
+        return {}
+    return found[0]
+
+
 def _mean_dice(run: Path) -> float:
     path = run / "metrics.json"
     if not path.is_file():
         raise ConfigError(f"{run} has no metrics.json for weights by Dice; run `medseg validate --run {run}` first.")
-    return float(json.loads(path.read_text(encoding="utf-8"))["mean_dice"])
+    score = json.loads(path.read_text(encoding="utf-8"))["mean_dice"]
+    if score is None:
+        raise ConfigError(f"{run} has no mean Dice (no validation case has a label); give --weights as numbers.")
+    return float(score)

@@ -33,7 +33,6 @@ def export(
     sizes: Sequence[Sequence[int]] | None = None,
     checkpoint: str = "best",
     overlays: Sequence[str] = (),
-    allow_expressions: bool = False,
 ) -> dict[str, Any]:
     """Write ``model.ts``, ``model.pt2``, ``model.onnx``, ``deployment.json`` and ``predict.py`` to ``output``.
 
@@ -44,7 +43,6 @@ def export(
         sizes: spatial sizes to compare at besides the window; default: one that differs from it in every axis.
         checkpoint: ``best``, ``last`` or a file.
         overlays: further configs of the bundle, such as a variant of the network.
-        allow_expressions: run what the bundle's config names beyond the known parts (``medseg.workflows.trust``).
 
     Returns:
         The content of ``deployment.json``.
@@ -57,7 +55,7 @@ def export(
     folder, target = Path(bundle).resolve(), Path(output).resolve()
     weights = weights_of(folder, checkpoint)
     overrides = {"device": "$w.device('cpu')"}
-    parser = load_workflow(folder, "infer", overrides, overlays, allow_expressions=allow_expressions).parser
+    parser = load_workflow(folder, "infer", overrides, overlays).parser
     with unwrapped():
         network = parser.get_parsed_content("network_def")
         parts = {key: parser.get_parsed_content(key) for key in ("preprocessing", "inferer", "postprocessing")}

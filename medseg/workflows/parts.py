@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from copy import deepcopy
@@ -13,7 +14,7 @@ from torch import nn
 
 from medseg.data import read_datalist, seed_everything
 from medseg.errors import ConfigError, ModelError, ResourceError
-from medseg.weights import load_weights
+from medseg.weights import load_weights, transfer_weights
 
 __all__ = [
     "cases",
@@ -22,10 +23,14 @@ __all__ = [
     "distribute",
     "finalize",
     "initialize",
+    "labelled",
     "prediction_keys",
     "section",
+    "start_from",
     "with_weights",
 ]
+
+logger = logging.getLogger("medseg")
 
 
 def device(name: str | None = None) -> torch.device:
@@ -70,9 +75,28 @@ def start_distributed() -> None:
     idist.sync()  # ignite's first collective would otherwise hang where only rank 0 makes it
 
 
+def start_from(
+    network: nn.Module, path: str | None = None, reinitialize: Sequence[str] = (), partial: bool = False
+) -> nn.Module:
+    """The network with the weights that its training starts from (``medseg.weights.transfer_weights``); ``None``
+    leaves it as it is.
+    """
+    if path is not None:
+        report = transfer_weights(network, path, reinitialize=reinitialize, partial=partial)
+        for line in report.lines():
+            logger.info("start from %s: %s", path, line)
+    return network
+
+
 def cases(json_list: str, dataset_dir: str, fold: int | None, section: str) -> list[dict[str, Any]]:
     """Training or validation cases after the split by fold (``Datalist.split``)."""
     return read_datalist(json_list, dataset_dir).cases(section, fold)
+
+
+def labelled(json_list: str, dataset_dir: str, dataset: str) -> list[dict[str, Any]]:
+    """All labelled cases of a list, as an external test set; the label table's ``dataset`` explains its values."""
+    sections = read_datalist(json_list, dataset_dir).sections.values()
+    return [{**case, "dataset": dataset} for cases in sections for case in cases if case.get("label")]
 
 
 def section(json_list: str, dataset_dir: str, name: str) -> list[dict[str, Any]]:

@@ -5,26 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.data import list_data_collate
-from monai.engines import SupervisedEvaluator
-
 from medseg.data import read_datalist
 from medseg.data.datalist import case_ids, images_of
-from medseg.data.inspect import inspect_cases
-from medseg.errors import CasesFailed, ConfigError, DataError, MedsegError, unwrapped
+from medseg.data.inspect import inspect_case
+from medseg.engines.ranks import gather, is_main, on_main, share
+from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
+from medseg.transforms.picture import is_grey
+from medseg.workflows.case_stream import run_cases
 from medseg.workflows.checks import unfit
-from medseg.workflows.compose import config_files, load_workflow, merged_config
-from medseg.workflows.evaluation import weights_of
+from medseg.workflows.compose import config_files, merged_config
+from medseg.workflows.evaluation import kept_checkpoints, weights_of
+from medseg.workflows.parts import finalize, start_distributed
 
-__all__ = ["collect_cases", "predict"]
+__all__ = ["collect_cases", "predict", "predict_checkpoints"]
 
 logger = logging.getLogger("medseg")
 
@@ -49,7 +48,7 @@ def collect_cases(inputs: Sequence[str | Path], num_channels: int = 1) -> list[d
         else:
             files.append(item)  # missing files are reported with the other problems of cases
     cases: list[dict[str, Any]]
-    if num_channels > 1 and any("_0000." in file.name for file in files):
+    if num_channels > 1 and any("_0000." in file.name and not _is_color(file) for file in files):
         groups: dict[str, list[str]] = {}
         for file in files:
             stem, _, rest = file.name.partition(".")
@@ -63,32 +62,42 @@ def collect_cases(inputs: Sequence[str | Path], num_channels: int = 1) -> list[d
     return cases
 
 
+def _is_color(file: Path) -> bool:
+    """Whether one file already is a case of three channels."""
+    try:
+        return is_2d_file(file) and not is_grey(file)
+    except OSError:  # damaged: the check says how
+        return False
+
+
 def predict(
     bundle: str | Path,
     output: str | Path,
     *,
     inputs: Sequence[str | Path] = (),
+    cases: Sequence[dict[str, Any]] = (),
     json_list: str | Path | None = None,
     data_dir: str | Path | None = None,
     section: str = "test",
     checkpoint: str = "best",
     device: str | None = None,
     tta: bool = False,
+    postprocess: bool = True,
     overrides: Mapping[str, Any] | None = None,
-    allow_expressions: bool = False,
 ) -> list[Path]:
-    """Segment images with a run or bundle; predictions that ``output`` holds of the same weights are not made again.
+    """Segment files and folders, a datalist's section or ``cases`` of one with a run or bundle.
 
-    ``tta`` averages over all mirror images. A case that cannot be read or that fails is reported, listed in
-    ``output/failures.json`` and left out; the others are done. ``allow_expressions`` runs what the bundle's configs
-    name beyond known parts (``medseg.workflows.trust``).
+    Predictions that ``output`` holds of the same weights are not made again. ``tta`` averages over all mirror images;
+    ``postprocess`` applies the rules that `medseg postprocess` stored. A case that cannot be read or that fails is
+    reported, listed in ``output/failures.json`` and left out; the others are done. Under torchrun every process makes
+    the same call and takes its share of the cases.
 
     Returns:
         The label maps of this call's cases.
 
     Raises:
         CasesFailed: some cases failed.
-        ConfigError: ``output`` holds predictions of other weights.
+        ConfigError: ``output`` holds predictions of other weights or with other post-processing.
     """
     folder, target = Path(bundle).resolve(), Path(output).resolve()
     config = merged_config(config_files(folder, "infer"))
@@ -98,26 +107,40 @@ def predict(
         cases = collect_cases(inputs, in_channels)
     elif json_list is not None:
         cases = read_datalist(json_list, data_dir).cases(section)
-    else:
+    elif not cases:
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
-    target.mkdir(parents=True, exist_ok=True)
     weights = weights_of(folder, checkpoint)
-    _refuse_other_weights(target, weights)
-    todo = [case for case in cases if not _prediction(target, case).is_file()]
-    if len(todo) < len(cases):
-        logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
-    failures = _failed_checks(todo, space, len(config["roi_size"]), in_channels)
+    start_distributed()
     changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)}
+    if not postprocess and "cleanup" in config:
+        changes["cleanup"] = {}
+
+    def prepare() -> list[dict[str, Any]]:
+        """The cases that are left to do."""
+        target.mkdir(parents=True, exist_ok=True)
+        _refuse_other_predictions(target, weights, changes.get("cleanup", config.get("cleanup", {})))
+        todo = [case for case in cases if not _prediction(target, case).is_file()]
+        if len(todo) < len(cases):
+            logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
+        return todo
+
+    todo = share(on_main(prepare))
     if tta:
         changes["mirror_axes"] = list(range(len(config["roi_size"])))
     if device is not None:
         changes["device"] = f"$w.device('{device}')"
-    sound = [case for case in todo if case["case_id"] not in failures]
-    if sound:
-        _run(folder, changes, sound, failures, allow_expressions)
-    _write_failures(target, failures)
+    color = bool(config["preprocess"].get("color"))
+    dims = len(config["roi_size"])
+
+    def check(case: Mapping[str, Any]) -> None:
+        _check(case, space, dims, in_channels, ("RGB",) if color else None)
+
+    failures = gather(run_cases(folder, changes, todo, check, dims) if todo else {})
+    if is_main():
+        _write_failures(target, failures)
+    finalize()
     if failures:
         listed = "; ".join(f"{case}: {reason}" for case, reason in list(failures.items())[:5])
         raise CasesFailed(
@@ -126,13 +149,38 @@ def predict(
     return [_prediction(target, case) for case in cases]
 
 
-def _refuse_other_weights(target: Path, weights: Path) -> None:
-    """One folder holds the predictions of one network: those of another would be taken for done."""
+def predict_checkpoints(bundle: str | Path, output: str | Path, **settings: Any) -> dict[str, list[Path]]:
+    """``predict`` with every checkpoint that a run keeps, into ``output/<name>``; name -> label maps.
+
+    Raises:
+        CasesFailed: some cases failed, with any of them; the others are done.
+        ModelError: nothing is kept.
+    """
+    kept = kept_checkpoints(Path(bundle))
+    if not kept:
+        weights_of(Path(bundle), "best")  # says what to do
+    done: dict[str, list[Path]] = {}
+    failed: CasesFailed | None = None
+    for name in kept:
+        try:
+            done[name] = predict(bundle, Path(output) / name, checkpoint=name, **settings)
+        except CasesFailed as error:
+            failed = error
+    if failed is not None:
+        raise failed
+    return done
+
+
+def _refuse_other_predictions(target: Path, weights: Path, cleanup: Mapping[str, Any]) -> None:
+    """One folder holds predictions of one network, cleaned in one way: those of another would be taken for done."""
     record = target / "weights.json"
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8"))["sha256"] != digest:
-        raise ConfigError(f"{target} holds predictions of other weights; use another --output folder, or empty it.")
-    content = {"weights": str(weights), "sha256": digest}
+    content: dict[str, Any] = {"weights": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    content |= {"cleanup": cleanup} if cleanup else {}
+    if record.is_file():
+        found = json.loads(record.read_text(encoding="utf-8"))
+        differs = "of other weights" if found["sha256"] != content["sha256"] else "with other post-processing"
+        if [found["sha256"], found.get("cleanup", {})] != [content["sha256"], cleanup]:
+            raise ConfigError(f"{target} holds predictions {differs}; use another --output folder, or empty it.")
     record.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -140,49 +188,19 @@ def _prediction(target: Path, case: Mapping[str, Any]) -> Path:
     return target / f"{case['case_id']}{'.png' if is_2d_file(images_of(case)[0]) else '.nii.gz'}"
 
 
-def _failed_checks(cases: Sequence[Mapping[str, Any]], space: LabelSpace, dims: int, channels: int) -> dict[str, str]:
-    failures = {}
-    images_only = [{key: value for key, value in case.items() if key != "label"} for case in cases]
-    for facts in inspect_cases(images_only, space):
-        found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
-        found += [problem] if not found and (problem := unfit(facts, dims, channels)) else []
-        for warning in (p for p in facts.problems if p.warning):
-            logger.warning("%s: %s. %s", facts.case, warning.message, warning.remedy)
-        if found:
-            failures[facts.case] = " ".join(f"{message}. {remedy}" for message, remedy in found)
-            logger.error("%s: %s", facts.case, failures[facts.case])
-    return failures
+def _check(case: Mapping[str, Any], space: LabelSpace, dims: int, channels: int, names: Sequence[str] | None) -> None:
+    """Read a case's images and refuse what the network cannot take.
 
-
-def _run(
-    folder: Path,
-    changes: dict[str, Any],
-    cases: Sequence[dict[str, Any]],
-    failures: dict[str, str],
-    allow_expressions: bool,
-) -> None:
-    """One engine for all cases, one run per case: a failure leaves the others alone."""
-    workflow = load_workflow(folder, "infer", changes, allow_expressions=allow_expressions)
-    parser = workflow.parser
-    with unwrapped():
-        preprocessing = parser.get_parsed_content("preprocessing")
-        evaluator: SupervisedEvaluator = parser.get_parsed_content("evaluator")
-    for number, case in enumerate(cases, 1):
-        began = time.monotonic()
-        try:
-            evaluator.data_loader = [list_data_collate([preprocessing(dict(case))])]
-            evaluator.state.epoch_length = 1
-            evaluator.run()
-        except MedsegError:
-            raise  # weights or config: no case can succeed
-        except Exception as error:  # any failure of one case must not stop the others
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-                reason = f"out of memory ({reason}). Use a smaller roi_size or --device cpu."
-            logger.error("%s: %s", case["case_id"], reason)
-            failures[str(case["case_id"])] = reason
-            continue
-        logger.info("%d/%d %s  %.1f s", number, len(cases), case["case_id"], time.monotonic() - began)
+    Raises:
+        DataError: with all that is wrong.
+    """
+    facts = inspect_case({key: value for key, value in case.items() if key != "label"}, space, names)
+    found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
+    found += [problem] if not found and (problem := unfit(facts, dims, channels)) else []
+    for warning in (p for p in facts.problems if p.warning):
+        logger.warning("%s: %s. %s", facts.case, warning.message, warning.remedy)
+    if found:
+        raise DataError(" ".join(f"{message}. {remedy}" for message, remedy in found))
 
 
 def _write_failures(target: Path, failures: Mapping[str, str]) -> None:

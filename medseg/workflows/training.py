@@ -15,17 +15,21 @@ import torch
 
 from medseg.bundle import dump_yaml
 from medseg.data import CaseFacts, Datalist, read_datalist
-from medseg.engines.ranks import is_main, on_main
+from medseg.engines import network_facts
+from medseg.engines.ranks import is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_fit
-from medseg.workflows.compose import changed_configs, config_files, load_workflow, merged_config, require_trusted
+from medseg.workflows.cleanup import store_rules, with_rules
+from medseg.workflows.compose import changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.new_bundle import plan_bundle
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
 from medseg.workflows.timing import fit_epochs
+from medseg.workflows.transfer import Transfer
+from medseg.workflows.trust import trusted_bundles
 
 __all__ = ["train"]
 
@@ -48,7 +52,9 @@ def train(
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
-    allow_expressions: bool = False,
+    transfer: str | Path | None = None,
+    reinitialize: Sequence[str] = (),
+    partial: bool = False,
 ) -> Path:
     """Train a network on a datalist; the same call again continues, and a finished run does nothing.
 
@@ -66,7 +72,9 @@ def train(
         seed: of every random number.
         overrides: config id -> value.
         overlays: further config files of the bundle, such as ``gsm``.
-        allow_expressions: run what the bundle's configs name beyond known parts (``medseg.workflows.trust``).
+        transfer: start from the weights of this run, bundle or file; a head of other labels starts anew.
+        reinitialize: patterns of further tensor names that start anew.
+        partial: take over what fits of weights that do not fit as a whole.
 
     Returns:
         The run folder.
@@ -78,11 +86,13 @@ def train(
     check_ranges(
         {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
     )  # needs the images' axes
+    start = Transfer(transfer, reinitialize, partial) if transfer is not None else None
+    if start is None and (reinitialize or partial):
+        raise ConfigError("--reinitialize and --partial say what to take over; name the source with --transfer.")
+    changes = dict(overrides or {})
     if network is not None:
-        named = {network_target(network)}  # an unknown name is told before the data are read
-    else:
-        named = set()
-        require_trusted(str(bundle), config_files(str(bundle), "train", overlays), allow_expressions=allow_expressions)
+        target = network_target(network)  # an unknown name is told before the data are read
+        changes = (start.network_arguments(target) if start else {}) | changes
     run = Path(output).resolve()
     start_distributed()
     _refuse_foreign(run)
@@ -91,7 +101,6 @@ def train(
     training, validation = datalist.split(fold)
     if not training:
         raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
-    changes = dict(overrides or {})
     settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
 
     def prepare() -> tuple[bool, bool]:
@@ -107,6 +116,8 @@ def train(
             plan_bundle(fresh, network, datalist, facts, len(training), chosen.type, changes, settings)
         else:
             _copy_bundle(fresh, Path(str(bundle)), datalist, facts, overlays, changes, settings)
+        if start is not None:
+            start.install(fresh)
         _install(fresh, run, explicit_epochs=epochs is not None)
         if read_facts(run).get("status") == "finished":
             logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
@@ -120,24 +131,27 @@ def train(
     if not left:
         finalize()
         return run
-    trust: dict[str, Any] = {"allow_expressions": allow_expressions, "named": named}
-    workflow = load_workflow(run, "train", **trust)
+    with trusted_bundles(network is not None):  # written for this call
+        workflow = load_workflow(run, "train")
     if max_minutes is not None and fit:
         for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
             workflow.parser.get_parsed_content(part)
         seconds = 60 * max_minutes - (time.monotonic() - started)
         on_main(lambda: fit_epochs(workflow, run, seconds))
         filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
-        workflow = load_workflow(run, "train", built=filled, **trust)
+        with trusted_bundles(network is not None):
+            workflow = load_workflow(run, "train", built=filled)
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
+    in_channels, roi_size = workflow.parser["network_def::in_channels"], workflow.parser.get_parsed_content("roi_size")
     if is_main():
         write_facts(
             run,
             status="finished",
             epochs_done=int(trainer.state.epoch),
             training_seconds=round(checkpoint.elapsed_seconds, 1),
+            **network_facts(unwrap(trainer.network), in_channels, roi_size),
         )
     workflow.finalize()
     return run
@@ -190,6 +204,7 @@ def _copy_bundle(
     shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
     own = {"bundle_root": ".", "json_list": "$@bundle_root + '/configs/datalist.json'"}
     given = {key: value for key, value in settings.items() if (value is not None or key == "fold")} | own
+    configs |= {"inference": with_rules(configs["inference"], {})} if "inference" in configs else {}  # of other weights
     for name, config in configs.items():
         if name == "train":
             config["output_dir"] = "$@bundle_root"  # the run folder is the bundle
@@ -229,6 +244,8 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
             )
         old["epochs"] = new["epochs"]
         dump_yaml(old, target / "train.yaml", "Extended to more epochs.")
+        if (target / "inference.yaml").is_file():
+            store_rules(run, {})  # they were chosen on the predictions of other weights
         write_facts(run, status="started")
         logger.warning(
             "going on to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up "

@@ -1,19 +1,20 @@
-"""What a bundle's configs may run without the user being asked.
+"""Which configs may run without being asked about: those that are built from medseg's, MONAI's and torch's parts.
 
 MONAI evaluates every text that begins with ``$`` and calls every ``_target_`` with the arguments beside it, so a config
-is a program. A bundle runs as it stands if all its configs keep to this rule, whoever wrote it; else what is outside
-is listed, and ``--allow_expressions`` runs it.
+is a program. Before a config is evaluated, whoever wrote it, it is held against this rule:
 
 * A ``_target_`` is a literal dotted path, or a bare name of MONAI's, of a class that ``_PARTS`` defines, of a function
-  that medseg's own among them define, or one of ``_NAMES``.
-* An expression is built from constants, operators, lists, indices, ``a if b else c`` and calls. Its names are
+  that medseg's own among them define, or one of ``_NAMES``. That of ``network_def`` may also be an ``nn.Module`` class
+  of the user's own, from a package outside the bundle's folder.
+* An expression is built from constants, operators, lists, indices, conditions, comprehensions and calls. Its names are
   references (``@id``), a few builtins, and aliases that ``$import`` gives to those packages; the dotted path behind an
   alias leads to medseg's own parts or ``_NAMES``. Of anything else only the members in ``_MEMBERS`` are used.
-* A macro (``%id``) copies from the same bundle, from no other file; expressions and macros have no relative ids.
+* A macro (``%id``) copies from the same config, from no other file; expressions and macros have no relative ids, in
+  whose place MONAI would write the names of keys.
 * Arguments whose text MONAI imports (a reader, a writer) name a part; those that download or unpickle are off.
 
-Nothing is evaluated to find this out, and nothing imported but modules of ``_PARTS``. A bundle that keeps to the rule
-can still write files: where its configs say, as those parts do.
+What is outside is listed with file and line, and runs only inside ``trusted_bundles()`` (``--trust_bundle``). Nothing
+is evaluated to find it out. A config that keeps to the rule can still write files: where it says, as those parts do.
 """
 
 from __future__ import annotations
@@ -23,14 +24,25 @@ import builtins
 import importlib
 import inspect
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
-from monai.bundle.config_item import ComponentLocator
+from torch import nn
 
-__all__ = ["foreign_parts"]
+from medseg.errors import ModelError
+from medseg.workflows.config_check import component_locator
+
+__all__ = ["foreign_code", "require_trust", "trusted_bundles"]
+
+_trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+
+_SHOWN = 5  # texts in the sentence
 
 _OUR_FUNCTIONS = (
     "medseg.data.dataset",
@@ -92,25 +104,67 @@ _REFERENCES = "__local_refs"  # what MONAI writes for @id before it evaluates
 _NODES = (
     *(ast.Constant, ast.Name, ast.Load, ast.Attribute, ast.Call, ast.keyword, ast.Starred, ast.Subscript, ast.Slice),
     *(ast.BinOp, ast.operator, ast.UnaryOp, ast.unaryop, ast.BoolOp, ast.boolop, ast.Compare, ast.cmpop, ast.IfExp),
-    *(ast.List, ast.Tuple, ast.Dict),
+    *(ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.comprehension, ast.Store),
 )
 
 Aliases = Mapping[str, set[str]]
 
 
-def foreign_parts(configs: Mapping[str, Mapping[str, Any]], named: Collection[str] = ()) -> list[str]:
-    """What the configs of one bundle would run beyond the rule of this module, as ``file, id: text``.
+@contextmanager
+def trusted_bundles(trust: bool = True) -> Iterator[None]:
+    """Inside, bundles are evaluated whatever their configs hold: the user has read them, or medseg wrote them."""
+    token = _trusted.set(trust or _trusted.get())
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def require_trust(config: Mapping[str, Any], files: Sequence[Path]) -> None:
+    """Refuse a config that would run code outside the rule.
 
     Args:
-        configs: file name -> content as loaded, unresolved.
-        named: dotted paths that the user named in this call, such as the class of a network.
+        config: the merged content of ``files``, unresolved.
+        files: for the sentence; the first one's bundle is where no class of the user's own may come from.
+
+    Raises:
+        ModelError: naming file, line and text of what would run.
     """
-    entries = [(file, key, value) for file, config in configs.items() for key, value in _entries(config)]
+    found = [] if _trusted.get() else foreign_code(config, files[0].resolve().parents[1])
+    if not found:
+        return
+    listed = "; ".join(f"{_place(text, files)}: '{text}'" for text in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise ModelError(
+        f"The bundle would run code that is not medseg's, MONAI's or torch's: {listed}{more}. Read it, and if you "
+        "trust it, run the same command with --trust_bundle."
+    )
+
+
+def foreign_code(config: Mapping[str, Any], bundle: Path | None = None) -> list[str]:
+    """The expressions, macros, targets and arguments of a config that are outside the rule, each once.
+
+    Args:
+        config: unresolved.
+        bundle: its folder.
+    """
+    entries = list(_entries(config))
     aliases: dict[str, set[str]] = {alias: {path} for alias, path in _PRE_IMPORTED.items()}
-    for _, _, value in entries:
+    for _, value in entries:
         for alias, path in _imports(value).items():
             aliases.setdefault(alias, set()).add(path)
-    return [f"{file}, {key}: {value}" for file, key, value in entries if not _known(key, value, aliases, named)]
+    found = [(key, value) for key, value in entries if not _known(key, value, aliases, bundle)]
+    return list(dict.fromkeys(v if isinstance(v, str) else f"{_parts(key)[-1]}: {v}" for key, v in found))
+
+
+def _place(text: str, files: Sequence[Path]) -> str:
+    """File and line; of a text that the file breaks into several lines, its beginning counts."""
+    for begin in (text, text.splitlines()[0][:40] if text.strip() else text):
+        for file in files:
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                if begin in line or begin.replace('"', '\\"') in line or begin.replace("'", "''") in line:
+                    return f"{file}, line {number}"
+    return " + ".join(file.name for file in files)
 
 
 def _entries(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -128,10 +182,11 @@ def _parts(key: str) -> list[str]:
     return ReferenceResolver.split_id(key)
 
 
-def _known(key: str, value: Any, aliases: Aliases, named: Collection[str]) -> bool:
+def _known(key: str, value: Any, aliases: Aliases, bundle: Path | None) -> bool:
     names = _parts(key)
     if names[-1] == "_target_":
-        return isinstance(value, str) and (value in named or _is_part(_full_path(value)))
+        own = names[-2:] == ["network_def", "_target_"] and isinstance(value, str) and _is_own_network(value, bundle)
+        return isinstance(value, str) and (_is_part(_full_path(value)) or own)
     if names[-1] == "_mode_":
         return value == "default"
     if _OFF & set(names):
@@ -153,13 +208,8 @@ def _full_path(target: str) -> str:
     """A bare name of MONAI's -> its dotted path, as MONAI's parser finds it."""
     if "." in target:
         return target
-    module = _locator().get_component_module_name(target)
+    module = component_locator().get_component_module_name(target)
     return f"{module[0] if isinstance(module, list) else module}.{target}"
-
-
-@cache
-def _locator() -> ComponentLocator:
-    return ComponentLocator()
 
 
 def _below(path: str, packages: Collection[str]) -> bool:
@@ -200,6 +250,22 @@ def _look_up(path: str) -> Any:
     return None if isinstance(found, types.ModuleType) else found
 
 
+def _is_own_network(path: str, bundle: Path | None) -> bool:
+    """Whether a dotted path is a network class of the user's own: installed, and no part of the bundle."""
+    module, _, name = path.rpartition(".")
+    top = module.partition(".")[0]
+    spec = PathFinder.find_spec(top) if top.isidentifier() else None
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec is not None else []
+    folders = [Path(place).resolve() for place in places if place]
+    if not folders or (bundle is not None and any(folder.is_relative_to(bundle) for folder in folders)):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return False
+    return inspect.isclass(found) and issubclass(found, nn.Module)
+
+
 # ---------------------------------------------------------------------- expressions
 def _imports(value: Any) -> dict[str, str]:
     """Alias -> dotted path of an import expression; empty for anything else."""
@@ -230,7 +296,11 @@ def _known_expression(text: str, aliases: Aliases) -> bool:
     if imported:
         return all(path in _PRE_IMPORTED.values() or _below(path, _PACKAGES) for path in imported.values())
     tree = _parsed(text)
-    return tree is not None and all(isinstance(n, _NODES) for n in ast.walk(tree)) and _known_names(tree, aliases)
+    nodes = list(ast.walk(tree)) if tree is not None else []
+    bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    if tree is None or not all(isinstance(node, _NODES) for node in nodes) or bound & {_REFERENCES, *aliases}:
+        return False
+    return _known_names(tree, aliases, bound)
 
 
 def _parsed(text: str) -> ast.expr | None:
@@ -243,16 +313,19 @@ def _parsed(text: str) -> ast.expr | None:
         return None
 
 
-def _known_names(node: ast.AST, aliases: Aliases) -> bool:
-    """Whether the names and members below a node are known; a dotted path is judged as a whole."""
+def _known_names(node: ast.AST, aliases: Aliases, bound: Collection[str] = ()) -> bool:
+    """Whether the names and members below a node are known; a dotted path is judged as a whole.
+
+    ``bound``: names that comprehensions give.
+    """
     if isinstance(node, (ast.Name, ast.Attribute)):
         first, _, rest = _dotted(node).partition(".")
         if first in aliases:
             return all(_is_part(f"{path}.{rest}" if rest else path, ours=True) for path in aliases[first])
         if isinstance(node, ast.Name):
-            return node.id == _REFERENCES or node.id in _BUILTINS
-        return node.attr in _MEMBERS and _known_names(node.value, aliases)
-    return all(_known_names(child, aliases) for child in ast.iter_child_nodes(node))
+            return node.id == _REFERENCES or node.id in _BUILTINS or node.id in bound
+        return node.attr in _MEMBERS and _known_names(node.value, aliases, bound)
+    return all(_known_names(child, aliases, bound) for child in ast.iter_child_nodes(node))
 
 
 def _dotted(node: ast.expr) -> str:

@@ -224,8 +224,10 @@ def test_16_colour_images(study: Any) -> None:
         Image.fromarray((pixels[..., 0] > 99).astype(np.uint8)).save(study.folder / f"l{number}.png")
         cases.append({"image": f"p{number}.png", "label": f"l{number}.png"})
     colour = {"0": "RGB dermoscopy"}
-    assert study.check(cases[:2], modality=colour, validation=cases[2:3]).status == 0
-    result = study.check(cases[:2], modality=colour, validation=cases[2:])
+    assert study.check(cases[:2], modality=colour, validation=cases[2:]).status == 0  # a grey picture has a place in it
+    ultrasound = {"0": "ultrasound"}
+    assert study.check(cases[:2], modality=ultrasound, validation=cases[2:3]).status == 0
+    result = study.check(cases[:2], modality=ultrasound, validation=cases[2:])
     assert result.status == 3
     result.has("p3", "has 1 channels, others have 3", "make datalists of one kind each")
 

@@ -50,10 +50,15 @@ def test_38_jpeg_mask(study: Any) -> None:
 
 def test_colour_label(study: Any) -> None:
     Image.fromarray(study.random.integers(0, 255, (20, 24), np.uint8)).save(study.folder / "a.png")
-    Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(study.folder / "mask.png")
+    pixels = np.zeros((20, 24, 3), np.uint8)
+    pixels[4:9, 5:8] = 1
+    Image.fromarray(pixels).save(study.folder / "mask.png")
+    assert study.check([{"image": "a.png", "label": "mask.png"}], validation=[]).status == 0  # grey, stored as RGB
+    pixels[4:9, 5:8] = (255, 0, 0)
+    Image.fromarray(pixels).save(study.folder / "mask.png")
     result = study.check([{"image": "a.png", "label": "mask.png"}], validation=[])
     assert result.status == 3
-    result.has("a", "label has 3 channels; one is expected", "one value per voxel")
+    result.has("a", "mask.png: a mask in 2 colours ((0, 0, 0), (255, 0, 0)); one value per pixel", "a grey picture")
 
 
 def test_39_fractions(study: Any) -> None:

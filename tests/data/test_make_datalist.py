@@ -9,6 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from medseg.cli import main
 from medseg.data import inspect_cases, make_datalist, read_datalist
@@ -162,3 +163,56 @@ def test_two_files_of_one_case(folders: Path) -> None:
     _save(folders / "labels" / "anna-1.nii", label=True)
     with pytest.raises(DataError, match="has anna-1.nii and anna-1.nii.gz for case 'anna-1'; expected one file"):
         make_datalist(folders / "images", folders / "labels", folders / "list.json")
+
+
+def _pictures(folder: Path, values: tuple[int, ...] = (0, 255), modes: tuple[str, ...] = ("RGB", "L", "RGBA")) -> None:
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        mask = np.array(values, np.uint8)[rng.integers(0, len(values), (20, 24))]
+        mask.flat[: len(values)] = values
+        for name, picture in (
+            (f"images/p_{number:04}.jpg", Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8))),
+            (f"masks/p_{number:04}.png", Image.fromarray(mask)),
+        ):
+            (folder / name).parent.mkdir(exist_ok=True)
+            mode = modes[number % len(modes)]
+            name = name.replace(".jpg", ".png") if mode == "RGBA" else name
+            (picture.convert(mode) if "images" in name else picture).save(folder / name)
+
+
+def _of_pictures(folder: Path, *more: str) -> list[str]:
+    return [
+        "datalist", "--images", str(folder / "images"), "--labels", str(folder / "masks"), "--output",
+        str(folder / "list.json"), *more,
+    ]  # fmt: skip
+
+
+def test_pictures_need_no_options(tmp_path: Path, capsys: Any) -> None:
+    _pictures(tmp_path)
+    assert main([*_of_pictures(tmp_path), "--strict"]) == 0  # what is recognised is no warning
+    said = capsys.readouterr().out
+    assert "The masks hold 0 and 255: 255 is the label 'foreground'; rename it with --label_names." in said
+    assert "warning" not in said
+    datalist = read_datalist(tmp_path / "list.json")
+    assert datalist.channels == ("RGB",)
+    assert [case["case_id"] for case in datalist.sections["training"]] == [f"p_{number:04}" for number in range(6)]
+    facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
+    assert not [problem for case in facts for problem in case.problems]
+    assert {case.channels for case in facts} == {3}
+
+
+def test_names_go_to_the_values_of_masks_in_order(tmp_path: Path, capsys: Any) -> None:
+    _pictures(tmp_path, values=(0, 128, 255), modes=("L",))
+    assert main(_of_pictures(tmp_path, "--label_names", "background,rim,core")) == 0
+    assert "0 is 'background', 128 is 'rim', 255 is 'core'" in capsys.readouterr().out
+    table = json.loads((tmp_path / "list.json").read_text())
+    assert table["labels"] == {"0": "background", "128": "rim", "255": "core"}
+    assert table["modality"] == {"0": "grey"}
+    assert main(_of_pictures(tmp_path, "--overwrite", "--label_names", "background,rim")) == 3
+    assert "hold the values 0, 128, 255, --label_names has 2 names" in capsys.readouterr().err
+
+
+def test_masks_with_soft_edges_are_refused(tmp_path: Path, capsys: Any) -> None:
+    _pictures(tmp_path, values=tuple(range(0, 255, 3)))
+    assert main(_of_pictures(tmp_path)) == 3
+    assert "hold 85 values, 0 to 252; expected a few whole numbers." in capsys.readouterr().err

@@ -1,13 +1,17 @@
-"""The ready datalists: counts, ids, disjoint sections, and agreement with the published files where present."""
+"""The ready datalists: counts, ids, folds, subjects on one side, and agreement with the published files."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from medseg.data import read_datalist
+from medseg.data.datalist import images_of, subject_of
+from medseg.datasets import datasets
 
 ROOT = Path(__file__).parents[2]
 LISTS = sorted((ROOT / "data_json").glob("*.json"))
@@ -22,17 +26,49 @@ def ids(entries: list[dict], key: str = "image") -> set[int]:
 def test_a_datalist_is_clean(path, tmp_path):
     table = json.loads(path.read_text())
     datalist = read_datalist(path, tmp_path)  # refuses cases that are listed twice or in two sections
-    assert datalist.channels == ("CT",)
-    counters = {"training": "numTraining", "validation": "numValidation", "test": "numTest"}
-    for section, counter in counters.items():
-        assert table[counter] == len(table[section]) == len(datalist.sections[section])
-    images = [entry["image"] for section in counters for entry in table[section]]
-    assert len(images) == len({PurePosixPath(image).name for image in images})
-    assert not any(PurePosixPath(image).is_absolute() or ".." in image for image in images)
-    for section in ("training", "validation"):
-        assert all(ids([e]) == ids([e], "label") for e in table[section])
-    assert list(table["labels"]) == [str(i) for i in range(len(table["labels"]))]
+    for section, counter in (("training", "numTraining"), ("validation", "numValidation"), ("test", "numTest")):
+        listed = len(datalist.sections[section])
+        assert listed == len(table.get(section, []))
+        assert table.get(counter, listed) == listed, counter
+    files = [image for cases in datalist.sections.values() for case in cases for image in images_of(case)]
+    assert len(files) == len(set(files))
+    for image in (Path(file).relative_to(tmp_path) for file in files):
+        assert not image.is_absolute() and ".." not in image.parts
+    assert datalist.channels
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda p: p.stem)
+def test_no_subject_is_on_two_sides(path, tmp_path):
+    datalist = read_datalist(path, tmp_path)
+    subjects = {name: {subject_of(case) for case in cases} for name, cases in datalist.sections.items()}
+    for one, two in itertools.combinations(subjects, 2):
+        assert subjects[one] & subjects[two] <= datalist.known_overlaps, (one, two)
+    folds = datalist.folds()
+    if folds:
+        assert folds == list(range(len(folds)))
+        sizes = [len(datalist.split(fold)[1]) for fold in folds]
+        assert min(sizes) > 0
+    for fold in folds:
+        training, validation = ({subject_of(case) for case in cases} for cases in datalist.split(fold))
+        assert training & validation <= datalist.known_overlaps
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda p: p.stem)
+def test_its_provenance_is_told(path):
+    readme = (ROOT / "data_json" / "README.md").read_text()
+    assert f"`{path.name}`" in readme
+
+
+@pytest.mark.parametrize(("name", "dataset"), [("btcv", "btcv"), ("amos_task01", "amos")])
+def test_labels_and_numbers_are_the_data_sets(name, dataset, tmp_path):
+    table, facts = json.loads((ROOT / "data_json" / f"{name}.json").read_text()), datasets()[dataset]
+    assert table["labels"] == {str(value): label for value, label in facts.labels.items()}
+    assert tuple(table["modality"].values()) == facts.modality
+    assert {section: len(table[section]) for section in facts.splits} == facts.splits
+    datalist = read_datalist(ROOT / "data_json" / f"{name}.json", tmp_path)
     assert datalist.label_space.is_identity
+    for section in ("training", "validation"):
+        assert all(ids([entry]) == ids([entry], "label") for entry in table[section])
 
 
 def test_btcv_is_the_24_6_split():
@@ -51,6 +87,27 @@ def test_amos_is_the_200_100_split():
     assert spans == [(1, 410), (8, 409), (2, 499)]
     assert len(table["labels"]) == 16
     assert "arota" not in table["labels"].values()
+
+
+def numbers(entries: list[dict]) -> set[int]:
+    return {int(re.search(r"_(\d{3,4})", PurePosixPath(entry["image"]).name)[1]) for entry in entries}
+
+
+def test_the_splits_of_repuxnet():
+    flare = json.loads((ROOT / "data_json" / "flare21.json").read_text())
+    assert numbers(flare["training"]) | numbers(flare["test"]) == set(range(361))
+    assert sorted(numbers(flare["test"]))[:3] == [36, 39, 44] and len(numbers(flare["test"])) == 20
+    assert flare["labels"] == {str(value): name for value, name in datasets()["flare"].labels.items()}
+    ours = json.loads((ROOT / "data_json" / "amos22_repux.json").read_text())
+    challenge = json.loads((ROOT / "data_json" / "amos_task01.json").read_text())
+    assert numbers(ours["training"]) | numbers(ours["test"]) == numbers(challenge["training"])
+    assert (len(ours["training"]), len(ours["test"])) == (180, 20)
+    assert set(ours["known_overlaps"]) == {f"amos_{number:04}" for number in numbers(ours["test"])}
+    assert ours["labels"] == challenge["labels"]
+    assert all("label" in entry for table in (ours, flare) for entry in table["test"])
+    for table in (ours, flare):
+        sizes = [sum(entry["fold"] == fold for entry in table["training"]) for fold in range(5)]
+        assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from monai.transforms import Compose
 from torch import nn
 
 from medseg.data import make_dataset, make_loader
-from medseg.engines import CaseScores
+from medseg.engines import CaseScores, PhotoScores
 from medseg.labels import LabelSpace
 from medseg.transforms import LogitsToLabelsd
 
@@ -30,7 +30,9 @@ class OneHot(nn.Module):
         return nn.functional.one_hot(torch.as_tensor(x)[:, 0].long(), 3).movedim(-1, 1).float()
 
 
-def evaluate(tmp_path: Path, images: list[torch.Tensor], labels: list[torch.Tensor]) -> Any:
+def evaluate(
+    tmp_path: Path, images: list[torch.Tensor], labels: list[torch.Tensor], scores: type[CaseScores] = CaseScores
+) -> Any:
     affine = torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0], dtype=torch.float64))
     data = [
         {"image": image.float(), "label": MetaTensor(label, affine=affine), "case_id": f"c{i}"}
@@ -41,7 +43,7 @@ def evaluate(tmp_path: Path, images: list[torch.Tensor], labels: list[torch.Tens
         val_data_loader=make_loader(make_dataset(data, Compose([]), kind="plain")),
         network=OneHot(),
         postprocessing=LogitsToLabelsd("pred", SPACE),
-        key_val_metric={"mean_dice": CaseScores(SPACE, output_dir=tmp_path, facts={"space": "model"})},
+        key_val_metric={"mean_dice": scores(SPACE, output_dir=tmp_path, facts={"space": "model"})},
     )
     evaluator.run()
     return evaluator
@@ -57,6 +59,9 @@ def test_scores_and_files(tmp_path: Path) -> None:
     assert evaluator.state.metrics["mean_dice"] == pytest.approx(expected)
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["mean_dice"] == pytest.approx(expected) and content["space"] == "model"
+    shared, total = 27 + 18, 54 + 45
+    assert content["pooled"]["a"] == pytest.approx({"dice": 2 * shared / total, "iou": shared / (total - shared)})
+    assert content["pooled"]["b"] == {"dice": None, "iou": None}
     assert content["labels"]["b"]["dice"] == {"mean": None, "cases": 0, "undefined": 2}
     with (tmp_path / "metrics_per_case.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -69,3 +74,12 @@ def test_no_reference_holds_any_label(tmp_path: Path) -> None:
     evaluator = evaluate(tmp_path, [empty], [empty])
     assert math.isnan(evaluator.state.metrics["mean_dice"])
     assert json.loads((tmp_path / "metrics.json").read_text())["mean_dice"] is None
+
+
+def test_scores_of_photographs(tmp_path: Path) -> None:
+    empty = torch.zeros(1, 4, 4, dtype=torch.int16)
+    full = torch.ones_like(empty)
+    evaluator = evaluate(tmp_path, [empty, full], [empty, empty], PhotoScores)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert evaluator.state.metrics["mean_dice"] == pytest.approx(((1 + 2 / 18) / 2 + 1) / 2)
+    assert content["labels"]["a"]["accuracy"]["mean"] == pytest.approx((1 + 1 / 17) / 2) and content["pooled"] == {}

@@ -196,6 +196,20 @@ def test_average_follows_the_steps() -> None:
     assert average.module[1].running_mean.abs().sum() > 0
 
 
+def test_average_with_a_ramp() -> None:
+    """The decays are 0, 1/2, 2/3, ..., until the limit is reached: a plain mean at first (Hermes's published table)."""
+    network = nn.Linear(1, 1, bias=False)
+    average = make_average(network, 0.75, ramp=True)
+    assert average is not None
+    means = []
+    for value in (1.0, 2.0, 6.0, 3.0, 0.0):
+        with torch.no_grad():
+            network.weight.fill_(value)
+        average.update_parameters(network)
+        means.append(float(average.module.weight.detach()))
+    assert means == pytest.approx([1, 1.5, 3, 3, 2.25])
+
+
 @pytest.mark.parametrize("length", [2, 6])
 def test_epoch_length_differs_from_the_loader(length: int) -> None:
     """Every epoch draws the same cases again where it starts from, whatever the loader's length."""

@@ -19,7 +19,7 @@ SPACE = LabelSpace.from_table({"background": 0, "a": 1, "b": 2})
 AFFINE = np.array([[0.0, -1.5, 0.0, 3.0], [1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 2.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
 
-def _member(seed: int, spacing: float, roi: int, space: LabelSpace = SPACE) -> Member:
+def _member(seed: int, spacing: float, roi: int, space: LabelSpace = SPACE, grid: str | None = None) -> Member:
     torch.manual_seed(seed)
     network = UNet(3, 1, space.num_channels, channels=(4, 8), strides=(2,))
     steps = [
@@ -27,7 +27,7 @@ def _member(seed: int, spacing: float, roi: int, space: LabelSpace = SPACE) -> M
         Spacingd("image", pixdim=(spacing,) * 3, mode="bilinear"),
         SpatialPadd("image", spatial_size=(roi,) * 3),
     ]
-    return Member(network, Compose(steps), SlidingWindow((roi,) * 3), space)
+    return Member(network, Compose(steps), SlidingWindow((roi,) * 3), space, grid)
 
 
 @pytest.fixture
@@ -89,6 +89,44 @@ def test_weights_are_normalised_and_a_single_member_is_itself(members: list[Memb
     torch.testing.assert_close(Ensemble(members, weights=[2, 2, 2])(batch), Ensemble(members)(batch))
     torch.testing.assert_close(Ensemble(members[:1])(batch), members[0](batch))
     torch.testing.assert_close(Ensemble(members, weights=[0, 1, 0])(batch), members[1](batch))
+
+
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_members_of_one_grid_are_prepared_once_with_an_equal_result(image: MetaTensor, method: str) -> None:
+    """Three members, two of them on one grid, given apart and together."""
+    settings = [(0, 1.5, 8), (1, 1.0, 12), (2, 1.5, 8)]
+    apart = Ensemble([_member(*each) for each in settings], method, [3, 2, 1])
+    together = Ensemble([_member(*each, grid=str(each[1:])) for each in settings], method, [3, 2, 1])
+    prepared = []
+    for member in together.members:
+        original = member.prepare
+        member.prepare = lambda image, original=original: prepared.append(1) or original(image)
+    result = together(_batch(image))
+    assert len(prepared) == 2
+    torch.testing.assert_close(result, apart(_batch(image)), rtol=1e-5, atol=1e-6)
+
+
+def test_the_lower_class_wins_a_tied_vote() -> None:
+    class Fixed(torch.nn.Module):
+        def __init__(self, winner: int) -> None:
+            super().__init__()
+            self.logits = torch.nn.Parameter(torch.nn.functional.one_hot(torch.tensor(winner), 3).float())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.logits[None, :, None, None, None].expand(len(x), 3, *x.shape[2:])
+
+    def vote(*winners: int) -> int:
+        members = [
+            Member(Fixed(w), Compose([SpatialPadd("image", (2, 2, 2))]), SimpleInferer(), SPACE) for w in winners
+        ]
+        image = MetaTensor(torch.zeros(1, 2, 2, 2))
+        labels = Ensemble(members, "vote")(_batch(image)).argmax(1).unique()
+        assert len(labels) == 1
+        return int(labels)
+
+    assert vote(2, 1) == vote(1, 2) == 1
+    assert vote(2, 0, 1, 2, 0) == 0
+    assert vote(2, 1, 2) == 2
 
 
 def test_what_does_not_fit_is_refused(members: list[Member]) -> None:

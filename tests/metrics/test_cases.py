@@ -10,7 +10,7 @@ import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from medseg.labels import IGNORE, LabelSpace
-from medseg.metrics import case_scores, dice, mean_dice, summarize
+from medseg.metrics import case_scores, dice, mean_dice, pooled, summarize
 
 TWO = LabelSpace.from_table({"labels": {"background": 0, "a": 1, "b": 2}})
 SPACING = (1.0, 2.0, 5.0)
@@ -121,3 +121,20 @@ def test_mean_is_over_labels_of_the_mean_over_cases() -> None:
     assert table["mean"] == 0.9 and table["cases"] == 1 and table["undefined"] == 2
     assert math.isnan(mean_dice({"1": {"a": {"dice": math.nan}}}))
     assert math.isnan(mean_dice({}))
+
+
+def test_pooled_scores_count_all_cases_as_one() -> None:
+    one = LabelSpace.from_table({"labels": {"background": 0, "a": 1}})
+    rng = np.random.default_rng(0)
+    keep = np.array([(1, 1), (1, 0), (0, 1), (0, 0)])[:, :, None, None]  # also empty predictions and references
+    pairs = rng.integers(0, 2, (4, 2, 9, 7)) * keep
+    cases = {
+        str(i): case_scores(prediction, reference, one, (1.0, 1.0), surface=False)
+        for i, (prediction, reference) in enumerate(pairs)
+    }
+    together, reference = (np.concatenate([pair[side] for pair in pairs]).astype(bool) for side in (0, 1))
+    shared, either = (together & reference).sum(), (together | reference).sum()
+    scores = pooled(cases)["a"]
+    assert scores["dice"] == pytest.approx(2 * shared / (shared + either))
+    assert scores["iou"] == pytest.approx(shared / either)
+    assert all(math.isnan(value) for value in pooled({"0": cases["3"]})["a"].values())

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from medseg.metrics import mean_interval
+from medseg.metrics import mean_interval, median_interval
 
 
 def test_known_normal_case():
@@ -49,3 +49,14 @@ def test_too_few(scores, mean):
     interval = mean_interval(np.array(scores, dtype=float))
     assert interval.mean == pytest.approx(mean, nan_ok=True)
     assert math.isnan(interval.low) and math.isnan(interval.high)
+
+
+def test_median_by_order_statistics():
+    """Of 11 values the bounds are the second and the tenth: P(2 <= Binomial(11, 1/2) <= 9) = 0.988, and one value
+    further in 0.935 would be too little.
+    """
+    values = [3, 1, 4, 11, 5, 9, 2, 6, 8, 7, 10]
+    assert median_interval(values) == (6, 2, 10)
+    assert sum(math.comb(11, k) for k in range(2, 10)) / 2**11 > 0.95
+    assert sum(math.comb(11, k) for k in range(3, 9)) / 2**11 < 0.95
+    assert math.isnan(median_interval(values[:5]).low)

@@ -1,4 +1,4 @@
-"""Operators for 3D feature maps in channels-last memory, where convolutions on a CPU take about half the time.
+"""Operators for feature maps in channels-last memory, where convolutions on a CPU take about half the time.
 
 Tensors keep their logical shape (B, C, D, H, W); only the order in memory differs, so every operator here gives the
 same values for either layout. While a graph is recorded (``torch.jit.trace``, ``torch.export``, ``torch.compile``) the
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["InstanceNorm", "PointwiseConv", "channels_last", "instance_norm", "recording"]
+__all__ = ["InstanceNorm", "PointwiseConv", "autocasting", "channels_last", "instance_norm", "recording"]
 
 _BLOCK = 2**17  # numbers whose squares are summed at once: they stay in cache, and the rounding error stays small
 
@@ -22,13 +22,19 @@ def recording() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
+def autocasting(x: Tensor) -> bool:
+    """Whether autocast is on for the device of ``x``; torch has none for its meta device, and raises."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
 def channels_last(x: Tensor) -> Tensor:
-    """``x: (B, C, D, H, W)`` in channels-last memory on a CPU; elsewhere, and while recording, as it is."""
+    """``x: (B, C, *spatial)``, 2D or 3D, in channels-last memory on a CPU; elsewhere, and while recording, as it is."""
     if x.device.type != "cpu" or recording():
         return x
+    layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
     if x.shape[1] == 1:  # both layouts at once; a copy gets the strides that convolutions go by
-        return x.clone(memory_format=torch.channels_last_3d)
-    return x.contiguous(memory_format=torch.channels_last_3d)
+        return x.clone(memory_format=layout)
+    return x.contiguous(memory_format=layout)
 
 
 def _fast(x: Tensor) -> bool:

@@ -102,4 +102,5 @@ def import_with_report(
         check_match(network, conversion.state, f"The state dict of {system} {architecture}")
         network.load_state_dict(conversion.state)
     parameters = sum(p.numel() for p in network.parameters())
-    return network, ImportReport(system, architecture, name, ours, parameters, conversion.origin, conversion.dropped)
+    found = (conversion.origin, conversion.dropped, conversion.notes)
+    return network, ImportReport(system, architecture, name, ours, parameters, *found)

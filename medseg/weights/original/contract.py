@@ -22,11 +22,13 @@ class Conversion:
         state: our key -> tensor.
         origin: our key -> the original key that it was taken from.
         dropped: original key -> reason.
+        notes: what else the state dict says about itself, one sentence each.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def take(self, key: str, ours: str, value: Tensor) -> None:
         """``value`` of the original ``key`` becomes ``ours``; a second key for it must hold the same and is dropped.
@@ -68,6 +70,7 @@ class ImportReport:
         parameters: number of trainable numbers.
         taken: our key -> original key.
         dropped: original key -> reason.
+        notes: what else the state dict says about itself.
     """
 
     system: str
@@ -77,6 +80,7 @@ class ImportReport:
     parameters: int
     taken: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report in words, one line per dropped key."""
@@ -85,6 +89,7 @@ class ImportReport:
             *(f"  {name}: {value}" for name, value in self.arguments.items()),
             f"{len(self.taken)} keys taken, {len(self.dropped)} dropped",
             *(f"  dropped {key}: {reason}" for key, reason in self.dropped.items()),
+            *(f"  {note}" for note in self.notes),
         ]
 
 

@@ -1,97 +1,27 @@
-"""The label space: what voxel values mean, for one data set or for many.
-
-Everything that touches labels (loss, metrics, sampler, inference, submission, metadata) reads this table and nothing
-else.
-
-A table in JSON or YAML, every key but ``labels`` optional::
-
-    mode: softmax                    # softmax over exclusive labels (default) | sigmoid over regions or tasks
-    labels: {background: 0, necrosis: 1, oedema: 2, enhancing: [3, 4]}     # name -> raw value(s)
-    ignore: [255]                    # raw values that are neither trained on nor scored
-    regions: {WT: [necrosis, oedema, enhancing], TC: [necrosis, enhancing], ET: [enhancing]}
-    tasks: {necrosis: 7}             # stable ids for universal training
-    datasets:                        # other data sets: own raw values; a label that is left out is not annotated there
-      lits: {labels: {background: 0, liver: [1, 2]}, ignore: []}
-
-The Decathlon form ``{"0": "background", "1": "liver"}`` is read as well, and nnU-Net's two extras: an entry named
-``ignore``, and overlapping regions ``{"background": 0, "tumour": [1, 2], "core": 2}``, which become sigmoid channels.
-A table with ``datasets`` may leave ``labels`` out (several data sets, none of them the datalist's own).
-
-Inside medseg a label map holds *indices*: 0 is background, 1..L the labels in table order, ``IGNORE`` the ignored
-voxels.
-"""
+"""``LabelSpace``: names, channels, regions, partial labels and task ids of one data set or of many."""
 
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from medseg.errors import DataError, nearest
+from medseg.labels.fragment import BACKGROUND, IGNORE, Fragment, check_name
+from medseg.labels.table import complete_ids, read_table, write_table
 
-__all__ = ["BACKGROUND", "IGNORE", "Fragment", "LabelSpace", "check_name"]
+__all__ = ["LabelSpace"]
 
-IGNORE = -1
-BACKGROUND = "background"
 _BLOCK = 1 << 20  # voxels
 _MODES = ("softmax", "sigmoid")
-_KEYS = ("mode", "labels", "ignore", "regions", "tasks", "datasets")
-# Characters with a meaning in MONAI configs: a name taken from outside must never become an expression or a reference.
-_UNSAFE = re.compile(r"^[$@%+]|::|#|[\x00-\x1f]")
-
-
-def check_name(name: str, what: str) -> str:
-    """Return ``name`` if it is safe to write into a bundle's config; raise ``DataError`` otherwise."""
-    if not name.strip() or _UNSAFE.search(name):
-        raise DataError(
-            f"{what} {name!r} cannot be used: it is empty, begins with one of $ @ % + or contains '::', '#' or a "
-            "control character; rename it in the datalist."
-        )
-    return name
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """What one data set's raw voxel values mean.
-
-    Attributes:
-        values: label name -> raw values; a label of the space that is missing here is not annotated in this data set.
-        background: raw values of the background.
-        ignore: raw values that are neither trained on nor scored.
-    """
-
-    values: Mapping[str, tuple[int, ...]]
-    background: tuple[int, ...] = (0,)
-    ignore: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        owner: dict[int, str] = {}
-        names = [(BACKGROUND, self.background), *self.values.items(), ("ignore", self.ignore)]
-        for name, raw_values in names:
-            if not raw_values and name != "ignore":
-                raise DataError(f"Label '{name}' has no raw value; give it at least one in the datalist's labels.")
-            for raw in raw_values:
-                if raw in owner:
-                    raise DataError(
-                        f"Label value {raw} is declared for both '{owner[raw]}' and '{name}'; "
-                        "give each value one meaning in the datalist's labels."
-                    )
-                owner[raw] = name
-
-    @property
-    def declared(self) -> frozenset[int]:
-        """All raw values with a meaning."""
-        labels = (raw for values in self.values.values() for raw in values)
-        return frozenset((*labels, *self.background, *self.ignore))
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Names, channels, regions, partial labels and task ids; see the module's table.
+    """Names, channels, regions, partial labels and task ids; see the table of ``medseg.labels``.
 
     Attributes:
         labels: foreground names; label ``labels[i]`` has index ``i + 1``.
@@ -100,6 +30,7 @@ class LabelSpace:
         regions).
         regions: evaluation region -> the labels in it.
         tasks: label or region -> stable id.
+        modalities: what cases may name as their modality -> stable id.
     """
 
     labels: tuple[str, ...]
@@ -107,6 +38,7 @@ class LabelSpace:
     mode: str = "softmax"
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tasks: Mapping[str, int] = field(default_factory=dict)
+    modalities: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
@@ -131,61 +63,39 @@ class LabelSpace:
                     )
             if not members:
                 raise DataError(f"Region '{region}' is empty; name at least one label.")
-        seen: dict[int, str] = {}
         for name, task in self.tasks.items():
             if name not in self.labels and name not in self.regions:
                 raise DataError(
                     f"Task {task} names '{name}', not declared.{nearest(name, (*self.labels, *self.regions))}"
                 )
-            if task in seen:
-                raise DataError(f"Task id {task} is used by both '{seen[task]}' and '{name}'; ids must be unique.")
-            seen[task] = name
+        for what, ids in (("Task", self.tasks), ("Modality", self.modalities)):
+            owner: dict[int, str] = {}
+            for name, number in ids.items():
+                if owner.setdefault(number, name) != name:
+                    raise DataError(
+                        f"{what} id {number} is used by both '{owner[number]}' and '{name}'; ids must be unique."
+                    )
         if self.mode == "sigmoid":
             self.paint_order()  # before training, not at the first prediction
 
     # ------------------------------------------------------------------ reading and writing tables
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> LabelSpace:
-        """Build from a table (module docstring), or from a plain ``labels`` mapping in either direction."""
-        if "labels" not in table and "datasets" not in table or isinstance(table.get("labels"), int):
-            table = {"labels": table}
-        for key in table:
-            if key not in _KEYS:
-                raise DataError(
-                    f"Unknown key '{key}' in the label table.{nearest(key, _KEYS)} Known: {', '.join(_KEYS)}."
-                )
-        parts = _mapping(table.get("datasets", {}), "datasets")
-        fragments: dict[str, Fragment] = {}
-        if "labels" in table:
-            table = _regions_from_labels(table)
-            fragments[""] = _fragment(table["labels"], table.get("ignore", ()))
-        for dataset, part in parts.items():
-            part = _mapping(part, f"datasets: {dataset}")
-            fragments[str(dataset)] = _fragment(part.get("labels", {}), part.get("ignore", ()))
-        labels = list(dict.fromkeys(name for fragment in fragments.values() for name in fragment.values))
-        regions = {
-            str(name): tuple([members] if isinstance(members, str) else members)
-            for name, members in _mapping(table.get("regions", {}), "regions").items()
-        }
-        tasks = dict(_mapping(table.get("tasks", {}), "tasks"))
-        for name, task in tasks.items():
-            if not _is_integer(task) or task < 0:
-                raise DataError(f"Task id of '{name}' is {task!r}; expected an integer of 0 or more.")
-        if "labels" not in table and all(name in tasks for name in labels):
-            labels.sort(key=lambda name: tasks[name])
-        return cls(tuple(labels), fragments, table.get("mode", "softmax"), regions, tasks)
+        """Build from a table (``medseg.labels``), or from a plain ``labels`` mapping in either direction."""
+        return cls(**read_table(table))
 
     @classmethod
     def merge(cls, tables: Mapping[str, Mapping[str, Any]], mode: str = "sigmoid") -> LabelSpace:
         """Join one table per data set into one space for universal training; regions are left behind.
 
-        Labels of equal name are one task. Task ids come from the tables, and must agree; labels without an id take
-        the next free ones.
+        Labels of equal name are one task. Task and modality ids come from the tables, and must agree; labels without
+        an id take the next free ones.
 
         Raises:
             DataError: two ids for one label, one id for two labels, or a data set named twice.
         """
         tasks: dict[str, int] = {}
+        modalities: dict[str, int] = {}
         fragments: dict[str, Fragment] = {}
         for dataset, table in tables.items():
             space = cls.from_table(table)
@@ -198,30 +108,19 @@ class LabelSpace:
                     raise DataError(
                         f"'{name}' has task id {tasks[name]} and, in data set '{dataset}', {task}; use one id."
                     )
+            for name, number in space.modalities.items():
+                if modalities.setdefault(name, number) != number:
+                    raise DataError(
+                        f"'{name}' has modality id {modalities[name]} and, in data set '{dataset}', {number}; use one "
+                        "id."
+                    )
         labels = dict.fromkeys(name for part in fragments.values() for name in part.values)
-        ids = _complete_ids(tuple(labels), tasks)
-        return cls(tuple(sorted(labels, key=ids.__getitem__)), fragments, mode, {}, ids)
+        ids = complete_ids(tuple(labels), tasks)
+        return cls(tuple(sorted(labels, key=ids.__getitem__)), fragments, mode, {}, ids, modalities)
 
     def to_table(self) -> dict[str, Any]:
         """The table that ``from_table`` reads back to an equal space; plain numbers, lists and dicts only."""
-        table: dict[str, Any] = {"mode": self.mode}
-        own = self.fragments.get("")
-        if own is not None:
-            table["labels"] = _plain(own)
-            if own.ignore:
-                table["ignore"] = list(own.ignore)
-        if self.regions:
-            table["regions"] = {name: list(members) for name, members in self.regions.items()}
-        if self.tasks:
-            table["tasks"] = dict(self.tasks)
-        others = {
-            dataset: {"labels": _plain(part), **({"ignore": list(part.ignore)} if part.ignore else {})}
-            for dataset, part in self.fragments.items()
-            if dataset
-        }
-        if others:
-            table["datasets"] = others
-        return table
+        return write_table(self.mode, self.fragments, self.regions, self.tasks, self.modalities)
 
     # ------------------------------------------------------------------ channels
     @property
@@ -251,7 +150,7 @@ class LabelSpace:
         background.
         """
         names = self.labels if self.mode == "softmax" else self.channels
-        ids = _complete_ids(names, self.tasks)
+        ids = complete_ids(names, self.tasks)
         return tuple(ids[name] for name in names)
 
     # ------------------------------------------------------------------ voxels
@@ -281,6 +180,27 @@ class LabelSpace:
         if self.regions:
             return tuple(all(known[name] for name in members) for members in self.regions.values())
         return tuple(known.values())
+
+    def dataset_tasks(self, dataset: str | None = None) -> dict[int, int]:
+        """Task id -> label index, for the labels that the data set annotates, by ascending id."""
+        ids = complete_ids(self.labels, self.tasks)
+        known = self.fragment(dataset).values
+        return dict(sorted((ids[name], index) for index, name in enumerate(self.labels, 1) if name in known))
+
+    def modality_id(self, name: str | None) -> int:
+        """The stable id of a case's modality; -1 for none and for ``unknown``.
+
+        Raises:
+            DataError: the table has no such modality.
+        """
+        if not name or name == "unknown":
+            return -1
+        if name not in self.modalities:
+            raise DataError(
+                f"Modality '{name}' is not in the label table.{nearest(name, self.modalities)} "
+                f"Known: {', '.join(self.modalities)}; write 'unknown' for another."
+            )
+        return self.modalities[name]
 
     @property
     def is_partial(self) -> bool:
@@ -385,90 +305,6 @@ class LabelSpace:
                 )
             painted.append((channel, own.pop()))
         return painted
-
-
-def _mapping(value: Any, what: str) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise DataError(f"'{what}' of the label table is {value!r}; expected a table of names.")
-    return value
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _complete_ids(names: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
-    """Name -> its given id or the next free one."""
-    used = {given[name] for name in names if name in given}
-    free = (i for i in itertools.count() if i not in used)
-    return {name: given[name] if name in given else next(free) for name in names}
-
-
-def _regions_from_labels(table: Mapping[str, Any]) -> Mapping[str, Any]:
-    """nnU-Net's ``labels`` with overlapping values: each value becomes a label, each entry a region (sigmoid).
-
-    Other tables come back as they are.
-    """
-    labels = table["labels"]
-    if not isinstance(labels, Mapping) or "regions" in table:
-        return table
-    entries = {
-        str(name): list(raw) if isinstance(raw, (list, tuple)) else [raw]
-        for name, raw in labels.items()
-        if str(name).lower() not in (BACKGROUND, "ignore")
-    }
-    values = [value for raw in entries.values() for value in raw]
-    if not all(map(_is_integer, values)) or len(set(values)) == len(values):
-        return table
-    if any(len(set(raw)) < len(raw) for raw in entries.values()) or len({tuple(raw) for raw in entries.values()}) < len(
-        entries
-    ):
-        return table  # a value twice in one entry, or two names for the same values: a slip, refused as one
-    names = {raw[0]: name for name, raw in entries.items() if len(raw) == 1}
-    leaves = {value: names.get(value, f"value {value}") for value in sorted(set(values))}
-    plain = {name: raw for name, raw in labels.items() if str(name).lower() in (BACKGROUND, "ignore")}
-    return {
-        "mode": "sigmoid",
-        **table,
-        "labels": plain | {name: value for value, name in leaves.items()},
-        "regions": {name: [leaves[value] for value in raw] for name, raw in entries.items()},
-    }
-
-
-def _fragment(labels: Any, ignore: Any) -> Fragment:
-    """Read ``name -> value(s)`` or the Decathlon form ``value -> name``."""
-    if not isinstance(labels, Mapping) or not labels:
-        raise DataError(
-            f"The label table's 'labels' is {labels!r}; expected for example "
-            '{"0": "background", "1": "liver"}. Write it into the datalist.'
-        )
-    if all(str(key).lstrip("-").isdigit() and isinstance(name, str) for key, name in labels.items()):
-        grouped: dict[str, list[int]] = {}
-        for key, name in labels.items():
-            grouped.setdefault(name, []).append(int(key))
-    else:
-        grouped = {str(name): _integers(raw, f"Label '{name}'") for name, raw in labels.items()}
-    ignored = [*_integers(ignore, "'ignore'"), *grouped.pop("ignore", [])]
-    names = {name.lower(): name for name in grouped}
-    zero = next((name for name, raw in grouped.items() if 0 in raw), BACKGROUND)
-    if BACKGROUND not in names and zero != BACKGROUND:
-        raise DataError(
-            f"Label value 0 is named '{zero}'; expected '{BACKGROUND}'. Rename it, or declare a background."
-        )
-    background = tuple(grouped.pop(names.get(BACKGROUND, BACKGROUND), [0]))
-    return Fragment({name: tuple(v) for name, v in grouped.items()}, background, tuple(dict.fromkeys(ignored)))
-
-
-def _integers(raw: Any, what: str) -> list[int]:
-    values = list(raw) if isinstance(raw, (list, tuple)) else [raw]
-    if not all(map(_is_integer, values)):
-        raise DataError(f"{what} has value {raw!r}; expected an integer or a list of integers.")
-    return values
-
-
-def _plain(part: Fragment) -> dict[str, int | list[int]]:
-    named = {BACKGROUND: part.background, **part.values}
-    return {name: values[0] if len(values) == 1 else list(values) for name, values in named.items()}
 
 
 def _numbers(values: Iterable[float]) -> str:

@@ -1,0 +1,39 @@
+"""Options that a part of its own adds to a command: the keyword arguments of a data set's or a challenge's function."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["add_options", "describe_options", "options_given"]
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
+
+
+def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -> None:
+    """One option per keyword-only argument with a default, of the default's type; ``None`` stands for a text,
+    a list is given with commas.
+    """
+    group = parser.add_argument_group(f"options of {function.__module__.rpartition('.')[2]}")
+    for p in _parameters(function):
+        form: dict[str, Any] = {"type": str if p.default is None else type(p.default), "metavar": p.name[0].upper()}
+        if isinstance(p.default, bool):
+            form = {"action": argparse.BooleanOptionalAction}
+        elif isinstance(p.default, (tuple, list)):
+            form = {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
+        group.add_argument(f"--{p.name}", default=argparse.SUPPRESS, help=f"default {p.default}", **form)
+
+
+def options_given(args: argparse.Namespace, function: Callable[..., Any]) -> dict[str, Any]:
+    """What the user said of them."""
+    return {p.name: getattr(args, p.name) for p in _parameters(function) if hasattr(args, p.name)}
+
+
+def describe_options(function: Callable[..., Any]) -> str:
+    """``--task 1, --num_folds 0``: each with its default."""
+    return ", ".join(f"--{p.name}" + ("" if p.default is None else f" {p.default}") for p in _parameters(function))

@@ -1,0 +1,93 @@
+"""Sampling of cases for several data sets together: by weight, with epochs of an exact length."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import DistributedSampler
+from torch.utils.data import Dataset
+
+from medseg.data.randomness import derive_seed
+from medseg.errors import ConfigError, nearest
+
+__all__ = ["EpochSampler", "WeightedSampler", "case_weights"]
+
+
+class EpochSampler(DistributedSampler):
+    """MONAI's distributed sampler, also for one process, that can leave out what an interrupted epoch has already seen.
+
+    Attributes:
+        skip: number of this rank's samples to leave out on the next pass only.
+    """
+
+    skip = 0
+
+    def __iter__(self) -> Iterator[int]:
+        skip, self.skip = self.skip, 0
+        return iter(self.indices()[skip:])
+
+    def indices(self) -> list[int]:
+        """This rank's samples of the epoch."""
+        return list(super().__iter__())
+
+
+class WeightedSampler(EpochSampler):
+    """Draws cases with replacement, each with a probability proportional to its weight.
+
+    What is drawn is a function of seed and epoch; the ranks share one sequence, so that two processes with half the
+    batch see what one process sees. The k-th draw of a case in an epoch has the index ``case + k * len(weights)``,
+    which ``SeededDataset`` reads as the same case with random numbers of its own.
+
+    Args:
+        dataset: the data set, ``SeededDataset`` in a training.
+        weights: one positive number per case.
+        num_samples: of each rank in an epoch.
+        num_replicas, rank: of the process group.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        weights: Sequence[float],
+        num_samples: int,
+        *,
+        num_replicas: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dataset, even_divisible=True, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
+        self.weights = torch.as_tensor(weights, dtype=torch.float64)
+        self.num_samples = num_samples
+        self.total_size = num_samples * num_replicas
+
+    def indices(self) -> list[int]:
+        generator = torch.Generator()
+        generator.manual_seed(derive_seed(self.seed, self.epoch))
+        cases = torch.multinomial(self.weights, self.total_size, replacement=True, generator=generator).tolist()
+        seen: Counter[int] = Counter()
+        drawn = []
+        for case in cases:
+            drawn.append(case + seen[case] * len(self.weights))
+            seen[case] += 1
+        return drawn[self.rank :: self.num_replicas]
+
+
+def case_weights(cases: Sequence[Mapping[str, Any]], weights: Mapping[str, float]) -> list[float]:
+    """The weight of each case: that of its ``dataset``, not divided by the data set's size.
+
+    Raises:
+        ConfigError: a data set without a weight, or a weight that is not positive.
+    """
+    found = []
+    for case in cases:
+        name = str(case.get("dataset", ""))
+        if name not in weights:
+            raise ConfigError(f"Data set '{name}' has no sampling weight.{nearest(name, weights)} Add it to weights.")
+        if not weights[name] > 0:
+            raise ConfigError(f"The sampling weight of data set '{name}' is {weights[name]}; expected more than 0.")
+        found.append(float(weights[name]))
+    return found

@@ -1,0 +1,210 @@
+"""AMOS 2022: 15 abdominal organs; task 1 is CT alone, task 2 CT and MR."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from medseg.datasets import DatasetFacts
+from medseg.errors import ConfigError, DataError
+
+__all__ = ["FACTS", "REPUX_TEST_IDS", "SPLITS", "modality_of", "prepare", "repux_table"]
+
+FACTS = DatasetFacts(
+    title="AMOS 2022 (task 1: CT; task 2: CT and MR)",
+    spatial_dims=3,
+    modality=("CT",),
+    labels={
+        0: "background",
+        1: "spleen",
+        2: "right kidney",
+        3: "left kidney",
+        4: "gallbladder",
+        5: "esophagus",
+        6: "liver",
+        7: "stomach",
+        8: "aorta",
+        9: "postcava",
+        10: "pancreas",
+        11: "right adrenal gland",
+        12: "left adrenal gland",
+        13: "duodenum",
+        14: "bladder",
+        15: "prostate/uterus",
+    },
+    source="amos22.grand-challenge.org, amos22.zip; Ji et al. 2022 (AMOS: a large-scale abdominal benchmark)",
+    terms="CC-BY-SA 4.0",
+    layout="amos22/{imagesTr/amos_0001.nii.gz, labelsTr/, imagesVa/, labelsVa/, imagesTs/, dataset.json}",
+    splits={"training": 200, "validation": 100, "test": 199},
+)
+
+# Held out of the 200 labelled CT by the authors of 3D RepUX-Net (Lee et al., MICCAI 2023).
+REPUX_TEST_IDS = (
+    *(381, 383, 384, 387, 388, 390, 391, 392, 395, 396, 398, 400),
+    *(401, 402, 403, 404, 405, 406, 408, 410),
+)
+# Task -> section -> cases. The published list of task 1 goes to id 499: it leaves out amos_0500, a CT of the test set.
+SPLITS = {1: FACTS.splits, 2: {"training": 240, "validation": 120, "test": 240}}
+_FOLDERS = {"training": "Tr", "validation": "Va", "test": "Ts"}
+_CASE = re.compile(r"amos_(\d{4})(?:\.nii\.gz)?")
+
+
+def modality_of(case_id: str) -> str:
+    """``CT`` for the ids 1 to 500, ``MR`` for 501 to 600; ``case_id``: ``amos_0001``, with or without ``.nii.gz``.
+
+    Raises:
+        DataError: no such id.
+    """
+    match = _CASE.fullmatch(case_id)
+    if match is None:
+        raise DataError(f"'{case_id}' is no case of AMOS; expected a name such as amos_0001.")
+    return "CT" if int(match[1]) <= 500 else "MR"
+
+
+def prepare(
+    raw_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    task: int = 1,
+    split: str = "challenge",
+    num_folds: int = 0,
+    seed: int = 0,
+) -> Path:
+    """Write ``<out_dir>/amos_task01.json`` or ``amos_task02.json``; paths are relative to ``raw_dir``.
+
+    Task 1 gives the published list. In task 2 each case names its ``modality``. With ``split="repux"`` it is
+    ``amos22_repux.json``: of the 200 labelled CT, the 20 that 3D RepUX-Net was tested on, and the others in folds.
+
+    Args:
+        raw_dir: the folder ``amos22``.
+        out_dir: where the datalist goes.
+        task: 1 (CT) or 2 (CT and MR).
+        split: ``challenge``, or ``repux`` (task 1).
+        num_folds: folds of the training cases; 0 keeps the published split alone (``repux``: 5).
+        seed: of the folds.
+
+    Raises:
+        ConfigError: another task or split.
+        DataError: files are missing.
+    """
+    from medseg.data import assign_folds, write_datalist
+
+    if task not in SPLITS:
+        raise ConfigError(f"AMOS has no task {task}; use 1 (CT) or 2 (CT and MR).")
+    if split not in ("challenge", "repux") or (split == "repux" and task != 1):
+        raise ConfigError(f"AMOS task {task} has no split '{split}'; use challenge, or repux with task 1.")
+    raw = Path(raw_dir)
+    names = {section: _images(raw, section, task) for section in _FOLDERS}
+    _refuse_incomplete(raw, names, task)
+    sections = {section: [_entry(section, name, task) for name in listed] for section, listed in names.items()}
+    if split == "repux":
+        return write_datalist(
+            repux_table(sections["training"], num_folds or 5, seed), Path(out_dir) / "amos22_repux.json", raw
+        )
+    if num_folds:
+        sections["training"] = assign_folds(sections["training"], num_folds, seed)
+    what, cases = ("CT", "200/100") if task == 1 else ("CT and MR", "240/120")
+    table: dict[str, Any] = {
+        "name": f"AMOS task {task}",
+        "description": f"AMOS 2022, task {task}: 15 organs in abdominal {what}; the published {cases} split",
+        "reference": "Ji et al. 2022, AMOS: a large-scale abdominal multi-organ benchmark for versatile medical image "
+        "segmentation",
+        "licence": FACTS.terms,
+        "release": "1.0",
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT" if task == 1 else "CT or MR"},
+        "labels": {str(value): name for value, name in FACTS.labels.items()},
+        "numTraining": len(names["training"]),
+        "numValidation": len(names["validation"]),
+        "numTest": len(names["test"]),
+    }
+    return write_datalist(table | sections, Path(out_dir) / f"amos_task{task:02}.json", raw)
+
+
+def repux_table(labelled: list[dict[str, Any]], num_folds: int = 5, seed: int = 0) -> dict[str, Any]:
+    """The datalist of 3D RepUX-Net: 180 of the 200 labelled cases of task 1 in folds of ours, 20 for testing.
+
+    The tested cases are training cases of the challenge's split, which ``known_overlaps`` declares.
+    """
+    from medseg.data import assign_folds
+
+    names = [f"amos_{number:04}" for number in REPUX_TEST_IDS]
+    ids = [Path(entry["image"]).name.removesuffix(".nii.gz") for entry in labelled]
+    test = [entry for entry, case in zip(labelled, ids, strict=True) if case in names]
+    rest = [entry | {"case_id": case} for entry, case in zip(labelled, ids, strict=True) if case not in names]
+    folded = [{k: v for k, v in case.items() if k != "case_id"} for case in assign_folds(rest, num_folds, seed)]
+    return {
+        "name": "AMOS22 RepUX",
+        "description": "AMOS 2022, the 200 labelled CT: the 180/20 split of 3D RepUX-Net, whose 20 test cases are "
+        "training cases of amos_task01.json",
+        "reference": FACTS.source,
+        "licence": FACTS.terms,
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {str(value): name for value, name in FACTS.labels.items()},
+        "known_overlaps": names,
+        "numTraining": len(folded),
+        "numTest": len(test),
+        "training": folded,
+        "test": test,
+    }
+
+
+def _images(raw: Path, section: str, task: int) -> list[str]:
+    folder = raw / f"images{_FOLDERS[section]}"
+    return sorted(path.name for path in folder.glob("amos_*.nii.gz") if _belongs(path.name, task))
+
+
+def _belongs(name: str, task: int) -> bool:
+    """Whether a file is a case of the task: 1 takes the ids below 500, as published."""
+    match = _CASE.fullmatch(name)
+    return match is not None and (task == 2 or int(match[1]) < 500)
+
+
+def _entry(section: str, name: str, task: int) -> dict[str, Any]:
+    entry = {"image": f"./images{_FOLDERS[section]}/{name}"}
+    if section != "test":
+        entry["label"] = f"./labels{_FOLDERS[section]}/{name}"
+    return entry if task == 1 else entry | {"modality": modality_of(name)}
+
+
+def _refuse_incomplete(raw: Path, names: dict[str, list[str]], task: int) -> None:
+    """Compare with the archive's own list, where it is there, and with the published numbers of cases."""
+    listed = {file for section, found in names.items() for name in found for file in _files(section, name, task)}
+    listed |= _named(raw, task)
+    missing = sorted(file for file in listed if not (raw / file).is_file())
+    counts = [
+        f"images{_FOLDERS[section]} has {len(found)} of {SPLITS[task][section]} cases of task {task}"
+        for section, found in names.items()
+        if len(found) != SPLITS[task][section]
+    ]
+    if not missing and not counts:
+        return
+    if missing:
+        more = ", …" if len(missing) > 5 else ""
+        counts.append(f"{len(missing)} of {len(listed)} files are missing: {', '.join(missing[:5])}{more}")
+    inner = next((folder.parent for folder in raw.glob("*/imagesTr")), None)
+    hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {FACTS.layout}."
+    raise DataError(f"AMOS is incomplete in {raw}: {'; '.join(counts)}. {hint}")
+
+
+def _files(section: str, name: str, task: int) -> list[str]:
+    entry = _entry(section, name, task)
+    return [Path(entry[key]).as_posix() for key in ("image", "label") if key in entry]
+
+
+def _named(raw: Path, task: int) -> set[str]:
+    """The files of the task that the archive's ``dataset.json`` names."""
+    source = raw / "dataset.json"
+    if not source.is_file():
+        return set()
+    try:
+        table = json.loads(source.read_text(encoding="utf-8"))
+        entries = [entry for section in _FOLDERS for entry in table.get(section, [])]
+        texts = [text for entry in entries for text in (entry.values() if isinstance(entry, dict) else [entry])]
+        paths = [Path(text) for text in texts]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{source} is no list of cases ({error}); copy it from the archive again.") from error
+    return {path.as_posix() for path in paths if _belongs(path.name, task)}

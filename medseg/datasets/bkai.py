@@ -1,0 +1,94 @@
+"""BKAI-IGH NeoPolyp-Small: polyps in colonoscopy, neoplastic and not; masks are painted red and green."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medseg.datasets import DatasetFacts
+from medseg.errors import ConfigError, DataError
+
+__all__ = ["FACTS", "prepare"]
+
+FACTS = DatasetFacts(
+    title="BKAI-IGH NeoPolyp-Small",
+    spatial_dims=2,
+    modality=("RGB",),
+    labels={0: "background", 1: "non-neoplastic polyp", 2: "neoplastic polyp"},
+    source="kaggle.com/c/bkai-igh-neopolyp; Ngoc Lan et al. 2021, NeoUNet, arXiv 2107.05023",
+    terms="the competition's rules, accepted at Kaggle",
+    layout="{train/train/X.jpeg, train_gt/train_gt/X.jpeg, test/test/Y.jpeg}",
+    splits={"training": 1000, "test": 200},
+)
+
+# Classes of the datalist -> its label table; the masks hold 0, 1 and 2 for both.
+_LABELS: dict[int, dict[str, Any]] = {
+    2: {"background": 0, "polyp": [1, 2]},
+    3: {name: value for value, name in FACTS.labels.items()},
+}
+
+
+def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_folds: int = 5) -> Path:
+    """Write ``<out_dir>/bkai_binary.json`` or ``bkai_three_classes.json``; paths are relative to ``out_dir``.
+
+    ``images`` holds links into ``raw_dir`` (copies where the system has no links), ``labels`` the painted masks as 0, 1
+    (green) and 2 (red). Folds are those of the QTSeg publication: the sorted names in equal slices.
+
+    Args:
+        raw_dir: the archive as unpacked.
+        out_dir: where the datalist, the links and the masks go.
+        classes: 2 (background and polyp) or 3.
+        num_folds: folds; the publication has 5.
+
+    Raises:
+        ConfigError: another number of classes.
+        DataError: a folder is missing, or an image or a mask is.
+        CasesFailed: masks could not be read.
+    """
+    from medseg.data import write_datalist
+    from medseg.data.convert import convert_files, link_or_copy
+    from medseg.data.picture_masks import pair_pictures, sliced_folds
+
+    if classes not in _LABELS:
+        raise ConfigError(f"NeoPolyp has no list of {classes} classes; use 2 (background and polyp) or 3.")
+    raw, out = Path(raw_dir), Path(out_dir)
+    pairs = pair_pictures(_folder(raw, "train"), _folder(raw, "train_gt"), ".jpeg", ".jpeg")
+    tests = sorted(_folder(raw, "test").glob("*.jpeg"))
+    images = [image for image, _ in pairs]
+    convert_files([(image, out / "images" / image.name) for image in (*images, *tests)], link_or_copy)
+    convert_files([(mask, out / "labels" / f"{image.stem}.png") for image, mask in pairs], _write_classes)
+    folds = sliced_folds([image.stem for image in images], num_folds)
+    table = {
+        "name": "NeoPolyp-Small",
+        "description": "Polyps in colonoscopy; folds of the QTSeg publication",
+        "reference": FACTS.source,
+        "licence": FACTS.terms,
+        "modality": {"0": FACTS.modality[0]},
+        "labels": _LABELS[classes],
+        "training": [
+            {"image": f"images/{image.name}", "label": f"labels/{image.stem}.png"}
+            | ({} if fold is None else {"fold": fold})
+            for image, fold in zip(images, folds, strict=True)
+        ],
+        "test": [{"image": f"images/{image.name}"} for image in tests],
+    }
+    return write_datalist(table, out / ("bkai_binary.json" if classes == 2 else "bkai_three_classes.json"))
+
+
+def _folder(raw: Path, name: str) -> Path:
+    """The archive holds each folder in one of its own name."""
+    nested = raw / name / name
+    return nested if nested.is_dir() else raw / name
+
+
+def _write_classes(source: Path, target: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from medseg.transforms import GREEN, RED, colors_to_labels
+
+    with Image.open(source) as picture:
+        if picture.mode != "RGB":
+            raise DataError(f"{source} is a picture of mode {picture.mode}; expected a mask painted in RGB.")
+        labels = colors_to_labels(np.asarray(picture), {1: GREEN, 2: RED})
+    Image.fromarray(labels).save(target, "PNG")

@@ -1,0 +1,97 @@
+"""BUSI: breast lesions in ultrasound; 437 benign and 210 malignant pictures, some with several masks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from medseg.datasets import DatasetFacts
+from medseg.errors import DataError
+
+__all__ = ["FACTS", "prepare"]
+
+FACTS = DatasetFacts(
+    title="BUSI: breast ultrasound images",
+    spatial_dims=2,
+    modality=("RGB",),
+    labels={0: "background", 255: "lesion"},
+    source="scholar.cu.edu.eg/?q=afahmy/pages/dataset; Al-Dhabyani et al. 2020, Data in Brief 28, 104863",
+    terms="no licence stated by its owners; cite the article",
+    layout="Dataset_BUSI_with_GT/{benign, malignant, normal}/{benign (1).png, benign (1)_mask.png, "
+    "benign (100)_mask_1.png, …}",
+    splits={"training": 647},
+)
+
+_CLASSES = ("benign", "malignant")  # pictures of normal tissue have no lesion and are not used
+_MASK = re.compile(r"(.+)_mask(_\d+)?\.png")
+
+
+def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> Path:
+    """Write ``<out_dir>/busi.json``; paths are relative to ``out_dir``.
+
+    ``images`` holds links into ``raw_dir`` (copies where the system has no links), ``labels`` one mask of 0 and 255 per
+    picture, the union of its masks. Folds are those of the QTSeg publication: per class, the sorted names in equal
+    slices; the last two benign pictures are in no slice, so they are trained on in every fold.
+
+    Args:
+        raw_dir: ``Dataset_BUSI_with_GT`` as unpacked.
+        out_dir: where the datalist, the links and the masks go.
+        num_folds: folds; the publication has 5.
+
+    Raises:
+        DataError: a folder is missing, a picture has no mask, or a mask no picture.
+        CasesFailed: files could not be made.
+    """
+    from medseg.data import write_datalist
+    from medseg.data.convert import convert_files, link_or_copy
+    from medseg.data.picture_masks import sliced_folds, write_union
+
+    raw, out = Path(raw_dir), Path(out_dir)
+    cases: list[dict[str, Any]] = []
+    images: list[tuple[Path, Path]] = []
+    masks: list[tuple[list[Path], Path]] = []
+    for name in _CLASSES:
+        found = _pictures(raw, name)
+        folds = sliced_folds([f"{stem}_mask.png" for stem in found], num_folds)
+        for (stem, files), fold in zip(found.items(), folds, strict=True):
+            case: dict[str, Any] = {"image": f"images/{stem}.png", "label": f"labels/{stem}.png"}
+            cases.append(case if fold is None else case | {"fold": fold})
+            images.append((raw / name / f"{stem}.png", out / case["image"]))
+            masks.append((files, out / case["label"]))
+    convert_files(images, link_or_copy)
+    convert_files(masks, write_union)
+    table = {
+        "name": "BUSI",
+        "description": "Breast lesions in ultrasound, benign and malignant; folds of the QTSeg publication",
+        "reference": FACTS.source,
+        "licence": FACTS.terms,
+        "modality": {"0": FACTS.modality[0]},
+        "labels": {str(value): name for value, name in FACTS.labels.items()},
+        "numTraining": len(cases),
+        "training": cases,
+    }
+    return write_datalist(table, out / "busi.json")
+
+
+def _pictures(raw: Path, name: str) -> dict[str, list[Path]]:
+    """Stem -> its masks, sorted, of one class."""
+    folder = raw / name
+    files = sorted(path.name for path in folder.glob("*.png")) if folder.is_dir() else []
+    if not files:
+        inner = next((inner.parent for inner in raw.glob(f"*/{name}")), None)
+        hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {FACTS.layout}."
+        raise DataError(f"{folder} holds no picture. {hint}")
+    masks: dict[str, list[Path]] = {file.removesuffix(".png"): [] for file in files if not _MASK.fullmatch(file)}
+    orphans = []
+    for file in files:
+        if match := _MASK.fullmatch(file):
+            masks[match[1]].append(folder / file) if match[1] in masks else orphans.append(file)
+    alone = [f"{stem}.png" for stem, found in masks.items() if not found] + orphans
+    if alone:
+        listed = ", ".join(alone[:5]) + (", …" if len(alone) > 5 else "")
+        raise DataError(
+            f"{len(alone)} files in {folder} lack their mask or picture: {listed}. Expected X.png with X_mask.png; "
+            "unpack the archive again."
+        )
+    return masks

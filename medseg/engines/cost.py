@@ -1,0 +1,88 @@
+"""What a run costs, measured while it is validated: time and memory per case, and the arithmetic of its network."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines.utils import IterationEvents
+from torch import nn
+
+from medseg.engines.memory import PeakMemory
+from medseg.networks.cost import count_parameters, multiply_adds_of
+
+__all__ = ["CaseCost", "network_facts"]
+
+logger = logging.getLogger("medseg")
+
+
+def network_facts(network: nn.Module, in_channels: int, roi_size: Sequence[int]) -> dict[str, Any]:
+    """``network`` (class), ``parameters`` and ``multiply_adds_per_window`` of a forward pass over one window; the last
+    is left out where it cannot be counted.
+    """
+    facts: dict[str, Any] = {"network": type(network).__name__, "parameters": count_parameters(network)}
+    try:
+        counted = multiply_adds_of(network, (1, in_channels, *roi_size))
+    except Exception as error:  # any network may fail in any way; a run is not lost for the lack of one figure
+        logger.debug("multiply-adds of %s: %s", facts["network"], error)
+        return facts
+    facts["multiply_adds_per_window"] = counted.total
+    if counted.not_counted:
+        facts["multiply_adds_without"] = list(counted.not_counted)
+    return facts
+
+
+class CaseCost:
+    """Attached to an evaluator: what inference costs per case, from the prepared image to the network's output.
+
+    Reading, preprocessing, the way back to the source grid and scores are not in it.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.windows: list[int] = []
+        self.peaks: list[int] = []
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED, self._start)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._stop)
+
+    def _start(self, engine: Any) -> None:
+        self._peak = PeakMemory(engine.state.device)
+        self._began = time.perf_counter()
+
+    def _stop(self, engine: Any) -> None:
+        if engine.state.device.type == "cuda":
+            torch.cuda.synchronize(engine.state.device)
+        self.seconds.append(time.perf_counter() - self._began)
+        self.device = engine.state.device
+        peak = self._peak.read()
+        if peak is not None:
+            self.peaks.append(peak)
+        windows = getattr(engine.inferer, "windows", None)
+        if windows:
+            self.windows.append(windows)
+
+    def facts(self, multiply_adds_per_window: int | None = None) -> dict[str, Any]:
+        """``seconds_per_case`` (median), ``peak_memory_bytes`` (largest, above the level before the case),
+        ``windows_per_case`` and ``multiply_adds_per_case`` (means), and ``measured_on``.
+        """
+        if not self.seconds:
+            return {}
+        cuda = self.device.type == "cuda"
+        threads = torch.get_num_threads()
+        name = torch.cuda.get_device_name(self.device) if cuda else f"CPU ({platform.machine()}), threads: {threads}"
+        facts: dict[str, Any] = {"seconds_per_case": statistics.median(self.seconds), "measured_on": name}
+        if self.peaks:
+            facts["peak_memory_bytes"] = max(self.peaks)
+        if self.windows:
+            facts["windows_per_case"] = statistics.fmean(self.windows)
+            if multiply_adds_per_window is not None:
+                facts["multiply_adds_per_case"] = round(facts["windows_per_case"] * multiply_adds_per_window)
+        return facts

@@ -1,0 +1,150 @@
+"""Convolution, optional normalisation, activation: the unit of the neural-operator family and of V-Net-DS.
+
+Self-normalising networks (SELU, Klambauer et al. 2017) have no normalisation layers; with any other activation a unit
+normalises over all channels and voxels (group norm of one group).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+
+from medseg.networks.layers.channels_last import autocasting, recording
+from medseg.networks.layers.unet_blocks import activation
+
+__all__ = ["ConvUnit", "activation_layer", "conv_in", "initialize_selu", "mix_channels"]
+
+_ALPHA, _SCALE = 1.6732632423543772, 1.0507009873554805  # of SELU, as in torch
+_IN_PLACE = ("relu", "leakyrelu", "elu")  # their gradients need the result only
+_LEAST = torch.tensor(-_ALPHA * _SCALE, device="cpu")  # also where this module is imported under another device
+_LOG2_E = math.log2(math.e)
+
+
+class SELU(nn.Module):
+    """SELU that overwrites its input: ``scale * (max(x, 0) + alpha * (exp(min(x, 0)) - 1))``.
+
+    Args:
+        fast: without gradients on a CPU, in float32, take a power of two for the exponential, which costs torch a
+            quarter. The absolute error stays at 1e-7, but not the relative error of small values.
+    """
+
+    def __init__(self, fast: bool = False) -> None:
+        super().__init__()
+        self.fast = fast
+
+    def forward(self, x: Tensor) -> Tensor:
+        if (
+            not self.fast
+            or x.device.type != "cpu"
+            or x.dtype != torch.float32
+            or torch.is_grad_enabled()
+            or recording()
+        ):
+            return F.selu(x, inplace=not recording())
+        power = x.clamp(max=0).mul_(_LOG2_E).exp2_()
+        negative = torch.add(_LEAST, power, alpha=_ALPHA * _SCALE, out=power)
+        return torch.add(negative, x.clamp_(min=0), alpha=_SCALE, out=x)
+
+
+def activation_layer(name: str, *, features: bool = False) -> nn.Module:
+    """MONAI's activation of that name; it may overwrite its input.
+
+    ``features``: for values of order one, unlike spectra and scores; SELU is in its fast form then.
+
+    Raises:
+        ConfigError: MONAI has no such layer.
+    """
+    if name.lower() == "selu":
+        return SELU(fast=features)
+    return activation((name, {"inplace": True}) if name.lower() in _IN_PLACE else name)
+
+
+def mix_channels(weight: Tensor, start: Tensor | None, *inputs: Tensor) -> Tensor:
+    """The 1x1 convolution of inputs (B, C_i, *spatial), concatenated along channels, without the concatenation.
+
+    Args:
+        weight: ``(out_channels, sum of C_i, 1, ...)``.
+        start: what the sum starts from: a bias ``(out_channels,)``, or ``(B, out_channels, *spatial)``, which is
+            overwritten.
+    """
+    # In place it would not take part in autocast.
+    add = torch.baddbmm if autocasting(inputs[0]) else Tensor.baddbmm_
+    parts = weight.flatten(1).split([x.shape[1] for x in inputs], dim=1)
+    total = start.flatten(2) if start is not None and start.dim() > 1 else None
+    for part, x in zip(parts, inputs, strict=True):
+        matrix, rows = part.expand(x.shape[0], -1, -1), x.flatten(2)
+        if total is not None:
+            total = add(total, matrix, rows)
+        elif start is None:
+            total = torch.bmm(matrix, rows)
+        else:
+            total = torch.baddbmm(start[:, None], matrix, rows)
+    assert total is not None
+    return total.unflatten(2, inputs[0].shape[2:])
+
+
+class ConvUnit(nn.Module):
+    """``act(norm(conv(x)))``; a 1x1 unit takes several inputs in place of their concatenation.
+
+    Args:
+        kernel_size, stride: equal in all axes. Stride 1 keeps sizes; stride 2 pads by ``kernel_size // 2``.
+        act_name: as in MONAI.
+        norm: group norm of one group, with weights; ``None``: unless the activation is SELU.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        act_name: str = "selu",
+        norm: bool | None = None,
+    ) -> None:
+        super().__init__()
+        padding: str | int = "same" if stride == 1 else kernel_size // 2
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.op = conv(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
+        self.pointwise = kernel_size == 1 and stride == 1
+        normalize = act_name.lower() != "selu" if norm is None else norm
+        self.normalization = nn.GroupNorm(1, out_channels) if normalize else None
+        self.act = activation_layer(act_name, features=True)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        y = mix_channels(self.op.weight, self.op.bias, *inputs) if self.pointwise else self.op(*inputs)
+        return self.finish(y)
+
+    def finish(self, y: Tensor) -> Tensor:
+        """What comes after the convolution."""
+        return self.act(y if self.normalization is None else self.normalization(y))
+
+
+def conv_in(
+    spatial_dims: int, in_channels: int, out_channels: int, act_name: str, norm: bool | None = None
+) -> ConvUnit:
+    """The learned halving of the input: kernel 2, stride 2, padding 1, so n voxels become floor(n / 2) + 1 [parity].
+
+    The first window reaches one voxel over the border, which shifts the grid by half a voxel against the upsampling.
+    """
+    return ConvUnit(spatial_dims, in_channels, out_channels, 2, stride=2, act_name=act_name, norm=norm)
+
+
+def initialize_selu(module: nn.Module, extra: Sequence[type[nn.Module]] = ()) -> None:
+    """N(0, 1 / fan_in) weights and U(-0.001, 0.001) biases of convolutions and of the layers of the ``extra`` types.
+
+    ``fan_in`` by torch's rule, that is ``out_channels`` times the kernel for transposed convolutions [parity].
+    """
+    convs = tuple(Conv[kind, dims] for kind in (Conv.CONV, Conv.CONVTRANS) for dims in (2, 3))
+    if isinstance(module, (*convs, *extra)):
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == "bias":
+                nn.init.uniform_(parameter, -0.001, 0.001)
+            else:
+                nn.init.kaiming_normal_(parameter, nonlinearity="linear")

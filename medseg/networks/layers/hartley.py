@@ -1,0 +1,160 @@
+"""The discrete Hartley transform of a few low frequencies, as one real matrix product per axis.
+
+With cas t = cos t + sin t, sizes N_j and N their product, over all spatial axes (HNOSeg-XS, arXiv 2507.08205):
+
+    X(k) = 1/N sum_n x(n) cas(2 pi sum_j k_j n_j / N_j)        x(n) = sum_k X(k) cas(2 pi sum_j k_j n_j / N_j)
+
+The 1/N of the forward direction keeps coefficients comparable between image sizes. cas of a sum is no product, but a
+sum of products of cas with mirrored frequencies:
+
+    2 cas(a+b)   = cas(a) cas(b)         + cas(-a) cas(b)        + cas(a) cas(-b)        - cas(-a) cas(-b)
+    2 cas(a+b+c) = cas(-a) cas(b) cas(c) + cas(a) cas(-b) cas(c) + cas(a) cas(b) cas(-c) - cas(-a) cas(-b) cas(-c)
+
+So both directions are products with a matrix cas(2 pi k n / N) per axis and a sum of mirrored spectra. There are no
+complex numbers, nothing is computed that is not kept, and prime sizes cost no more than others.
+
+A *spectrum* holds the frequencies -m ... m of every axis, in this order: mirroring is a flip. Networks keep *modes*,
+-m ... m-1 without +m [parity], in the order 0 ... m-1, -m ... -1 (``kept``, ``padded``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medseg.networks.layers.channels_last import autocasting, recording
+
+__all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirrored", "padded"]
+
+_ALL = slice(None)
+_COLUMNS = 8  # the last axis of products is a multiple of it, by zeros: its matrix products take a third less time
+
+
+def clipped(size: Sequence[int], num_modes: Sequence[int]) -> list[int]:
+    """Modes per axis that an image of ``size`` has: at most half its voxels; none (but the mean) for one voxel."""
+    return [min(m, int(n) // 2) for n, m in zip(size, num_modes, strict=True)]
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
+    """No autocast: transforms and spectra stay in float32, since bases in half precision would blur the modes."""
+    if not autocasting(x):
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
+class HartleyGrid:
+    """The transform between images of one size and spectra of ``modes``, whole or in slabs along the first axis.
+
+    Args:
+        size: of the images, two or three axes.
+        modes: per axis.
+        like: gives the device, and float64 for float64, else float32.
+    """
+
+    def __init__(self, size: Sequence[int], modes: Sequence[int], like: Tensor) -> None:
+        self.size = [int(n) for n in size]
+        self.frequencies = [2 * m + 1 for m in modes]
+        self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        # A tensor that is made while a graph is recorded may be a stand-in, which must not stay in the cache.
+        build = _basis if recording() else _cached_basis
+        first, *self.middle, self.last = (
+            build(n, m, axis == len(self.size) - 1, self.dtype, like.device)
+            for axis, (n, m) in enumerate(zip(self.size, modes, strict=True))
+        )
+        self.synthesis = first / 2  # the factor of the sum of mirrored spectra
+        self.analysis = self.synthesis.t() / math.prod(self.size)
+
+    def analyze(self, x: Tensor) -> Tensor:
+        """``x: (B, C, *size)`` -> its spectrum (B, C, *2m + 1)."""
+        return self.spectrum(self.products(x))
+
+    def synthesize(self, spectrum: Tensor) -> Tensor:
+        """The inverse: (B, C, *2m + 1) -> (B, C, *size)."""
+        return self.image(self.spread(spectrum))
+
+    def products(self, x: Tensor, rows: slice = _ALL, total: Tensor | None = None) -> Tensor:
+        """The sums over products of cas of the rows ``x`` of an image, added to those of other rows, ``total``."""
+        x = x.to(self.dtype) @ self.last
+        for matrix in self.middle:
+            x = matrix.t() @ x
+        first, shape = self.analysis[:, rows], x.shape
+        if total is None:
+            return (first @ x.flatten(3)).unflatten(3, shape[3:])
+        columns = x.flatten(0, 1).flatten(2)
+        total.flatten(0, 1).flatten(2).baddbmm_(first.expand(len(columns), -1, -1), columns)
+        return total
+
+    def spectrum(self, products: Tensor) -> Tensor:
+        """``products`` of all rows -> the spectrum."""
+        return _mirror_sum(products.narrow(-1, 0, self.frequencies[-1]))
+
+    def spread(self, spectrum: Tensor) -> Tensor:
+        """A spectrum as coefficients of products of cas, for ``image``."""
+        return F.pad(_mirror_sum(spectrum), (0, self.last.shape[1] - self.frequencies[-1]))
+
+    def image(self, coefficients: Tensor, rows: slice = _ALL) -> Tensor:
+        """The rows of the image, (B, C, *size)."""
+        x = (self.synthesis[rows] @ coefficients.flatten(3)).unflatten(3, coefficients.shape[3:])
+        for matrix in self.middle:
+            x = matrix @ x
+        return x @ self.last.t()
+
+
+@torch.compiler.assume_constant_result
+def _basis(size: int, modes: int, last: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """cas(2 pi k n / N), (N, 2m + 1), computed in float64."""
+    turns = np.outer(np.arange(size), np.arange(-modes, modes + 1)) % size  # exact; a large angle would round
+    angles = 2 * np.pi / size * turns
+    values = (np.cos(angles) + np.sin(angles)).astype(np.float64 if dtype == torch.float64 else np.float32)
+    if last:
+        values = np.pad(values, ((0, 0), (0, -values.shape[1] % _COLUMNS)))
+    return torch.from_numpy(values).to(device)
+
+
+_cached_basis = lru_cache(maxsize=64)(_basis)
+
+
+def _mirror_sum(products: Tensor) -> Tensor:
+    """Twice the sums of cas of the sums, from sums of products of cas, (B, C, *2m + 1); also the transpose of that."""
+    if products.dim() == 4:
+        mirror = products.flip(2)
+        return (products + mirror) + (products - mirror).flip(3)
+    mirror = products.flip(2, 3)
+    return (products + mirror).flip(2) + (products - mirror).flip(4)
+
+
+def mirrored(spectrum: Tensor) -> Tensor:
+    """The spectrum at -k."""
+    return spectrum.flip(tuple(range(2, spectrum.dim())))
+
+
+def kept(spectrum: Tensor, half: bool = False) -> Tensor:
+    """The modes of a spectrum, (B, C, *2m), in the order 0 ... m-1, -m ... -1; without modes (m = 0) the mean.
+
+    ``half``: of the last axis 0 ... m-1 only.
+    """
+    axes = list(range(2, spectrum.dim()))
+    for axis in axes:
+        first = spectrum.shape[axis] // 2 if half and axis == axes[-1] else 0
+        spectrum = spectrum.narrow(axis, first, max(1, spectrum.shape[axis] - 1 - first))
+    axes = axes[:-1] if half else axes
+    return spectrum.roll([-(spectrum.shape[axis] // 2) for axis in axes], axes)
+
+
+def padded(modes: Tensor, size: Sequence[int], half: bool = False) -> Tensor:
+    """The spectrum (B, C, *size) of modes as ``kept`` orders them, zero elsewhere."""
+    axes = list(range(2, modes.dim()))
+    ordered = axes[:-1] if half else axes
+    modes = modes.roll([modes.shape[axis] // 2 for axis in ordered], ordered)
+    pads: list[int] = []
+    for axis, n in zip(axes, size, strict=True):
+        before = n // 2 if half and axis == axes[-1] else 0
+        pads = [before, n - before - modes.shape[axis], *pads]
+    return F.pad(modes, pads)

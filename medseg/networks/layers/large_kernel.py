@@ -1,0 +1,244 @@
+"""Exact depth-wise convolution with large kernels, in 2D and 3D: direct, or as a product of Fourier transforms.
+
+``y[p] = sum_q w[q] x[p + q - r] + b`` per channel, with an odd kernel of half width ``r`` and zeros outside the image,
+as ``torch.nn.ConvNd`` with ``groups=channels`` and "same" padding. Taps that only ever meet padding (an axis shorter
+than ``r + 1``) are cropped first, which changes nothing. The transform is circular with length ``n + r`` or more per
+axis, enough for the part of the result that is kept; its cost hardly depends on the kernel size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medseg.errors import ConfigError
+from medseg.networks.layers.conv_choice import choose, fast_length
+
+__all__ = ["DepthwiseConv", "fft_depthwise"]
+
+_CONV = {2: F.conv2d, 3: F.conv3d}
+_CHUNK = {"cpu": 2**18, "cuda": 2**26}  # numbers that are transformed at once; on a CPU they stay in cache
+METHODS = ("auto", "measured", "direct", "fft")
+
+
+class DepthwiseConv(nn.Module):
+    """``x: (B, channels, *spatial) -> (B, channels, *spatial)``, stride 1, zero padding.
+
+    Parameters are those of ``torch.nn.ConvNd(channels, channels, kernel_size, padding=kernel_size // 2,
+    groups=channels)``. In evaluation mode without gradients the kernel's spectrum is kept until the weight changes
+    (in place or by assignment; not by writing to ``weight.data``), the device changes, or training begins. While a
+    graph is traced or exported it is the direct form, for any size; compiled, whichever is chosen.
+
+    Args:
+        spatial_dims: 2 or 3.
+        kernel_size: odd, one number or one per axis.
+        bias: add a bias per channel.
+        method: ``direct``, ``fft``, ``measured`` (both are run once per shape, the faster one is used from then on) or
+            ``auto``: on a CPU the rule of ``conv_choice``, which gives the same numbers in every run, elsewhere
+            ``measured``.
+
+    Raises:
+        ConfigError: an even kernel, other dimensions, or an unknown method.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        channels: int,
+        kernel_size: int | Sequence[int],
+        *,
+        bias: bool = True,
+        method: str = "auto",
+    ) -> None:
+        super().__init__()
+        kernel = (kernel_size,) * spatial_dims if isinstance(kernel_size, int) else tuple(kernel_size)
+        if spatial_dims not in _CONV or len(kernel) != spatial_dims:
+            raise ConfigError(
+                f"spatial_dims is {spatial_dims} and kernel_size {list(kernel)}; expected 2 or 3 axes, and as many "
+                "kernel sizes."
+            )
+        if any(k < 1 or k % 2 == 0 for k in kernel):
+            raise ConfigError(f"kernel_size is {list(kernel)}; use odd numbers, so that there is a centre.")
+        if method not in METHODS:
+            raise ConfigError(f"No method '{method}'; use one of {', '.join(METHODS)}.")
+        self.groups = channels  # what torch's convolutions call it
+        self.method = method
+        self.weight = nn.Parameter(torch.empty(channels, 1, *kernel))
+        self.bias = nn.Parameter(torch.empty(channels)) if bias else None
+        self._kept: tuple[Any, ...] | None = None
+        bound = 1 / math.sqrt(math.prod(kernel))  # torch's default for convolutions
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def extra_repr(self) -> str:
+        return f"{self.groups}, kernel_size={tuple(self.weight.shape[2:])}, method={self.method!r}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            return _direct(x, weight, self.bias)
+        cropped = _crop(weight, x.shape[2:])
+        if choose(self.method, x, cropped, (_direct, fft_depthwise)) == "direct":
+            return _direct(x, cropped, self.bias)
+        keep = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference())
+        y = self._with_kept_spectrum(x, weight, cropped) if keep else fft_depthwise(x, cropped)
+        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, *[1] * (x.dim() - 2))
+
+    def _with_kept_spectrum(self, x: Tensor, weight: Tensor, cropped: Tensor) -> Tensor:
+        sizes = _lengths(x, cropped)
+        dtype = _real(x)
+        state = (weight, weight._version, sizes, dtype)  # the tensor itself: its address may be used again
+        if self._kept is None or self._kept[0] is not weight or self._kept[1:4] != state[1:]:
+            self._kept = (*state, _kernel_spectrum(cropped[:, 0].to(dtype), sizes))
+        return _apply(x.to(dtype), self._kept[4], sizes).to(_result_dtype(x))
+
+    def train(self, mode: bool = True) -> DepthwiseConv:
+        if mode:
+            self._kept = None
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> DepthwiseConv:
+        self._kept = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+
+def fft_depthwise(x: Tensor, weight: Tensor) -> Tensor:
+    """The convolution without bias by real Fourier transforms, differentiable in both.
+
+    Args:
+        x: (B, C, *spatial) with 2 or 3 spatial axes.
+        weight: (C, 1, *kernel), odd; per axis its half width is smaller than the image.
+
+    Computed in float32 (float64 for float64 input) also under autocast, whose type the result has.
+    """
+    dtype = _real(x)
+    return _convolve(x.to(dtype), weight.to(dtype)).to(_result_dtype(x))
+
+
+def _direct(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    padding = [k // 2 for k in weight.shape[2:]]
+    return _CONV[x.dim() - 2](x, weight, bias, padding=padding, groups=x.shape[1])
+
+
+def _crop(weight: Tensor, spatial: Sequence[int]) -> Tensor:
+    """The taps that can meet the image: offsets of at most ``n - 1`` per axis."""
+    for axis, n in enumerate(spatial, 2):
+        half = weight.shape[axis] // 2
+        if half > n - 1:
+            weight = weight.narrow(axis, half - (n - 1), 2 * n - 1)
+    return weight
+
+
+def _real(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _result_dtype(x: Tensor) -> torch.dtype:
+    autocast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+
+
+# ---------------------------------------------------------------------- transforms
+def _lengths(x: Tensor, weight: Tensor) -> tuple[int, ...]:
+    return tuple(fast_length(n + k // 2) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True))
+
+
+def _spectrum(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Real transform of the last axes, zero-padded to ``sizes`` axis by axis: rows of zeros are never transformed."""
+    x = torch.fft.rfft(x, n=sizes[-1])
+    for axis in range(2, len(sizes) + 1):
+        x = torch.fft.fft(x, n=sizes[-axis], dim=-axis)
+    return x
+
+
+def _inverse(spectrum: Tensor, sizes: Sequence[int], crop: Sequence[int]) -> Tensor:
+    """Back to real numbers; of each axis the first ``crop`` are kept, before the next axis is transformed."""
+    for axis in range(len(sizes), 1, -1):
+        spectrum = torch.fft.ifft(spectrum, dim=-axis).narrow(-axis, 0, crop[-axis])
+    return torch.fft.irfft(spectrum, n=sizes[-1])[..., : crop[-1]]
+
+
+def _kernel_spectrum(kernel: Tensor, sizes: Sequence[int]) -> Tensor:
+    """``(C, *kernel)`` -> conjugate spectrum (a correlation) of the kernel with its centre at the origin."""
+    for axis in range(1, len(sizes) + 1):
+        half = kernel.shape[-axis] // 2
+        shape = list(kernel.shape)
+        shape[-axis] = sizes[-axis] - kernel.shape[-axis]
+        parts = (kernel.narrow(-axis, half, half + 1), kernel.new_zeros(shape), kernel.narrow(-axis, 0, half))
+        wrapped = torch.cat(parts, -axis)
+        kernel = torch.fft.rfft(wrapped) if axis == 1 else torch.fft.fft(wrapped, dim=-axis)
+    return kernel.conj().resolve_conj()
+
+
+def _chunks(x: Tensor, sizes: Sequence[int]) -> Iterator[slice]:
+    """Channels that are transformed together."""
+    step = max(1, _CHUNK.get(x.device.type, 2**26) // (x.shape[0] * math.prod(sizes)))
+    return (slice(start, start + step) for start in range(0, x.shape[1], step))
+
+
+def _apply(x: Tensor, spectrum: Tensor, sizes: Sequence[int]) -> Tensor:
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for part in _chunks(x, sizes):
+        y[:, part] = _inverse(_spectrum(x[:, part], sizes).mul_(spectrum[part]), sizes, x.shape[2:])
+    return y
+
+
+# ---------------------------------------------------------------------- operators that compilers leave whole
+@torch.library.custom_op("medseg::fft_depthwise", mutates_args=())
+def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+    sizes = _lengths(x, weight)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for part in _chunks(x, sizes):
+        kernel = _kernel_spectrum(weight[part, 0], sizes)
+        y[:, part] = _inverse(_spectrum(x[:, part], sizes).mul_(kernel), sizes, x.shape[2:])
+    return y
+
+
+@_convolve.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("medseg::fft_depthwise_weight_gradient", mutates_args=())
+def _weight_gradient(x: Tensor, gradient: Tensor, kernel_size: Sequence[int]) -> Tensor:
+    """``dL/dw[q] = sum over batch and p of gradient[p] x[p + q - r]``."""
+    result = x.new_empty(x.shape[1], 1, *kernel_size)
+    sizes = _lengths(x, result)
+    for part in _chunks(x, sizes):
+        product = _spectrum(x[:, part], sizes).mul_(_spectrum(gradient[:, part], sizes).conj()).sum(dim=0)
+        for axis in range(len(sizes), 0, -1):  # lags -r .. r; the negative ones lie at the end
+            half = kernel_size[-axis] // 2
+            product = torch.fft.ifft(product, dim=-axis) if axis > 1 else torch.fft.irfft(product, n=sizes[-1])
+            ends = (product.narrow(-axis, sizes[-axis] - half, half), product.narrow(-axis, 0, half + 1))
+            product = torch.cat(ends, -axis)
+        result[part, 0] = product
+    return result
+
+
+@_weight_gradient.register_fake
+def _(x: Tensor, gradient: Tensor, kernel_size: Sequence[int]) -> Tensor:
+    return x.new_empty(x.shape[1], 1, *kernel_size)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    x, weight = ctx.saved_tensors
+    axes = list(range(2, weight.dim()))
+    to_x = _convolve(gradient, weight.flip(axes)) if ctx.needs_input_grad[0] else None
+    to_weight = _weight_gradient(x, gradient, list(weight.shape[2:])) if ctx.needs_input_grad[1] else None
+    return to_x, to_weight
+
+
+_convolve.register_autograd(_gradients, setup_context=_keep_inputs)

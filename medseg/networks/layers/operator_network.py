@@ -1,0 +1,223 @@
+"""The skeleton of the neural-operator family: stem, blocks that see the whole volume at once, head.
+
+Everything that is done in space is done voxel by voxel, except the transforms, which are sums over an axis. So a
+network can run slab by slab along the first axis with equal results: while a slab is in the cache, it ends one block
+and starts the transform of the next. Inference does that; features that wait for their skip are its only large memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+
+from medseg.errors import ConfigError, nearest
+from medseg.networks.layers.channels_last import recording
+from medseg.networks.layers.conv_units import ConvUnit, conv_in, initialize_selu, mix_channels
+from medseg.networks.layers.hartley import HartleyGrid, clipped, full_precision
+from medseg.networks.layers.mode_mix import FourierMix, HartleyMix
+
+__all__ = ["OperatorBlock", "OperatorNetwork", "check_block_skip", "check_modes", "planned_modes"]
+
+_SLAB = {"cpu": 2**19}  # numbers of a slab: 2 MiB, which stay in the cache
+_SLAB_ELSEWHERE = 2**26
+
+
+def check_modes(num_modes: Sequence[int] | int | None, spatial_dims: int) -> tuple[int, ...]:
+    """One number per axis; ``None`` is the published (10, 14, 14), in 2D (14, 14).
+
+    Raises:
+        ConfigError: another number of axes, or a number below 1.
+    """
+    if num_modes is None:
+        num_modes = (10, 14, 14)[-spatial_dims:]
+    modes = (num_modes,) * spatial_dims if isinstance(num_modes, int) else tuple(num_modes)
+    if len(modes) != spatial_dims or not all(isinstance(m, int) and m > 0 for m in modes):
+        raise ConfigError(f"num_modes is {num_modes}, expected {spatial_dims} positive numbers, one per axis.")
+    return modes
+
+
+def check_block_skip(block_skip: str | None, known: Sequence[str | None]) -> None:
+    """Whether a block's input joins its result in a known way.
+
+    Raises:
+        ConfigError: not so.
+    """
+    if block_skip not in known:
+        names = [name for name in known if name is not None]
+        raise ConfigError(
+            f"No block_skip {block_skip!r}.{nearest(str(block_skip), names)} Known: {', '.join(map(repr, known))}."
+        )
+
+
+def planned_modes(roi_size: Sequence[int]) -> list[int]:
+    """A quarter of the voxels of an axis at half resolution, as published for 120 x 120 x 78 voxels; 14 at most."""
+    return [min(14, max(1, (n // 2 + 1) // 4)) for n in roi_size]
+
+
+class OperatorBlock(nn.Module):
+    """``merge(T^-1(spectral(T(x))), x)`` with the truncated Hartley transform T; all else is voxel by voxel."""
+
+    def spectral(self, spectrum: Tensor) -> Tensor:
+        """A spectrum (B, C, *2m + 1) to that of the operator's result."""
+        raise NotImplementedError
+
+    def enter(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The block's input from the features so far and a skip."""
+        raise NotImplementedError
+
+    def merge(self, y: Tensor, x: Tensor) -> Tensor:
+        """The operator's result, which may be overwritten, and the block's input, which may not."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, grid: HartleyGrid) -> Tensor:
+        with full_precision(x):
+            y = grid.synthesize(self.spectral(grid.analyze(x)))
+        return self.merge(y.to(x.dtype), x)
+
+
+class OperatorNetwork(nn.Module):
+    """Stem, blocks, head.
+
+    ``x: (B, in_channels, *spatial)``, any size -> logits ``(B, out_channels, *spatial)``.
+
+    Args:
+        blocks: each takes and returns ``filters`` channels.
+        num_modes: per axis; an image with fewer voxels keeps as many modes as it has.
+        skips: number of a block -> number of a later block that its result enters.
+        resize: work at half resolution (``conv_in``) and upsample the logits.
+        deep_supervision: the head reads the features before and after every block, not only the last.
+        head_unit: with deep supervision, a unit (bias, activation) comes before the last convolution.
+        activation: as in MONAI; every one but SELU comes with normalisation.
+    """
+
+    whole_volume: ClassVar[bool] = True  # modes are cycles per field of view: windows would change their meaning
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        filters: int,
+        blocks: Sequence[OperatorBlock],
+        num_modes: Sequence[int],
+        skips: Mapping[int, int],
+        resize: bool,
+        deep_supervision: bool,
+        head_unit: bool,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        self.num_modes = tuple(num_modes)
+        self.skips = dict(skips)
+        self.filters = filters
+        self.deep_supervision = deep_supervision
+        self.self_normalizing = activation.lower() == "selu"
+        self.conv_in = conv_in(spatial_dims, in_channels, filters, activation) if resize else None
+        self.conv1 = ConvUnit(spatial_dims, filters if resize else in_channels, filters, act_name=activation)
+        self.layers = nn.ModuleList(blocks)
+        width = (len(blocks) + 1) * filters if deep_supervision else filters
+        self.conv_ds = None
+        if deep_supervision and head_unit:
+            self.conv_ds = ConvUnit(spatial_dims, width, out_channels, act_name=activation)
+            width = out_channels
+        self.conv_out = Conv[Conv.CONV, spatial_dims](width, out_channels, 1, bias=False)
+        self.upsampling = {2: "bilinear", 3: "trilinear"}[spatial_dims]
+        if self.self_normalizing:
+            self.apply(lambda module: initialize_selu(module, (HartleyMix, FourierMix)))
+
+    def modes(self, size: Sequence[int]) -> list[int]:
+        """Modes per axis of features of ``size``."""
+        return clipped(size, self.num_modes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        if self.conv_in is not None:
+            x = self.conv_in(x)
+        in_slabs = self.self_normalizing and not (torch.is_grad_enabled() or recording())
+        head = self._in_slabs(x) if in_slabs else self._at_once(x)
+        if self.conv_ds is not None:
+            head = self.conv_ds.finish(head)
+            head = mix_channels(self.conv_out.weight, None, head)
+        if self.conv_in is not None:  # linear, and so is the last convolution: few channels are upsampled, not many
+            head = F.interpolate(head, size=size, mode=self.upsampling, align_corners=False)
+        return head
+
+    def _at_once(self, x: Tensor) -> Tensor:
+        """Features of ``conv_in`` -> the head's sum over channels."""
+        x = self.conv1(x)
+        grid = HartleyGrid(x.shape[2:], self.modes(x.shape[2:]), x)
+        head = self._head(None, x, 0)
+        waiting: dict[int, Tensor] = {}
+        for number, block in enumerate(self._blocks()):
+            if number in waiting:
+                x = block.enter(x, waiting.pop(number))
+            x = block(x, grid)
+            head = self._head(head, x, number + 1)
+            if number in self.skips:
+                waiting[self.skips[number]] = x
+        assert head is not None
+        return head
+
+    def _in_slabs(self, x: Tensor) -> Tensor:
+        """The same without gradients; ``x`` is overwritten where it is ours."""
+        size = x.shape[2:]
+        grid = HartleyGrid(size, self.modes(size), x)
+        length = max(1, _SLAB.get(x.device.type, _SLAB_ELSEWHERE) // (self.filters * x[0, 0, :1].numel()))
+        slabs = [slice(start, start + length) for start in range(0, size[0], length)]
+        blocks = self._blocks()
+        out = x if self.conv_in is not None and x.shape[1] == self.filters else None
+        head: Tensor | None = None
+        waiting: dict[int, Tensor] = {}
+        coefficients: Tensor | None = None
+        for number in range(len(blocks) + 1):  # pass 0 is conv1, pass n ends block n - 1
+            follower = blocks[number] if number < len(blocks) else None
+            skip = waiting.pop(number, None)
+            products: Tensor | None = None
+            base = head
+            for slab in slabs:
+                y = x[:, :, slab]
+                if coefficients is None:
+                    y = self.conv1(y)
+                else:
+                    with full_precision(x):
+                        operated = grid.image(coefficients, slab)
+                    y = blocks[number - 1].merge(operated.to(x.dtype), y)
+                share = self._head(None if base is None else base[:, :, slab], y, number)
+                if share is not None:
+                    head = share.new_empty(*share.shape[:2], *size) if head is None else head
+                    head[:, :, slab] = share
+                if follower is None:
+                    continue
+                if skip is not None:
+                    y = follower.enter(y, skip[:, :, slab])
+                out = y.new_empty(*y.shape[:2], *size) if out is None else out
+                out[:, :, slab] = y
+                with full_precision(y):
+                    products = grid.products(y, slab, products)
+            if follower is None or products is None or out is None:
+                break
+            x = out
+            with full_precision(x):
+                coefficients = grid.spread(follower.spectral(grid.spectrum(products)))
+            if number - 1 in self.skips:
+                waiting[self.skips[number - 1]] = x
+                out = None  # that result must stay
+        assert head is not None
+        return head
+
+    def _blocks(self) -> list[OperatorBlock]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+    def _head(self, head: Tensor | None, x: Tensor, number: int) -> Tensor | None:
+        """``head`` plus the part of the head's 1x1 convolution over the features after ``number`` blocks."""
+        conv = self.conv_out if self.conv_ds is None else self.conv_ds.op
+        if not self.deep_supervision:
+            return mix_channels(conv.weight, None, x) if number == len(self.layers) else None
+        weight = conv.weight.narrow(1, number * self.filters, self.filters)
+        return mix_channels(weight, conv.bias if head is None else head, x)

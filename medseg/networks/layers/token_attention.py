@@ -1,0 +1,109 @@
+"""Attention between a few tokens and the pixels of a feature map (after SAM's decoder, Kirillov et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["PixelsToTokens", "TokenAttention", "TokenMLP", "TokensToPixels", "position_map"]
+
+
+class TokenAttention(nn.Module):
+    """Multi-head attention of inner width ``channels / reduction``.
+
+    ``query: (B, Q, channels)``, ``key`` and ``value: (B, K, channels)`` -> ``(B, Q, channels)``.
+    """
+
+    def __init__(self, channels: int, num_heads: int, reduction: int = 2) -> None:
+        super().__init__()
+        inner = channels // reduction
+        self.num_heads = num_heads
+        self.query = nn.Linear(channels, inner)
+        self.key = nn.Linear(channels, inner)
+        self.value = nn.Linear(channels, inner)
+        self.out = nn.Linear(inner, channels)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        attended = F.scaled_dot_product_attention(
+            self._heads(self.query(query)), self._heads(self.key(key)), self._heads(self.value(value))
+        )
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, N, inner) -> (B, heads, N, inner / heads)."""
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def _few(self, tokens: Tensor) -> bool:
+        """Whether it is cheaper to project the tokens twice than every pixel once."""
+        return tokens.shape[1] * self.num_heads < self.query.out_features
+
+    def _through(self, heads: Tensor, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Projected tokens ``(B, heads, T, inner / heads)`` -> vectors ``(B, T * heads, channels)`` and numbers
+        ``(B, T * heads, 1)``: a vector's product with a pixel plus its number is the score that the token has with
+        ``layer(pixel)``, scaled for the softmax.
+        """
+        heads = heads.transpose(1, 2) * heads.shape[3] ** -0.5
+        weight, bias = (p.unflatten(0, (self.num_heads, -1)) for p in (layer.weight, layer.bias))
+        vectors = torch.einsum("bthi,hic->bthc", heads, weight)
+        return vectors.flatten(1, 2), (heads * bias).sum(3, keepdim=True).flatten(1, 2)
+
+
+class TokensToPixels(TokenAttention):
+    """Attention of few tokens (queries) to many pixels (keys and values).
+
+    ``q (W x) = (q W) x`` and ``sum_j p_j (V x_j) = V sum_j p_j x_j``: with few tokens it is they that are projected
+    back, and no pixel is.
+    """
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if not self._few(query):
+            return super().forward(query, key, value)
+        vectors, numbers = self._through(self._heads(self.query(query)), self.key)
+        weights = torch.baddbmm(numbers, vectors, key.transpose(1, 2)).softmax(2)
+        gathered = (weights @ value).unflatten(1, (query.shape[1], self.num_heads))
+        weight = self.value.weight.unflatten(0, (self.num_heads, -1))
+        return self.out(torch.einsum("bthc,hic->bthi", gathered, weight).flatten(2) + self.value.bias)
+
+
+class PixelsToTokens(TokenAttention):
+    """Attention of many pixels (queries) to few tokens (keys and values), by the same rule."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if not self._few(key):
+            return super().forward(query, key, value)
+        vectors, numbers = self._through(self._heads(self.key(key)), self.query)
+        scores = torch.baddbmm(numbers.transpose(1, 2), query, vectors.transpose(1, 2))
+        weights = scores.unflatten(2, (key.shape[1], self.num_heads)).softmax(2).flatten(2)
+        values = self.value(value).unflatten(2, (self.num_heads, -1))
+        values = torch.einsum("bthi,chi->bthc", values, self.out.weight.unflatten(1, (self.num_heads, -1)))
+        return torch.baddbmm(self.out.bias, weights, values.flatten(1, 2))
+
+
+class TokenMLP(nn.Module):
+    """Two linear layers with ``activation`` between, on each token."""
+
+    def __init__(self, channels: int, hidden: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(channels, hidden)
+        self.linear2 = nn.Linear(hidden, channels)
+        self.activation = activation
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.linear2(self.activation(self.linear1(tokens)))
+
+
+def position_map(frequencies: Tensor, height: int, width: int) -> Tensor:
+    """Random Fourier features of pixel centres: ``frequencies (2, channels / 2)`` -> ``(height * width, channels)``.
+
+    ``[sin p, cos p]`` with ``p = 2 pi (x, y) frequencies``, x and y from -1 to 1 (Tancik et al. 2020).
+    """
+
+    def centres(count: int) -> Tensor:
+        return (torch.arange(count, device=frequencies.device, dtype=frequencies.dtype) * 2 + 1) / count - 1
+
+    phases = centres(width)[None, :, None] * frequencies[0] + centres(height)[:, None, None] * frequencies[1]
+    phases = (2 * math.pi * phases).flatten(0, 1)
+    return torch.cat((phases.sin(), phases.cos()), dim=1)

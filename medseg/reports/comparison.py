@@ -1,0 +1,166 @@
+"""Write a comparison of runs for readers: ``comparison.html``, ``comparison.md`` and the figures as PNG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg import __version__
+from medseg.reports import page
+from medseg.reports.comparison_charts import COSTS, cost_figure, differences_figure
+from medseg.reports.drawing import save_png, to_svg
+from medseg.reports.tables import digits, grouped, markdown_table, scaled
+
+__all__ = ["comparison_markdown", "write_comparison"]
+
+_SCORES = {"dice": "Dice", "surface_dice": "surface Dice", "hd95": "HD95, mm"}
+_MOST_CASES = 60
+_METHOD = (
+    "Differences are paired: run minus baseline on the same case. Intervals: 95 %, percentile bootstrap over cases "
+    "(10 000 draws for differences, 2 000 for means). p: Wilcoxon signed-rank, two-sided; after Holm's correction over "
+    "all rows of the table. Effect: matched-pairs rank-biserial correlation, from -1 (worse on every case) to 1 "
+    "(better on every case){reversed}. Cases whose reference lacks a label are left out of it."
+)
+_COST = (
+    "Per case: inference, from the prepared image to the network's output, without reading, resampling and scores "
+    "(ensembles: with resampling); median time, largest memory above the level before the case. A multiply-add is two "
+    "FLOP; element-wise work is not counted."
+)
+
+
+def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
+    """Write page, Markdown and figures; returns the page.
+
+    Args:
+        content: what ``medseg.workflows.compare.compare`` returns.
+        directory: an existing folder.
+    """
+    folder = Path(directory)
+    name = score_name(content["score"])
+    differences, costs = differences_figure(content, name), cost_figure(content, name)
+    save_png(differences, folder / "differences.png")
+    (folder / "costs.png").unlink(missing_ok=True)
+    if costs is not None:
+        save_png(costs, folder / "costs.png")
+    text = "\n\n".join([*(f"Warning: {line}" for line in content["warnings"]), comparison_markdown(content)])
+    (folder / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    title = f"{', '.join(run['run'] for run in content['runs'][1:])} against {content['runs'][0]['run']}"
+    parts = [f"<h1>{page.escape(title)}</h1>"]
+    parts += [page.paragraph(sentence, "lead") for sentence in _sentences(content)]
+    if content["warnings"]:
+        parts.append(page.section("Warnings", page.warning_list(content["warnings"])))
+    chart = to_svg(differences, "differences", f"Paired differences of {name} per label")
+    table = page.table(*_difference_table(content)) + page.paragraph(_method(content), "soft")
+    parts.append(page.section(f"Paired differences of {name}", chart + table))
+    svg = to_svg(costs, "costs", f"{name} against cost") if costs is not None else ""
+    parts.append(
+        page.section("Scores and costs", svg + page.table(*_run_table(content)) + page.paragraph(_COST, "soft"))
+    )
+    parts.append(page.section(f"Mean {name} per case", _case_table(content)))
+    path = folder / "comparison.html"
+    path.write_text(page.page(title, "\n".join(parts), f"Written by medseg {__version__}"), encoding="utf-8")
+    return path
+
+
+def comparison_markdown(content: Mapping[str, Any]) -> str:
+    """The two tables and what they mean, for a terminal and for a README."""
+    return "\n\n".join(
+        [
+            markdown_table(*_run_table(content)),
+            markdown_table(*_difference_table(content)),
+            f"{len(content['cases'])} cases; score: {score_name(content['score'])}. {_method(content)} {_COST}",
+        ]
+    )
+
+
+def score_name(score: str) -> str:
+    """A score with its unit."""
+    return _SCORES.get(score, score)
+
+
+def _method(content: Mapping[str, Any]) -> str:
+    reversed_ = (
+        "; of a distance less is better, so the signs are the other way round" if content["score"] == "hd95" else ""
+    )
+    return _METHOD.format(reversed=reversed_)
+
+
+def _sentences(content: Mapping[str, Any]) -> list[str]:
+    rows = [row for row in content["comparisons"] if row["label"] == "mean"]
+    return [
+        f"{row['run']} minus {row['baseline']}: mean {score_name(content['score'])} "
+        f"{digits(row['mean_difference'], 4, sign=True)} (95 % interval {_interval(row['interval'], sign=True)}, "
+        f"p {_p_value(row['p_holm'])}) over {row['cases']} cases."
+        for row in rows
+    ]
+
+
+def _run_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    header = ["run", "network", f"mean {score_name(content['score'])}", "95 % interval"]
+    header += [f"{name}, {unit}" for name, unit, _ in COSTS.values()] + ["measured on", "training, min"]
+    rows = []
+    for run in content["runs"]:
+        costs = [scaled(run.get(key), factor) for key, (_, _, factor) in COSTS.items()]
+        rows.append(
+            [
+                run["run"],
+                str(run.get("network", "–")),
+                digits(run["mean"], 4),
+                _interval(run["interval"]),
+                *costs,
+                str(run.get("measured_on", "–")),
+                scaled(run.get("training_seconds"), 60.0),
+            ]
+        )
+    return header, rows
+
+
+def _difference_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    header = ["run", "label", "cases", "mean difference", "95 % interval", "p", "p (Holm)", "effect"]
+    rows = [
+        [
+            row["run"],
+            "mean over labels" if row["label"] == "mean" else row["label"],
+            grouped(row["cases"]),
+            digits(row["mean_difference"], 4, sign=True),
+            _interval(row["interval"], sign=True),
+            _p_value(row["p_value"]),
+            _p_value(row["p_holm"]),
+            digits(row["effect_size"], 2, sign=True),
+        ]
+        for row in content["comparisons"]
+    ]
+    return header, rows
+
+
+def _case_table(content: Mapping[str, Any]) -> str:
+    names = [run["run"] for run in content["runs"]]
+    means = [content["scores"][name]["mean"] for name in names]
+    change = [_number(other) - _number(first) for first, other in zip(means[0], means[1], strict=True)]
+    order = sorted(range(len(change)), key=lambda i: (math.isnan(change[i]), change[i]))
+    shown = order if len(order) <= _MOST_CASES else [*order[: _MOST_CASES // 2], *order[-_MOST_CASES // 2 :]]
+    rows = [
+        [content["cases"][i], *(digits(column[i], 4) for column in means), digits(change[i], 4, sign=True)]
+        for i in shown
+    ]
+    text = f"Sorted by the difference {names[1]} minus {names[0]}."
+    if len(shown) < len(order):
+        text += f" The {_MOST_CASES // 2} lowest and highest of {len(order)}; all are in comparison.json."
+    return page.table(["case", *names, "difference"], rows) + page.paragraph(text, "soft")
+
+
+def _interval(bounds: Sequence[float | None], sign: bool = False) -> str:
+    low, high = (digits(bound, 4, sign) for bound in bounds)
+    return "–" if low == "–" else f"{low} to {high}"
+
+
+def _p_value(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

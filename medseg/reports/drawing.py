@@ -1,0 +1,58 @@
+"""What all charts share: colours, plain axes, and figures as SVG for a page or as PNG.
+
+Lines and words are drawn in the page's colours of a light screen. In an SVG they become the page's CSS variables, so
+that one chart serves light, dark and print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["ACCENT", "FAINT", "INK", "plain_axes", "save_png", "shortened", "to_svg"]
+
+INK, FAINT, ACCENT = "#1b2330", "#c9d0da", "#2563c9"
+_VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", ACCENT: "var(--accent)"}
+_DPI = 160
+
+
+def shortened(label: str) -> str:
+    """A name of at most 28 characters."""
+    return label if len(label) <= 28 else label[:27] + "…"
+
+
+def plain_axes(axes: Axes) -> None:
+    """A light grid and the lower edge, nothing else."""
+    axes.set_facecolor("none")
+    axes.grid(color=FAINT, linewidth=0.6, alpha=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(FAINT)
+
+
+def to_svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an ``<svg>`` element; words stay words, and ids carry ``name`` since several share a page."""
+    buffer = io.StringIO()
+    metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for stand_in, variable in _VARIABLES.items():
+        text = text.replace(stand_in, variable)
+    text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"font(-family)?: ([^;\"]*?)(['\"]?DejaVu Sans['\"]?[^;\"]*)", r"font\1: \2inherit", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
+
+
+def save_png(figure: Figure, path: str | Path) -> None:
+    """The figure on white paper."""
+    figure.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})

@@ -1,0 +1,42 @@
+"""Tables of text as Markdown that reads well as it stands, and numbers as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["digits", "grouped", "markdown_table", "scaled"]
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with columns of even width: the first to the left, the others to the right."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(3, *(len(row[column]) for row in escaped)) for column in range(len(header))]
+    lines = []
+    for row in escaped:
+        padded = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join([row[0].ljust(widths[0]), *padded[1:]])} |")
+    rule = "|" + "|".join("-" * (w + 2) if not i else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def digits(value: float | None, places: int = 3, sign: bool = False) -> str:
+    """A number with so many decimals; a dash where it is undefined."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:{'+' if sign else ''}.{places}f}"
+
+
+def scaled(value: float | None, unit: float = 1.0) -> str:
+    """A number in multiples of ``unit`` with three significant digits."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    share = value / unit
+    if share == 0:
+        return "0"
+    return f"{share:.{max(0, 2 - math.floor(math.log10(abs(share))))}f}"
+
+
+def grouped(value: int | None) -> str:
+    """A whole number with spaces between thousands."""
+    return "–" if value is None else f"{value:,}".replace(",", " ")

@@ -1,0 +1,82 @@
+"""Submissions: predictions are checked by a challenge's rules, reported on, and packed into what it takes.
+
+A module ``medseg/submission/challenges/<name>.py`` holds
+
+* ``FACTS``: a ``ChallengeFacts``, with the rules that the organisers document, and those that could not be verified;
+* ``items(cases, *, …) -> list[Item]``: which of a datalist section's cases are submitted, and under which names. It may
+  take keyword arguments with defaults, which become options of ``medseg submit``. Raises ``DataError`` where they are
+  not the challenge's cases;
+* where label maps on the image's grid are not what is asked for, ``check(prediction, item) -> Iterator[Finding]`` for
+  one case instead of ``check_label_map``, and ``pack(files, output)`` instead of ``write_zip``; ``files`` maps names of
+  members to checked predictions.
+
+Modules import heavy packages inside these functions, so that listing challenges is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from medseg.errors import ConfigError, nearest
+from medseg.submission import challenges as _challenges
+
+__all__ = ["ChallengeFacts", "Item", "challenge_module", "challenges"]
+
+
+@dataclass(frozen=True)
+class ChallengeFacts:
+    """What is fixed about a challenge.
+
+    Attributes:
+        title: its own name.
+        dataset: module of ``medseg.datasets`` with its labels and terms.
+        section: of a datalist, the cases that are submitted.
+        source: where it is handed in.
+        documented: rules that the organisers state.
+        unverified: rules taken from practice, that no document at hand confirms; they are checked as well.
+        suffix: of the file that is handed in.
+    """
+
+    title: str
+    dataset: str
+    section: str
+    source: str
+    documented: tuple[str, ...]
+    unverified: tuple[str, ...] = ()
+    suffix: str = ".zip"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One case of a submission: its id in the datalist, its (first) image, its name in the archive."""
+
+    case_id: str
+    image: Path
+    member: str
+
+
+@cache
+def challenges() -> dict[str, ChallengeFacts]:
+    """Facts of all challenges by module name, sorted."""
+    names = sorted(module.name for module in pkgutil.iter_modules(_challenges.__path__))
+    return {name: _module(name).FACTS for name in names}
+
+
+def challenge_module(name: str) -> ModuleType:
+    """The module of a challenge.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in challenges():
+        raise ConfigError(f"No challenge '{name}'.{nearest(name, challenges())} All: {', '.join(challenges())}.")
+    return _module(name)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{_challenges.__name__}.{name}")

@@ -1,0 +1,1 @@
+"""One module per challenge; ``medseg.submission`` states their contract."""

@@ -1,0 +1,146 @@
+"""Predictions against the rules of a challenge: complete, nothing else, each as it must be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from medseg.data.datalist import stem_of
+from medseg.data.findings import Finding, Problem
+from medseg.datasets import datasets
+from medseg.errors import ConfigError, DataError
+from medseg.submission import ChallengeFacts, Item, challenge_module
+from medseg.submission.archive import write_zip
+from medseg.submission.label_maps import check_label_map
+
+__all__ = ["Submission", "check_predictions"]
+
+_WORKERS = 4  # volumes in memory at a time: an image and a label map each
+
+
+@dataclass
+class Submission:
+    """Checked predictions of a challenge.
+
+    Attributes:
+        challenge: module name.
+        facts: of the challenge.
+        folder: of the predictions.
+        files: name in the archive -> prediction.
+        left_out: cases of the section that the challenge does not take.
+        problems: what breaks a rule, and warnings.
+    """
+
+    challenge: str
+    facts: ChallengeFacts
+    folder: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[Problem]:
+        """Problems that are no warnings."""
+        return [problem for problem in self.problems if not problem.warning]
+
+    def lines(self) -> list[str]:
+        """The report."""
+        facts = self.facts
+        lines = [f"{facts.title} ({facts.source}): {len(self.files)} predictions in {self.folder}"]
+        for heading, rules in (("documented rules", facts.documented), ("could not be verified", facts.unverified)):
+            lines += [f"{heading}:", *(f"  - {rule}" for rule in rules)] if rules else []
+        if self.left_out:
+            more = ", …" if len(self.left_out) > 3 else ""
+            lines.append(f"left out: {len(self.left_out)} cases ({', '.join(self.left_out[:3])}{more})")
+        lines.append("all predictions keep these rules" if not self.broken else f"{len(self.broken)} rules broken:")
+        for problem in sorted(self.problems, key=lambda problem: problem.warning):
+            prefix = "warning: " if problem.warning else ""
+            lines.append(f"  {prefix}{problem.case}: {problem.message}. {problem.remedy}")
+        return lines
+
+    def write(self, output: str | Path) -> Path:
+        """Pack the predictions.
+
+        Raises:
+            DataError: a rule is broken; nothing is written.
+        """
+        if self.broken:
+            first = self.broken[0]
+            raise DataError(
+                f"Not a submission of {self.facts.title}: {len(self.broken)} rules are broken, the first by "
+                f"{first.case}: {first.message}. {first.remedy}"
+            )
+        pack = getattr(challenge_module(self.challenge), "pack", write_zip)
+        pack(self.files, Path(output))
+        return Path(output)
+
+
+def check_predictions(
+    challenge: str, cases: Sequence[Mapping[str, Any]], folder: str | Path, options: Mapping[str, Any] | None = None
+) -> Submission:
+    """Check a folder of predictions ``<case id>.<suffix>`` (or named as in the archive).
+
+    Args:
+        challenge: module name in ``medseg.submission.challenges``.
+        cases: of the datalist's section.
+        folder: of the predictions; JSON records beside them are no part of the submission.
+        options: of the challenge's ``items``.
+
+    Raises:
+        ConfigError: no such challenge or folder.
+        DataError: the cases are not the challenge's.
+    """
+    module, folder = challenge_module(challenge), Path(folder)
+    items: list[Item] = module.items(cases, **(options or {}))
+    if not folder.is_dir():
+        raise ConfigError(f"Folder {folder} not found; --predictions names the folder of the label maps.")
+    chosen = {item.case_id for item in items}
+    result = Submission(challenge, module.FACTS, folder)
+    result.left_out = sorted(case["case_id"] for case in cases if case["case_id"] not in chosen)
+    files = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and p.suffix != ".json"]
+    named: dict[str, list[Path]] = {}
+    for file in files:
+        named.setdefault(stem_of(file), []).append(file)
+    for item in items:
+        stems = dict.fromkeys((item.case_id, stem_of(item.member)))
+        found = [file for stem in stems for file in named.pop(stem, [])]
+        if len(found) == 1:
+            result.files[item.member] = found[0]
+        elif found:
+            listed = " and ".join(file.name for file in found)
+            result.problems.append(Problem(item.case_id, f"has {listed}; one file is expected", "Remove one."))
+        else:
+            message = f"no prediction in {folder}; {item.case_id}{_suffix(item)} is expected"
+            result.problems.append(Problem(item.case_id, message, "Predict the case: `medseg infer`."))
+    stray = [file.name for stem, group in named.items() if stem not in result.left_out for file in group]
+    result.problems += [
+        Problem(name, "belongs to no case of the submission; predictions alone are expected", "Move it elsewhere.")
+        for name in stray
+    ]
+    present = [item for item in items if item.member in result.files]
+    with ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
+        checks = pool.map(lambda item: list(_check(module, result.files[item.member], item)), present)
+        for item, findings in zip(present, tqdm(checks, total=len(present), leave=False, disable=None), strict=True):
+            result.problems += [Problem(item.case_id, *finding) for finding in findings]
+    return result
+
+
+def _check(module: Any, prediction: Path, item: Item) -> Iterator[Finding]:
+    if hasattr(module, "check"):
+        yield from module.check(prediction, item)
+        return
+    if not prediction.name.endswith(_suffix(item)):
+        yield Finding(f"{prediction.name} is expected to end with {_suffix(item)}", "Save it in that format.")
+        return
+    yield from check_label_map(prediction, item.image, datasets()[module.FACTS.dataset].labels)
+
+
+def _suffix(item: Item) -> str:
+    name = Path(item.member).name
+    return name.removeprefix(stem_of(name))

@@ -1,0 +1,62 @@
+"""A benchmark's result as lines of Markdown, for a terminal and for a README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medseg.reports.tables import grouped, markdown_table, scaled
+
+__all__ = ["benchmark_lines"]
+
+_TITLES = {"forward": "Forward pass", "train": "Training step"}
+
+
+def benchmark_lines(content: Mapping[str, Any]) -> list[str]:
+    """One table per step, then what was not counted, how parameters agree with the catalogue, and the conditions."""
+    lines: list[str] = []
+    for step, meaning in content["conventions"]["steps"].items():
+        header = ["network", "parameters", "multiply-adds, G", "time, ms (95 %)", "ratio (95 %)", "peak memory, MiB"]
+        rows = [_row(entry, step) for entry in content["networks"]]
+        lines += [f"{_TITLES[step]} ({meaning}):", "", markdown_table(header, rows), ""]
+        for entry in content["networks"]:
+            if entry[step]["not_counted"]:
+                lines.append(f"{entry['name']}: multiply-adds without {', '.join(entry[step]['not_counted'])}.")
+    lines += [note for entry in content["networks"] if (note := _catalogue_note(entry))]
+    return [*lines, _conditions(content["conditions"]), content["conventions"]["multiply_adds"],
+            f"Peak memory: {content['conventions']['peak_memory_bytes']}"]  # fmt: skip
+
+
+def _row(entry: Mapping[str, Any], step: str) -> list[str]:
+    measured = entry[step]
+    seconds, ratio = measured["seconds"], measured["ratio"]
+    return [
+        entry["name"],
+        grouped(entry["parameters"]),
+        scaled(measured["multiply_adds"], 1e9),
+        _with_bounds(seconds, 1e-3),
+        "1" if set(ratio) == {1.0} else _with_bounds(ratio),
+        scaled(measured["peak_memory_bytes"], 2**20),
+    ]
+
+
+def _with_bounds(triple: Sequence[float], unit: float = 1.0) -> str:
+    return f"{scaled(triple[0], unit)} ({scaled(triple[1], unit)} – {scaled(triple[2], unit)})"
+
+
+def _catalogue_note(entry: Mapping[str, Any]) -> str:
+    published = entry.get("published")
+    if published is None or published["parameters"] == entry["parameters"]:
+        return ""
+    return f"{entry['name']}: as published ({published['setting']}) {grouped(published['parameters'])} parameters."
+
+
+def _conditions(conditions: Mapping[str, Any]) -> str:
+    size = " × ".join(map(str, conditions["size"]))
+    threads = "1 thread" if conditions["threads"] == 1 else f"{conditions['threads']} threads"
+    return (
+        f"Conditions: input {conditions['batch_size']} × {conditions['in_channels']} × {size}, "
+        f"{conditions['out_channels']} output channels, {conditions['arguments']} networks, {conditions['precision']}, "
+        f"{conditions['device_name']} ({conditions['device']}, {threads}, load {conditions['load_average']} at the "
+        f"start), torch {conditions['torch']}, {conditions['repeats']} turns."
+    )

@@ -1,0 +1,75 @@
+"""Post-processing rules in a bundle: the entry ``cleanup`` of ``inference.yaml``, and the transform that reads it.
+
+Whoever runs ``inference.yaml``, medseg's commands or ``python -m monai.bundle run``, applies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from medseg.bundle import dump_yaml
+from medseg.errors import ConfigError
+from medseg.workflows.compose import config_files, merged_config
+
+__all__ = ["add_cleaning", "store_rules", "stored_rules", "with_rules"]
+
+_TARGET = "medseg.transforms.CleanLabelsd"
+_SAVE = "medseg.transforms.SaveLabelsd"
+
+
+def stored_rules(bundle: str | Path) -> dict[str, Any]:
+    """The rules of a run or bundle, label -> steps; empty where it has none."""
+    return dict(merged_config(config_files(bundle, "infer")).get("cleanup") or {})
+
+
+def store_rules(bundle: str | Path, rules: Mapping[str, Any]) -> None:
+    """Write the rules into ``configs/inference.yaml``; empty ones leave no trace.
+
+    Raises:
+        ConfigError: its post-processing is no list of transforms.
+    """
+    path = config_files(bundle, "infer")[0]
+    comment = path.read_text(encoding="utf-8").splitlines()[0]
+    dump_yaml(with_rules(merged_config([path]), rules), path, comment.removeprefix("# ") if comment[:1] == "#" else "")
+
+
+def with_rules(config: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+    """An inference config with these rules instead of its own."""
+    result = deepcopy(dict(config))
+    cleaned = "cleanup" in result
+    result.pop("cleanup", None)
+    if not rules and not cleaned:
+        return result
+    steps = [step for step in _steps(result["postprocessing"]["transforms"]) if step.get("_target_") != _TARGET]
+    if not rules:
+        result["postprocessing"]["transforms"] = steps
+        return result
+    result["postprocessing"]["transforms"] = add_cleaning(steps, "@cleanup")
+    # Beside the transforms that read it.
+    keys = list(result)
+    place = keys.index("postprocessing")
+    entries = [(key, result[key]) for key in keys]
+    return dict([*entries[:place], ("cleanup", dict(rules)), *entries[place:]])
+
+
+def add_cleaning(transforms: Any, rules: str | Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Transforms of a config with the cleaning put in before label maps are saved.
+
+    Raises:
+        ConfigError: they are no list, or save nothing.
+    """
+    steps = _steps(transforms)
+    saving = [place for place, step in enumerate(steps) if step.get("_target_") == _SAVE]
+    if not saving:
+        raise ConfigError(f"The config's post-processing has no {_SAVE}, before which labels could be cleaned; add it.")
+    step = {"_target_": _TARGET, "keys": "pred", "label_space": "@label_space", "rules": rules}
+    return [*steps[: saving[0]], step, *steps[saving[0] :]]
+
+
+def _steps(transforms: Any) -> Sequence[dict[str, Any]]:
+    if isinstance(transforms, list) and all(isinstance(step, Mapping) for step in transforms):
+        return transforms
+    raise ConfigError("The config's post-processing is no list of transforms; write it as one to have labels cleaned.")

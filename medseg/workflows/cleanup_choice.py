@@ -1,0 +1,138 @@
+"""The choice of a cleaning rule per label, from the Dice that every rule gives on every case.
+
+Greedy: of all rules that do one thing more (a smallest size, the largest component, holes filled), those count whose
+paired 95 % interval of the Dice difference lies above 0 on at least six cases; the one with the largest mean
+difference is taken, and the search goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from skimage.measure import label as label_components
+
+from medseg.labels import IGNORE, LabelSpace
+from medseg.metrics.paired import paired_comparison
+from medseg.transforms.postprocess import CleanRule, bounding_box, clean_mask, least_voxels
+
+__all__ = ["Pair", "choose_rule", "dice_by_rule"]
+
+_SIZES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # mm³ (2D: mm², or pixels), about half a decade apart
+_LEAST_CASES = 6  # fewer cannot reach 95 % in a sign test, so a bootstrap over them says nothing
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A case: prediction and reference as label indices ``(*spatial)`` on one grid."""
+
+    case_id: str
+    dataset: str | None
+    prediction: np.ndarray
+    reference: np.ndarray
+    spacing: tuple[float, ...]
+
+
+def choose_rule(scores: Mapping[CleanRule, np.ndarray]) -> tuple[CleanRule, list[dict[str, Any]]]:
+    """The rule that greedy search arrives at, and every step that was tried.
+
+    Args:
+        scores: Dice per case for each rule, NaN where it is undefined; ``CleanRule()`` among them.
+    """
+    current = CleanRule()
+    tried: list[dict[str, Any]] = []
+    while True:
+        found = []
+        for rule in _neighbours(current, scores):
+            figures = paired_comparison(scores[current].tolist(), scores[rule].tolist())
+            helps = figures["cases"] >= _LEAST_CASES and figures["interval"][0] > 0
+            found.append((helps, figures["mean_difference"], rule))
+            tried.append(
+                {
+                    "from": current.to_table(),
+                    "to": rule.to_table(),
+                    "cases": figures["cases"],
+                    "mean_difference": _finite(figures["mean_difference"]),
+                    "interval": [_finite(bound) for bound in figures["interval"]],
+                    "taken": False,
+                }
+            )
+        helping = [item for item in found if item[0]]
+        if not helping:
+            return current, tried
+        current = max(helping, key=lambda item: item[1])[2]
+        next(item for item in reversed(tried) if item["to"] == current.to_table())["taken"] = True
+
+
+def _neighbours(rule: CleanRule, known: Mapping[CleanRule, Any]) -> list[CleanRule]:
+    """The rules that do one thing more."""
+    return [
+        other
+        for other in known
+        if sum(a != b for a, b in zip(rule, other, strict=True)) == 1
+        and all(a <= b for a, b in zip(rule, other, strict=True))
+    ]
+
+
+def dice_by_rule(pair: Pair, label: str, space: LabelSpace) -> dict[CleanRule, float]:
+    """The Dice of a case under every rule for a label: the mean over the targets that hold the label."""
+    index = space.labels.index(label) + 1
+    annotated = {i for i, known in enumerate(space.annotated(pair.dataset), 1) if known}
+    targets = [set(members) for members in space.targets.values() if index in members]
+    targets = [members for members in targets if members <= annotated]
+    valid = pair.reference != IGNORE
+    mask = pair.prediction == index
+    box = bounding_box(mask)
+    totals = []  # per target: intersection, predicted voxels, reference voxels
+    for members in targets:
+        predicted, true = np.isin(pair.prediction, list(members)) & valid, np.isin(pair.reference, list(members))
+        totals.append([_count(voxels) for voxels in (predicted & true, predicted, true)])
+    if box is None:
+        return dict.fromkeys(_all_rules(), _mean_dice(totals))
+    background = pair.prediction[box] == 0
+    result = {}
+    for rule, after in _masks_by_rule(mask[box], pair.spacing):
+        removed = mask[box] & ~after & valid[box]
+        added = after & ~mask[box] & background & valid[box]
+        change = _count(added) - _count(removed)
+        changed = []
+        for members, (both, size, true_size) in zip(targets, totals, strict=True):
+            reference = np.isin(pair.reference[box], list(members))
+            gained = _count(added & reference) - _count(removed & reference)
+            changed.append([both + gained, size + change, true_size])
+        result[rule] = _mean_dice(changed)
+    return result
+
+
+def _count(voxels: np.ndarray) -> int:
+    return int(np.count_nonzero(voxels))
+
+
+def _mean_dice(counts: Sequence[Sequence[int]]) -> float:
+    values = [2 * both / (predicted + true) for both, predicted, true in counts if true]
+    return float(np.mean(values)) if values else math.nan
+
+
+def _all_rules() -> list[CleanRule]:
+    return [CleanRule(size, keep, fill) for size in (0.0, *_SIZES) for keep in (False, True) for fill in (False, True)]
+
+
+def _masks_by_rule(mask: np.ndarray, spacing: Sequence[float]) -> Iterator[tuple[CleanRule, np.ndarray]]:
+    """Every rule with its result; rules that differ only in sizes between which no component lies share one."""
+    components = np.bincount(label_components(mask, connectivity=mask.ndim).ravel())[1:]  # voxels
+    made: dict[tuple[int, bool, bool], np.ndarray] = {}
+    for rule in _all_rules():
+        removed = _count(components < least_voxels(rule.min_size, spacing))
+        left = len(components) - removed
+        effective = CleanRule(rule.min_size if removed else 0.0, rule.keep_largest and left > 1, rule.fill_holes)
+        key = (removed, effective.keep_largest, effective.fill_holes)
+        if key not in made:
+            made[key] = clean_mask(mask, effective, spacing)
+        yield rule, made[key]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

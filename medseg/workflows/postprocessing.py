@@ -1,0 +1,135 @@
+"""Choose post-processing on validation predictions, label by label on the raw ones: a step is taken only where it is
+shown to help (``cleanup_choice``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.transforms import Compose
+
+from medseg.errors import ConfigError, DataError
+from medseg.labels import LabelSpace
+from medseg.metrics import case_scores
+from medseg.metrics.paired import paired_comparison
+from medseg.transforms import CleanRule, clean_labels, load
+from medseg.workflows.cleanup import store_rules
+from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
+from medseg.workflows.compose import merged_config
+from medseg.workflows.evaluation import scored_cases
+from medseg.workflows.folds import fold_runs
+from medseg.workflows.run_folder import log_to, require_run
+
+__all__ = ["postprocess"]
+
+logger = logging.getLogger("medseg")
+
+
+def postprocess(run: str | Path, *, data_dir: str | Path | None = None) -> dict[str, Any]:
+    """Choose rules on a run's validation predictions and store them in its bundle; ``--fold all`` runs are pooled.
+
+    Writes ``postprocessing.json`` into the run's folder, and the rules into ``configs/inference.yaml`` of the run or
+    of all its folds, where inference applies them. Validation goes on scoring raw predictions unless asked.
+
+    Returns:
+        ``rules``; per label what was tried, with differences and intervals; and the mean Dice before and after, which
+        is too good a figure for new cases, since the rules were chosen on these.
+
+    Raises:
+        DataError: the run is not validated on the source grid, or a prediction is missing.
+        ConfigError: its predictions are post-processed already.
+    """
+    folders = fold_runs(run) or [require_run(run)]
+    space = LabelSpace.from_table(merged_config([folders[0] / "configs" / "train.yaml"])["labels"])
+    log_to(run)
+    tables: dict[str, list[dict[CleanRule, float]]] = {label: [] for label in space.labels}
+    for pair in _pairs(folders, space, data_dir):
+        for label in space.labels:
+            tables[label].append(dice_by_rule(pair, label, space))
+    labels: dict[str, Any] = {}
+    rules: dict[str, CleanRule] = {}
+    for label, table in tables.items():
+        scores = {rule: np.array([case[rule] for case in table]) for rule in table[0]}
+        rule, tried = choose_rule(scores)
+        labels[label] = {"rule": rule.to_table(), "tried": tried}
+        if any(rule):
+            rules[label] = rule
+    content: dict[str, Any] = {
+        "cases": len(tables[space.labels[0]]),
+        "rules": {label: rule.to_table() for label, rule in rules.items()},
+        "mean_dice": _before_and_after(folders, space, rules, data_dir),
+        "labels": labels,
+    }
+    (Path(run) / "postprocessing.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for folder in folders:
+        store_rules(folder, content["rules"])
+    logger.info("post-processing of %s: %s", run, content["rules"] or "none helps")
+    return content
+
+
+# ---------------------------------------------------------------------- cases
+def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | None) -> Iterator[Pair]:
+    for folder in folders:
+        scored = _metrics(folder)
+        config = merged_config([folder / "configs" / "train.yaml"])
+        cases, _ = scored_cases(folder, config, data_dir, "validation")
+        reader = Compose(load(["label"], space))
+        for case in cases:
+            if case["case_id"] not in scored:
+                continue
+            paths = [folder / "predictions" / f"{case['case_id']}{suffix}" for suffix in (".nii.gz", ".png")]
+            path = next((path for path in paths if path.is_file()), None)
+            if path is None:
+                raise DataError(f"{folder / 'predictions'} has no label map of {case['case_id']}; {_validate(folder)}")
+            dataset = case.get("dataset")
+            true = reader({"label": case["label"], "dataset": dataset})["label"]
+            predicted = reader({"label": str(path), "dataset": dataset})["label"]
+            if predicted.shape != true.shape:
+                raise DataError(
+                    f"{path}: {tuple(predicted.shape[1:])} voxels, the reference has {tuple(true.shape[1:])}; "
+                    + _validate(folder)
+                )
+            spacing = tuple(float(mm) for mm in true.pixdim[: true.ndim - 1])
+            yield Pair(case["case_id"], dataset, predicted[0].numpy(), true[0].numpy(), spacing)
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """The scored cases of a run whose predictions are raw ones on the source grid."""
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise DataError(f"{folder} has no metrics.json, so no validation predictions; {_validate(folder)}")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("space") != "source":
+        raise DataError(
+            f"{folder} was scored in {content.get('space')} space, which keeps no label maps; {_validate(folder)}"
+        )
+    if content.get("cleanup"):
+        raise ConfigError(f"The predictions in {folder} are post-processed already; {_validate(folder)}")
+    return content["cases"]
+
+
+def _validate(folder: Path) -> str:
+    return f"run `medseg validate --run {folder}`."
+
+
+def _before_and_after(
+    folders: Sequence[Path], space: LabelSpace, rules: Mapping[str, CleanRule], data_dir: str | Path | None
+) -> dict[str, Any]:
+    """The mean over a case's targets with all rules together, as inference applies them, against none."""
+    if not rules:
+        return {}
+    scores: list[list[float]] = [[], []]
+    for pair in _pairs(folders, space, data_dir):
+        cleaned = clean_labels(pair.prediction, rules, space, pair.spacing)
+        for prediction, column in zip((pair.prediction, cleaned), scores, strict=True):
+            table = case_scores(prediction, pair.reference, space, pair.spacing, dataset=pair.dataset, surface=False)
+            dice = [row["dice"] for row in table.values() if np.isfinite(row["dice"])]
+            column.append(float(np.mean(dice)) if dice else float("nan"))
+    figures = paired_comparison(*scores)
+    means = [float(np.nanmean(column)) for column in scores]
+    return {"before": means[0], "after": means[1], **{k: figures[k] for k in ("mean_difference", "interval", "cases")}}

@@ -1,0 +1,65 @@
+"""Prepare a public data set: its module makes the datalist, here it is read back and summed up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.data import Datalist, read_datalist
+from medseg.data.datalist import images_of
+from medseg.datasets import dataset_module
+from medseg.errors import ConfigError, DataError
+from medseg.workflows.options import check_options
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclass
+class Prepared:
+    """A prepared data set: its datalist and the folder that its paths are relative to (``datalist.data_dir``)."""
+
+    dataset: str
+    datalist: Datalist
+
+    def lines(self) -> list[str]:
+        """What a user wants to know next."""
+        datalist = self.datalist
+        sections = [f"{len(cases)} {name}" for name, cases in datalist.sections.items() if cases]
+        folds = f" in {len(datalist.folds())} folds" if datalist.folds() else ""
+        sections[0] += folds
+        space = datalist.label_space
+        paths = f"--json_list {datalist.path} --data_dir {datalist.data_dir}"
+        return [
+            f"{datalist.path}: {', '.join(sections)} cases; {', '.join(datalist.channels)}; {len(space.labels)} labels",
+            f"terms: {dataset_module(self.dataset).FACTS.terms}",
+            f"next: medseg check {paths}",
+        ]
+
+
+def prepare(dataset: str, raw_dir: str | Path, out_dir: str | Path, **options: Any) -> Prepared:
+    """Call ``prepare`` of a data set's module; the same call again does only what is missing.
+
+    Args:
+        dataset: module name in ``medseg.datasets``.
+        raw_dir: the archive as unpacked.
+        out_dir: for the datalist and converted files; outside ``raw_dir``, which stays as it is.
+        **options: the module's own.
+
+    Raises:
+        ConfigError: an unknown data set or option, or folders that cannot be used.
+        DataError: the archive is incomplete.
+    """
+    module, raw, out = dataset_module(dataset), Path(raw_dir), Path(out_dir)
+    if not raw.is_dir():
+        raise ConfigError(f"Folder {raw} not found; --raw names the unpacked archive: {module.FACTS.layout}.")
+    if out.resolve().is_relative_to(raw.resolve()):
+        raise ConfigError(f"--out {out} lies in the raw folder {raw}, which stays as it is; name a folder outside.")
+    check_options(dataset, module.prepare, options)
+    path = Path(module.prepare(raw, out, **options))
+    for root in (out, raw):
+        datalist = read_datalist(path, root)
+        first = next(case for cases in datalist.sections.values() for case in cases)
+        if all(Path(image).is_file() for image in images_of(first)):
+            return Prepared(dataset, datalist)
+    raise DataError(f"{path} names files that are neither below {out} nor below {raw}; report this with the archive.")

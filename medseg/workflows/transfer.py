@@ -1,0 +1,128 @@
+"""Fine-tuning: a new run that starts from the weights of another run, bundle or checkpoint file."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg.bundle import dump_yaml
+from medseg.errors import ConfigError, ModelError
+from medseg.labels import LabelSpace
+from medseg.networks import create_network
+from medseg.weights import read_state_dict, transfer_weights
+from medseg.workflows.compose import config_files, merged_config
+from medseg.workflows.evaluation import weights_of
+
+__all__ = ["Transfer", "channel_tensors"]
+
+logger = logging.getLogger("medseg")
+
+_CHANNELS = ("spatial_dims", "in_channels", "out_channels")
+
+
+class Transfer:
+    """What a new run takes over from a source of weights.
+
+    Args:
+        source: a run or bundle folder (its best weights), or a file of weights.
+        reinitialize: patterns of tensor names that start anew, besides the head where the labels differ and the first
+            layers where the channels do.
+        partial: take what fits and leave the rest.
+
+    Raises:
+        ModelError: there are no weights at the source, or they are damaged.
+    """
+
+    def __init__(self, source: str | Path, reinitialize: Sequence[str] = (), partial: bool = False) -> None:
+        self.source = Path(source).expanduser().resolve()
+        self.reinitialize = list(reinitialize)
+        self.partial = partial
+        self.config: dict[str, Any] = {}
+        if self.source.is_dir():
+            self.config = merged_config(config_files(self.source, "train"))
+            self.weights = weights_of(self.source, "best")
+        else:
+            self.weights = self.source
+        self.state = read_state_dict(self.weights)
+
+    def network_arguments(self, target: str) -> dict[str, Any]:
+        """Overrides that give a network of the same class the source's architecture; the channels stay the data's."""
+        definition = self.config.get("network_def", {})
+        if not isinstance(definition, Mapping) or definition.get("_target_") != target:
+            return {}
+        return {f"network_def::{k}": v for k, v in definition.items() if k not in ("_target_", *_CHANNELS)}
+
+    def install(self, bundle: Path) -> None:
+        """Copy the weights into a bundle that was just written, and write into its ``initial`` what starts anew.
+
+        Raises:
+            ConfigError: the bundle's config has no ``initial``.
+            ModelError: the weights do not fit the bundle's network.
+        """
+        path = bundle / "configs" / "train.yaml"
+        config = merged_config([path])
+        if "initial" not in config:
+            raise ConfigError(
+                f"{path} has no id 'initial', so it cannot start from other weights; its network has to be "
+                "'$w.distribute(w.start_from(@network_def, **@initial), @device)'."
+            )
+        anew = [*self.reinitialize, *self._new_tensors(config)]
+        arguments = {key: value for key, value in config["network_def"].items() if key != "_target_"}
+        network = create_network(config["network_def"]["_target_"], **arguments)
+        transfer_weights(network, self.weights, reinitialize=anew, partial=self.partial)  # a misfit is told now
+        target = bundle / "models" / "initial.pt"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(self.weights, target)
+        config["initial"] = {
+            "path": "$@bundle_root + '/models/initial.pt'",
+            "reinitialize": anew,
+            "partial": self.partial,
+        }
+        dump_yaml(config, path, f"Starts from the weights of {self.source.name}.")
+
+    def _new_tensors(self, config: Mapping[str, Any]) -> list[str]:
+        """Names of the head's tensors where the labels differ, and of those whose shape follows from the channels."""
+        definition = dict(config["network_def"])
+        shapes = {name: tuple(value.shape) for name, value in self.state.items()}
+        if "labels" not in self.config:
+            logger.warning("%s does not tell its labels: a head that fits in shape is taken over.", self.source)
+        head = channel_tensors(definition, "out_channels")
+        new_head = self._labels_differ(config)
+        found = [k for k, shape in head.items() if new_head or shapes.get(k, shape) != shape]
+        stem = channel_tensors(definition, "in_channels")
+        found += [k for k, shape in stem.items() if shapes.get(k, shape) != shape]
+        return list(dict.fromkeys(found))
+
+    def _labels_differ(self, config: Mapping[str, Any]) -> bool:
+        if "labels" not in self.config:
+            return False
+        old, new = (LabelSpace.from_table(content["labels"]) for content in (self.config, config))
+        return (old.mode, old.channels) != (new.mode, new.channels)
+
+
+def channel_tensors(network_def: Mapping[str, Any], argument: str) -> dict[str, tuple[int, ...]]:
+    """Tensors whose shape follows from ``in_channels`` or ``out_channels`` -> shape: a network's first layers or head.
+
+    Found by building the network a second time with one channel more, on torch's meta device.
+
+    Raises:
+        ModelError: the network cannot be built there.
+    """
+    arguments = {key: value for key, value in network_def.items() if key != "_target_"}
+    try:
+        with torch.device("meta"):
+            here = create_network(network_def["_target_"], **arguments).state_dict()
+            there = create_network(
+                network_def["_target_"], **arguments | {argument: arguments[argument] + 1}
+            ).state_dict()
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"The tensors of {network_def['_target_']} that depend on {argument} cannot be found ({error}); name them "
+            "with --reinitialize and use --partial."
+        ) from error
+    return {k: tuple(value.shape) for k, value in here.items() if k in there and there[k].shape != value.shape}

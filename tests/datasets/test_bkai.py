@@ -1,0 +1,78 @@
+"""NeoPolyp on the archive's layout: classes from colours, folds, both lists, and what is said of a broken archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg.data import inspect_cases, read_datalist
+from medseg.datasets.bkai import prepare
+from medseg.errors import ConfigError, DataError
+
+SHAPE = (48, 64)
+BOXES = {1: (slice(4, 20), slice(8, 30)), 2: (slice(26, 44), slice(34, 60))}
+COLORS = {1: (0, 255, 0), 2: (255, 0, 0)}
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=95)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    root = tmp_path / "bkai-igh-neopolyp"
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        mask = np.zeros((*SHAPE, 3), np.uint8)
+        for value in {number % 3, 2} - {0}:
+            mask[BOXES[value]] = COLORS[value]
+        name = f"{(number * 7) % 10}{number:02x}.jpeg"
+        write(root / "train" / "train" / name, rng.integers(0, 255, (*SHAPE, 3), np.uint8))
+        write(root / "train_gt" / "train_gt" / name, mask)
+    for name in ("aa.jpeg", "bb.jpeg"):
+        write(root / "test" / "test" / name, rng.integers(0, 255, (*SHAPE, 3), np.uint8))
+    return root
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_colours_become_classes(raw: Path, tmp_path: Path, classes: int) -> None:
+    datalist = read_datalist(prepare(raw, tmp_path / "out", classes=classes))
+    assert datalist.label_space.num_channels == classes
+    cases = datalist.sections["training"]
+    facts = inspect_cases(cases, datalist.label_space, datalist.channels)
+    assert not [problem for case in facts for problem in case.problems]
+    assert [case.get("fold") for case in cases] == [0, 1, 2, 3, 4, None]
+    assert [case["case_id"] for case in datalist.sections["test"]] == ["aa", "bb"]
+    labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "701.png"))
+    expected = np.zeros(SHAPE, np.uint8)
+    for value, box in BOXES.items():
+        expected[box] = value
+    assert (labels == expected).mean() > 0.9  # JPEG blurs the edges
+    for value, (rows, columns) in BOXES.items():
+        inside = labels[rows.start + 4 : rows.stop - 4, columns.start + 4 : columns.stop - 4]
+        assert (inside == value).all()
+    first = prepare(raw, tmp_path / "out", classes=classes).read_bytes()
+    assert prepare(raw, tmp_path / "out", classes=classes).read_bytes() == first
+
+
+def test_both_lists_share_their_masks(raw: Path, tmp_path: Path) -> None:
+    paths = [prepare(raw, tmp_path / "out", classes=classes) for classes in (2, 3)]
+    assert [path.name for path in paths] == ["bkai_binary.json", "bkai_three_classes.json"]
+    two, three = (read_datalist(path).sections["training"] for path in paths)
+    assert two == three
+
+
+def test_a_broken_archive(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no list of 4 classes; use 2"):
+        prepare(raw, tmp_path / "out", classes=4)
+    (raw / "train_gt" / "train_gt" / "701.jpeg").unlink()
+    with pytest.raises(DataError, match="1 of 6 pictures lack an image or a mask .701.; expected for example"):
+        prepare(raw, tmp_path / "out")
+    for path in (raw / "train" / "train").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"train holds no \*\.jpeg; unpack the archive again"):
+        prepare(raw, tmp_path / "out")

@@ -1,0 +1,87 @@
+"""BTCV on the archive's layout, with empty files: the published list, links, and what is said of missing files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medseg.data import read_datalist
+from medseg.datasets.btcv import prepare
+from medseg.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """``RawData`` as unpacked: 30 training cases, 20 without label."""
+    root = tmp_path / "Abdomen" / "RawData"
+    for folder in ("Training/img", "Training/label", "Testing/img"):
+        (root / folder).mkdir(parents=True)
+    for number in (*range(1, 11), *range(21, 41)):
+        (root / f"Training/img/img{number:04}.nii.gz").write_bytes(b"image %d" % number)
+        (root / f"Training/label/label{number:04}.nii.gz").write_bytes(b"label %d" % number)
+    for number in range(61, 81):
+        (root / f"Testing/img/img{number:04}.nii.gz").write_bytes(b"image %d" % number)
+    return root
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_the_published_list_byte_for_byte(raw, tmp_path):
+    before = tree(raw)
+    path = prepare(raw, tmp_path / "out")
+    assert path.read_bytes() == (ROOT / "data_json" / "btcv.json").read_bytes()
+    assert tree(raw) == before
+    datalist = read_datalist(path)
+    for number, case in ((1, datalist.sections["training"][0]), (35, datalist.sections["validation"][0])):
+        assert Path(case["image"]).read_bytes() == b"image %d" % number
+        assert Path(case["label"]).read_bytes() == b"label %d" % number
+    assert Path(datalist.sections["test"][-1]["image"]).read_bytes() == b"image 80"
+
+
+def test_again_it_makes_only_what_is_missing(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(raw, out)
+    kept, lost = out / "imagesTr" / "img0001.nii.gz", out / "imagesTr" / "img0002.nii.gz"
+    kept.unlink()
+    kept.write_bytes(b"mine")
+    lost.unlink()
+    prepare(raw, out)
+    assert kept.read_bytes() == b"mine"
+    assert lost.read_bytes() == b"image 2"
+    assert len(list(out.rglob("*.nii.gz"))) == 80
+
+
+def test_links_where_there_are_none_are_copies(raw, tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError("no privilege")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    out = prepare(raw, tmp_path / "out").parent
+    assert not any(path.is_symlink() for path in out.rglob("*"))
+    assert (out / "labelsTr" / "label0040.nii.gz").read_bytes() == b"label 40"
+
+
+def test_folds_of_the_training_section(raw, tmp_path):
+    table = json.loads(prepare(raw, tmp_path / "out", num_folds=4).read_text())
+    folds = [case["fold"] for case in table["training"]]
+    assert sorted(folds) == sorted([0, 1, 2, 3] * 6)
+    assert not any("fold" in case for case in table["validation"])
+    assert not any("case_id" in case for case in table["training"])
+
+
+def test_missing_files_are_named(raw, tmp_path):
+    (raw / "Training/label/label0007.nii.gz").unlink()
+    (raw / "Testing/img/img0070.nii.gz").unlink()
+    with pytest.raises(
+        DataError, match="2 of 80 files .*: Training/label/label0007.nii.gz, Testing/img/img0070.nii.gz"
+    ):
+        prepare(raw, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match=r"80 of 80 files .*Did you mean .*RawData\?"):
+        prepare(raw.parent, tmp_path / "out")

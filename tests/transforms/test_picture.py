@@ -1,0 +1,120 @@
+"""Pictures of every kind that Pillow writes come as the image or the label values that a person sees in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+from PIL import Image
+
+from medseg.errors import DataError, unwrapped
+from medseg.transforms import load, preprocessing
+from medseg.transforms.picture import ToRGBd
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (5, 7), np.uint8)
+COLOUR = RNG.integers(0, 256, (5, 7, 3), np.uint8)
+VALUES = RNG.integers(0, 3, (5, 7), np.uint8)
+
+
+def read(path: Path, key: str = "image") -> np.ndarray:
+    with unwrapped():
+        return Compose(load([key]))({key: str(path)})[key].numpy()
+
+
+def palette(values: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(values).convert("P")
+    picture.putdata(values.ravel().tolist())
+    picture.putpalette([10, 20, 30, 200, 0, 0, 0, 200, 0])
+    return picture
+
+
+def with_alpha(picture: Image.Image) -> Image.Image:
+    picture = picture.copy()
+    picture.putalpha(Image.fromarray(GREY))
+    return picture
+
+
+IMAGES = {
+    "grey.png": (Image.fromarray(GREY), GREY[None]),
+    "grey.tif": (Image.fromarray(GREY), GREY[None]),
+    "grey.bmp": (Image.fromarray(GREY), GREY[None]),
+    "16 bit.png": (Image.fromarray(GREY.astype(np.uint16) * 257), GREY[None].astype(int) * 257),
+    "16 bit.tiff": (Image.fromarray(GREY.astype(np.uint16) * 257), GREY[None].astype(int) * 257),
+    "1 bit.png": (Image.fromarray(GREY > 99), GREY[None] > 99),
+    "grey alpha.png": (with_alpha(Image.fromarray(GREY)), GREY[None]),
+    "colour.png": (Image.fromarray(COLOUR), COLOUR.transpose(2, 0, 1)),
+    "COLOUR.PNG": (Image.fromarray(COLOUR), COLOUR.transpose(2, 0, 1)),
+    "alpha.png": (with_alpha(Image.fromarray(COLOUR)), COLOUR.transpose(2, 0, 1)),
+    "palette.png": (
+        palette(VALUES),
+        np.array([[10, 20, 30], [200, 0, 0], [0, 200, 0]])[VALUES].transpose(2, 0, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_is_grey_or_rgb(name: str, tmp_path: Path) -> None:
+    picture, expected = IMAGES[name]
+    picture.save(tmp_path / name)
+    np.testing.assert_array_equal(read(tmp_path / name), expected)
+
+
+def test_jpeg_keeps_rows_and_columns(tmp_path: Path) -> None:
+    smooth = np.add.outer(np.arange(16) * 8, np.arange(24)).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
+    np.testing.assert_allclose(read(tmp_path / "a.jpg")[0], smooth, atol=4)
+
+
+MASKS = {
+    "grey.png": Image.fromarray(VALUES),
+    "palette.png": palette(VALUES),
+    "16 bit.png": Image.fromarray(VALUES.astype(np.uint16)),
+    "stored as colour.png": Image.fromarray(np.repeat(VALUES[..., None], 3, axis=-1)),
+    "alpha.png": with_alpha(Image.fromarray(np.repeat(VALUES[..., None], 3, axis=-1))),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_has_one_value_per_pixel(name: str, tmp_path: Path) -> None:
+    MASKS[name].save(tmp_path / name)
+    np.testing.assert_array_equal(read(tmp_path / name, "label"), VALUES[None])
+
+
+def test_a_coloured_mask_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a mask in 35 colours \(\(.*, …\); one value per pixel is expected"):
+        read(tmp_path / "a.png", "label")
+
+
+def test_several_pages_are_refused(tmp_path: Path) -> None:
+    pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match="2 pages in one file; one picture is expected"):
+        read(tmp_path / "a.tif")
+
+
+def test_grey_pictures_join_colour_ones(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    scheme = [{"kind": "fixed", "mean": 0, "std": 1}]
+    transform = Compose(preprocessing(["image"], normalization=scheme, roi_size=(5, 7), color=True))
+    image = transform({"image": str(tmp_path / "a.png")})["image"].as_tensor()
+    assert torch.equal(image, torch.from_numpy(GREY).float().expand(3, -1, -1))
+    with pytest.raises(DataError, match="image of 2 channels"):
+        ToRGBd("image")({"image": torch.zeros(2, 4, 4)})
+
+
+def test_large_pictures_are_resized_by_their_longer_side(tmp_path: Path) -> None:
+    label = np.zeros((60, 100), np.uint8)
+    label[12:48, 20:80] = 1
+    Image.fromarray(label * 200).save(tmp_path / "a.png")
+    Image.fromarray(label).save(tmp_path / "l.png")
+    scheme = [{"kind": "fixed", "mean": 0, "std": 1}]
+    transform = Compose(preprocessing(["image", "label"], normalization=scheme, roi_size=(8, 8), longest=50))
+    data = transform({"image": str(tmp_path / "a.png"), "label": str(tmp_path / "l.png")})
+    assert data["image"].shape == data["label"].shape == (1, 30, 50)
+    assert data["label"].sum() == pytest.approx(36 * 60 / 4, rel=0.1)
+    assert ((data["image"] > 100) == (data["label"] > 0)).float().mean() > 0.95

@@ -1,0 +1,48 @@
+"""Weights of another training: loaded, started anew, or left, and nothing in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from medseg.errors import ModelError
+from medseg.weights import save_file, transfer_weights
+
+
+def network(labels: int = 2, width: int = 3) -> nn.Module:
+    return nn.ModuleDict({"stem": nn.Linear(1, width), "body": nn.Linear(width, 4), "head": nn.Linear(4, labels)})
+
+
+def test_what_is_named_keeps_its_fresh_values_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    source, target = network(2), network(3)
+    save_file(source.state_dict(), tmp_path / "a.pt")
+    fresh = {k: v.clone() for k, v in target.state_dict().items()}
+    report = transfer_weights(target, tmp_path / "a.pt", reinitialize=["head.*"])
+    assert report.reinitialized == report.left == ("head.weight", "head.bias")
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, (fresh if name.startswith("head") else source.state_dict())[name]), name
+    assert "2 tensors re-initialised (head.weight, head.bias)" in report.lines()[1]
+
+
+def test_what_does_not_fit_is_refused_unless_partial(tmp_path: Path) -> None:
+    save_file({**network(2).state_dict(), "extra": torch.ones(1)}, tmp_path / "a.pt")
+    with pytest.raises(
+        ModelError, match=r"2 tensors are missing or of another shape \(head.weight, head.bias\), 1 unex"
+    ):
+        transfer_weights(network(3), tmp_path / "a.pt")
+    report = transfer_weights(network(3), tmp_path / "a.pt", partial=True)
+    assert len(report.loaded) == 4 and "extra" in report.left
+
+
+def test_another_network_or_a_pattern_without_a_tensor_is_refused(tmp_path: Path) -> None:
+    save_file({"swin.weight": torch.ones(1)}, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match="matches 0 of 6"):
+        transfer_weights(network(), tmp_path / "a.pt", partial=True)
+    save_file(network().state_dict(), tmp_path / "b.pt")
+    with pytest.raises(ModelError, match="'decoder\\*' matches no tensor"):
+        transfer_weights(network(), tmp_path / "b.pt", reinitialize=["decoder*"])
+    with pytest.raises(ModelError, match="re-initialise less"):
+        transfer_weights(network(), tmp_path / "b.pt", reinitialize=["*"])

@@ -1,0 +1,171 @@
+"""The benchmark: what is measured, in which order, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from medseg.bundle import planned_arguments
+from medseg.cli import main
+from medseg.cli.benchmark import named_networks, split_arguments
+from medseg.errors import ConfigError
+from medseg.networks import catalog, create_network
+from medseg.networks.cost import count_parameters
+from medseg.reports.tables import digits, grouped, markdown_table, scaled
+from medseg.workflows import benchmark as module
+from medseg.workflows.benchmark import benchmark
+
+MIB = 2**20
+
+
+class Hungry(nn.Module):
+    """A convolution that also needs ``mib`` MiB for its weights, and as much again while it runs."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, *, mib: int = 1) -> None:
+        super().__init__()
+        self.layer = nn.Conv3d(in_channels, out_channels, 1)
+        self.weight = nn.Parameter(torch.ones(mib * MIB // 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) * (self.weight * 2).mean()
+
+
+HUNGRY = f"{__name__}.Hungry"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Two settings of one network, by the command, with every part of the machinery at work."""
+    path = tmp_path_factory.mktemp("benchmark") / "new" / "result.json"
+    arguments = ["--network", f"small={HUNGRY}", "--network", f"large={HUNGRY}", "--set", "large.mib=64"]
+    arguments += ["--size", "8,8,8", "--device", "cpu", "--threads", "1", "--repeats", "6", "--output", str(path)]
+    assert main(["benchmark", *arguments, "--debug"]) == 0
+    return json.loads(path.read_text())
+
+
+def test_every_figure_is_there_and_right(measured: dict[str, Any]) -> None:
+    small, large = measured["networks"]
+    assert [entry["name"] for entry in (small, large)] == ["small", "large"]
+    assert large["parameters"] == 64 * MIB // 4 + 4
+    assert small["forward"]["multiply_adds"] == large["forward"]["multiply_adds"] == 2 * 8**3
+    assert small["forward"]["ratio"] == [1.0, 1.0, 1.0]
+    median, low, high = large["forward"]["ratio"]
+    assert 1 < low <= median <= high
+    # Weights, and the product: twice 64 MiB; the library's own memory makes no more than a few.
+    grown = large["forward"]["peak_memory_bytes"] - small["forward"]["peak_memory_bytes"]
+    assert grown / MIB == pytest.approx(2 * 63, abs=8)
+
+
+def test_the_conditions_are_recorded(measured: dict[str, Any]) -> None:
+    conditions = measured["conditions"]
+    assert conditions["torch"] == torch.__version__
+    assert (conditions["device"], conditions["threads"], conditions["repeats"]) == ("cpu", 1, 6)
+    assert conditions["device_name"]
+    assert conditions["arguments"] == "planned"
+    assert "two FLOP" in measured["conventions"]["multiply_adds"]
+
+
+def test_the_table_says_the_same(measured: dict[str, Any]) -> None:
+    from medseg.workflows.benchmark_table import benchmark_lines
+
+    text = "\n".join(benchmark_lines(measured))
+    row = next(line for line in text.splitlines() if line.startswith("| large"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1] == "16 777 220"
+    assert cells[3].startswith(scaled(measured["networks"][1]["forward"]["seconds"][0], 1e-3))
+    assert "1 thread" in text and "6 turns" in text
+
+
+def test_turns_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    order: list[str] = []
+    seconds = module._turns([lambda: order.append("a"), lambda: order.append("b")], 3, torch.device("cpu"))
+    assert "".join(order) == "abbaab"
+    assert seconds == [[1.0] * 3, [1.0] * 3]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux records the peak")
+def test_a_training_step_needs_gradients_and_the_optimisers_state() -> None:
+    setup = module._checked_setup((8, 8, 8), 1, 2, 1, "cpu", 1, "fp32", 6)
+    arguments = module._arguments({"x": HUNGRY}, setup, False, {"x": {"mib": 32}})["x"]
+    entry = {"name": "x", "network": HUNGRY, "arguments": arguments}
+    forward, training = (module._peak(entry, setup, step) for step in ("forward", "train"))
+    # Weights and a product; then their gradient and AdamW's two moments as well.
+    assert forward is not None and training is not None
+    assert forward / MIB == pytest.approx(2 * 32, abs=8)
+    assert training / MIB > 4 * 32
+
+
+@pytest.mark.parametrize("name", list(catalog()))
+def test_published_means_what_the_catalogue_says(name: str) -> None:
+    """The constructor's defaults, whatever the size and the device; the plan's arguments are others."""
+    dims = catalog()[name].spatial_dims[-1]
+    setup = module._checked_setup((32,) * dims, 1, 2, 1, "cpu", 1, "fp32", 6)
+    published = module._arguments({name: name}, setup, True, {})[name]
+    assert set(published) <= {"spatial_dims", "in_channels", "out_channels", "img_size"}
+    with torch.device("meta"):
+        count = count_parameters(create_network(name, **published))
+    assert count > 0.5 * catalog()[name].parameters  # but for the channels of input and output
+
+
+@pytest.mark.parametrize("name", list(catalog()))
+def test_every_registered_network_is_counted(name: str) -> None:
+    """A training step, on the meta device, with nothing that is not counted."""
+    dims = catalog()[name].spatial_dims[-1]
+    setup = module._checked_setup((32,) * dims, 1, 2, 2, "cpu", 1, "fp32", 6)
+    arguments = planned_arguments(name, module._plan(setup))
+    entry = module._on_paper(name, name, arguments, setup, ("train",))
+    assert entry["parameters"] > 0
+    assert entry["train"]["multiply_adds"] > 1e6
+    assert entry["train"]["not_counted"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"networks": {}}, "Nothing to measure"),
+        ({"networks": {"shs_unet": "shs_unet"}}, "Did you mean 'ssh_unet'"),
+        ({"size": (32, 0, 32)}, "positive integers"),
+        ({"size": (32,)}, "two or three"),
+        ({"size": (32, 32)}, "takes 3 spatial axes; size .32, 32. has 2"),
+        ({"batch_size": 0}, "batch_size: expected a positive integer, got 0"),
+        ({"repeats": 5}, "at least 6 turns, got 5"),
+        ({"precision": "fp8"}, "precision 'fp8' is unknown"),
+        ({"device": "gpu"}, "Device 'gpu' is unknown"),
+        ({"arguments": {"ssh_unet": {"gate_tpye": "gsm"}}}, "Did you mean 'gate_type'"),
+        ({"arguments": {"sshunet": {"gate_type": "gsm"}}}, "which is not measured.*'ssh_unet'"),
+        ({"networks": {"qtseg": "qtseg"}, "size": (32, 32), "train": True}, "qtseg cannot run 'train'.*batch_size"),
+        ({"networks": {"UNETR": "UNETR"}, "size": (30, 30, 30)}, "UNETR does not take size"),
+    ],
+)
+def test_bad_input_gets_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    arguments: dict[str, Any] = {"networks": {"ssh_unet": "ssh_unet"}, "size": (32, 32, 32), "device": "cpu"} | changes
+    with pytest.raises(ConfigError, match=sentence):
+        benchmark(arguments.pop("networks"), **arguments)
+
+
+def test_names_and_arguments_of_the_command() -> None:
+    networks = {"ssh_unet": "ssh_unet", "gsm": "ssh_unet", "a.b.Net": "a.b.Net"}
+    assert named_networks(["ssh_unet", "gsm=ssh_unet", "a.b.Net"]) == networks
+    split = split_arguments({"a.b.Net.width": 3, "gsm.gate_type": "x"}, networks)
+    assert split == {"a.b.Net": {"width": 3}, "gsm": {"gate_type": "x"}}
+    with pytest.raises(ConfigError, match="other=ssh_unet"):
+        named_networks(["ssh_unet", "ssh_unet"])
+    with pytest.raises(ConfigError, match="NAME.argument=value"):
+        split_arguments({"gat_type": 1}, ["gsm"])
+
+
+def test_numbers_and_tables() -> None:
+    assert [scaled(v) for v in (0.0123456, 1.0, 12.345, 123456.0, None)] == ["0.0123", "1.00", "12.3", "123456", "–"]
+    assert (grouped(1234567), digits(0.5, 2, sign=True), digits(float("nan"))) == ("1 234 567", "+0.50", "–")
+    assert markdown_table(["a", "b"], [["x|y", "10"]]).splitlines() == [
+        "| a    |   b |",
+        "|------|----:|",
+        "| x\\|y |  10 |",
+    ]
