@@ -87,6 +87,7 @@ def changed_configs(
     overrides = dict(overrides or {})
     files = config_files(bundle, "train", overlays)
     train = merged_config(files)
+    require_trust(train, files)  # the check below imports what the config names
     check_overrides(train, overrides, _names(files))
     result = {"train": _merge(train, overrides)}
     check_config(result["train"], _names(files))
@@ -196,11 +197,12 @@ def load_workflow(
     """
     files = config_files(bundle, task, overlays)
     config = merged_config(files)
-    require_trust(config, files)
+    meta = Path(bundle) / "configs" / "metadata.json"
+    described = {"_meta_": ConfigParser.load_config_file(str(meta))} if meta.is_file() else {}  # resolved by tools too
+    require_trust(config | described, [*files, meta] if described else files)
     overrides = {"bundle_root": str(Path(bundle).resolve())} | dict(overrides or {})
     check_overrides(config, overrides, _names(files))
     check_config(_merge(config, overrides), _names(files))
-    meta = Path(bundle) / "configs" / "metadata.json"
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every missing logging.conf
     workflow = Workflow(
         config_file=[str(file) for file in files],
