@@ -30,6 +30,7 @@ COMMANDS = (
     "submit",
     "compare",
     "report",
+    "export",
     "check",
     "datalist",
     "prepare",
@@ -42,7 +43,7 @@ COMMANDS = (
     "phantom",
 )
 
-_EVALUATE_BUNDLES = ("train", "validate", "infer", "ensemble", "submit")  # and so run what a config holds
+_EVALUATE_BUNDLES = ("train", "validate", "infer", "ensemble", "submit", "export")  # and so run what a config holds
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "

@@ -10,7 +10,7 @@ from typing import Any
 from medseg.datasets import DatasetFacts
 from medseg.errors import ConfigError, DataError
 
-__all__ = ["FACTS", "SPLITS", "modality_of", "prepare"]
+__all__ = ["FACTS", "REPUX_TEST_IDS", "SPLITS", "modality_of", "prepare", "repux_table"]
 
 FACTS = DatasetFacts(
     title="AMOS 2022 (task 1: CT; task 2: CT and MR)",
@@ -40,6 +40,11 @@ FACTS = DatasetFacts(
     splits={"training": 200, "validation": 100, "test": 199},
 )
 
+# Held out of the 200 labelled CT by the authors of 3D RepUX-Net (Lee et al., MICCAI 2023).
+REPUX_TEST_IDS = (
+    *(381, 383, 384, 387, 388, 390, 391, 392, 395, 396, 398, 400),
+    *(401, 402, 403, 404, 405, 406, 408, 410),
+)
 # Task -> section -> cases. The published list of task 1 goes to id 499: it leaves out amos_0500, a CT of the test set.
 SPLITS = {1: FACTS.splits, 2: {"training": 240, "validation": 120, "test": 240}}
 _FOLDERS = {"training": "Tr", "validation": "Va", "test": "Ts"}
@@ -58,30 +63,46 @@ def modality_of(case_id: str) -> str:
     return "CT" if int(match[1]) <= 500 else "MR"
 
 
-def prepare(raw_dir: str | Path, out_dir: str | Path, *, task: int = 1, num_folds: int = 0, seed: int = 0) -> Path:
+def prepare(
+    raw_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    task: int = 1,
+    split: str = "challenge",
+    num_folds: int = 0,
+    seed: int = 0,
+) -> Path:
     """Write ``<out_dir>/amos_task01.json`` or ``amos_task02.json``; paths are relative to ``raw_dir``.
 
-    Task 1 gives the published list. In task 2 each case names its ``modality``.
+    Task 1 gives the published list. In task 2 each case names its ``modality``. With ``split="repux"`` it is
+    ``amos22_repux.json``: of the 200 labelled CT, the 20 that 3D RepUX-Net was tested on, and the others in folds.
 
     Args:
         raw_dir: the folder ``amos22``.
         out_dir: where the datalist goes.
         task: 1 (CT) or 2 (CT and MR).
-        num_folds: folds of the training cases; 0 keeps the published split alone.
+        split: ``challenge``, or ``repux`` (task 1).
+        num_folds: folds of the training cases; 0 keeps the published split alone (``repux``: 5).
         seed: of the folds.
 
     Raises:
-        ConfigError: another task.
+        ConfigError: another task or split.
         DataError: files are missing.
     """
     from medseg.data import assign_folds, write_datalist
 
     if task not in SPLITS:
         raise ConfigError(f"AMOS has no task {task}; use 1 (CT) or 2 (CT and MR).")
+    if split not in ("challenge", "repux") or (split == "repux" and task != 1):
+        raise ConfigError(f"AMOS task {task} has no split '{split}'; use challenge, or repux with task 1.")
     raw = Path(raw_dir)
     names = {section: _images(raw, section, task) for section in _FOLDERS}
     _refuse_incomplete(raw, names, task)
     sections = {section: [_entry(section, name, task) for name in listed] for section, listed in names.items()}
+    if split == "repux":
+        return write_datalist(
+            repux_table(sections["training"], num_folds or 5, seed), Path(out_dir) / "amos22_repux.json", raw
+        )
     if num_folds:
         sections["training"] = assign_folds(sections["training"], num_folds, seed)
     what, cases = ("CT", "200/100") if task == 1 else ("CT and MR", "240/120")
@@ -100,6 +121,35 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, task: int = 1, num_fold
         "numTest": len(names["test"]),
     }
     return write_datalist(table | sections, Path(out_dir) / f"amos_task{task:02}.json", raw)
+
+
+def repux_table(labelled: list[dict[str, Any]], num_folds: int = 5, seed: int = 0) -> dict[str, Any]:
+    """The datalist of 3D RepUX-Net: 180 of the 200 labelled cases of task 1 in folds of ours, 20 for testing.
+
+    The tested cases are training cases of the challenge's split, which ``known_overlaps`` declares.
+    """
+    from medseg.data import assign_folds
+
+    names = [f"amos_{number:04}" for number in REPUX_TEST_IDS]
+    ids = [Path(entry["image"]).name.removesuffix(".nii.gz") for entry in labelled]
+    test = [entry for entry, case in zip(labelled, ids, strict=True) if case in names]
+    rest = [entry | {"case_id": case} for entry, case in zip(labelled, ids, strict=True) if case not in names]
+    folded = [{k: v for k, v in case.items() if k != "case_id"} for case in assign_folds(rest, num_folds, seed)]
+    return {
+        "name": "AMOS22 RepUX",
+        "description": "AMOS 2022, the 200 labelled CT: the 180/20 split of 3D RepUX-Net, whose 20 test cases are "
+        "training cases of amos_task01.json",
+        "reference": FACTS.source,
+        "licence": FACTS.terms,
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {str(value): name for value, name in FACTS.labels.items()},
+        "known_overlaps": names,
+        "numTraining": len(folded),
+        "numTest": len(test),
+        "training": folded,
+        "test": test,
+    }
 
 
 def _images(raw: Path, section: str, task: int) -> list[str]:

@@ -77,7 +77,7 @@ class CaseCost:
             return {}
         cuda = self.device.type == "cuda"
         threads = torch.get_num_threads()
-        name = torch.cuda.get_device_name(self.device) if cuda else f"CPU ({platform.machine()}), {threads} threads"
+        name = torch.cuda.get_device_name(self.device) if cuda else f"CPU ({platform.machine()}), threads: {threads}"
         facts: dict[str, Any] = {"seconds_per_case": statistics.median(self.seconds), "measured_on": name}
         if self.peaks:
             facts["peak_memory_bytes"] = max(self.peaks)

@@ -76,7 +76,7 @@ class LabelSpace:
                         f"{what} id {number} is used by both '{owner[number]}' and '{name}'; ids must be unique."
                     )
         if self.mode == "sigmoid":
-            self._paint_order()  # before training, not at the first prediction
+            self.paint_order()  # before training, not at the first prediction
 
     # ------------------------------------------------------------------ reading and writing tables
     @classmethod
@@ -280,11 +280,12 @@ class LabelSpace:
             DataError: regions are not nested such that each adds exactly one label, so that no label map can hold them.
         """
         result = np.zeros(maps.shape[1:], dtype=np.int16)
-        for channel, label in self._paint_order():
+        for channel, label in self.paint_order():
             result[maps[channel] > 0] = label
         return result
 
-    def _paint_order(self) -> list[tuple[int, int]]:
+    def paint_order(self) -> list[tuple[int, int]]:
+        """(channel, label index) of sigmoid mode in the order that ``compose`` writes them, outer regions first."""
         if not self.regions:
             return [(i, i + 1) for i in range(len(self.labels))]
         members = [set(indices) for indices in self.targets.values()]

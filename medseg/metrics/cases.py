@@ -117,7 +117,7 @@ def mean_dice(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
 
 
 def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """target -> ``dice`` and ``iou`` of all cases taken as one image, by their sizes; NaN where both are empty.
+    """target -> ``dice`` and ``iou`` of all cases as one image, by their volumes or areas; NaN where both are empty.
 
     Small objects count little here, unlike in the mean over cases, and false positives in cases without the target
     count at all. Rows without sizes (``photo_scores``) are left out.
@@ -125,10 +125,10 @@ def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, 
     table: dict[str, list[tuple[float, float]]] = {}
     for scores in cases.values():
         for target, row in scores.items():
-            size = row.get("area", row.get("volume_ml"))
-            if size is None:
+            sizes = [row[size] for size in _SIZES if size in row]
+            if not sizes:
                 continue
-            total = size + row.get("reference_area", row.get("reference_ml", 0.0))
+            total = sum(sizes)
             twice_shared = 0.0 if math.isnan(row["dice"]) else row["dice"] * total
             table.setdefault(target, []).append((twice_shared, total))
     result = {}

@@ -34,7 +34,8 @@ def make_schedule(
     Args:
         optimizer: whose learning rates are scaled.
         name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third, or
-            ``every`` so many steps), ``constant``.
+            ``every`` so many steps), ``exp_poly`` (a rise by exp(10 (t - 1)) in the warm-up, then ``poly`` over all
+            steps, as Hermes per epoch), ``constant``.
         steps: number of steps of the whole training.
         warmup: share of the steps with a rise: linear from 0 (``cosine``, ``poly``) or exponential (``exp_poly``).
         power: exponent of ``poly`` and ``exp_poly``.
@@ -54,23 +55,17 @@ def make_schedule(
     def poly(step: int) -> float:
         return max(0.0, 1 - (step - rise) / max(1, steps - rise)) ** power
 
-    def staged(step: int) -> float:
-        return gamma ** (3 * step // steps if every is None else step // every)
-
     def exp_poly(step: int) -> float:
         if rise and step <= rise:
             return _PUBLISHED_E ** (10 * (step / rise - 1))
         return max(0.0, 1 - step / steps) ** power
 
-    shapes = {
-        "cosine": cosine,
-        "poly": poly,
-        "exp_poly": exp_poly,
-        "step": staged,
-        "constant": lambda step: 1.0,
-    }
+    def staged(step: int) -> float:
+        return gamma ** (3 * step // steps if every is None else step // every)
+
+    shapes = {"cosine": cosine, "poly": poly, "exp_poly": exp_poly, "step": staged, "constant": lambda step: 1.0}
     if name not in shapes:
-        raise ConfigError(f"Schedule '{name}' is unknown; use {', '.join(shapes)}.")
+        raise ConfigError(f"Schedule '{name}' is unknown; use cosine, poly, exp_poly, step or constant.")
     shape = shapes[name]
     rises = name in ("cosine", "poly")
 

@@ -6,11 +6,17 @@ from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
 from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels, clean_mask
-from medseg.transforms.published import window_augmentation, window_postprocessing, window_preprocessing
+from medseg.transforms.published import (
+    window_affine_augmentation,
+    window_augmentation,
+    window_postprocessing,
+    window_preprocessing,
+)
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.resize import AreaResized
 from medseg.transforms.save import SaveLabelsd, write_label_map
+from medseg.transforms.scale import ScaleSized, scaled_size
 from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "NormalizeChannelsd",
     "RGBToYCrCbd",
     "SaveLabelsd",
+    "ScaleSized",
     "TasksToLabelsd",
     "ToSourceGridd",
     "VolumeReader",
@@ -40,6 +47,8 @@ __all__ = [
     "photo_augmentation",
     "photo_preprocessing",
     "preprocessing",
+    "scaled_size",
+    "window_affine_augmentation",
     "window_augmentation",
     "window_postprocessing",
     "window_preprocessing",

@@ -5,19 +5,35 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.workflows.parts import cases, device, distribute, finalize, initialize, section, start_from
+from medseg.workflows.parts import (
+    cases,
+    checkpoints,
+    device,
+    distribute,
+    finalize,
+    initialize,
+    labelled,
+    prediction_keys,
+    section,
+    start_from,
+    with_weights,
+)
 
 __all__ = [
     "cases",
+    "checkpoints",
     "device",
     "distribute",
     "evaluate",
     "finalize",
     "initialize",
+    "labelled",
     "predict",
+    "prediction_keys",
     "section",
     "start_from",
     "train",
+    "with_weights",
 ]
 
 _FUNCTIONS = {

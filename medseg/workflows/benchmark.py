@@ -103,7 +103,7 @@ def benchmark(
     setup = _checked_setup(size, in_channels, out_channels, batch_size, device, threads, precision, repeats)
     built = _arguments(networks, setup, published, arguments or {})
     steps = ("forward", "train") if train else ("forward",)
-    entries = [_paper(name, networks[name], built[name], setup, steps) for name in networks]
+    entries = [_on_paper(name, networks[name], built[name], setup, steps) for name in networks]
     conditions = _conditions(setup, repeats, published)
     for entry in entries:
         for step in steps:
@@ -206,7 +206,9 @@ def _plan(setup: _Setup) -> Plan:
     )
 
 
-def _paper(name: str, network: str, arguments: dict[str, Any], setup: _Setup, steps: Sequence[str]) -> dict[str, Any]:
+def _on_paper(
+    name: str, network: str, arguments: dict[str, Any], setup: _Setup, steps: Sequence[str]
+) -> dict[str, Any]:
     """What needs no clock: parameters, and the multiply-adds of each step."""
     with torch.device("cpu"):
         net = create_network(network, **arguments)
@@ -221,7 +223,10 @@ def _paper(name: str, network: str, arguments: dict[str, Any], setup: _Setup, st
         entry["published"] = {"parameters": facts.parameters, "setting": facts.setting}
     shape = (setup.batch_size, setup.in_channels, *setup.size)
     for step in steps:
-        counted = multiply_adds_of(net, shape, training=step == "train")
+        try:
+            counted = multiply_adds_of(net, shape, training=step == "train")
+        except (RuntimeError, ValueError) as error:
+            raise _failure(error, name, setup, step) from error
         entry[step] = {
             "multiply_adds": counted.total,
             "by_operation": counted.by_operation,

@@ -53,7 +53,7 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
     names = _names(folders)
     warnings = _warnings(folders, names, cases)
     labels = list(metrics[0]["labels"])
-    table = [_scores(content, cases, labels, score) for content in metrics]
+    table = _scores(metrics, cases, labels, score)
     rows = []
     for name, scores in list(zip(names, table, strict=True))[1:]:
         for target in [*labels, "mean"]:
@@ -139,13 +139,22 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(Path(*folder.parts[-2:])) for folder in folders]
 
 
-def _scores(content: dict[str, Any], cases: Sequence[str], labels: Sequence[str], score: str) -> dict[str, list[float]]:
-    table = {label: [_number(content["cases"][case].get(label, {}).get(score)) for case in cases] for label in labels}
-    by_case = np.array([table[label] for label in labels], dtype=float)
-    counts = np.isfinite(by_case).sum(axis=0)
-    totals = np.where(np.isfinite(by_case), by_case, 0.0).sum(axis=0)
-    table["mean"] = [float(total / count) if count else math.nan for total, count in zip(totals, counts, strict=True)]
-    return table
+def _scores(
+    metrics: Sequence[dict[str, Any]], cases: Sequence[str], labels: Sequence[str], score: str
+) -> list[dict[str, list[float]]]:
+    """Per run: label -> score per case, and ``mean`` over the labels that all runs have a score for in that case."""
+    rows = [
+        [[_number(content["cases"][case].get(label, {}).get(score)) for case in cases] for label in labels]
+        for content in metrics
+    ]
+    scores = np.array(rows, dtype=float).reshape(len(metrics), len(labels), len(cases))
+    shared = np.isfinite(scores).all(axis=0)  # a distance is undefined for the run that misses a label
+    totals, counts = np.where(shared, scores, 0.0).sum(axis=1), shared.sum(axis=0)
+    means = np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
+    return [
+        {**dict(zip(labels, run.tolist(), strict=True)), "mean": mean.tolist()}
+        for run, mean in zip(scores, means, strict=True)
+    ]
 
 
 def _mean(scores: dict[str, list[float]], labels: Sequence[str]) -> dict[str, Any]:

@@ -207,7 +207,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "spacing": (_list_of(_number(0, open_low=True)), "one number above 0 per axis, in mm"),
     "precision": _one_of("fp32", "bf16", "fp16"),
     "cache": _one_of("cache", "persistent", "smart", "plain"),
-    "schedule": _one_of("cosine", "poly", "step", "constant"),
+    "schedule": _one_of("cosine", "poly", "exp_poly", "step", "constant"),
 }
 _FOREIGN = ("network_def", "labels")  # names below these belong to the network and to the data
 

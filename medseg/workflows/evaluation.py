@@ -78,13 +78,14 @@ def evaluate(
         device, data_dir: as for training.
         postprocess: apply the rules that `medseg postprocess` stored; raw predictions otherwise, on which rules are
             chosen, and on which runs compare without bias.
-        overrides: config id -> value.
+        overrides: config id -> value; with ``json_list``, and an overlay that says what its values mean, all labelled
+            cases of that list are scored, a set that the run never saw.
         overlays: further config files of the run, such as a published protocol.
         section: of the datalist; ``validation`` follows the run's fold.
         into: folder in the run for the results; default: the run itself, ``scores/<section>`` for other sections.
 
     Returns:
-        The content of ``metrics.json``.
+        The content of ``metrics.json``, which lies in the config's ``output_dir``.
     """
     folder = require_run(run).resolve()
     start_distributed()
@@ -104,7 +105,13 @@ def evaluate(
         into = f"scores/{section}"
     if into is not None:
         changes["output_dir"] = str(folder / into)
-    cases, datalist = scored_cases(folder, config, data_dir, section)
+    if "json_list" in changes:
+        datalist = read_datalist(changes["json_list"], changes.get("dataset_dir"))
+        cases = [case for listed in datalist.sections.values() for case in listed if case.get("label")]
+        if not cases:
+            raise DataError(f"{datalist.path} has no case with a label; labels are needed for scores.")
+    else:
+        cases, datalist = scored_cases(folder, config, data_dir, section)
     if section != "validation":
         changes["validate::dataset::data"] = f"$w.cases(@json_list, @dataset_dir, @fold, {section!r})"
     on_main(lambda: check_cases(cases, datalist))
@@ -123,8 +130,9 @@ def evaluate(
     cost.attach(evaluator)
     workflow.run()
     barrier()  # the first process writes the scores of all
-    content = json.loads((folder / (into or ".") / "metrics.json").read_text(encoding="utf-8"))
-    if is_main() and into is None:
+    target = Path(workflow.parser.get_parsed_content("output_dir"))
+    content = json.loads((target / "metrics.json").read_text(encoding="utf-8"))
+    if is_main() and target.resolve() == folder:  # scores elsewhere, of an external set, are not the run's own
         facts = network_facts(
             unwrap(evaluator.network),
             workflow.parser["network_def::in_channels"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,42 @@ _SSH_UNET = {
     "network_def::gate_pos": [0, 1, 2],
     "lr_scheduler::name": "cosine",
 }
+_UXNET = {
+    "val_interval": 2,
+    "early_stop": None,
+    "learning_rate": 1e-4,
+    "weight_decay": 0.01,
+    "batch_size": 1,
+    "precision": "fp32",
+    "roi_size": [96, 96, 96],
+    "overlap": 0.7,
+    "validation_overlap": 0.25,
+    "blending": "constant",
+    "preprocess::window": [-125, 275],
+    "preprocess::spacing": [1.0, 1.0, 1.2],
+    "preprocess::spacing_first": True,
+    "augment::samples_per_case": 2,
+    "augment::rotate": math.pi / 30,
+    "augment::scale": 0.1,
+    "augment::shift": 0.5,
+    "loss::include_background": True,
+    "lr_scheduler::name": "constant",
+    "optimizer::_target_": "torch.optim.AdamW",
+    "network_def::kernel_size": 7,
+}
+_REPUXNET = {
+    "optimizer::_target_": "medseg.optimizers.frequency_reparameterized",
+    "optimizer::mode": "effective",
+    "optimizer::alpha": 1.0,
+    "optimizer::optimizer::_target_": "torch.optim.AdamW",
+    "network_def::kernel_size": 21,
+}
+_AMOS22 = {"preprocess::spacing": [1.5, 1.5, 2.0], "val_interval": 3}
 SETTINGS = {
+    "uxnet_flare21_ct_segmentation": {**_UXNET, "epochs": math.ceil(40_000 / 272)},
+    "uxnet_amos22_ct_segmentation": {**_UXNET, **_AMOS22, "epochs": math.ceil(40_000 / 144)},
+    "repuxnet_flare21_ct_segmentation": {**_UXNET, **_REPUXNET, "epochs": math.ceil(60_000 / 272)},
+    "repuxnet_amos22_ct_segmentation": {**_UXNET, **_REPUXNET, **_AMOS22, "epochs": math.ceil(60_000 / 144)},
     "ssh_unet_btcv_ct_segmentation": {
         "epochs": 5000,
         "early_stop": 1000,
@@ -50,6 +86,10 @@ SETTINGS = {
     },
 }
 PARAMETERS = {
+    "uxnet_flare21_ct_segmentation": {None: 53_006_069, "k21": 65_847_989},
+    "uxnet_amos22_ct_segmentation": {None: 53_006_608, "k21": 65_848_528},
+    "repuxnet_flare21_ct_segmentation": {None: 65_827_829},
+    "repuxnet_amos22_ct_segmentation": {None: 65_828_368},
     "ssh_unet_btcv_ct_segmentation": {None: 6_480_142, "gsm": 6_513_854, "gsf": 6_488_886, "tsm_vfn": 11_096_076},
     "ssh_unet_amos_ct_segmentation": {None: 6_480_208, "gsm": 6_513_920, "gsf": 6_488_952, "tsm_vfn": 12_509_504},
 }

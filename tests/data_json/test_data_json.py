@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -86,6 +87,27 @@ def test_amos_is_the_200_100_split():
     assert spans == [(1, 410), (8, 409), (2, 499)]
     assert len(table["labels"]) == 16
     assert "arota" not in table["labels"].values()
+
+
+def numbers(entries: list[dict]) -> set[int]:
+    return {int(re.search(r"_(\d{3,4})", PurePosixPath(entry["image"]).name)[1]) for entry in entries}
+
+
+def test_the_splits_of_repuxnet():
+    flare = json.loads((ROOT / "data_json" / "flare21.json").read_text())
+    assert numbers(flare["training"]) | numbers(flare["test"]) == set(range(361))
+    assert sorted(numbers(flare["test"]))[:3] == [36, 39, 44] and len(numbers(flare["test"])) == 20
+    assert flare["labels"] == {str(value): name for value, name in datasets()["flare"].labels.items()}
+    ours = json.loads((ROOT / "data_json" / "amos22_repux.json").read_text())
+    challenge = json.loads((ROOT / "data_json" / "amos_task01.json").read_text())
+    assert numbers(ours["training"]) | numbers(ours["test"]) == numbers(challenge["training"])
+    assert (len(ours["training"]), len(ours["test"])) == (180, 20)
+    assert set(ours["known_overlaps"]) == {f"amos_{number:04}" for number in numbers(ours["test"])}
+    assert ours["labels"] == challenge["labels"]
+    assert all("label" in entry for table in (ours, flare) for entry in table["test"])
+    for table in (ours, flare):
+        sizes = [sum(entry["fold"] == fold for entry in table["training"]) for fold in range(5)]
+        assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize(

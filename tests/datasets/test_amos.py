@@ -79,3 +79,13 @@ def test_a_broken_list_is_named(raw, tmp_path):
     (raw / "dataset.json").write_text("{")
     with pytest.raises(DataError, match="dataset.json is no list of cases"):
         prepare(raw, tmp_path / "out")
+
+
+def test_the_split_of_repuxnet_byte_for_byte(raw, tmp_path):
+    path = prepare(raw, tmp_path / "out", split="repux")
+    assert path.read_bytes() == (ROOT / "data_json" / "amos22_repux.json").read_bytes()
+    datalist = read_datalist(path, raw)
+    assert {case["case_id"] for case in datalist.sections["test"]} == datalist.known_overlaps
+    for options in ({"split": "repux", "task": 2}, {"split": "published"}):
+        with pytest.raises(ConfigError, match="has no split"):
+            prepare(raw, tmp_path / "out", **options)

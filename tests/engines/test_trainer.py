@@ -197,7 +197,7 @@ def test_average_follows_the_steps() -> None:
 
 
 def test_average_with_a_ramp() -> None:
-    """The decays of the first steps are 0, 1/2, 2/3, ...: a plain mean, until the limit is reached."""
+    """The decays are 0, 1/2, 2/3, ..., until the limit is reached: a plain mean at first (Hermes's published table)."""
     network = nn.Linear(1, 1, bias=False)
     average = make_average(network, 0.75, ramp=True)
     assert average is not None

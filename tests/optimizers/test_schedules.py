@@ -49,6 +49,19 @@ def test_step_falls_at_each_third() -> None:
     assert values[66] == pytest.approx(0.2) and values[67] == pytest.approx(0.02) == values[99]
 
 
+FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
+
+
+@pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+@pytest.mark.parametrize(("name", "warmup"), [("hermes_resunet", 5 / 200), ("hermes_medformer", 0.0)])
+def test_exp_poly_is_the_published_table(name: str, warmup: float) -> None:
+    table = json.loads((FIXTURES / "schedules.json").read_text())["lr_per_epoch"][name]
+    assert len(table) == 200
+    values = rates("exp_poly", 200, warmup=warmup)
+    assert [value / 1000 for value in values[:200]] == pytest.approx(table, rel=1e-9)
+    assert values[200] == 0
+
+
 def test_step_of_given_length_with_a_floor() -> None:
     """QTSeg's: half every 50 epochs, not below 1e-5 of a start at 1e-3."""
     values = rates("step", 350, every=50, gamma=0.5, floor=0.04)
@@ -61,19 +74,6 @@ def test_poly_that_starts_late() -> None:
     values = rates("poly", warmup=0.0, hold=1, floor=0.1)
     assert values[:2] == [2.0, 2.0] and values[2] == pytest.approx(2 * 0.99**0.9)
     assert values[51] == pytest.approx(2 * 0.5**0.9) and values[100] == 0.1
-
-
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
-
-
-@pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
-@pytest.mark.parametrize(("name", "warmup"), [("hermes_resunet", 5 / 200), ("hermes_medformer", 0.0)])
-def test_exp_poly_is_the_published_table(name: str, warmup: float) -> None:
-    table = json.loads((FIXTURES / "schedules.json").read_text())["lr_per_epoch"][name]
-    assert len(table) == 200
-    values = rates("exp_poly", 200, warmup=warmup)
-    assert [value / 1000 for value in values[:200]] == pytest.approx(table, rel=1e-9)
-    assert values[200] == 0
 
 
 def test_constant() -> None:

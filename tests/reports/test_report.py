@@ -208,6 +208,8 @@ def test_photographs_have_pixels(tmp_path):
     html = write_report(run).read_text(encoding="utf-8")
     assert len(pictures(html)) == 2
     assert "HD95, px" in html and "surface Dice at 2 px" in html
+    pooled = json.loads((run / "metrics.json").read_text())["pooled"]["liver"]
+    assert "pooled IoU" in html and f"{pooled['dice']:.3f}" in html and 0 < pooled["iou"] < pooled["dice"] < 1
 
 
 def test_many_labels(tmp_path):

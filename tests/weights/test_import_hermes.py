@@ -13,7 +13,7 @@ from torch import nn
 
 from medseg.errors import ConfigError, ModelError
 from medseg.losses import TaskLoss, TaskTarget
-from medseg.weights import import_original, import_with_report
+from medseg.weights import import_original, import_with_report, read_state_dict
 from medseg.weights.original import ImportReport
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
@@ -111,6 +111,15 @@ def test_wrapped_and_foreign_keys(name: str) -> None:
         import_original(*arguments, {**state, "extra.weight": torch.zeros(1)})
     with pytest.raises(ModelError, match="1 missing"):
         import_original(*arguments, dict(list(state.items())[1:]))
+
+
+def test_checkpoint_gives_its_averaged_weights(tmp_path: Path) -> None:
+    last, average = {"module.a": torch.zeros(1)}, {"module.a": torch.ones(1)}
+    content = {"epoch": 3, "model_state_dict": last, "ema_model_state_dict": average, "optimizer_state_dict": {}}
+    torch.save(content, tmp_path / "checkpoint.pth")
+    assert torch.equal(read_state_dict(tmp_path / "checkpoint.pth")["module.a"], torch.ones(1))
+    torch.save({"epoch": 3, "model_state_dict": last}, tmp_path / "checkpoint.pth")
+    assert torch.equal(read_state_dict(tmp_path / "checkpoint.pth")["module.a"], torch.zeros(1))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from medseg.networks import QTSeg
 from medseg.networks.layers.pyramid_encoder import PyramidEncoder
 from medseg.weights import import_original, import_with_report
 from medseg.weights.original import qtseg as names
+from medseg.workflows import start_from
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "qtseg"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
@@ -242,7 +243,7 @@ def test_encoder_file_of_every_layout() -> None:
         loaded, report = import_with_report("qtseg", "FPNEncoder", {"n_channel": 2}, state)
         assert (len(report.taken), len(report.dropped)) == (len(plain), dropped)
         for key, value in encoder.state_dict().items():
-            torch.testing.assert_close(loaded.state_dict()[key], value, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(loaded.state_dict()[f"encoder.{key}"], value, rtol=1e-3, atol=1e-4)
     with pytest.raises(ModelError, match="1 missing"):
         import_original("qtseg", "FPNEncoder", {"n_channel": 2}, dict(list(named.items())[1:]))
 
@@ -285,5 +286,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main([*command, "--architecture", "FPNEncoder", "--output", str(output)]) == 0
     assert "not of the encoder" in capsys.readouterr().out
-    PyramidEncoder(3, 4).load_state_dict(torch.load(output, weights_only=True))
+    fresh = start_from(
+        import_original("qtseg", "QTSeg", facts["args"]), str(output), reinitialize=["bridge*", "decoder*"]
+    )
+    for key, value in network.state_dict().items():
+        assert torch.equal(fresh.state_dict()[key], value) or not key.startswith("encoder.")
     assert main(command) == 2  # the file tells no class

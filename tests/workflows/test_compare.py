@@ -53,6 +53,15 @@ def test_differences_per_label_and_mean(runs: list[Path], tmp_path: Path, caplog
     assert (tmp_path / "out" / "comparison.csv").read_text().startswith("baseline,run,label,cases,")
 
 
+def test_the_mean_of_a_case_is_over_labels_that_both_runs_have(tmp_path: Path) -> None:
+    """A run that misses a label has no distance there: it must not gain by that."""
+    full = _run(tmp_path / "full", {"c1": (0.2, 0.8), "c2": (0.4, 0.6)})
+    missing = _run(tmp_path / "missing", {"c1": (None, 0.8), "c2": (0.4, 0.6)})
+    rows = {row["label"]: row for row in compare([full, missing], tmp_path / "out")["comparisons"]}
+    assert (rows["a"]["cases"], rows["mean"]["cases"]) == (1, 2)
+    assert rows["mean"]["mean_difference"] == 0
+
+
 def test_runs_that_cannot_be_compared_are_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two or more"):
         compare(runs[:1], tmp_path)

@@ -1,7 +1,9 @@
 """QTSeg as its authors published it: constructor, trained checkpoints, and the encoder's pretrained file.
 
 ``QTSeg`` is the whole network, ``FPNEncoder`` its encoder alone: the file that their trainings start from, or the
-weights of a YOLOv8 of the same width.
+weights of a YOLOv8 of the same width. What is made of it goes into a bundle's ``initial``::
+
+    initial: {path: models/encoder.pt, reinitialize: ["bridge*", "decoder*"], partial: false}
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
+from medseg.networks.layers.pyramid_encoder import PyramidEncoder
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments
 
 __all__ = ["ARCHITECTURES"]
@@ -132,10 +135,20 @@ def _network(arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     }
 
 
+class EncoderAlone(nn.Module):
+    """QTSeg's encoder, whose tensors have the names that they have in the whole network."""
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.encoder = PyramidEncoder(in_channels, width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.encoder(x)
+
+
 def _encoder(arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     given = _arguments("FPNEncoder", arguments)
-    path = "medseg.networks.layers.pyramid_encoder.PyramidEncoder"
-    return path, {"in_channels": given["image_channel"], "width": given["n_channel"]}
+    return f"{__name__}.EncoderAlone", {"in_channels": given["image_channel"], "width": given["n_channel"]}
 
 
 def _renamed(key: str, rules: list[tuple[str, str]]) -> str:
@@ -167,7 +180,7 @@ def _convert_encoder(state: Mapping[str, Tensor], network: nn.Module) -> Convers
         elif re.match(r"(?:bridge|mask_decoder)\.", rest):
             conversion.dropped[key] = "not of the encoder"
         else:
-            conversion.take(key, _renamed(rest, _ENCODER), value)
+            conversion.take(key, f"encoder.{_renamed(rest, _ENCODER)}", value)
     return conversion
 
 

@@ -1,0 +1,187 @@
+"""Exported networks: every registered one in every format, read back and compared; what cannot be is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medseg.bundle.arguments import planned_arguments
+from medseg.bundle.export import FORMATS, TOLERANCE, chosen_formats, export_network, other_size
+from medseg.data.plan import Plan
+from medseg.errors import ConfigError, ModelError
+from medseg.networks import catalog, create_network
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+onnx = pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="needs the extra `export`")
+WINDOW = {2: (32, 48), 3: (32, 16, 32)}
+OTHER = {2: (64, 80), 3: (48, 32, 64)}
+# Networks that are recorded for their window only, or not at all in a format: name -> format -> why.
+EXCEPTIONS: dict[str, dict[str, str]] = {}
+
+
+def small(name: str, dims: int, **more: Any) -> nn.Module:
+    window = WINDOW[dims]
+    plan = Plan(
+        spatial_dims=dims, in_channels=2, out_channels=3, spacing=(1.0,) * dims, roi_size=window, median_shape=window,
+        normalization=[], crop_foreground=False, flip_axes=[], rotate=[], batch_size=1, samples_per_case=1, repeats=1,
+        cache="cache", cache_gib=0.0, learning_rate=0.005, light=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return create_network(name, **planned_arguments(name, plan, more))
+
+
+def every_network() -> Iterator[Any]:
+    for name, facts in catalog().items():
+        for dims in facts.spatial_dims:
+            yield pytest.param(name, dims, {}, id=f"{name}-{dims}D")
+    for gate in ("gsm", "gsf"):
+        yield pytest.param("ssh_unet", 3, {"gate_type": gate}, id=f"ssh_unet-{gate}")
+    yield pytest.param("SegResNet", 3, {}, id="SegResNet-3D")
+    yield pytest.param("BasicUNet", 2, {"features": [4] * 6}, id="BasicUNet-2D")
+
+
+@onnx
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "dims", "more"), list(every_network()))
+def test_every_format_agrees_with_the_network_at_two_sizes(name, dims, more, tmp_path):
+    network = small(name, dims, **more)
+    formats = [fmt for fmt in FORMATS if fmt not in EXCEPTIONS.get(name, {})]
+    exported = export_network(network, 2, [WINDOW[dims], OTHER[dims]], tmp_path, formats=formats)
+    assert list(exported) == formats
+    for fmt, made in exported.items():
+        assert (tmp_path / made.file).stat().st_size > 0
+        assert made.multiples_of is not None, f"{fmt}: {made.note}"
+        assert [tuple(row["size"]) for row in made.parity] == [WINDOW[dims], OTHER[dims]]
+        for row in made.parity:
+            assert row["difference"] <= TOLERANCE * max(1.0, row["largest_logit"])
+
+
+class Frozen(nn.Module):
+    """Its forward turns the size into numbers, so that a recording holds for one size only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = torch.linspace(0, 1, int(x.shape[2]))[:, None].expand(int(x.shape[2]), int(x.shape[3]))
+        return self.conv(x) * grid
+
+
+class OneWindow(Frozen):
+    """Like a transformer with positions: any other size is an error."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] != 16:
+            raise ValueError("expects 16 rows")
+        return self.conv(x)
+
+
+class Endless(nn.Module):
+    """Nothing can record a forward that leaves torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.numpy() + float(x.numpy().mean()))
+
+
+class Forgetful(nn.Module):
+    """Scripting and tracing lose its memory: every call gives another result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+def test_a_network_that_freezes_its_size_is_exported_for_the_window_and_the_record_says_so(tmp_path):
+    made = export_network(Frozen(), 1, [(16, 16), (24, 32)], tmp_path, formats=["torch_export"])["torch_export"]
+    assert made.multiples_of is None
+    assert [row["size"] for row in made.parity] == [[16, 16]]
+    assert "for any size" in made.note
+    program = torch.export.load(tmp_path / made.file).module()
+    x = torch.randn(1, 1, 16, 16)
+    assert program(x).shape == (1, 2, 16, 16)
+
+
+def test_a_network_of_one_window(tmp_path):
+    made = export_network(OneWindow(), 1, [(16, 16), (24, 32)], tmp_path, formats=["torchscript"])["torchscript"]
+    assert (made.multiples_of, made.note) == (None, "the network takes this size only")
+    with pytest.raises(ModelError, match=r"OneWindow does not take \(1, 24, 16\) \(expects 16 rows\)"):
+        export_network(OneWindow(), 1, [(24, 16)], tmp_path)
+
+
+@pytest.mark.parametrize("fmt", ["torchscript", "torch_export"])
+def test_what_differs_from_the_network_is_not_kept(fmt, tmp_path):
+    with pytest.raises(ModelError, match=f"Forgetful cannot be exported to {fmt} \\(.*differs by"):
+        export_network(Forgetful(), 1, [(16, 16)], tmp_path, formats=[fmt])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_axis_that_does_not_vary_stays_fixed(tmp_path):
+    network = nn.Conv3d(1, 2, 3, padding=1)
+    made = export_network(network, 1, [(16, 8, 8), (24, 8, 12)], tmp_path, formats=["torch_export"])["torch_export"]
+    assert made.multiples_of == [8, 8, 4]
+    program = torch.export.load(tmp_path / made.file).module()
+    assert program(torch.zeros(1, 1, 40, 8, 4)).shape == (1, 2, 40, 8, 4)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        program(torch.zeros(1, 1, 16, 12, 8))
+
+
+@onnx
+def test_instance_norms_keep_their_digits_in_onnx(tmp_path):
+    """One accumulator for a volume of 400 000 voxels that are far from 0 would lose four of seven digits."""
+    import onnx as onnx_package
+
+    network = nn.Sequential(nn.Conv3d(1, 2, 1), nn.InstanceNorm3d(2, affine=True))
+    nn.init.constant_(network[0].bias, 30.0)
+    made = export_network(network, 1, [(72, 72, 80)], tmp_path, formats=["onnx"])["onnx"]
+    assert made.parity[0]["difference"] < 2e-5
+    nodes = {node.op_type for node in onnx_package.load(tmp_path / made.file).graph.node}
+    assert "ReduceMean" in nodes and "InstanceNormalization" not in nodes
+
+
+def test_torchscript_carries_metadata_and_config(tmp_path):
+    network = nn.Conv2d(1, 2, 1)
+    export_network(
+        network, 1, [(8, 8)], tmp_path, formats=["torchscript"], metadata={"version": "1.2.3"}, config={"roi_size": [8]}
+    )
+    files = {"metadata.json": "", "inference.json": ""}
+    torch.jit.load(str(tmp_path / "model.ts"), _extra_files=files)
+    assert json.loads(files["metadata.json"])["version"] == "1.2.3"
+    assert json.loads(files["inference.json"]) == {"roi_size": [8]}
+
+
+@pytest.mark.parametrize("roi", [(96, 96, 96), (32, 32, 32), (40, 56, 40), (64, 64), (512, 32)])
+def test_the_other_size_differs_in_every_axis_and_divides_alike(roi):
+    other = other_size(roi)
+    assert all(a != b and a % 32 == b % 32 and b >= 32 for a, b in zip(roi, other, strict=True))
+    assert len(set(other)) > 1
+
+
+def test_formats_and_their_packages(monkeypatch):
+    assert chosen_formats("torchscript") == ("torchscript",)
+    with pytest.raises(ConfigError, match="Format 'torchscrip' is unknown. Did you mean 'torchscript'?"):
+        chosen_formats("torchscrip")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
+    with pytest.raises(
+        ConfigError, match=r"needs the extra `export` \(onnxscript not .*pip install 'medseg\[export\]'"
+    ):
+        chosen_formats("all")
+    assert chosen_formats("torch_export") == ("torch_export",)
+
+
+def test_a_stub_path_is_made(tmp_path: Path) -> None:
+    made = export_network(nn.Conv2d(1, 1, 1), 1, [(8, 8)], tmp_path / "a" / "b", formats=["torch_export"], name="net")
+    assert made["torch_export"].file == "net.pt2"
+    assert (tmp_path / "a" / "b" / "net.pt2").is_file()

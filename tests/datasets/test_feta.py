@@ -1,0 +1,49 @@
+"""FeTA 2021 on the archive's layout, with empty files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medseg.data import read_datalist
+from medseg.datasets.feta import prepare
+from medseg.errors import DataError
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """``feta_2.1``: 80 subjects by two reconstructions, the second half by the other one."""
+    root = tmp_path / "feta_2.1"
+    for number in range(1, 81):
+        subject, method = f"sub-{number:03}", "mial" if number <= 40 else "irtk"
+        (root / subject / "anat").mkdir(parents=True)
+        for kind in ("T2w", "dseg"):
+            (root / subject / "anat" / f"{subject}_rec-{method}_{kind}.nii.gz").touch()
+    (root / "participants.tsv").write_text("participant_id\tPathology\tGestational age\n")
+    return root
+
+
+def test_80_subjects_in_folds(raw, tmp_path):
+    before = sorted(raw.rglob("*"))
+    path = prepare(raw, tmp_path / "out")
+    assert sorted(raw.rglob("*")) == before
+    datalist = read_datalist(path, raw)
+    training = datalist.sections["training"]
+    assert len(training) == 80
+    assert [len(datalist.split(fold)[1]) for fold in datalist.folds()] == [16] * 5
+    assert (training[0]["subject"], training[-1]["reconstruction"]) == ("sub-001", "irtk")
+    assert all(Path(case[key]).is_file() for case in training for key in ("image", "label"))
+    assert datalist.label_space.num_channels == 8
+    assert prepare(raw, tmp_path / "out").read_bytes() == path.read_bytes()
+
+
+def test_broken_archives_are_named(raw, tmp_path):
+    (raw / "sub-003" / "anat" / "sub-003_rec-mial_dseg.nii.gz").unlink()
+    with pytest.raises(DataError, match="1 labels of FeTA 2021 are missing .*sub-003/anat/sub-003_rec-mial_dseg"):
+        prepare(raw, tmp_path / "out")
+    (raw / "sub-041" / "anat" / "sub-041_rec-irtk_T2w.nii.gz").unlink()
+    with pytest.raises(DataError, match="79 images of 79 subjects, expected one of each of 80"):
+        prepare(raw, tmp_path / "out")
+    with pytest.raises(DataError, match=r"Did you mean .*feta_2.1\?"):
+        prepare(raw.parent, tmp_path / "out")
