@@ -89,7 +89,7 @@ class ScaleSized(MapTransform, InvertibleTransform):
         return result
 
 
-def _largest_share(label: MetaTensor, resize: Resize) -> MetaTensor:
+def _largest_share(label: MetaTensor, resize: Resize) -> torch.Tensor:
     """Per new voxel the value that most of it had. Halving makes many ties, which go to either value in turn, as on a
     chessboard: given to one of them, say the background, every object would lose a tenth of its volume.
     """
