@@ -76,7 +76,8 @@ def resolution_figure(content: Mapping[str, Any]) -> Figure:
         axes.set_title(title, loc="left", fontsize=10, color=INK)
         axes.set_xlabel(_AXES[content["axis"]], fontsize=9, color=INK)
         axes.set_xticks(content["values"], [f"{value:g}" for value in content["values"]])
-        axes.set_xlim(content["values"][0] * 0.85, content["values"][-1] * 1.06)
+        ends = [*content["values"], *(run["trained_at"] for run in runs)]
+        axes.set_xlim(min(ends) * 0.85, max(ends) * 1.06)
         plain_axes(axes)
     panels[0].set_ylabel("mean Dice", fontsize=9, color=INK)
     bottom, top = panels[0].get_ylim()
