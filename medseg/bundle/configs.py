@@ -331,10 +331,9 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ensemble_config(inference: Mapping[str, Any]) -> dict[str, Any]:
-    """The ensemble.yaml that goes with an inference.yaml: several weights of one network, joined by MONAI's
+    """The ensemble.yaml overlay on an inference.yaml: several weights of one network, joined by MONAI's
     ``EnsembleEvaluator``; the mean of probabilities, or a vote of labels, on the network's grid.
     """
-    left_out = ("ckpt_path", "network", "handlers", "evaluator", "postprocessing", "initialize", "run", "finalize")
     space = LabelSpace.from_table(inference["labels"])
     softmax = space.mode == "softmax"
     mean: dict[str, Any] = {"_disabled_": "$@method != 'mean'", "keys": "@pred_keys"}
@@ -355,7 +354,6 @@ def ensemble_config(inference: Mapping[str, Any]) -> dict[str, Any]:
         labels = {"threshold": 0.0}  # of logits: a probability of one half
         voted = [{"_target_": "VoteEnsembled", **vote, "keys": "@pred_keys", "output_key": "pred"}]
     return {
-        **{key: value for key, value in inference.items() if key not in left_out},
         "output_dir": "$@bundle_root + '/predictions_ensemble'",
         "ckpt_paths": "$w.checkpoints(@bundle_root + '/models')",
         "method": "mean",
@@ -393,9 +391,6 @@ def ensemble_config(inference: Mapping[str, Any]) -> dict[str, Any]:
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
         },
-        "initialize": ["$w.initialize(0)"],
-        "run": ["$@evaluator.run()"],
-        "finalize": ["$w.finalize()"],
     }
 
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import jsonschema
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -48,6 +49,8 @@ def test_its_files_are_there(bundle):
     for name in ("LICENSE", "docs/README.md", *(f"configs/{n}.yaml" for n in ("train", "evaluate", "inference"))):
         assert (bundle / name).is_file(), name
     assert not list(bundle.rglob("*.py"))
+    if bundle in BUNDLES:
+        assert re.search(r"^\| original.* \| ours \|$", (bundle / "docs" / "README.md").read_text(), re.MULTILINE)
 
 
 def test_its_metadata_follow_the_schema(bundle):
@@ -196,3 +199,13 @@ def test_the_copied_bundle_runs_from_its_own_folder(bundle, make_datalist, tmp_p
     assert scores["space"] == "source"
     run(config_file="configs/inference.yaml", **overrides)
     assert len(list(folder.rglob("predictions/case_5.*"))) == 1
+    if not (folder / "configs" / "ensemble.yaml").is_file():
+        return
+    shutil.copyfile(folder / "models" / "model.pt", folder / "models" / "second.pt")  # twice the same: nothing changes
+    one = next(folder.rglob("predictions/case_5.*"))
+    for method in ("mean", "vote"):
+        run(config_file=["configs/inference.yaml", "configs/ensemble.yaml"], method=method, **overrides)
+        both = next(folder.rglob("predictions_ensemble/case_5.*"))
+        share = np.mean(np.asarray(nibabel.load(both).dataobj) == np.asarray(nibabel.load(one).dataobj))
+        assert share == 1 if method == "mean" else share > 0.9  # votes are interpolated instead of probabilities
+        both.unlink()
