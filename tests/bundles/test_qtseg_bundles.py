@@ -122,6 +122,19 @@ def _pictures(folder: Path) -> Path:
     return folder / "list.json"
 
 
+def test_masks_of_other_values_are_refused_at_once(tmp_path: Path, capsys: Any) -> None:
+    datalist = _pictures(tmp_path)
+    for path in (tmp_path / "labels").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
+    datalist.write_text(datalist.read_text().replace("255", "1"))
+    bundle = next(path.parent for name, path in BUNDLES.items() if DATASETS[name] == "busi")
+    command = ["train", "--bundle", str(bundle), "--json_list", str(datalist), "--output", str(tmp_path / "run")]
+    assert main([*command, "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "reads the label values [0, 255], the datalist declares [1] besides" in said
+    assert '--set labels::labels={"background": 0, "lesion": 1}' in said
+
+
 def test_from_training_to_the_last_score(tmp_path: Path, capsys: Any) -> None:
     """`train` with an encoder's file, `validate --checkpoint all`, the published protocol, the test set, `infer`."""
     datalist = _pictures(tmp_path)
