@@ -156,7 +156,6 @@ def forward(net: OperatorNetwork, x: Tensor) -> Tensor:
     if net.deep_supervision:
         x = torch.cat(features, 1)
         x = x if net.conv_ds is None else conv(net.conv_ds, x)
-    del features, stored
     if net.conv_in is not None:
         x = F.interpolate(x, size=size, mode=net.upsampling, align_corners=False)
     return net.conv_out(x)
