@@ -130,7 +130,15 @@ def with_weights(network: nn.Module, paths: Sequence[str]) -> list[nn.Module]:
 
 
 def prediction_keys(paths: Sequence[str]) -> list[str]:
-    """The key of each member's prediction: ``pred_0``, ``pred_1``, …"""
+    """The key of each member's prediction: ``pred_0``, ``pred_1``, …
+
+    Raises:
+        ConfigError: one member alone, whose channels MONAI's ensemble transforms would join instead.
+    """
+    if len(paths) < 2:
+        raise ConfigError(
+            f"An ensemble needs two or more weights, got {list(paths)}; list them in ckpt_paths, or use inference.yaml."
+        )
     return [f"pred_{number}" for number in range(len(paths))]
 
 

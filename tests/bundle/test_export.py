@@ -1,4 +1,4 @@
-"""Exported networks: every format read back and compared; what cannot be is said. (`tests/networks` exports all.)"""
+"""Exported networks: every registered one in every format, read back and compared; what cannot be is said."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medseg.bundle.export import FORMATS, TOLERANCE, chosen_formats, export_netw
 from medseg.bundle.onnx_norms import write_out_instance_norms
 from medseg.data.plan import Plan
 from medseg.errors import ConfigError, ModelError
-from medseg.networks import create_network
+from medseg.networks import catalog, create_network
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 onnx = pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="needs the extra `export`")
@@ -36,26 +36,38 @@ def small(name: str, dims: int, **more: Any) -> nn.Module:
     return create_network(name, **planned_arguments(name, plan, more))
 
 
-NETWORKS = [
-    pytest.param("ssh_unet", 3, {}, id="ssh_unet-tsm"),
-    pytest.param("ssh_unet", 3, {"gate_type": "gsm"}, id="ssh_unet-gsm"),
-    pytest.param("ssh_unet", 3, {"gate_type": "gsf"}, id="ssh_unet-gsf"),
-    pytest.param("SegResNet", 3, {}, id="SegResNet-3D"),
-    pytest.param("BasicUNet", 2, {"features": [4] * 6}, id="BasicUNet-2D"),
-]
+ANY_SIZE: dict[str, tuple[str, int, dict[str, Any]]] = {
+    **{f"ssh_unet-{gate}": ("ssh_unet", 3, {"gate_type": gate}) for gate in ("tsm", "gsm", "gsf")},
+    "SegResNet": ("SegResNet", 3, {}),
+    "BasicUNet-2D": ("BasicUNet", 2, {"features": [4] * 6}),
+}
 
 
 @onnx
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "dims", "more"), NETWORKS)
+@pytest.mark.parametrize(("name", "dims", "more"), ANY_SIZE.values(), ids=ANY_SIZE)
 def test_every_format_agrees_with_the_network_at_two_sizes(name, dims, more, tmp_path):
-    network = small(name, dims, **more)
-    exported = export_network(network, 2, [WINDOW[dims], OTHER[dims]], tmp_path, formats=FORMATS)
-    assert list(exported) == list(FORMATS)
+    exported = export_network(small(name, dims, **more), 2, [WINDOW[dims], OTHER[dims]], tmp_path)
+    assert tuple(exported) == FORMATS
     for fmt, made in exported.items():
         assert (tmp_path / made.file).stat().st_size > 0
         assert made.multiples_of is not None, f"{fmt}: {made.note}"
         assert [tuple(row["size"]) for row in made.parity] == [WINDOW[dims], OTHER[dims]]
+        assert all(row["difference"] <= TOLERANCE for row in made.parity)
+
+
+@onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("name", catalog())
+def test_every_registered_network_is_exported_in_every_format(name, tmp_path):
+    """TorchScript at two sizes; programs at the window, since recording them for any size takes long."""
+    dims = catalog()[name].spatial_dims[-1]
+    network = small(name, dims)
+    exported = export_network(network, 2, [WINDOW[dims], OTHER[dims]], tmp_path, formats=["torchscript"])
+    exported |= export_network(network, 2, [WINDOW[dims]], tmp_path, formats=["torch_export", "onnx"])
+    assert tuple(exported) == FORMATS
+    for made in exported.values():
+        assert made.note or made.multiples_of, "a file of one size says why"
         for row in made.parity:
             assert row["difference"] <= TOLERANCE * max(1.0, row["largest_logit"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import jsonschema
@@ -14,6 +15,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 
+from medseg.bundle.verify import verify_bundle
 from medseg.labels import BACKGROUND, LabelSpace
 from medseg.workflows.new_bundle import new_bundle
 
@@ -49,8 +51,32 @@ def test_its_files_are_there(bundle):
     for name in ("LICENSE", "docs/README.md", *(f"configs/{n}.yaml" for n in ("train", "evaluate", "inference"))):
         assert (bundle / name).is_file(), name
     assert not list(bundle.rglob("*.py"))
-    if bundle in BUNDLES:
-        assert re.search(r"^\| original.* \| ours \|$", (bundle / "docs" / "README.md").read_text(), re.MULTILINE)
+
+
+def test_it_is_accepted_offline(bundle, monkeypatch):
+    """The model zoo's rules, each workflow's properties, the network, TorchScript; and no network access."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("acceptance must not reach the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    problems = verify_bundle(bundle, light(bundle))
+    assert [problem for problem in problems if not problem.warning] == []
+
+
+def test_its_readme_maps_the_original_commands_to_ours(bundle):
+    if bundle not in BUNDLES:
+        pytest.skip("a generated bundle has no original")
+    lines = (bundle / "docs" / "README.md").read_text().splitlines()
+    head = next(number for number, line in enumerate(lines) if re.fullmatch(r"\| original .*\| ours \|", line))
+    rows = []
+    for line in lines[head + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append(line)
+    assert len(rows) >= 5
+    assert any("medseg train" in row for row in rows) and any("medseg infer" in row for row in rows)
 
 
 def test_its_metadata_follow_the_schema(bundle):
