@@ -30,6 +30,7 @@ COMMANDS = (
     "submit",
     "compare",
     "report",
+    "priors",
     "check",
     "datalist",
     "prepare",

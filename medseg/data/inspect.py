@@ -127,7 +127,8 @@ def inspect_case(
         for finding in check_intensity(channel, name, where):
             facts.add(finding)
     if not facts.broken:
-        raw = [value for values in label_space.fragment(facts.dataset).values.values() for value in values]
+        known = label_space.fragment(facts.dataset).values.values() if label is not None else ()
+        raw = [value for values in known for value in values]
         facts.label_counts = {int(value): number for value, number in counts.items()}
         mask = foreground(channels, label.channels[0] if label is not None else None, counts, raw)
         facts.intensity = [sample(channel, mask) for channel in channels]

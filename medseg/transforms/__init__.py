@@ -16,7 +16,7 @@ from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.resize import AreaResized
 from medseg.transforms.save import SaveLabelsd, write_label_map
-from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd
+from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd, TasksToSourceGridd
 
 __all__ = [
     "GREEN",
@@ -32,6 +32,7 @@ __all__ = [
     "RGBToYCrCbd",
     "SaveLabelsd",
     "TasksToLabelsd",
+    "TasksToSourceGridd",
     "ToSourceGridd",
     "VolumeReader",
     "augmentation",
