@@ -32,6 +32,7 @@ COMMANDS = (
     "resolution",
     "report",
     "export",
+    "priors",
     "check",
     "datalist",
     "prepare",
