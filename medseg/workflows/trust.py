@@ -186,7 +186,7 @@ def _known(key: str, value: Any, aliases: Aliases, bundle: Path | None) -> bool:
     names = _parts(key)
     if names[-1] == "_target_":
         own = names[-2:] == ["network_def", "_target_"] and isinstance(value, str) and _is_own_network(value, bundle)
-        return isinstance(value, str) and (_is_part(_full_path(value)) or own)
+        return isinstance(value, str) and (_is_part(_full_path(value)) or own or _is_misspelt(value))
     if names[-1] == "_mode_":
         return value == "default"
     if _OFF & set(names):
@@ -228,6 +228,14 @@ def _is_part(path: str, ours: bool = False) -> bool:
     if inspect.isclass(found):
         return _below(home, _PARTS) and (not ours or home.startswith("medseg."))
     return callable(found) and _below(home, _OUR_FUNCTIONS)
+
+
+def _is_misspelt(path: str) -> bool:
+    """Whether nothing of that name is in a package of medseg's, so that nothing could run: the config's check names the
+    nearest.
+    """
+    owner, _, name = path.rpartition(".")
+    return owner in _PARTS and owner.startswith("medseg.") and not hasattr(importlib.import_module(owner), name)
 
 
 def _look_up(path: str) -> Any:
