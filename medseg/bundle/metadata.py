@@ -12,7 +12,7 @@ from medseg.data.modality import channel_kind
 from medseg.data.plan import Plan
 from medseg.networks import catalog
 
-__all__ = ["SCHEMA_URL", "make_metadata"]
+__all__ = ["SCHEMA_URL", "make_metadata", "plain_text"]
 
 SCHEMA_URL = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
@@ -20,7 +20,7 @@ _MODALITY = {"ct": "CT", "mr": "MR", "pet": "PET", "rgb": "n/a"}
 _FORMAT = {"ct": "hounsfield", "mr": "magnitude", "pet": "magnitude", "rgb": "raw"}
 
 
-def _plain_text(value: Any, otherwise: str) -> str:
+def plain_text(value: Any, otherwise: str) -> str:
     """One line of free text from a datalist; what a MONAI parser would read as an expression is left out."""
     text = " ".join(str(value or "").split())
     return text[:300] if text and text[0] not in "$@%+" else otherwise
@@ -69,7 +69,7 @@ def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datali
         "description": f"{network_def['_target_'].rpartition('.')[2]} trained with medseg on {datalist.name}",
         "authors": "medseg developers",
         "copyright": "Copyright (c) medseg developers; Apache-2.0",
-        "data_source": _plain_text(datalist.table.get("reference"), datalist.name),
+        "data_source": plain_text(datalist.table.get("reference"), datalist.name),
         "image_classes": ", ".join(datalist.channels),
         "label_classes": ", ".join(datalist.label_space.labels),
         "pred_classes": ", ".join(datalist.label_space.channels),

@@ -1,31 +1,42 @@
-"""A bundle as one zip file with checksums, and back, safely."""
+"""A bundle as one zip file with checksums, and back, safely: nothing in an archive is believed before it is checked."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from medseg.errors import ConfigError, ModelError
+import yaml
+
+from medseg.errors import ConfigError, ModelError, ResourceError
 from medseg.submission.archive import write_zip
 
 __all__ = ["package", "unpack"]
 
 _SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 _LARGEST = 20 * 2**30  # bytes after unpacking; the largest published networks have 2
-_DATA_DIR = re.compile(r"^dataset_dir: .*$", re.MULTILINE)
+_MOST = 1000  # members
+_GROWTH = 1000  # of a member; deflate's own limit is 1032, texts reach 20
+_BLOCK = 1 << 20
+_CONFIGS = (".yaml", ".yml", ".json")
+_DATA_DIR = re.compile(r"^(\s*\"?dataset_dir\"?: ).*?(,?)$", re.MULTILINE)
 
 
+# ---------------------------------------------------------------------- packing
 def package(folder: str | Path, output: str | Path) -> list[str]:
     """Write a run or bundle as a zip file: configs, docs, licence and weights, each with its checksum.
 
-    Left out is what only this machine needs: checkpoints, logs, caches, predictions, and the folder of the images,
-    which becomes ``data`` in the configs.
+    Left out is what only this machine needs: checkpoints, logs, caches, predictions, links, and the folder of the
+    images, which becomes ``data`` in the configs.
 
     Args:
         folder: of a run or a bundle, with weights in ``models/``.
@@ -36,24 +47,25 @@ def package(folder: str | Path, output: str | Path) -> list[str]:
 
     Raises:
         ConfigError: the output is no zip file or exists.
-        ModelError: the folder is no bundle, or has no weights.
+        ModelError: the folder is no bundle, has no weights, or names other paths of this machine in its configs.
     """
     root, target = Path(folder).resolve(), Path(output)
     if target.suffix != ".zip" or target.exists():
         raise ConfigError(f"--output {target}: expected a new file that ends in .zip; name another.")
-    configs = sorted(path for path in (root / "configs").glob("*") if path.is_file())
+    configs = [path for path in _plain_files(root / "configs") if path.suffix in (*_CONFIGS, ".conf")]
     if not any(path.name in ("train.yaml", "inference.yaml") for path in configs):
         raise ModelError(f"{root} is no bundle: configs/ has neither train.yaml nor inference.yaml.")
-    text = "".join(path.read_text(encoding="utf-8") for path in configs if path.suffix != ".pt")
-    weights = [path for path in sorted((root / "models").glob("*")) if path.name == "model.pt" or path.name in text]
+    text = "".join(path.read_text(encoding="utf-8") for path in configs)
+    weights = [path for path in _plain_files(root / "models") if path.name == "model.pt" or path.name in text]
     if not any(path.name == "model.pt" for path in weights):
         raise ModelError(f"{root / 'models' / 'model.pt'} is missing; train the bundle or import weights first.")
-    others = [path for path in sorted((root / "docs").rglob("*")) if path.is_file()]
+    others = _plain_files(root / "docs")
     others += [path for path in (root / "LICENSE", root / "metrics_per_case.csv") if path.is_file()]
     with tempfile.TemporaryDirectory() as scratch:
         files = {path.relative_to(root).as_posix(): path for path in (*configs, *others, *weights)}
-        for name in [name for name in files if name.endswith((".yaml", ".yml"))]:
+        for name in [name for name in files if name.endswith(_CONFIGS) and not name.endswith("/datalist.json")]:
             files[name] = _without_data_dir(files[name], Path(scratch) / Path(name).name)
+        _refuse_machine_paths(root, files)
         sums = Path(scratch) / _SUMS
         sums.write_text("".join(f"{_digest(path)}  {name}\n" for name, path in files.items()), encoding="utf-8")
         members = {f"{target.stem}/{name}": path for name, path in {_SUMS: sums, **files}.items()}
@@ -61,8 +73,50 @@ def package(folder: str | Path, output: str | Path) -> list[str]:
     return list(members)
 
 
+def _plain_files(folder: Path) -> list[Path]:
+    """Files below a folder by name; no links, nothing hidden."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def _without_data_dir(config: Path, copy: Path) -> Path:
+    place = '"data"' if config.suffix == ".json" else "data"
+    text = _DATA_DIR.sub(lambda match: f"{match[1]}{place}{match[2]}", config.read_text(encoding="utf-8"))
+    copy.write_text(text, encoding="utf-8")
+    return copy
+
+
+def _refuse_machine_paths(root: Path, files: dict[str, Path]) -> None:
+    """Texts of configs and datalists that are paths here: in a home folder, in the bundle, or absolute and existing."""
+    homes = [str(path) for path in (Path.home(), root, Path.cwd()) if len(path.parts) > 2 or path == Path.home()]
+
+    def local(text: str) -> bool:
+        absolute = text.startswith(("/", "~/")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
+        return any(home in text for home in homes) or (absolute and len(text) > 1 and Path(text).expanduser().exists())
+
+    named = []
+    for name, path in files.items():
+        if name.endswith(_CONFIGS):
+            content = path.read_text(encoding="utf-8")
+            loaded = json.loads(content) if name.endswith(".json") else yaml.safe_load(content)
+            named += [f"{name}: '{text}'" for text in dict.fromkeys(_texts(loaded)) if local(text)]
+    if named:
+        raise ModelError(
+            f"{root} names paths that only this machine has: {'; '.join(named[:5])}{'; …' if len(named) > 5 else ''}. "
+            "Make them relative, to the folder of the images or with @bundle_root."
+        )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(item)
+    if isinstance(value, str):
+        yield value
+
+
+# ---------------------------------------------------------------------- unpacking
 def unpack(archive: str | Path, output: str | Path) -> Path:
-    """Unpack what ``package`` wrote; nothing is written before every member was checked.
+    """Unpack what ``package`` wrote; nothing is written before every member was checked, and nothing is left over.
 
     Returns:
         The bundle's folder below ``output``.
@@ -71,71 +125,100 @@ def unpack(archive: str | Path, output: str | Path) -> Path:
         ConfigError: the folder exists.
         ModelError: no zip file, a member that would leave the folder, is a link or lacks its checksum, or content that
             differs from its checksum or is too large.
+        ResourceError: the disk has too little room, or cannot be written.
     """
-    path = Path(archive)
+    path, parent = Path(archive), Path(output)
+    if not path.is_file():
+        raise ModelError(f"{path} not found; name an archive that `medseg package` wrote.")
     try:
         with zipfile.ZipFile(path) as opened:
-            names = _checked_members(opened, path)
-            target = Path(output) / names[0].parts[0]
+            members = _checked_members(opened, path)
+            target = parent / PurePosixPath(members[0].filename).parts[0]
             if target.exists():
                 raise ConfigError(f"{target} exists; name another --output folder, or remove it.")
-            Path(output).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=output, prefix=".partial_") as scratch:
-                for name in names:
-                    file = Path(scratch).joinpath(*name.parts)
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    with opened.open(name.as_posix()) as source, file.open("wb") as copy:
-                        shutil.copyfileobj(source, copy, 1 << 20)
-                _check_sums(Path(scratch) / names[0].parts[0], path)
-                os.replace(Path(scratch) / names[0].parts[0], target)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+            parent.mkdir(parents=True, exist_ok=True)
+            needed, free = sum(member.file_size for member in members), shutil.disk_usage(parent).free
+            if needed > free:
+                raise ResourceError(f"{path} needs {needed >> 20} MiB, {parent} has {free >> 20} left; free some.")
+            with tempfile.TemporaryDirectory(dir=parent, prefix=".partial_") as scratch:
+                found = dict(_extract(opened, member, Path(scratch)) for member in members)
+                _check_sums(Path(scratch) / _SUMS, found, path)
+                (Path(scratch) / "done").mkdir()
+                for item in [item for item in Path(scratch).iterdir() if item.name != "done"]:
+                    os.replace(item, Path(scratch) / "done" / item.name)
+                os.replace(Path(scratch) / "done", target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"{path} cannot be unpacked ({error}); copy or download it again.") from error
+    except OSError as error:
+        raise ResourceError(f"{path} could not be written to {parent} ({error}); mend that and repeat.") from error
     return target
 
 
-def _checked_members(archive: zipfile.ZipFile, path: Path) -> list[PurePosixPath]:
-    members = [info for info in archive.infolist() if not info.is_dir()]
-    for info in members:
-        name = PurePosixPath(info.filename)
-        if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename:
-            raise ModelError(f"{path} refused: member '{info.filename}' leaves the target folder.")
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise ModelError(f"{path} refused: member '{info.filename}' is a link.")
-    names = [PurePosixPath(info.filename) for info in members]
-    if len({name.parts[0] for name in names}) != 1 or any(len(name.parts) < 2 for name in names):
+def _checked_members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
+    """The files of the archive, after all checks that need no extraction."""
+    infos = archive.infolist()
+    if len(infos) > _MOST:
+        raise ModelError(f"{path} refused: it has {len(infos)} members, more than {_MOST}.")
+    seen = set()
+    for info in infos:
+        name = info.filename
+        parts = name.removesuffix("/").split("/")
+        plain = name.isprintable() and not set(name) & {"\\", ":"} and "\\" not in info.orig_filename
+        if not plain or any(part in ("", ".", "..") for part in parts):
+            raise ModelError(f"{path} refused: member '{info.orig_filename}' leaves the target folder.")
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise ModelError(f"{path} refused: member '{name}' is a link or a device.")
+        if info.flag_bits & 1:
+            raise ModelError(f"{path} refused: member '{name}' is encrypted.")
+        if name.lower() in seen:
+            raise ModelError(f"{path} refused: member '{name}' appears twice.")
+        if info.file_size > _GROWTH * max(info.compress_size, 1):
+            raise ModelError(
+                f"{path} refused: member '{name}' grows from {info.compress_size} to {info.file_size} bytes."
+            )
+        seen.add(name.lower())
+    members = [info for info in infos if not info.is_dir()]
+    if len({info.filename.partition("/")[0] for info in infos}) != 1 or any("/" not in m.filename for m in members):
         raise ModelError(f"{path} refused: expected one folder with a bundle, as `medseg package` writes it.")
-    if len(set(names)) < len(names):
-        raise ModelError(f"{path} refused: a member appears twice.")
     size = sum(info.file_size for info in members)
     if size > _LARGEST:
-        raise ModelError(f"{path} refused: {size / 2**30:.0f} GiB after unpacking, more than {_LARGEST // 2**30}.")
-    return names
+        raise ModelError(f"{path} refused: {size / 2**30:.3g} GiB after unpacking, more than {_LARGEST / 2**30:.3g}.")
+    if not members:
+        raise ModelError(f"{path} refused: it is empty.")
+    return members
 
 
-def _check_sums(folder: Path, path: Path) -> None:
-    sums = folder / _SUMS
-    if not sums.is_file():
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> tuple[str, str]:
+    """Write one member below ``folder``, never more than it declares; its name in the bundle and its SHA-256."""
+    name = member.filename.partition("/")[2]
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    digest, left = hashlib.sha256(), member.file_size
+    with archive.open(member) as source, (folder / name).open("xb") as copy:
+        while block := source.read(min(_BLOCK, left + 1)):
+            left -= len(block)
+            if left < 0:
+                raise zipfile.BadZipFile(f"member '{member.filename}' is larger than it declares")
+            digest.update(block)
+            copy.write(block)
+    return name, digest.hexdigest()
+
+
+def _check_sums(sums: Path, found: dict[str, str], path: Path) -> None:
+    if found.pop(_SUMS, None) is None:
         raise ModelError(f"{path} refused: it has no {_SUMS}; pack it with `medseg package`.")
-    stated = {
-        name: digest for digest, _, name in (line.partition("  ") for line in sums.read_text("utf-8").splitlines())
-    }
-    present = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    del present[_SUMS]
-    for name in {**stated, **present}:
-        if name not in stated or name not in present:
-            raise ModelError(f"{path} refused: '{name}' is {'not listed' if name in present else 'missing'}.")
-        if _digest(present[name]) != stated[name]:
+    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
+    stated = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in {**stated, **found}:
+        if name not in stated or name not in found:
+            raise ModelError(f"{path} refused: '{name}' is {'not listed' if name in found else 'missing'}.")
+        if found[name] != stated[name]:
             raise ModelError(f"{path} refused: '{name}' differs from its checksum; copy or download it again.")
-
-
-def _without_data_dir(config: Path, copy: Path) -> Path:
-    copy.write_text(_DATA_DIR.sub("dataset_dir: data", config.read_text(encoding="utf-8")), encoding="utf-8")
-    return copy
 
 
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -35,7 +35,8 @@ def segment(paths: Sequence[str | Path], deployment: dict[str, Any], network: Ca
 
 def load(paths: Sequence[str | Path], spatial_dims: int) -> tuple[Array, Array]:
     """(C, *spatial) float32 and the 4 x 4 affine; pictures are (row, column) with no affine of their own."""
-    channels, affine = [], np.eye(4)
+    channels: list[Array] = []
+    affine = np.eye(4)
     for path in paths:
         if str(path).lower().endswith(_PICTURES):
             from PIL import Image
@@ -44,7 +45,7 @@ def load(paths: Sequence[str | Path], spatial_dims: int) -> tuple[Array, Array]:
         else:
             import nibabel
 
-            image = nibabel.load(path)
+            image: Any = nibabel.load(path)
             values = np.asarray(image.dataobj)
             affine = image.affine if not channels else affine
         values = values.astype(np.float32)
@@ -109,10 +110,9 @@ def crop(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
     chosen = (image > 0 if step["keep"] == "positive" else image != 0).any(0)
     if not chosen.any():
         raise SystemExit("error: the image has no foreground to crop to.")
-    found = [
-        np.flatnonzero(chosen.any(tuple(a for a in range(chosen.ndim) if a != axis))) for axis in range(chosen.ndim)
-    ]
-    box = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
+    places = np.argwhere(chosen)
+    first = places.min(0)
+    box = _box(first, places.max(0) + 1 - first)
     shape = image.shape[1:]
 
     def undo(channel: Array) -> Array:
@@ -121,7 +121,7 @@ def crop(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
         return whole
 
     shift = np.eye(4)
-    shift[: len(box), 3] = [s.start for s in box]
+    shift[: len(box), 3] = first
     return image[(slice(None), *box)], affine @ shift, undo
 
 
@@ -166,7 +166,7 @@ def _padded(image: Array, goal: Sequence[int]) -> tuple[Array, tuple[slice, ...]
     return np.pad(image, [(0, 0), *np.stack([before, extra - before], 1)]), _box(before, size)
 
 
-def _box(first: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+def _box(first: Any, size: Any) -> tuple[slice, ...]:
     return tuple(slice(int(start), int(start + n)) for start, n in zip(first, size, strict=True))
 
 

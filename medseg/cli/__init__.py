@@ -31,6 +31,8 @@ COMMANDS = (
     "compare",
     "resolution",
     "report",
+    "export",
+    "priors",
     "check",
     "datalist",
     "prepare",
@@ -43,7 +45,8 @@ COMMANDS = (
     "phantom",
 )
 
-_EVALUATE_BUNDLES = ("train", "validate", "infer", "ensemble", "submit", "resolution")  # and so run what a config holds
+# They evaluate a bundle's config, and so run what it holds.
+_EVALUATE_BUNDLES = ("train", "validate", "infer", "ensemble", "submit", "resolution", "export", "check")
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "Read every case of a datalist once and list all problems with their remedies."
+HELP = "Check a datalist (every case is read once) or a bundle, and list all problems with their remedies."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json_list", required=True, metavar="FILE", help="datalist")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--json_list", metavar="FILE", help="datalist")
+    what.add_argument("--bundle", metavar="DIR", help="run or bundle: files, metadata, configs, network, TorchScript")
     parser.add_argument(
         "--data_dir", metavar="DIR", help="what the datalist's paths are relative to (default: its folder)"
     )
@@ -19,10 +21,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.bundle is not None:
+        return _check_bundle(args.bundle, args.strict)
     from medseg.data import make_plan
     from medseg.workflows.checks import check_datalist
 
     datalist, training, facts = check_datalist(args.json_list, args.data_dir, fold=args.fold, strict=args.strict)
     print(f"{len(facts)} cases are sound. A plan for this machine's CPU:")
     print("\n".join(make_plan(datalist, facts, num_training=len(training)).lines()))
+    return 0
+
+
+def _check_bundle(bundle: str, strict: bool) -> int:
+    from medseg.bundle.verify import verify_bundle
+    from medseg.errors import ModelError
+    from medseg.workflows.checks import problem_table
+
+    problems = verify_bundle(bundle)
+    errors = [problem for problem in problems if strict or not problem.warning]
+    if errors:
+        raise ModelError(f"{bundle} is no sound bundle:\n{problem_table(errors)}")
+    if problems:
+        print(problem_table(problems))
+    print(f"{bundle} is a sound bundle.")
     return 0

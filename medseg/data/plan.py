@@ -149,8 +149,10 @@ def make_plan(
         roi = _given(tuple(int(n) for n in roi_size), "roi_size", reasons)
     normalization, kinds = _normalization(datalist, facts, in_channels, reasons)
     zero_share = float(np.median([case.zero_share for case in facts]))
-    crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds
-    reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)"
+    crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds and not whole_volume
+    reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)" + (
+        "; the whole field of view is kept" if whole_volume else ""
+    )
     sided = any(re.search(r"\b(left|right)\b", name.lower()) for name in datalist.label_space.labels)
     flips = list(range(spatial_dims)) if spatial_dims == 2 else ([] if sided else [0])
     reasons["flip_axes"] = (
@@ -158,10 +160,12 @@ def make_plan(
     )
     rotate = _rotation(target, spatial_dims)
     reasons["rotate"] = "radians per axis; in plane only where slices are coarse"
-    batch_size = 1 if whole_volume else 2
+    batch_size = 1 if whole_volume else 8 if spatial_dims == 2 else 2
     reasons["batch_size"] = (
         "whole volumes one by one, as published"
         if whole_volume
+        else "planes differ more than windows of a volume, and batch norm needs some"
+        if spatial_dims == 2
         else "nnU-Net's smallest batch; the window takes the memory"
     )
     per_epoch = (_GPU_ITERATIONS if gpu else _CPU_ITERATIONS) * batch_size
@@ -172,7 +176,7 @@ def make_plan(
     free = available_gib() if free_memory_gib is None else free_memory_gib
     cache = "cache" if cache_gib < 0.6 * free else "persistent"
     reasons["cache"] = f"{len(facts)} cases need about {cache_gib:.2g} GiB after preprocessing, {free:.1f} GiB are free"
-    learning_rate = 0.001 if gpu else 0.005
+    learning_rate = 0.001 if gpu else 0.002 if spatial_dims == 2 else 0.005
     reasons["learning_rate"] = "AdamW; " + (
         "usual for published sizes" if gpu else "small networks learn by large steps"
     )

@@ -14,14 +14,19 @@ from torch import nn
 
 from medseg.engines.ranks import gather
 
-__all__ = ["ValidationLoss"]
+__all__ = ["ValidationLoss", "lower_is_better"]
+
+
+def lower_is_better(value: float, best: float) -> bool:
+    """MONAI's ``metric_cmp_fn`` of an evaluator whose key metric is a loss."""
+    return value < best
 
 
 class ValidationLoss(Metric):
     """An ignite metric: mean over the batches of an evaluator of a loss of its logits, before any postprocessing.
 
-    Less is better: give the evaluator ``metric_cmp_fn`` where this is its key metric. Labels must be on the grid of the
-    logits.
+    Less is better: where this is the key metric, the evaluator's ``metric_cmp_fn`` is ``lower_is_better``. Labels must
+    be on the grid of the logits.
 
     Args:
         loss: ``(logits (B, C, *spatial), labels (B, 1, *spatial)) -> scalar``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,7 @@ class LabelSpace:
                         f"{what} id {number} is used by both '{owner[number]}' and '{name}'; ids must be unique."
                     )
         if self.mode == "sigmoid":
-            self._paint_order()  # before training, not at the first prediction
+            self.paint_order()  # before training, not at the first prediction
 
     # ------------------------------------------------------------------ reading and writing tables
     @classmethod
@@ -187,6 +187,24 @@ class LabelSpace:
         known = self.fragment(dataset).values
         return dict(sorted((ids[name], index) for index, name in enumerate(self.labels, 1) if name in known))
 
+    def asked_labels(self, tasks: Sequence[str] | None = None, dataset: str | None = None) -> list[int]:
+        """Indices of the labels that an image is asked for, by ascending task id, or in the order of ``tasks``.
+
+        Without ``tasks`` they are those that the data set annotates; of an image of none of the space's, all.
+
+        Raises:
+            DataError: a task that no data set annotates.
+        """
+        if tasks is None:
+            if dataset in self.fragments or "" in self.fragments:
+                return list(self.dataset_tasks(dataset).values())
+            ids = dict(zip(self.labels, self.task_ids, strict=True))
+            return [self.labels.index(name) + 1 for name in sorted(self.labels, key=ids.__getitem__)]
+        for name in tasks:
+            if name not in self.labels:
+                raise DataError(f"No task '{name}'.{nearest(name, self.labels)} Known: {', '.join(self.labels)}.")
+        return [self.labels.index(name) + 1 for name in tasks]
+
     def modality_id(self, name: str | None) -> int:
         """The stable id of a case's modality; -1 for none and for ``unknown``.
 
@@ -280,11 +298,12 @@ class LabelSpace:
             DataError: regions are not nested such that each adds exactly one label, so that no label map can hold them.
         """
         result = np.zeros(maps.shape[1:], dtype=np.int16)
-        for channel, label in self._paint_order():
+        for channel, label in self.paint_order():
             result[maps[channel] > 0] = label
         return result
 
-    def _paint_order(self) -> list[tuple[int, int]]:
+    def paint_order(self) -> list[tuple[int, int]]:
+        """(channel, label index) of sigmoid mode in the order that ``compose`` writes them, outer regions first."""
         if not self.regions:
             return [(i, i + 1) for i in range(len(self.labels))]
         members = [set(indices) for indices in self.targets.values()]

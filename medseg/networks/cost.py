@@ -18,13 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import (
-    FlopCounterMode,
-    conv_flop_count,
-    flop_registry,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-)
+from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 __all__ = ["CONVENTION", "MultiplyAdds", "count_multiply_adds", "count_parameters", "multiply_adds_of"]
 
@@ -61,16 +55,14 @@ def count_parameters(network: nn.Module) -> int:
 
 def count_multiply_adds(run: Callable[[], object]) -> MultiplyAdds:
     """The multiply-adds of what ``run`` computes, forward and backward."""
-    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
-    names = _Names()
-    with counter, names:
+    counter = _Counter()
+    with counter:
         run()
-    counts = counter.get_flop_counts().get("Global", {})
-    shares = {str(packet).removeprefix("aten."): flops // 2 for packet, flops in counts.items()}
-    known = {str(packet) for packet in counter.flop_registry}
-    foreign = {name for name in names.seen if not name.startswith(("aten.", "prim.", "prims."))}
-    products = {f"aten.{name}" for name in _PRODUCTS} & names.seen
-    return MultiplyAdds(sum(shares.values()), shares, tuple(sorted((foreign | products) - known)))
+    shares = {str(packet).removeprefix("aten."): flops // 2 for packet, flops in counter.flops.items()}
+    own = ("aten.", "prim.", "prims.")
+    names = {str(packet) for packet in counter.without}
+    foreign = {name for name in names if not name.startswith(own)} | {f"aten.{name}" for name in _PRODUCTS} & names
+    return MultiplyAdds(sum(shares.values()), shares, tuple(sorted(foreign)))
 
 
 def multiply_adds_of(network: nn.Module, shape: Sequence[int], *, training: bool = False) -> MultiplyAdds:
@@ -103,22 +95,31 @@ def _pass(network: nn.Module, shape: Sequence[int], training: bool) -> MultiplyA
     return count_multiply_adds(run)
 
 
-class _Names(TorchDispatchMode):
-    """The operators that run."""
+class _Counter(TorchDispatchMode):
+    """Adds up the FLOP of the operators that run; ``torch.utils.flop_counter.FlopCounterMode`` also hooks into every
+    module, and some networks cannot train with that.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: set[str] = set()
+        self.flops: dict[Any, int] = {}
+        self.without: set[Any] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.add(str(getattr(func, "overloadpacket", func)))
-        return func(*args, **(kwargs or {}))
-
-
-def _raw(formula: Callable[..., int]) -> Callable[..., int]:
-    """Mark a formula as one that takes tensors, not shapes."""
-    formula._get_raw = True  # type: ignore[attr-defined]
-    return formula
+        kwargs = kwargs or {}
+        packet = getattr(func, "overloadpacket", func)
+        formula = _FORMULAS.get(packet)
+        if formula is None and hasattr(func, "decompose"):
+            with self:
+                result = func.decompose(*args, **kwargs)  # of what it is made, where it is made of others
+            if result is not NotImplemented:
+                return result
+        out = func(*args, **kwargs)
+        if formula is None:
+            self.without.add(packet)
+        else:
+            self.flops[packet] = self.flops.get(packet, 0) + formula(*args, **kwargs, out_val=out)
+        return out
 
 
 def _product(packet: Any) -> Callable[..., int]:
@@ -127,39 +128,47 @@ def _product(packet: Any) -> Callable[..., int]:
     def flops(*args: Any, out_val: torch.Tensor, **kwargs: Any) -> int:
         return flop_registry[packet](*args, out_val=out_val, **kwargs) * (4 if out_val.is_complex() else 1)
 
-    return _raw(flops)
+    return flops
 
 
-def _fourier(logical: Callable[..., torch.Tensor], real: bool) -> Callable[..., int]:
-    """5 N log2 N per transform of N points, half where input or output is real; ``logical`` has the full size."""
+def _fourier(full_size: Callable[..., torch.Tensor], real: bool) -> Callable[..., int]:
+    """5 N log2 N per transform of N points, half where input or output is real; ``full_size`` of the two tensors."""
 
     def flops(x: torch.Tensor, dim: Sequence[int], *args: Any, out_val: torch.Tensor, **kwargs: Any) -> int:
-        full = logical(x, out_val)
+        full = full_size(x, out_val)
         points = math.prod(full.shape[axis] for axis in dim)
         return round(full.numel() * math.log2(max(points, 1)) * (2.5 if real else 5.0))
 
-    return _raw(flops)
+    return flops
 
 
 def _convolution_backward(
-    grad: Sequence[int], x: Sequence[int], weight: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *args: Any, out_val: Any = None, **kwargs: Any
 ) -> int:
     """As much as forward for each gradient that is asked for; torch 2.13 forgets the groups of the weights'."""
     transposed, mask = args[4], args[7]
-    return conv_flop_count(list(x), list(weight), list(grad), transposed=transposed) * (int(mask[0]) + int(mask[1]))
+    forward = conv_flop_count(list(x.shape), list(weight.shape), list(grad.shape), transposed=transposed)
+    return forward * (int(mask[0]) + int(mask[1]))
+
+
+def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(q.shape, k.shape, v.shape)
+
+
+def _attention_backward(
+    grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any
+) -> int:
+    return sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)
 
 
 _FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
     **{packet: _product(packet) for packet in (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm)},
     _aten.convolution_backward: _convolution_backward,
     _aten._fft_r2c: _fourier(lambda x, out: x, real=True),
     _aten._fft_c2r: _fourier(lambda x, out: out, real=True),
     _aten._fft_c2c: _fourier(lambda x, out: x, real=False),
     # The CPU's fused attention, which torch 2.13 leaves out of its table.
-    _aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, out_shape=None, **__: sdpa_flop_count(
-        q, k, v
-    ),
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda grad, q, k, v, *_, out_shape=None, **__: sdpa_backward_flop_count(grad, q, k, v)
-    ),
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }

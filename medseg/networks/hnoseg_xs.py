@@ -48,7 +48,8 @@ class HNOXSBlock(OperatorBlock):
         self.mapping_conv = ConvUnit(spatial_dims, 2 * filters, filters, **unit) if takes_skip else None
         self.conv_blocks = nn.ModuleList(HartleyMix(filters, filters, num_modes, weights) for _ in range(num_convs))
         self.normalization = None if activation.lower() == "selu" else nn.GroupNorm(1, filters)
-        self.act = activation_layer(activation)
+        self.act_modes = activation_layer(activation)
+        self.act = activation_layer(activation, features=True)
         self.conv_concat = ConvUnit(spatial_dims, 2 * filters, filters, **unit) if block_skip == "concat" else None
 
     def enter(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class HNOXSBlock(OperatorBlock):
     def spectral(self, spectrum: Tensor) -> Tensor:
         x = kept(spectrum)
         for mix in self.conv_blocks:
-            x = self.act(mix(x) + x)
+            x = self.act_modes(mix(x) + x)
         return padded(x, spectrum.shape[2:])
 
     def merge(self, y: Tensor, x: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class UpUnit(nn.Module):
         conv = Conv[Conv.CONVTRANS, spatial_dims]
         self.op = conv(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1)
         self.normalization = None if act_name.lower() == "selu" else nn.GroupNorm(1, out_channels)
-        self.act = activation_layer(act_name)
+        self.act = activation_layer(act_name, features=True)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.op(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,7 @@ class ToSourceGridd(MapTransform):
         transform: the preprocessing that took the image from the source grid.
         label_space: tells softmax from sigmoid and how regions make a label map.
         orig_keys: the image whose record of operations is undone.
+        probabilities: the input holds probabilities already, or votes, such as those of an ensemble.
 
     The result is ``(1, *source spatial)``, int16, with the source's affine.
     """
@@ -91,11 +92,13 @@ class ToSourceGridd(MapTransform):
         transform: InvertibleTransform,
         label_space: LabelSpace,
         orig_keys: str = "image",
+        probabilities: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.label_space = label_space
         self.orig_key = orig_keys
+        self.probabilities = probabilities
         self.inverse = Invertd(keys="pred", transform=transform, orig_keys=orig_keys, nearest_interp=False)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -108,23 +111,28 @@ class ToSourceGridd(MapTransform):
         probabilities = MetaTensor(channel[None].cpu(), meta=image.meta)
         return self.inverse({"pred": probabilities, self.orig_key: image})["pred"]
 
+    def _channels(self, values: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The probabilities of one channel after the other."""
+        if self.probabilities:
+            yield from values
+        elif self.label_space.mode == "sigmoid":
+            yield from (torch.sigmoid(channel) for channel in values)
+        else:
+            peak = values.amax(0)
+            total = torch.zeros_like(peak)
+            for channel in values:
+                total += (channel - peak).exp_()
+            yield from ((channel - peak).exp_().div_(total) for channel in values)
+
     def _to_source(self, logits: torch.Tensor, image: MetaTensor) -> MetaTensor:
-        logits = torch.as_tensor(logits).float()
+        channels = (self._invert(channel, image) for channel in self._channels(torch.as_tensor(logits).float()))
+        best = next(channels)
         if self.label_space.mode == "sigmoid":
-            maps = [self._invert(torch.sigmoid(channel), image) for channel in logits]
-            binary = np.stack([(m[0] > 0.5).numpy() for m in maps])
-            labels = torch.from_numpy(self.label_space.compose(binary))[None]
-            return MetaTensor(labels, meta=maps[0].meta)
-        peak = logits.amax(0)
-        total = torch.zeros_like(peak)
-        for channel in logits:
-            total += (channel - peak).exp_()
-        best = self._invert((logits[0] - peak).exp_().div_(total), image)
+            binary = np.stack([(m[0] > 0.5).numpy() for m in (best, *channels)])
+            return MetaTensor(torch.from_numpy(self.label_space.compose(binary))[None], meta=best.meta)
         labels = torch.zeros(best.shape, dtype=torch.int16)
-        for index, channel in enumerate(logits[1:], 1):
-            inverted = self._invert((channel - peak).exp_().div_(total), image)
+        for index, inverted in enumerate(channels, 1):
             higher = inverted.as_tensor() > best.as_tensor()  # the first class wins a tie, as with argmax
             labels[higher] = index
             torch.maximum(best.as_tensor(), inverted.as_tensor(), out=best.as_tensor())
-
         return MetaTensor(labels, meta=best.meta)

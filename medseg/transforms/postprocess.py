@@ -11,7 +11,13 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import FillHoles, KeepLargestConnectedComponent, MapTransform, RemoveSmallObjects
+from monai.transforms import (
+    FillHoles,
+    KeepLargestConnectedComponent,
+    MapTransform,
+    RemoveSmallObjects,
+    generate_spatial_bounding_box,
+)
 
 from medseg.errors import ConfigError, nearest
 from medseg.labels import LabelSpace
@@ -99,13 +105,8 @@ def clean_labels(
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
     """The slices of the non-zero part with one voxel around it; ``None`` where there is none."""
-    box = []
-    for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if not len(hit):
-            return None
-        box.append(slice(max(int(hit[0]) - 1, 0), int(hit[-1]) + 2))
-    return tuple(box)
+    start, end = generate_spatial_bounding_box(mask[None], margin=1, allow_smaller=True)
+    return tuple(slice(*bounds) for bounds in zip(start, end, strict=True)) if any(end) else None
 
 
 class CleanLabelsd(MapTransform):

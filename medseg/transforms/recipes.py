@@ -38,7 +38,7 @@ def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Tra
     return steps
 
 
-def _is_nonzero(image: Any) -> Any:
+def is_nonzero(image: Any) -> Any:
     return image != 0
 
 
@@ -82,7 +82,7 @@ def preprocessing(
     if len(roi_size) == 3:
         steps.append(mt.Orientationd(keys, axcodes="RAS", labels=None))
     if crop_foreground:
-        steps.append(mt.CropForegroundd(keys, source_key="image", select_fn=_is_nonzero, allow_smaller=True))
+        steps.append(mt.CropForegroundd(keys, source_key="image", select_fn=is_nonzero, allow_smaller=True))
     if spacing is not None:
         steps.append(mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
     if longest is not None:

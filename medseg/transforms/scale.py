@@ -93,7 +93,9 @@ def _largest_share(label: MetaTensor, resize: Resize) -> torch.Tensor:
     """Per new voxel the value that most of it had. Halving makes many ties, which go to either value in turn, as on a
     chessboard: given to one of them, say the background, every object would lose a tenth of its volume.
     """
-    best = winner = turn = None
+    best: Any = None
+    winner: Any = None
+    turn: Any = None
     for value in label.as_tensor().unique().tolist():
         mask = MetaTensor(
             (label.as_tensor() == value).float(), meta=label.meta, applied_operations=list(label.applied_operations)

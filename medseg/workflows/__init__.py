@@ -5,10 +5,23 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.workflows.parts import cases, device, distribute, finalize, initialize, labelled, section, start_from
+from medseg.workflows.parts import (
+    cases,
+    checkpoints,
+    device,
+    distribute,
+    finalize,
+    initialize,
+    labelled,
+    prediction_keys,
+    section,
+    start_from,
+    with_weights,
+)
 
 __all__ = [
     "cases",
+    "checkpoints",
     "device",
     "distribute",
     "evaluate",
@@ -16,9 +29,11 @@ __all__ = [
     "initialize",
     "labelled",
     "predict",
+    "prediction_keys",
     "section",
     "start_from",
     "train",
+    "with_weights",
 ]
 
 _FUNCTIONS = {

@@ -223,7 +223,10 @@ def _on_paper(
         entry["published"] = {"parameters": facts.parameters, "setting": facts.setting}
     shape = (setup.batch_size, setup.in_channels, *setup.size)
     for step in steps:
-        counted = multiply_adds_of(net, shape, training=step == "train")
+        try:
+            counted = multiply_adds_of(net, shape, training=step == "train")
+        except (RuntimeError, ValueError) as error:
+            raise _failure(error, name, setup, step) from error
         entry[step] = {
             "multiply_adds": counted.total,
             "by_operation": counted.by_operation,

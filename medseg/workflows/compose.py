@@ -21,7 +21,12 @@ __all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_
 
 # Both configs have these ids, each with its own value.
 _OWN_OF_INFERENCE = ("imports", "bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
-TASKS = {"train": ("train",), "evaluate": ("train", "evaluate"), "infer": ("inference",)}
+TASKS = {
+    "train": ("train",),
+    "evaluate": ("train", "evaluate"),
+    "infer": ("inference",),
+    "ensemble": ("inference", "ensemble"),
+}
 
 
 def config_files(bundle: str | Path, task: str, overlays: Sequence[str] = ()) -> list[Path]:
@@ -87,6 +92,7 @@ def changed_configs(
     overrides = dict(overrides or {})
     files = config_files(bundle, "train", overlays)
     train = merged_config(files)
+    require_trust(train, files)  # the check below imports what the config names
     check_overrides(train, overrides, _names(files))
     result = {"train": _merge(train, overrides)}
     check_config(result["train"], _names(files))
@@ -186,7 +192,7 @@ def load_workflow(
     overlays: Sequence[str] = (),
     built: Mapping[str, Any] | None = None,
 ) -> Workflow:
-    """A bundle's workflow for ``train``, ``evaluate`` or ``infer``, initialised.
+    """A bundle's workflow for a task of ``TASKS``, initialised.
 
     ``built``: ids with objects that exist already, such as data sets whose caches are filled.
 
@@ -196,17 +202,18 @@ def load_workflow(
     """
     files = config_files(bundle, task, overlays)
     config = merged_config(files)
-    require_trust(config, files)
+    meta = Path(bundle) / "configs" / "metadata.json"
+    described = {"_meta_": ConfigParser.load_config_file(str(meta))} if meta.is_file() else {}  # resolved by tools too
+    require_trust(config | described, [*files, meta] if described else files)
     overrides = {"bundle_root": str(Path(bundle).resolve())} | dict(overrides or {})
     check_overrides(config, overrides, _names(files))
     check_config(_merge(config, overrides), _names(files))
-    meta = Path(bundle) / "configs" / "metadata.json"
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every missing logging.conf
     workflow = Workflow(
         config_file=[str(file) for file in files],
         meta_file=str(meta) if meta.is_file() else None,
         logging_file=False,
-        workflow_type="infer" if task == "infer" else "train",
+        workflow_type="infer" if task in ("infer", "ensemble") else "train",
         **overrides,
     )
     workflow.initialize()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from medseg.bundle.package import package, unpack
+from medseg.cli import main
 from medseg.errors import ConfigError, ModelError
 from medseg.weights import read_state_dict, save_file
 
@@ -99,3 +102,85 @@ def test_a_cut_or_too_large_archive_is_refused(bundle: Path, tmp_path: Path, mon
     monkeypatch.setattr("medseg.bundle.package._LARGEST", 100)
     with pytest.raises(ModelError, match="after unpacking"):
         unpack(tmp_path / "m.zip", tmp_path / "out")
+
+
+def test_equal_bundles_give_equal_bytes_and_other_tools_can_check_them(bundle: Path, tmp_path: Path) -> None:
+    package(bundle, tmp_path / "m.zip")
+    (tmp_path / "again").mkdir()
+    package(bundle, tmp_path / "again" / "m.zip")
+    assert (tmp_path / "m.zip").read_bytes() == (tmp_path / "again" / "m.zip").read_bytes()
+    folder = unpack(tmp_path / "m.zip", tmp_path / "there")
+    if shutil.which("sha256sum"):
+        subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
+
+
+def test_links_and_hidden_files_stay_behind(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "docs" / "link.md").symlink_to("/etc/hostname")
+    (bundle / "docs" / ".notes.md").write_text("mine")
+    assert not [name for name in package(bundle, tmp_path / "m.zip") if "link" in name or "notes" in name]
+
+
+@pytest.mark.parametrize("place", ["home", "bundle", "existing", "datalist"])
+def test_a_path_of_this_machine_is_named(place: str, bundle: Path, tmp_path: Path) -> None:
+    path = bundle / "configs" / ("datalist.json" if place == "datalist" else "evaluate.yaml")
+    value = {"home": f"{Path.home()}/x", "bundle": f"{bundle}/x", "existing": "/etc"}.get(place, f"{bundle}/a.nii.gz")
+    old = path.read_text() if path.exists() else ""
+    path.write_text(f'{old}\nmy_dir: "{value}"\n' if place != "datalist" else json.dumps({"training": [value]}))
+    with pytest.raises(ModelError, match=f"configs/{path.name}: '{value}'.*Make them relative"):
+        package(bundle, tmp_path / "m.zip")
+    assert not (tmp_path / "m.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "content", "sentence"),
+    [
+        ("C:/x", 0o644, b"1", "leaves the target folder"),
+        ("m/./x", 0o644, b"1", "leaves the target folder"),
+        ("m/a\nb", 0o644, b"1", "leaves the target folder"),
+        ("x", 0o644, b"1", "expected one folder"),
+        ("m/CONFIGS/train.yaml", 0o644, b"1", "appears twice"),
+        ("m/tty", 0o020644, b"", "'m/tty' is a link or a device"),
+        ("m/models/x.pt", 0o644, bytes(8 << 20), "grows from [0-9]+ to 8388608 bytes"),
+    ],
+)
+def test_more_lies_of_archives(
+    bundle: Path, tmp_path: Path, name: str, mode: int, content: bytes, sentence: str
+) -> None:
+    package(bundle, tmp_path / "m.zip")
+    with zipfile.ZipFile(tmp_path / "m.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+        info = zipfile.ZipInfo(name)
+        info.external_attr, info.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+        archive.writestr(info, content)
+    with pytest.raises(ModelError, match=sentence):
+        unpack(tmp_path / "m.zip", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_member_that_is_larger_than_it_declares(bundle: Path, tmp_path: Path) -> None:
+    """The archive's directory is changed: it declares 10 bytes for a file that holds 11 thousand."""
+    package(bundle, tmp_path / "m.zip")
+    data = bytearray((tmp_path / "m.zip").read_bytes())
+    entry = data.rindex(b"m/LICENSE") - 46  # in the central directory
+    assert data[entry : entry + 4] == b"PK\x01\x02"
+    data[entry + 24 : entry + 28] = (10).to_bytes(4, "little")
+    (tmp_path / "m.zip").write_bytes(data)
+    with pytest.raises(ModelError, match="cannot be unpacked"):
+        unpack(tmp_path / "m.zip", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_many_members(bundle: Path, tmp_path: Path) -> None:
+    package(bundle, tmp_path / "m.zip")
+    with zipfile.ZipFile(tmp_path / "m.zip", "a") as archive:
+        for number in range(1001):
+            archive.writestr(f"m/docs/{number}", b"")
+    with pytest.raises(ModelError, match="members, more than 1000"):
+        unpack(tmp_path / "m.zip", tmp_path / "out")
+
+
+def test_by_command(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["package", str(bundle), "--output", str(tmp_path / "m.zip")]) == 0
+    assert main(["unpack", str(tmp_path / "m.zip"), "--output", str(tmp_path / "in")]) == 0
+    assert f"bundle: {tmp_path / 'in' / 'm'}" in capsys.readouterr().out
+    assert main(["unpack", str(tmp_path / "absent.zip"), "--output", str(tmp_path / "in2")]) == 4
+    assert "absent.zip not found" in capsys.readouterr().err

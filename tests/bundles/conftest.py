@@ -1,4 +1,4 @@
-"""Tiny synthetic cases for whole bundles: smooth noise with one bright blob per label."""
+"""Tiny synthetic cases for whole bundles, volumes or pictures: noise with one bright blob per label."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 
 def write_datalist(
@@ -18,36 +19,43 @@ def write_datalist(
     shape: Sequence[int] = (26, 24, 22),
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     modality: str | Sequence[str] = "CT",
+    values: Sequence[int] | None = None,
     **entries: object,
 ) -> Path:
     """Four training cases, one validation and one test case, and their datalist; returns its path.
 
-    Several modalities make a file per channel.
+    A shape of two axes gives colour pictures, several modalities a file per channel. ``values``: of the labels in the
+    files, default 1, 2, …
     """
+    values = values or range(1, len(labels) + 1)
+    suffix = "png" if len(shape) == 2 else "nii.gz"
+    channels = [modality] if isinstance(modality, str) else list(modality)
     sections: dict[str, list[dict]] = {"training": [], "validation": [], "test": []}
     affine = np.diag([*spacing, 1.0])
-    channels = [modality] if isinstance(modality, str) else list(modality)
     for number, section in enumerate(["training"] * 4 + ["validation", "test"]):
         rng = np.random.default_rng(number)
         label = np.zeros(shape, dtype=np.uint8)
-        for value in range(1, len(labels) + 1):
+        for value in values:
             corner = [int(rng.integers(0, max(1, n - 6))) for n in shape]
             label[tuple(slice(c, c + 6) for c in corner)] = value
-        images = [rng.normal(0, 10, shape) + 15.0 * label for _ in channels]
-        files = [
-            f"images/case_{number}{f'_{i:04}' if i or len(channels) > 1 else ''}.nii.gz" for i in range(len(channels))
-        ]
-        case: dict = {"image": files if len(files) > 1 else files[0], "label": f"labels/case_{number}.nii.gz"}
+        stems = [f"case_{number}_{i:04}" for i in range(len(channels))] if len(channels) > 1 else [f"case_{number}"]
+        files = [f"images/{stem}.{suffix}" for stem in stems]
+        case: dict = {"image": files if len(files) > 1 else files[0], "label": f"labels/case_{number}.{suffix}"}
         case["case_id"] = f"case_{number}"
-        written = zip([*files, case["label"]], [*(i.astype(np.float32) for i in images), label], strict=True)
-        for path, values in written:
+        images = [rng.normal(0, 10, shape) + 15.0 * np.minimum(label, len(labels)) for _ in channels]
+        for path, voxels in zip([*files, case["label"]], [*images, label], strict=True):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            nibabel.save(nibabel.Nifti1Image(values, affine), folder / path)
-        sections[section].append(case if section != "test" else {k: case[k] for k in ("image", "case_id")})
+            if suffix == "png":
+                pixels = voxels if voxels is label else np.repeat(100 + voxels[..., None], 3, axis=-1).clip(0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / path)
+            else:
+                stored = voxels if voxels is label else voxels.astype(np.float32)
+                nibabel.save(nibabel.Nifti1Image(stored, affine), folder / path)
+        sections[section].append(case if section != "test" else {key: case[key] for key in ("image", "case_id")})
     table = {
         "name": "tiny",
         "modality": {str(i): name for i, name in enumerate(channels)},
-        "labels": {"0": "background"} | {str(i): name for i, name in enumerate(labels, 1)},
+        "labels": {"0": "background"} | {str(i): name for i, name in zip(values, labels, strict=True)},
         **sections,
         **entries,
     }

@@ -16,7 +16,7 @@ from monai.transforms import Compose
 from torch import nn
 
 from medseg.data import make_dataset, make_loader
-from medseg.engines import CaseScores, PhotoScores, ValidationLoss
+from medseg.engines import CaseScores, PhotoScores, ValidationLoss, lower_is_better
 from medseg.labels import LabelSpace
 from medseg.transforms import LogitsToLabelsd
 
@@ -105,4 +105,5 @@ def test_the_validation_loss_is_that_of_the_logits(tmp_path: Path) -> None:
     expected = [float(loss(OneHot()(a[None].float()), b.long())) for a, b in zip(images, labels, strict=True)]
     assert evaluator.state.metrics["loss"] == pytest.approx(sum(expected) / 3)
     assert evaluator.state.best_metric == evaluator.state.metrics["loss"]
+    assert lower_is_better(0.1, 0.2) and not lower_is_better(0.2, 0.2)
     assert 0 < evaluator.state.metrics["mean_dice"] < 1

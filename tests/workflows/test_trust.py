@@ -1,106 +1,216 @@
-"""A bundle from elsewhere runs nothing that its reader has not allowed."""
+"""What a bundle may run unasked: the attacks that a config offers, and what must go on to work."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from monai.bundle import ConfigParser
 from torch import nn
 
+from medseg.cli import main
 from medseg.errors import ModelError
-from medseg.workflows.compose import load_workflow, merged_config
+from medseg.workflows.compose import changed_configs, load_workflow
 from medseg.workflows.trust import foreign_code, trusted_bundles
 
-ROOT = Path(__file__).parents[2]
-BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
+BUNDLES = sorted((Path(__file__).parents[2] / "bundles").glob("*/configs"))
+BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
+IMPORTS = ["$import medseg.workflows as w", "$import medseg.transforms as t", "$import medseg.engines as e"]
 
 
 class Own(nn.Module):
     """A network of the user's own."""
 
 
-IMPORT = "$import medseg.workflows as w"
+def foreign(config: dict[str, Any], bundle: Path | None = None) -> list[str]:
+    return foreign_code({"imports": IMPORTS, **config}, bundle)
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
-def test_our_own_bundles_need_no_permission(bundle: Path) -> None:
-    train, inference = bundle / "configs" / "train.yaml", bundle / "configs" / "inference.yaml"
-    overlays = [p for p in (bundle / "configs").glob("*.yaml") if p not in (train, inference)]
-    for files in ([train], [inference], *([train, overlay] for overlay in overlays)):
-        assert foreign_code(merged_config(files)) == [], files
+@pytest.mark.parametrize("folder", BUNDLES, ids=lambda path: path.parent.name)
+def test_our_own_bundles_need_no_permission(folder: Path) -> None:
+    for path in (*folder.glob("*.yaml"), folder / "metadata.json"):
+        assert foreign(ConfigParser.load_config_file(str(path))) == [], path
 
 
 @pytest.mark.parametrize(
-    "text",
+    "value",
     [
-        "$__import__('os').system('true')",
-        "$import os",
-        "$from os import system",
-        "$import medseg.cli as w",
-        "$w.parts.os.system('true')",
-        "$w.__builtins__",
-        "$(lambda f: f)(w)",
-        "$open('/etc/passwd').read()",
-        "$eval('1')",
-        "$torch.load('x.pt', weights_only=False)",
-        "$@network.__class__",
-        "$'{0.__class__}'.__class__",
-        "$[c for c in ().__class__.__mro__]",
-        "$exec",
-        "$1; 2",
-        "%/etc/evil.json::x",
-    ],
-)
-def test_foreign_texts_are_found(text: str) -> None:
-    assert foreign_code({"imports": [IMPORT], "x": text}) == [text]
-
-
-@pytest.mark.parametrize(
-    "target",
-    ["os.system", "subprocess.Popen", "builtins.eval", "torch.load", "torch.hub.load", "run_cmd", "monai.utils.run_cmd"]
-    + ["monai.apps.DecathlonDataset", "medseg.cli.main", "medseg.weights.save_file", "$eval", "no.such.module.X"],
-)
-def test_foreign_targets_are_found(target: str) -> None:
-    assert foreign_code({"x": {"_target_": target}}) == [target]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        IMPORT,
-        "$@network.to(@device)",
-        "$[x + 1 for x in @roi_size]",
-        "$@epochs * len(@train::dataloader)",
-        "$w.cases(@json_list, @dataset_dir, @fold, 'training')",
+        "$w.device()",
+        "$@bundle_root + '/models/model.pt'",
         "$'fp16' if str(@device).startswith('cuda') else 'fp32'",
-        "%train::inferer",
-        "plain text, $5",
+        "$@epochs * len(@train::dataloader)",
+        "$t.preprocessing(['image'], **@preprocess) + t.load(['label'], @label_space)",
+        "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "$monai.utils.set_determinism(0)",
+        "$[t.LogitsToLabelsd('pred', @label_space)]",
+        "$[x + 1 for x in @roi_size]",
+        "$w.cases(@json_list, @dataset_dir, @fold, 'training')",
+        "$import monai.transforms as m",
+        "$from medseg.transforms import load",
+        "%preprocess",
+        "@network",
+        "costs $5, or 5 % of __import__('os')",
+        {"_target_": "torch.optim.AdamW", "params": "$@network.parameters()"},
+        {"_target_": "SegResNet", "spatial_dims": 3},
+        {"_target_": "monai.networks.nets.DynUNet"},
+        {"_target_": "medseg.networks.SSHUNet"},
+        {"_target_": "medseg.labels.LabelSpace.from_table", "table": "@labels"},
+        {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"},
+        {"_target_": "LoadImaged", "keys": "image", "reader": "$t.VolumeReader"},
+        {"_target_": "LoadImaged", "keys": "image", "reader": "medseg.transforms.VolumeReader"},
+        {"_target_": "monai.networks.nets.resnet18", "pretrained": False} | {"_target_": "monai.networks.nets.ResNet"},
     ],
 )
-def test_plain_expressions_pass(text: str) -> None:
-    assert foreign_code({"imports": [IMPORT], "x": text}) == []
+def test_known_parts_pass(value):
+    assert foreign({"x": value}) == []
 
 
 @pytest.mark.parametrize(
-    "target",
-    ["SegResNet", "monai.networks.nets.SwinUNETR", "medseg.networks.HNOSegXS", "torch.optim.AdamW", "DiceCELoss"]
-    + ["medseg.labels.LabelSpace.from_table", "Compose", "SupervisedEvaluator", f"{__name__}.Own", "@network"],
+    "value",
+    [
+        "$__import__('os').system('id')",
+        "$open('x', 'w')",
+        "$eval('1')",
+        "$(lambda: 1)()",
+        "$f'{@network}'",
+        "$@network.__class__.__init__.__globals__",
+        "$@network.register_forward_hook(@x)",
+        "$[t for t in (1, 2)]",
+        "$[x.__class__ for x in (1, 2)]",
+        "$[x.system for x in (1, 2)]",
+        "$torch.load('x.pt')",
+        "$torch.hub.load('a/b', 'c')",
+        "$torch.os.system('id')",
+        "$np.load('x.npy', allow_pickle=True)",
+        "$monai.bundle.download('x')",
+        "$monai.transforms.LoadImaged('image', 'os.system')",
+        "$t.save.os.system('id')",
+        "$t.reader.Path('x').unlink()",
+        "$w.predict('b', 'out')",
+        "$w",
+        "$import os",
+        "$import subprocess as t",
+        "$from os import system as s",
+        "$1 +",
+        "$@a[1 #__import__('os').system('id')]\n]",
+        "$@::a",
+        "%::a",
+        "%/tmp/other.yaml::x",
+        {"_target_": "os.system", "command": "id"},
+        {"_target_": "subprocess.Popen"},
+        {"_target_": "builtins.eval"},
+        {"_target_": "eval"},
+        {"_target_": "medseg.transforms.save.os.replace"},
+        {"_target_": "medseg.workflows.parts.os.system"},
+        {"_target_": "medseg.networks.create_network", "name": "subprocess.Popen"},
+        {"_target_": "medseg.cli.__main__"},
+        {"_target_": "medseg.workflows.train"},
+        {"_target_": "torch.load"},
+        {"_target_": "torch.utils.cpp_extension.load"},
+        {"_target_": "monai.utils.misc.run_cmd"},
+        {"_target_": "monai.apps.download_url"},
+        {"_target_": "PerceptualLoss"},
+        {"_target_": "MLFlowHandler"},
+        {"_target_": "my.own.Net"},
+        {"_target_": "@x"},
+        {"_target_": "$'os.' + 'system'"},
+        {"_target_": ["os.system"]},
+        {"_target_": "SegResNet", "_mode_": "callable"},
+        {"_target_": "LoadImaged", "reader": "os.system"},
+        {"_target_": "LoadImaged", "reader": ["open"]},
+        {"_target_": "LoadImaged", "reader": "@x"},
+        {"_target_": "LoadImaged", "reader": "$'os.' + 'system'"},
+        {"_target_": "SaveImaged", "writer": "os.system"},
+        {"_target_": "monai.networks.nets.ResNet", "pretrained": True},
+        {"_target_": "monai.data.NumpyReader", "allow_pickle": True},
+    ],
 )
-def test_components_pass(target: str) -> None:
-    assert foreign_code({"x": {"_target_": target}}) == []
+def test_anything_else_is_listed(value):
+    assert len(foreign({"x": value})) == 1
 
 
-def test_a_bundle_is_refused_before_anything_runs_and_says_where(tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    (tmp_path / "configs").mkdir()
-    config = {"bundle_root": ".", "initialize": [f"$open({str(mark)!r}, 'w').close()"], "run": [], "finalize": []}
-    (tmp_path / "configs" / "inference.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ModelError, match=r"inference.yaml, line 4: '\$open\(.*--trust_bundle"):
-        load_workflow(tmp_path, "infer")
+def test_a_patch_is_a_target_too() -> None:
+    assert foreign({"network_def::_target_": "os.system"}) == ["os.system"]
+    assert foreign({"a#reader": "os.system"}) == ["os.system"]
+    assert foreign({"+run": ["$__import__('os')"]}) == ["$__import__('os')"]
+    assert foreign({"network_def::pretrained": True}) == ["pretrained: True"]
+
+
+def test_an_alias_of_two_packages_is_judged_by_both() -> None:
+    assert foreign({"x": "$t.load(['image'])"}) == []
+    assert len(foreign({"x": "$t.load(['image'])", "y": "$import shutil as t"})) == 2
+
+
+def test_what_a_part_imports_for_itself_is_no_part() -> None:
+    config = {"more": "$from medseg.transforms.save import os as o", "x": "$o.system('id')", "y": "$o"}
+    assert foreign(config) == ["$o.system('id')", "$o"]
+
+
+def test_a_network_of_the_users_own_may_come_from_anywhere_but_the_bundle(tmp_path, monkeypatch) -> None:
+    target = {"_target_": f"{__name__}.Own"}
+    assert foreign({"network_def": target}, tmp_path) == []
+    assert foreign({"x": target}) == [f"{__name__}.Own"]
+    assert foreign({"network_def": {"_target_": f"{__name__}.main"}}) == [f"{__name__}.main"]
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "evil_module.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    monkeypatch.syspath_prepend(str(bundle))
+    assert foreign({"network_def": {"_target_": "evil_module.Net"}}, bundle) == ["evil_module.Net"]
+    assert not (tmp_path / "imported").exists()
+
+
+# ---------------------------------------------------------------------- the commands
+@pytest.fixture
+def hostile(tmp_path) -> Path:
+    """A copy of a bundle of ours with one expression more, which would write a file."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, folder)
+    (folder / "models").mkdir()
+    (folder / "models" / "model.pt").write_bytes(b"")
+    for name in ("inference", "train"):
+        path = folder / "configs" / f"{name}.yaml"
+        path.write_text(path.read_text() + f"\nextra: \"$open('{tmp_path}/pwned', 'w').close()\"\nuse: '@extra'\n")
+    return folder
+
+
+def test_a_bundle_is_refused_before_anything_runs_and_says_where(hostile, tmp_path) -> None:
+    mark = tmp_path / "pwned"
+    lines = len((BUNDLE / "configs" / "inference.yaml").read_text().splitlines())
+    with pytest.raises(ModelError, match=rf"inference.yaml, line {lines + 2}: '\$open\(.*--trust_bundle"):
+        load_workflow(hostile, "infer")
+    with pytest.raises(ModelError, match="trust_bundle"):
+        changed_configs(hostile)
     assert not mark.exists()
     with trusted_bundles():
-        load_workflow(tmp_path, "infer")
+        load_workflow(hostile, "infer").parser.get_parsed_content("extra")
     assert mark.exists()
     with pytest.raises(ModelError, match="trust_bundle"):
+        load_workflow(hostile, "infer")
+
+
+def test_metadata_are_a_config_too(tmp_path) -> None:
+    shutil.copytree(BUNDLE, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "configs" / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "$open('x')"}, indent=1))
+    with pytest.raises(ModelError, match=r"metadata.json, line 3: '\$open"):
+        load_workflow(tmp_path / "bundle", "infer")
+
+
+@pytest.mark.parametrize("command", ["export", "check"])
+def test_commands_refuse_it_with_status_4(command, hostile, tmp_path, capsys) -> None:
+    arguments = [str(hostile), "--output", str(tmp_path / "out"), "--format", "torchscript"]
+    assert main([command, *(arguments if command == "export" else ["--bundle", str(hostile)])]) == 4
+    assert "$open(" in capsys.readouterr().err
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_many_findings_are_counted(tmp_path) -> None:
+    (tmp_path / "configs").mkdir()
+    content = yaml.safe_dump({f"x{i}": f"$open('{i}')" for i in range(14)})
+    (tmp_path / "configs" / "inference.yaml").write_text(content)
+    with pytest.raises(ModelError, match="and 9 more"):
         load_workflow(tmp_path, "infer")

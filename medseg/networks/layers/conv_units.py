@@ -17,40 +17,50 @@ from torch import Tensor, nn
 from medseg.networks.layers.channels_last import autocasting, recording
 from medseg.networks.layers.unet_blocks import activation
 
-__all__ = ["ConvUnit", "activation_layer", "conv_in", "initialize_selu", "mix_channels", "selu"]
+__all__ = ["ConvUnit", "activation_layer", "conv_in", "initialize_selu", "mix_channels"]
 
 _ALPHA, _SCALE = 1.6732632423543772, 1.0507009873554805  # of SELU, as in torch
 _IN_PLACE = ("relu", "leakyrelu", "elu")  # their gradients need the result only
+_LEAST = torch.tensor(-_ALPHA * _SCALE, device="cpu")  # also where this module is imported under another device
 _LOG2_E = math.log2(math.e)
 
 
-def selu(x: Tensor) -> Tensor:
-    """SELU that overwrites its input.
-
-    Without gradients on a CPU, in float32: ``scale * (max(x, 0) + alpha * (2^(min(x, 0) log2 e) - 1))``, whose power of
-    two takes a quarter of the time of torch's exponential; as exact as torch's but for rounding of 1e-7.
-    """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or recording():
-        return F.selu(x, inplace=not recording())
-    power = x.clamp(max=0).mul_(_LOG2_E).exp2_().sub_(1)
-    return x.clamp_(min=0).add_(power, alpha=_ALPHA).mul_(_SCALE)
-
-
 class SELU(nn.Module):
-    """``selu`` as a layer: for the result of a convolution or a transform, which nothing else reads."""
+    """SELU that overwrites its input: ``scale * (max(x, 0) + alpha * (exp(min(x, 0)) - 1))``.
+
+    Args:
+        fast: without gradients on a CPU, in float32, take a power of two for the exponential, which costs torch a
+            quarter. The absolute error stays at 1e-7, but not the relative error of small values.
+    """
+
+    def __init__(self, fast: bool = False) -> None:
+        super().__init__()
+        self.fast = fast
 
     def forward(self, x: Tensor) -> Tensor:
-        return selu(x)
+        if (
+            not self.fast
+            or x.device.type != "cpu"
+            or x.dtype != torch.float32
+            or torch.is_grad_enabled()
+            or recording()
+        ):
+            return F.selu(x, inplace=not recording())
+        power = x.clamp(max=0).mul_(_LOG2_E).exp2_()
+        negative = torch.add(_LEAST, power, alpha=_ALPHA * _SCALE, out=power)
+        return torch.add(negative, x.clamp_(min=0), alpha=_SCALE, out=x)
 
 
-def activation_layer(name: str) -> nn.Module:
-    """MONAI's activation of that name; it may overwrite its input. SELU is in the faster form.
+def activation_layer(name: str, *, features: bool = False) -> nn.Module:
+    """MONAI's activation of that name; it may overwrite its input.
+
+    ``features``: for values of order one, unlike spectra and scores; SELU is in its fast form then.
 
     Raises:
         ConfigError: MONAI has no such layer.
     """
     if name.lower() == "selu":
-        return SELU()
+        return SELU(fast=features)
     return activation((name, {"inplace": True}) if name.lower() in _IN_PLACE else name)
 
 
@@ -105,7 +115,7 @@ class ConvUnit(nn.Module):
         self.pointwise = kernel_size == 1 and stride == 1
         normalize = act_name.lower() != "selu" if norm is None else norm
         self.normalization = nn.GroupNorm(1, out_channels) if normalize else None
-        self.act = activation_layer(act_name)
+        self.act = activation_layer(act_name, features=True)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         y = mix_channels(self.op.weight, self.op.bias, *inputs) if self.pointwise else self.op(*inputs)

@@ -31,34 +31,15 @@ from torch import Tensor
 
 from medseg.networks.layers.channels_last import autocasting, recording
 
-__all__ = [
-    *("analyze", "bases", "clipped", "combine", "contract", "expand", "full_precision"),
-    *("kept", "mirrored", "normalized", "padded", "synthesize"),
-]
+__all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirrored", "padded"]
+
+_ALL = slice(None)
+_COLUMNS = 8  # the last axis of products is a multiple of it, by zeros: its matrix products take a third less time
 
 
 def clipped(size: Sequence[int], num_modes: Sequence[int]) -> list[int]:
     """Modes per axis that an image of ``size`` has: at most half its voxels; none (but the mean) for one voxel."""
     return [min(m, int(n) // 2) for n, m in zip(size, num_modes, strict=True)]
-
-
-def bases(size: Sequence[int], modes: Sequence[int], like: Tensor) -> list[Tensor]:
-    """Per axis the matrix cas(2 pi k n / N), (N, 2m + 1), on the device of ``like``; float32 for lower precision."""
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    # A tensor that is made while a graph is recorded may be a stand-in, which must not stay in the cache.
-    build = _basis if recording() else _cached_basis
-    return [build(int(n), m, dtype, like.device) for n, m in zip(size, modes, strict=True)]
-
-
-@torch.compiler.assume_constant_result
-def _basis(size: int, modes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    turns = np.outer(np.arange(size), np.arange(-modes, modes + 1)) % size  # exact; a large angle would round
-    angles = 2 * np.pi / size * turns
-    values = (np.cos(angles) + np.sin(angles)).astype(np.float64 if dtype == torch.float64 else np.float32)
-    return torch.from_numpy(values).to(device)
-
-
-_cached_basis = lru_cache(maxsize=64)(_basis)
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
@@ -68,46 +49,85 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def contract(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """``x: (B, C, *size)`` times a matrix (size_j, 2m_j + 1) per axis -> (B, C, *2m + 1).
+class HartleyGrid:
+    """The transform between images of one size and spectra of ``modes``, whole or in slabs along the first axis.
 
-    Of a part of axis 0, with the rows of the first matrix that belong to it, it is that part's share of the sum.
+    Args:
+        size: of the images, two or three axes.
+        modes: per axis.
+        like: gives the device, and float64 for float64, else float32.
     """
-    x = x.to(matrices[0].dtype) @ matrices[-1]
-    x = matrices[-2].t() @ x
-    if len(matrices) == 3:
-        x = (matrices[0].t() @ x.flatten(3)).unflatten(3, x.shape[3:])
-    return x
+
+    def __init__(self, size: Sequence[int], modes: Sequence[int], like: Tensor) -> None:
+        self.size = [int(n) for n in size]
+        self.frequencies = [2 * m + 1 for m in modes]
+        self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        # A tensor that is made while a graph is recorded may be a stand-in, which must not stay in the cache.
+        build = _bases if recording() else _cached_bases
+        first, *self.middle, self.last = build(tuple(self.size), tuple(modes), self.dtype, like.device)
+        self.synthesis = first / 2  # the factor of the sum of mirrored spectra
+        self.analysis = self.synthesis.t() / math.prod(self.size)
+
+    def analyze(self, x: Tensor) -> Tensor:
+        """``x: (B, C, *size)`` -> its spectrum (B, C, *2m + 1)."""
+        return self.spectrum(self.products(x))
+
+    def synthesize(self, spectrum: Tensor) -> Tensor:
+        """The inverse: (B, C, *2m + 1) -> (B, C, *size)."""
+        return self.image(self.spread(spectrum))
+
+    def products(self, x: Tensor, rows: slice = _ALL, total: Tensor | None = None) -> Tensor:
+        """The sums over products of cas of the rows ``x`` of an image, added to those of other rows, ``total``."""
+        x = x.to(self.dtype) @ self.last
+        for matrix in self.middle:
+            x = matrix.t() @ x
+        first, shape = self.analysis[:, rows], x.shape
+        if total is None:
+            return (first @ x.flatten(3)).unflatten(3, shape[3:])
+        columns = x.flatten(0, 1).flatten(2)
+        total.flatten(0, 1).flatten(2).baddbmm_(first.expand(len(columns), -1, -1), columns)
+        return total
+
+    def spectrum(self, products: Tensor) -> Tensor:
+        """``products`` of all rows -> the spectrum."""
+        return _mirror_sum(products.narrow(-1, 0, self.frequencies[-1]))
+
+    def spread(self, spectrum: Tensor) -> Tensor:
+        """A spectrum as coefficients of products of cas, for ``image``."""
+        return F.pad(_mirror_sum(spectrum), (0, -self.frequencies[-1] % _COLUMNS))
+
+    def image(self, coefficients: Tensor, rows: slice = _ALL) -> Tensor:
+        """The rows of the image, (B, C, *size)."""
+        x = (self.synthesis[rows] @ coefficients.flatten(3)).unflatten(3, coefficients.shape[3:])
+        for matrix in self.middle:
+            x = matrix @ x
+        return x @ self.last.t()
 
 
-def combine(products: Tensor) -> Tensor:
-    """Sums of products of cas, (B, C, *2m + 1), to sums of cas of the sums; also the transpose of that."""
+@torch.compiler.assume_constant_result
+def _bases(
+    size: tuple[int, ...], modes: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Per axis cas(2 pi k n / N), (N, 2m + 1), computed in float64."""
+    matrices = []
+    for n, m in zip(size, modes, strict=True):
+        turns = np.outer(np.arange(n), np.arange(-m, m + 1)) % n  # exact; a large angle would round
+        angles = 2 * np.pi / n * turns
+        matrices.append((np.cos(angles) + np.sin(angles)).astype(np.float64 if dtype == torch.float64 else np.float32))
+    matrices[-1] = np.pad(matrices[-1], ((0, 0), (0, -matrices[-1].shape[1] % _COLUMNS)))
+    return tuple(torch.from_numpy(matrix).to(device) for matrix in matrices)
+
+
+_cached_bases = lru_cache(maxsize=16)(_bases)
+
+
+def _mirror_sum(products: Tensor) -> Tensor:
+    """Twice the sums of cas of the sums, from sums of products of cas, (B, C, *2m + 1); also the transpose of that."""
     if products.dim() == 4:
-        return (products + products.flip(2) + products.flip(3) - products.flip(2, 3)) / 2
-    return (products.flip(2) + products.flip(3) + products.flip(4) - products.flip(2, 3, 4)) / 2
-
-
-def analyze(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """``x: (B, C, *size)`` -> its spectrum (B, C, *2m + 1), divided by the number of voxels."""
-    return normalized(combine(contract(x, matrices)), matrices)
-
-
-def normalized(sums: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Sums over all voxels of an image with these matrices, divided by their number."""
-    return sums / math.prod(len(matrix) for matrix in matrices)
-
-
-def expand(products: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """The transpose of ``contract``: (B, C, *2m + 1) -> (B, C, *size), or the part of axis 0 whose rows are given."""
-    x = products
-    if len(matrices) == 3:
-        x = (matrices[0] @ x.flatten(3)).unflatten(3, x.shape[3:])
-    return (matrices[-2] @ x) @ matrices[-1].t()
-
-
-def synthesize(spectrum: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """The inverse: a spectrum (B, C, *2m + 1) -> (B, C, *size)."""
-    return expand(combine(spectrum), matrices)
+        mirror = products.flip(2)
+        return (products + mirror) + (products - mirror).flip(3)
+    mirror = products.flip(2, 3)
+    return (products + mirror).flip(2) + (products - mirror).flip(4)
 
 
 def mirrored(spectrum: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.conv_units import activation_layer
+from medseg.networks.layers.conv_units import activation_layer, mix_channels
 from medseg.networks.layers.hartley import kept, mirrored, padded
 
 __all__ = ["FourierMix", "HartleyMix", "HartleyOperator"]
@@ -81,14 +81,28 @@ class FourierMix(nn.Module):
         self.weight_imag = _parameter(out_channels, in_channels, sizes)
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        x, opposite = kept(spectrum, half=True), kept(mirrored(spectrum), half=True)
-        plane, rest = [1, x.shape[-1] - 1], -1
-        # Halved here, in plane 0, where the tensor is smallest.
-        x, opposite = (torch.cat((p / 2, r), rest) for p, r in (v.split(plane, rest) for v in (x, opposite)))
-        real, imag = (_lowest(w, x.shape[2:], half=True) for w in (self.weight_real, self.weight_imag))
         size = spectrum.shape[2:]
+        share = _share(size, spectrum)
+        if self.weight_real.dim() == 2:  # the sum over k, rearranged by frequency
+            weight = torch.cat((self.weight_real, self.weight_imag))
+            real, imag = _apply(weight, spectrum).chunk(2, 1)
+            share_behind = share.flip(tuple(range(share.dim())))
+            return torch.addcmul((share + share_behind) * real, share_behind - share, mirrored(imag))
+        x, opposite = (kept(value * share, half=True) for value in (spectrum, mirrored(spectrum)))
+        real, imag = (_lowest(w, x.shape[2:], half=True) for w in (self.weight_real, self.weight_imag))
         ahead = padded(_apply(real, x) - _apply(imag, opposite), size, half=True)
         return ahead + mirrored(padded(_apply(real, opposite) + _apply(imag, x), size, half=True))
+
+
+def _share(size: Sequence[int], like: Tensor) -> Tensor:
+    """How much a frequency counts in the sum over modes, (*size): 1 where it is kept, 1/2 in plane 0, else 0."""
+    m = size[-1] // 2
+    axes = [[1.0] * max(1, n - 1) + [0.0] * (n > 1) for n in size[:-1]]
+    axes.append([0.0] * m + [0.5] + [1.0] * (m - 1) + [0.0] * (m > 0))
+    share = like.new_ones(())
+    for axis in axes:
+        share = share.unsqueeze(-1) * like.new_tensor(axis)
+    return share
 
 
 def _individual(weights: str) -> bool:
@@ -125,5 +139,5 @@ def _apply(weight: Tensor, x: Tensor) -> Tensor:
     """A matrix (out, in) for all modes, or one per mode (out, in, *modes), times ``x: (B, in, *modes)``."""
     weight = weight.to(x.dtype)
     if weight.dim() == 2:
-        return (weight @ x.flatten(2)).unflatten(2, x.shape[2:])
+        return mix_channels(weight, None, x)
     return torch.einsum("oi...,bi...->bo...", weight, x)

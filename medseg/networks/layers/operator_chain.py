@@ -33,7 +33,7 @@ class ChainBlock(OperatorBlock):
         self.op = op
         self.conv_branch = Conv[Conv.CONV, spatial_dims](filters, filters, 1, bias=branch_bias)
         self.normalization = None if activation.lower() == "selu" else nn.GroupNorm(1, filters)
-        self.act = activation_layer(activation)
+        self.act = activation_layer(activation, features=True)
         concat = block_skip == "concat"
         self.conv_concat = ConvUnit(spatial_dims, 2 * filters, filters, act_name=activation) if concat else None
         self.adds_input = block_skip == "add"

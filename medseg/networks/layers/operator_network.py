@@ -18,22 +18,12 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError, nearest
 from medseg.networks.layers.channels_last import recording
 from medseg.networks.layers.conv_units import ConvUnit, conv_in, initialize_selu, mix_channels
-from medseg.networks.layers.hartley import (
-    analyze,
-    bases,
-    clipped,
-    combine,
-    contract,
-    expand,
-    full_precision,
-    normalized,
-    synthesize,
-)
+from medseg.networks.layers.hartley import HartleyGrid, clipped, full_precision
 from medseg.networks.layers.mode_mix import FourierMix, HartleyMix
 
 __all__ = ["OperatorBlock", "OperatorNetwork", "check_block_skip", "check_modes", "planned_modes"]
 
-_SLAB = {"cpu": 2**17}  # numbers of a slab: a quarter of a core's second-level cache, since several are alive at once
+_SLAB = {"cpu": 2**19}  # numbers of a slab: 2 MiB, which stay in the cache
 _SLAB_ELSEWHERE = 2**26
 
 
@@ -84,9 +74,9 @@ class OperatorBlock(nn.Module):
         """The operator's result, which may be overwritten, and the block's input, which may not."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, grid: HartleyGrid) -> Tensor:
         with full_precision(x):
-            y = synthesize(self.spectral(analyze(x, matrices)), matrices)
+            y = grid.synthesize(self.spectral(grid.analyze(x)))
         return self.merge(y.to(x.dtype), x)
 
 
@@ -161,13 +151,13 @@ class OperatorNetwork(nn.Module):
     def _at_once(self, x: Tensor) -> Tensor:
         """Features of ``conv_in`` -> the head's sum over channels."""
         x = self.conv1(x)
-        matrices = bases(x.shape[2:], self.modes(x.shape[2:]), x)
+        grid = HartleyGrid(x.shape[2:], self.modes(x.shape[2:]), x)
         head = self._head(None, x, 0)
         waiting: dict[int, Tensor] = {}
         for number, block in enumerate(self._blocks()):
             if number in waiting:
                 x = block.enter(x, waiting.pop(number))
-            x = block(x, matrices)
+            x = block(x, grid)
             head = self._head(head, x, number + 1)
             if number in self.skips:
                 waiting[self.skips[number]] = x
@@ -175,28 +165,31 @@ class OperatorNetwork(nn.Module):
         return head
 
     def _in_slabs(self, x: Tensor) -> Tensor:
-        """The same without gradients; ``x`` is overwritten where it is ours."""
+        """The same without gradients. A pass over the slabs ends a block (the first: ``conv1``), adds to the head,
+        enters the next block and sums up its transform; results take the place of their input, unless that waits.
+        """
         size = x.shape[2:]
-        matrices = bases(size, self.modes(size), x)
+        grid = HartleyGrid(size, self.modes(size), x)
         length = max(1, _SLAB.get(x.device.type, _SLAB_ELSEWHERE) // (self.filters * x[0, 0, :1].numel()))
         slabs = [slice(start, start + length) for start in range(0, size[0], length)]
         blocks = self._blocks()
-        parts = [[matrices[0][slab], *matrices[1:]] for slab in slabs]
-
-        out = x if self.conv_in is not None and x.shape[1] == self.filters else None
+        out = None if self.conv_in is None else x  # the image itself stays
         head: Tensor | None = None
         waiting: dict[int, Tensor] = {}
-        spectrum: Tensor | None = None
-        for number in range(len(blocks) + 1):  # pass 0 is conv1, pass n ends block n - 1
+        coefficients: Tensor | None = None
+        for number in range(len(blocks) + 1):  # of blocks that are done after the pass
             follower = blocks[number] if number < len(blocks) else None
             skip = waiting.pop(number, None)
             products: Tensor | None = None
             base = head
-            for slab, part in zip(slabs, parts, strict=True):
-                if spectrum is None:
-                    y = self.conv1(x[:, :, slab])
+            for slab in slabs:
+                y = x[:, :, slab]
+                if coefficients is None:
+                    y = self.conv1(y)
                 else:
-                    y = blocks[number - 1].merge(expand(spectrum, part).to(x.dtype), x[:, :, slab])
+                    with full_precision(x):
+                        operated = grid.image(coefficients, slab)
+                    y = blocks[number - 1].merge(operated.to(x.dtype), y)
                 share = self._head(None if base is None else base[:, :, slab], y, number)
                 if share is not None:
                     head = share.new_empty(*share.shape[:2], *size) if head is None else head
@@ -208,13 +201,13 @@ class OperatorNetwork(nn.Module):
                 out = y.new_empty(*y.shape[:2], *size) if out is None else out
                 out[:, :, slab] = y
                 with full_precision(y):
-                    product = contract(y, part)
-                    products = product if products is None else products.add_(product)
-            if follower is None or products is None or out is None:
+                    products = grid.products(y, slab, products)
+            if follower is None:
                 break
+            assert products is not None and out is not None
             x = out
             with full_precision(x):
-                spectrum = combine(follower.spectral(normalized(combine(products), matrices)))
+                coefficients = grid.spread(follower.spectral(grid.spectrum(products)))
             if number - 1 in self.skips:
                 waiting[self.skips[number - 1]] = x
                 out = None  # that result must stay

@@ -41,15 +41,14 @@ class TokenAttention(nn.Module):
         return tokens.shape[1] * self.num_heads < self.query.out_features
 
     def _through(self, heads: Tensor, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-        """Queries of keys' pixels, or the reverse, per head ``(B, heads, T, inner / heads)``: the vectors
-        ``(B, T * heads, channels)`` and numbers ``(B, T * heads, 1)`` by which they meet pixels that ``layer`` has not
-        projected, scaled for the softmax.
+        """Projected tokens ``(B, heads, T, inner / heads)`` -> vectors ``(B, T * heads, channels)`` and numbers
+        ``(B, T * heads, 1)``: a vector's product with a pixel plus its number is the score that the token has with
+        ``layer(pixel)``, scaled for the softmax.
         """
         heads = heads.transpose(1, 2) * heads.shape[3] ** -0.5
-        weight, bias = layer.weight.unflatten(0, (self.num_heads, -1)), layer.bias.unflatten(0, (self.num_heads, -1))
-        return torch.einsum("bthi,hic->bthc", heads, weight).flatten(1, 2), (heads * bias).sum(3).flatten(1, 2)[
-            ..., None
-        ]
+        weight, bias = (p.unflatten(0, (self.num_heads, -1)) for p in (layer.weight, layer.bias))
+        vectors = torch.einsum("bthi,hic->bthc", heads, weight)
+        return vectors.flatten(1, 2), (heads * bias).sum(3, keepdim=True).flatten(1, 2)
 
 
 class TokensToPixels(TokenAttention):

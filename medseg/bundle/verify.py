@@ -1,0 +1,256 @@
+"""Acceptance of a bundle, offline and without data: the rules of the model zoo's verifier, and medseg's own.
+
+Files, metadata, what the metadata say against what the configs say, the properties that MONAI's tools ask for, the
+network's input and output, and TorchScript by MONAI's ``ckpt_export``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
+from torch import nn
+
+from medseg.bundle.schema import check_metadata
+from medseg.data.findings import Problem
+from medseg.errors import MedsegError, unwrapped
+from medseg.labels import LabelSpace
+from medseg.weights import load_weights
+from medseg.workflows.compose import config_files, load_workflow, merged_config
+from medseg.workflows.trust import require_trust
+
+__all__ = ["verify_bundle"]
+
+_NEEDED = ("LICENSE", "configs/metadata.json", "configs/inference", "docs/README.md", "docs/data_license.txt")
+_LARGE = 25 * 2**20  # the zoo's limit for a file that is not downloaded
+_SMALL = 32  # voxels per axis for the network; the window where it takes no other
+_TOLERANCE = 1e-4
+_MEND = "Mend the bundle"
+
+
+def verify_bundle(bundle: str | Path, overrides: Mapping[str, Any] | None = None) -> list[Problem]:
+    """All that is wrong with a bundle, with what to do; warnings are for what it can do without.
+
+    Args:
+        bundle: its folder.
+        overrides: config id -> value, such as a narrower network.
+
+    Raises:
+        ModelError: the folder is no bundle, or its configs would run foreign code (``medseg.workflows.trust``).
+    """
+    root = Path(bundle).resolve()
+    config_files(root, "infer")  # no bundle without it
+    for path in _configs(root):
+        described = path.name == "metadata.json"
+        content = _read(path)
+        require_trust({"_meta_": content} if described else content | {"imports": _imports(root)}, [path])
+    problems = [*_check_files(root), *_check_texts(root)]
+    meta_path = root / "configs" / "metadata.json"
+    meta = _read(meta_path) if meta_path.is_file() else {}
+    problems += [_problem("configs/metadata.json", message) for message in check_metadata(meta)]
+    inference = merged_config(config_files(root, "infer"))
+    problems += _check_agreement(root, meta, inference)
+    problems += _check_properties(root)
+    if not any(not problem.warning for problem in problems):
+        with tempfile.TemporaryDirectory() as scratch:
+            problems += _check_network(root, meta, overrides or {}, Path(scratch))
+    return problems
+
+
+def _problem(place: str, message: str, remedy: str = _MEND, warning: bool = False) -> Problem:
+    what, _, expected = message.partition("; ")
+    return Problem(place, what, f"{expected[:1].upper()}{expected[1:]}." if expected else remedy, warning=warning)
+
+
+def _configs(root: Path) -> list[Path]:
+    """The configs that MONAI may read; datalists and original settings beside them are data."""
+    yamls = [path for path in sorted((root / "configs").glob("*")) if path.suffix in (".yaml", ".yml")]
+    jsons = [root / "configs" / name for name in ("metadata.json", "train.json", "inference.json")]
+    return yamls + [path for path in jsons if path.is_file()]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.name == "metadata.json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    return merged_config([path]) if path.stem in ("train", "inference", "ensemble") else _plain(path)
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    """An overlay: its patches stay as they are."""
+    return ConfigParser.load_config_file(str(path))
+
+
+def _imports(root: Path) -> list[Any]:
+    """The imports of all configs: an overlay uses those of the config below it."""
+    found = [_plain(path).get("imports", []) for path in _configs(root) if path.name != "metadata.json"]
+    return list(dict.fromkeys(text for texts in found if isinstance(texts, list) for text in texts))
+
+
+# ---------------------------------------------------------------------- files and texts
+def _check_files(root: Path) -> Iterator[Problem]:
+    for name in _NEEDED:
+        found = [path for path in root.glob(f"{name}*") if path.is_file()]
+        if not any(path.stat().st_size for path in found):
+            yield _problem(name, "missing or empty", "Write it; `medseg new-bundle` shows the form.")
+    if not (root / "models" / "model.pt").is_file():
+        remedy = "Train it, or import weights with `medseg import-weights`."
+        yield _problem("models/model.pt", "no weights", remedy, warning=True)
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink() or path.suffix in (".py", ".so", ".pkl"):
+            yield _problem(name, "a link, or code", "Leave it out: a bundle holds configs, texts and weights.")
+        elif path.is_file() and path.stat().st_size > _LARGE and name.partition("/")[0] in ("configs", "docs"):
+            yield _problem(name, f"{path.stat().st_size >> 20} MiB", "List it in large_files.yml instead.")
+
+
+def _check_texts(root: Path) -> Iterator[Problem]:
+    for path in _configs(root):
+        if path.name == "metadata.json":
+            continue
+        place, text = f"configs/{path.name}", path.read_text(encoding="utf-8")
+        for number in re.findall(r"(?<=[\s\[,:])\d+e-?\d+(?![\w.])", text):
+            yield _problem(place, f"{number} is text in YAML; write it with a point")
+        if re.search(r"https?://", text):
+            yield _problem(place, "an address: running the bundle would need the network", "Name a file instead.")
+        content = _plain(path)
+        for section in ("train", "validate"):
+            part = content.get(section)
+            handlers = [part.get("handlers", [])] if isinstance(part, Mapping) else []
+            handlers += [value for key, value in content.items() if key == f"{section}::handlers"]
+            for listed in handlers:
+                if not isinstance(listed, list) or not all(isinstance(h, Mapping) and "_target_" in h for h in listed):
+                    yield _problem(
+                        f"{place}, {section}::handlers", "no list of components; MONAI's check ends in an error"
+                    )
+
+
+# ---------------------------------------------------------------------- metadata and configs
+def _check_agreement(root: Path, meta: Mapping[str, Any], inference: Mapping[str, Any]) -> Iterator[Problem]:
+    place = "configs/inference"
+    try:
+        formats = meta["network_data_format"]
+        image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+        network, roi = inference["network_def"], inference["roi_size"]
+        channels = LabelSpace.from_table(inference["labels"]).channels
+    except (KeyError, TypeError, MedsegError) as error:
+        yield _problem(place, f"{error} is missing or wrong, so that it cannot be held against the metadata")
+        return
+    said = (
+        ("in_channels", network.get("in_channels"), image.get("num_channels")),
+        ("out_channels", network.get("out_channels"), pred.get("num_channels")),
+        ("roi_size", list(roi), image.get("spatial_shape")),
+        ("roi_size", list(roi), pred.get("spatial_shape")),
+        ("labels", list(channels), list((pred.get("channel_def") or {}).values())),
+    )
+    for name, own, described in said:
+        if own != described:
+            yield _problem(place, f"{name} is {own}, the metadata say {described}; make them equal")
+    train = merged_config(config_files(root, "train")) if (root / "configs" / "train.yaml").is_file() else {}
+    for name in ("network_def", "labels", "label_space", "preprocess", "roi_size"):
+        if train and train.get(name) != inference.get(name):
+            yield _problem(place, f"{name} differs from that of train.yaml; make them equal")
+
+
+def _check_properties(root: Path) -> Iterator[Problem]:
+    """What ``ConfigWorkflow.check_properties`` asks, without building data sets."""
+    tasks = {"infer": ("inference",), "train": ("train",), "evaluate": ("evaluate",), "ensemble": ("ensemble",)}
+    for task, needed in tasks.items():
+        if not all(any((root / "configs").glob(f"{name}.*")) for name in needed):
+            continue
+        try:
+            with unwrapped():
+                workflow: Any = load_workflow(root, task)
+        except MedsegError as error:
+            yield _problem(f"configs, {task}", str(error))
+            continue
+        properties: Mapping[str, Any] = workflow.properties or {}
+        for name, one in properties.items():
+            if one["required"] and one["id"] not in workflow.parser:
+                yield _problem(f"configs, {task}", f"'{one['id']}' is missing, which MONAI's tools read as {name}")
+            if not one["required"] and not ConfigWorkflow._check_optional_id(workflow, name, one):
+                yield _problem(f"configs, {task}", f"'{one.get('refer_id')}' must be '@{one['id']}'")
+
+
+# ---------------------------------------------------------------------- the network
+def _check_network(
+    root: Path, meta: Mapping[str, Any], overrides: Mapping[str, Any], scratch: Path
+) -> Iterator[Problem]:
+    """``verify_net_in_out`` and ``ckpt_export`` at a small size; random weights where there are none."""
+    torch.manual_seed(0)
+    parser = load_workflow(root, "infer", {"device": "$w.device('cpu')", **overrides}).parser
+    network: nn.Module = parser.get_parsed_content("network_def").eval()
+    weights, made = root / "models" / "model.pt", scratch / "model.pt"
+    if weights.is_file() and not overrides:
+        try:
+            load_weights(network, weights)
+        except MedsegError as error:
+            yield _problem("models/model.pt", str(error))
+            return
+    torch.save(network.state_dict(), made)
+    window = [int(n) for n in parser.get_parsed_content("roi_size")]
+    channels = meta["network_data_format"]["inputs"]["image"]["num_channels"]
+    small = [min(n, _SMALL) for n in window]
+    size = small if _takes(network, [1, channels, *small]) else window
+    described = json.loads(json.dumps(meta))
+    for side, name in (("inputs", "image"), ("outputs", "pred")):
+        described["network_data_format"][side][name]["spatial_shape"] = size
+    (scratch / "metadata.json").write_text(json.dumps(described), encoding="utf-8")
+    files: dict[str, Any] = {
+        "meta_file": str(scratch / "metadata.json"),
+        "config_file": str(config_files(root, "infer")[0]),
+    }
+    changes = {key.replace("::", "#"): value for key, value in overrides.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            verify_net_in_out("network_def", device="cpu", **files, **changes)
+        except Exception as error:  # whatever it is, it is the answer of MONAI's own command
+            yield _problem("network_def", f"verify_net_in_out: {_reason(error)}")
+            return
+        yield from _check_torchscript(network, [1, channels, *size], made, scratch / "model.ts", {**files, **changes})
+
+
+def _takes(network: nn.Module, shape: Sequence[int]) -> bool:
+    try:
+        with torch.no_grad():
+            network(torch.zeros(*shape))
+    except Exception:  # networks refuse a size in their own ways
+        return False
+    return True
+
+
+def _check_torchscript(
+    network: nn.Module, shape: Sequence[int], weights: Path, target: Path, arguments: Mapping[str, Any]
+) -> Iterator[Problem]:
+    image = torch.randn(*shape)
+    reason = ""
+    for use_trace in (False, True):
+        shapes: dict[str, Any] = {"use_trace": True, "input_shape": list(shape)} if use_trace else {}
+        try:
+            ckpt_export("network_def", filepath=str(target), ckpt_file=str(weights), **shapes, **arguments)
+            with torch.no_grad():
+                own, exported = network(image), torch.jit.load(str(target))(image)
+            difference = float((own - exported).abs().max() / own.abs().max().clamp(min=1))
+        except Exception as error:  # scripting and tracing fail in their own ways
+            reason = _reason(error)
+            continue
+        if difference > _TOLERANCE:
+            reason = f"TorchScript differs from the network by {difference:.2g}"
+            continue
+        if use_trace:
+            say = f'Say `ckpt_export … --use_trace True --input_shape "{list(shape)}"`, or use `medseg export`.'
+            yield _problem("network_def", "ckpt_export cannot script this network", say, warning=True)
+        return
+    yield _problem("network_def", f"ckpt_export: {reason}")
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

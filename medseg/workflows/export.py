@@ -1,0 +1,96 @@
+"""Export a run or bundle: its network in several formats, what is needed around it as JSON, and a reference runner."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import medseg
+from medseg.bundle import deployment as about
+from medseg.bundle import reference_runner
+from medseg.bundle.export import as_record, chosen_formats, export_network, other_size
+from medseg.errors import unwrapped
+from medseg.weights import load_weights
+from medseg.workflows.compose import load_workflow
+from medseg.workflows.evaluation import weights_of
+
+__all__ = ["RUNNER", "export"]
+
+logger = logging.getLogger("medseg")
+
+RUNNER = "predict.py"
+
+
+def export(
+    bundle: str | Path,
+    output: str | Path,
+    *,
+    format: str = "all",
+    sizes: Sequence[Sequence[int]] | None = None,
+    checkpoint: str = "best",
+    overlays: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write ``model.ts``, ``model.pt2``, ``model.onnx``, ``deployment.json`` and ``predict.py`` to ``output``.
+
+    Args:
+        bundle: a run or bundle with weights.
+        output: result folder; files of the same names are replaced.
+        format: ``torchscript``, ``torch_export``, ``onnx`` or ``all``.
+        sizes: spatial sizes to compare at besides the window; default: one that differs from it in every axis.
+        checkpoint: ``best``, ``last`` or a file.
+        overlays: further configs of the bundle, such as a variant of the network.
+
+    Returns:
+        The content of ``deployment.json``.
+
+    Raises:
+        ConfigError: an unknown format, or a package of the extra ``export`` is missing.
+        ModelError: no weights, or a network that cannot be recorded.
+    """
+    formats = chosen_formats(format)
+    folder, target = Path(bundle).resolve(), Path(output).resolve()
+    weights = weights_of(folder, checkpoint)
+    overrides = {"device": "$w.device('cpu')"}
+    parser = load_workflow(folder, "infer", overrides, overlays).parser
+    with unwrapped():
+        network = parser.get_parsed_content("network_def")
+        parts = {key: parser.get_parsed_content(key) for key in ("preprocessing", "inferer", "postprocessing")}
+        space = parser.get_parsed_content("label_space")
+    load_weights(network, weights)
+    metadata, config = parser.get("_meta_"), {key: parser.get(key) for key in parser.get() if key != "_meta_"}
+    image = metadata["network_data_format"]["inputs"]["image"]
+    window = [int(n) for n in parser.get_parsed_content("roi_size")]
+    compared = [window, *([list(size) for size in sizes] if sizes else [list(other_size(window))])]
+    exported = export_network(
+        network, image["num_channels"], compared, target, formats=formats, metadata=metadata, config=config
+    )
+    content = {
+        "name": metadata.get("name", folder.name),
+        "version": metadata.get("version"),
+        "medseg_version": medseg.__version__,
+        "intended_use": metadata.get("intended_use"),
+        "input": {
+            "spatial_dims": len(window),
+            "num_channels": image["num_channels"],
+            "channels": list(image.get("channel_def", {}).values()),
+            "dtype": "float32",
+            "layout": "(1, channel, *spatial); spatial axes in the order of the file (NIfTI: x, y, z)",
+        },
+        "preprocessing": about.describe_preprocessing(parts["preprocessing"]),
+        "inference": about.describe_inference(parts["inferer"]),
+        "labels": about.describe_labels(space, parts["postprocessing"]),
+        "exports": as_record(exported),
+    }
+    unknown = about.undescribed(content)
+    if unknown:
+        logger.warning("no reference runner: it does not know %s", ", ".join(unknown))
+        (target / RUNNER).unlink(missing_ok=True)
+    else:
+        shutil.copyfile(reference_runner.__file__, target / RUNNER)
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    (target / "deployment.json").write_text(text, encoding="utf-8")
+    return content
