@@ -2,8 +2,9 @@
 """From a fresh checkout to a trained, validated and reported network on synthetic data, in a few minutes.
 
 Only Python 3.10 or newer is needed. It makes .venv in the repository and installs medseg there (once), writes a small
-synthetic CT data set to runs/quickstart/data, trains for some minutes on it, validates, segments one image and writes
-a report. Nothing outside the repository is touched. Repeated calls go on where the last one stopped.
+synthetic CT data set to runs/quickstart/data, trains two networks on it for some minutes, validates, compares and
+joins them, exports one, segments an image and writes a report. Nothing outside the repository is touched. Repeated
+calls go on where the last one stopped.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from pathlib import Path
 
 from environment import ROOT, main, prepare, say, stream
 
-NETWORK = "ssh_unet"
+NETWORK, SECOND = "ssh_unet", "SegResNet"
 FOLDER = ROOT / "runs" / "quickstart"
 
 
 def quickstart(arguments: list[str]) -> int:
     """The whole way; every step is left out where its result is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=4.0, metavar="M", help="training time (default 4)")
+    parser.add_argument("--minutes", type=float, default=4.0, metavar="M", help="training time of both (default 4)")
     parser.add_argument("--fresh", action="store_true", help="delete runs/quickstart first and start anew")
     options = parser.parse_args(arguments)
     began = time.monotonic()
@@ -31,8 +32,9 @@ def quickstart(arguments: list[str]) -> int:
         say(f"deleting {FOLDER}")
         shutil.rmtree(FOLDER)
     python = prepare("test")
-    for number, (title, result, command) in enumerate(steps(options.minutes), 1):
-        head = f"[{number}/5] {title}"
+    todo = steps(options.minutes)
+    for number, (title, result, command) in enumerate(todo, 1):
+        head = f"[{number}/{len(todo)}] {title}"
         if done(result):
             say(f"{head}: done already")
             continue
@@ -47,25 +49,40 @@ def quickstart(arguments: list[str]) -> int:
 
 def steps(minutes: float) -> list[tuple[str, Path, list[str]]]:
     """Title, the file that shows that a step is done, and the arguments of ``medseg``."""
-    data, run = FOLDER / "data", FOLDER / "run"
-    datalist = data / "dataset.json"
-    image = data / "imagesTs" / "organs_024.nii.gz"
-    shown = [str(path.relative_to(ROOT)) for path in (data, run, datalist, image, FOLDER / "segmented")]
-    train = ["train", "--network", NETWORK, "--json_list", shown[2], "--fold", "0"]
+    data, first, second = (FOLDER / name for name in ("data", "run", "second"))
+    datalist, image = data / "dataset.json", data / "imagesTs" / "organs_024.nii.gz"
+
+    def shown(path: Path) -> str:
+        return str(path.relative_to(ROOT))
+
+    def train(network: str, share: float, run: Path) -> tuple[str, Path, list[str]]:
+        time_limit = f"{share * minutes:g}"
+        command = ["train", "--network", network, "--json_list", shown(datalist), "--fold", "0"]
+        command += ["--max_minutes", time_limit, "--output", shown(run)]
+        return f"train {network} for {time_limit} minutes", run / "run.json", command
+
+    both = ["--run", shown(first), "--run", shown(second)]
+    compared, joined, exported = (FOLDER / name for name in ("compared", "ensemble", "exported"))
+    segmented = FOLDER / "segmented"
     return [
-        ("write a synthetic CT data set", datalist, ["phantom", "--kind", "organs", "--output", shown[0]]),
+        ("write a synthetic CT data set", datalist, ["phantom", "--kind", "organs", "--output", shown(data)]),
+        train(NETWORK, 0.7, first),
+        (f"validate {NETWORK}", first / "metrics.json", ["validate", "--run", shown(first)]),
+        train(SECOND, 0.3, second),
+        (f"validate {SECOND}", second / "metrics.json", ["validate", "--run", shown(second)]),
+        ("compare them", compared / "comparison.html", ["compare", *both, "--output", shown(compared)]),
+        ("join them", joined / "metrics.json", ["ensemble", *both, "--output", shown(joined)]),
         (
-            f"train {NETWORK} for {minutes:g} minutes",
-            run / "run.json",
-            [*train, "--max_minutes", f"{minutes:g}", "--output", shown[1]],
+            f"export {NETWORK} as TorchScript",
+            exported / "deployment.json",
+            ["export", shown(first), "--format", "torchscript", "--output", shown(exported)],
         ),
-        ("validate", run / "metrics.json", ["validate", "--run", shown[1]]),
         (
             "segment one image",
-            FOLDER / "segmented" / image.name,
-            ["infer", shown[3], "--run", shown[1], "--output", shown[4]],
+            segmented / image.name,
+            ["infer", shown(image), "--run", shown(first), "--output", shown(segmented)],
         ),
-        ("write the report", run / "report.html", ["report", "--run", shown[1]]),
+        ("write the report", first / "report.html", ["report", "--run", shown(first)]),
     ]
 
 
@@ -81,16 +98,18 @@ def done(result: Path) -> bool:
 def closing(folder: Path, seconds: float) -> str:
     """The last words: the score, the files, and how to go on."""
     run = folder / "run"
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     lines = [f"\nDone in {seconds / 60:.1f} minutes." if seconds > 20 else "\nDone."]
-    for label, scores in metrics["labels"].items():
-        mean = scores["dice"]["mean"]
-        lines.append(f"  Dice {label:<16} {'undefined' if mean is None else f'{mean:.3f}'}")
-    mean = metrics["mean_dice"]
+    for name, place in ((NETWORK, "run"), (SECOND, "second"), ("both joined", "ensemble")):
+        metrics = json.loads((folder / place / "metrics.json").read_text(encoding="utf-8"))
+        means = {label: scores["dice"]["mean"] for label, scores in metrics["labels"].items()}
+        listed = ", ".join(f"{label} {_number(mean)}" for label, mean in means.items())
+        cases = len(metrics["cases"])
+        lines.append(f"  {name:<12} mean Dice {_number(metrics['mean_dice'])} ({listed}; {cases} cases)")
     lines += [
-        f"mean Dice     {'undefined' if mean is None else f'{mean:.3f}'} ({len(metrics['cases'])} validation cases)",
         f"report        {run / 'report.html'}",
+        f"comparison    {folder / 'compared' / 'comparison.html'}",
         f"segmentation  {folder / 'segmented'}",
+        f"export        {folder / 'exported'}",
         f"trained run   {run}",
         "",
         "With your own data (Decathlon datalist):",
@@ -99,6 +118,10 @@ def closing(folder: Path, seconds: float) -> str:
         "  medseg validate --run runs/mine && medseg report --run runs/mine",
     ]
     return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -146,8 +146,8 @@ def plan_for_network(
         datalist, facts: the data set and what its cases hold.
         num_training: training cases after the split.
         device_type: ``cpu`` or ``cuda``.
-        overrides: the user's; ``roi_size``, ``preprocess::spacing``, ``preprocess::longest`` and
-            ``network_def::…`` are planned with.
+        overrides: the user's; ``roi_size``, ``preprocess::spacing``, ``preprocess::longest``, ``preprocess::scale``
+            and ``network_def::…`` are planned with.
 
     Raises:
         ConfigError: the network takes none of the windows, or not the one given; with the network's own reason.
@@ -160,6 +160,11 @@ def plan_for_network(
     for name, value in (("roi_size", roi_size), ("preprocess::spacing", spacing)):
         if value is not None and len(value) != axes:
             raise ConfigError(f"{name}: {list(value)} has {len(value)} axes, expected {axes}, as the images have.")
+    scale = overrides.get("preprocess::scale")
+    if scale is not None and not (isinstance(scale, (int, float)) and not isinstance(scale, bool) and scale > 0):
+        raise ConfigError(f"preprocess::scale: expected a number above 0, such as 0.5, got {scale!r}.")
+    # A class fact of networks that see the whole field of view at once.
+    whole_volume = bool(getattr(network_class(network), "whole_volume", False))
     reason = ""
     for step in (8, 16, 32, 64):
         plan = make_plan(
@@ -169,8 +174,10 @@ def plan_for_network(
             roi_size=roi_size,
             spacing=spacing,
             longest=overrides.get("preprocess::longest"),
+            scale=scale,
             num_training=num_training,
             roi_step=step,
+            whole_volume=whole_volume,
         )
         arguments = planned_arguments(network, plan, given)
         problem = accepts_roi(network, arguments, plan.roi_size)

@@ -52,8 +52,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "cache": plan.cache,
         "cache_dir": "$@output_dir + '/cache'",
         "roi_size": list(plan.roi_size),
-        "overlap": 0.5,
-        "sw_batch_size": 4,
+        **({} if plan.whole_volume else {"overlap": 0.5, "sw_batch_size": 4}),
         "device": "$w.device()",
         "labels": space.to_table(),
         "label_space": {"_target_": "medseg.labels.LabelSpace.from_table", "table": "@labels"},
@@ -61,6 +60,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
             "spacing": list(plan.spacing) if plan.spacing is not None else None,
             "crop_foreground": plan.crop_foreground,
             **({"color": plan.color, "longest": plan.longest} if plan.spatial_dims == 2 else {}),
+            "scale": plan.scale,
             "normalization": plan.normalization,
             "roi_size": "@roi_size",
         },
@@ -104,7 +104,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
             "key_metrics": "@key_metrics",
         },
         "train": _train_section(),
-        "validate": _validate_section(),
+        "validate": _validate_section(plan.whole_volume),
         "initialize": ["$w.initialize(@seed)"],
         "run": ["$@train::trainer.run()"],
         "finalize": ["$w.finalize()"],
@@ -175,7 +175,19 @@ def _train_section() -> dict[str, Any]:
     }
 
 
-def _validate_section() -> dict[str, Any]:
+def _inferer(whole_volume: bool) -> dict[str, Any]:
+    if whole_volume:
+        return {"_target_": "medseg.inferers.WholeVolume", "precision": "@precision"}
+    return {
+        "_target_": "medseg.inferers.SlidingWindow",
+        "roi_size": "@roi_size",
+        "overlap": "@overlap",
+        "sw_batch_size": "@sw_batch_size",
+        "precision": "@precision",
+    }
+
+
+def _validate_section(whole_volume: bool) -> dict[str, Any]:
     return {
         "preprocessing": {
             "_target_": "Compose",
@@ -189,13 +201,7 @@ def _validate_section() -> dict[str, Any]:
             "cache_dir": "@cache_dir",
         },
         "dataloader": {"_target_": "medseg.data.make_loader", "dataset": "@validate::dataset"},
-        "inferer": {
-            "_target_": "medseg.inferers.SlidingWindow",
-            "roi_size": "@roi_size",
-            "overlap": "@overlap",
-            "sw_batch_size": "@sw_batch_size",
-            "precision": "@precision",
-        },
+        "inferer": _inferer(whole_volume),
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [
@@ -281,7 +287,7 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
         "output_dir": "$@bundle_root + '/predictions'",
         "ckpt_path": "$@bundle_root + '/models/model.pt'",
         "mirror_axes": [],
-        **{key: train[key] for key in same},
+        **{key: train[key] for key in same if key in train},
         "network": "$@network_def.to(@device)",
         "preprocessing": {"_target_": "Compose", "transforms": "$t.preprocessing(['image'], **@preprocess)"},
         "dataset": {
@@ -290,14 +296,7 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
             "transform": "@preprocessing",
         },
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
-        "inferer": {
-            "_target_": "medseg.inferers.SlidingWindow",
-            "roi_size": "@roi_size",
-            "overlap": "@overlap",
-            "sw_batch_size": "@sw_batch_size",
-            "precision": "@precision",
-            "mirror_axes": "@mirror_axes",
-        },
+        "inferer": {**train["validate"]["inferer"], "mirror_axes": "@mirror_axes"},
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [
@@ -332,10 +331,9 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ensemble_config(inference: Mapping[str, Any]) -> dict[str, Any]:
-    """The ensemble.yaml that goes with an inference.yaml: several weights of one network, joined by MONAI's
+    """The ensemble.yaml overlay on an inference.yaml: several weights of one network, joined by MONAI's
     ``EnsembleEvaluator``; the mean of probabilities, or a vote of labels, on the network's grid.
     """
-    left_out = ("ckpt_path", "network", "handlers", "evaluator", "postprocessing", "initialize", "run", "finalize")
     space = LabelSpace.from_table(inference["labels"])
     softmax = space.mode == "softmax"
     mean: dict[str, Any] = {"_disabled_": "$@method != 'mean'", "keys": "@pred_keys"}
@@ -356,7 +354,6 @@ def ensemble_config(inference: Mapping[str, Any]) -> dict[str, Any]:
         labels = {"threshold": 0.0}  # of logits: a probability of one half
         voted = [{"_target_": "VoteEnsembled", **vote, "keys": "@pred_keys", "output_key": "pred"}]
     return {
-        **{key: value for key, value in inference.items() if key not in left_out},
         "output_dir": "$@bundle_root + '/predictions_ensemble'",
         "ckpt_paths": "$w.checkpoints(@bundle_root + '/models')",
         "method": "mean",
@@ -394,9 +391,6 @@ def ensemble_config(inference: Mapping[str, Any]) -> dict[str, Any]:
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
         },
-        "initialize": ["$w.initialize(0)"],
-        "run": ["$@evaluator.run()"],
-        "finalize": ["$w.finalize()"],
     }
 
 

@@ -58,7 +58,11 @@ def write_bundle(
     )
     inference = inference_config(train)
     dump_yaml(inference, configs / "inference.yaml", "Images to label maps on their own grid.")
-    dump_yaml(ensemble_config(inference), configs / "ensemble.yaml", "Several weights of this network, joined.")
+    dump_yaml(
+        ensemble_config(inference),
+        configs / "ensemble.yaml",
+        "Overlay on inference.yaml: several weights of this network, joined.",
+    )
     dump_yaml(multi_gpu_config(), configs / "multi_gpu_train.yaml", "Overlay on train.yaml for torchrun.")
     shutil.copyfile(datalist.path, configs / "datalist.json")
     metadata = make_metadata(network, network_def, datalist, plan)
@@ -115,7 +119,7 @@ A MONAI bundle written by medseg. Labels: {", ".join(datalist.label_space.channe
     python -m monai.bundle run --config_file configs/train.yaml --dataset_dir DIR
     python -m monai.bundle run --config_file "['configs/train.yaml','configs/evaluate.yaml']" --dataset_dir DIR
     python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir DIR --output_dir OUT
-    python -m monai.bundle run --config_file configs/ensemble.yaml --dataset_dir DIR --ckpt_paths "['a.pt','b.pt']"
+    python -m monai.bundle run --config_file "['configs/inference.yaml','configs/ensemble.yaml']" --dataset_dir DIR
 
 Run them in this folder. The plan's choices:
 

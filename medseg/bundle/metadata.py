@@ -38,7 +38,7 @@ def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datali
         "spatial_shape": list(plan.roi_size),
         "dtype": "float32",
         "value_range": [],
-        "is_patch_data": True,
+        "is_patch_data": not plan.whole_volume,
         "channel_def": {str(i): name for i, name in enumerate(datalist.channels or ("image",))},
     }
     channel_def = {str(i): name for i, name in enumerate(datalist.label_space.channels)}
@@ -49,7 +49,7 @@ def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datali
         "spatial_shape": list(plan.roi_size),
         "dtype": "float32",
         "value_range": [],
-        "is_patch_data": True,
+        "is_patch_data": not plan.whole_volume,
         "channel_def": channel_def,
     }
     references = [catalog()[network].paper] if network in catalog() else []

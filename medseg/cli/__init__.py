@@ -29,6 +29,7 @@ COMMANDS = (
     "ensemble",
     "submit",
     "compare",
+    "resolution",
     "report",
     "export",
     "check",
@@ -43,15 +44,8 @@ COMMANDS = (
     "phantom",
 )
 
-_EVALUATE_BUNDLES = (
-    "train",
-    "validate",
-    "infer",
-    "ensemble",
-    "submit",
-    "export",
-    "check",
-)  # and so run what a config holds
+# They evaluate a bundle's config, and so run what it holds.
+_EVALUATE_BUNDLES = ("train", "validate", "infer", "ensemble", "submit", "resolution", "export")
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "

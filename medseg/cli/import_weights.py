@@ -12,7 +12,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--architecture", metavar="A", help="the original's class (default: the config's, or the only one)"
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="JSON or YAML of its constructor's arguments")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="JSON or YAML of its constructor's arguments, or the original's own config",
+    )
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="its checkpoint")
     parser.add_argument("--output", default="models/model.pt", metavar="FILE", help="default models/model.pt")
 

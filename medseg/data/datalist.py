@@ -396,12 +396,14 @@ def _check_fragments(datalist: Datalist) -> None:
 
 
 def _refuse_shared(datalist: Datalist, shared: Iterable[str], sentence: str) -> None:
+    declared = []
     for name in sorted(shared):
-        message = sentence.format(name)
-        if name in datalist.known_overlaps:
-            logger.warning("%s (declared in 'known_overlaps')", message)
-        else:
-            raise DataError(f"{datalist.path}: {message}")
+        if name not in datalist.known_overlaps:
+            raise DataError(f"{datalist.path}: {sentence.format(name)}")
+        declared.append(sentence.format(name))
+    if declared:
+        others = f" So are {len(declared) - 1} others." if len(declared) > 1 else ""
+        logger.warning("%s%s (declared in 'known_overlaps')", declared[0], others)
 
 
 def assign_folds(cases: Sequence[Case], num_folds: int, seed: int = 0) -> list[Case]:

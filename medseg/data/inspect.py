@@ -94,8 +94,13 @@ def inspect_case(
     label_space: LabelSpace,
     channel_names: Sequence[str] | None = None,
     root: Path | None = None,
+    *,
+    intensities: bool = True,
 ) -> CaseFacts:
-    """Facts and problems of one case (arguments as for ``inspect_cases``)."""
+    """Facts and problems of one case (arguments as for ``inspect_cases``).
+
+    ``intensities``: also sample them, which a plan needs and a check does not.
+    """
     facts = CaseFacts(str(case["case_id"]), case.get("dataset"))
     images = [_read(path, root, facts) for path in images_of(case)]
     label = _read(case["label"], root, facts, mask=True) if case.get("label") else None
@@ -127,8 +132,9 @@ def inspect_case(
         for finding in check_intensity(channel, name, where):
             facts.add(finding)
     if not facts.broken:
-        raw = [value for values in label_space.fragment(facts.dataset).values.values() for value in values]
         facts.label_counts = {int(value): number for value, number in counts.items()}
+    if intensities and not facts.broken:
+        raw = [value for values in label_space.fragment(facts.dataset).values.values() for value in values]
         mask = foreground(channels, label.channels[0] if label is not None else None, counts, raw)
         facts.intensity = [sample(channel, mask) for channel in channels]
         facts.zero_share = zero_share(channels)

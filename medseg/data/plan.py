@@ -3,16 +3,18 @@ reason.
 
 The rules follow nnU-Net's (Isensee et al. 2021, supplement): median spacing, the 10th percentile on a strongly
 coarser axis; the window as near to the median shape as the memory and, on CPU, the time allow; CT clipped and scaled
-with figures of the foreground, MR per case.
+with figures of the foreground, MR per case. Networks that want whole volumes get a window that holds the cases, and
+where that is too large, all cases at a fraction of their voxels.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from medseg.data.datalist import Datalist
 from medseg.data.inspect import CaseFacts
 from medseg.data.modality import channel_kind, is_color
 from medseg.errors import DataError
+from medseg.transforms.scale import scaled_size
 
 __all__ = ["Plan", "available_gib", "make_plan"]
 
@@ -29,8 +32,12 @@ _CPU_VOXELS = {
     2: 160_000,
 }  # per window: about half a second per training step on two cores for light networks
 _GPU_VOXELS = {3: 128**3, 2: 768**2}
+_WHOLE = 4  # networks of whole volumes work at half resolution: this many times the voxels in the same time
 _CPU_LONGEST, _GPU_LONGEST = 512, 1024  # pixels; the usual sizes for dermoscopy and endoscopy, and for fundus
 _CPU_ITERATIONS, _GPU_ITERATIONS = 50, 250  # per epoch; nnU-Net's 250 on a GPU
+
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -46,6 +53,8 @@ class Plan:
         crop_foreground: crop to non-zero voxels first.
         color: grey pictures become RGB.
         longest: pixels of the longer side that pictures are resized to; ``None`` leaves them.
+        scale: fraction of the voxels per axis that cases are then resized to.
+        whole_volume: the window holds whole cases; the network is no sliding window.
         flip_axes: axes that augmentation mirrors.
         rotate: largest rotation in radians per axis.
         batch_size, samples_per_case, repeats: cases per batch, windows per case, passes over the cases per epoch.
@@ -74,6 +83,8 @@ class Plan:
     light: bool
     color: bool = False
     longest: int | None = None
+    scale: float = 1.0
+    whole_volume: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -91,12 +102,14 @@ def make_plan(
     roi_size: Sequence[int] | None = None,
     spacing: Sequence[float] | None = None,
     longest: int | None = None,
+    scale: float | None = None,
     num_training: int | None = None,
     roi_step: int = 8,
+    whole_volume: bool = False,
 ) -> Plan:
-    """Plan a training from the facts of its (sound) cases; ``roi_size``, ``spacing`` and ``longest`` override.
+    """Plan from the facts of (sound) cases; ``roi_size``, ``spacing``, ``longest`` and ``scale`` are taken where given.
 
-    ``roi_step``: the window is a multiple of it in every axis, where it is not given.
+    ``roi_step``: the window is a multiple of it in every axis, where it is neither given nor of whole volumes.
 
     Raises:
         DataError: no usable case, or cases of different dimensions or channels.
@@ -115,20 +128,31 @@ def make_plan(
     gpu = device_type == "cuda"
     count = num_training or len(facts)
 
-    target = _spacing(facts, spatial_dims, reasons) if spacing is None else _given(spacing, "spacing", reasons)
+    target = _spacing(facts, spatial_dims, reasons) if spacing is None else _given(tuple(spacing), "spacing", reasons)
     if longest is None and spatial_dims == 2:
         longest = _longest(facts, gpu, reasons)
     elif longest is not None:
         reasons["longest"] = "given by the user"
     shapes = np.array([_resampled(case, target, longest) for case in facts])
+    budget = (_GPU_VOXELS if gpu else _CPU_VOXELS)[spatial_dims] * (_WHOLE if whole_volume else 1)
+    scale = (
+        _scale(shapes, budget if whole_volume else None, reasons) if scale is None else _given(scale, "scale", reasons)
+    )
+    if scale != 1:
+        shapes = np.array([scaled_size(shape, scale) for shape in shapes])
     median_shape = tuple(int(n) for n in np.median(shapes, axis=0))
-    roi = _roi(median_shape, target, (_GPU_VOXELS if gpu else _CPU_VOXELS)[spatial_dims], gpu, roi_step, reasons)
+    if whole_volume:
+        roi = _whole(shapes, budget, reasons)
+    else:
+        roi = _roi(median_shape, target, budget, gpu, roi_step, reasons)
     if roi_size is not None:
-        roi = _given([int(n) for n in roi_size], "roi_size", reasons)
+        roi = _given(tuple(int(n) for n in roi_size), "roi_size", reasons)
     normalization, kinds = _normalization(datalist, facts, in_channels, reasons)
     zero_share = float(np.median([case.zero_share for case in facts]))
-    crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds
-    reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)"
+    crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds and not whole_volume
+    reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)" + (
+        "; the whole field of view is kept" if whole_volume else ""
+    )
     sided = any(re.search(r"\b(left|right)\b", name.lower()) for name in datalist.label_space.labels)
     flips = list(range(spatial_dims)) if spatial_dims == 2 else ([] if sided else [0])
     reasons["flip_axes"] = (
@@ -136,8 +160,14 @@ def make_plan(
     )
     rotate = _rotation(target, spatial_dims)
     reasons["rotate"] = "radians per axis; in plane only where slices are coarse"
-    batch_size = 2
-    reasons["batch_size"] = "nnU-Net's smallest batch; the window takes the memory"
+    batch_size = 1 if whole_volume else 8 if spatial_dims == 2 else 2
+    reasons["batch_size"] = (
+        "whole volumes one by one, as published"
+        if whole_volume
+        else "planes differ more than windows of a volume, and batch norm needs some"
+        if spatial_dims == 2
+        else "nnU-Net's smallest batch; the window takes the memory"
+    )
     per_epoch = (_GPU_ITERATIONS if gpu else _CPU_ITERATIONS) * batch_size
     repeats = max(1, round(per_epoch / count)) if count < per_epoch else 1
     reasons["repeats"] = f"{count} training cases make epochs of {count * repeats // batch_size} iterations"
@@ -146,7 +176,7 @@ def make_plan(
     free = available_gib() if free_memory_gib is None else free_memory_gib
     cache = "cache" if cache_gib < 0.6 * free else "persistent"
     reasons["cache"] = f"{len(facts)} cases need about {cache_gib:.2g} GiB after preprocessing, {free:.1f} GiB are free"
-    learning_rate = 0.001 if gpu else 0.005
+    learning_rate = 0.001 if gpu else 0.002 if spatial_dims == 2 else 0.005
     reasons["learning_rate"] = "AdamW; " + (
         "usual for published sizes" if gpu else "small networks learn by large steps"
     )
@@ -173,13 +203,15 @@ def make_plan(
         light=not gpu,
         color=is_color(datalist.channels) and in_channels == 3,
         longest=longest,
+        scale=scale,
+        whole_volume=whole_volume,
         reasons=reasons,
     )
 
 
-def _given(value: Sequence[Any], name: str, reasons: dict[str, str]) -> tuple[Any, ...]:
+def _given(value: _T, name: str, reasons: dict[str, str]) -> _T:
     reasons[name] = "given by the user"
-    return tuple(value)
+    return value
 
 
 def _spacing(facts: Sequence[CaseFacts], spatial_dims: int, reasons: dict[str, str]) -> tuple[float, ...] | None:
@@ -211,6 +243,26 @@ def _resampled(case: CaseFacts, target: Sequence[float] | None, longest: int | N
     if longest is not None:
         return np.maximum(np.round(shape * longest / shape.max()), 1)
     return shape if target is None else np.maximum(np.round(shape * np.array(case.ras_spacing) / np.array(target)), 1)
+
+
+def _scale(shapes: np.ndarray, budget: int | None, reasons: dict[str, str]) -> float:
+    """1, or where whole volumes would go beyond the budget, the fraction at which all but the largest keep within."""
+    voxels = float(np.percentile(shapes, 95, axis=0).prod())
+    if budget is None or voxels <= budget:
+        return 1.0
+    scale = math.floor(100 * (budget / voxels) ** (1 / shapes.shape[1])) / 100
+    reasons["scale"] = f"whole volumes have up to {voxels:.3g} voxels, the limit is {budget:.3g}; all at this fraction"
+    return max(scale, 0.01)
+
+
+def _whole(shapes: np.ndarray, budget: int, reasons: dict[str, str]) -> tuple[int, ...]:
+    """The largest size along each axis; beyond the budget that of nearly all, so that training crops a few cases."""
+    roi = shapes.max(axis=0)
+    reasons["roi_size"] = f"holds every case whole; the median is {_show(np.median(shapes, axis=0).tolist())}"
+    if roi.prod() > budget:
+        roi = np.ceil(np.percentile(shapes, 95, axis=0))
+        reasons["roi_size"] = f"holds 95 % of the cases along each axis; limit {budget} voxels"
+    return tuple(int(n) for n in roi)
 
 
 def _roi(

@@ -12,6 +12,7 @@ from medseg.engines.stopping import EarlyStop, TimeLimit
 from medseg.engines.target_maps import target_maps
 from medseg.engines.task_batches import PrepareTasks
 from medseg.engines.trainer import SegmentationTrainer
+from medseg.engines.validation_loss import ValidationLoss
 
 __all__ = [
     "Attach",
@@ -29,6 +30,7 @@ __all__ = [
     "SegmentationTrainer",
     "TimeLimit",
     "UpdateAverage",
+    "ValidationLoss",
     "evaluated_network",
     "make_average",
     "network_facts",

@@ -83,6 +83,7 @@ class Checkpoint:
             best.
         key_metrics: further metrics of the evaluator -> ``max`` or ``min``; the weights with the best value of each
             are kept beside those of the key metric, for a choice after the training.
+        select_after: validations up to this epoch are no candidates; until a later one the last weights are the best.
 
     Attributes:
         best_values: metric -> its best value so far.
@@ -104,6 +105,7 @@ class Checkpoint:
         average: AveragedModel | None = None,
         evaluator: Any = None,
         key_metrics: Mapping[str, str] | None = None,
+        select_after: int = 0,
     ) -> None:
         for name, direction in (key_metrics or {}).items():
             if direction not in _BETTER:
@@ -116,6 +118,7 @@ class Checkpoint:
         self.average = average
         self.evaluator = evaluator
         self.key_metrics = dict(key_metrics or {})
+        self.select_after = select_after
         self.best_values: dict[str, float] = {}
         self._signal = 0
         self._process = os.getpid()
@@ -167,6 +170,8 @@ class Checkpoint:
         raise error  # ignite swallows what its handlers do not raise again
 
     def _epoch_completed(self, engine: Any) -> None:
+        if self.evaluator is not None and engine.state.epoch <= self.select_after:
+            self.evaluator.state.best_metric_epoch = -1  # the next validation is the first one again
         if engine.state.rank == 0:
             if self._is_best(engine):
                 self._save_best(engine, "best", self._best_metric())

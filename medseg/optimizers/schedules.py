@@ -26,6 +26,7 @@ def make_schedule(
     every: int | None = None,
     hold: int = 0,
     floor: float = 0.0,
+    end: float = 0.0,
 ) -> LambdaLR:
     """A schedule over ``steps`` calls of ``step()``.
 
@@ -33,8 +34,8 @@ def make_schedule(
 
     Args:
         optimizer: whose learning rates are scaled.
-        name: ``cosine`` (to 0), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third, or
-            ``every`` so many steps), ``exp_poly`` (a rise by exp(10 (t - 1)) in the warm-up, then ``poly`` over all
+        name: ``cosine`` (to ``end``), ``poly`` ((1 - t) ** power, as nnU-Net), ``step`` (times ``gamma`` at each third,
+            or ``every`` so many steps), ``exp_poly`` (a rise by exp(10 (t - 1)) in the warm-up, then ``poly`` over all
             steps, as Hermes per epoch), ``constant``.
         steps: number of steps of the whole training.
         warmup: share of the steps with a rise: linear from 0 (``cosine``, ``poly``) or exponential (``exp_poly``).
@@ -42,7 +43,8 @@ def make_schedule(
         gamma: factor of ``step``.
         every: length of a stage of ``step``.
         hold: the shape starts so many steps late; it still ends where it would.
-        floor: least learning rate.
+        floor: least learning rate; the shape is cut there.
+        end: learning rate that ``cosine`` goes down to, its whole shape between this and the first.
 
     Raises:
         ConfigError: unknown name.
@@ -74,6 +76,7 @@ def make_schedule(
 
     def with_floor(rate: float) -> Callable[[int], float]:
         least = min(1.0, floor / rate) if floor > 0 else 0.0
-        return lambda step: max(factor(step), least)
+        last = min(1.0, end / rate) if end > 0 and name == "cosine" else 0.0
+        return lambda step: max(last + (1 - last) * factor(step), least)
 
     return LambdaLR(optimizer, [with_floor(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups])

@@ -4,6 +4,7 @@ from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
 from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
+from medseg.transforms.nearest_affine import RandNearestAffined
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
 from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels, clean_mask
 from medseg.transforms.published import (
@@ -16,7 +17,9 @@ from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.resize import AreaResized
 from medseg.transforms.save import SaveLabelsd, write_label_map
+from medseg.transforms.scale import ScaleSized, scaled_size
 from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd
+from medseg.transforms.volume import volume_augmentation, volume_preprocessing
 
 __all__ = [
     "GREEN",
@@ -30,7 +33,9 @@ __all__ = [
     "LogitsToLabelsd",
     "NormalizeChannelsd",
     "RGBToYCrCbd",
+    "RandNearestAffined",
     "SaveLabelsd",
+    "ScaleSized",
     "TasksToLabelsd",
     "ToSourceGridd",
     "VolumeReader",
@@ -45,6 +50,9 @@ __all__ = [
     "photo_augmentation",
     "photo_preprocessing",
     "preprocessing",
+    "scaled_size",
+    "volume_augmentation",
+    "volume_preprocessing",
     "window_affine_augmentation",
     "window_augmentation",
     "window_postprocessing",

@@ -19,6 +19,7 @@ from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd
 from medseg.transforms.picture import ToRGBd
 from medseg.transforms.reader import VolumeReader
+from medseg.transforms.scale import ScaleSized
 
 __all__ = ["augmentation", "load", "preprocessing"]
 
@@ -56,6 +57,7 @@ def preprocessing(
     crop_foreground: bool = False,
     color: bool = False,
     longest: int | None = None,
+    scale: float = 1.0,
     label_space: LabelSpace | None = None,
 ) -> list[Transform]:
     """Load, orient to RAS, resample, crop to non-zero, normalise, pad to ``roi_size``.
@@ -68,6 +70,7 @@ def preprocessing(
         crop_foreground: crop to the bounding box of voxels that are not 0 in any channel, before normalisation.
         color: pictures: grey ones become RGB, so that both kinds may be mixed.
         longest: pictures: resize to this many pixels along the longer side.
+        scale: then shrink or enlarge to this fraction of the voxels per axis (``ScaleSized``).
         label_space: needed with a label.
     """
     steps = load(keys, label_space)
@@ -84,6 +87,8 @@ def preprocessing(
         steps.append(mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
     if longest is not None:
         steps += [_resize(key, longest) for key in keys]
+    if scale != 1:
+        steps.append(ScaleSized(keys, scale))
     if "label" in keys:
         steps.append(mt.CastToTyped("label", torch.int16))  # resampling makes float32; caches hold half of it
     steps.append(NormalizeChannelsd("image", normalization))

@@ -26,7 +26,8 @@ def write_label_map(values: np.ndarray, affine: np.ndarray, path: str | Path) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(".partial_" + path.name)
     if path.suffix == ".png":
-        Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.uint16)).save(temporary)
+        picture = Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.uint16))
+        picture.save(temporary, compress_level=1)  # label maps are small at any level
     else:
         image = nibabel.Nifti1Image(values, np.asarray(affine, dtype=float))
         image.header.set_xyzt_units("mm")

@@ -10,12 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from medseg.errors import ModelError, ResourceError
 
 __all__ = ["check_match", "load_file", "load_weights", "read_state_dict", "save_file"]
+
+# Training states of other programs often hold a loss as a NumPy number; making one from bytes runs no code.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in "fdil")]
+_NUMBERS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 
 _STATE_KEYS = ("network", "ema_model_state_dict", "model", "state_dict", "state_dict_model", "model_state_dict")
 
@@ -52,7 +58,8 @@ def load_file(path: str | Path) -> Any:
     if not path.is_file():
         raise ModelError(f"Checkpoint {path} not found; train first, or name an existing file.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMBERS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         match = re.search(r"GLOBAL ([\w.]+)", str(error))
         if match is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import shutil
@@ -194,6 +195,20 @@ def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[st
                 f"{other.num_channels} ({', '.join(other.channels)}). Plan a bundle for the datalist with --network, "
                 "or use the bundle's labels."
             )
+        _refuse_other_values(own, other)
+
+
+def _refuse_other_values(own: LabelSpace, other: LabelSpace) -> None:
+    """Masks of 0 and 1 for a bundle that reads 0 and 255 would fail in the first iteration only."""
+    if set(own.fragments) != {""} or set(other.fragments) != {""}:
+        return
+    unknown = sorted(other.fragment().declared - own.fragment().declared)
+    if unknown:
+        raise ConfigError(
+            f"The bundle reads the label values {sorted(own.fragment().declared)}, the datalist declares {unknown} "
+            f"besides; give the bundle the datalist's table, for example --set labels::labels="
+            f"{json.dumps(other.to_table()['labels'])}."
+        )
 
 
 def check_window(roi_size: Any, facts: Sequence[CaseFacts], batch_size: int) -> None:

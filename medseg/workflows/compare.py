@@ -21,7 +21,7 @@ from medseg.reports.comparison import write_comparison
 from medseg.reports.comparison_charts import COSTS
 from medseg.workflows.run_folder import read_facts
 
-__all__ = ["compare"]
+__all__ = ["compare", "run_names"]
 
 logger = logging.getLogger("medseg")
 
@@ -50,7 +50,7 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         raise ConfigError("A comparison needs two or more runs; repeat --run.")
     metrics = [_metrics(folder) for folder in folders]
     cases = _same_cases(folders, metrics)
-    names = _names(folders)
+    names = run_names(folders)
     warnings = _warnings(folders, names, cases)
     labels = list(metrics[0]["labels"])
     table = _scores(metrics, cases, labels, score)
@@ -134,7 +134,8 @@ def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str
     return found
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with their parents' where two are equal."""
     short = [folder.name for folder in folders]
     return short if len(set(short)) == len(short) else [str(Path(*folder.parts[-2:])) for folder in folders]
 

@@ -21,7 +21,12 @@ __all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_
 
 # Both configs have these ids, each with its own value.
 _OWN_OF_INFERENCE = ("imports", "bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
-TASKS = {"train": ("train",), "evaluate": ("train", "evaluate"), "infer": ("inference",), "ensemble": ("ensemble",)}
+TASKS = {
+    "train": ("train",),
+    "evaluate": ("train", "evaluate"),
+    "infer": ("inference",),
+    "ensemble": ("inference", "ensemble"),
+}
 
 
 def config_files(bundle: str | Path, task: str, overlays: Sequence[str] = ()) -> list[Path]:

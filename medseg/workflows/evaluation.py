@@ -64,6 +64,7 @@ def evaluate(
     overlays: Sequence[str] = (),
     section: str = "validation",
     into: str | None = None,
+    checked: bool = False,
 ) -> dict[str, Any]:
     """Score cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and what a
     validation case costs into ``run.json``.
@@ -83,6 +84,7 @@ def evaluate(
         overlays: further config files of the run, such as a published protocol.
         section: of the datalist; ``validation`` follows the run's fold.
         into: folder in the run for the results; default: the run itself, ``scores/<section>`` for other sections.
+        checked: the caller has checked the cases.
 
     Returns:
         The content of ``metrics.json``, which lies in the config's ``output_dir``.
@@ -114,7 +116,8 @@ def evaluate(
         cases, datalist = scored_cases(folder, config, data_dir, section)
     if section != "validation":
         changes["validate::dataset::data"] = f"$w.cases(@json_list, @dataset_dir, @fold, {section!r})"
-    on_main(lambda: check_cases(cases, datalist))
+    if not checked:
+        on_main(lambda: check_cases(cases, datalist))
     if space == "model":
         # As while training: labels go through the preprocessing too, predictions stay where they are.
         steps = {part: config["validate"][part]["transforms"] for part in ("preprocessing", "postprocessing")}

@@ -194,7 +194,8 @@ def _check(case: Mapping[str, Any], space: LabelSpace, dims: int, channels: int,
     Raises:
         DataError: with all that is wrong.
     """
-    facts = inspect_case({key: value for key, value in case.items() if key != "label"}, space, names)
+    images = {key: value for key, value in case.items() if key != "label"}
+    facts = inspect_case(images, space, names, intensities=False)
     found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
     found += [problem] if not found and (problem := unfit(facts, dims, channels)) else []
     for warning in (p for p in facts.problems if p.warning):

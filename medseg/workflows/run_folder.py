@@ -72,9 +72,11 @@ def write_facts(run: str | Path, **facts: Any) -> None:
 
 def log_to(run: str | Path) -> None:
     """Send medseg's log to ``log.txt`` in the run's folder as well."""
-    path = Path(run) / "log.txt"
+    path = Path(run).resolve() / "log.txt"
     for handler in list(logger.handlers):
         if isinstance(handler, logging.FileHandler):
+            if handler.baseFilename == str(path) and path.is_file():
+                return
             logger.removeHandler(handler)
             handler.close()
     handler = logging.FileHandler(path, encoding="utf-8")

@@ -76,30 +76,29 @@ def main() -> None:
         save_file(network.state_dict(), folder / "bundle" / "models" / "model.pt")
         picture = torch.randn(1, arguments["in_channels"], args.size, args.size, device=device())
 
-        def alone() -> float:
+        def alone() -> None:
             with torch.no_grad():
-                network(picture)
-                started = time.perf_counter()
                 for _ in range(args.images):
                     network(picture)
                 if picture.is_cuda:
                     torch.cuda.synchronize()
-            return time.perf_counter() - started
 
+        def infer(output: Path) -> None:
+            images, bundle = folder / "images", folder / "bundle"
+            status = command(["infer", str(images), "--bundle", str(bundle), "--output", str(output)])
+            if status != 0 or len(list(output.glob("*.png"))) != args.images:
+                sys.exit(f"infer ended with status {status}")
+
+        with torch.no_grad():
+            network(picture)
         ratios = []
         for pair in range(args.pairs):
-            out = folder / f"out{pair}"
-            before = alone()
-            started = time.perf_counter()
-            status = command(
-                ["infer", str(folder / "images"), "--bundle", str(folder / "bundle"), "--output", str(out)]
+            before, whole, after = (seconds(run) for run in (alone, lambda p=pair: infer(folder / f"out{p}"), alone))
+            ratios.append(tuple(2 * w / (b + a) for b, w, a in zip(before, whole, after, strict=True)))
+            print(
+                f"network alone {before[0]:.2f} and {after[0]:.2f} s (CPU {before[1]:.2f} and {after[1]:.2f} s), "
+                f"command {whole[0]:.2f} s (CPU {whole[1]:.2f} s)"
             )
-            whole = time.perf_counter() - started
-            if status != 0 or len(list(out.glob("*.png"))) != args.images:
-                sys.exit(f"infer ended with status {status}")
-            network_time = (before + alone()) / 2
-            ratios.append(whole / network_time)
-            print(f"network alone {network_time:6.2f} s, command {whole:6.2f} s, ratio {ratios[-1]:.3f}")
         started = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import medseg.workflows.prediction"], check=True)
         imports = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Tiny synthetic cases for whole bundles: smooth noise with one bright blob per label."""
+"""Tiny synthetic cases for whole bundles, volumes or pictures: noise with one bright blob per label."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 
 def write_datalist(
@@ -18,27 +19,37 @@ def write_datalist(
     shape: Sequence[int] = (26, 24, 22),
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     modality: str = "CT",
+    values: Sequence[int] | None = None,
     **entries: object,
 ) -> Path:
-    """Four training cases, one validation and one test case, and their datalist; returns its path."""
+    """Four training cases, one validation and one test case, and their datalist; returns its path.
+
+    A shape of two axes gives colour pictures. ``values``: of the labels in the files, default 1, 2, …
+    """
+    values = values or range(1, len(labels) + 1)
+    suffix = "png" if len(shape) == 2 else "nii.gz"
     sections: dict[str, list[dict]] = {"training": [], "validation": [], "test": []}
     affine = np.diag([*spacing, 1.0])
     for number, section in enumerate(["training"] * 4 + ["validation", "test"]):
         rng = np.random.default_rng(number)
         label = np.zeros(shape, dtype=np.uint8)
-        for value in range(1, len(labels) + 1):
+        for value in values:
             corner = [int(rng.integers(0, max(1, n - 6))) for n in shape]
             label[tuple(slice(c, c + 6) for c in corner)] = value
-        image = rng.normal(0, 10, shape) + 15.0 * label
-        case = {"image": f"images/case_{number}.nii.gz", "label": f"labels/case_{number}.nii.gz"}
-        for path, values in ((case["image"], image.astype(np.float32)), (case["label"], label)):
+        image = rng.normal(0, 10, shape) + 15.0 * np.minimum(label, len(labels))
+        case = {"image": f"images/case_{number}.{suffix}", "label": f"labels/case_{number}.{suffix}"}
+        for path, voxels in ((case["image"], image.astype(np.float32)), (case["label"], label)):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            nibabel.save(nibabel.Nifti1Image(values, affine), folder / path)
+            if suffix == "png":
+                pixels = voxels if voxels is label else np.repeat(100 + voxels[..., None], 3, axis=-1).clip(0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / path)
+            else:
+                nibabel.save(nibabel.Nifti1Image(voxels, affine), folder / path)
         sections[section].append(case if section != "test" else {"image": case["image"]})
     table = {
         "name": "tiny",
         "modality": {"0": modality},
-        "labels": {"0": "background"} | {str(i): name for i, name in enumerate(labels, 1)},
+        "labels": {"0": "background"} | {str(i): name for i, name in zip(values, labels, strict=True)},
         **sections,
         **entries,
     }

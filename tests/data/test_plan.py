@@ -117,3 +117,25 @@ def test_sets_that_mix_dimensions_or_have_no_sound_case_are_refused(datalist: An
         make_plan(datalist(), mixed)
     with pytest.raises(DataError, match="no usable case"):
         make_plan(datalist(), [])
+
+
+def test_networks_of_whole_volumes_get_a_window_that_holds_every_case(datalist: Any) -> None:
+    facts = _facts((35, 50, 36), (1.0, 1.0, 1.0))
+    facts[1].shape = facts[1].ras_shape = (41, 48, 40)
+    plan = make_plan(datalist(), facts, whole_volume=True)
+    assert (plan.roi_size, plan.scale, plan.batch_size) == ((41, 50, 40), 1.0, 1)
+    half = make_plan(datalist(), facts, whole_volume=True, scale=0.5)
+    assert (half.roi_size, half.scale) == ((21, 25, 20), 0.5)
+    assert "given" in half.reasons["scale"]
+    large = make_plan(datalist(), _facts((240, 240, 155), (1.0, 1.0, 1.0)), whole_volume=True)
+    assert large.scale < 1 and "limit" in large.reasons["scale"]
+    assert 0.8 * 4 * 96_000 < np.prod(large.roi_size) <= 1.05 * 4 * 96_000
+    outlier = _facts((40, 50, 40), (1.0, 1.0, 1.0)) * 10
+    outlier.append(_facts((40, 50, 4000), (1.0, 1.0, 1.0))[0])
+    plan = make_plan(datalist(), outlier, whole_volume=True)
+    assert (plan.roi_size, plan.scale) == ((40, 50, 40), 1.0)  # one long case is cropped, the others stay as they are
+
+
+def test_a_scale_also_shrinks_what_windows_slide_over(datalist: Any) -> None:
+    plan = make_plan(datalist(), _facts((80, 80, 80), (1.0, 1.0, 1.0)), scale=0.5)
+    assert plan.median_shape == (40, 40, 40) and max(plan.roi_size) <= 40

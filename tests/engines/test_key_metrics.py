@@ -63,6 +63,20 @@ def test_epochs_without_validation_change_nothing(tmp_path: Path) -> None:
     assert load_file(tmp_path / "checkpoints" / "best_mean_iou.pt")["epoch"] == 1
 
 
+def test_early_epochs_can_be_left_out_of_the_choice(tmp_path: Path) -> None:
+    """As MONAI's evaluator does: the first validation is the best so far, then the better ones; here less is better."""
+    checkpoint = make(tmp_path, select_after=2)
+    state = checkpoint.evaluator.state
+    chosen = []
+    for epoch, loss in enumerate([0.1, 0.2, 0.5, 0.4, 0.6], 1):
+        if state.best_metric_epoch == -1 or loss < state.best_metric:
+            state.best_metric, state.best_metric_epoch = loss, epoch
+        finish_epoch(checkpoint, epoch, {"loss": loss})
+        chosen.append(load_file(tmp_path / "checkpoints" / "best.pt")["epoch"])
+    assert chosen == [1, 2, 3, 4, 4]  # the last weights until epoch 3, then the lowest loss
+    assert float(load_file(tmp_path / "model.pt")["weight"]) == 4
+
+
 def test_a_metric_that_nobody_computes_is_refused(tmp_path: Path) -> None:
     checkpoint = make(tmp_path, key_metrics={"mean_iuo": "max"})
     with pytest.raises(ConfigError, match="no metric 'mean_iuo'. Did you mean 'mean_iou'"):

@@ -16,7 +16,7 @@ from monai.transforms import Compose
 from torch import nn
 
 from medseg.data import make_dataset, make_loader
-from medseg.engines import CaseScores, PhotoScores
+from medseg.engines import CaseScores, PhotoScores, ValidationLoss
 from medseg.labels import LabelSpace
 from medseg.transforms import LogitsToLabelsd
 
@@ -83,3 +83,26 @@ def test_scores_of_photographs(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert evaluator.state.metrics["mean_dice"] == pytest.approx(((1 + 2 / 18) / 2 + 1) / 2)
     assert content["labels"]["a"]["accuracy"]["mean"] == pytest.approx((1 + 1 / 17) / 2) and content["pooled"] == {}
+
+
+def test_the_validation_loss_is_that_of_the_logits(tmp_path: Path) -> None:
+    loss = nn.CrossEntropyLoss()
+    images = [torch.randint(0, 3, (1, 4, 4, 4), generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    labels = [image.roll(1, 1).to(torch.int16) for image in images]
+    data = [
+        {"image": a.float(), "label": b, "case_id": f"c{i}"}
+        for i, (a, b) in enumerate(zip(images, labels, strict=True))
+    ]
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=make_loader(make_dataset(data, Compose([]), kind="plain")),
+        network=OneHot(),
+        postprocessing=LogitsToLabelsd("pred", SPACE),
+        key_val_metric={"loss": ValidationLoss(lambda p, y: loss(p, y[:, 0].long()))},  # type: ignore[arg-type]
+        additional_metrics={"mean_dice": CaseScores(SPACE)},
+    )
+    evaluator.run()
+    expected = [float(loss(OneHot()(a[None].float()), b.long())) for a, b in zip(images, labels, strict=True)]
+    assert evaluator.state.metrics["loss"] == pytest.approx(sum(expected) / 3)
+    assert evaluator.state.best_metric == evaluator.state.metrics["loss"]
+    assert 0 < evaluator.state.metrics["mean_dice"] < 1

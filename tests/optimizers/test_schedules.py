@@ -76,6 +76,19 @@ def test_poly_that_starts_late() -> None:
     assert values[51] == pytest.approx(2 * 0.5**0.9) and values[100] == 0.1
 
 
+def test_cosine_to_an_end_is_torchs_with_a_least_rate() -> None:
+    """The neural operators': 5e-3 to 1e-3 over all iterations, which torch writes as one period of warm restarts."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=100, eta_min=0.4)
+    expected = []
+    for _ in range(100):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    values = rates("cosine", warmup=0.0, end=0.4)
+    assert values[:100] == pytest.approx(expected) and values[100] == pytest.approx(0.4)
+
+
 def test_constant() -> None:
     assert set(rates("constant")) == {2.0}
 

@@ -154,12 +154,13 @@ def test_quickstart_goes_on(modules, monkeypatch, capsys):
     monkeypatch.setattr(quickstart, "stream", stream)
     assert quickstart.quickstart([]) == 143
     assert quickstart.quickstart([]) == 0
-    assert called == ["phantom", "train", "train", "validate", "infer", "report"]
-    assert "mean Dice     0.900" in capsys.readouterr().out
+    steps = ["train", "validate", "train", "validate", "compare", "ensemble", "export", "infer", "report"]
+    assert called == ["phantom", "train", *steps]
+    assert capsys.readouterr().out.count("mean Dice 0.900 (liver 0.900") == 3
     assert quickstart.quickstart([]) == 0
-    assert len(called) == 6 and capsys.readouterr().out.count("done already") == 5
+    assert len(called) == 11 and capsys.readouterr().out.count("done already") == 10
     assert quickstart.quickstart(["--fresh"]) == 0
-    assert called[6:] == ["phantom", "train", "validate", "infer", "report"]
+    assert called[11:] == ["phantom", *steps]
 
 
 def test_quickstart_steps_are_valid_commands(modules):

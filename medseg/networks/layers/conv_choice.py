@@ -57,7 +57,11 @@ def cheaper_on_cpu(spatial: tuple[int, ...], kernel: tuple[int, ...], gradients:
 
 
 def fast_length(n: int) -> int:
-    """The next even number from ``n`` on without prime factors above 5."""
+    """The next even number from ``n`` on without prime factors above 5, or the next power of two if hardly larger.
+
+    A transform of length 64 takes two thirds of the time of one of length 60 (MKL, real and complex).
+    """
+    power = 1 << max(1, (n - 1).bit_length())
     n += n % 2
     while True:
         rest = n
@@ -65,7 +69,7 @@ def fast_length(n: int) -> int:
             while rest % prime == 0:
                 rest //= prime
         if rest == 1:
-            return n
+            return power if 10 * power <= 11 * n else n
         n += 2
 
 

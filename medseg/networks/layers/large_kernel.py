@@ -88,7 +88,10 @@ class DepthwiseConv(nn.Module):
             return _direct(x, cropped, self.bias)
         keep = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference())
         y = self._with_kept_spectrum(x, weight, cropped) if keep else fft_depthwise(x, cropped)
-        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, *[1] * (x.dim() - 2))
+        if self.bias is None:
+            return y
+        bias = self.bias.to(y.dtype).view(-1, *[1] * (x.dim() - 2))
+        return y.add_(bias) if keep else y + bias
 
     def _with_kept_spectrum(self, x: Tensor, weight: Tensor, cropped: Tensor) -> Tensor:
         sizes = _lengths(x, cropped)
@@ -153,29 +156,32 @@ def _lengths(x: Tensor, weight: Tensor) -> tuple[int, ...]:
 
 
 def _spectrum(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Real transform of the last axes, zero-padded to ``sizes`` axis by axis: rows of zeros are never transformed."""
+    """Real transform of the last axes, zero-padded to ``sizes``; the axes of the result are in reverse order.
+
+    Axis by axis, so that rows of zeros are never transformed; each is moved to the end first, because transforms of
+    contiguous rows are the fastest and the padding copies the rows anyway.
+    """
     x = torch.fft.rfft(x, n=sizes[-1])
     for axis in range(2, len(sizes) + 1):
-        x = torch.fft.fft(x, n=sizes[-axis], dim=-axis)
+        x = torch.fft.fft(x.movedim(-axis, -1), n=sizes[-axis])
     return x
 
 
 def _inverse(spectrum: Tensor, sizes: Sequence[int], crop: Sequence[int]) -> Tensor:
     """Back to real numbers; of each axis the first ``crop`` are kept, before the next axis is transformed."""
     for axis in range(len(sizes), 1, -1):
-        spectrum = torch.fft.ifft(spectrum, dim=-axis).narrow(-axis, 0, crop[-axis])
+        spectrum = torch.fft.ifft(spectrum)[..., : crop[-axis]].movedim(-1, -axis).contiguous()
     return torch.fft.irfft(spectrum, n=sizes[-1])[..., : crop[-1]]
 
 
 def _kernel_spectrum(kernel: Tensor, sizes: Sequence[int]) -> Tensor:
     """``(C, *kernel)`` -> conjugate spectrum (a correlation) of the kernel with its centre at the origin."""
     for axis in range(1, len(sizes) + 1):
-        half = kernel.shape[-axis] // 2
-        shape = list(kernel.shape)
-        shape[-axis] = sizes[-axis] - kernel.shape[-axis]
-        parts = (kernel.narrow(-axis, half, half + 1), kernel.new_zeros(shape), kernel.narrow(-axis, 0, half))
-        wrapped = torch.cat(parts, -axis)
-        kernel = torch.fft.rfft(wrapped) if axis == 1 else torch.fft.fft(wrapped, dim=-axis)
+        kernel = kernel.movedim(-axis, -1)
+        half = kernel.shape[-1] // 2
+        zeros = kernel.new_zeros(*kernel.shape[:-1], sizes[-axis] - kernel.shape[-1])
+        wrapped = torch.cat((kernel[..., half:], zeros, kernel[..., :half]), -1)
+        kernel = torch.fft.rfft(wrapped) if axis == 1 else torch.fft.fft(wrapped)
     return kernel.conj().resolve_conj()
 
 
@@ -217,9 +223,9 @@ def _weight_gradient(x: Tensor, gradient: Tensor, kernel_size: Sequence[int]) ->
         product = _spectrum(x[:, part], sizes).mul_(_spectrum(gradient[:, part], sizes).conj()).sum(dim=0)
         for axis in range(len(sizes), 0, -1):  # lags -r .. r; the negative ones lie at the end
             half = kernel_size[-axis] // 2
-            product = torch.fft.ifft(product, dim=-axis) if axis > 1 else torch.fft.irfft(product, n=sizes[-1])
-            ends = (product.narrow(-axis, sizes[-axis] - half, half), product.narrow(-axis, 0, half + 1))
-            product = torch.cat(ends, -axis)
+            product = torch.fft.ifft(product) if axis > 1 else torch.fft.irfft(product, n=sizes[-1])
+            ends = (product[..., sizes[-axis] - half :], product[..., : half + 1])
+            product = torch.cat(ends, -1).movedim(-1, -axis)
         result[part, 0] = product
     return result
 

@@ -1,6 +1,8 @@
 """Import of the original systems' networks and checkpoints: one module per system, found by its file name.
 
-A module holds ``ARCHITECTURES``: the original's class names and, for each, an ``Architecture``.
+A module holds ``ARCHITECTURES``: the original's class names and, for each, an ``Architecture``. Where the original has
+its own config files, ``CONFIG_READERS`` holds, for their suffix, a function from (text, name of the
+file) to (architecture, arguments).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -35,21 +38,30 @@ def architectures(system: str) -> dict[str, Architecture]:
     """
     if system not in systems():
         raise ConfigError(f"No system '{system}'.{nearest(str(system), systems())} Known: {', '.join(systems())}.")
-    return importlib.import_module(f"{__name__}.{system}").ARCHITECTURES
+    return _module(system).ARCHITECTURES
+
+
+def _module(system: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{system}")
 
 
 def read_config(path: str | Path, system: str, architecture: str | None = None) -> tuple[str, dict[str, Any]]:
-    """(architecture, constructor arguments) from a JSON or YAML file.
+    """(architecture, constructor arguments) from a JSON or YAML file, or from a config file of the original's own.
 
-    The file holds the arguments, plain or under ``constructor`` or ``args``, then also with ``architecture`` or
-    ``class``.
+    A JSON or YAML file holds the arguments, plain or under ``constructor`` or ``args``, then also with ``architecture``
+    or ``class``.
 
     Raises:
         ConfigError: no such file, not readable, or the architecture is open.
     """
     path = Path(path)
+    known = architectures(system)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if path.suffix in (readers := getattr(_module(system), "CONFIG_READERS", {})):
+            named, arguments = readers[path.suffix](text, str(path))
+            return architecture or named, arguments
+        content = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"Config {path} cannot be read ({error.strerror}); name an existing file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -59,7 +71,6 @@ def read_config(path: str | Path, system: str, architecture: str | None = None) 
         raise ConfigError(f"Config {path} holds no arguments; expected a mapping of names to values.")
     constructor = next((content[key] for key in ("constructor", "args") if isinstance(content.get(key), dict)), None)
     named = (content.get("architecture") or content.get("class")) if constructor is not None else None
-    known = architectures(system)
     architecture = architecture or named or (next(iter(known)) if len(known) == 1 else None)
     if architecture is None:
         raise ConfigError(f"Config {path} names no architecture; give one of {', '.join(known)}.")

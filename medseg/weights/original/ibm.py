@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
+from configparser import ConfigParser, ExtendedInterpolation
+from configparser import Error as ConfigParserError
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError, nearest
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "CONFIG_READERS"]
 
 _RENAMED = (
     (re.compile(r"^module\."), ""),  # wrapper of data-parallel training
@@ -133,6 +136,40 @@ def _convert(state: Mapping[str, Tensor], network: nn.Module) -> Conversion:
         conversion.take(key, ours, value)
     return conversion
 
+
+def _read_ini(text: str, source: str) -> tuple[str, dict[str, Any]]:
+    """Architecture and arguments from a config of the original, every value of which is a Python literal.
+
+    Its program adds what follows from the data: ``in_channels``, the number of ``idx_x_modalities``, and ``ndim``,
+    which the length of ``num_modes`` tells; a V-Net-DS of pictures needs ``ndim = 4`` written into its ``[model]``.
+    """
+    parser = ConfigParser(interpolation=ExtendedInterpolation())
+    try:
+        parser.read_string(text, source)
+        arguments = {key: _literal(value, f"{source}, [model] {key}") for key, value in parser.items("model")}
+        modalities = parser.get("input_args", "idx_x_modalities", fallback="[0, 1, 2, 3]")
+    except ConfigParserError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"Config {source} is no config of the original ({reason}); correct it there.") from error
+    if "model_name" not in arguments:
+        raise ConfigError(f"Config {source} has no model_name in [model]; expected one of {', '.join(ARCHITECTURES)}.")
+    arguments.setdefault("in_channels", len(_literal(modalities, f"{source}, [input_args] idx_x_modalities")))
+    modes = arguments.get("num_modes")
+    if isinstance(modes, (list, tuple)):
+        arguments.setdefault("ndim", len(modes) + 2)
+    return arguments.pop("model_name"), arguments
+
+
+def _literal(value: str, place: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise ConfigError(
+            f"{place}: {value!r} is no Python literal; write a number, a list or a quoted text."
+        ) from error
+
+
+CONFIG_READERS = {".ini": _read_ini}
 
 ARCHITECTURES = {
     "HNOSegXS": Architecture(_hnoseg_xs, _convert),

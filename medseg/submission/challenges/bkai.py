@@ -1,0 +1,79 @@
+"""BKAI-IGH NeoPolyp: run-length codes of the test pictures' two kinds of polyps, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.datasets.bkai import FACTS as DATASET
+from medseg.errors import DataError
+from medseg.submission import ChallengeFacts, Item
+
+__all__ = ["FACTS", "items", "pack"]
+
+FACTS = ChallengeFacts(
+    title="BKAI-IGH NeoPolyp",
+    dataset="bkai",
+    section="test",
+    source="kaggle.com/c/bkai-igh-neopolyp",
+    documented=("200 test pictures, masks of their own size", "neoplastic and non-neoplastic polyps are told apart"),
+    unverified=(
+        "a CSV file with the columns Ids and Expected, two rows per picture: X_0 neoplastic, X_1 non-neoplastic",
+        "run-length codes along the rows, starts from 1; an empty class has an empty code",
+    ),
+    suffix=".csv",
+)
+
+_ROWS = (2, 1)  # the label values of X_0 and X_1
+
+
+def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
+    """The test pictures.
+
+    Raises:
+        DataError: they are not as many as the challenge has.
+    """
+    from medseg.data.datalist import images_of
+
+    if len(cases) != DATASET.splits["test"]:
+        raise DataError(
+            f"The section has {len(cases)} cases; the challenge takes exactly {DATASET.splits['test']}. Use the "
+            "datalist of `medseg prepare bkai --classes 3`, or name another section with --section."
+        )
+    chosen = sorted(cases, key=lambda case: case["case_id"])
+    return [Item(case["case_id"], Path(images_of(case)[0]), f"{case['case_id']}.png") for case in chosen]
+
+
+def pack(files: Mapping[str, Path], output: Path) -> None:
+    """Write the table of run-length codes, whole or not at all.
+
+    Raises:
+        DataError: no prediction holds a neoplastic polyp: they are of a network of two classes.
+    """
+    import csv
+    import os
+
+    import numpy as np
+    from PIL import Image
+
+    from medseg.submission.run_length import encode_runs
+
+    rows, found = [], set()
+    for member, file in files.items():
+        with Image.open(file) as picture:
+            labels = np.asarray(picture)
+        found |= set(np.unique(labels).tolist())
+        stem = member.removesuffix(".png")
+        rows += [(f"{stem}_{row}", encode_runs(labels == value)) for row, value in enumerate(_ROWS)]
+    if 2 not in found:
+        raise DataError(
+            f"None of the {len(files)} predictions holds a neoplastic polyp (value 2); three classes are expected. "
+            "Train with --overlay three_classes and the datalist of `medseg prepare bkai --classes 3`."
+        )
+    temporary = output.with_name(f".partial_{output.name}")
+    with temporary.open("w", newline="", encoding="utf-8") as table:
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("Ids", "Expected"))
+        writer.writerows(rows)
+    os.replace(temporary, output)

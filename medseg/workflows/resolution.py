@@ -1,0 +1,264 @@
+"""How runs do at other resolutions than the one they were trained at.
+
+The cases are resampled to a fraction of the source grid's size, or to a voxel size, images and labels alike, and scored
+there; predictions are also brought back to the source grid and scored on it. All cases of a run keep one voxel size, as
+in its training: size 0.5 is half the voxels per axis in the median case. At the training size the scores are therefore
+those of `medseg validate`. Networks of whole volumes keep their field of view, sliding windows their number of voxels.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.data import CaseFacts
+from medseg.errors import ConfigError, DataError
+from medseg.metrics import mean_interval
+from medseg.reports.resolution import write_resolution
+from medseg.reports.tables import digits
+from medseg.transforms import scaled_size
+from medseg.workflows.checks import check_cases
+from medseg.workflows.compare import run_names
+from medseg.workflows.compose import merged_config
+from medseg.workflows.evaluation import evaluate, scored_cases, weights_of
+from medseg.workflows.run_folder import read_facts, require_run
+
+__all__ = ["TrainedGrid", "resolution"]
+
+logger = logging.getLogger("medseg")
+
+SPACES = ("model", "source")
+_FEW = 10  # cases
+
+
+@dataclass(frozen=True)
+class TrainedGrid:
+    """The grid on which a run was trained.
+
+    Attributes:
+        name: of the run, for sentences.
+        preprocess: its config entry.
+        roi_size: its window in voxels.
+        whole_volume: whether the network sees cases at once.
+        voxel: size of a voxel in mm; 1 per axis for pictures.
+        source: median size of a source voxel, in the same unit and order of axes.
+    """
+
+    name: str
+    preprocess: Mapping[str, Any]
+    roi_size: tuple[int, ...]
+    whole_volume: bool
+    voxel: tuple[float, ...]
+    source: tuple[float, ...]
+
+    @classmethod
+    def of(cls, name: str, config: Mapping[str, Any], facts: Sequence[CaseFacts]) -> TrainedGrid:
+        """Of a run's train.yaml and the cases that it is tested on.
+
+        Raises:
+            ConfigError: its preprocessing cannot change the size.
+        """
+        preprocess = config.get("preprocess")
+        if not isinstance(preprocess, Mapping) or not ({"scale", "spacing"} & set(preprocess)):
+            raise ConfigError(
+                f"{name} has neither preprocess::scale nor preprocess::spacing, so it cannot be tested at other sizes; "
+                "train it with --network, or leave it out."
+            )
+        source = tuple(float(s) for s in np.median([case.ras_spacing for case in facts], axis=0))
+        scale = float(preprocess.get("scale") or 1.0)
+        spacing = preprocess.get("spacing") or source
+        return cls(
+            name=name,
+            preprocess=preprocess,
+            roi_size=tuple(config["roi_size"]),
+            whole_volume=str(config["validate"]["inferer"]["_target_"]).endswith("WholeVolume"),
+            voxel=tuple(float(s) / scale for s in spacing),
+            source=source,
+        )
+
+    @property
+    def size(self) -> float:
+        """Fraction of the source grid's voxels per axis, the geometric mean over axes."""
+        ratios = [s / v for s, v in zip(self.source, self.voxel, strict=True)]
+        return round(math.prod(ratios) ** (1 / len(ratios)), 4)
+
+    @property
+    def spacing(self) -> float:
+        """Voxel size in mm, the geometric mean over axes."""
+        return round(math.prod(self.voxel) ** (1 / len(self.voxel)), 4)
+
+    def at_size(self, size: float) -> dict[str, Any]:
+        """Overrides that test the run at a fraction of the source grid's voxels per axis."""
+        factor = size / self.size
+        if "scale" in self.preprocess:
+            changes: dict[str, Any] = {"preprocess::scale": float(self.preprocess["scale"]) * factor}
+        else:
+            changes = {"preprocess::spacing": [v / factor for v in self.voxel]}
+        return changes | self._window([factor] * len(self.roi_size))
+
+    def at_spacing(self, spacing: float) -> dict[str, Any]:
+        """Overrides that test the run at isotropic voxels of so many mm.
+
+        Raises:
+            ConfigError: the run's preprocessing has no spacing.
+        """
+        if self.preprocess.get("spacing") is None:
+            raise ConfigError(
+                f"{self.name} keeps the source's voxels (preprocess::spacing is null); use --sizes instead."
+            )
+        changes: dict[str, Any] = {"preprocess::spacing": [float(spacing)] * len(self.voxel)}
+        changes |= {"preprocess::scale": 1.0} if "scale" in self.preprocess else {}
+        return changes | self._window([v / spacing for v in self.voxel])
+
+    def _window(self, factors: Sequence[float]) -> dict[str, Any]:
+        """The field of view of a whole-volume network stays the same in mm."""
+        if not self.whole_volume:
+            return {}
+        return {"roi_size": [scaled_size([n], f)[0] for n, f in zip(self.roi_size, factors, strict=True)]}
+
+
+def resolution(
+    runs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    sizes: Sequence[float] = (),
+    spacings: Sequence[float] = (),
+    checkpoint: str = "best",
+    section: str = "validation",
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Score runs at several resolutions; writes ``resolution.json``, ``.csv``, ``.md`` and ``.png`` to ``output``, and
+    what `medseg validate` writes to a folder per run and resolution below it. The same call again goes on.
+
+    Args:
+        runs: run folders, of any network; their cases and labels must be the same.
+        output: result folder.
+        sizes: fractions of the source grid's voxels per axis, such as 0.5; or
+        spacings: isotropic voxel sizes in mm.
+        checkpoint, section, data_dir, device: as for `medseg validate`.
+
+    Returns:
+        ``axis`` (``size`` or ``spacing``), ``values``, ``cases``, ``labels``, ``warnings`` and ``runs``: name,
+        ``network``, ``trained_at`` on that axis, and ``points``: ``value`` and per space (``model``: at the tested
+        resolution, ``source``) the mean Dice with its 95 % interval, per label the mean and the number of cases that
+        have it; undefined numbers are ``None``.
+
+    Raises:
+        ConfigError: neither or both of sizes and spacings, a value that is not positive, or a run that cannot change.
+        DataError: the runs' cases or labels differ.
+    """
+    folders = [require_run(run).resolve() for run in runs]
+    values = sorted({float(value) for value in sizes or spacings})
+    if bool(sizes) == bool(spacings):
+        raise ConfigError("Name the resolutions either by --sizes, such as 0.5 1, or by --spacings in mm.")
+    if values[0] <= 0 or not all(map(math.isfinite, values)):
+        raise ConfigError(f"{'--sizes' if sizes else '--spacings'}: {values[0]:g} is no size; give numbers above 0.")
+    names = run_names(folders)
+    configs = [merged_config([folder / "configs" / "train.yaml"]) for folder in folders]
+    cases, facts = _cases(folders, names, configs, data_dir, section)
+    grids = [TrainedGrid.of(name, config, facts) for name, config in zip(names, configs, strict=True)]
+    plans = [[grid.at_size(v) if sizes else grid.at_spacing(v) for v in values] for grid in grids]
+    target = Path(output)
+    target.mkdir(parents=True, exist_ok=True)
+    settings = {"checkpoint": checkpoint, "section": section, "data_dir": data_dir, "device": device}
+    content: dict[str, Any] = {
+        "axis": "size" if sizes else "spacing",
+        "values": values,
+        "cases": cases,
+        "labels": [],
+        "warnings": _warnings(folders, names, cases),
+        "runs": [],
+    }
+    for folder, grid, plan in zip(folders, grids, plans, strict=True):
+        points: list[dict[str, Any]] = []
+        for value, changes in zip(values, plan, strict=True):
+            place = target.resolve() / "runs" / grid.name / f"{content['axis']}_{value:g}"
+            scores = {space: _scores(folder, place / space, space, changes, settings) for space in SPACES}
+            content["labels"] = content["labels"] or list(scores["source"]["labels"])
+            points.append({"value": value} | {space: _summary(found) for space, found in scores.items()})
+            logger.info(
+                "%s at %s %g: Dice %s there, %s on the source grid",
+                grid.name, content["axis"], value, *(digits(points[-1][space]["mean"], 4) for space in SPACES),
+            )  # fmt: skip
+        content["runs"].append(
+            {
+                "run": grid.name,
+                "network": read_facts(folder).get("network"),
+                "trained_at": grid.size if sizes else grid.spacing,
+                "points": points,
+            }
+        )
+    write_resolution(content, target)
+    return content
+
+
+def _cases(
+    folders: Sequence[Path],
+    names: Sequence[str],
+    configs: Sequence[Mapping[str, Any]],
+    data_dir: str | Path | None,
+    section: str,
+) -> tuple[list[str], list[CaseFacts]]:
+    """Ids and facts of the cases, which must be the same for all runs."""
+    found = [scored_cases(folder, config, data_dir, section) for folder, config in zip(folders, configs, strict=True)]
+    (cases, datalist), ids = found[0], [sorted(case["case_id"] for case in listed) for listed, _ in found]
+    for name, other, (_, others) in zip(names[1:], ids[1:], found[1:], strict=True):
+        if other != ids[0]:
+            raise DataError(f"{names[0]} and {name} are scored on different cases; train both on the same fold.")
+        if list(others.label_space.targets) != list(datalist.label_space.targets):
+            raise DataError(f"{names[0]} and {name} have different labels; name runs of one label space.")
+    return ids[0], check_cases(cases, datalist)
+
+
+def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str]) -> list[str]:
+    found = []
+    for name, folder in zip(names, folders, strict=True):
+        seen = set(cases) & set(read_facts(folder).get("training_cases", []))
+        if seen:
+            found.append(f"{name} was trained on {len(seen)} of the {len(cases)} cases: its scores are biased.")
+    if len(cases) < _FEW:
+        found.append(f"Only {len(cases)} cases: intervals over so few are too narrow.")
+    for text in found:
+        logger.warning("%s", text)
+    return found
+
+
+def _scores(
+    run: Path, place: Path, space: str, changes: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of ``metrics.json``; not made again where it is newer than the weights."""
+    path = place / "metrics.json"
+    if path.is_file() and path.stat().st_mtime > weights_of(run, settings["checkpoint"]).stat().st_mtime:
+        return json.loads(path.read_text(encoding="utf-8"))
+    overrides = {"validate::dataset::kind": "plain", "validate::key_metric::mean_dice::surface": False} | dict(changes)
+    return evaluate(run, space=space, overrides=overrides, into=str(place), checked=True, **settings)
+
+
+def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
+    labels = list(content["labels"])
+    table = np.array(
+        [[_number(rows.get(label, {}).get("dice")) for label in labels] for rows in content["cases"].values()]
+    )
+    mean, low, high = (_defined(value) for value in mean_interval(table))
+    rows = {label: content["labels"][label]["dice"] for label in labels}
+    return {
+        "mean": mean,
+        "interval": [low, high],
+        "labels": {label: {"mean": _defined(row["mean"]), "cases": row["cases"]} for label, row in rows.items()},
+    }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
