@@ -186,7 +186,7 @@ def _known(key: str, value: Any, aliases: Aliases, bundle: Path | None) -> bool:
     names = _parts(key)
     if names[-1] == "_target_":
         own = names[-2:] == ["network_def", "_target_"] and isinstance(value, str) and _is_own_network(value, bundle)
-        return isinstance(value, str) and (_is_part(_full_path(value)) or own)
+        return isinstance(value, str) and (_is_part(_full_path(value)) or _is_nothing(value) or own)
     if names[-1] == "_mode_":
         return value == "default"
     if _OFF & set(names):
@@ -248,6 +248,14 @@ def _look_up(path: str) -> Any:
         if isinstance(found, types.ModuleType) and not _below(found.__name__, _PACKAGES):
             return None
     return None if isinstance(found, types.ModuleType) else found
+
+
+def _is_nothing(path: str) -> bool:
+    """Whether a name is missing in one of the packages, so that nothing could run; the config's check says the rest."""
+    package, _, name = path.rpartition(".")
+    if package not in _PACKAGES or not name.isidentifier() or name.startswith("_"):
+        return False
+    return not hasattr(importlib.import_module(package), name) and PathFinder.find_spec(path) is None
 
 
 def _is_own_network(path: str, bundle: Path | None) -> bool:
