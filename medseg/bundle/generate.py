@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +19,7 @@ from medseg.bundle.configs import (
     train_config,
 )
 from medseg.bundle.metadata import make_metadata, plain_text
+from medseg.bundle.universal import is_universal, universal_evaluation, universal_inference, universal_train
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
 from medseg.networks import network_target
@@ -51,20 +51,27 @@ def write_bundle(
     (root / "docs").mkdir(exist_ok=True)
     (root / "models").mkdir(exist_ok=True)
     network_def = {"_target_": network_target(network), **arguments}
-    train = train_config(network_def, datalist, plan) | dict(settings)
-    dump_yaml(train, configs / "train.yaml", f"{network} on {datalist.name}: training and validation.")
-    dump_yaml(
-        evaluate_config(), configs / "evaluate.yaml", "Overlay on train.yaml: scores on the source images' own grid."
-    )
+    train, evaluate = train_config(network_def, datalist, plan), evaluate_config()
+    universal = is_universal(network, datalist)
+    if universal:
+        train, evaluate = universal_train(train, datalist, plan), universal_evaluation(evaluate)
+    train |= dict(settings)
     inference = inference_config(train)
-    dump_yaml(inference, configs / "inference.yaml", "Images to label maps on their own grid.")
+    dump_yaml(train, configs / "train.yaml", f"{network} on {datalist.name}: training and validation.")
+    dump_yaml(evaluate, configs / "evaluate.yaml", "Overlay on train.yaml: scores on the source images' own grid.")
     dump_yaml(
-        ensemble_config(inference),
-        configs / "ensemble.yaml",
-        "Overlay on inference.yaml: several weights of this network, joined.",
+        universal_inference(inference) if universal else inference,
+        configs / "inference.yaml",
+        "Images to label maps on their own grid.",
     )
+    if not universal:
+        dump_yaml(
+            ensemble_config(inference),
+            configs / "ensemble.yaml",
+            "Overlay on inference.yaml: several weights of this network, joined.",
+        )
     dump_yaml(multi_gpu_config(), configs / "multi_gpu_train.yaml", "Overlay on train.yaml for torchrun.")
-    shutil.copyfile(datalist.path, configs / "datalist.json")
+    datalist.copy_to(configs / "datalist.json")
     metadata = make_metadata(network, network_def, datalist, plan)
     (configs / "metadata.json").write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
     (root / "LICENSE").write_text(_license(), encoding="utf-8")

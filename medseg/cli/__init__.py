@@ -32,6 +32,7 @@ COMMANDS = (
     "resolution",
     "report",
     "export",
+    "priors",
     "check",
     "datalist",
     "prepare",
@@ -45,7 +46,7 @@ COMMANDS = (
 )
 
 # They evaluate a bundle's config, and so run what it holds.
-_EVALUATE_BUNDLES = ("train", "validate", "infer", "ensemble", "submit", "resolution", "export")
+_EVALUATE_BUNDLES = ("train", "validate", "infer", "ensemble", "submit", "resolution", "export", "check")
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "

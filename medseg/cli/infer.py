@@ -31,6 +31,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--no_postprocess", action="store_true", help="leave out what `medseg postprocess` stored in the run"
     )
     parser.add_argument(
+        "--tasks",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="of a run on several data sets: what to segment (default: all, or those of a case's own data set)",
+    )
+    parser.add_argument("--modality", metavar="M", help="of the images, for a run on several data sets, such as ct")
+    parser.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="any id of inference.yaml, such as overlap=0.25"
     )
 
@@ -46,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         "section": args.section,
         "device": args.device,
         "tta": args.tta,
+        "tasks": args.tasks,
+        "modality": args.modality,
         "postprocess": not args.no_postprocess,
         "overrides": parse_assignments(args.set),
     }

@@ -14,7 +14,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--network", metavar="N", help="a name of `medseg networks`, a MONAI class such as SegResNet, or a dotted path"
     )
     what.add_argument("--bundle", metavar="DIR", help="a bundle folder such as bundles/ssh_unet_btcv_ct_segmentation")
-    parser.add_argument("--json_list", required=True, metavar="FILE", help="datalist (Decathlon JSON)")
+    parser.add_argument(
+        "--json_list", required=True, metavar="FILE", help="datalist (Decathlon JSON), or YAML that joins several"
+    )
     parser.add_argument(
         "--data_dir", metavar="DIR", help="what the datalist's paths are relative to (default: its folder)"
     )
@@ -45,6 +47,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="with --transfer: tensors that start anew besides a head of other labels, such as 'decoder*'",
     )
     parser.add_argument("--partial", action="store_true", help="with --transfer: take what fits, leave the rest")
+    parser.add_argument(
+        "--new_tasks_only",
+        action="store_true",
+        help="with --transfer of a run on several data sets: learn the tasks that it lacks, leave the others",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -79,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         transfer=args.transfer,
         reinitialize=args.reinitialize,
         partial=args.partial,
+        **({"new_tasks_only": True} if args.new_tasks_only else {}),
     )
     print(f"run: {folder}")
     return 0

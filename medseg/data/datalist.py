@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ import numpy as np
 
 from medseg.data.findings import Finding
 from medseg.data.randomness import derive_seed
+from medseg.data.union import UNION_SUFFIXES, union_table
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace, check_name
 from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
@@ -119,6 +121,13 @@ class Datalist:
                     return f"{section}[{number}]"
         return str(case["case_id"])
 
+    def copy_to(self, path: str | Path) -> None:
+        """Write the datalist as JSON: the file itself, or what a union of several comes to."""
+        if self.path.suffix in UNION_SUFFIXES:
+            Path(path).write_text(_to_text(self.table), encoding="utf-8")
+        else:
+            shutil.copyfile(self.path, path)
+
     def cases(self, section: str, fold: int | None = None) -> list[Case]:
         """The cases of ``training`` or ``validation`` after the split, or of another section as it stands."""
         if section in ("training", "validation"):
@@ -143,14 +152,17 @@ def subject_of(case: Mapping[str, Any]) -> str:
 
 
 def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datalist:
-    """Read a datalist; ``data_dir`` defaults to the file's folder. No image is opened.
+    """Read a datalist, or a union of several (``medseg.data.union``); ``data_dir`` defaults to the file's folder. No
+    image is opened.
 
     Raises:
         DataError: the file is missing or no valid datalist; the sentence names the entry.
     """
     path = Path(path)
-    root = Path(data_dir) if data_dir is not None else path.parent
-    table = _load_json(path)
+    if path.suffix in UNION_SUFFIXES:
+        table, root = union_table(path, data_dir)
+    else:
+        table, root = _load_json(path), Path(data_dir) if data_dir is not None else path.parent
     listed = [key for key, value in table.items() if key in _SECTIONS or key == "testing" or _holds_cases(value)]
     if "training" not in table:
         raise DataError(
@@ -204,6 +216,19 @@ def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | P
         DataError: the table is no valid datalist; a file that was there before is left.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(_to_text(table), encoding="utf-8")
+    try:
+        read_datalist(temporary, data_dir or path.parent)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _to_text(table: Mapping[str, Any]) -> str:
+    """The JSON of a datalist, one case per line."""
     entries = []
     for key, value in table.items():
         if _holds_cases(value):
@@ -212,15 +237,7 @@ def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | P
         else:
             text = textwrap.indent(json.dumps(value, indent=1, ensure_ascii=False), " ").lstrip()
         entries.append(f" {json.dumps(key)}: {text}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("{\n" + ",\n".join(entries) + "\n}\n", encoding="utf-8")
-    try:
-        read_datalist(temporary, data_dir or path.parent)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def _holds_cases(value: Any) -> bool:

@@ -134,7 +134,8 @@ def inspect_case(
     if not facts.broken:
         facts.label_counts = {int(value): number for value, number in counts.items()}
     if intensities and not facts.broken:
-        raw = [value for values in label_space.fragment(facts.dataset).values.values() for value in values]
+        known = label_space.fragment(facts.dataset).values.values() if label is not None else ()
+        raw = [value for values in known for value in values]
         mask = foreground(channels, label.channels[0] if label is not None else None, counts, raw)
         facts.intensity = [sample(channel, mask) for channel in channels]
         facts.zero_share = zero_share(channels)

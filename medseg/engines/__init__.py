@@ -5,12 +5,13 @@ from medseg.engines.checkpoint import Checkpoint, RandomStreams
 from medseg.engines.cost import CaseCost, network_facts
 from medseg.engines.ema import UpdateAverage, evaluated_network, make_average
 from medseg.engines.freeze import FreezePart
+from medseg.engines.keep_tasks import KeepOldTasks
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
-from medseg.engines.scores import CaseScores, PhotoScores, write_scores
+from medseg.engines.scores import CaseScores, PhotoScores, TaskScores, write_scores
 from medseg.engines.stopping import EarlyStop, TimeLimit
 from medseg.engines.target_maps import target_maps
-from medseg.engines.task_batches import PrepareTasks
+from medseg.engines.task_batches import PreparePasses, PrepareTasks
 from medseg.engines.trainer import SegmentationTrainer
 from medseg.engines.validation_loss import ValidationLoss
 
@@ -21,13 +22,16 @@ __all__ = [
     "Checkpoint",
     "EarlyStop",
     "FreezePart",
+    "KeepOldTasks",
     "LoadWeights",
     "PhotoScores",
+    "PreparePasses",
     "PrepareTasks",
     "Progress",
     "RandomStreams",
     "RunLog",
     "SegmentationTrainer",
+    "TaskScores",
     "TimeLimit",
     "UpdateAverage",
     "ValidationLoss",

@@ -19,7 +19,7 @@ from medseg.labels import LabelSpace
 from medseg.metrics import case_scores, mean_dice, photo_scores, pooled, summarize
 from medseg.transforms import is_2d_file
 
-__all__ = ["CaseScores", "PhotoScores", "write_scores"]
+__all__ = ["CaseScores", "PhotoScores", "TaskScores", "write_scores"]
 
 
 class CaseScores(Metric):
@@ -91,6 +91,17 @@ class CaseScores(Metric):
             facts["surface_measure"] = self.measure
             write_scores(self.cases, self.output_dir, facts)
         return mean_dice(self.cases)
+
+
+class TaskScores(CaseScores):
+    """``CaseScores`` per data set and task: rows are ``<data set>: <task>``, and their mean is over all of them: a
+    task that two data sets share has a score on each.
+    """
+
+    def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
+        dataset = item.get("dataset") or ""
+        rows = super().score(item, output)
+        return {f"{dataset}: {name}" if dataset else name: row for name, row in rows.items()}
 
 
 class PhotoScores(CaseScores):

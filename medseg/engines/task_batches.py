@@ -11,7 +11,7 @@ from torch import Tensor
 from medseg.labels import IGNORE, LabelSpace
 from medseg.losses import TaskTarget
 
-__all__ = ["PrepareTasks"]
+__all__ = ["PreparePasses", "PrepareTasks"]
 
 
 class PrepareTasks(PrepareBatch):
@@ -63,3 +63,24 @@ class PrepareTasks(PrepareBatch):
         if self.modality_loss:
             conditions["return_modality"] = True
         return image, TaskTarget(masks, tasks >= 0, modality, valid), (), conditions
+
+
+class PreparePasses(PrepareBatch):
+    """What ``medseg.inferers.TaskPasses`` is called with, for images that need not be of a known data set: the names of
+    their data sets, and their modalities' ids ``(B,)``.
+    """
+
+    def __init__(self, label_space: LabelSpace) -> None:
+        self.label_space = label_space
+
+    def __call__(
+        self,
+        batchdata: dict[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, None, tuple, dict[str, Any]]:
+        image = batchdata["image"].to(device, non_blocking=non_blocking, **kwargs)
+        kinds = [self.label_space.modality_id(name) for name in batchdata.get("modality", [""] * len(image))]
+        datasets = list(batchdata.get("dataset", [""] * len(image)))
+        return image, None, (), {"datasets": datasets, "modality": torch.tensor(kinds, device=device)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,6 +186,24 @@ class LabelSpace:
         ids = complete_ids(self.labels, self.tasks)
         known = self.fragment(dataset).values
         return dict(sorted((ids[name], index) for index, name in enumerate(self.labels, 1) if name in known))
+
+    def asked_labels(self, tasks: Sequence[str] | None = None, dataset: str | None = None) -> list[int]:
+        """Indices of the labels that an image is asked for, by ascending task id, or in the order of ``tasks``.
+
+        Without ``tasks`` they are those that the data set annotates; of an image of none of the space's, all.
+
+        Raises:
+            DataError: a task that no data set annotates.
+        """
+        if tasks is None:
+            if dataset in self.fragments or "" in self.fragments:
+                return list(self.dataset_tasks(dataset).values())
+            ids = dict(zip(self.labels, self.task_ids, strict=True))
+            return [self.labels.index(name) + 1 for name in sorted(self.labels, key=ids.__getitem__)]
+        for name in tasks:
+            if name not in self.labels:
+                raise DataError(f"No task '{name}'.{nearest(name, self.labels)} Known: {', '.join(self.labels)}.")
+        return [self.labels.index(name) + 1 for name in tasks]
 
     def modality_id(self, name: str | None) -> int:
         """The stable id of a case's modality; -1 for none and for ``unknown``.

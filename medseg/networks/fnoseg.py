@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
+from medseg.networks.hnoseg import HNOSeg
 from medseg.networks.layers.mode_mix import FourierMix
-from medseg.networks.layers.operator_chain import OperatorChain
-from medseg.networks.layers.operator_network import check_modes
 from medseg.networks.registry import register
 
 __all__ = ["FNOSeg"]
@@ -20,40 +21,9 @@ __all__ = ["FNOSeg"]
     setting="BraTS 2023, 4 channels in and out",
     paper="FNOSeg3D, ISBI 2023, arXiv 2310.03872",
 )
-class FNOSeg(OperatorChain):
-    """FNOSeg: complex weights on Fourier modes, in real numbers; arguments and shapes as of ``OperatorChain``.
+class FNOSeg(HNOSeg):
+    """HNOSeg with complex weights on Fourier modes, computed with real numbers, and no activation of modes."""
 
-    ``weights`` of an operator are ``shared`` by all modes or ``individual``.
-    """
-
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        *,
-        filters: int = 24,
-        num_blocks: int = 24,
-        num_modes: Sequence[int] | int | None = None,
-        weights: str = "shared",
-        resize: bool = True,
-        deep_supervision: bool = False,
-        branch_bias: bool = False,
-        block_skip: str | None = "concat",
-        activation: str = "selu",
-    ) -> None:
-        modes = check_modes(num_modes, spatial_dims)
-        super().__init__(
-            spatial_dims,
-            in_channels,
-            out_channels,
-            op=lambda: FourierMix(filters, filters, modes, weights),
-            filters=filters,
-            num_blocks=num_blocks,
-            num_modes=modes,
-            resize=resize,
-            deep_supervision=deep_supervision,
-            branch_bias=branch_bias,
-            block_skip=block_skip,
-            activation=activation,
-        )
+    @staticmethod
+    def operator(filters: int, num_modes: Sequence[int], weights: str, activation: str) -> nn.Module:
+        return FourierMix(filters, filters, num_modes, weights)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from medseg.networks.layers.mode_mix import HartleyOperator
 from medseg.networks.layers.operator_chain import OperatorChain
 from medseg.networks.layers.operator_network import check_modes
@@ -47,7 +49,7 @@ class HNOSeg(OperatorChain):
             spatial_dims,
             in_channels,
             out_channels,
-            op=lambda: HartleyOperator(filters, filters, modes, weights, activation=activation),
+            op=lambda: self.operator(filters, modes, weights, activation),
             filters=filters,
             num_blocks=num_blocks,
             num_modes=modes,
@@ -57,3 +59,8 @@ class HNOSeg(OperatorChain):
             block_skip=block_skip,
             activation=activation,
         )
+
+    @staticmethod
+    def operator(filters: int, num_modes: Sequence[int], weights: str, activation: str) -> nn.Module:
+        """The operator of a block, from a spectrum to a spectrum."""
+        return HartleyOperator(filters, filters, num_modes, weights, activation=activation)

@@ -18,7 +18,7 @@ from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.resize import AreaResized
 from medseg.transforms.save import SaveLabelsd, write_label_map
 from medseg.transforms.scale import ScaleSized, scaled_size
-from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd
+from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd, TasksToSourceGridd
 from medseg.transforms.volume import volume_augmentation, volume_preprocessing
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "SaveLabelsd",
     "ScaleSized",
     "TasksToLabelsd",
+    "TasksToSourceGridd",
     "ToSourceGridd",
     "VolumeReader",
     "augmentation",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.transforms import Transform
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, Transform
 
-from medseg.transforms.label import LogitsToLabelsd
+from medseg.labels import LabelSpace
+from medseg.transforms.label import LogitsToLabelsd, ToSourceGridd
 
-__all__ = ["CaseFactsd", "TasksToLabelsd"]
+__all__ = ["CaseFactsd", "TasksToLabelsd", "TasksToSourceGridd"]
 
 
 class CaseFactsd(Transform):
@@ -32,3 +35,41 @@ class TasksToLabelsd(LogitsToLabelsd):
         indices = torch.tensor([*tasks.values()], dtype=torch.int16, device=logits.device)
         best, winner = logits[: len(indices)].max(0, keepdim=True)
         return torch.where(best > self.threshold, indices[winner], indices.new_zeros(()))
+
+
+class TasksToSourceGridd(ToSourceGridd):
+    """``ToSourceGridd`` for tasks: the probability of each goes back to the source image's grid by itself, and a voxel
+    gets the label with the largest one above 0.5.
+
+    Args:
+        tasks: names, in the order of the channels; ``None``: those of ``LabelSpace.asked_labels`` for the case.
+        keys, transform, label_space, orig_keys: of ``ToSourceGridd``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        transform: InvertibleTransform,
+        label_space: LabelSpace,
+        tasks: Sequence[str] | None = None,
+        orig_keys: str = "image",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, transform, label_space, orig_keys, allow_missing_keys)
+        self.tasks = tasks
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        image = result[self.orig_key]
+        indices = self.label_space.asked_labels(self.tasks, result.get("dataset"))
+        for key in self.key_iterator(result):
+            best, labels = None, torch.zeros(0)
+            for index, channel in zip(indices, torch.as_tensor(result[key]), strict=False):  # null tasks follow
+                found = self._invert(channel.float().sigmoid(), image)
+                if best is None:
+                    best, labels = torch.full_like(found.as_tensor(), 0.5), torch.zeros(found.shape, dtype=torch.int16)
+                higher = found.as_tensor() > best
+                labels[higher] = index
+                best = torch.maximum(best, found.as_tensor())
+            result[key] = MetaTensor(labels, meta=found.meta)
+        return result

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import dump_yaml, plan_for_network, write_bundle
+from medseg.bundle.universal import is_universal, universal_plan
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
 from medseg.errors import ConfigError
 from medseg.networks import network_target
@@ -71,6 +72,8 @@ def plan_bundle(
     settings: Mapping[str, Any],
 ) -> Plan:
     """Plan for checked cases and write the bundle, with the overrides in both its configs; the plan is logged."""
+    if is_universal(network, datalist):
+        overrides = universal_plan(datalist) | dict(overrides)
     if "roi_size" in overrides:
         check_window(overrides["roi_size"], facts, overrides.get("batch_size", 2))
     plan, arguments = plan_for_network(network, datalist, facts, num_training, device_type, overrides)

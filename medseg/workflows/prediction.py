@@ -14,7 +14,7 @@ from medseg.data.datalist import case_ids, images_of
 from medseg.data.inspect import inspect_case
 from medseg.engines.ranks import gather, is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
-from medseg.labels import LabelSpace
+from medseg.labels import BACKGROUND, LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
 from medseg.workflows.case_stream import run_cases
@@ -83,14 +83,17 @@ def predict(
     device: str | None = None,
     tta: bool = False,
     postprocess: bool = True,
+    tasks: Sequence[str] | None = None,
+    modality: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Segment files and folders, a datalist's section or ``cases`` of one with a run or bundle.
 
     Predictions that ``output`` holds of the same weights are not made again. ``tta`` averages over all mirror images;
-    ``postprocess`` applies the rules that `medseg postprocess` stored. A case that cannot be read or that fails is
-    reported, listed in ``output/failures.json`` and left out; the others are done. Under torchrun every process makes
-    the same call and takes its share of the cases.
+    ``postprocess`` applies the rules that `medseg postprocess` stored. A run on several data sets together segments
+    ``tasks`` (default: all of them, or those of a case's own data set), and is told the ``modality`` of files. A case
+    that cannot be read or that fails is reported, listed in ``output/failures.json`` and left out; the others are done.
+    Under torchrun every process makes the same call and takes its share of the cases.
 
     Returns:
         The label maps of this call's cases.
@@ -111,16 +114,20 @@ def predict(
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
+    cases, asked = _conditions(config, space, cases, tasks, modality)
     weights = weights_of(folder, checkpoint)
     start_distributed()
-    changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)}
+    changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)} | asked
     if not postprocess and "cleanup" in config:
         changes["cleanup"] = {}
 
     def prepare() -> list[dict[str, Any]]:
         """The cases that are left to do."""
         target.mkdir(parents=True, exist_ok=True)
-        _refuse_other_predictions(target, weights, changes.get("cleanup", config.get("cleanup", {})))
+        _refuse_other_predictions(target, weights, changes.get("cleanup", config.get("cleanup", {})), tasks)
+        if "tasks" in config:
+            names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(space.labels, 1)}}
+            (target / "labels.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", "utf-8")
         todo = [case for case in cases if not _prediction(target, case).is_file()]
         if len(todo) < len(cases):
             logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
@@ -149,6 +156,37 @@ def predict(
     return [_prediction(target, case) for case in cases]
 
 
+def _conditions(
+    config: Mapping[str, Any],
+    space: LabelSpace,
+    cases: Sequence[dict[str, Any]],
+    tasks: Sequence[str] | None,
+    modality: str | None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Cases with their modality, and the override of what a task-conditioned network is asked for.
+
+    Raises:
+        ConfigError: tasks or a modality for another network, or a modality that has to be told.
+        DataError: no such task or modality.
+    """
+    if "tasks" not in config:
+        if tasks or modality:
+            raise ConfigError("--tasks and --modality are for networks trained on several data sets; leave them out.")
+        return list(cases), {}
+    if modality is not None:
+        space.modality_id(modality)
+    elif len(space.modalities) == 1:
+        modality = next(iter(space.modalities))
+    if modality is None and any("modality" not in case for case in cases):
+        raise ConfigError(
+            f"Images are normalised by modality; say their modality (--modality): {', '.join(space.modalities)}."
+        )
+    if tasks is not None:
+        space.asked_labels(tasks)
+    known = [{"modality": modality, **case} for case in cases]
+    return known, {} if tasks is None else {"tasks": list(tasks)}
+
+
 def predict_checkpoints(bundle: str | Path, output: str | Path, **settings: Any) -> dict[str, list[Path]]:
     """``predict`` with every checkpoint that a run keeps, into ``output/<name>``; name -> label maps.
 
@@ -171,15 +209,21 @@ def predict_checkpoints(bundle: str | Path, output: str | Path, **settings: Any)
     return done
 
 
-def _refuse_other_predictions(target: Path, weights: Path, cleanup: Mapping[str, Any]) -> None:
-    """One folder holds predictions of one network, cleaned in one way: those of another would be taken for done."""
+def _refuse_other_predictions(
+    target: Path, weights: Path, cleanup: Mapping[str, Any], tasks: Sequence[str] | None = None
+) -> None:
+    """One folder holds one kind of predictions of one network: those of another would be taken for done."""
     record = target / "weights.json"
     content: dict[str, Any] = {"weights": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
     content |= {"cleanup": cleanup} if cleanup else {}
+    content |= {"tasks": list(tasks)} if tasks is not None else {}
     if record.is_file():
         found = json.loads(record.read_text(encoding="utf-8"))
         differs = "of other weights" if found["sha256"] != content["sha256"] else "with other post-processing"
-        if [found["sha256"], found.get("cleanup", {})] != [content["sha256"], cleanup]:
+        if found.get("tasks") != content.get("tasks"):
+            differs = "of other tasks"
+        keys = ("sha256", "cleanup", "tasks")
+        if any((found.get(key) or None) != (content.get(key) or None) for key in keys):
             raise ConfigError(f"{target} holds predictions {differs}; use another --output folder, or empty it.")
     record.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -69,8 +69,8 @@ def _step_seconds(trainer: Any, warm: int = 2, least: float = 6.0) -> float:
     while len(times) < 5 + warm or sum(times) < least:
         before = time.perf_counter()
         for batch in trainer.data_loader:
-            inputs, targets = trainer.prepare_batch(batch, trainer.state.device, False)[:2]
-            trainer.loss_function(trainer.inferer(inputs, network), targets).mean().backward()
+            inputs, targets, args, kwargs = _conditions(trainer.prepare_batch(batch, trainer.state.device, False))
+            trainer.loss_function(trainer.inferer(inputs, network, *args, **kwargs), targets).mean().backward()
             if trainer.state.device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - before)
@@ -86,8 +86,14 @@ def _case_seconds(evaluator: Any) -> float:
     for number, batch in enumerate(evaluator.data_loader):
         before = time.perf_counter()
         with torch.no_grad():
-            evaluator.inferer(evaluator.prepare_batch(batch, evaluator.state.device, False)[0], evaluator.network)
+            inputs, _, args, kwargs = _conditions(evaluator.prepare_batch(batch, evaluator.state.device, False))
+            evaluator.inferer(inputs, evaluator.network, *args, **kwargs)
         best = min(best, time.perf_counter() - before)
         if number == 2:
             break
     return best
+
+
+def _conditions(prepared: Any) -> tuple[Any, Any, tuple[Any, ...], dict[str, Any]]:
+    """Image, target, and what else the network is called with, as MONAI's engines take a prepared batch."""
+    return prepared if len(prepared) == 4 else (*prepared, (), {})

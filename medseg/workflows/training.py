@@ -55,6 +55,7 @@ def train(
     transfer: str | Path | None = None,
     reinitialize: Sequence[str] = (),
     partial: bool = False,
+    new_tasks_only: bool = False,
 ) -> Path:
     """Train a network on a datalist; the same call again continues, and a finished run does nothing.
 
@@ -75,6 +76,7 @@ def train(
         transfer: start from the weights of this run, bundle or file; a head of other labels starts anew.
         reinitialize: patterns of further tensor names that start anew.
         partial: take over what fits of weights that do not fit as a whole.
+        new_tasks_only: learn the tasks that a source of several data sets lacks; its old tasks predict as before.
 
     Returns:
         The run folder.
@@ -86,9 +88,11 @@ def train(
     check_ranges(
         {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
     )  # needs the images' axes
-    start = Transfer(transfer, reinitialize, partial) if transfer is not None else None
-    if start is None and (reinitialize or partial):
-        raise ConfigError("--reinitialize and --partial say what to take over; name the source with --transfer.")
+    start = Transfer(transfer, reinitialize, partial, new_tasks_only) if transfer is not None else None
+    if start is None and (reinitialize or partial or new_tasks_only):
+        raise ConfigError(
+            "--reinitialize, --partial and --new_tasks_only say what to take over; name the source with --transfer."
+        )
     changes = dict(overrides or {})
     if network is not None:
         target = network_target(network)  # an unknown name is told before the data are read
@@ -212,7 +216,7 @@ def _copy_bundle(
         keys = given if name == "train" else ("dataset_dir", *own)
         config |= {key: given[key] for key in keys if key in config and (key in own or key not in overrides)}
         dump_yaml(config, fresh / "configs" / f"{name}.yaml", f"From the bundle {bundle.name}.")
-    shutil.copyfile(datalist.path, fresh / "configs" / "datalist.json")
+    datalist.copy_to(fresh / "configs" / "datalist.json")
 
 
 def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:

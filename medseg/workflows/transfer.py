@@ -14,7 +14,9 @@ from medseg.bundle import dump_yaml
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
 from medseg.networks import create_network
-from medseg.weights import read_state_dict, transfer_weights
+from medseg.networks.layers.task_conditioned import TaskConditioned
+from medseg.weights import read_state_dict, save_file, transfer_weights
+from medseg.weights.task_rows import rows_by_name
 from medseg.workflows.compose import config_files, merged_config
 from medseg.workflows.evaluation import weights_of
 
@@ -22,7 +24,7 @@ __all__ = ["Transfer", "channel_tensors"]
 
 logger = logging.getLogger("medseg")
 
-_CHANNELS = ("spatial_dims", "in_channels", "out_channels")
+_OF_DATA = ("spatial_dims", "in_channels", "out_channels", "num_modalities")
 
 
 class Transfer:
@@ -33,15 +35,24 @@ class Transfer:
         reinitialize: patterns of tensor names that start anew, besides the head where the labels differ and the first
             layers where the channels do.
         partial: take what fits and leave the rest.
+        new_tasks_only: of a source that was trained on several data sets, train the rows of tasks that it lacks, and
+            nothing else.
 
     Raises:
         ModelError: there are no weights at the source, or they are damaged.
     """
 
-    def __init__(self, source: str | Path, reinitialize: Sequence[str] = (), partial: bool = False) -> None:
+    def __init__(
+        self,
+        source: str | Path,
+        reinitialize: Sequence[str] = (),
+        partial: bool = False,
+        new_tasks_only: bool = False,
+    ) -> None:
         self.source = Path(source).expanduser().resolve()
         self.reinitialize = list(reinitialize)
         self.partial = partial
+        self.new_tasks_only = new_tasks_only
         self.config: dict[str, Any] = {}
         if self.source.is_dir():
             self.config = merged_config(config_files(self.source, "train"))
@@ -55,7 +66,7 @@ class Transfer:
         definition = self.config.get("network_def", {})
         if not isinstance(definition, Mapping) or definition.get("_target_") != target:
             return {}
-        return {f"network_def::{k}": v for k, v in definition.items() if k not in ("_target_", *_CHANNELS)}
+        return {f"network_def::{k}": v for k, v in definition.items() if k not in ("_target_", *_OF_DATA)}
 
     def install(self, bundle: Path) -> None:
         """Copy the weights into a bundle that was just written, and write into its ``initial`` what starts anew.
@@ -71,19 +82,42 @@ class Transfer:
                 f"{path} has no id 'initial', so it cannot start from other weights; its network has to be "
                 "'$w.distribute(w.start_from(@network_def, **@initial), @device)'."
             )
-        anew = [*self.reinitialize, *self._new_tensors(config)]
         arguments = {key: value for key, value in config["network_def"].items() if key != "_target_"}
         network = create_network(config["network_def"]["_target_"], **arguments)
-        transfer_weights(network, self.weights, reinitialize=anew, partial=self.partial)  # a misfit is told now
         target = bundle / "models" / "initial.pt"
         target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(self.weights, target)
+        anew = list(self.reinitialize)
+        if isinstance(network, TaskConditioned) and "labels" in self.config:
+            config |= self._move_rows(network, config, target)
+        else:
+            anew += self._new_tensors(config)
+            shutil.copyfile(self.weights, target)
+        transfer_weights(network, target, reinitialize=anew, partial=self.partial)  # a misfit is told now
         config["initial"] = {
             "path": "$@bundle_root + '/models/initial.pt'",
             "reinitialize": anew,
             "partial": self.partial,
         }
         dump_yaml(config, path, f"Starts from the weights of {self.source.name}.")
+
+    def _move_rows(self, network: TaskConditioned, config: Mapping[str, Any], target: Path) -> dict[str, Any]:
+        """Write the weights with the rows of tasks and modalities where the new label table has them; what changes in
+        the config.
+        """
+        old, new = (LabelSpace.from_table(content["labels"]) for content in (self.config, config))
+        state, lines = rows_by_name(self.state, old, network, new)
+        for line in lines:
+            logger.info("start from %s: %s", self.source, line)
+        save_file(state, target)
+        if not self.new_tasks_only:
+            return {}
+        fresh = [task for name, task in zip(new.labels, new.task_ids, strict=True) if name not in old.labels]
+        if not fresh or "new_tasks" not in config:
+            raise ConfigError(
+                f"--new_tasks_only: {self.source} knows all tasks of the datalist already, or its network was not "
+                "planned for several data sets; leave the option out."
+            )
+        return {"new_tasks": fresh}
 
     def _new_tensors(self, config: Mapping[str, Any]) -> list[str]:
         """Names of the head's tensors where the labels differ, and of those whose shape follows from the channels."""

@@ -186,7 +186,7 @@ def _known(key: str, value: Any, aliases: Aliases, bundle: Path | None) -> bool:
     names = _parts(key)
     if names[-1] == "_target_":
         own = names[-2:] == ["network_def", "_target_"] and isinstance(value, str) and _is_own_network(value, bundle)
-        return isinstance(value, str) and (_is_part(_full_path(value)) or _is_nothing(value) or own)
+        return isinstance(value, str) and (_is_part(_full_path(value)) or own or _is_misspelt(value))
     if names[-1] == "_mode_":
         return value == "default"
     if _OFF & set(names):
@@ -230,6 +230,14 @@ def _is_part(path: str, ours: bool = False) -> bool:
     return callable(found) and _below(home, _OUR_FUNCTIONS)
 
 
+def _is_misspelt(path: str) -> bool:
+    """Whether nothing of that name is in a package of medseg's, so that nothing could run: the config's check names the
+    nearest.
+    """
+    owner, _, name = path.rpartition(".")
+    return owner in _PARTS and owner.startswith("medseg.") and not hasattr(importlib.import_module(owner), name)
+
+
 def _look_up(path: str) -> Any:
     """The object behind a dotted path, or ``None``: never through a private name, nor another package's module."""
     package = max((p for p in _PACKAGES if _below(path, (p,))), key=len, default=None)
@@ -248,14 +256,6 @@ def _look_up(path: str) -> Any:
         if isinstance(found, types.ModuleType) and not _below(found.__name__, _PACKAGES):
             return None
     return None if isinstance(found, types.ModuleType) else found
-
-
-def _is_nothing(path: str) -> bool:
-    """Whether a name is missing in one of the packages, so that nothing could run; the config's check says the rest."""
-    package, _, name = path.rpartition(".")
-    if package not in _PACKAGES or not name.isidentifier() or name.startswith("_"):
-        return False
-    return not hasattr(importlib.import_module(package), name) and PathFinder.find_spec(path) is None
 
 
 def _is_own_network(path: str, bundle: Path | None) -> bool:

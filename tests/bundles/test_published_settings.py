@@ -116,7 +116,7 @@ def test_the_variants_have_the_published_parameters(name):
 
 def test_the_bundles_of_one_network_differ_in_their_settings_alone():
     """A bundle stands by itself, so that the wiring stands in each; here nothing but the settings may drift."""
-    one, two = (BUNDLES / name / "configs" for name in SETTINGS)
+    one, two = (BUNDLES / name / "configs" for name in SETTINGS if name.startswith("ssh_unet"))
     for path in one.glob("*.yaml"):
         if path.stem not in ("train", "inference"):
             assert path.read_bytes() == (two / path.name).read_bytes(), path.name

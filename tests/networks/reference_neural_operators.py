@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.networks.fno import FNO
 from medseg.networks.fnoseg import FNOSeg
 from medseg.networks.hartley_mha import HartleyMHA
 from medseg.networks.hnoseg_xs import HNOSegXS
@@ -131,7 +130,7 @@ def ungrouped(x: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
 
 
 def operator_block(net: OperatorNetwork, block: nn.Module, x: Tensor) -> Tensor:
-    kind = attention if isinstance(net, HartleyMHA) else fourier if isinstance(net, FNOSeg | FNO) else hartley
+    kind = attention if isinstance(net, HartleyMHA) else fourier if isinstance(net, FNOSeg) else hartley
     a = F.selu(kind(net, block.op, x) + block.conv_branch(x))
     if block.conv_concat is not None:
         return conv(block.conv_concat, torch.cat((a, x), 1))
@@ -156,7 +155,6 @@ def forward(net: OperatorNetwork, x: Tensor) -> Tensor:
     if net.deep_supervision:
         x = torch.cat(features, 1)
         x = x if net.conv_ds is None else conv(net.conv_ds, x)
-    del features, stored
     if net.conv_in is not None:
         x = F.interpolate(x, size=size, mode=net.upsampling, align_corners=False)
     return net.conv_out(x)

@@ -208,3 +208,20 @@ def test_export_and_onnx(name: str, tmp_path: Path) -> None:
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = session.run(None, {"image": x.numpy()})[0]
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["hermes_resunet", "hermes_medformer"])
+def test_added_tasks_leave_old_ones(name: str) -> None:
+    torch.manual_seed(0)
+    network = create_network(
+        name, spatial_dims=3, in_channels=1, out_channels=2, num_modalities=1, **SMALL[name]
+    ).eval()
+    image = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        before = network(image, torch.tensor([[0, 1, -1]]))
+        assert [*network.add_tasks(2, like=1)] == [2, 3]
+        assert torch.equal(network(image, torch.tensor([[0, 1, -1]])), before)
+        assert torch.equal(network(image, torch.tensor([[0, 3, -1]])), before)  # as yet, task 3 is like task 1
+        assert network(image).shape[1] == 4
+    with pytest.raises(ConfigError, match="like=9"):
+        network.add_tasks(1, like=9)

@@ -175,6 +175,15 @@ def test_onnx(name: str, tmp_path: Any) -> None:
     torch.testing.assert_close(torch.from_numpy(result), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_compiles_as_one_graph(name: str) -> None:
+    """What ``torch.compile`` needs; the code generation itself is torch's."""
+    net, x = network(name), image(batch=1)
+    with torch.no_grad():
+        result = torch.compile(net, backend="eager", fullgraph=True)(x)
+        torch.testing.assert_close(result, net(x), rtol=1e-4, atol=1e-4)
+
+
 def test_plans() -> None:
     """Modes follow the window, patches divide them, and few voxels get few levels."""
     from test_networks import plan

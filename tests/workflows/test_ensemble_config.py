@@ -62,8 +62,12 @@ def bundle(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def joined(bundle: Path, name: str, **settings: object) -> np.ndarray:
-    files = ["configs/inference.yaml", "configs/ensemble.yaml"]
-    run(config_file=files, output_dir=str(bundle / name), device="cpu", **settings)
+    run(
+        config_file=["configs/inference.yaml", "configs/ensemble.yaml"],
+        output_dir=str(bundle / name),
+        device="cpu",
+        **settings,
+    )
     (path,) = (bundle / name).glob("*.nii.gz")
     result = nibabel.load(path)
     np.testing.assert_allclose(result.affine, AFFINE, atol=1e-5)

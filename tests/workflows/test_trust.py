@@ -200,7 +200,7 @@ def test_metadata_are_a_config_too(tmp_path) -> None:
         load_workflow(tmp_path / "bundle", "infer")
 
 
-@pytest.mark.parametrize("command", ["export"])
+@pytest.mark.parametrize("command", ["export", "check"])
 def test_commands_refuse_it_with_status_4(command, hostile, tmp_path, capsys) -> None:
     arguments = [str(hostile), "--output", str(tmp_path / "out"), "--format", "torchscript"]
     assert main([command, *(arguments if command == "export" else ["--bundle", str(hostile)])]) == 4

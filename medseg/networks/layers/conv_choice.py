@@ -59,7 +59,7 @@ def cheaper_on_cpu(spatial: tuple[int, ...], kernel: tuple[int, ...], gradients:
 def fast_length(n: int) -> int:
     """The next even number from ``n`` on without prime factors above 5, or the next power of two if hardly larger.
 
-    A transform of length 64 takes two thirds of the time of one of length 60 (MKL, real and complex).
+    A transform of length 64 takes 65 % (real) to 75 % (complex) of the time of one of length 60 (MKL).
     """
     power = 1 << max(1, (n - 1).bit_length())
     n += n % 2

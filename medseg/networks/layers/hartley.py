@@ -63,11 +63,8 @@ class HartleyGrid:
         self.frequencies = [2 * m + 1 for m in modes]
         self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         # A tensor that is made while a graph is recorded may be a stand-in, which must not stay in the cache.
-        build = _basis if recording() else _cached_basis
-        first, *self.middle, self.last = (
-            build(n, m, axis == len(self.size) - 1, self.dtype, like.device)
-            for axis, (n, m) in enumerate(zip(self.size, modes, strict=True))
-        )
+        build = _bases if recording() else _cached_bases
+        first, *self.middle, self.last = build(tuple(self.size), tuple(modes), self.dtype, like.device)
         self.synthesis = first / 2  # the factor of the sum of mirrored spectra
         self.analysis = self.synthesis.t() / math.prod(self.size)
 
@@ -97,7 +94,7 @@ class HartleyGrid:
 
     def spread(self, spectrum: Tensor) -> Tensor:
         """A spectrum as coefficients of products of cas, for ``image``."""
-        return F.pad(_mirror_sum(spectrum), (0, self.last.shape[1] - self.frequencies[-1]))
+        return F.pad(_mirror_sum(spectrum), (0, -self.frequencies[-1] % _COLUMNS))
 
     def image(self, coefficients: Tensor, rows: slice = _ALL) -> Tensor:
         """The rows of the image, (B, C, *size)."""
@@ -108,17 +105,20 @@ class HartleyGrid:
 
 
 @torch.compiler.assume_constant_result
-def _basis(size: int, modes: int, last: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """cas(2 pi k n / N), (N, 2m + 1), computed in float64."""
-    turns = np.outer(np.arange(size), np.arange(-modes, modes + 1)) % size  # exact; a large angle would round
-    angles = 2 * np.pi / size * turns
-    values = (np.cos(angles) + np.sin(angles)).astype(np.float64 if dtype == torch.float64 else np.float32)
-    if last:
-        values = np.pad(values, ((0, 0), (0, -values.shape[1] % _COLUMNS)))
-    return torch.from_numpy(values).to(device)
+def _bases(
+    size: tuple[int, ...], modes: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Per axis cas(2 pi k n / N), (N, 2m + 1), computed in float64."""
+    matrices = []
+    for n, m in zip(size, modes, strict=True):
+        turns = np.outer(np.arange(n), np.arange(-m, m + 1)) % n  # exact; a large angle would round
+        angles = 2 * np.pi / n * turns
+        matrices.append((np.cos(angles) + np.sin(angles)).astype(np.float64 if dtype == torch.float64 else np.float32))
+    matrices[-1] = np.pad(matrices[-1], ((0, 0), (0, -matrices[-1].shape[1] % _COLUMNS)))
+    return tuple(torch.from_numpy(matrix).to(device) for matrix in matrices)
 
 
-_cached_basis = lru_cache(maxsize=64)(_basis)
+_cached_bases = lru_cache(maxsize=16)(_bases)
 
 
 def _mirror_sum(products: Tensor) -> Tensor:

@@ -86,7 +86,8 @@ class FourierMix(nn.Module):
         if self.weight_real.dim() == 2:  # the sum over k, rearranged by frequency
             weight = torch.cat((self.weight_real, self.weight_imag))
             real, imag = _apply(weight, spectrum).chunk(2, 1)
-            return torch.addcmul((share + mirrored(share)) * real, mirrored(share) - share, mirrored(imag))
+            share_behind = share.flip(tuple(range(share.dim())))
+            return torch.addcmul((share + share_behind) * real, share_behind - share, mirrored(imag))
         x, opposite = (kept(value * share, half=True) for value in (spectrum, mirrored(spectrum)))
         real, imag = (_lowest(w, x.shape[2:], half=True) for w in (self.weight_real, self.weight_imag))
         ahead = padded(_apply(real, x) - _apply(imag, opposite), size, half=True)
@@ -94,14 +95,13 @@ class FourierMix(nn.Module):
 
 
 def _share(size: Sequence[int], like: Tensor) -> Tensor:
-    """How much of a frequency the sum over modes counts, (1, 1, *size): 1 where it is kept, 1/2 in plane 0, else 0."""
-    share = like.new_ones([1, 1, *size])
-    for axis, n in enumerate(size[:-1], start=2):
-        share.narrow(axis, max(1, n - 1), n - max(1, n - 1)).zero_()
-    last = size[-1] // 2
-    share.narrow(-1, 0, last).zero_()
-    share.narrow(-1, 2 * last if last else 1, min(last, 1)).zero_()
-    share.narrow(-1, last, 1).div_(2)
+    """How much a frequency counts in the sum over modes, (*size): 1 where it is kept, 1/2 in plane 0, else 0."""
+    m = size[-1] // 2
+    axes = [[1.0] * max(1, n - 1) + [0.0] * (n > 1) for n in size[:-1]]
+    axes.append([0.0] * m + [0.5] + [1.0] * (m - 1) + [0.0] * (m > 0))
+    share = like.new_ones(())
+    for axis in axes:
+        share = share.unsqueeze(-1) * like.new_tensor(axis)
     return share
 
 

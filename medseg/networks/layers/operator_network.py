@@ -165,17 +165,19 @@ class OperatorNetwork(nn.Module):
         return head
 
     def _in_slabs(self, x: Tensor) -> Tensor:
-        """The same without gradients; ``x`` is overwritten where it is ours."""
+        """The same without gradients. A pass over the slabs ends a block (the first: ``conv1``), adds to the head,
+        enters the next block and sums up its transform; results take the place of their input, unless that waits.
+        """
         size = x.shape[2:]
         grid = HartleyGrid(size, self.modes(size), x)
         length = max(1, _SLAB.get(x.device.type, _SLAB_ELSEWHERE) // (self.filters * x[0, 0, :1].numel()))
         slabs = [slice(start, start + length) for start in range(0, size[0], length)]
         blocks = self._blocks()
-        out = x if self.conv_in is not None and x.shape[1] == self.filters else None
+        out = None if self.conv_in is None else x  # the image itself stays
         head: Tensor | None = None
         waiting: dict[int, Tensor] = {}
         coefficients: Tensor | None = None
-        for number in range(len(blocks) + 1):  # pass 0 is conv1, pass n ends block n - 1
+        for number in range(len(blocks) + 1):  # of blocks that are done after the pass
             follower = blocks[number] if number < len(blocks) else None
             skip = waiting.pop(number, None)
             products: Tensor | None = None
@@ -200,8 +202,9 @@ class OperatorNetwork(nn.Module):
                 out[:, :, slab] = y
                 with full_precision(y):
                     products = grid.products(y, slab, products)
-            if follower is None or products is None or out is None:
+            if follower is None:
                 break
+            assert products is not None and out is not None
             x = out
             with full_precision(x):
                 coefficients = grid.spread(follower.spectral(grid.spectrum(products)))

@@ -89,5 +89,15 @@ class PriorTable(nn.Module):
         nn.init.xavier_uniform_(self.task)
         nn.init.xavier_uniform_(self.modality)
 
+    @torch.no_grad()
+    def add_tasks(self, count: int, like: int | None = None) -> None:
+        """``count`` rows more, before the null task's: drawn anew, or copies of the row ``like``; old rows stay."""
+        anew = torch.empty(len(self.task) + count, self.task.shape[1], device=self.task.device, dtype=self.task.dtype)
+        nn.init.xavier_uniform_(anew)
+        anew[: len(self.task) - 1], anew[-1] = self.task[:-1], self.task[-1]
+        if like is not None:
+            anew[len(self.task) - 1 : -1] = self.task[like]
+        self.task = nn.Parameter(anew)
+
     def forward(self, chosen: Chosen) -> Tensor:
         return torch.cat((self.task[chosen.tasks], self.modality[chosen.modality]), 1)

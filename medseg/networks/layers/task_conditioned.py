@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError
 from medseg.networks.layers.channels_last import channels_last
 from medseg.networks.layers.prior_heads import ModalityHead
-from medseg.networks.layers.priors import MODALITY_TOKENS, Chosen, choose
+from medseg.networks.layers.priors import MODALITY_TOKENS, Chosen, PriorTable, choose
 from medseg.networks.layers.unet_blocks import Triple
 
 __all__ = ["FixedTasks", "TaskConditioned", "planned_scales", "triples"]
@@ -64,6 +64,23 @@ class TaskConditioned(nn.Module):
         """Heads ``(B, T, D, H, W)`` at the size of ``x``, finest first (the others in training only), and the
         posterior priors ``(B, T + 10, prior_channels)``.
         """
+
+    def add_tasks(self, count: int, like: int | None = None) -> range:
+        """Room for ``count`` more tasks, drawn anew or like the task ``like``; returns their ids. Optimisers made
+        before hold the old tables.
+
+        Raises:
+            ConfigError: fewer than one, or no task ``like``.
+        """
+        if count < 1 or (like is not None and not 0 <= like < self.num_tasks):
+            raise ConfigError(
+                f"add_tasks({count}, like={like}): expected 1 or more, like a task below {self.num_tasks}."
+            )
+        for part in self.modules():
+            if isinstance(part, PriorTable):
+                part.add_tasks(count, like)
+        self.num_tasks += count
+        return range(self.num_tasks - count, self.num_tasks)
 
     def forward(
         self, x: Tensor, tasks: Tensor | None = None, modality: Tensor | None = None, return_modality: bool = False

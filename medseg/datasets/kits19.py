@@ -1,0 +1,74 @@
+"""KiTS 2019: kidneys and kidney tumours in CT, at 1.5 mm with the sections of Hermes (arXiv 2306.02416)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medseg.datasets import DatasetFacts
+from medseg.errors import DataError
+
+__all__ = ["FACTS", "TEST", "VALIDATION", "prepare"]
+
+FACTS = DatasetFacts(
+    title="KiTS 2019",
+    spatial_dims=3,
+    modality=("CT",),
+    labels={0: "background", 1: "kidney", 2: "kidney tumour"},
+    source="github.com/neheller/kits19; Heller et al. 2021, Medical Image Analysis 67, 101821",
+    terms="CC BY-NC-SA 4.0",
+    layout="case_00000/{imaging.nii.gz, segmentation.nii.gz}, … case_00209",
+    splits={"training": 159, "validation": 9, "test": 42},
+)
+
+_CASES = 210
+VALIDATION = (1, 18, 37, 40, 55, 89, 110, 127, 161)
+TEST = (
+    *(6, 10, 13, 17, 19, 22, 26, 31, 32, 43, 44, 46, 49, 51, 54, 58, 70, 71, 72, 76, 92, 93, 97, 104, 108, 118, 131),
+    *(134, 144, 146, 159, 165, 167, 170, 178, 179, 181, 184, 188, 193, 195, 196),
+)
+
+
+def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, seed: int = 0, crop: bool = True) -> Path:
+    """Write ``<out_dir>/kits19.json`` and, beside it, volumes of 1.5 mm, ``0.nii.gz`` and ``0_gt.nii.gz`` ….
+
+    Training, validation and test are the publication's; the folds of the training cases are ours.
+
+    Args:
+        raw_dir: the folder of the case folders.
+        out_dir: where everything goes.
+        num_folds: folds of the training cases.
+        seed: of the folds.
+        crop: to the labels and 30, 40 and 20 voxels (z, y, x) around them, as published, of the test cases too, which
+            makes those easier.
+
+    Raises:
+        DataError: cases are missing.
+        CasesFailed: some cannot be converted; the others are done.
+    """
+    from medseg.data.isotropic import prepare_isotropic
+
+    raw = Path(raw_dir)
+    folders = {str(n): raw / f"case_{n:05}" for n in range(_CASES)}
+    pairs = {name: (folder / "imaging.nii.gz", folder / "segmentation.nii.gz") for name, folder in folders.items()}
+    sources = {name: pair for name, pair in pairs.items() if all(file.is_file() for file in pair)}
+    missing = [str(n) for n in range(_CASES) if str(n) not in sources]
+    if missing:
+        raise DataError(
+            f"{raw} has {len(sources)} of {_CASES} cases of KiTS 2019, without {', '.join(missing[:5])}; expected "
+            f"{FACTS.layout}. Fetch them as that repository says, into its folder data."
+        )
+    table = {
+        "name": FACTS.title,
+        "reference": FACTS.source,
+        "modality": {"0": FACTS.modality[0]},
+        "labels": {str(value): name for value, name in FACTS.labels.items()},
+    }
+    return prepare_isotropic(
+        table,
+        sources,
+        {"validation": [str(n) for n in VALIDATION], "test": [str(n) for n in TEST]},
+        Path(out_dir) / "kits19.json",
+        context=(30, 40, 20) if crop else None,
+        num_folds=num_folds,
+        seed=seed,
+    )
