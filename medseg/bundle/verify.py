@@ -6,7 +6,9 @@ network's input and output, and TorchScript by MONAI's ``ckpt_export``.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import re
 import tempfile
 import warnings
@@ -207,14 +209,25 @@ def _check_network(
         "config_file": str(config_files(root, "infer")[0]),
     }
     changes = {key.replace("::", "#"): value for key, value in overrides.items()}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_progress():
         warnings.simplefilter("ignore")
         try:
             verify_net_in_out("network_def", device="cpu", **files, **changes)
         except Exception as error:  # whatever it is, it is the answer of MONAI's own command
             yield _problem("network_def", f"verify_net_in_out: {_reason(error)}")
             return
-        yield from _check_torchscript(network, [1, channels, *size], made, scratch / "model.ts", {**files, **changes})
+        example, full = [1, channels, *size], [1, channels, *window]
+        yield from _check_torchscript(network, example, full, made, scratch / "model.ts", {**files, **changes})
+
+
+@contextlib.contextmanager
+def _without_progress() -> Iterator[None]:
+    """MONAI's commands log each of their arguments."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _takes(network: nn.Module, shape: Sequence[int]) -> bool:
@@ -227,8 +240,14 @@ def _takes(network: nn.Module, shape: Sequence[int]) -> bool:
 
 
 def _check_torchscript(
-    network: nn.Module, shape: Sequence[int], weights: Path, target: Path, arguments: Mapping[str, Any]
+    network: nn.Module,
+    shape: Sequence[int],
+    window: Sequence[int],
+    weights: Path,
+    target: Path,
+    arguments: Mapping[str, Any],
 ) -> Iterator[Problem]:
+    """``window``: the input's shape to name to the user."""
     image = torch.randn(*shape)
     reason = ""
     for use_trace in (False, True):
@@ -245,7 +264,7 @@ def _check_torchscript(
             reason = f"TorchScript differs from the network by {difference:.2g}"
             continue
         if use_trace:
-            say = f'Say `ckpt_export … --use_trace True --input_shape "{list(shape)}"`, or use `medseg export`.'
+            say = f'Say `ckpt_export … --use_trace True --input_shape "{list(window)}"`, or use `medseg export`.'
             yield _problem("network_def", "ckpt_export cannot script this network", say, warning=True)
         return
     yield _problem("network_def", f"ckpt_export: {reason}")
