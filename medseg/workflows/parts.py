@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from medseg.data import read_datalist, seed_everything
+from medseg.engines.ranks import barrier, is_distributed
 from medseg.errors import ConfigError, ModelError, ResourceError
 from medseg.weights import load_weights, transfer_weights
 
@@ -151,6 +152,11 @@ def initialize(seed: int) -> None:
 
 
 def finalize() -> None:
-    """After a run: leave the process group."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    """After a run: leave the process group, all ranks together.
+
+    The wait is also for gloo's threads: one that still lets go of the last gathered tensors while Python shuts down
+    aborts the process.
+    """
+    if is_distributed():
+        barrier()
         torch.distributed.destroy_process_group()
