@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "Make a datalist from a folder of images and a folder of labels."
+HELP = "Make a datalist from a folder: MSD, nnU-Net raw data, BIDS, or folders of images and labels."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the training images")
-    parser.add_argument("--labels", required=True, metavar="DIR", help="folder of their labels, with equal names")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        metavar="DIR",
+        help="MSD task, nnU-Net raw folder, BIDS data set, or a folder that holds images and labels",
+    )
+    parser.add_argument(
+        "--layout", choices=("nnunet", "msd", "bids", "pairs"), help="of DIR (default: recognised by what it holds)"
+    )
+    parser.add_argument("--images", metavar="DIR", help="folder of the training images, instead of DIR")
+    parser.add_argument("--labels", metavar="DIR", help="folder of their labels (of BIDS: which derivatives)")
     parser.add_argument("--test", metavar="DIR", help="folder of images without labels")
     parser.add_argument("--output", required=True, metavar="FILE", help="the datalist to write")
     parser.add_argument(
         "--modality",
         default="",
         metavar="A,B",
-        help="names of the channels, such as CT or T1,FLAIR (pictures: RGB or grey, as they are)",
+        help="names of the channels, such as CT or T1,FLAIR (of BIDS: which; pictures: RGB or grey, as they are)",
     )
     parser.add_argument(
         "--label_names",
         default="",
         metavar="A,B,…",
         help="names of the values 0, 1, 2, … (masks as pictures: of the values in order, such as 0 and 255), such as "
-        "background,liver,tumour (default: the values found)",
+        "background,liver,tumour (default: the layout's, else the values found)",
     )
-    parser.add_argument("--image_pattern", metavar="P", help="image names, such as '{case}_0000.nii.gz'")
     parser.add_argument(
-        "--label_pattern", default="{case}", metavar="P", help="label names, such as '{case}_seg.nii.gz'"
+        "--image_pattern", metavar="P", help="image names, such as '{case}_0000.nii.gz' or '{case}/imaging.nii.gz'"
     )
+    parser.add_argument("--label_pattern", metavar="P", help="label names, such as '{case}_seg.nii.gz'")
     parser.add_argument(
         "--channel",
         action="append",
@@ -36,7 +45,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATTERN",
         help="once per channel, such as 'T1={case}_t1.nii.gz' (default: {case}_0000, {case}_0001, … where there are)",
     )
-    parser.add_argument("--folds", type=int, default=5, metavar="K", help="folds for cross-validation (default 5)")
+    parser.add_argument(
+        "--folds", type=int, metavar="K", help="deal K folds (default: the folder's own folds or splits, else 5)"
+    )
+    parser.add_argument(
+        "--splits",
+        metavar="FILE|NAME",
+        help="nnU-Net's splits_final.json, a datalist whose sections and folds are taken, or a published one such as "
+        "btcv (default: the splits_final.json that lies beside an nnU-Net folder)",
+    )
+    parser.add_argument(
+        "--stratify",
+        metavar="KEY",
+        help="equal shares in every fold: 'labels', or a key of the cases, or a column of BIDS's participants.tsv",
+    )
     parser.add_argument(
         "--subject_pattern",
         metavar="REGEX",
@@ -58,28 +80,30 @@ def run(args: argparse.Namespace) -> int:
         if not separator or not name or name in channels:
             raise ConfigError(f"--channel {item!r}: expected NAME=PATTERN with a new name, such as 'T1={{case}}_t1'.")
         channels[name] = pattern
+    of_layout = {key: getattr(args, key) for key in ("images", "labels", "test", "image_pattern", "label_pattern")}
     made = make_datalist(
-        args.images,
-        args.labels,
         args.output,
-        test=args.test,
+        folder=args.folder,
+        layout=args.layout,
         modality=_names(args.modality),
         label_names=_names(args.label_names),
-        image_pattern=args.image_pattern,
-        label_pattern=args.label_pattern,
-        channels=channels,
         num_folds=args.folds,
         subject_pattern=args.subject_pattern,
+        stratify=args.stratify,
+        splits=args.splits,
         name=args.name,
         seed=args.seed,
         overwrite=args.overwrite,
         strict=args.strict,
+        **{key: value for key, value in (of_layout | {"channels": channels}).items() if value},
     )
     for note in made.notes:
         print(note)
     for warning in made.warnings:
         print(f"warning: {warning}")
-    print(f"{made.path}: {made.cases} training cases in {made.folds} folds, {made.tests} test cases")
+    counts = [f"{number} {name}" for name, number in made.sections.items() if number]
+    counts[0] += f" in {made.folds} folds" if made.folds else ""
+    print(f"{made.path}: {', '.join(counts)} cases")
     print(f"paths are relative to {made.root}: use --data_dir {made.root}")
     return 0
 

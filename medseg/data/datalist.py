@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from medseg.data.findings import Finding
+from medseg.data.json_file import read_table
 from medseg.data.randomness import derive_seed
 from medseg.data.union import UNION_SUFFIXES, union_table
 from medseg.errors import DataError, nearest
@@ -250,17 +251,7 @@ def _load_json(path: Path) -> dict[str, Any]:
         raise DataError(
             f"Datalist {path} not found. Create one with `medseg datalist --images DIR --labels DIR --output {path}`."
         )
-    try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}). Mend that line."
-        ) from error
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}); expected a JSON text file in UTF-8.") from error
-    if not isinstance(table, dict):
-        raise DataError(f"{path} holds a {type(table).__name__}; expected an object with a 'training' section.")
-    return table
+    return read_table(path, "an object with a 'training' section")
 
 
 def _read_case(entry: Any, where: str, root: Path, *, labelled: bool) -> Case:

@@ -12,12 +12,14 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import SimpleITK
 from monai.data.utils import correct_nifti_header_if_necessary
+from PIL import Image
 
 from medseg.errors import DataError
-from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
+from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file, itk_affine
 
-__all__ = ["Unreadable", "Volume", "read_volume"]
+__all__ = ["Unreadable", "Volume", "read_grid", "read_volume"]
 
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     ".gz": (b"\x1f\x8b",),
@@ -98,6 +100,38 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
     if 0 in volume.shape:
         raise Unreadable(f"{shown} has shape {_by(volume.shape)}: no voxels", "Export the file again.")
     return volume
+
+
+def read_grid(path: str | Path, shown: str | None = None) -> Volume:
+    """Shape and place of a file from its header alone: one channel of zeros that take no memory.
+
+    Raises:
+        Unreadable: missing, empty, of another format, or a header that cannot be read.
+    """
+    path, shown = Path(path), shown or str(path)
+    _check_file(path, shown)
+    try:
+        shape, affine = _header(path)
+    except PermissionError as error:
+        raise _no_permission(shown) from error
+    except Exception as error:  # readers raise anything; the sentence names the file
+        raise Unreadable(*_damage(path, shown, error)) from error
+    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: len(shape)])
+    return Volume([np.broadcast_to(np.uint8(0), shape)], affine, affine, spacing, is_2d_file(path))
+
+
+def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Spatial shape and affine."""
+    if is_2d_file(path):
+        with Image.open(path) as picture:
+            return picture.size[::-1], np.eye(4)
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        image: Any = correct_nifti_header_if_necessary(nibabel.load(path))
+        return tuple(int(n) for n in image.shape[:3]), np.array(image.affine, dtype=float)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return tuple(reader.GetSize()[:3]), itk_affine(reader)
 
 
 def _check_file(path: Path, shown: str) -> None:

@@ -1,28 +1,29 @@
-"""Make a datalist from folders of images and labels."""
+"""Make a datalist from a user's folder: cases by its layout, grids held against each other, folds, labels, modality."""
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.data.datalist import assign_folds, stem_of, write_datalist
-from medseg.data.files import Unreadable, Volume, read_volume
+from medseg.data.datalist import Case, assign_folds, case_ids, subject_of, write_datalist
+from medseg.data.files import Unreadable, Volume, read_grid, read_volume
+from medseg.data.findings import Finding
+from medseg.data.geometry import check_same_grid
+from medseg.data.layouts import Found, few, read_layout
+from medseg.data.splits import Split, read_split
+from medseg.data.stratified import stratified_folds
 from medseg.data.voxels import count_values
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, nearest
 from medseg.transforms.picture import is_grey
-from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
+from medseg.transforms.reader import is_2d_file
 
 __all__ = ["MadeDatalist", "make_datalist"]
 
-logger = logging.getLogger("medseg")
-
+_FOLDS = 5
 _PICTURE_VALUES = 50  # more grey values than this in masks are soft edges or JPEG's doing
-_CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of channel files
 
 
 @dataclass
@@ -32,187 +33,179 @@ class MadeDatalist:
     Attributes:
         path: the file.
         root: what its paths are relative to.
-        cases, tests: number of training and test cases.
+        sections: section -> number of cases.
         folds: number of folds.
-        unlabelled, unpaired: images without a label, labels without an image.
         warnings: sentences about what may be wrong.
         notes: sentences about what was recognised.
     """
 
     path: Path
     root: Path
-    cases: int = 0
-    tests: int = 0
+    sections: dict[str, int] = field(default_factory=dict)
     folds: int = 0
-    unlabelled: list[str] = field(default_factory=list)
-    unpaired: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def make_datalist(
-    images: str | Path,
-    labels: str | Path,
     output: str | Path,
     *,
-    test: str | Path | None = None,
+    folder: str | Path | None = None,
+    layout: str | None = None,
     modality: Sequence[str] = (),
     label_names: Sequence[str] = (),
-    image_pattern: str | None = None,
-    label_pattern: str = "{case}",
-    channels: Mapping[str, str] | None = None,
-    num_folds: int = 5,
+    num_folds: int | None = None,
     subject_pattern: str | None = None,
+    stratify: str | None = None,
+    splits: str | Path | None = None,
     name: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
     strict: bool = False,
+    **options: Any,
 ) -> MadeDatalist:
-    """Pair images with labels of the same name, deal folds by subject, and write the datalist.
+    """Read a folder's cases, deal folds by subject or take those of a split, and write the datalist.
 
     Args:
-        images, labels, test: folders; ``test`` holds images without labels.
         output: the JSON file.
-        modality: names of the channels, such as ``["CT"]``; pictures are RGB or grey by themselves.
+        folder: MSD, nnU-Net raw data, BIDS, or one with folders of images and labels; may be left out where
+            ``images`` and ``labels`` are named.
+        layout: ``nnunet``, ``msd``, ``bids`` or ``pairs``; default: recognised.
+        modality: names of the channels, such as ``["CT"]``, instead of the layout's; of BIDS, which channels; pictures
+            are RGB or grey by themselves.
         label_names: names of the values 0, 1, 2, …, for pictures also of other values in their order, such as 0 and
-            255; without them the values found in the files are numbered.
-        image_pattern, label_pattern: file names with ``{case}``, with or without suffix. Default: the label's stem;
-            for images also ``{case}_0000``, ``{case}_0001``, … where there are such files.
-        channels: name -> pattern, for files of several channels with names of their own.
-        num_folds: at most the number of subjects.
+            255; without them those of the layout, else the values found in the files are numbered.
+        num_folds: at most the number of subjects; default: the layout's own folds or splits, else five.
         subject_pattern: a regular expression; its first group (or the whole match) in the case's name is the subject.
-        name: of the data set; default the folder's.
+        stratify: deal folds such that each has its share of every ``labels`` (which labels a case holds), or of the
+            values of a key of the cases or a column of BIDS's ``participants.tsv``.
+        splits: nnU-Net's ``splits_final.json``, a datalist, or the name of a published one.
+        name: of the data set; default the layout's, or the folder's.
         seed: of the folds.
         overwrite: replace an existing file.
         strict: warnings are errors.
+        **options: of the layout's ``read``, such as ``images`` and ``labels``.
 
     Raises:
         ConfigError: the output exists, or an argument cannot be used.
-        DataError: no pair, or labels that cannot be read.
+        DataError: no case, files on differing grids, labels that cannot be read, or a split that does not fit.
     """
     output = Path(output)
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} exists; name another --output, or allow it with --overwrite.")
-    if num_folds < 1:
+    if num_folds is not None and num_folds < 1:
         raise ConfigError(f"folds: expected a positive integer, got {num_folds}; 5 is usual.")
-    folders = {key: _folder(value) for key, value in (("images", images), ("labels", labels), ("test", test)) if value}
-    root = Path(os.path.commonpath([folder.resolve() for folder in folders.values()]))
-    made = MadeDatalist(output, root, folds=num_folds)
-    patterns = list((channels or {}).values()) or ([image_pattern] if image_pattern else [])
-    names = list(channels) if channels else list(modality)
-
-    label_files = {case: files[0] for case, files in _cases(folders["labels"], [label_pattern]).items()}
-    if not patterns and set(_cases(folders["images"], ["{case}"])) & set(label_files):
-        patterns = ["{case}"]
-    found = _cases(folders["images"], patterns)
-    made.unlabelled = sorted(set(found) - set(label_files))
-    made.unpaired = sorted(set(label_files) - set(found))
-    paired = sorted(set(found) & set(label_files))
-    if not paired:
-        raise DataError(
-            f"No image in {images} pairs with a label in {labels}: images {_few(found)}, labels {_few(label_files)}. "
-            "Expected equal names; say how they differ with --image_pattern and --label_pattern, such as "
-            "'{case}_0000.nii.gz'."
-        )
-    for what, left in (("images without label are left out", made.unlabelled), ("labels have no image", made.unpaired)):
-        if left:
-            made.warnings.append(f"{len(left)} {what}: {', '.join(left)}.")
-    incomplete = [case for case in paired if len(found[case]) != len(found[paired[0]])]
-    if incomplete:
-        raise DataError(
-            f"{paired[0]} has {len(found[paired[0]])} channel files, {_few(incomplete)} another number; expected equal "
-            "numbers. Add the missing files."
-        )
-
-    entries: list[dict[str, Any]] = [
-        {"case_id": case, "image": _paths(found[case], root), "label": _paths([label_files[case]], root)}
-        for case in paired
-    ]
-    if subject_pattern:
-        for entry in entries:
-            entry["subject"] = _subject(subject_pattern, entry["case_id"])
-    subjects = len({entry.get("subject", entry["case_id"]) for entry in entries})
-    if subjects < num_folds:
-        what = "subjects" if subject_pattern else "cases"
-        made.warnings.append(f"{subjects} {what} cannot give {num_folds} folds; using {subjects}.")
-        made.folds = subjects
-    tests = _cases(folders["test"], patterns) if test else {}
-    table = {
-        "name": name or root.name or "dataset",
-        "modality": {str(i): channel for i, channel in enumerate(_modality(names, [found[c] for c in paired], made))},
-        "labels": _labels(label_names, [label_files[case] for case in paired], made),
-        "training": [
-            {key: value for key, value in entry.items() if key != "case_id"}
-            for entry in assign_folds(entries, made.folds, seed)
-        ],
-        "validation": [],
-        "test": [{"image": _paths(files, root)} for files in tests.values()],
-    }
-    if strict and made.warnings:
-        raise DataError(" ".join(made.warnings) + " Mend this, or allow it without --strict.")
-    made.cases, made.tests = len(entries), len(tests)
-    write_datalist(table, output, root)
-    return made
+    if splits is not None and (num_folds is not None or stratify is not None):
+        raise ConfigError("--splits takes folds that are made; leave out --folds and --stratify, or leave it out.")
+    found = read_layout(Path(folder) if folder else None, layout, options, {"modality": modality})
+    for case in found.sections["training"] if subject_pattern else ():
+        case["subject"] = _subject(str(subject_pattern), case["case_id"])
+    _refuse_grids(found)
+    channels = {str(i): channel for i, channel in enumerate(_modality(modality, found))}
+    labels = _labels(label_names, found)
+    about = {key: value for key, value in found.about.items() if key != "label_space" or not label_names}
+    source = splits or (found.splits if num_folds is None and stratify is None else None)
+    if source is not None:
+        split = read_split(source)
+        sections = _split(found, split)
+        about |= {"known_overlaps": split.known_overlaps} if split.known_overlaps else {}
+    else:
+        sections = _deal(found, num_folds, stratify, seed)
+    if strict and found.warnings:
+        raise DataError(" ".join(found.warnings) + " Mend this, or allow it without --strict.")
+    table = {"name": name or found.name, "modality": channels, "labels": labels, **about}
+    write_datalist(table | _entries(sections, found.root), output, found.root)
+    folds = {case["fold"] for case in sections["training"] if "fold" in case}
+    counts = {key: len(cases) for key, cases in sections.items()}
+    return MadeDatalist(output, found.root, counts, len(folds), found.warnings, found.notes)
 
 
-def _folder(path: str | Path) -> Path:
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ConfigError(f"Folder {folder} not found; name an existing one.")
-    return folder
-
-
-def _cases(folder: Path, patterns: Sequence[str]) -> dict[str, list[Path]]:
-    """Case -> its files by one pattern per channel; without patterns, grouped by nnU-Net's ``_0000``, ``_0001``, …"""
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith(".")
-    )
-    if not patterns:
-        groups: dict[str, list[Path]] = {}
-        for path in files:
-            groups.setdefault(_CHANNEL.sub("", stem_of(path)), []).append(path)
-        return groups
-    found: list[dict[str, Path]] = []
-    for pattern in patterns:
-        matches = [(match.group(1), path) for path in files if (match := _compile(pattern).fullmatch(path.name))]
-        groups = {}
-        for case, path in matches:
-            groups.setdefault(case, []).append(path)
-        _refuse_twins(groups, folder)
-        found.append(dict(matches))
-    every = sorted(set().union(*found))
-    partial = [case for case in every if any(case not in channel for channel in found)]
-    if partial:
-        raise DataError(
-            f"{len(partial)} cases in {folder} lack a file for some of {list(patterns)}: {_few(partial)}. Add the "
-            "files, or mend the patterns."
-        )
-    return {case: [channel[case] for channel in found] for case in every}
-
-
-def _refuse_twins(groups: Mapping[str, Sequence[Path]], folder: Path) -> None:
-    for case, paths in groups.items():
-        if len(paths) > 1:
-            raise DataError(
-                f"{folder} has {' and '.join(path.name for path in paths)} for case '{case}'; expected one file. "
-                "Remove one, or give patterns with a suffix."
-            )
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    if pattern.count("{case}") != 1:
-        raise ConfigError(f"Pattern {pattern!r} needs {{case}} exactly once, such as '{{case}}_0000.nii.gz'.")
-    before, after = pattern.split("{case}")
-    suffix = "" if after.lower().endswith(IMAGE_SUFFIXES) else f"(?i:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})"
-    return re.compile(f"{re.escape(before)}(.+?){re.escape(after)}{suffix}")
-
-
-def _paths(files: Sequence[Path], root: Path) -> Any:
+def _entries(sections: Mapping[str, Sequence[Case]], root: Path) -> dict[str, list[Case]]:
+    """Sections of the file: paths below the root; a case id only where the file names would give another."""
+    cases = [case for group in sections.values() for case in group]
     # The folder is resolved, the file is not: it may be a link to anywhere.
-    paths = [(file.parent.resolve() / file.name).relative_to(root).as_posix() for file in files]
-    return paths if len(paths) > 1 else paths[0]
+    absolute = {file: file.parent.resolve() / file.name for case in cases for file in _files(case)}
+    images = [[str(absolute[file]) for file in case["image"]] for case in cases]
+    derived = case_ids([{"image": files if len(files) > 1 else files[0]} for files in images], root)
+    unique = len({case["case_id"] for case in cases}) == len(cases)
+    own = {id(case) for case, name in zip(cases, derived, strict=True) if unique and case["case_id"] != name}
+    return {name: [_entry(case, absolute, root, id(case) in own) for case in group] for name, group in sections.items()}
+
+
+def _entry(case: Case, absolute: Mapping[Path, Path], root: Path, named: bool) -> Case:
+    paths = {file: absolute[file].relative_to(root).as_posix() for file in _files(case)}
+    images = [paths[file] for file in case["image"]]
+    entry: Case = {"image": images if len(images) > 1 else images[0]}
+    if case.get("label"):
+        entry["label"] = paths[case["label"]]
+    return entry | {k: v for k, v in case.items() if k not in ("image", "label") and (named or k != "case_id")}
+
+
+def _files(case: Case) -> list[Path]:
+    return [*case["image"], *([case["label"]] if case.get("label") else [])]
+
+
+# ---------------------------------------------------------------------- grids
+def _refuse_grids(found: Found) -> None:
+    """Refuse cases whose files lie on differing grids, by their headers alone."""
+    cases = [case for cases in found.sections.values() for case in cases]
+    wrong = {case["case_id"]: finding for case in cases if (finding := _grid_problem(case))}
+    if wrong:
+        first, (message, remedy, _) = next(iter(wrong.items()))
+        others = f"; so are {len(wrong) - 1} others: {few(list(wrong)[1:])}" if len(wrong) > 1 else ""
+        raise DataError(f"{first}: {message}. {remedy.removesuffix('.')}{others}.")
+
+
+def _grid_problem(case: Case) -> Finding | None:
+    try:
+        first, *others = [read_grid(file) for file in _files(case)]
+    except Unreadable as error:
+        return Finding(*error.args)
+    whats = [f"channel {index}" for index in range(1, len(case["image"]))] + ["label"]
+    for other, what in zip(others, whats, strict=False):
+        for finding in check_same_grid(first, other, what):
+            return finding
+    return None
+
+
+# ---------------------------------------------------------------------- folds
+def _split(found: Found, split: Split) -> dict[str, list[Case]]:
+    sections = split.apply(found.sections)
+    found.warnings += split.warnings
+    found.notes.append(f"Sections and folds are those of {split.source}.")
+    return {"training": [], "validation": [], **sections}
+
+
+def _deal(found: Found, num_folds: int | None, stratify: str | None, seed: int) -> dict[str, list[Case]]:
+    """The sections with folds in the training cases: the layout's own where nothing else is asked for."""
+    training = found.sections["training"]
+    if num_folds is None and stratify is None and any("fold" in case for case in training):
+        found.notes.append("Folds are those that the folder's list has; deal others with --folds.")
+        return found.sections
+    subjects, number = len({subject_of(case) for case in training}), num_folds or _FOLDS
+    if subjects < number:
+        what = "subjects" if any("subject" in case for case in training) else "cases"
+        found.warnings.append(f"{subjects} {what} cannot give {number} folds; using {subjects}.")
+        number = subjects
+    if stratify is None:
+        return found.sections | {"training": assign_folds(training, number, seed)}
+    return found.sections | {"training": stratified_folds(training, _traits(found, stratify), number, seed)}
+
+
+def _traits(found: Found, key: str) -> list[set[str]]:
+    """What each training case holds of ``key``."""
+    training = found.sections["training"]
+    if key == "labels":
+        counts = [count_values(_read(case["label"], mask=True).channels[0]) for case in training]
+        return [{f"{value:g}" for value in values if value} for values in counts]
+    rows = [case | found.traits.get(case["case_id"], {}) for case in training]
+    if lacking := [row["case_id"] for row in rows if key not in row]:
+        common = set.intersection(*(set(row) for row in rows)) - {"image", "label", "case_id", "fold"}
+        raise ConfigError(
+            f"--stratify {key}: {few(lacking)} have no '{key}'.{nearest(key, common)} Known: labels, "
+            f"{', '.join(sorted(common)) or 'no other'}."
+        )
+    return [{str(row[key])} for row in rows]
 
 
 def _subject(pattern: str, case: str) -> str:
@@ -225,16 +218,22 @@ def _subject(pattern: str, case: str) -> str:
     return match.group(1) if match.groups() else match.group(0)
 
 
-def _modality(names: Sequence[str], cases: Sequence[Sequence[Path]], made: MadeDatalist) -> list[str]:
-    number = len(cases[0])
-    if not names and number == 1 and all(is_2d_file(files[0]) for files in cases):
-        return ["grey" if all(_is_grey(files[0]) for files in cases) else "RGB"]
+# ---------------------------------------------------------------------- modality and labels
+def _modality(names: Sequence[str], found: Found) -> list[str]:
+    """Names of the channels: the user's, the layout's, or those that the files tell."""
+    files = [case["image"] for case in found.sections["training"]]
+    number = len(files[0])
+    if not names and found.modality:
+        return found.modality
+    if not names and number == 1 and all(is_2d_file(images[0]) for images in files):
+        return ["grey" if all(_is_grey(images[0]) for images in files) else "RGB"]
     if not names:
-        made.warnings.append("No modality is given: MR is taken (normalised per case); use --modality CT for CT.")
+        found.warnings.append("No modality is given: MR is taken (normalised per case); use --modality CT for CT.")
         return ["MR"] if number == 1 else [f"MR {i}" for i in range(number)]
-    if len(names) != number and number > 1:
+    expected = len(found.modality) or (number if number > 1 else len(names))
+    if len(names) != expected:
         raise ConfigError(
-            f"{number} files per case, but {len(names)} modality names ({', '.join(names)}); give one each."
+            f"{expected} channels per case, but {len(names)} modality names ({', '.join(names)}); give one each."
         )
     return list(names)
 
@@ -254,10 +253,13 @@ def _read(path: Path, mask: bool = False) -> Volume:
         raise DataError(". ".join(error.args)) from error
 
 
-def _labels(names: Sequence[str], files: Sequence[Path], made: MadeDatalist) -> dict[str, str]:
-    """Decathlon's ``labels``; values that have no name are read from the files, and always those of pictures, whose
-    values are often spread over 0 to 255.
+def _labels(names: Sequence[str], found: Found) -> Mapping[str, Any]:
+    """The user's, the layout's, or Decathlon's ``labels``: values that have no name are read from the files, and always
+    those of pictures, whose values are often spread over 0 to 255.
     """
+    if found.labels and not names:
+        return found.labels
+    files = [case["label"] for case in found.sections["training"]]
     pictures = all(is_2d_file(path) for path in files)
     if names and not pictures:
         return {str(value): name for value, name in enumerate(names)}
@@ -272,33 +274,28 @@ def _labels(names: Sequence[str], files: Sequence[Path], made: MadeDatalist) -> 
             + ("" if jpeg else "numbers. Are images listed as labels, or have the masks soft edges?")
             + ("" if jpeg or pictures else " Otherwise name the labels with --label_names.")
         )
-    found = [int(value) for value in sorted(values)]
-    if len(found) == 1:
+    present = [int(value) for value in sorted(values)]
+    if len(present) == 1:
         raise DataError("All label files are background throughout; expected a label. Name the labels: --label_names.")
     if names:
-        return _named(names, found, made)
-    if pictures and found == [0, 255]:
-        made.notes.append("The masks hold 0 and 255: 255 is the label 'foreground'; rename it with --label_names.")
+        return _named(names, present, found)
+    if pictures and present == [0, 255]:
+        found.notes.append("The masks hold 0 and 255: 255 is the label 'foreground'; rename it with --label_names.")
         return {"0": "background", "255": "foreground"}
-    shown = ", ".join(map(str, found[1:]))
-    made.warnings.append(f"Labels are named by the values found ({shown}); give names with --label_names.")
-    return {"0": "background", **{str(value): f"label {value}" for value in found[1:]}}
+    shown = ", ".join(map(str, present[1:]))
+    found.warnings.append(f"Labels are named by the values found ({shown}); give names with --label_names.")
+    return {"0": "background", **{str(value): f"label {value}" for value in present[1:]}}
 
 
-def _named(names: Sequence[str], found: Sequence[int], made: MadeDatalist) -> dict[str, str]:
+def _named(names: Sequence[str], values: Sequence[int], found: Found) -> dict[str, str]:
     """Names for the values 0, 1, 2, …, or in order for as many other values, such as 0 and 255."""
-    if found[-1] < len(names):
+    if values[-1] < len(names):
         return {str(value): name for value, name in enumerate(names)}
-    pairs = ", ".join(f"{value} is '{name}'" for value, name in zip(found, names, strict=False))
-    if len(found) != len(names):
+    pairs = ", ".join(f"{value} is '{name}'" for value, name in zip(values, names, strict=False))
+    if len(values) != len(names):
         raise DataError(
-            f"The masks hold the values {', '.join(map(str, found))}, --label_names has {len(names)} names "
+            f"The masks hold the values {', '.join(map(str, values))}, --label_names has {len(names)} names "
             f"({', '.join(names)}); expected one name per value, background first. Add or remove names."
         )
-    made.notes.append(f"Names are given to the mask values in their order: {pairs}.")
-    return {str(value): name for value, name in zip(found, names, strict=True)}
-
-
-def _few(names: Any) -> str:
-    shown = sorted(map(str, names))
-    return (", ".join(shown[:5]) + (f", … ({len(shown)})" if len(shown) > 5 else "")) or "none"
+    found.notes.append(f"Names are given to the mask values in their order: {pairs}.")
+    return {str(value): name for value, name in zip(values, names, strict=True)}

@@ -14,7 +14,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from medseg.transforms.picture import PictureReader
 
-__all__ = ["IMAGE_SUFFIXES", "VolumeReader", "is_2d_file"]
+__all__ = ["IMAGE_SUFFIXES", "VolumeReader", "is_2d_file", "itk_affine"]
 
 # MONAI's LoadImage also starts every reader of its own, and one of them reports at length that it lacks a GPU codec.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -60,8 +60,8 @@ def _to_xyz(image: SimpleITK.Image) -> tuple[list[int], list[int]]:
     return axes, axes[::-1]
 
 
-def itk_affine(image: SimpleITK.Image) -> np.ndarray:
-    """Index -> RAS millimetres, 4 x 4 (ITK's own frame is LPS)."""
+def itk_affine(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> np.ndarray:
+    """Index -> RAS millimetres, 4 x 4 (ITK's own frame is LPS), of an image or of a reader that has read a header."""
     dims = image.GetDimension()
     direction = np.array(image.GetDirection()).reshape(dims, dims)
     affine = np.eye(4)

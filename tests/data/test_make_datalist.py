@@ -51,7 +51,7 @@ def test_pairs_folds_and_labels(folders: Path, capsys: Any) -> None:
     assert "1 images without label are left out: alone." in said
     assert "1 labels have no image: orphan." in said
     assert "Labels are named by the values found (1, 4); give names with --label_names." in said
-    assert f"{output}: 6 training cases in 3 folds, 2 test cases" in said
+    assert f"{output}: 6 training in 3 folds, 2 test cases" in said
     assert f"paths are relative to {folders}: use --data_dir {folders}" in said
     datalist = read_datalist(output)
     assert datalist.channels == ("CT",)
@@ -72,7 +72,9 @@ def test_pairs_folds_and_labels(folders: Path, capsys: Any) -> None:
 
 
 def test_output_elsewhere_keeps_paths_relative_to_the_common_folder(folders: Path) -> None:
-    made = make_datalist(folders / "images", folders / "labels", folders / "lists" / "mine.json", modality=["CT"])
+    made = make_datalist(
+        folders / "lists" / "mine.json", images=folders / "images", labels=folders / "labels", modality=["CT"]
+    )
     assert made.root == folders
     assert json.loads(made.path.read_text())["training"][0]["image"] == "images/anna-1.nii.gz"
     assert Path(read_datalist(made.path, made.root).sections["training"][0]["image"]).is_file()
@@ -83,21 +85,23 @@ def test_nnunet_suffixes_become_channels(tmp_path: Path) -> None:
         for channel in (0, 1):
             _save(tmp_path / "imagesTr" / f"{case}_000{channel}.nii.gz")
         _save(tmp_path / "labelsTr" / f"{case}.nii.gz", label=True)
-    made = make_datalist(tmp_path / "imagesTr", tmp_path / "labelsTr", tmp_path / "l.json", modality=["T1", "T2"])
+    made = make_datalist(
+        tmp_path / "l.json", images=tmp_path / "imagesTr", labels=tmp_path / "labelsTr", modality=["T1", "T2"]
+    )
     datalist = read_datalist(made.path)
     assert [Path(p).name for p in datalist.sections["training"][0]["image"]] == ["c1_0000.nii.gz", "c1_0001.nii.gz"]
     assert [case["case_id"] for case in datalist.sections["training"]] == ["c1", "c2"]
     (tmp_path / "imagesTr" / "c2_0001.nii.gz").unlink()
     with pytest.raises(DataError, match="c1 has 2 channel files, c2 another number"):
-        make_datalist(tmp_path / "imagesTr", tmp_path / "labelsTr", tmp_path / "m.json")
+        make_datalist(tmp_path / "m.json", images=tmp_path / "imagesTr", labels=tmp_path / "labelsTr")
 
 
 def test_numbered_cases_are_no_channels(tmp_path: Path) -> None:
     for number in range(3):
         _save(tmp_path / "i" / f"case_000{number}.nii.gz")
         _save(tmp_path / "l" / f"case_000{number}.nii.gz", label=True)
-    made = make_datalist(tmp_path / "i", tmp_path / "l", tmp_path / "l.json", modality=["CT"])
-    assert made.cases == 3
+    made = make_datalist(tmp_path / "l.json", images=tmp_path / "i", labels=tmp_path / "l", modality=["CT"])
+    assert made.sections["training"] == 3
 
 
 def test_patterns_and_channels(tmp_path: Path, capsys: Any) -> None:
@@ -130,9 +134,11 @@ def test_image_pattern(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="No image in .* pairs with a label in .*: images ct_7, labels 7. Expected equal"
     ):
-        make_datalist(tmp_path / "i", tmp_path / "l", tmp_path / "x.json")
-    made = make_datalist(tmp_path / "i", tmp_path / "l", tmp_path / "x.json", image_pattern="ct_{case}.nii.gz")
-    assert made.cases == 1
+        make_datalist(tmp_path / "x.json", images=tmp_path / "i", labels=tmp_path / "l")
+    made = make_datalist(
+        tmp_path / "x.json", images=tmp_path / "i", labels=tmp_path / "l", image_pattern="ct_{case}.nii.gz"
+    )
+    assert made.sections["training"] == 1
 
 
 @pytest.mark.parametrize(
@@ -146,7 +152,7 @@ def test_image_pattern(tmp_path: Path) -> None:
 )
 def test_options_that_cannot_be_used(folders: Path, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        make_datalist(folders / "images", folders / "labels", folders / "list.json", **options)
+        make_datalist(folders / "list.json", images=folders / "images", labels=folders / "labels", **options)
     assert not (folders / "list.json").exists()
 
 
@@ -156,13 +162,13 @@ def test_images_listed_as_labels(folders: Path) -> None:
         values = np.linspace(0, 1, 120, dtype=np.float32).reshape(6, 5, 4)
         path.mkdir()
         nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path / "anna-1.nii.gz")
-        make_datalist(folders / "images", path, folders / "list.json")
+        make_datalist(folders / "list.json", images=folders / "images", labels=path)
 
 
 def test_two_files_of_one_case(folders: Path) -> None:
     _save(folders / "labels" / "anna-1.nii", label=True)
     with pytest.raises(DataError, match="has anna-1.nii and anna-1.nii.gz for case 'anna-1'; expected one file"):
-        make_datalist(folders / "images", folders / "labels", folders / "list.json")
+        make_datalist(folders / "list.json", images=folders / "images", labels=folders / "labels")
 
 
 def _pictures(folder: Path, values: tuple[int, ...] = (0, 255), modes: tuple[str, ...] = ("RGB", "L", "RGBA")) -> None:
