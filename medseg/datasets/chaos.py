@@ -133,8 +133,8 @@ def _subjects(raw: Path, modality: str) -> list[str]:
     what = f"{len(folders)} of {_SUBJECTS} subjects of CHAOS, {modality}"
     if lacking:
         what += f", without files in {', '.join(list(dict.fromkeys(lacking))[:5])}"
-    inner = next((path.parent for pattern in ("*", "*/*") for path in raw.glob(f"{pattern}/{modality}/1")), None)
-    hint = f"Did you mean {inner.parent}?" if inner else f"Unpack CHAOS_Train_Sets again; expected {FACTS.layout}."
+    inner = next((path.parent for pattern in ("*", "*/*") for path in raw.glob(f"{pattern}/{modality}")), None)
+    hint = f"Did you mean {inner}?" if inner else f"Unpack CHAOS_Train_Sets again; expected {FACTS.layout}."
     raise DataError(f"{raw} has {what}. {hint}")
 
 

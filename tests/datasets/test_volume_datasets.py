@@ -209,13 +209,15 @@ def test_a_broken_chaos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert read(tmp_path / "out" / "20_t2.nii.gz").max() > 100
     with pytest.raises(DataError, match="holds 2 DICOM series with .* slices; expected one series. Leave"):
         read_series(slices)
-    next((raw / "MR" / "20" / "T2SPIR" / "Ground").glob("*.png")).unlink()
-    (tmp_path / "out" / "20_t2.nii.gz").unlink()
-    with pytest.raises(CasesFailed, match="1 of 1 files .*20_t2.* expected one series of 3 slices"):
-        chaos.prepare(raw, tmp_path / "out")
     layouts.picture(raw / "MR" / "22" / "T2SPIR" / "Ground" / "IMG-0001-00002.png", np.full((6, 6), 7, np.uint8))
     (tmp_path / "out" / "22_t2.nii.gz").unlink()
     with pytest.raises(CasesFailed, match="IMG-0001-00002.png has the values 7; expected 0, 63, 126, 189, 252"):
+        chaos.prepare(raw, tmp_path / "out")
+    next((raw / "MR" / "20" / "T2SPIR" / "Ground").glob("*.png")).unlink()
+    (tmp_path / "out" / "20_t2.nii.gz").unlink()
+    with pytest.raises(
+        CasesFailed, match="2 of 2 files .*20_t2.* expected one series of 3 slices.*; also 22_t2.nii.gz. Mend"
+    ):
         chaos.prepare(raw, tmp_path / "out")
     shutil.rmtree(raw / "MR" / "2" / "T1DUAL" / "DICOM_anon" / "OutPhase")
     with pytest.raises(DataError, match="4 of 4 subjects .* files in MR/2/T1DUAL/DICOM_anon/OutPhase. Unpack"):
