@@ -44,14 +44,15 @@ def convert_files(
         running = {pool.submit(_make, source, target, convert): target for source, target in todo}
         for future in tqdm(as_completed(running), total=len(running), unit="file", leave=False, disable=None):
             if error := future.exception():
-                failures[running[future]] = f"{error}" or type(error).__name__
+                failures[running[future]] = f"{error}".rstrip(".") or type(error).__name__
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C: nothing new is begun
     if failures:
-        first = min(failures)
+        first, *others = sorted(failures)
+        more = f"; also {', '.join(path.name for path in others[:5])}" + (", …" if len(others) > 5 else "")
         raise CasesFailed(
-            f"{len(failures)} of {len(todo)} files could not be made, the first is {first}: {failures[first]}. "
-            "Mend the cause and run the same command again; files that are done are kept."
+            f"{len(failures)} of {len(todo)} files could not be made, the first is {first}: {failures[first]}"
+            f"{more if others else ''}. Mend the cause and run the same command again; files that are done are kept."
         )
     return len(todo)
 

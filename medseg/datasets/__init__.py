@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from medseg.errors import ConfigError, nearest
+from medseg.errors import ConfigError, DataError, nearest
 
 __all__ = ["DatasetFacts", "dataset_module", "datasets"]
 
@@ -53,6 +55,33 @@ class DatasetFacts:
     modality: tuple[str, ...] = ()
     labels: Mapping[int, str] = field(default_factory=dict)
     splits: Mapping[str, int] = field(default_factory=dict)
+
+    def table(self, **changed: Any) -> dict[str, Any]:
+        """The head of a datalist; ``changed`` are keys that differ or come in addition."""
+        return {
+            "name": self.title,
+            "reference": self.source,
+            "licence": self.terms,
+            "modality": {str(index): name for index, name in enumerate(self.modality)},
+            "labels": {str(value): name for value, name in self.labels.items()},
+            **changed,
+        }
+
+    def require(self, raw: Path, files: Sequence[str]) -> None:
+        """Refuse an archive that lacks any of ``files`` (relative to ``raw``), or that has none to name.
+
+        Raises:
+            DataError: with the first missing files, and with the folder that was meant where one below has them.
+        """
+        missing = [file for file in files if not (raw / file).is_file()]
+        if files and not missing:
+            return
+        top = Path(files[0]).parts[0] if files else ""
+        inner = next((found.parent for pattern in ("*", "*/*") for found in raw.glob(f"{pattern}/{top}") if top), None)
+        hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {self.layout}."
+        listed = ": " + ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "") if missing else ""
+        what = f"{len(missing)} of {len(files)} files of {self.title} are missing in {raw}{listed}"
+        raise DataError(f"{what if files else f'{raw} holds no case of {self.title}'}. {hint}")
 
 
 @cache

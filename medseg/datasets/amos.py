@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg.datasets import DatasetFacts
 from medseg.errors import ConfigError, DataError
 
-__all__ = ["FACTS", "REPUX_TEST_IDS", "SPLITS", "modality_of", "prepare", "repux_table"]
+if TYPE_CHECKING:
+    from medseg.data.isotropic import Pair
+
+__all__ = ["FACTS", "HERMES_VALIDATION", "REPUX_TEST_IDS", "SPLITS", "modality_of", "prepare", "repux_table"]
 
 FACTS = DatasetFacts(
     title="AMOS 2022 (task 1: CT; task 2: CT and MR)",
@@ -45,6 +48,10 @@ REPUX_TEST_IDS = (
     *(381, 383, 384, 387, 388, 390, 391, 392, 395, 396, 398, 400),
     *(401, 402, 403, 404, 405, 406, 408, 410),
 )
+# Of the training cases, what Hermes validates on (arXiv 2306.02416); it tests on the validation cases.
+HERMES_VALIDATION = {"CT": (212, 296, 366, 350, 98), "MR": (518, 593)}
+_HERMES_CONTEXT = (10, 30, 30)  # voxels (z, y, x)
+_ABSENT_IN_MR = (14, 15)  # bladder and prostate/uterus
 # Task -> section -> cases. The published list of task 1 goes to id 499: it leaves out amos_0500, a CT of the test set.
 SPLITS = {1: FACTS.splits, 2: {"training": 240, "validation": 120, "test": 240}}
 _FOLDERS = {"training": "Tr", "validation": "Va", "test": "Ts"}
@@ -71,30 +78,43 @@ def prepare(
     split: str = "challenge",
     num_folds: int = 0,
     seed: int = 0,
+    isotropic: bool = True,
+    crop: bool = True,
 ) -> Path:
     """Write ``<out_dir>/amos_task01.json`` or ``amos_task02.json``; paths are relative to ``raw_dir``.
 
     Task 1 gives the published list. In task 2 each case names its ``modality``. With ``split="repux"`` it is
-    ``amos22_repux.json``: of the 200 labelled CT, the 20 that 3D RepUX-Net was tested on, and the others in folds.
+    ``amos22_repux.json``: of the 200 labelled CT, the 20 that 3D RepUX-Net was tested on, and the others in folds. With
+    ``split="hermes_ct"`` or ``"hermes_mr"`` it is ``amos_ct.json`` or ``amos_mr.json`` and, beside it, volumes of
+    1.5 mm, ``70.nii.gz``, ``70_gt.nii.gz`` …, in MR without bladder and prostate/uterus.
 
     Args:
         raw_dir: the folder ``amos22``.
         out_dir: where the datalist goes.
         task: 1 (CT) or 2 (CT and MR).
-        split: ``challenge``, or ``repux`` (task 1).
+        split: ``challenge``, ``repux`` (task 1), ``hermes_ct`` or ``hermes_mr``.
         num_folds: folds of the training cases; 0 keeps the published split alone (``repux``: 5).
         seed: of the folds.
+        isotropic: of the two last: volumes of 1.5 mm; otherwise they keep their grid.
+        crop: of the two last: to the labels and 10, 30 and 30 voxels (z, y, x) around them, as published, of the test
+            cases too, which makes those easier.
 
     Raises:
         ConfigError: another task or split.
         DataError: files are missing.
+        CasesFailed: some cannot be converted; the others are done.
     """
     from medseg.data import assign_folds, write_datalist
 
+    if split in ("hermes_ct", "hermes_mr"):
+        kind = split.removeprefix("hermes_").upper()
+        return _prepare_hermes(Path(raw_dir), Path(out_dir), kind, isotropic, crop, num_folds, seed)
     if task not in SPLITS:
         raise ConfigError(f"AMOS has no task {task}; use 1 (CT) or 2 (CT and MR).")
     if split not in ("challenge", "repux") or (split == "repux" and task != 1):
-        raise ConfigError(f"AMOS task {task} has no split '{split}'; use challenge, or repux with task 1.")
+        raise ConfigError(
+            f"AMOS task {task} has no split '{split}'; use challenge, hermes_ct, hermes_mr, or repux with task 1."
+        )
     raw = Path(raw_dir)
     names = {section: _images(raw, section, task) for section in _FOLDERS}
     _refuse_incomplete(raw, names, task)
@@ -150,6 +170,46 @@ def repux_table(labelled: list[dict[str, Any]], num_folds: int = 5, seed: int = 
         "training": folded,
         "test": test,
     }
+
+
+def _prepare_hermes(raw: Path, out: Path, kind: str, isotropic: bool, crop: bool, num_folds: int, seed: int) -> Path:
+    """The labelled cases of one modality at 1.5 mm, in the sections of Hermes."""
+    from medseg.data.isotropic import read_pair, to_form
+    from medseg.data.pairs import prepare_pairs, split_sections
+
+    names = {section: _images(raw, section, 2) for section in _FOLDERS}
+    _refuse_incomplete(raw, {section: found for section, found in names.items() if section != "test"}, 2)
+    files = {
+        str(int(name[5:9])): _files(section, name, 2)
+        for section in ("training", "validation")
+        for name in names[section]
+        if modality_of(name) == kind
+    }
+    test = [str(int(name[5:9])) for name in names["validation"] if modality_of(name) == kind]
+
+    def make(name: str) -> Pair:
+        import SimpleITK as sitk
+
+        image_file, label_file = (raw / file for file in files[name])
+        image, label = read_pair(image_file, label_file)
+        if kind == "MR":
+            label = sitk.ChangeLabel(label, {value: 0 for value in _ABSENT_IN_MR})
+        return to_form((image, label), isotropic=isotropic, context=_HERMES_CONTEXT if crop else None)
+
+    absent = _ABSENT_IN_MR if kind == "MR" else ()
+    return prepare_pairs(
+        FACTS.table(
+            name=f"AMOS 2022, {kind}",
+            modality={"0": kind},
+            labels={str(value): name for value, name in FACTS.labels.items() if value not in absent},
+        ),
+        split_sections(files, HERMES_VALIDATION[kind], test),
+        make,
+        out / f"amos_{kind.lower()}.json",
+        form={"isotropic": isotropic, "crop": crop},
+        num_folds=num_folds,
+        seed=seed,
+    )
 
 
 def _images(raw: Path, section: str, task: int) -> list[str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import DataError
+from medseg.errors import ConfigError
 
-__all__ = ["FACTS", "prepare"]
+__all__ = ["FACTS", "HERMES", "prepare"]
 
 FACTS = DatasetFacts(
     title="BTCV",
@@ -40,27 +40,53 @@ FACTS = DatasetFacts(
 _IDS = {"training": (*range(1, 11), *range(21, 35)), "validation": range(35, 41), "test": range(61, 81)}
 
 
-def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 0, seed: int = 0) -> Path:
+# Of the 30 labelled cases, what Hermes holds out (arXiv 2306.02416).
+HERMES = {"validation": (32,), "test": (6, 38, 22, 34, 26, 31)}
+_HERMES_CONTEXT = (20, 20, 20)  # voxels (z, y, x)
+_SPLITS = ("published", "hermes")
+
+
+def prepare(
+    raw_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    split: str = "published",
+    num_folds: int = 0,
+    seed: int = 0,
+    isotropic: bool = True,
+    crop: bool = True,
+) -> Path:
     """Write ``<out_dir>/btcv.json``, and links to the images as a Decathlon archive has them.
 
     Paths are relative to ``out_dir``, where ``imagesTr``, ``labelsTr`` and ``imagesTs`` hold links into ``raw_dir``
-    (copies where the system has no links), so that the datalist is the published one.
+    (copies where the system has no links), so that the datalist is the published one. With ``split="hermes"`` it is
+    ``bcv.json``, the 30 labelled cases, and, beside it, volumes of 1.5 mm, ``img0001.nii.gz``, ``img0001_gt.nii.gz`` ….
 
     Args:
         raw_dir: ``RawData`` as unpacked.
         out_dir: where the datalist and the links go.
-        num_folds: folds of the 24 training cases; 0 keeps the published split alone.
+        split: ``published`` (24 and 6) or ``hermes`` (23, 1 and 6).
+        num_folds: folds of the training cases; 0 keeps the split alone.
         seed: of the folds.
+        isotropic: of ``hermes``: volumes of 1.5 mm; otherwise they keep their grid.
+        crop: of ``hermes``: to the labels and 20 voxels around them, as published, of the test cases too, which makes
+            those easier.
 
     Raises:
+        ConfigError: another split.
         DataError: files are missing.
+        CasesFailed: some cannot be converted; the others are done.
     """
     from medseg.data import assign_folds, write_datalist
     from medseg.data.convert import convert_files, link_or_copy
 
     raw, out = Path(raw_dir), Path(out_dir)
+    if split not in _SPLITS:
+        raise ConfigError(f"BTCV has no split '{split}'; use {' or '.join(_SPLITS)}.")
+    if split == "hermes":
+        return _prepare_hermes(raw, out, isotropic, crop, num_folds, seed)
     files = [pair for section, ids in _IDS.items() for number in ids for pair in _files(section, number)]
-    _refuse_missing(raw, [source for source, _ in files])
+    FACTS.require(raw, [source for source, _ in files])
     convert_files([(raw / source, out / target) for source, target in files], link_or_copy)
     sections = {section: [_entry(section, number) for number in ids] for section, ids in _IDS.items()}
     if num_folds:
@@ -80,6 +106,27 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 0, see
     return write_datalist(table | sections, out / "btcv.json")
 
 
+def _prepare_hermes(raw: Path, out: Path, isotropic: bool, crop: bool, num_folds: int, seed: int) -> Path:
+    """The labelled cases at 1.5 mm, in the sections of Hermes."""
+    from medseg.data.isotropic import pairs_from_files
+    from medseg.data.pairs import prepare_pairs, split_sections
+
+    names = {number: f"img{number:04}" for section in ("training", "validation") for number in _IDS[section]}
+    files = {names[n]: [source for source, _ in _files("training", n)] for n in names}
+    FACTS.require(raw, [file for pair in files.values() for file in pair])
+    sources = {name: (raw / image, raw / label) for name, (image, label) in files.items()}
+    held_out = {section: [names[n] for n in numbers] for section, numbers in HERMES.items()}
+    return prepare_pairs(
+        FACTS.table(),
+        split_sections(files, held_out["validation"], held_out["test"]),
+        pairs_from_files(sources, isotropic=isotropic, context=_HERMES_CONTEXT if crop else None),
+        out / "bcv.json",
+        form={"isotropic": isotropic, "crop": crop},
+        num_folds=num_folds,
+        seed=seed,
+    )
+
+
 def _entry(section: str, number: int) -> dict[str, Any]:
     if section == "test":
         return {"image": f"imagesTs/img{number:04}.nii.gz"}
@@ -92,13 +139,3 @@ def _files(section: str, number: int) -> list[tuple[str, str]]:
     folder = "Testing" if section == "test" else "Training"
     raw = {"image": f"{folder}/img/img{number:04}.nii.gz", "label": f"{folder}/label/label{number:04}.nii.gz"}
     return [(raw[key], path) for key, path in entry.items()]
-
-
-def _refuse_missing(raw: Path, files: list[str]) -> None:
-    missing = [file for file in files if not (raw / file).is_file()]
-    if not missing:
-        return
-    inner = next((folder.parent for folder in raw.glob("*/Training")), None)
-    hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {FACTS.layout}."
-    listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-    raise DataError(f"{len(missing)} of {len(files)} files of BTCV are missing in {raw}: {listed}. {hint}")

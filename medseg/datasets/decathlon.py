@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg.datasets import DatasetFacts
 from medseg.errors import DataError
+
+if TYPE_CHECKING:
+    from medseg.data import Datalist
 
 __all__ = ["FACTS", "prepare"]
 
@@ -18,6 +21,7 @@ FACTS = DatasetFacts(
     layout="Task??_Name/{dataset.json, imagesTr/, labelsTr/, imagesTs/}",
 )
 
+_CONTEXT = (20, 20, 20)  # voxels (z, y, x), as most CT data sets of Hermes
 _KEPT = (
     "name",
     "description",
@@ -31,26 +35,41 @@ _KEPT = (
 )
 
 
-def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, seed: int = 0) -> Path:
+def prepare(
+    raw_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    num_folds: int = 5,
+    seed: int = 0,
+    isotropic: bool = False,
+    crop: bool = False,
+) -> Path:
     """Write ``<out_dir>/decathlon_<task>.json`` with folds; paths are relative to ``raw_dir``.
 
     Folds that the archive's list has are kept. Lists may write a path with or without ``./``, and a test case as a
-    text or an object.
+    text or an object. With ``isotropic`` the labelled cases are copied at 1.5 mm, as Hermes takes them (Task07_Pancreas
+    is one of its downstream data sets, arXiv 2306.02416); paths are then relative to ``out_dir``.
 
     Args:
         raw_dir: the task's folder, such as ``Task04_Hippocampus``.
-        out_dir: where the datalist goes.
+        out_dir: where the datalist and copies go.
         num_folds: folds of the training cases, at most as many as there are.
         seed: of the folds.
+        isotropic: copies of 1.5 mm, of tasks with one channel.
+        crop: the copies, to the labels and 20 voxels around them.
 
     Raises:
-        DataError: there is no readable ``dataset.json``, or files that it names are missing.
+        DataError: there is no readable ``dataset.json``, files that it names are missing, or the task has several
+            channels and shall be isotropic.
+        CasesFailed: some cannot be converted; the others are done.
     """
     from medseg.data import assign_folds, read_datalist, write_datalist
 
     root, source = Path(raw_dir), Path(raw_dir) / "dataset.json"
     if not source.is_file():
-        raise DataError(f"{root} has no dataset.json; expected a folder as {FACTS.layout}.")
+        inner = sorted(str(path.parent) for path in root.glob("*/dataset.json"))
+        hint = f" Did you mean {' or '.join(inner[:10])}?" if inner else " Unpack the archive again."
+        raise DataError(f"{root} has no dataset.json; expected a folder as {FACTS.layout}.{hint}")
     datalist = read_datalist(source, root)
     _refuse_missing(datalist.sections, root)
     training = datalist.sections["training"]
@@ -61,7 +80,35 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     table |= {"numTraining": len(training), "numTest": len(sections.get("test", []))}
     table |= {name: [_relative(case, root) for case in cases] for name, cases in sections.items() if cases}
     target = Path(out_dir) / f"decathlon_{datalist.name.lower().replace(' ', '_').replace('/', '_')}.json"
+    if isotropic:
+        return _prepare_isotropic(datalist, table, target, crop, num_folds, seed)
     return write_datalist(table, target, root)
+
+
+def _prepare_isotropic(
+    datalist: Datalist, table: dict[str, Any], target: Path, crop: bool, num_folds: int, seed: int
+) -> Path:
+    from medseg.data.isotropic import pairs_from_files
+    from medseg.data.pairs import prepare_pairs
+
+    if len(datalist.channels) != 1:
+        raise DataError(
+            f"{datalist.path} has the channels {', '.join(datalist.channels)}; --isotropic takes tasks with one. Train "
+            "on the files as they are: the plan resamples them."
+        )
+    labelled = {section: datalist.sections[section] for section in ("training", "validation")}
+    cases = {case["case_id"]: case for cases in labelled.values() for case in cases}
+    sources = {name: (Path(case["image"]), Path(case["label"])) for name, case in cases.items()}
+    kept = ("case_id", "subject", "fold")
+    return prepare_pairs(
+        {key: value for key, value in table.items() if key in _KEPT},
+        {name: [{key: case[key] for key in kept if key in case} for case in found] for name, found in labelled.items()},
+        pairs_from_files(sources, isotropic=True, context=_CONTEXT if crop else None),
+        target,
+        form={"crop": crop},
+        num_folds=0 if datalist.folds() else num_folds,
+        seed=seed,
+    )
 
 
 def _refuse_missing(sections: dict[str, list[dict[str, Any]]], root: Path) -> None:

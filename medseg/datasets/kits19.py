@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import DataError
 
 __all__ = ["FACTS", "TEST", "VALIDATION", "prepare"]
 
@@ -21,6 +20,7 @@ FACTS = DatasetFacts(
 )
 
 _CASES = 210
+_CONTEXT = (30, 40, 20)  # voxels (z, y, x)
 VALIDATION = (1, 18, 37, 40, 55, 89, 110, 127, 161)
 TEST = (
     *(6, 10, 13, 17, 19, 22, 26, 31, 32, 43, 44, 46, 49, 51, 54, 58, 70, 71, 72, 76, 92, 93, 97, 104, 108, 118, 131),
@@ -28,7 +28,15 @@ TEST = (
 )
 
 
-def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, seed: int = 0, crop: bool = True) -> Path:
+def prepare(
+    raw_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    num_folds: int = 5,
+    seed: int = 0,
+    isotropic: bool = True,
+    crop: bool = True,
+) -> Path:
     """Write ``<out_dir>/kits19.json`` and, beside it, volumes of 1.5 mm, ``0.nii.gz`` and ``0_gt.nii.gz`` ….
 
     Training, validation and test are the publication's; the folds of the training cases are ours.
@@ -38,6 +46,7 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
         out_dir: where everything goes.
         num_folds: folds of the training cases.
         seed: of the folds.
+        isotropic: volumes of 1.5 mm; otherwise they keep their grid.
         crop: to the labels and 30, 40 and 20 voxels (z, y, x) around them, as published, of the test cases too, which
             makes those easier.
 
@@ -45,30 +54,19 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
         DataError: cases are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
-    from medseg.data.isotropic import prepare_isotropic
+    from medseg.data.isotropic import pairs_from_files
+    from medseg.data.pairs import prepare_pairs, split_sections
 
     raw = Path(raw_dir)
-    folders = {str(n): raw / f"case_{n:05}" for n in range(_CASES)}
-    pairs = {name: (folder / "imaging.nii.gz", folder / "segmentation.nii.gz") for name, folder in folders.items()}
-    sources = {name: pair for name, pair in pairs.items() if all(file.is_file() for file in pair)}
-    missing = [str(n) for n in range(_CASES) if str(n) not in sources]
-    if missing:
-        raise DataError(
-            f"{raw} has {len(sources)} of {_CASES} cases of KiTS 2019, without {', '.join(missing[:5])}; expected "
-            f"{FACTS.layout}. Fetch them as that repository says, into its folder data."
-        )
-    table = {
-        "name": FACTS.title,
-        "reference": FACTS.source,
-        "modality": {"0": FACTS.modality[0]},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-    }
-    return prepare_isotropic(
-        table,
-        sources,
-        {"validation": [str(n) for n in VALIDATION], "test": [str(n) for n in TEST]},
+    files = {str(n): [f"case_{n:05}/{kind}.nii.gz" for kind in ("imaging", "segmentation")] for n in range(_CASES)}
+    FACTS.require(raw, [file for pair in files.values() for file in pair])
+    sources = {name: (raw / image, raw / label) for name, (image, label) in files.items()}
+    return prepare_pairs(
+        FACTS.table(),
+        split_sections(range(_CASES), VALIDATION, TEST),
+        pairs_from_files(sources, isotropic=isotropic, context=_CONTEXT if crop else None),
         Path(out_dir) / "kits19.json",
-        context=(30, 40, 20) if crop else None,
+        form={"isotropic": isotropic, "crop": crop},
         num_folds=num_folds,
         seed=seed,
     )

@@ -21,6 +21,7 @@ FACTS = DatasetFacts(
 )
 
 _CASES = 131
+_CONTEXT = (20, 20, 20)  # voxels (z, y, x)
 _NUMBERS = (28, *range(31, 39), *range(40, 48))
 _SLICES = (1.7, 2.5, 1.5, 1.8, 1.7, 1.9, 2.0, 1.7, 1.7, 1.7, 1.8, 1.6, 1.8, 2.0, 2.5, 2.5, 1.7)
 # Cases whose files state a wrong voxel size -> (x, y, z) in mm, as in the publication.
@@ -30,7 +31,15 @@ VALIDATION = (0, 3, 16, 23, 25, 98)
 TEST = (1, 7, 9, 13, 18, 20, 26, 28, 32, 33, 39, 40, 42, 56, 60, 70, 71, 77, 78, 81, 90, 93, 99, 118, 122, 127)
 
 
-def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, seed: int = 0, crop: bool = True) -> Path:
+def prepare(
+    raw_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    num_folds: int = 5,
+    seed: int = 0,
+    isotropic: bool = True,
+    crop: bool = True,
+) -> Path:
     """Write ``<out_dir>/lits.json`` and, beside it, volumes of 1.5 mm, ``0.nii.gz`` and ``0_gt.nii.gz`` ….
 
     Training, validation and test are the publication's; the folds of the training cases are ours.
@@ -40,13 +49,15 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
         out_dir: where everything goes.
         num_folds: folds of the training cases.
         seed: of the folds.
+        isotropic: volumes of 1.5 mm; otherwise they keep their grid, with the wrong voxel sizes put right.
         crop: to the labels and 20 voxels around them, as published, of the test cases too, which makes those easier.
 
     Raises:
         DataError: cases are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
-    from medseg.data.isotropic import prepare_isotropic
+    from medseg.data.isotropic import pairs_from_files
+    from medseg.data.pairs import prepare_pairs, split_sections
 
     raw = Path(raw_dir)
     found = {path.name.removesuffix(".gz"): path for path in sorted(raw.rglob("*-*.nii*"))}
@@ -61,19 +72,15 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
             f"{raw} has {len(sources)} of {_CASES} cases of LiTS, without {', '.join(missing[:5])}; expected "
             f"{FACTS.layout}. Unpack all parts of the download."
         )
-    table = {
-        "name": FACTS.title,
-        "reference": FACTS.source,
-        "modality": {"0": FACTS.modality[0]},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-    }
-    return prepare_isotropic(
-        table,
-        sources,
-        {"validation": [str(n) for n in VALIDATION], "test": [str(n) for n in TEST]},
+
+    context = _CONTEXT if crop else None
+    spacings = {str(number): spacing for number, spacing in WRONG_SPACING.items()}
+    return prepare_pairs(
+        FACTS.table(),
+        split_sections(range(_CASES), VALIDATION, TEST),
+        pairs_from_files(sources, isotropic=isotropic, context=context, spacings=spacings),
         Path(out_dir) / "lits.json",
-        context=(20, 20, 20) if crop else None,
-        spacings={str(number): spacing for number, spacing in WRONG_SPACING.items()},
+        form={"isotropic": isotropic, "crop": crop},
         num_folds=num_folds,
         seed=seed,
     )
