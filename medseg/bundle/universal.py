@@ -63,6 +63,7 @@ def universal_train(config: Mapping[str, Any], datalist: Datalist, plan: Plan) -
         "ema_decay": 0.99,
         "repeats": 1,
         "new_tasks": None,
+        "validation_cases": None,
         "weights": _weights(datalist),
         "iterations": _CPU_ITERATIONS if plan.light else _GPU_ITERATIONS,
         "preprocess": preprocess,
@@ -84,6 +85,7 @@ def universal_train(config: Mapping[str, Any], datalist: Datalist, plan: Plan) -
     keep = {"_target_": "medseg.engines.KeepOldTasks", "network": "@network", "average": "@average"}
     train["handlers"] = [*train["handlers"], {**keep, "new_tasks": "@new_tasks"}]  # after the average is updated
     train["trainer"] = {**train["trainer"], "prepare_batch": dict(_TASKS)}
+    validate["dataloader"] = {**validate["dataloader"], "per_dataset": "@validation_cases"}
     validate["preprocessing"] = {
         "_target_": "Compose",
         "transforms": _PREPROCESSING.format(keys="['image', 'label']"),
@@ -101,7 +103,9 @@ def universal_train(config: Mapping[str, Any], datalist: Datalist, plan: Plan) -
     # What is new stands with the other settings, before the components that refer to it.
     order = [key for key in config if key not in ("network_def",)]
     first = order[: order.index("device")]
-    return {key: changed[key] for key in (*first, "warmup", "weights", "iterations", "new_tasks")} | changed
+    return {
+        key: changed[key] for key in (*first, "warmup", "weights", "iterations", "validation_cases", "new_tasks")
+    } | changed
 
 
 def _mr_datasets(datalist: Datalist) -> list[str]:
@@ -123,6 +127,7 @@ def universal_evaluation(config: Mapping[str, Any]) -> dict[str, Any]:
     scores = {**config["validate::key_metric::mean_dice"], "_target_": "medseg.engines.TaskScores"}
     return {
         **config,
+        "validation_cases": None,
         "validate::preprocessing::transforms": _PREPROCESSING.format(keys="['image']")
         + " + t.load(['label'], @label_space)",
         "validate::postprocessing::transforms": [

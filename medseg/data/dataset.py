@@ -28,7 +28,7 @@ from monai.transforms import Compose
 from monai.utils import TraceKeys
 
 from medseg.data.randomness import derive_seed
-from medseg.data.sampling import EpochSampler, WeightedSampler, case_weights
+from medseg.data.sampling import EpochSampler, WeightedSampler, case_weights, turns
 from medseg.errors import ConfigError, DataError
 
 __all__ = ["SeededDataset", "make_dataset", "make_loader"]
@@ -151,12 +151,13 @@ def make_loader(
     persistent_workers: bool = False,
     weights: Mapping[str, float] | None = None,
     iterations: int | None = None,
+    per_dataset: int | None = None,
 ) -> DataLoader:
     """A loader with its own generator and an ``EpochSampler``; training (``shuffle``) drops the incomplete last batch.
 
     Validation (no shuffle) shards over ranks without repeating cases. With ``weights``, data set name -> weight of each
     of its cases, a ``WeightedSampler`` draws ``iterations`` batches per epoch and rank, by default as many as one pass
-    over the cases has.
+    over the cases has. Without, ``per_dataset`` takes the first so many cases of each data set only.
 
     Raises:
         ConfigError: a data set without a weight.
@@ -178,7 +179,10 @@ def make_loader(
         samples = batch_size * (iterations or max(1, len(dataset) // (batch_size * world)))
         sampler: EpochSampler = WeightedSampler(dataset, case_weights(dataset.data, weights), samples, **place)
     else:
-        sampler = EpochSampler(dataset, even_divisible=shuffle or len(dataset) == 0, shuffle=shuffle, **place)
+        indices: Any = range(len(dataset))
+        if per_dataset is not None:
+            indices = [index for index, turn in enumerate(turns(dataset.data)) if turn < per_dataset]
+        sampler = EpochSampler(indices, even_divisible=shuffle or not indices, shuffle=shuffle, **place)
     generator = torch.Generator()
     generator.manual_seed(derive_seed(dataset.seed, 1))
     return DataLoader(

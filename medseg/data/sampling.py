@@ -13,11 +13,13 @@ from torch.utils.data import Dataset
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError, nearest
 
-__all__ = ["EpochSampler", "WeightedSampler", "case_weights"]
+__all__ = ["EpochSampler", "WeightedSampler", "case_weights", "turns"]
 
 
 class EpochSampler(DistributedSampler):
     """MONAI's distributed sampler, also for one process, that can leave out what an interrupted epoch has already seen.
+
+    Its ``dataset`` is a sequence of indices, those that it gives.
 
     Attributes:
         skip: number of this rank's samples to leave out on the next pass only.
@@ -31,7 +33,7 @@ class EpochSampler(DistributedSampler):
 
     def indices(self) -> list[int]:
         """This rank's samples of the epoch."""
-        return list(super().__iter__())
+        return [self.dataset[number] for number in super().__iter__()]
 
 
 class WeightedSampler(EpochSampler):
@@ -90,4 +92,15 @@ def case_weights(cases: Sequence[Mapping[str, Any]], weights: Mapping[str, float
         if not weights[name] > 0:
             raise ConfigError(f"The sampling weight of data set '{name}' is {weights[name]}; expected more than 0.")
         found.append(float(weights[name]))
+    return found
+
+
+def turns(cases: Sequence[Mapping[str, Any]]) -> list[int]:
+    """For each case: how many cases of its ``dataset`` come before it."""
+    seen: Counter[str] = Counter()
+    found = []
+    for case in cases:
+        name = str(case.get("dataset", ""))
+        found.append(seen[name])
+        seen[name] += 1
     return found

@@ -74,11 +74,12 @@ class RunLog:
 
     def _epoch_completed(self, engine: Any) -> None:
         epoch = engine.state.epoch
+        done = (engine.state.iteration - 1) % engine.state.epoch_length + 1  # fewer where the time was up
         validated = self.evaluator is not None and self.evaluator.state.epoch == epoch and self.evaluator.state.metrics
         row = {
             "epoch": epoch,
             "iteration": engine.state.iteration,
-            "loss": f"{engine.loss_sum / engine.state.epoch_length:.6f}",
+            "loss": f"{engine.loss_sum / done:.6f}",
             "learning_rate": f"{self.optimizer.param_groups[0]['lr']:.6g}",
             "mean_dice": f"{self.evaluator.state.metrics['mean_dice']:.6f}" if validated else "",
             "seconds": f"{time.monotonic() - self._epoch_start:.2f}",
@@ -94,8 +95,8 @@ class RunLog:
                     self.writer.add_scalar(name, float(value), epoch)
             self._add_images(epoch)
         self.writer.flush()
-        done = epoch - self._first_epoch + 1
-        left = (time.monotonic() - self._run_start) / done * (engine.state.max_epochs - epoch)
+        epochs = epoch - self._first_epoch + 1
+        left = (time.monotonic() - self._run_start) / epochs * (engine.state.max_epochs - epoch)
         score = f"  mean_dice {row['mean_dice'][:6]}" if validated else ""
         logger.info(
             "epoch %d/%d  loss %s%s  %s s  about %s left",

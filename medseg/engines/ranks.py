@@ -20,6 +20,7 @@ __all__ = [
     "on_main",
     "share",
     "unwrap",
+    "world_size",
 ]
 
 _Result = TypeVar("_Result")
@@ -29,6 +30,11 @@ _Item = TypeVar("_Item")
 def is_distributed() -> bool:
     """Whether a process group exists."""
     return distributed.is_available() and distributed.is_initialized()
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return distributed.get_world_size() if is_distributed() else 1
 
 
 def is_main() -> bool:

@@ -196,6 +196,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         ("epochs", "max_epochs", "batch_size", "val_interval", "repeats", "early_stop", "longest"), _POSITIVE
     ),
+    **dict.fromkeys(("iterations", "validation_cases"), _POSITIVE),
     **dict.fromkeys(("accumulation_steps", "samples_per_case", "sw_batch_size"), _POSITIVE),
     **dict.fromkeys(("seed", "num_workers", "fold"), _COUNT),
     **dict.fromkeys(("learning_rate", "clip_norm", "max_minutes"), _ABOVE_0),

@@ -19,8 +19,6 @@ __all__ = ["differences", "log_to", "read_facts", "require_run", "write_facts"]
 
 logger = logging.getLogger("medseg")
 
-_FREE = ("epochs", "max_minutes", "val_interval")  # may differ when a run goes on; epochs only upwards
-
 
 def require_run(path: str | Path) -> Path:
     """The folder of a run.

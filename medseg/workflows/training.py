@@ -21,7 +21,7 @@ from medseg.errors import ConfigError, DataError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_fit
 from medseg.workflows.cleanup import store_rules, with_rules
-from medseg.workflows.compose import changed_configs, load_workflow, merged_config
+from medseg.workflows.compose import Workflow, changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.new_bundle import plan_bundle
 from medseg.workflows.parts import device as choose_device
@@ -36,6 +36,7 @@ __all__ = ["train"]
 logger = logging.getLogger("medseg")
 
 _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
+_FITTED = {"iterations", "validation_cases"}  # may differ from what a config starts with where time was fitted
 
 
 def train(
@@ -68,7 +69,8 @@ def train(
         bundle: an existing bundle instead.
         fold: validation fold; ``None`` uses the datalist's validation section, else fold 0.
         epochs: passes; default from the bundle.
-        max_minutes: time for the training; the number of epochs, and with it the schedule, is fitted to it.
+        max_minutes: time for all of it; the number of epochs, and with it the schedule, is fitted to it. Reading and
+            preparing the images cannot be cut short.
         device: ``cpu``, ``cuda`` or ``cuda:N``; default: a GPU where there is one.
         seed: of every random number.
         overrides: config id -> value.
@@ -136,7 +138,7 @@ def train(
         finalize()
         return run
     with trusted_bundles(network is not None):  # written for this call
-        workflow = load_workflow(run, "train")
+        workflow = _workflow(run, max_minutes, started)
     if max_minutes is not None and fit:
         for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
             workflow.parser.get_parsed_content(part)
@@ -144,7 +146,7 @@ def train(
         on_main(lambda: fit_epochs(workflow, run, seconds))
         filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
         with trusted_bundles(network is not None):
-            workflow = load_workflow(run, "train", built=filled)
+            workflow = _workflow(run, max_minutes, started, filled)
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
@@ -159,6 +161,12 @@ def train(
         )
     workflow.finalize()
     return run
+
+
+def _workflow(run: Path, max_minutes: float | None, started: float, built: Mapping[str, Any] | None = None) -> Workflow:
+    """The run's training, limited to what is left of the time."""
+    left = {} if max_minutes is None else {"max_minutes": max(1e-9, max_minutes - (time.monotonic() - started) / 60)}
+    return load_workflow(run, "train", left, built=built)
 
 
 _OWN = {"log.txt", "configs.new"}  # what a start that failed its checks leaves behind
@@ -231,7 +239,8 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
     old, new = merged_config([target / "train.yaml"]), merged_config([fresh / "configs" / "train.yaml"])
     lists = [(folder / "configs" / "datalist.json").read_bytes() for folder in (run, fresh)]
     shutil.rmtree(fresh)
-    changed = {key: pair for key, pair in differences(old, new).items() if key not in _MAY_CHANGE}
+    free = _MAY_CHANGE | (_FITTED if "fitted_epochs" in read_facts(run) else set())
+    changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
     if lists[0] != lists[1]:
         changed["datalist"] = ("as stored", "another content")
     if changed:

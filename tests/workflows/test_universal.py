@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,20 @@ def test_trained_on_all(run: Path) -> None:
     assert (run / "metrics.csv").read_text().splitlines()[1].startswith("1,2,")  # iterations as asked
     cases = json.loads((run / "configs" / "datalist.json").read_text())["training"]
     assert [case["dataset"] for case in cases] == ["first", "first", "second", "second"]
+
+
+def test_ends_in_time(data: Path, tmp_path: Path) -> None:
+    """Reading, planning and measuring included; and the time is used."""
+    began = time.monotonic()
+    free = {key: value for key, value in SETTINGS.items() if key not in ("iterations", "val_interval")}
+    settings: dict[str, Any] = {"json_list": data / "union.yaml", "network": "hermes_resunet", "device": "cpu"}
+    run = train(output=tmp_path / "run", max_minutes=0.1, overrides=free, **settings)
+    assert 3 < time.monotonic() - began < 30  # of a machine that does other things as well
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    config = yaml.safe_load((run / "configs" / "train.yaml").read_text())
+    assert rows[-1]["mean_dice"] and int(rows[-1]["epoch"]) == config["epochs"]
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"finished"', '"started"'))
+    train(output=run, max_minutes=0.1, overrides=free, **settings)  # what was fitted is no other setting
 
 
 def test_scores_per_data_set_and_task(run: Path) -> None:
