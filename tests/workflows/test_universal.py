@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +84,15 @@ def test_trained_on_all(run: Path) -> None:
     assert [case["dataset"] for case in cases] == ["first", "first", "second", "second"]
 
 
-def test_ends_in_time(data: Path, tmp_path: Path) -> None:
-    """Reading, planning and measuring included; and the time is used."""
-    began = time.monotonic()
+def test_fitted_to_the_time(data: Path, tmp_path: Path) -> None:
+    """Whatever the machine's speed: the epochs are fitted, the run ends, and the same command finds nothing changed."""
     free = {key: value for key, value in SETTINGS.items() if key not in ("iterations", "val_interval")}
     settings: dict[str, Any] = {"json_list": data / "union.yaml", "network": "hermes_resunet", "device": "cpu"}
     run = train(output=tmp_path / "run", max_minutes=0.1, overrides=free, **settings)
-    assert 3 < time.monotonic() - began < 30  # of a machine that does other things as well
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     config = yaml.safe_load((run / "configs" / "train.yaml").read_text())
-    assert rows[-1]["mean_dice"] and int(rows[-1]["epoch"]) == config["epochs"]
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["fitted_epochs"] == config["epochs"] >= int(rows[-1]["epoch"]) == len(rows)
     (run / "run.json").write_text((run / "run.json").read_text().replace('"finished"', '"started"'))
     train(output=run, max_minutes=0.1, overrides=free, **settings)  # what was fitted is no other setting
 
