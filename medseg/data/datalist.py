@@ -3,7 +3,8 @@
 ``{"name": ..., "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [{"image": ...,
 "label": ..., "fold": 0, "subject": "s1"}], "validation": [...], "test": [...]}``. Paths are relative to ``data_dir``;
 ``image`` is a path or a list of channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``,
-``case_id`` and keys of one's own; optional at the top: ``label_space`` (see ``medseg.labels``), ``known_overlaps``.
+``case_id`` and keys of one's own; optional at the top: ``regions`` and ``ignore`` beside ``labels``, or a whole
+``label_space`` (see ``medseg.labels``), and ``known_overlaps``.
 """
 
 from __future__ import annotations
@@ -192,7 +193,8 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
         raise DataError(f"{path}: {len(wrong)} entries are wrong:\n  " + "\n  ".join(wrong))
     _name_cases(sections, root)
     try:
-        space = LabelSpace.from_table(table.get("label_space") or {"labels": table.get("labels", {})})
+        plain = {"labels": {}} | {key: table[key] for key in ("labels", "regions", "ignore") if key in table}
+        space = LabelSpace.from_table(table.get("label_space") or plain)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     datalist = Datalist(

@@ -31,6 +31,8 @@ _KEPT = (
     "tensorImageSize",
     "modality",
     "labels",
+    "regions",
+    "ignore",
     "label_space",
 )
 

@@ -132,6 +132,14 @@ def test_label_space_wins_over_labels(tmp_path: Path) -> None:
     assert _read(tmp_path, [_case("a")], label_space=space).label_space.labels == ("nodule",)
 
 
+def test_regions_and_ignored_values_beside_labels(tmp_path: Path) -> None:
+    labels = {"0": "background", "1": "core", "2": "edema"}
+    space = _read(tmp_path, [_case("a")], labels=labels, regions={"whole": ["core", "edema"]}, ignore=[9]).label_space
+    assert (space.mode, space.regions, space.fragment("").ignore) == ("softmax", {"whole": ("core", "edema")}, (9,))
+    with pytest.raises(DataError, match="'oedema'"):
+        _read(tmp_path, [_case("a")], labels=labels, regions={"whole": ["core", "oedema"]})
+
+
 def test_locate(tmp_path: Path) -> None:
     datalist = _read(tmp_path, [_case("a"), _case("b")], test=["t.nii.gz"])
     assert datalist.locate(datalist.sections["training"][1]) == "training[1]"
