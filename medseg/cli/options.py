@@ -7,12 +7,24 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["add_options", "describe_options", "options_given"]
+__all__ = ["add_nnunet", "add_options", "describe_options", "options_given"]
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     parameters = inspect.signature(function).parameters.values()
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
+
+
+def add_nnunet(parser: argparse.ArgumentParser) -> None:
+    """Options of commands that plan."""
+    parser.add_argument(
+        "--nnunet_plans",
+        metavar="FILE",
+        help="nnUNetPlans.json of nnU-Net 2, whose spacing, patch size and normalisation are taken over",
+    )
+    parser.add_argument(
+        "--nnunet_configuration", metavar="C", help="of the plans (default 3d_fullres; of 2D images 2d)"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -> None:
