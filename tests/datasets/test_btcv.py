@@ -1,4 +1,4 @@
-"""BTCV on the archive's layout, with files of a few bytes: the published list, links, and what is said of missing files."""
+"""BTCV on the archive's layout, with tiny files: the published list, links, and what is said of missing files."""
 
 from __future__ import annotations
 
