@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from medseg.data import CaseFacts, Datalist, Plan, make_plan
+from medseg.data.nnunet_plans import NnunetPlans
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
 
@@ -138,6 +139,7 @@ def plan_for_network(
     num_training: int,
     device_type: str,
     overrides: Mapping[str, Any] | None = None,
+    nnunet: NnunetPlans | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan whose window the network takes, and the network's arguments.
 
@@ -148,6 +150,7 @@ def plan_for_network(
         device_type: ``cpu`` or ``cuda``.
         overrides: the user's; ``roi_size``, ``preprocess::spacing``, ``preprocess::longest``, ``preprocess::scale``
             and ``network_def::…`` are planned with.
+        nnunet: plans that the rest is taken from.
 
     Raises:
         ConfigError: the network takes none of the windows, or not the one given; with the network's own reason.
@@ -178,6 +181,7 @@ def plan_for_network(
             num_training=num_training,
             roi_step=step,
             whole_volume=whole_volume,
+            nnunet=nnunet,
         )
         arguments = planned_arguments(network, plan, given)
         problem = accepts_roi(network, arguments, plan.roi_size)
@@ -187,9 +191,9 @@ def plan_for_network(
                 plan.reasons["learning_rate"] = "AdamW; transformers diverge at the rates of convolutional networks"
             return plan, arguments
         reason = problem
-        if roi_size is not None:
-            nearest_roi = [max(32, 32 * round(n / 32)) for n in roi_size]
-            raise ConfigError(f"{network} does not take roi_size {list(roi_size)} ({reason}); try {nearest_roi}.")
+        if roi_size is not None or (nnunet is not None and not whole_volume):
+            nearest_roi = [max(32, 32 * round(n / 32)) for n in plan.roi_size]
+            raise ConfigError(f"{network} does not take roi_size {list(plan.roi_size)} ({reason}); try {nearest_roi}.")
     raise ConfigError(
         f"{network} does not run on windows of {list(plan.roi_size)} ({reason}); set roi_size or its arguments."
     )

@@ -13,7 +13,7 @@ import importlib
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medseg import __version__
@@ -47,6 +47,8 @@ COMMANDS = (
 
 # They evaluate a bundle's config, and so run what it holds.
 _EVALUATE_BUNDLES = ("train", "validate", "infer", "ensemble", "submit", "resolution", "export", "check")
+
+_HELP = {"-h", "--help"}
 
 _EPILOG = (
     "exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases failed, "
@@ -91,17 +93,23 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     """Parse in two steps where a named part adds options; argparse ends the process on a mistake, with status 2."""
     parser = _parser()
-    args, unknown = parser.parse_known_args(argv)
+    more = _more_arguments(argv)
+    # The help of such a command waits for its part's options.
+    args, unknown = parser.parse_known_args([text for text in argv if text not in _HELP] if more else argv)
     logging.getLogger("medseg").setLevel(logging.DEBUG if args.debug else logging.INFO)
-    if unknown:
-        module = importlib.import_module(f"medseg.cli.{args.module}")
-        if hasattr(module, "more_arguments"):
-            try:
-                module.more_arguments(args.parser, args)
-            except MedsegError as error:  # no part of that name
-                args.parser.error(str(error))
-        return parser.parse_args(argv)
-    return args
+    if more and (unknown or _HELP & set(argv)):
+        try:
+            more(args.parser, args)
+        except MedsegError as error:  # no part of that name
+            args.parser.error(str(error))
+    return parser.parse_args(argv)
+
+
+def _more_arguments(argv: list[str]) -> Callable[[argparse.ArgumentParser, argparse.Namespace], None] | None:
+    """The function of the named command that adds a part's options."""
+    if not argv or argv[0] not in COMMANDS:
+        return None
+    return getattr(importlib.import_module(f"medseg.cli.{argv[0].replace('-', '_')}"), "more_arguments", None)
 
 
 def _trust(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:

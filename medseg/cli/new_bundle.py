@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from medseg.cli.options import add_nnunet
+
 HELP = "Plan and write a bundle for a network and a datalist, without training it."
 
 
@@ -23,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--fold", type=int, metavar="K", help="validation fold (default: the validation section, else fold 0)"
     )
     parser.add_argument("--device", metavar="D", help="plan for cpu or cuda (default: a GPU where there is one)")
+    add_nnunet(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -44,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         fold=args.fold,
         device=args.device,
         overrides=parse_assignments(args.set),
+        nnunet_plans=args.nnunet_plans,
+        nnunet_configuration=args.nnunet_configuration,
     )
     print("\n".join(plan.lines()))
     print(f"bundle: {args.output}")

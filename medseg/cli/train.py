@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
+from medseg.cli.options import add_nnunet
+
 HELP = "Train a network on a datalist; the same command again continues a run."
 
 
@@ -52,6 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --transfer of a run on several data sets: learn the tasks that it lacks, leave the others",
     )
+    add_nnunet(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -82,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         seed=args.seed,
         overrides=parse_assignments(args.set),
+        nnunet_plans=args.nnunet_plans,
+        nnunet_configuration=args.nnunet_configuration,
         overlays=args.overlay,
         transfer=args.transfer,
         reinitialize=args.reinitialize,

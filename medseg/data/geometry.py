@@ -10,7 +10,7 @@ from medseg.data.files import Volume
 from medseg.data.findings import Finding, by
 from medseg.transforms.grid import GRID_TOLERANCE, corner_distance
 
-__all__ = ["check_grid", "check_same_grid", "ras_order", "spacing_of"]
+__all__ = ["check_grid", "check_same_grid", "ras_axes", "spacing_of"]
 
 _INDEPENDENT = 1e-3  # volume spanned by the unit axes; 1 for perpendicular ones, 0.17 for a shear of 80 degrees
 
@@ -20,13 +20,13 @@ def spacing_of(volume: Volume) -> tuple[float, ...]:
     return tuple(float(s) for s in np.linalg.norm(volume.affine[:3, :3], axis=0)[: len(volume.shape)])
 
 
-def ras_order(volume: Volume) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Shape and spacing with the axes in the order right, anterior, superior (2D: as they are)."""
-    shape, spacing = volume.shape, spacing_of(volume)
-    if len(shape) != 3:
-        return shape, spacing
+def ras_axes(volume: Volume) -> tuple[int, ...]:
+    """The file's axes that run (mostly) to the right, to the front and up; 2D: as they are."""
+    spacing = spacing_of(volume)
+    if len(spacing) != 3:
+        return tuple(range(len(spacing)))
     order = np.argsort(np.argmax(np.abs(volume.affine[:3, :3]) / np.array(spacing), axis=0), kind="stable")
-    return tuple(int(shape[i]) for i in order), tuple(spacing[i] for i in order)
+    return tuple(int(axis) for axis in order)
 
 
 def check_grid(volume: Volume) -> Iterator[Finding]:

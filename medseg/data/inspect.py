@@ -18,7 +18,7 @@ import numpy as np
 from medseg.data.datalist import images_of
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.findings import Finding, Problem, by
-from medseg.data.geometry import check_grid, check_same_grid, ras_order, spacing_of
+from medseg.data.geometry import check_grid, check_same_grid, ras_axes, spacing_of
 from medseg.data.modality import is_color
 from medseg.data.voxels import check_intensity, check_label_values, count_values, foreground, sample, zero_share
 from medseg.labels import LabelSpace
@@ -36,6 +36,7 @@ class CaseFacts:
         shape: spatial shape in voxels, source orientation.
         spacing: mm per voxel, source orientation.
         ras_shape, ras_spacing: the same in RAS order (3D).
+        ras_axes: the source's axis of each RAS axis.
         channels: number of image channels.
         intensity: per channel, sorted intensities sampled from the foreground (labels above background; without
         label: non-zero voxels).
@@ -51,6 +52,7 @@ class CaseFacts:
     spacing: tuple[float, ...] = ()
     ras_shape: tuple[int, ...] = ()
     ras_spacing: tuple[float, ...] = ()
+    ras_axes: tuple[int, ...] = ()
     channels: int = 0
     intensity: list[np.ndarray] = field(default_factory=list)
     zero_share: float = 0.0
@@ -118,7 +120,9 @@ def inspect_case(
         facts.add(finding)
     if facts.broken:
         return facts
-    facts.ras_shape, facts.ras_spacing = ras_order(first)
+    facts.ras_axes = ras_axes(first)
+    facts.ras_shape = tuple(facts.shape[axis] for axis in facts.ras_axes)
+    facts.ras_spacing = tuple(facts.spacing[axis] for axis in facts.ras_axes)
     for finding in (*_check_channels(volumes, channel_names), *_check_grids(volumes, label)):
         facts.add(finding)
     counts: dict[float, int] = {}

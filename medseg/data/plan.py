@@ -21,6 +21,7 @@ import numpy as np
 from medseg.data.datalist import Datalist
 from medseg.data.inspect import CaseFacts
 from medseg.data.modality import channel_kind, is_color
+from medseg.data.nnunet_plans import NnunetPlans
 from medseg.errors import DataError
 from medseg.transforms.scale import scaled_size
 
@@ -106,13 +107,16 @@ def make_plan(
     num_training: int | None = None,
     roi_step: int = 8,
     whole_volume: bool = False,
+    nnunet: NnunetPlans | None = None,
 ) -> Plan:
     """Plan from the facts of (sound) cases; ``roi_size``, ``spacing``, ``longest`` and ``scale`` are taken where given.
 
     ``roi_step``: the window is a multiple of it in every axis, where it is neither given nor of whole volumes.
+    ``nnunet``: spacing, window (not of whole volumes) and normalisation are taken from it where they are not given.
 
     Raises:
         DataError: no usable case, or cases of different dimensions or channels.
+        ConfigError: nnU-Net's plans do not fit the images.
     """
     facts = [case for case in facts if not case.broken]
     if not facts:
@@ -127,9 +131,15 @@ def make_plan(
     reasons: dict[str, str] = {}
     gpu = device_type == "cuda"
     count = num_training or len(facts)
+    theirs = nnunet.choices(facts) if nnunet is not None else None
+    if theirs is not None:
+        reasons |= {"spacing": theirs.source} if spacing is None and theirs.spacing is not None else {}
+        reasons |= {"roi_size": theirs.source} if roi_size is None and not whole_volume else {}
+        spacing = theirs.spacing if spacing is None else spacing
+        roi_size = theirs.patch_size if "roi_size" in reasons else roi_size
 
     target = _spacing(facts, spatial_dims, reasons) if spacing is None else _given(tuple(spacing), "spacing", reasons)
-    if longest is None and spatial_dims == 2:
+    if longest is None and spatial_dims == 2 and theirs is None:  # nnU-Net resizes no pictures
         longest = _longest(facts, gpu, reasons)
     elif longest is not None:
         reasons["longest"] = "given by the user"
@@ -141,13 +151,15 @@ def make_plan(
     if scale != 1:
         shapes = np.array([scaled_size(shape, scale) for shape in shapes])
     median_shape = tuple(int(n) for n in np.median(shapes, axis=0))
-    if whole_volume:
+    if roi_size is not None:
+        roi = _given(tuple(int(n) for n in roi_size), "roi_size", reasons)
+    elif whole_volume:
         roi = _whole(shapes, budget, reasons)
     else:
         roi = _roi(median_shape, target, budget, gpu, roi_step, reasons)
-    if roi_size is not None:
-        roi = _given(tuple(int(n) for n in roi_size), "roi_size", reasons)
     normalization, kinds = _normalization(datalist, facts, in_channels, reasons)
+    if theirs is not None:
+        normalization, reasons["normalization"] = theirs.normalization, theirs.source
     zero_share = float(np.median([case.zero_share for case in facts]))
     crop = zero_share > 0.25 and spatial_dims == 3 and "ct" not in kinds and not whole_volume
     reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)" + (
@@ -210,7 +222,7 @@ def make_plan(
 
 
 def _given(value: _T, name: str, reasons: dict[str, str]) -> _T:
-    reasons[name] = "given by the user"
+    reasons.setdefault(name, "given by the user")
     return value
 
 

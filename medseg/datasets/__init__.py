@@ -10,8 +10,9 @@ A module ``medseg/datasets/<name>.py`` holds
   it downloads nothing and changes nothing in ``raw_dir``. The same call again gives the same file. Raises ``DataError``
   where the archive is incomplete.
 
-``medseg.data.write_datalist`` writes the list; ``medseg.data.convert.convert_files`` converts files in parallel, goes
-on where it was stopped, and shows a progress bar on a terminal.
+``FACTS.require`` refuses an archive that lacks files; ``medseg.data.write_datalist`` writes the list;
+``medseg.data.convert.convert_files`` converts files in parallel, goes on where it was stopped, and shows a progress bar
+on a terminal; ``medseg.data.pairs.prepare_pairs`` does both for images and labels that are made.
 
 Modules import torch and other heavy packages inside ``prepare``, so that listing data sets is quick.
 """

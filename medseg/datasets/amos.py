@@ -13,7 +13,7 @@ from medseg.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from medseg.data.isotropic import Pair
 
-__all__ = ["FACTS", "HERMES_VALIDATION", "REPUX_TEST_IDS", "SPLITS", "modality_of", "prepare", "repux_table"]
+__all__ = ["FACTS", "HERMES", "REPUX_TEST_IDS", "SPLITS", "modality_of", "prepare", "repux_table"]
 
 FACTS = DatasetFacts(
     title="AMOS 2022 (task 1: CT; task 2: CT and MR)",
@@ -48,8 +48,26 @@ REPUX_TEST_IDS = (
     *(381, 383, 384, 387, 388, 390, 391, 392, 395, 396, 398, 400),
     *(401, 402, 403, 404, 405, 406, 408, 410),
 )
-# Of the training cases, what Hermes validates on (arXiv 2306.02416); it tests on the validation cases.
-HERMES_VALIDATION = {"CT": (212, 296, 366, 350, 98), "MR": (518, 593)}
+# Of the labelled cases of each modality, what Hermes holds out (arXiv 2306.02416). Of the CT that it tests on, 9 are
+# training cases of the challenge, of whose validation cases it trains on 9.
+HERMES = {
+    "CT": {
+        "validation": (212, 296, 366, 350, 98),
+        "test": (
+            *(8, 13, 18, 22, 29, 32, 51, 52, 54, 61, 63, 72, 73, 78, 85, 87, 90, 97, 106, 108, 112, 120, 123, 128, 132),
+            *(136, 140, 144, 150, 155, 157, 158, 167, 174, 175, 176, 189, 191, 194, 198, 200, 202, 204, 206, 207, 208),
+            *(216, 218, 219, 223, 228, 233, 238, 244, 247, 250, 255, 257, 258, 278, 280, 283, 284, 286, 287, 289, 290),
+            *(292, 293, 304, 308, 309, 310, 313, 316, 318, 323, 325, 326, 328, 333, 334, 339, 342, 344, 346, 352, 357),
+            *(363, 364, 365, 368, 372, 373, 377, 385, 395, 397, 399, 409),
+        ),
+    },
+    "MR": {
+        "validation": (518, 593),
+        "test": (
+            *(545, 546, 547, 548, 549, 550, 552, 555, 556, 559, 561, 562, 563, 568, 573, 575, 581, 587, 588, 598),
+        ),
+    },
+}
 _HERMES_CONTEXT = (10, 30, 30)  # voxels (z, y, x)
 _ABSENT_IN_MR = (14, 15)  # bladder and prostate/uterus
 # Task -> section -> cases. The published list of task 1 goes to id 499: it leaves out amos_0500, a CT of the test set.
@@ -185,7 +203,6 @@ def _prepare_hermes(raw: Path, out: Path, kind: str, isotropic: bool, crop: bool
         for name in names[section]
         if modality_of(name) == kind
     }
-    test = [str(int(name[5:9])) for name in names["validation"] if modality_of(name) == kind]
 
     def make(name: str) -> Pair:
         import SimpleITK as sitk
@@ -203,7 +220,7 @@ def _prepare_hermes(raw: Path, out: Path, kind: str, isotropic: bool, crop: bool
             modality={"0": kind},
             labels={str(value): name for value, name in FACTS.labels.items() if value not in absent},
         ),
-        split_sections(files, HERMES_VALIDATION[kind], test),
+        split_sections(files, **HERMES[kind]),
         make,
         out / f"amos_{kind.lower()}.json",
         form={"isotropic": isotropic, "crop": crop},

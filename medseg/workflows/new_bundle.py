@@ -10,6 +10,7 @@ from typing import Any
 from medseg.bundle import dump_yaml, plan_for_network, write_bundle
 from medseg.bundle.universal import is_universal, universal_plan
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
+from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
 from medseg.errors import ConfigError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_window
@@ -17,7 +18,7 @@ from medseg.workflows.compose import changed_configs
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.parts import device as choose_device
 
-__all__ = ["new_bundle", "plan_bundle"]
+__all__ = ["given_nnunet", "new_bundle", "plan_bundle"]
 
 logger = logging.getLogger("medseg")
 
@@ -31,6 +32,8 @@ def new_bundle(
     fold: int | None = None,
     device: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    nnunet_plans: str | Path | None = None,
+    nnunet_configuration: str | None = None,
 ) -> Plan:
     """Read and check the cases of a datalist, plan for a network and a device, and write the bundle to ``output``.
 
@@ -41,6 +44,8 @@ def new_bundle(
         fold: validation fold; ``None`` uses the datalist's validation section, else fold 0.
         device: where it will train: a GPU gets published sizes, a CPU light ones; default as ``train`` chooses.
         overrides: config id -> value.
+        nnunet_plans: nnU-Net's plans file, whose spacing, patch size and normalisation are taken over.
+        nnunet_configuration: of the plans; default ``3d_fullres``, of 2D images ``2d``.
 
     Raises:
         ConfigError: the folder holds a bundle, the network does not fit, or an override is refused.
@@ -50,6 +55,7 @@ def new_bundle(
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
     network_target(network)  # an unknown name is told before the data are read
+    nnunet = given_nnunet(nnunet_plans, nnunet_configuration)
     given = {key: value for key, value in (overrides or {}).items() if key != "roi_size"}  # that needs the images' axes
     check_ranges({"fold": fold, **given})
     datalist = read_datalist(json_list, data_dir)
@@ -58,7 +64,18 @@ def new_bundle(
     chosen = (device or str(choose_device())).partition(":")[0]  # a plan for a GPU needs none
     if chosen not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device}: expected cpu or cuda.")
-    return plan_bundle(root, network, datalist, facts, len(training), chosen, overrides or {}, {"fold": fold})
+    return plan_bundle(root, network, datalist, facts, len(training), chosen, overrides or {}, {"fold": fold}, nnunet)
+
+
+def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetPlans | None:
+    """The plans of nnU-Net that a user names.
+
+    Raises:
+        ConfigError: a configuration without plans, or plans that cannot be used.
+    """
+    if plans is None and configuration is not None:
+        raise ConfigError("--nnunet_configuration chooses from a plans file; name that with --nnunet_plans.")
+    return None if plans is None else read_nnunet_plans(plans, configuration)
 
 
 def plan_bundle(
@@ -70,13 +87,17 @@ def plan_bundle(
     device_type: str,
     overrides: Mapping[str, Any],
     settings: Mapping[str, Any],
+    nnunet: NnunetPlans | None = None,
 ) -> Plan:
     """Plan for checked cases and write the bundle, with the overrides in both its configs; the plan is logged."""
     if is_universal(network, datalist):
+        if nnunet is not None:
+            raise ConfigError("--nnunet_plans are of one data set, the datalist joins several; leave them out.")
         overrides = universal_plan(datalist) | dict(overrides)
-    if "roi_size" in overrides:
-        check_window(overrides["roi_size"], facts, overrides.get("batch_size", 2))
-    plan, arguments = plan_for_network(network, datalist, facts, num_training, device_type, overrides)
+    window = overrides.get("roi_size") or (nnunet.choices(facts).patch_size if nnunet is not None else None)
+    if window is not None:
+        check_window(window, facts, overrides.get("batch_size", 2))
+    plan, arguments = plan_for_network(network, datalist, facts, num_training, device_type, overrides, nnunet)
     logger.info("plan for %s on %s:", network, datalist.name)
     for line in plan.lines():
         logger.info("  %s", line)

@@ -23,7 +23,7 @@ from medseg.workflows.checks import check_cases, check_fit
 from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.compose import Workflow, changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
-from medseg.workflows.new_bundle import plan_bundle
+from medseg.workflows.new_bundle import given_nnunet, plan_bundle
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
@@ -57,6 +57,8 @@ def train(
     reinitialize: Sequence[str] = (),
     partial: bool = False,
     new_tasks_only: bool = False,
+    nnunet_plans: str | Path | None = None,
+    nnunet_configuration: str | None = None,
 ) -> Path:
     """Train a network on a datalist; the same call again continues, and a finished run does nothing.
 
@@ -79,6 +81,8 @@ def train(
         reinitialize: patterns of further tensor names that start anew.
         partial: take over what fits of weights that do not fit as a whole.
         new_tasks_only: learn the tasks that a source of several data sets lacks; its old tasks predict as before.
+        nnunet_plans: with ``network``: nnU-Net's plans file, whose spacing, patch size and normalisation are taken.
+        nnunet_configuration: of the plans; default ``3d_fullres``, of 2D images ``2d``.
 
     Returns:
         The run folder.
@@ -95,6 +99,9 @@ def train(
         raise ConfigError(
             "--reinitialize, --partial and --new_tasks_only say what to take over; name the source with --transfer."
         )
+    nnunet = given_nnunet(nnunet_plans, nnunet_configuration)
+    if nnunet is not None and bundle is not None:
+        raise ConfigError("--nnunet_plans are for --network: a bundle has a plan of its own. Leave one out.")
     changes = dict(overrides or {})
     if network is not None:
         target = network_target(network)  # an unknown name is told before the data are read
@@ -119,7 +126,7 @@ def train(
         fresh = run / "configs.new"
         shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
         if network is not None:
-            plan_bundle(fresh, network, datalist, facts, len(training), chosen.type, changes, settings)
+            plan_bundle(fresh, network, datalist, facts, len(training), chosen.type, changes, settings, nnunet)
         else:
             _copy_bundle(fresh, Path(str(bundle)), datalist, facts, overlays, changes, settings)
         if start is not None:

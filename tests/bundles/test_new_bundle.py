@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from medseg.cli import main
@@ -36,6 +38,25 @@ def test_a_plan_for_a_gpu_needs_none(make_datalist, tmp_path):
     out = tmp_path / "bundle"
     assert run("--network", "DynUNet", "--json_list", make_datalist(), "--output", out, "--device", "cuda") == 0
     assert merged_config([out / "configs" / "train.yaml"])["network_def"]["filters"][0] == 32
+
+
+def test_nnunet_plans_give_spacing_window_and_normalisation(make_datalist, tmp_path, capsys):
+    fullres = {"patch_size": [16, 24, 8], "spacing": [1.5, 1.0, 0.9], "normalization_schemes": ["ZScoreNormalization"]}
+    plans = tmp_path / "nnUNetPlans.json"
+    plans.write_text(json.dumps({"transpose_forward": [0, 1, 2], "configurations": {"3d_fullres": fullres}}))
+    out = tmp_path / "bundle"
+    arguments = ["--network", "SegResNet", "--json_list", make_datalist(), "--device", "cpu", "--output", out]
+    assert run(*arguments, "--nnunet_plans", plans) == 0
+    assert "nnU-Net's 3d_fullres (nnUNetPlans.json)" in capsys.readouterr().out
+    train, inference = (merged_config([out / "configs" / f"{n}.yaml"]) for n in ("train", "inference"))
+    assert train["roi_size"] == inference["roi_size"] == [8, 24, 16]
+    assert train["preprocess"]["spacing"] == [0.9, 1.0, 1.5]
+    assert train["preprocess"]["normalization"] == [{"kind": "case", "nonzero": False}]  # of MR, though it is a CT
+    again = ["train", *map(str, arguments[2:-1]), str(tmp_path / "run")]
+    assert main([*again, "--bundle", str(out), "--nnunet_plans", str(plans)]) == 2
+    assert "a bundle has a plan of its own" in capsys.readouterr().err
+    assert main([*again, "--network", "SegResNet", "--nnunet_configuration", "2d"]) == 2
+    assert "name that with --nnunet_plans" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_the_list_names_every_data_set_without_torch(capsys):
     for name, facts in datasets().items():
         assert f"{name}: {facts.title}" in shown
         assert facts.terms.split()[0] in shown
-    assert "--task 1, " in shown and "--num_folds 0" in shown
+    assert "--task 1, " in shown and "--num_folds 0" in shown and "--no-crop" in shown
     assert main(["prepare", "btcv", "--list"]) == 0
     assert capsys.readouterr().out.startswith("btcv: BTCV\n")
 
@@ -57,6 +57,18 @@ def test_a_modules_own_options_are_options_of_the_command(raw, tmp_path, capsys)
         with pytest.raises(SystemExit, match="2"):
             main(arguments)
         assert sentence in capsys.readouterr().err
+
+
+def test_the_help_of_a_module(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["prepare", "chaos", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--raw DIR" in shown and "options of chaos" in shown
+    assert "--modality M MR or CT (default MR)" in shown
+    assert "--crop, --no-crop to the labels and 20 voxels around them" in shown
+    with pytest.raises(SystemExit, match="0"):
+        main(["prepare", "--help"])
+    assert "--modality" not in capsys.readouterr().out
 
 
 def test_what_cannot_be_used_is_refused(raw, tmp_path, capsys):

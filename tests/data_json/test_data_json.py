@@ -14,7 +14,9 @@ from medseg.data.datalist import images_of, subject_of
 from medseg.datasets import datasets
 
 ROOT = Path(__file__).parents[2]
-LISTS = sorted((ROOT / "data_json").glob("*.json"))
+LISTS = sorted((ROOT / "data_json").rglob("*.json"))
+HERMES = ROOT.parent / "shared" / "fixtures" / "hermes" / "splits.json"
+SECTIONS = ("training", "validation", "test")
 PUBLISHED = ROOT.parent / "shared" / "fixtures" / "sshunet" / "datalists"
 
 
@@ -54,9 +56,23 @@ def test_no_subject_is_on_two_sides(path, tmp_path):
 
 
 @pytest.mark.parametrize("path", LISTS, ids=lambda p: p.stem)
+def test_only_true_overlaps_are_declared(path, tmp_path):
+    """A subject on two sides, or, of AMOS'22 of RepUX-Net, a case of the other list of the same images."""
+    datalist = read_datalist(path, tmp_path)
+    sides = [{subject_of(case) for case in cases} for cases in datalist.sections.values()]
+    shared = {name for one, two in itertools.combinations(sides, 2) for name in one & two}
+    if path.stem == "amos22_repux":
+        other = read_datalist(path.with_name("amos_task01.json"), tmp_path)
+        shared |= {case["case_id"] for case in datalist.sections["test"]} & {
+            case["case_id"] for case in other.sections["training"]
+        }
+    assert shared == datalist.known_overlaps
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda p: p.stem)
 def test_its_provenance_is_told(path):
     readme = (ROOT / "data_json" / "README.md").read_text()
-    assert f"`{path.name}`" in readme
+    assert f"`{path.relative_to(ROOT / 'data_json').as_posix()}`" in readme
 
 
 @pytest.mark.parametrize(("name", "dataset"), [("btcv", "btcv"), ("amos_task01", "amos")])
@@ -108,6 +124,46 @@ def test_the_splits_of_repuxnet():
     for table in (ours, flare):
         sizes = [sum(entry["fold"] == fold for entry in table["training"]) for fold in range(5)]
         assert max(sizes) - min(sizes) <= 1
+
+
+def hermes(name: str) -> dict[str, list[str]]:
+    """Section -> ids or, where a subject has several cases, subjects."""
+    table = json.loads((ROOT / "data_json" / "hermes" / f"{name}.json").read_text())
+    cut = "subject" if name in ("chaos", "mnm") else "case_id"
+    return {section: list(dict.fromkeys(case[cut] for case in table[section])) for section in SECTIONS}
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("lits", range(131)),
+        ("kits", range(210)),
+        ("structseg_oar", range(1, 51)),
+        ("structseg_head_oar", range(1, 51)),
+        ("bcv", (*range(1, 11), *range(21, 41))),
+    ],
+)
+def test_the_lists_of_hermes_hold_every_case_once(name, numbers):
+    listed = [int(case.removeprefix("img")) for cases in hermes(name).values() for case in cases]
+    assert sorted(listed) == sorted(numbers)
+
+
+def test_hermes_splits_amos_almost_as_the_challenge_does():
+    challenge = json.loads((ROOT / "data_json" / "amos_task01.json").read_text())
+    ct, mr = hermes("amos_ct"), hermes("amos_mr")
+    tested, others = {int(case) for case in ct["test"]}, {int(case) for case in ct["training"] + ct["validation"]}
+    assert tested | others == ids(challenge["validation"]) | ids(challenge["training"])
+    assert len(tested & ids(challenge["training"])) == len(others & ids(challenge["validation"])) == 9
+    assert all(500 < int(case) <= 600 for cases in mr.values() for case in cases)
+
+
+def test_the_sections_of_hermes_are_the_published_ones():
+    if not HERMES.is_file():
+        pytest.skip(f"the published lists {HERMES} are not here")
+    for name, published in json.loads(HERMES.read_text())["splits"].items():
+        ours = hermes(name)
+        for section, theirs in zip(SECTIONS, ("train", "val", "test"), strict=True):
+            assert ours[section] == list(dict.fromkeys(map(str, published[theirs]))), (name, section)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,9 @@ def few_amos(root: Path, patch: pytest.MonkeyPatch) -> Path:
     """Two cases of each modality for training, one for validation, as volumes."""
     module = dataset_module("amos")
     patch.setattr(module, "SPLITS", {2: {"training": 4, "validation": 2}})
-    patch.setattr(module, "HERMES_VALIDATION", {"CT": (98,), "MR": (518,)})
+    patch.setattr(
+        module, "HERMES", {"CT": {"validation": (98,), "test": (8,)}, "MR": {"validation": (518,), "test": (588,)}}
+    )
     for folder, numbers in (("Tr", (1, 98, 507, 518)), ("Va", (8, 588))):
         for number in numbers:
             label = LABEL.copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import layouts
 import pytest
 
 from medseg.data import read_datalist
@@ -17,24 +18,8 @@ MR = {"training": range(501, 541), "validation": range(541, 561), "test": range(
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """``amos22`` as unpacked: 500 CT, of which 499 are in the published list, and 100 MR."""
-    root = tmp_path / "amos22"
-    table: dict[str, list] = {}
-    for section, folder in (("training", "Tr"), ("validation", "Va"), ("test", "Ts")):
-        entries = list(PUBLISHED[section])
-        names = [f"amos_{n:04}.nii.gz" for n in (*MR[section], *([500] if section == "test" else []))]
-        entries += [{"image": f"./images{folder}/{n}", "label": f"./labels{folder}/{n}"} for n in names]
-        if section == "test":
-            entries = [{"image": entry["image"]} for entry in entries]
-        for entry in entries:
-            for path in entry.values():
-                (root / path).parent.mkdir(parents=True, exist_ok=True)
-                (root / path).touch()
-        table[section] = entries
-    (root / "imagesTr" / "._amos_0001.nii.gz").touch()
-    (root / "dataset.json").write_text(json.dumps({"name": "AMOS", "numTest": 200, **table}))
-    return root
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return layouts.amos(tmp_path / "amos22", monkeypatch)
 
 
 def test_task_1_is_the_published_list_byte_for_byte(raw, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import layouts
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,30 +13,10 @@ from medseg.data import inspect_cases, read_datalist
 from medseg.datasets.bkai import prepare
 from medseg.errors import ConfigError, DataError
 
-SHAPE = (48, 64)
-BOXES = {1: (slice(4, 20), slice(8, 30)), 2: (slice(26, 44), slice(34, 60))}
-COLORS = {1: (0, 255, 0), 2: (255, 0, 0)}
-
-
-def write(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, quality=95)
-
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    root = tmp_path / "bkai-igh-neopolyp"
-    rng = np.random.default_rng(0)
-    for number in range(6):
-        mask = np.zeros((*SHAPE, 3), np.uint8)
-        for value in {number % 3, 2} - {0}:
-            mask[BOXES[value]] = COLORS[value]
-        name = f"{(number * 7) % 10}{number:02x}.jpeg"
-        write(root / "train" / "train" / name, rng.integers(0, 255, (*SHAPE, 3), np.uint8))
-        write(root / "train_gt" / "train_gt" / name, mask)
-    for name in ("aa.jpeg", "bb.jpeg"):
-        write(root / "test" / "test" / name, rng.integers(0, 255, (*SHAPE, 3), np.uint8))
-    return root
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return layouts.bkai(tmp_path / "bkai-igh-neopolyp", monkeypatch)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -48,11 +29,11 @@ def test_colours_become_classes(raw: Path, tmp_path: Path, classes: int) -> None
     assert [case.get("fold") for case in cases] == [0, 1, 2, 3, 4, None]
     assert [case["case_id"] for case in datalist.sections["test"]] == ["aa", "bb"]
     labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "701.png"))
-    expected = np.zeros(SHAPE, np.uint8)
-    for value, box in BOXES.items():
+    expected = np.zeros((48, 64), np.uint8)
+    for value, box in layouts.BKAI_BOXES.items():
         expected[box] = value
     assert (labels == expected).mean() > 0.9  # JPEG blurs the edges
-    for value, (rows, columns) in BOXES.items():
+    for value, (rows, columns) in layouts.BKAI_BOXES.items():
         inside = labels[rows.start + 4 : rows.stop - 4, columns.start + 4 : columns.stop - 4]
         assert (inside == value).all()
     first = prepare(raw, tmp_path / "out", classes=classes).read_bytes()

@@ -1,10 +1,11 @@
-"""BTCV on the archive's layout, with empty files: the published list, links, and what is said of missing files."""
+"""BTCV on the archive's layout, with tiny files: the published list, links, and what is said of missing files."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import layouts
 import pytest
 
 from medseg.data import read_datalist
@@ -15,16 +16,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """``RawData`` as unpacked: 30 training cases, 20 without label."""
-    root = tmp_path / "Abdomen" / "RawData"
-    for folder in ("Training/img", "Training/label", "Testing/img"):
-        (root / folder).mkdir(parents=True)
-    for number in (*range(1, 11), *range(21, 41)):
-        (root / f"Training/img/img{number:04}.nii.gz").write_bytes(b"image %d" % number)
-        (root / f"Training/label/label{number:04}.nii.gz").write_bytes(b"label %d" % number)
-    for number in range(61, 81):
-        (root / f"Testing/img/img{number:04}.nii.gz").write_bytes(b"image %d" % number)
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files that hold their names."""
+    root = layouts.btcv(tmp_path / "Abdomen/RawData", monkeypatch)
+    for path in root.rglob("*.nii.gz"):
+        path.write_bytes(path.name.encode())
     return root
 
 
@@ -39,9 +35,9 @@ def test_the_published_list_byte_for_byte(raw, tmp_path):
     assert tree(raw) == before
     datalist = read_datalist(path)
     for number, case in ((1, datalist.sections["training"][0]), (35, datalist.sections["validation"][0])):
-        assert Path(case["image"]).read_bytes() == b"image %d" % number
-        assert Path(case["label"]).read_bytes() == b"label %d" % number
-    assert Path(datalist.sections["test"][-1]["image"]).read_bytes() == b"image 80"
+        assert Path(case["image"]).read_bytes() == b"img%04d.nii.gz" % number
+        assert Path(case["label"]).read_bytes() == b"label%04d.nii.gz" % number
+    assert Path(datalist.sections["test"][-1]["image"]).read_bytes() == b"img0080.nii.gz"
 
 
 def test_again_it_makes_only_what_is_missing(raw, tmp_path):
@@ -53,7 +49,7 @@ def test_again_it_makes_only_what_is_missing(raw, tmp_path):
     lost.unlink()
     prepare(raw, out)
     assert kept.read_bytes() == b"mine"
-    assert lost.read_bytes() == b"image 2"
+    assert lost.read_bytes() == b"img0002.nii.gz"
     assert len(list(out.rglob("*.nii.gz"))) == 80
 
 
@@ -64,7 +60,7 @@ def test_links_where_there_are_none_are_copies(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "symlink_to", refuse)
     out = prepare(raw, tmp_path / "out").parent
     assert not any(path.is_symlink() for path in out.rglob("*"))
-    assert (out / "labelsTr" / "label0040.nii.gz").read_bytes() == b"label 40"
+    assert (out / "labelsTr" / "label0040.nii.gz").read_bytes() == b"label0040.nii.gz"
 
 
 def test_folds_of_the_training_section(raw, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import layouts
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,29 +19,9 @@ GOLDEN = ROOT.parent / "shared" / "fixtures" / "qtseg" / "busi_folds.json"
 COUNTS = {"benign": 437, "malignant": 210, "normal": 3}
 
 
-def write(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def lay_out(root: Path, counts: dict[str, int], shape: tuple[int, int] = (6, 8)) -> Path:
-    """``Dataset_BUSI_with_GT``: one mask each, "(2)" a second one, "benign (3)" a third, 1-bit and 8-bit masks."""
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 255, (*shape, 3), np.uint8)
-    for name, number in counts.items():
-        for index in range(1, number + 1):
-            write(root / name / f"{name} ({index}).png", picture)
-            for extra in range({2: 2, 3: 3 if name == "benign" else 1}.get(index, 1)):
-                mask = np.zeros(shape, bool)
-                mask[2 * extra : 2 * extra + 1, index % 3 : 5] = True
-                suffix = f"_{extra}" if extra else ""
-                write(root / name / f"{name} ({index})_mask{suffix}.png", mask if index % 2 else mask * np.uint8(255))
-    return root
-
-
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    return lay_out(tmp_path / "Dataset_BUSI_with_GT", {"benign": 11, "malignant": 5, "normal": 2})
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return layouts.busi(tmp_path / "Dataset_BUSI_with_GT", monkeypatch)
 
 
 def test_masks_are_joined_and_nothing_raw_changes(raw: Path, tmp_path: Path) -> None:
@@ -69,7 +50,7 @@ def test_the_last_of_a_class_are_never_validated(raw: Path, tmp_path: Path) -> N
 
 
 def test_the_ready_list_is_the_published_one(tmp_path: Path) -> None:
-    raw = lay_out(tmp_path / "raw", COUNTS, shape=(5, 5))
+    raw = layouts.busi_of(tmp_path / "raw", COUNTS, shape=(5, 5))
     path = prepare(raw, tmp_path / "out")
     assert path.read_bytes() == (ROOT / "data_json" / "busi.json").read_bytes()
     if not GOLDEN.is_file():

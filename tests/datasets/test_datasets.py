@@ -8,8 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel
-import numpy as np
+import layouts
 import pytest
 
 from medseg.data import inspect_cases, read_datalist
@@ -50,33 +49,8 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 @pytest.fixture
-def task(tmp_path) -> Path:
-    """A Decathlon task as its archives are: ``./`` paths, test cases as texts, AppleDouble files, wrong counters."""
-    root = tmp_path / "Task99_Tiny"
-    for number in range(9):
-        section = "Tr" if number < 7 else "Ts"
-        for kind in ("images", "labels") if section == "Tr" else ("images",):
-            path = root / f"{kind}{section}" / f"tiny_{number:03}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            values = np.random.default_rng(number).normal(size=(8, 8, 8)) if kind == "images" else np.eye(8)[:, :, None]
-            values = np.broadcast_to(values, (8, 8, 8)).astype(np.float32 if kind == "images" else np.uint8)
-            nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
-    (root / "imagesTr" / "._tiny_000.nii.gz").write_bytes(b"apple")
-    table = {
-        "name": "Tiny",
-        "licence": "CC-BY-SA 4.0",
-        "tensorImageSize": "3D",
-        "modality": {"0": "MRI"},
-        "labels": {"0": "background", "1": "diagonal"},
-        "numTraining": 70,
-        "numTest": 20,
-        "training": [
-            {"image": f"./imagesTr/tiny_{n:03}.nii.gz", "label": f"./labelsTr/tiny_{n:03}.nii.gz"} for n in range(7)
-        ],
-        "test": [f"./imagesTs/tiny_{n:03}.nii.gz" for n in (7, 8)],
-    }
-    (root / "dataset.json").write_text(json.dumps(table))
-    return root
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return layouts.decathlon(tmp_path / "Task99_Tiny", monkeypatch)
 
 
 def test_a_decathlon_task_becomes_a_checked_datalist(task, tmp_path):

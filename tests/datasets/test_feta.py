@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import layouts
 import pytest
 
 from medseg.data import read_datalist
@@ -12,16 +13,8 @@ from medseg.errors import DataError
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """``feta_2.1``: 80 subjects by two reconstructions, the second half by the other one."""
-    root = tmp_path / "feta_2.1"
-    for number in range(1, 81):
-        subject, method = f"sub-{number:03}", "mial" if number <= 40 else "irtk"
-        (root / subject / "anat").mkdir(parents=True)
-        for kind in ("T2w", "dseg"):
-            (root / subject / "anat" / f"{subject}_rec-{method}_{kind}.nii.gz").touch()
-    (root / "participants.tsv").write_text("participant_id\tPathology\tGestational age\n")
-    return root
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return layouts.feta(tmp_path / "feta_2.1", monkeypatch)
 
 
 def test_80_subjects_in_folds(raw, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import layouts
 import pytest
 
 from medseg.data import read_datalist
@@ -14,15 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """``TrainingImg`` and ``TrainingMask`` with their 361 cases, and what a Mac leaves behind."""
-    root = tmp_path / "FLARE21"
-    for folder, suffix in (("TrainingImg", "_0000"), ("TrainingMask", "")):
-        (root / folder).mkdir(parents=True)
-        for number in range(361):
-            (root / folder / f"train_{number:03}{suffix}.nii.gz").touch()
-    (root / "TrainingImg" / "._train_000_0000.nii.gz").touch()
-    return root
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return layouts.flare(tmp_path / "FLARE21", monkeypatch)
 
 
 def test_the_stored_list_byte_for_byte(raw, tmp_path):

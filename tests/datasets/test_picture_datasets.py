@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import layouts
 import numpy as np
 import pytest
+from layouts import MASK, picture
 from PIL import Image
 
 from medseg.data import inspect_cases, read_datalist
 from medseg.data.picture_masks import sliced_folds, write_union
 from medseg.datasets import dsb2018, fives, isic
 from medseg.errors import DataError
-
-RNG = np.random.default_rng(0)
-PICTURE = RNG.integers(0, 255, (10, 12, 3), np.uint8)
-MASK = np.zeros((10, 12), np.uint8)
-MASK[2:5, 3:9] = 255
-
-
-def write(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 def sound(path: Path, root: Path) -> dict[str, list[dict]]:
@@ -33,21 +25,8 @@ def sound(path: Path, root: Path) -> dict[str, list[dict]]:
     return datalist.sections
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    return tmp_path / "raw"
-
-
-def lay_out_isic(raw: Path) -> None:
-    for part, numbers in (("Training", range(7)), ("Test", (3, 11))):
-        for number in numbers:
-            name = f"ISIC_{number:07}" if part == "Training" else f"ISIC_{number + 9000:07}"
-            write(raw / f"ISBI2016_ISIC_Part1_{part}_Data" / f"{name}.jpg", PICTURE)
-            write(raw / f"ISBI2016_ISIC_Part1_{part}_GroundTruth" / f"{name}_Segmentation.png", MASK)
-
-
-def test_isic_keeps_the_official_test_set_apart(raw: Path, tmp_path: Path) -> None:
-    lay_out_isic(raw)
+def test_isic_keeps_the_official_test_set_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = layouts.isic(tmp_path / "raw", monkeypatch)
     path = isic.prepare(raw, tmp_path / "out")
     sections = sound(path, raw)
     assert [case["case_id"] for case in sections["test"]] == ["ISIC_0009003", "ISIC_0009011"]
@@ -58,8 +37,8 @@ def test_isic_keeps_the_official_test_set_apart(raw: Path, tmp_path: Path) -> No
     assert isic.prepare(raw, tmp_path / "out", seed=1).read_bytes() != first
 
 
-def test_isic_without_a_mask(raw: Path, tmp_path: Path) -> None:
-    lay_out_isic(raw)
+def test_isic_without_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = layouts.isic(tmp_path / "raw", monkeypatch)
     lacking = raw / "ISBI2016_ISIC_Part1_Training_GroundTruth" / "ISIC_0000004_Segmentation.png"
     lacking.unlink()
     with pytest.raises(
@@ -69,39 +48,21 @@ def test_isic_without_a_mask(raw: Path, tmp_path: Path) -> None:
     assert str(lacking) in str(error.value)
 
 
-def lay_out_fives(raw: Path) -> None:
-    for part, names in (("train", ("1_A", "2_D", "3_G", "4_N", "5_N")), ("test", ("1_A", "2_G"))):
-        for name in names:
-            write(raw / part / "Original" / f"{name}.png", PICTURE)
-            write(raw / part / "Ground truth" / f"{name}.png", np.repeat(MASK[..., None], 3, axis=-1))
-
-
-def test_fives_has_equal_names_in_both_parts(raw: Path, tmp_path: Path) -> None:
-    lay_out_fives(raw)
+def test_fives_has_equal_names_in_both_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = layouts.fives(tmp_path / "raw", monkeypatch)
     sections = sound(fives.prepare(raw, tmp_path / "out"), raw)
     assert sections["training"][0]["case_id"] == "train_1_A"
     assert [case["case_id"] for case in sections["test"]] == ["test_1_A", "test_2_G"]
 
 
-def test_fives_of_another_folder(raw: Path, tmp_path: Path) -> None:
-    lay_out_fives(raw)
+def test_fives_of_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = layouts.fives(tmp_path / "raw", monkeypatch)
     with pytest.raises(DataError, match=r"Original holds no \*\.png; unpack the archive again"):
         fives.prepare(raw / "train", tmp_path / "out")
 
 
-def lay_out_dsb(raw: Path) -> None:
-    for number in range(11):
-        folder = raw / "stage1_train" / f"{number:x}f"
-        write(folder / "images" / f"{number:x}f.png", np.dstack([PICTURE, np.full_like(MASK, 255)]))
-        for nucleus in range(3):
-            mask = np.zeros_like(MASK)
-            mask[3 * nucleus : 3 * nucleus + 2, number % 4 : 9] = 255
-            write(folder / "masks" / f"{nucleus}.png", mask)
-    write(raw / "stage1_test" / "aa" / "images" / "aa.png", PICTURE)
-
-
-def test_nuclei_are_joined(raw: Path, tmp_path: Path) -> None:
-    lay_out_dsb(raw)
+def test_nuclei_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = layouts.dsb2018(tmp_path / "raw", monkeypatch)
     path = dsb2018.prepare(raw, tmp_path / "out")
     sections = sound(path, tmp_path / "out")
     mask = np.asarray(Image.open(tmp_path / "out" / "labels" / "0f.png"))
@@ -112,8 +73,8 @@ def test_nuclei_are_joined(raw: Path, tmp_path: Path) -> None:
     assert [case["case_id"] for case in sections["test"]] == ["aa"]
 
 
-def test_nuclei_without_masks(raw: Path, tmp_path: Path) -> None:
-    lay_out_dsb(raw)
+def test_nuclei_without_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = layouts.dsb2018(tmp_path / "raw", monkeypatch)
     for mask in (raw / "stage1_train" / "3f" / "masks").glob("*"):
         mask.unlink()
     (raw / "stage1_test" / "aa" / "images" / "aa.png").unlink()
@@ -124,8 +85,8 @@ def test_nuclei_without_masks(raw: Path, tmp_path: Path) -> None:
 
 
 def test_masks_of_two_sizes_are_not_joined(tmp_path: Path) -> None:
-    write(tmp_path / "a.png", MASK)
-    write(tmp_path / "b.png", MASK.T)
+    picture(tmp_path / "a.png", MASK)
+    picture(tmp_path / "b.png", MASK.T)
     with pytest.raises(DataError, match=r"b.png has 12×10 pixels, a.png 10×12"):
         write_union([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "c.png")
 

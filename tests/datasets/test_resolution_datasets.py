@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import layouts
 import nibabel
 import numpy as np
 import pytest
+from layouts import CONTRASTS_2023 as CONTRASTS
+from layouts import touch
 
 from medseg.cli import main
 from medseg.data import read_datalist
@@ -18,16 +21,8 @@ from medseg.transforms import scaled_size
 ROOT = Path(__file__).parents[2]
 LIST = ROOT / "data_json" / "brats23.json"
 FIXTURE = ROOT.parent / "shared" / "fixtures" / "ibm" / "brats23_split_seed100.json"
-CONTRASTS = ("t1c", "t1n", "t2f", "t2w", "seg")
 OLDER = ("t1ce", "t1", "flair", "t2", "seg")
 SECTIONS = ("training", "validation", "test")
-
-
-def touch(root: Path, *files: str) -> Path:
-    for file in files:
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).touch()
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +151,9 @@ def test_what_is_wrong_with_an_archive_is_said(tmp_path):
     assert brats.patient_of("BraTS-GLI-00008-001") == "BraTS-GLI-00008"
 
 
-def test_kits_is_split_by_the_same_rule(tmp_path):
-    cases = [f"case_{n:05}" for n in (*range(30), *range(400, 420))]
-    raw = touch(tmp_path / "raw", *(f"{c}/{name}.nii.gz" for c in cases for name in ("imaging", "segmentation")))
+def test_kits_is_split_by_the_same_rule(tmp_path, monkeypatch):
+    raw = layouts.kits(tmp_path / "raw", monkeypatch)
+    cases = sorted(path.name for path in raw.iterdir())
     table = json.loads(kits.prepare(raw, tmp_path / "out").read_text())
     assert [len(table[section]) for section in SECTIONS] == [30, 5, 15]
     permuted = np.random.default_rng(100).permutation(cases).tolist()
@@ -169,9 +164,8 @@ def test_kits_is_split_by_the_same_rule(tmp_path):
         kits.prepare(raw, tmp_path / "out")
 
 
-def test_mvseg_has_the_challenges_sections(tmp_path):
-    files = [f"{f}/{f}_{n:03}-{kind}.nii.gz" for f in ("train", "val") for n in (1, 2) for kind in ("US", "label")]
-    raw = touch(tmp_path / "raw", *files, "test/test_001-US.nii.gz")
+def test_mvseg_has_the_challenges_sections(tmp_path, monkeypatch):
+    raw = layouts.mvseg(tmp_path / "raw", monkeypatch)
     table = json.loads(mvseg.prepare(raw, tmp_path / "out").read_text())
     assert [ids(table, section) for section in SECTIONS] == [
         ["train_001", "train_002"],

@@ -351,15 +351,15 @@ def test_a_decathlon_task_at_one_spacing(tmp_path: Path, monkeypatch: pytest.Mon
         ("structseg_oar", structseg.PARTS["thorax"].validation, structseg.PARTS["thorax"].test),
         ("chaos", chaos.VALIDATION, chaos.TEST),
         ("bcv", btcv.HERMES["validation"], btcv.HERMES["test"]),
-        ("amos_ct", amos.HERMES_VALIDATION["CT"], None),
-        ("amos_mr", amos.HERMES_VALIDATION["MR"], None),
+        ("amos_ct", *amos.HERMES["CT"].values()),
+        ("amos_mr", *amos.HERMES["MR"].values()),
     ],
 )
 def test_sections_are_those_of_the_ready_list(name: str, validation: tuple[int, ...], test: tuple[int, ...]) -> None:
     table = json.loads((LISTS / f"{name}.json").read_text())
     for key, numbers in (("validation", validation), ("test", test)):
         listed = {int(str(case.get("subject", case["case_id"])).removeprefix("img")) for case in table[key]}
-        assert numbers is None or listed == {*numbers}
+        assert listed == {*numbers}
 
 
 @pytest.mark.parametrize(
