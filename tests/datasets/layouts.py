@@ -7,6 +7,7 @@ module expect fewer; lists alone are made of empty files in full number.
 from __future__ import annotations
 
 import json
+import locale
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,9 +64,14 @@ def dicom(
     prefix: str = "IMG-0001",
     series: int = 1,
     down: bool = False,
+    places: Sequence[float] | None = None,
 ) -> None:
-    """Slices ``IMG-0001-00001.dcm`` … of an array ``(z, y, x)``; ``down``: numbered from its last slice on."""
+    """Slices ``IMG-0001-00001.dcm`` … of an array ``(z, y, x)``; ``down``: numbered from its last slice on; ``places``
+    along z in mm where they are uneven.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    places = places or [index * spacing[2] for index in range(len(array))]
+    language = locale.setlocale(locale.LC_CTYPE)  # which writing DICOM turns to "C", and with it Python's text files
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     order = range(len(array))[:: -1 if down else 1]
@@ -82,13 +88,14 @@ def dicom(
             "0020|000d": "1.2.826.0.1.3680043.8.498.9",
             "0020|000e": f"1.2.826.0.1.3680043.8.498.{series}",
             "0020|0013": str(number),
-            "0020|0032": f"-10\\20\\{index * spacing[2]}",
+            "0020|0032": f"-10\\20\\{places[index]}",
             "0020|0037": "1\\0\\0\\0\\1\\0",
             "0018|0050": str(spacing[2]),
         }.items():
             image.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{prefix}-{number:05}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_CTYPE, language)
 
 
 # ---------------------------------------------------------------------- volumes

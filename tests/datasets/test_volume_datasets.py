@@ -232,16 +232,7 @@ def test_a_broken_chaos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ("place", "said"), [(6.0, "are at one position"), (10.0, "4.00 mm between .* 3.00 mm elsewhere")]
 )
 def test_uneven_slices_are_refused(tmp_path: Path, place: float, said: str) -> None:
-    layouts.dicom(tmp_path, np.zeros((4, 6, 6), np.int16), (1.5, 1.5, 3.0))
-    file = tmp_path / "IMG-0001-00004.dcm"
-    image = sitk.ReadImage(str(file))[:, :, 0]
-    for key in ("0008|0018", "0020|000d", "0020|000e", "0020|0037"):
-        image.SetMetaData(key, sitk.ReadImage(str(file)).GetMetaData(key))
-    image.SetMetaData("0020|0032", f"-10\\20\\{place}")
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    writer.SetFileName(str(file))
-    writer.Execute(image)
+    layouts.dicom(tmp_path, np.zeros((4, 6, 6), np.int16), (1.5, 1.5, 3.0), places=(0, 3, 6, place))
     with pytest.raises(DataError, match=said) as error:
         read_series(tmp_path)
     assert "Secret" not in str(error.value)
