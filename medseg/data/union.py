@@ -117,6 +117,7 @@ def union_table(path: str | Path, data_dir: str | Path | None = None) -> tuple[d
         "modality": {"0": " or ".join(k.upper() if len(k) < 4 else k for k in kinds_found)},
         "label_space": space.to_table(),
         "weights": weights,
+        "known_overlaps": _known_overlaps(lists),
         **sections,
     }, root
 
@@ -198,6 +199,12 @@ def _case(
     if "subject" in case:
         result["subject"] = f"{name}/{case['subject']}"
     return result
+
+
+def _known_overlaps(lists: Mapping[str, Datalist]) -> list[str]:
+    """Those that the datalists declare, as cases and as subjects of the union."""
+    known = [(name, item) for name, listed in lists.items() for item in sorted(listed.known_overlaps)]
+    return [f"{name}{joint}{item}" for name, item in known for joint in "_/"]
 
 
 def _refuse_shared_images(sections: Mapping[str, list[dict[str, Any]]], path: Path) -> None:

@@ -117,3 +117,13 @@ def test_an_image_in_training_and_validation_of_two_sets(tmp_path: Path) -> None
     parts = {name: {"json_list": "a/list.json", "fold": number} for number, name in enumerate(("first", "second"))}
     with pytest.raises(DataError, match=r"0\.nii\.gz is in training as second_0 and in validation as first_0"):
         read_datalist(write(tmp_path, {"datasets": parts}))
+
+
+def test_overlaps_that_a_list_declares_hold_in_the_union(tmp_path: Path) -> None:
+    """A subject of a published split that is on both sides."""
+    again = {"image": "9.nii.gz", "label": "9_gt.nii.gz", "subject": "0"}
+    overlapping = {**LIVER, "validation": [again], "known_overlaps": ["0"]}
+    datalist = read_datalist(write(tmp_path, union(), a=overlapping))
+    assert "one/0" in datalist.known_overlaps
+    with pytest.raises(DataError, match="Subject 0 is in both"):
+        read_datalist(write(tmp_path, union(), a={**overlapping, "known_overlaps": []}))
