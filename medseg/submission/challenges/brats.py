@@ -18,7 +18,7 @@ FACTS = ChallengeFacts(
     section="test",
     source="synapse.org/brats (2023), ipp.cbica.upenn.edu (2018 to 2020)",
     documented=(
-        "one label map for each validation image, on its grid (240×240×155 voxels)",
+        "label maps on the images' grid, 240×240×155 voxels (Baid et al. 2021)",
         "values 1 (necrosis), 2 (edema) and 3 (enhancing) in 2023, 1, 2 and 4 (enhancing) in 2018 to 2021",
     ),
     unverified=(

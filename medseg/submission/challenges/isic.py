@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from medseg.datasets.isic import FACTS as DATASET
-from medseg.errors import DataError
 from medseg.submission import ChallengeFacts, Item
+from medseg.submission.fixed_set import fixed_items
 
 __all__ = ["FACTS", "items"]
 
@@ -18,11 +16,11 @@ FACTS = ChallengeFacts(
     dataset="isic",
     section="test",
     source="challenge.isic-archive.com",
-    documented=(
-        "one mask ISIC_0000003_Segmentation.png for each of the 379 test pictures, of its size",
-        "PNG in grey of 8 bits: 255 inside the lesion, 0 outside",
+    documented=("379 test pictures, masks of their own size",),
+    unverified=(
+        "names and values are those of the published masks: ISIC_0000003_Segmentation.png, grey of 8 bits, 0 and 255",
+        "one zip without folders",
     ),
-    unverified=("one zip without folders",),
 )
 
 
@@ -32,20 +30,11 @@ def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
     Raises:
         DataError: the cases are not those of the test set.
     """
-    from medseg.data.datalist import images_of
-
-    for case in cases:
-        if not re.fullmatch(r"ISIC_\d{7}", case["case_id"]):
-            raise DataError(
-                f"{case['case_id']} is no picture of ISIC; expected names such as ISIC_0000003 in the section. Name "
-                "another with --section."
-            )
-    if len(cases) != DATASET.splits["test"]:
-        raise DataError(
-            f"The section has {len(cases)} cases; the challenge takes exactly {DATASET.splits['test']}. Use the "
-            "datalist of `medseg prepare isic`, or name another section with --section."
-        )
-    return [
-        Item(case["case_id"], Path(images_of(case)[0]), f"{case['case_id']}_Segmentation.png")
-        for case in sorted(cases, key=lambda case: case["case_id"])
-    ]
+    return fixed_items(
+        cases,
+        FACTS.title,
+        number=DATASET.splits["test"],
+        pattern=r"ISIC_\d{7}",
+        example="ISIC_0000003",
+        member="{case}_Segmentation.png",
+    )

@@ -18,10 +18,14 @@ FACTS = ChallengeFacts(
     section="test",
     source="kits19.grand-challenge.org",
     documented=(
-        "one label map prediction_00210.nii.gz for each of the 90 test images, case_00210 to case_00299",
-        "values 0 (background), 1 (kidney) and 2 (tumour), on the test image's grid",
+        "90 test images (Heller et al. 2021), which follow the 210 training cases: case_00210 to case_00299",
+        "values 0 (background), 1 (kidney) and 2 (tumour)",
     ),
-    unverified=("one zip without folders", "voxel type uint8", "KiTS 2021 and 2023 take containers, no label maps"),
+    unverified=(
+        "names prediction_00210.nii.gz and so on, in one zip without folders",
+        "voxel type uint8, on the test image's grid",
+        "KiTS 2021 and 2023 take containers, no label maps",
+    ),
 )
 
 _NUMBERS = range(210, 300)
