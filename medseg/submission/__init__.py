@@ -5,7 +5,8 @@ A module ``medseg/submission/challenges/<name>.py`` holds
 * ``FACTS``: a ``ChallengeFacts``, with the rules that the organisers document, and those that could not be verified;
 * ``items(cases, *, …) -> list[Item]``: which of a datalist section's cases are submitted, and under which names. It may
   take keyword arguments with defaults, which become options of ``medseg submit``. Raises ``DataError`` where they are
-  not the challenge's cases;
+  not the challenge's cases. Values that a label map may hold are those of the data set; where its archive says them,
+  of the datalist;
 * where label maps on the image's grid are not what is asked for, ``check(prediction, item) -> Iterator[Finding]`` for
   one case instead of ``check_label_map``, and ``pack(files, output)`` instead of ``write_zip``; ``files`` maps names of
   members to checked predictions.
@@ -53,11 +54,14 @@ class ChallengeFacts:
 
 @dataclass(frozen=True)
 class Item:
-    """One case of a submission: its id in the datalist, its (first) image, its name in the archive."""
+    """One case of a submission: its id in the datalist, its (first) image, its name in the archive, and the label
+    values that it may hold where they are not those of the challenge's data set.
+    """
 
     case_id: str
     image: Path
     member: str
+    values: tuple[int, ...] = ()
 
 
 @cache

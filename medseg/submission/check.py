@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +82,11 @@ class Submission:
 
 
 def check_predictions(
-    challenge: str, cases: Sequence[Mapping[str, Any]], folder: str | Path, options: Mapping[str, Any] | None = None
+    challenge: str,
+    cases: Sequence[Mapping[str, Any]],
+    folder: str | Path,
+    options: Mapping[str, Any] | None = None,
+    values: Collection[int] = (),
 ) -> Submission:
     """Check a folder of predictions ``<case id>.<suffix>`` (or named as in the archive).
 
@@ -91,6 +95,7 @@ def check_predictions(
         cases: of the datalist's section.
         folder: of the predictions; JSON records beside them are no part of the submission.
         options: of the challenge's ``items``.
+        values: label values that the datalist declares, for a challenge whose data set has no fixed ones.
 
     Raises:
         ConfigError: no such challenge or folder.
@@ -125,20 +130,21 @@ def check_predictions(
     ]
     present = [item for item in items if item.member in result.files]
     with ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
-        checks = pool.map(lambda item: list(_check(module, result.files[item.member], item)), present)
+        checks = pool.map(lambda item: list(_check(module, result.files[item.member], item, values)), present)
         for item, findings in zip(present, tqdm(checks, total=len(present), leave=False, disable=None), strict=True):
             result.problems += [Problem(item.case_id, *finding) for finding in findings]
     return result
 
 
-def _check(module: Any, prediction: Path, item: Item) -> Iterator[Finding]:
+def _check(module: Any, prediction: Path, item: Item, declared: Collection[int]) -> Iterator[Finding]:
     if hasattr(module, "check"):
         yield from module.check(prediction, item)
         return
     if not prediction.name.endswith(_suffix(item)):
         yield Finding(f"{prediction.name} is expected to end with {_suffix(item)}", "Save it in that format.")
         return
-    yield from check_label_map(prediction, item.image, datasets()[module.FACTS.dataset].labels)
+    values = item.values or tuple(datasets()[module.FACTS.dataset].labels) or tuple(declared)
+    yield from check_label_map(prediction, item.image, values)
 
 
 def _suffix(item: Item) -> str:

@@ -38,9 +38,13 @@ def check_label_map(prediction: Path, image: Path, values: Collection[int]) -> I
     outside = [f"{value:g}" for value in counts if value not in values]
     if outside:
         yield Finding(
-            f"label values {', '.join(outside[:5])}{', …' if len(outside) > 5 else ''}; "
-            f"{min(values)} to {max(values)} are expected",
+            f"label values {', '.join(outside[:5])}{', …' if len(outside) > 5 else ''}; {_listed(values)} are expected",
             "Predict with a network of the challenge's labels.",
         )
     elif set(counts) == {0}:
         yield Finding("background throughout", "Look at the image and the prediction.", warning=True)
+
+
+def _listed(values: Collection[int]) -> str:
+    gapless = set(values) == set(range(min(values), max(values) + 1))
+    return f"{min(values)} to {max(values)}" if gapless else ", ".join(map(str, sorted(values)))

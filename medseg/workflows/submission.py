@@ -71,7 +71,8 @@ def submit(
         predictions = target.with_name(f"{target.stem}_predictions")
         todo = [case for case in cases if case["case_id"] in chosen]
         predict(str(run), predictions, cases=todo, checkpoint=checkpoint, device=device)
-    submission = check_predictions(challenge, cases, predictions, options)
+    values = {value for part in datalist.label_space.fragments.values() for value in part.declared}
+    submission = check_predictions(challenge, cases, predictions, options, values)
     lines = submission.lines()
     target.parent.mkdir(parents=True, exist_ok=True)
     target.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -92,9 +92,10 @@ def read_layout(
     taken = [p.name for p in inspect.signature(module.read).parameters.values() if p.kind is p.KEYWORD_ONLY]
     foreign = [key for key in options if key not in taken]
     if foreign:
+        option = foreign[0].replace("channels", "channel")  # given once per channel
         raise ConfigError(
-            f"{folder} is read as {module.TITLE}, which takes no --{foreign[0].rstrip('s')}; leave it out, or name "
-            "the folders with --images and --labels."
+            f"{folder} is read as {module.TITLE}, which takes no --{option}; leave it out, or name the folders with "
+            "--images and --labels."
         )
     also = {key: value for key, value in (offered or {}).items() if key in taken}
     found: Found = module.read(folder, **options, **also)

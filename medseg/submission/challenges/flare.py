@@ -1,0 +1,43 @@
+"""FLARE 2021: label maps of the 50 validation cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medseg.submission import ChallengeFacts, Item
+from medseg.submission.fixed_set import fixed_items
+
+__all__ = ["FACTS", "items"]
+
+FACTS = ChallengeFacts(
+    title="FLARE 2021",
+    dataset="flare",
+    section="test",
+    source="flare.grand-challenge.org",
+    documented=(
+        "50 validation images without references; the 100 test images are not given out (Ma et al. 2022)",
+        "values 0 (background), 1 (liver), 2 (kidney), 3 (spleen) and 4 (pancreas)",
+    ),
+    unverified=(
+        "names are the images' without _0000: validation_001.nii.gz",
+        "one zip without folders",
+        "voxel type uint8, on the image's grid",
+    ),
+)
+
+
+def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
+    """The validation cases, named as their images are.
+
+    Raises:
+        DataError: the cases are not those of the validation set.
+    """
+    return fixed_items(
+        cases,
+        FACTS.title,
+        number=50,
+        pattern=r"validation_\d{3}",
+        example="validation_001",
+        member="{case}.nii.gz",
+    )

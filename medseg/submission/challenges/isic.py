@@ -1,0 +1,40 @@
+"""ISIC 2016, part 1: a mask for each of the 379 test pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medseg.datasets.isic import FACTS as DATASET
+from medseg.submission import ChallengeFacts, Item
+from medseg.submission.fixed_set import fixed_items
+
+__all__ = ["FACTS", "items"]
+
+FACTS = ChallengeFacts(
+    title="ISIC 2016, part 1",
+    dataset="isic",
+    section="test",
+    source="challenge.isic-archive.com",
+    documented=("379 test pictures, masks of their own size",),
+    unverified=(
+        "names and values are those of the published masks: ISIC_0000003_Segmentation.png, grey of 8 bits, 0 and 255",
+        "one zip without folders",
+    ),
+)
+
+
+def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
+    """The test pictures, named ``ISIC_0000003_Segmentation.png`` and so on.
+
+    Raises:
+        DataError: the cases are not those of the test set.
+    """
+    return fixed_items(
+        cases,
+        FACTS.title,
+        number=DATASET.splits["test"],
+        pattern=r"ISIC_\d{7}",
+        example="ISIC_0000003",
+        member="{case}_Segmentation.png",
+    )

@@ -1,0 +1,81 @@
+"""Any task of the Medical Segmentation Decathlon: label maps of the test images that its ``dataset.json`` lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import ConfigError, DataError
+from medseg.submission import ChallengeFacts, Item
+
+__all__ = ["FACTS", "items"]
+
+FACTS = ChallengeFacts(
+    title="Medical Segmentation Decathlon",
+    dataset="decathlon",
+    section="test",
+    source="decathlon-10.grand-challenge.org",
+    documented=("one label map for each test image of dataset.json, with its name, on its grid, of declared values",),
+    unverified=(
+        "one zip without folders; --folder Task04_Hippocampus puts the files into one",
+        "voxel type uint8",
+        "the names and label values are the archive's where the datalist is its dataset.json, or was made from it; "
+        "--dataset_json FILE holds a datalist of another layout against it",
+    ),
+)
+
+
+def items(
+    cases: Sequence[Mapping[str, Any]], *, dataset_json: str | None = None, folder: str | None = None
+) -> list[Item]:
+    """The test images, named as they are.
+
+    Args:
+        cases: of the datalist's section.
+        dataset_json: the task's, which names the test images and the label values.
+        folder: in the archive.
+
+    Raises:
+        ConfigError: ``folder`` is a path.
+        DataError: no case, or others than ``dataset_json`` names.
+    """
+    from medseg.data.datalist import images_of, stem_of
+
+    if folder is not None and (not folder.strip(". ") or "/" in folder or "\\" in folder):
+        raise ConfigError(f"folder {folder!r} is no plain name; expected one such as Task04_Hippocampus.")
+    for case in cases:
+        image = images_of(case)[0]
+        if stem_of(image).removesuffix("_0000") != case["case_id"]:
+            raise DataError(
+                f"{case['case_id']} is not the name of its image {Path(image).name}; the Decathlon takes label maps "
+                "named as the images. Leave 'case_id' out of the datalist."
+            )
+    values: tuple[int, ...] = ()
+    if dataset_json is not None:
+        values = _refuse_others(cases, Path(dataset_json))
+    if not cases:
+        raise DataError("The section is empty; the Decathlon takes its test images. Name their section with --section.")
+    prefix = f"{folder}/" if folder else ""
+    return [
+        Item(case["case_id"], Path(images_of(case)[0]), f"{prefix}{case['case_id']}.nii.gz", values)
+        for case in sorted(cases, key=lambda case: case["case_id"])
+    ]
+
+
+def _refuse_others(cases: Sequence[Mapping[str, Any]], source: Path) -> tuple[int, ...]:
+    """The label values of a task whose test images these are."""
+    from medseg.data.datalist import read_datalist
+
+    task = read_datalist(source)
+    expected = {case["case_id"] for case in task.sections["test"]}
+    found = {case["case_id"] for case in cases}
+    if found != expected:
+        lacking, foreign = sorted(expected - found), sorted(found - expected)
+        parts = [f"lacks {', '.join(lacking[:5])}"] if lacking else []
+        parts += [f"has {', '.join(foreign[:5])} besides"] if foreign else []
+        raise DataError(
+            f"{source} lists {len(expected)} test images, the section has {len(found)}: it {' and '.join(parts)}. Use "
+            "the datalist of that task, or name another section with --section."
+        )
+    return tuple(sorted(task.label_space.fragment().declared))
