@@ -116,9 +116,9 @@ def _mr_datasets(datalist: Datalist) -> list[str]:
 
 
 def _weights(datalist: Datalist) -> dict[str, float]:
-    """The union's, or such that all data sets are drawn as often."""
+    """The union's, or such that a data set of four times the cases is drawn twice as often."""
     counts = Counter(case.get("dataset", "") for case in datalist.sections["training"])
-    return dict(datalist.table.get("weights") or {name: 1 / count for name, count in counts.items()})
+    return dict(datalist.table.get("weights") or {name: count**-0.5 for name, count in counts.items()})
 
 
 def universal_evaluation(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ A union is a YAML file, read wherever a datalist is (every key but ``datasets`` 
       decathlon_spleen:
         json_list: task09.json        # relative to the union's folder
         data_dir: Task09_Spleen       # in --data_dir or the union's folder; default: the datalist's folder
-        weight: 1.5                   # of each image when cases are drawn; default: all data sets are drawn as often
+        weight: 1.5                   # of each image when cases are drawn; default: 1 / √(number of training images)
       sarcoma:
         json_list: sts/dataset.json
         channel: CT HU                # which file of a list of channels, by name or number
@@ -107,7 +107,7 @@ def union_table(path: str | Path, data_dir: str | Path | None = None) -> tuple[d
     weights: dict[str, float] = {}
     for name, listed in lists.items():
         part = parts[name] if isinstance(parts[name], Mapping) else {}
-        weight = float(part.get("weight", 1 / max(1, counts[name])))
+        weight = float(part.get("weight", max(1, counts[name]) ** -0.5))
         weights |= dict.fromkeys([own or name for own in listed.label_space.fragments], weight)
     table: dict[str, Any] = {key: content[key] for key in ("description", "reference", "capacity") if key in content}
     kinds_found = sorted(set(kinds.values()))

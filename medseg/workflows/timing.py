@@ -22,7 +22,7 @@ logger = logging.getLogger("medseg")
 _VALIDATION = 0.12  # all validations together
 _LONG = 0.3  # a validation that takes longer goes over fewer cases
 _TOO_LONG = 0.5  # one that still takes longer does not take place
-_MEASURING = 0.1  # of steps, and again of validation cases
+_MEASURING = 0.05  # of steps, and again of validation cases
 _MARGIN = 0.92  # the rest is for checkpoints and a machine that slows down
 
 
@@ -44,8 +44,9 @@ def fit_epochs(workflow: Any, run: Path, seconds: float) -> int:
     config = merged_config([path])
     few = config.get("validation_cases")
     validation = _seconds(costs, numbers, few)
-    while "validation_cases" in config and validation > _LONG * left and few != 1:
-        few = (few or max(numbers) + 1) - 1
+    most = max(numbers, default=0)  # cases of a data set but one
+    while "validation_cases" in config and validation > _LONG * left and (few or most + 1) > 1:
+        few = (few or most + 1) - 1
         config["validation_cases"], validation = few, _seconds(costs, numbers, few)
     too_long = validation
     if validation > _TOO_LONG * left:
