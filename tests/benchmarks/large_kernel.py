@@ -9,9 +9,10 @@ run it on fewer of them (minutes otherwise, with gradients) and scale its time. 
 inside the published network, forward and backward, in both forms, and compares the logits; ``--no_direct`` leaves the
 direct form out.
 
-The bound is arithmetic: the forward at 48 channels and 48^3 does 0.93e9 operations (11 ms at the 87e9 a second that a
-matrix product reached on the core it was measured on) and moves 0.1e9 bytes to and from memory (5 ms at 20e9 a second);
-the layer takes about six times the bound, most of it in short transforms and in reordering axes between them.
+The bound is arithmetic: the forward at 48 channels and 48^3 does 0.79e9 operations (9 ms at the 87e9 a second that a
+matrix product reached on the core it was measured on) and moves 0.1e9 bytes to and from memory (5 ms at 20e9 a second).
+The layer takes about five times the bound: two thirds in the transforms themselves (MKL, 26e9 to 33e9 operations a
+second), the rest in padding, cropping and reordering axes between them.
 """
 
 from __future__ import annotations

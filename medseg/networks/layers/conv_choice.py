@@ -3,7 +3,7 @@
 On a CPU a rule decides, so that a repeated or resumed training gives the same bits. It compares the products that
 touch data, ``M = prod(n k - r (r + 1))``, with the work of a transform, ``L = S log2 S`` for ``S`` voxels:
 measured with torch 2.13 on one thread (oneDNN, MKL; 16-192 channels, 6^3 to 48^3, kernels 3 to 21), the direct
-forward costs as much as the Fourier form at M / L of 12 or so, with gradients at less than 1, because oneDNN's
+forward costs as much as the Fourier form at M / L of 10 or so, with gradients at less than 1, because oneDNN's
 gradient with respect to the weight is slow. On other devices nothing is certain, and both forms are timed once.
 """
 
@@ -12,17 +12,44 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["cheaper_on_cpu", "choose", "fast_length"]
+__all__ = ["TransformPlan", "cheaper_on_cpu", "choose", "fast_length"]
 
-_EQUAL_FORWARD = 12.0
+_EQUAL_FORWARD = 10.0
 _EQUAL_TRAINING = 0.5
 _MEASURED: dict[Hashable, str] = {}
 
+_LONGEST = 2**14  # of joined rows: 64 kB, beyond which a transform is no longer as fast as two shorter ones
+
 Form = Callable[[Tensor, Tensor], Tensor]
+
+
+class TransformPlan(NamedTuple):
+    """How images and kernels lie in the transform: leading axes one by one, the last ones joined to long rows.
+
+    Attributes:
+        halves: half width ``r`` of the kernel per axis.
+        padded: ``n + r`` per axis, the least length of a circular transform, and the pitch of joined rows.
+        lengths: of the transforms: one for each leading axis, one for the joined ones.
+    """
+
+    halves: tuple[int, ...]
+    padded: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, spatial: tuple[int, ...], kernel: tuple[int, ...]) -> TransformPlan:
+        """For an image and a cropped kernel, both in voxels per axis."""
+        halves = tuple(k // 2 for k in kernel)
+        padded = tuple(n + r for n, r in zip(spatial, halves, strict=True))
+        leading = len(padded) - 1
+        while leading and math.prod(padded[leading - 1 :]) <= _LONGEST:
+            leading -= 1
+        return cls(halves, padded, tuple(map(fast_length, (*padded[:leading], math.prod(padded[leading:])))))
 
 
 def choose(method: str, x: Tensor, weight: Tensor, forms: tuple[Form, Form]) -> str:
@@ -49,20 +76,23 @@ def choose(method: str, x: Tensor, weight: Tensor, forms: tuple[Form, Form]) -> 
 
 def cheaper_on_cpu(spatial: tuple[int, ...], kernel: tuple[int, ...], gradients: bool) -> str:
     """The rule for an image and a cropped kernel, both in voxels per axis."""
-    halves = [k // 2 for k in kernel]
-    products = math.prod([n * k - r * (r + 1) for n, k, r in zip(spatial, kernel, halves, strict=True)])
-    padded = math.prod([fast_length(n + r) for n, r in zip(spatial, halves, strict=True)])
+    plan = TransformPlan.of(spatial, kernel)
+    products = math.prod([n * k - r * (r + 1) for n, k, r in zip(spatial, kernel, plan.halves, strict=True)])
+    padded = math.prod(plan.lengths)
     ratio = products / (padded * max(1.0, math.log2(padded)))
     return "fft" if ratio > (_EQUAL_TRAINING if gradients else _EQUAL_FORWARD) else "direct"
 
 
 def fast_length(n: int) -> int:
-    """The next even number from ``n`` on without prime factors above 5, or the next power of two if hardly larger.
+    """A length from ``n`` on whose transform is fast: even, from 64 on a multiple of 8, without prime factors above 5;
+    or the next power of two if that is hardly larger.
 
-    A transform of length 64 takes 65 % (real) to 75 % (complex) of the time of one of length 60 (MKL).
+    A transform of length 64 takes 65 % (real) to 75 % (complex) of the time of one of length 60 (MKL), one of 3456
+    two thirds of the time of one of 3402.
     """
     power = 1 << max(1, (n - 1).bit_length())
-    n += n % 2
+    step = 8 if n > 64 else 2
+    n = -(-n // step) * step
     while True:
         rest = n
         for prime in (2, 3, 5):
@@ -70,7 +100,7 @@ def fast_length(n: int) -> int:
                 rest //= prime
         if rest == 1:
             return power if 10 * power <= 11 * n else n
-        n += 2
+        n += step
 
 
 def _seconds(form: Form, x: Tensor, weight: Tensor, gradients: bool) -> float:

@@ -2,14 +2,18 @@
 
 ``y[p] = sum_q w[q] x[p + q - r] + b`` per channel, with an odd kernel of half width ``r`` and zeros outside the image,
 as ``torch.nn.ConvNd`` with ``groups=channels`` and "same" padding. Taps that only ever meet padding (an axis shorter
-than ``r + 1``) are cropped first, which changes nothing. The transform is circular with length ``n + r`` or more per
-axis, enough for the part of the result that is kept; its cost hardly depends on the kernel size.
+than ``r + 1``) are cropped first, which changes nothing.
+
+The transform is circular. Per axis, ``r`` zeros before the image's ``n`` voxels are enough for the part of the result
+that is kept: ``x[p + q]`` beyond the end comes around to the zeros. The same zeros part the rows of an image that are
+laid end to end, so that one transform of a long row takes the place of two or three along axes (``TransformPlan``).
+The cost hardly depends on the kernel size.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.conv_choice import choose, fast_length
+from medseg.networks.layers.conv_choice import TransformPlan, choose
 
 __all__ = ["DepthwiseConv", "fft_depthwise"]
 
@@ -87,19 +91,20 @@ class DepthwiseConv(nn.Module):
         if choose(self.method, x, cropped, (_direct, fft_depthwise)) == "direct":
             return _direct(x, cropped, self.bias)
         keep = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference())
-        y = self._with_kept_spectrum(x, weight, cropped) if keep else fft_depthwise(x, cropped)
-        if self.bias is None:
-            return y
-        bias = self.bias.to(y.dtype).view(-1, *[1] * (x.dim() - 2))
-        return y.add_(bias) if keep else y + bias
+        if keep:
+            return self._with_kept_spectrum(x, weight, cropped)
+        y = fft_depthwise(x, cropped)
+        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, *[1] * (x.dim() - 2))
 
     def _with_kept_spectrum(self, x: Tensor, weight: Tensor, cropped: Tensor) -> Tensor:
-        sizes = _lengths(x, cropped)
+        plan = _plan(x, cropped)
         dtype = _real(x)
-        state = (weight, weight._version, sizes, dtype)  # the tensor itself: its address may be used again
+        state = (weight, weight._version, plan, dtype)  # the tensor itself: its address may be used again
         if self._kept is None or self._kept[0] is not weight or self._kept[1:4] != state[1:]:
-            self._kept = (*state, _kernel_spectrum(cropped[:, 0].to(dtype), sizes))
-        return _apply(x.to(dtype), self._kept[4], sizes).to(_result_dtype(x))
+            self._kept = (*state, _kernel_spectrum(cropped[:, 0].to(dtype), plan))
+        spectrum = self._kept[4]
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return _apply(x.to(dtype), lambda part: spectrum[part], plan, bias).to(_result_dtype(x))
 
     def train(self, mode: bool = True) -> DepthwiseConv:
         if mode:
@@ -151,62 +156,72 @@ def _result_dtype(x: Tensor) -> torch.dtype:
 
 
 # ---------------------------------------------------------------------- transforms
-def _lengths(x: Tensor, weight: Tensor) -> tuple[int, ...]:
-    return tuple(fast_length(n + k // 2) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True))
+def _plan(x: Tensor, weight: Tensor) -> TransformPlan:
+    return TransformPlan.of(tuple(x.shape[2:]), tuple(weight.shape[2:]))
 
 
-def _spectrum(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Real transform of the last axes, zero-padded to ``sizes``; the axes of the result are in reverse order.
+def _spectrum(x: Tensor, plan: TransformPlan, *, behind_zeros: bool = False) -> Tensor:
+    """Real transform of the spatial axes (..., *spatial), with the joined axes as one; axes come out in reverse order.
 
     Axis by axis, so that rows of zeros are never transformed; each is moved to the end first, because transforms of
     contiguous rows are the fastest and the padding copies the rows anyway.
+
+    Args:
+        behind_zeros: ``x`` begins after ``r`` zeros per axis, as images do, not at the origin, as kernels do.
     """
-    x = torch.fft.rfft(x, n=sizes[-1])
-    for axis in range(2, len(sizes) + 1):
-        x = torch.fft.fft(x.movedim(-axis, -1), n=sizes[-axis])
-    return x
+    starts = plan.halves if behind_zeros else (0,) * len(plan.halves)
+    leading = len(plan.lengths) - 1
+    joined = plan.padded[leading:]
+    rows = x.new_zeros(*x.shape[: x.dim() - len(joined)], plan.lengths[-1])
+    place = (slice(start, start + n) for start, n in zip(starts[leading:], x.shape[-len(joined) :], strict=True))
+    rows[..., : math.prod(joined)].unflatten(-1, joined)[(..., *place)] = x
+    spectrum = torch.fft.rfft(rows)
+    for axis in reversed(range(leading)):
+        spectrum = spectrum.movedim(axis - leading - 1, -1)
+        after = plan.lengths[axis] - starts[axis] - spectrum.shape[-1]
+        spectrum = torch.fft.fft(F.pad(spectrum, (starts[axis], after)))
+    return spectrum
 
 
-def _inverse(spectrum: Tensor, sizes: Sequence[int], crop: Sequence[int]) -> Tensor:
-    """Back to real numbers; of each axis the first ``crop`` are kept, before the next axis is transformed."""
-    for axis in range(len(sizes), 1, -1):
-        spectrum = torch.fft.ifft(spectrum)[..., : crop[-axis]].movedim(-1, -axis).contiguous()
-    return torch.fft.irfft(spectrum, n=sizes[-1])[..., : crop[-1]]
+def _inverse(spectrum: Tensor, plan: TransformPlan, size: Sequence[int]) -> Tensor:
+    """Back to real numbers; of each axis the first ``size`` are kept, before the next axis is transformed."""
+    leading = len(plan.lengths) - 1
+    joined = plan.padded[leading:]
+    for axis in range(leading):
+        spectrum = torch.fft.ifft(spectrum)[..., : size[axis]].movedim(-1, axis - leading - 1).contiguous()
+    rows = torch.fft.irfft(spectrum, n=plan.lengths[-1])[..., : math.prod(joined)]
+    return rows.unflatten(-1, joined)[(..., *map(slice, size[leading:]))]
 
 
-def _kernel_spectrum(kernel: Tensor, sizes: Sequence[int]) -> Tensor:
-    """``(C, *kernel)`` -> conjugate spectrum (a correlation) of the kernel with its centre at the origin."""
-    for axis in range(1, len(sizes) + 1):
-        kernel = kernel.movedim(-axis, -1)
-        half = kernel.shape[-1] // 2
-        zeros = kernel.new_zeros(*kernel.shape[:-1], sizes[-axis] - kernel.shape[-1])
-        wrapped = torch.cat((kernel[..., half:], zeros, kernel[..., :half]), -1)
-        kernel = torch.fft.rfft(wrapped) if axis == 1 else torch.fft.fft(wrapped)
-    return kernel.conj().resolve_conj()
+def _kernel_spectrum(kernel: Tensor, plan: TransformPlan) -> Tensor:
+    """``(C, *kernel)`` -> its conjugate spectrum, for a correlation."""
+    return _spectrum(kernel, plan).conj().resolve_conj()
 
 
-def _chunks(x: Tensor, sizes: Sequence[int]) -> Iterator[slice]:
+def _chunks(x: Tensor, plan: TransformPlan) -> list[slice]:
     """Channels that are transformed together."""
-    step = max(1, _CHUNK.get(x.device.type, 2**26) // (x.shape[0] * math.prod(sizes)))
-    return (slice(start, start + step) for start in range(0, x.shape[1], step))
+    step = max(1, _CHUNK.get(x.device.type, 2**26) // (x.shape[0] * math.prod(plan.lengths)))
+    return [slice(start, start + step) for start in range(0, x.shape[1], step)]
 
 
-def _apply(x: Tensor, spectrum: Tensor, sizes: Sequence[int]) -> Tensor:
+def _apply(
+    x: Tensor, kernel_spectrum: Callable[[slice], Tensor], plan: TransformPlan, bias: Tensor | None = None
+) -> Tensor:
+    """The convolution with kernels whose spectra are given for a slice of channels."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for part in _chunks(x, sizes):
-        y[:, part] = _inverse(_spectrum(x[:, part], sizes).mul_(spectrum[part]), sizes, x.shape[2:])
+    size = x.shape[2:]
+    for part in _chunks(x, plan):
+        product = _spectrum(x[:, part], plan, behind_zeros=True).mul_(kernel_spectrum(part))
+        offset = 0 if bias is None else bias[part].view(-1, *[1] * len(size))
+        torch.add(_inverse(product, plan, size), offset, out=y[:, part])
     return y
 
 
 # ---------------------------------------------------------------------- operators that compilers leave whole
 @torch.library.custom_op("medseg::fft_depthwise", mutates_args=())
 def _convolve(x: Tensor, weight: Tensor) -> Tensor:
-    sizes = _lengths(x, weight)
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for part in _chunks(x, sizes):
-        kernel = _kernel_spectrum(weight[part, 0], sizes)
-        y[:, part] = _inverse(_spectrum(x[:, part], sizes).mul_(kernel), sizes, x.shape[2:])
-    return y
+    plan = _plan(x, weight)
+    return _apply(x, lambda part: _kernel_spectrum(weight[part, 0], plan), plan)
 
 
 @_convolve.register_fake
@@ -218,15 +233,10 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
 def _weight_gradient(x: Tensor, gradient: Tensor, kernel_size: Sequence[int]) -> Tensor:
     """``dL/dw[q] = sum over batch and p of gradient[p] x[p + q - r]``."""
     result = x.new_empty(x.shape[1], 1, *kernel_size)
-    sizes = _lengths(x, result)
-    for part in _chunks(x, sizes):
-        product = _spectrum(x[:, part], sizes).mul_(_spectrum(gradient[:, part], sizes).conj()).sum(dim=0)
-        for axis in range(len(sizes), 0, -1):  # lags -r .. r; the negative ones lie at the end
-            half = kernel_size[-axis] // 2
-            product = torch.fft.ifft(product) if axis > 1 else torch.fft.irfft(product, n=sizes[-1])
-            ends = (product[..., sizes[-axis] - half :], product[..., : half + 1])
-            product = torch.cat(ends, -1).movedim(-1, -axis)
-        result[part, 0] = product
+    plan = _plan(x, result)
+    for part in _chunks(x, plan):
+        image, weights = _spectrum(x[:, part], plan, behind_zeros=True), _spectrum(gradient[:, part], plan)
+        result[part, 0] = _inverse(image.mul_(weights.conj()).sum(dim=0), plan, kernel_size)
     return result
 
 
