@@ -7,7 +7,7 @@ A union is a YAML file, read wherever a datalist is (every key but ``datasets`` 
     modalities: {ct: 0, mr: 1}        # likewise
     capacity: 96                      # tasks that networks have room for; default: as many as there are
     datasets:
-      decathlon_spleen:
+      spleen:
         json_list: task09.json        # relative to the union's folder
         data_dir: Task09_Spleen       # in --data_dir or the union's folder; default: the datalist's folder
         weight: 1.5                   # of each image when cases are drawn; default: 1 / √(number of training images)

@@ -44,7 +44,7 @@ def test_the_list_names_every_data_set_without_torch(capsys):
 
 
 def test_a_modules_own_options_are_options_of_the_command(raw, tmp_path, capsys):
-    command = ["prepare", "decathlon", "--raw", str(raw), "--out", str(tmp_path / "out")]
+    command = ["prepare", "msd", "--raw", str(raw), "--out", str(tmp_path / "out")]
     assert main([*command, "--num_folds", "2"]) == 0
     shown = capsys.readouterr().out
     assert "4 training in 2 folds cases; CT; 1 labels" in shown
@@ -73,10 +73,10 @@ def test_the_help_of_a_module(capsys):
 
 def test_what_cannot_be_used_is_refused(raw, tmp_path, capsys):
     for arguments, status, sentence in (
-        (["decathlom", "--raw", "x", "--out", "y"], 2, "Did you mean 'decathlon'"),
+        (["mds", "--raw", "x", "--out", "y"], 2, "Did you mean 'msd'"),
         (["btcv"], 2, "needs --raw"),
         (["btcv", "--raw", str(tmp_path / "none"), "--out", str(tmp_path / "out")], 2, "not found"),
-        (["decathlon", "--raw", str(raw), "--out", str(raw / "out")], 2, "stays as it is"),
+        (["msd", "--raw", str(raw), "--out", str(raw / "out")], 2, "stays as it is"),
         (["btcv", "--raw", str(raw), "--out", str(tmp_path / "out")], 3, "80 of 80 files"),
     ):
         assert main(["prepare", *arguments]) == status

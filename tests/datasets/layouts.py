@@ -200,7 +200,7 @@ def chaos(root: Path, patch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def decathlon(root: Path, patch: pytest.MonkeyPatch) -> Path:
+def msd(root: Path, patch: pytest.MonkeyPatch) -> Path:
     """A task as its archives are: ``./`` paths, test cases as texts, AppleDouble files, wrong counters."""
     for number in range(9):
         section = "Tr" if number < 7 else "Ts"
@@ -394,7 +394,7 @@ def isic(root: Path, patch: pytest.MonkeyPatch) -> Path:
 LAYOUTS: dict[str, Callable[[Path, pytest.MonkeyPatch], Path]] = {
     function.__name__: function
     for function in (
-        *(amos, autopet, bkai, brain_structure, brats, btcv, busi, chaos, decathlon, dsb2018, feta, fives, flare, isic),
+        *(amos, autopet, bkai, brain_structure, brats, btcv, busi, chaos, msd, dsb2018, feta, fives, flare, isic),
         *(kits, kits19, lits, mnms, mvseg, segthor, structseg),
     )
 }

@@ -13,7 +13,7 @@ import pytest
 
 from medseg.data import inspect_cases, read_datalist
 from medseg.datasets import DatasetFacts, dataset_module, datasets
-from medseg.datasets.decathlon import prepare
+from medseg.datasets.msd import prepare
 from medseg.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[2]
@@ -44,18 +44,18 @@ def test_listing_needs_no_torch():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="No data set 'decathlom'. Did you mean 'decathlon'"):
-        dataset_module("decathlom")
+    with pytest.raises(ConfigError, match="No data set 'mds'. Did you mean 'msd'"):
+        dataset_module("mds")
 
 
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return layouts.decathlon(tmp_path / "Task99_Tiny", monkeypatch)
+    return layouts.msd(tmp_path / "Task99_Tiny", monkeypatch)
 
 
 def test_a_decathlon_task_becomes_a_checked_datalist(task, tmp_path):
     path = prepare(task, tmp_path / "out")
-    assert path == tmp_path / "out" / "decathlon_tiny.json"
+    assert path == tmp_path / "out" / "msd_tiny.json"
     table = json.loads(path.read_text())
     assert table["numTraining"] == 7
     assert table["numTest"] == 2

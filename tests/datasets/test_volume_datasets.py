@@ -23,10 +23,10 @@ from medseg.datasets import (
     btcv,
     chaos,
     dataset_module,
-    decathlon,
     kits19,
     lits,
     mnms,
+    msd,
     structseg,
 )
 from medseg.errors import CasesFailed, ConfigError, DataError
@@ -320,16 +320,16 @@ def test_amos_and_btcv_for_hermes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_decathlon_task_at_one_spacing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = layouts.decathlon(tmp_path / "raw" / "Task07_Tiny", monkeypatch)
-    path = decathlon.prepare(raw, tmp_path / "out", isotropic=True)
+    raw = layouts.msd(tmp_path / "raw" / "Task07_Tiny", monkeypatch)
+    path = msd.prepare(raw, tmp_path / "out", isotropic=True)
     assert counts(path) == {"training": 7, "validation": 0, "test": 0} and len(read_datalist(path).folds()) == 5
     assert read(tmp_path / "out" / "tiny_003.nii.gz").shape == (5, 5, 5)
     with pytest.raises(DataError, match=f"has no dataset.json.* Did you mean {raw}"):
-        decathlon.prepare(raw.parent, tmp_path / "out")
+        msd.prepare(raw.parent, tmp_path / "out")
     table = json.loads((raw / "dataset.json").read_text())
     (raw / "dataset.json").write_text(json.dumps(table | {"modality": {"0": "T2", "1": "ADC"}}))
     with pytest.raises(DataError, match="has the channels T2, ADC; --isotropic takes tasks with one"):
-        decathlon.prepare(raw, tmp_path / "out", isotropic=True)
+        msd.prepare(raw, tmp_path / "out", isotropic=True)
 
 
 # ---------------------------------------------------------------------- the ready lists

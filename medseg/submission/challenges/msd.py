@@ -13,7 +13,7 @@ __all__ = ["FACTS", "items"]
 
 FACTS = ChallengeFacts(
     title="Medical Segmentation Decathlon",
-    dataset="decathlon",
+    dataset="msd",
     section="test",
     source="decathlon-10.grand-challenge.org",
     documented=("one label map for each test image of dataset.json, with its name, on its grid, of declared values",),

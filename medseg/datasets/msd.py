@@ -46,7 +46,7 @@ def prepare(
     isotropic: bool = False,
     crop: bool = False,
 ) -> Path:
-    """Write ``<out_dir>/decathlon_<task>.json`` with folds; paths are relative to ``raw_dir``.
+    """Write ``<out_dir>/msd_<task>.json`` with folds; paths are relative to ``raw_dir``.
 
     Folds that the archive's list has are kept. Lists may write a path with or without ``./``, and a test case as a
     text or an object. With ``isotropic`` the labelled cases are copied at 1.5 mm, as Hermes takes them (Task07_Pancreas
@@ -81,7 +81,7 @@ def prepare(
     table: dict[str, Any] = {key: datalist.table[key] for key in _KEPT if key in datalist.table}
     table |= {"numTraining": len(training), "numTest": len(sections.get("test", []))}
     table |= {name: [_relative(case, root) for case in cases] for name, cases in sections.items() if cases}
-    target = Path(out_dir) / f"decathlon_{datalist.name.lower().replace(' ', '_').replace('/', '_')}.json"
+    target = Path(out_dir) / f"msd_{datalist.name.lower().replace(' ', '_').replace('/', '_')}.json"
     if isotropic:
         return _prepare_isotropic(datalist, table, target, crop, num_folds, seed)
     return write_datalist(table, target, root)
