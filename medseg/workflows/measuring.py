@@ -19,14 +19,16 @@ __all__ = ["case_seconds", "cases_of", "step_seconds"]
 
 def step_seconds(trainer: Any, most: float, warm: int = 2, least: float = 6.0) -> float:
     """Median seconds of an iteration with its batch, over at least 5 of them and ``least`` seconds; over fewer where
-    those would take longer than ``most``. The steps are real ones.
+    those would take longer than ``most``. The ``warm`` ones before, in which much is done for the first time, do not
+    count. The steps are real ones.
     """
     trainer.network = unwrap(trainer.network)  # one process measures, without the others
     trainer.state.iteration = 1
     times: list[float] = []
 
     def enough() -> bool:
-        return (len(times) >= 5 + warm and sum(times) >= least) or (len(times) > 1 and sum(times) > most)
+        measured = times[warm:]
+        return (len(measured) >= 5 and sum(measured) >= least) or (len(measured) > 0 and sum(measured) > most)
 
     while not enough():
         before = time.perf_counter()
@@ -37,7 +39,7 @@ def step_seconds(trainer: Any, most: float, warm: int = 2, least: float = 6.0) -
             if enough():
                 break
             before = time.perf_counter()
-    return median(times[warm:] or times[1:])
+    return median(times[warm:])
 
 
 def case_seconds(evaluator: Any, most: float) -> list[float]:
@@ -56,10 +58,11 @@ def case_seconds(evaluator: Any, most: float) -> list[float]:
             break
         voxels[index] = math.prod(evaluator.data_loader.dataset[index]["image"].shape[1:])
     smallest, *others = sorted(voxels, key=voxels.__getitem__)
-    rate = _seconds(evaluator, smallest) / voxels[smallest]  # all is done for the first time: at most this
-    measured: dict[int, float] = {}
-    for index in (smallest, *others):
-        if time.perf_counter() - began + rate * voxels[index] > most:
+    _seconds(evaluator, smallest)  # much is done for the first time
+    measured = {smallest: _seconds(evaluator, smallest)}
+    rate, began = measured[smallest] / voxels[smallest], time.perf_counter()
+    for index in others:
+        if time.perf_counter() - began + rate * voxels[index] > most / 2:
             break
         measured[index] = _seconds(evaluator, index)
         rate = sum(measured.values()) / sum(voxels[i] for i in measured)
