@@ -2,13 +2,14 @@
 """Lint, check types and run the tests, from a fresh checkout if need be.
 
 Only Python 3.10 or newer is needed. It makes .venv in the repository and installs medseg with its development tools
-there (once), then runs ruff check, ruff format --check, mypy and pytest. All of them run, whatever the first say. The
-exit status is pytest's; 1 where the tests pass but another check does not.
+there (once), then runs ruff check, ruff format --check, mypy and pytest, which uses a process per core, at most four.
+All of them run, whatever the first say. The exit status is pytest's; 1 where the tests pass but another check does not.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -22,10 +23,13 @@ def run_tests(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="All other arguments go to pytest, for example: -k metrics -x",
+        epilog="All other arguments go to pytest, for example: -k metrics -x (-n 0: without further processes)",
     )
     _, further = parser.parse_known_args(arguments)
     python = prepare("dev")
+    if not any(argument.startswith(("-n", "--numprocesses", "--pdb")) for argument in further):
+        further = [f"--numprocesses={min(4, os.cpu_count() or 1)}", "--dist=loadfile", *further]
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # per process
     failed = [" ".join(check) for check in CHECKS if not passes(python, check)]
     if failed:
         say(f"FAILED: {', '.join(failed)} (see above)")

@@ -181,8 +181,12 @@ def test_run_tests_runs_everything(modules, monkeypatch, capsys):
 
     monkeypatch.setattr(run_tests, "prepare", lambda extra: Path("python"))
     monkeypatch.setattr(run_tests, "stream", stream)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert run_tests.run_tests(["-k", "metrics"]) == 1
-    assert called == ["ruff check .", "ruff format --check .", "mypy", "pytest -k metrics"]
+    checks = ["ruff check .", "ruff format --check .", "mypy"]
+    assert called == [*checks, "pytest --numprocesses=2 --dist=loadfile -k metrics"]
+    assert run_tests.run_tests(["-n", "0"]) == 1 and called[-1] == "pytest -n 0"
     assert "FAILED: mypy" in capsys.readouterr().out
     monkeypatch.setattr(run_tests, "stream", lambda command: 5 if command[2] == "pytest" else 0)
     assert run_tests.run_tests([]) == 5
