@@ -1,6 +1,7 @@
 """The two commands of a fresh checkout: help, setup and its failures, and what is left out when called again."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
