@@ -10,9 +10,11 @@ import medseg
 from medseg.data.datalist import Datalist
 from medseg.data.modality import channel_kind
 from medseg.data.plan import Plan
+from medseg.data.union import is_union
+from medseg.labels import LabelSpace
 from medseg.networks import catalog
 
-__all__ = ["SCHEMA_URL", "make_metadata", "plain_text"]
+__all__ = ["SCHEMA_URL", "make_metadata", "output_names", "plain_text"]
 
 SCHEMA_URL = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
@@ -24,6 +26,14 @@ def plain_text(value: Any, otherwise: str) -> str:
     """One line of free text from a datalist; what a MONAI parser would read as an expression is left out."""
     text = " ".join(str(value or "").split())
     return text[:300] if text and text[0] not in "$@%+" else otherwise
+
+
+def output_names(space: LabelSpace, out_channels: int) -> list[str]:
+    """The names of a network's output channels; of one that is asked for tasks they are by id, and may be unused."""
+    if not is_union(space):
+        return list(space.channels)
+    names = dict(zip(space.task_ids, space.labels, strict=True))
+    return [names.get(task, "unused") for task in range(out_channels)]
 
 
 def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datalist, plan: Plan) -> dict[str, Any]:
@@ -41,7 +51,7 @@ def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datali
         "is_patch_data": not plan.whole_volume,
         "channel_def": {str(i): name for i, name in enumerate(datalist.channels or ("image",))},
     }
-    channel_def = {str(i): name for i, name in enumerate(datalist.label_space.channels)}
+    channels = output_names(datalist.label_space, plan.out_channels)
     outputs = {
         "type": "image",
         "format": "segmentation",
@@ -50,7 +60,7 @@ def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datali
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": not plan.whole_volume,
-        "channel_def": channel_def,
+        "channel_def": {str(i): name for i, name in enumerate(channels)},
     }
     references = [catalog()[network].paper] if network in catalog() else []
     return {
@@ -72,7 +82,7 @@ def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datali
         "data_source": plain_text(datalist.table.get("reference"), datalist.name),
         "image_classes": ", ".join(datalist.channels),
         "label_classes": ", ".join(datalist.label_space.labels),
-        "pred_classes": ", ".join(datalist.label_space.channels),
+        "pred_classes": ", ".join(channels),
         "intended_use": "Research; not for clinical use",
         "references": references,
         "network_data_format": {"inputs": {"image": inputs}, "outputs": {"pred": outputs}},

@@ -20,6 +20,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 from torch import nn
 
+from medseg.bundle.metadata import output_names
 from medseg.bundle.schema import check_metadata
 from medseg.data.findings import Problem
 from medseg.errors import MedsegError, unwrapped
@@ -140,7 +141,7 @@ def _check_agreement(root: Path, meta: Mapping[str, Any], inference: Mapping[str
         formats = meta["network_data_format"]
         image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
         network, roi = inference["network_def"], inference["roi_size"]
-        channels = LabelSpace.from_table(inference["labels"]).channels
+        channels = output_names(LabelSpace.from_table(inference["labels"]), network.get("out_channels", 0))
     except (KeyError, TypeError, MedsegError) as error:
         yield _problem(place, f"{error} is missing or wrong, so that it cannot be held against the metadata")
         return
@@ -149,7 +150,7 @@ def _check_agreement(root: Path, meta: Mapping[str, Any], inference: Mapping[str
         ("out_channels", network.get("out_channels"), pred.get("num_channels")),
         ("roi_size", list(roi), image.get("spatial_shape")),
         ("roi_size", list(roi), pred.get("spatial_shape")),
-        ("labels", list(channels), list((pred.get("channel_def") or {}).values())),
+        ("labels", channels, list((pred.get("channel_def") or {}).values())),
     )
     for name, own, described in said:
         if own != described:

@@ -8,7 +8,7 @@ from medseg.engines.freeze import FreezePart
 from medseg.engines.keep_tasks import KeepOldTasks
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
-from medseg.engines.scores import CaseScores, PhotoScores, TaskScores, write_scores
+from medseg.engines.scores import CaseScores, PhotoScores, TaskMapScores, TaskScores, write_scores
 from medseg.engines.stopping import EarlyStop, TimeLimit
 from medseg.engines.target_maps import target_maps
 from medseg.engines.task_batches import PreparePasses, PrepareTasks
@@ -31,6 +31,7 @@ __all__ = [
     "RandomStreams",
     "RunLog",
     "SegmentationTrainer",
+    "TaskMapScores",
     "TaskScores",
     "TimeLimit",
     "UpdateAverage",

@@ -15,11 +15,11 @@ import torch
 from ignite.metrics import Metric
 
 from medseg.engines.ranks import gather, is_main
-from medseg.labels import LabelSpace
-from medseg.metrics import case_scores, mean_dice, photo_scores, pooled, summarize
+from medseg.labels import IGNORE, LabelSpace
+from medseg.metrics import case_scores, dice, mean_dice, photo_scores, pooled, summarize
 from medseg.transforms import is_2d_file
 
-__all__ = ["CaseScores", "PhotoScores", "TaskScores", "write_scores"]
+__all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores", "write_scores"]
 
 
 class CaseScores(Metric):
@@ -99,9 +99,25 @@ class TaskScores(CaseScores):
     """
 
     def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
-        dataset = item.get("dataset") or ""
-        rows = super().score(item, output)
-        return {f"{dataset}: {name}" if dataset else name: row for name, row in rows.items()}
+        return {_row_name(item, name): row for name, row in super().score(item, output).items()}
+
+
+class TaskMapScores(TaskScores):
+    """``TaskScores`` of Hermes's published evaluation (arXiv 2306.02416): ``pred`` are the logits ``(T, *spatial)`` of
+    the tasks of the case's data set, each thresholded by itself, so that structures may overlap.
+    """
+
+    def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
+        prediction, reference = torch.as_tensor(output["pred"]).cpu().numpy(), _array(output["label"])
+        rows = {}
+        for channel, index in enumerate(self.label_space.dataset_tasks(item.get("dataset")).values()):
+            predicted = (prediction[channel] >= 0) & (reference != IGNORE)
+            rows[_row_name(item, self.label_space.labels[index - 1])] = {"dice": dice(predicted, reference == index)}
+        return rows
+
+
+def _row_name(item: dict[str, Any], name: str) -> str:
+    return f"{item['dataset']}: {name}" if item.get("dataset") else name
 
 
 class PhotoScores(CaseScores):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.inferers import Inferer
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 from medseg.errors import ConfigError
@@ -58,7 +59,7 @@ class HalfStepWindow(Inferer):
         if inputs.dim() != len(self.roi_size) + 2:
             raise ConfigError(f"roi_size {list(self.roi_size)} does not fit an image of shape {tuple(inputs.shape)}.")
         count = math.ceil(inputs.shape[2] / self.max_slices) if self.max_slices else 1
-        volume = torch.as_tensor(inputs)
+        volume = convert_to_tensor(inputs, track_meta=False)
         parts = [self._windows(part, network, *args, **kwargs) for part in volume.tensor_split(count, 2)]
         return torch.logit(torch.cat(parts, 2), eps=1e-7)
 

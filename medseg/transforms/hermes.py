@@ -1,5 +1,5 @@
 """The Hermes recipe (arXiv 2306.02416) for several data sets together: 1.5 mm, z-scores after clipping by modality,
-crops with affine and intensity changes. One thing is different: images are really turned to RAS.
+crops with affine and intensity changes. One thing is different: images are really turned to RAS, unless told otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from monai.transforms import MapTransform, Transform
 
 from medseg.errors import ConfigError, nearest
 from medseg.labels import LabelSpace
+from medseg.transforms.file_order import FileOrderd
 from medseg.transforms.grid import SameGridd
 from medseg.transforms.hermes_affine import RandHermesAffined
 from medseg.transforms.hermes_intensity import RandHermesIntensityd
@@ -75,9 +76,10 @@ def hermes_preprocessing(
     spacing: Sequence[float] = (1.5, 1.5, 1.5),
     normalization: Mapping[str, Sequence[Mapping[str, Any]]] = HERMES_NORMALIZATION,
     label_context: Sequence[int] | None = None,
+    axcodes: str | None = "RAS",
     label_space: LabelSpace | None = None,
 ) -> list[Transform]:
-    """Load, orient to RAS, resample, normalise by modality, pad to ``roi_size``.
+    """Load, orient, resample, normalise by modality, pad to ``roi_size``.
 
     Args:
         keys: ``["image"]`` or ``["image", "label"]``.
@@ -86,6 +88,8 @@ def hermes_preprocessing(
         normalization: modality, or ``default``, -> one scheme per channel (``NormalizeChannelsd``).
         label_context: crop to the label's bounding box and so many voxels around it, per axis, as the published
             training *and evaluation* do; it needs a label, and makes test cases easier. ``None`` crops nothing.
+        axcodes: direction of the array axes; ``None`` is the file's own order, last axis first, which the published
+            weights were trained on.
         label_space: needed with a label.
     """
     steps = [CaseFactsd(), *load(keys, label_space)]
@@ -93,7 +97,7 @@ def hermes_preprocessing(
     if "label" in keys:
         steps.append(SameGridd())
     steps += [
-        mt.Orientationd(keys, axcodes="RAS", labels=None),
+        FileOrderd(keys) if axcodes is None else mt.Orientationd(keys, axcodes=axcodes, labels=None),
         mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"),
     ]
     if "label" in keys:

@@ -15,7 +15,8 @@ from medseg.data import CaseFacts, Datalist, Problem, inspect_cases, read_datali
 from medseg.data.consistency import check_agreement, check_classes, check_empty_labels, check_folds
 from medseg.data.datalist import images_of
 from medseg.data.plan import available_gib
-from medseg.errors import ConfigError, DataError
+from medseg.data.union import is_union
+from medseg.errors import ConfigError, DataError, nearest
 from medseg.labels import LabelSpace
 from medseg.workflows.config_check import check_roi
 
@@ -189,6 +190,9 @@ def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[st
             raise DataError(". ".join(wrong))
     if isinstance(config.get("labels"), Mapping):
         own, other = LabelSpace.from_table(config["labels"]), datalist.label_space
+        if is_union(own):
+            _refuse_other_datasets(own, datalist)
+            return
         if own.num_channels != other.num_channels:
             raise ConfigError(
                 f"The bundle has {own.num_channels} output channels ({', '.join(own.channels)}), the datalist "
@@ -196,6 +200,22 @@ def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[st
                 "or use the bundle's labels."
             )
         _refuse_other_values(own, other)
+
+
+def _refuse_other_datasets(own: LabelSpace, datalist: Datalist) -> None:
+    """A bundle of several data sets trains on some or all of them, whose labels it knows by their names."""
+    for name, fragment in datalist.label_space.fragments.items():
+        if name not in own.fragments:
+            raise ConfigError(
+                f"The bundle has no data set '{name or datalist.name}'.{nearest(name, own.fragments)} It has "
+                f"{', '.join(own.fragments)}. Plan a bundle for the datalist with --network."
+            )
+        given, expected = dict(fragment.values), dict(own.fragments[name].values)
+        if given != expected:
+            raise ConfigError(
+                f"Data set '{name}' has other labels in {datalist.path} than in the bundle: {given} for {expected}. "
+                "Use the bundle's, or plan one for the datalist with --network."
+            )
 
 
 def _refuse_other_values(own: LabelSpace, other: LabelSpace) -> None:

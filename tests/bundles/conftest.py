@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import nibabel
@@ -20,13 +20,15 @@ def write_datalist(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     modality: str | Sequence[str] = "CT",
     values: Sequence[int] | None = None,
+    case: Mapping[str, object] | None = None,
     **entries: object,
 ) -> Path:
     """Four training cases, one validation and one test case, and their datalist; returns its path.
 
     A shape of two axes gives colour pictures, several modalities a file per channel. ``values``: of the labels in the
-    files, default 1, 2, …
+    files, default 1, 2, …; ``case``: further entries of each case.
     """
+    common = dict(case or {})
     values = values or range(1, len(labels) + 1)
     suffix = "png" if len(shape) == 2 else "nii.gz"
     channels = [modality] if isinstance(modality, str) else list(modality)
@@ -40,10 +42,10 @@ def write_datalist(
             label[tuple(slice(c, c + 6) for c in corner)] = value
         stems = [f"case_{number}_{i:04}" for i in range(len(channels))] if len(channels) > 1 else [f"case_{number}"]
         files = [f"images/{stem}.{suffix}" for stem in stems]
-        case: dict = {"image": files if len(files) > 1 else files[0], "label": f"labels/case_{number}.{suffix}"}
-        case["case_id"] = f"case_{number}"
+        entry: dict = {"image": files if len(files) > 1 else files[0], "label": f"labels/case_{number}.{suffix}"}
+        entry |= {"case_id": f"case_{number}", **common}
         images = [rng.normal(0, 10, shape) + 15.0 * np.minimum(label, len(labels)) for _ in channels]
-        for path, voxels in zip([*files, case["label"]], [*images, label], strict=True):
+        for path, voxels in zip([*files, entry["label"]], [*images, label], strict=True):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             if suffix == "png":
                 pixels = voxels if voxels is label else np.repeat(100 + voxels[..., None], 3, axis=-1).clip(0, 255)
@@ -51,7 +53,9 @@ def write_datalist(
             else:
                 stored = voxels if voxels is label else voxels.astype(np.float32)
                 nibabel.save(nibabel.Nifti1Image(stored, affine), folder / path)
-        sections[section].append(case if section != "test" else {key: case[key] for key in ("image", "case_id")})
+        if section == "test":
+            del entry["label"]
+        sections[section].append(entry)
     table = {
         "name": "tiny",
         "modality": {str(i): name for i, name in enumerate(channels)},

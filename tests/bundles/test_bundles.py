@@ -16,6 +16,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 
 from medseg.bundle.verify import verify_bundle
+from medseg.data.union import is_union
 from medseg.labels import BACKGROUND, LabelSpace
 from medseg.workflows.new_bundle import new_bundle
 
@@ -26,6 +27,14 @@ SMALL = 32  # voxels per axis in what runs a network
 # Arguments of a network_def that has them, of the same type; lists are cut to its own length.
 LIGHT = {"filters": [4, 8, 8, 8, 8], "feature_size": [4, 4, 8, 8], "hidden_size": 8, "depths": [1, 1, 1, 1]}
 LIGHT |= {"width": 4, "num_heads": 4, "mlp_dim": 16}
+LIGHT |= {"base_channels": 8, "channels": [16, 32, 64, 64], "heads": [1, 2, 2, 2, 1], "map_tokens": 8}
+LIGHT |= {
+    "prior_depth": [1] * 5,
+    "attention_depth": [1] * 5,
+    "fusion_channels": 16,
+    "fusion_heads": 2,
+    "fusion_depth": 1,
+}
 # Of those with one width; deep chains of random operators would amplify the last bits of float32.
 SHALLOW = {"filters": 4, "num_blocks": 2, "num_convs": [1, 1, 1]}
 
@@ -97,15 +106,21 @@ def test_its_metadata_say_what_the_config_says(bundle):
     assert image["spatial_shape"] == inference["roi_size"]
     assert pred["dtype"] == image["dtype"] == "float32"
     space = LabelSpace.from_table(inference["labels"])
-    assert list(pred["channel_def"]) == [str(i) for i in range(len(space.channels))]
-    assert tuple(pred["channel_def"].values()) == space.channels
-    assert pred["channel_def"]["0"] == BACKGROUND
+    assert list(pred["channel_def"]) == [str(i) for i in range(network["out_channels"])]
+    names = tuple(pred["channel_def"].values())
+    if is_union(space):
+        assert [names[task] for task in space.task_ids] == list(space.labels)
+    else:
+        assert names == space.channels and names[0] == BACKGROUND
 
 
 def test_its_training_config_is_short_and_agrees_with_inference(bundle):
     train, inference = read(bundle, "train.yaml"), read(bundle, "inference.yaml")
     if bundle in BUNDLES:
-        assert len((bundle / "configs" / "train.yaml").read_text().splitlines()) <= 90
+        text = (bundle / "configs" / "train.yaml").read_text()
+        if is_union(LabelSpace.from_table(train["labels"])):
+            text = re.sub(r"(?m)^labels:\n(  .*\n)+", "", text)  # a table of many data sets is as long as they are
+        assert len(text.splitlines()) <= 90
     for key in ("network_def", "labels", "label_space", "preprocess", "roi_size"):
         assert train[key] == inference[key], key
     assert train.get("overlap") == inference.get("overlap")  # not where images are taken whole
@@ -135,10 +150,18 @@ def tiny(bundle: Path, make_datalist) -> dict:
     inference = read(bundle, "inference.yaml")
     channels = tuple(metadata(bundle)["network_data_format"]["inputs"]["image"]["channel_def"].values())
     space = LabelSpace.from_table(inference["labels"])
-    values = tuple(space.decode(np.arange(1, len(space.labels) + 1)).tolist())
     shape = (26, 24, 22)[: len(inference["roi_size"])]
     modality = channels if len(shape) == 3 else channels[0]  # a picture is one file
-    datalist = make_datalist(labels=tuple(space.labels), modality=modality, values=values, shape=shape)
+    if is_union(space):  # cases of one of its data sets
+        name, fragment = next((n, f) for n, f in space.fragments.items() if len(f.values) == 2)
+        values = tuple(raw[0] for raw in fragment.values.values())
+        case = {"dataset": name, "modality": next(iter(space.modalities))}
+        datalist = make_datalist(
+            labels=tuple(fragment.values), values=values, shape=shape, case=case, label_space=dict(inference["labels"])
+        )
+    else:
+        values = tuple(space.decode(np.arange(1, len(space.labels) + 1)).tolist())
+        datalist = make_datalist(labels=tuple(space.labels), modality=modality, values=values, shape=shape)
     roi = [SMALL] * len(inference["roi_size"])
     whole = {"preprocess::scale": 1.0} if "scale" in inference["preprocess"] else {}  # the cases are small enough
     overrides = {"json_list": str(datalist), "dataset_dir": str(datalist.parent), "roi_size": roi, "device": "cpu"}
@@ -221,6 +244,7 @@ def test_the_copied_bundle_runs_from_its_own_folder(bundle, make_datalist, tmp_p
     monkeypatch.chdir(folder)
     overrides = tiny(bundle, make_datalist) | light(bundle)
     training = {"epochs": 1, "val_interval": 1, "augment::samples_per_case": 1, "repeats": 1, "num_workers": 0}
+    training |= {"iterations": 1}
     known = ConfigParser(read(bundle, "train.yaml"))
     training = {key: value for key, value in training.items() if key in known}
     run(config_file="configs/train.yaml", fold="$None", **overrides, **training)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 
 from medseg.errors import ConfigError
@@ -70,3 +71,9 @@ def test_refusals() -> None:
         HalfStepWindow((8, 1, 8))
     with pytest.raises(ConfigError, match="does not fit an image"):
         HalfStepWindow((8, 8))(torch.zeros(1, 1, 8, 8, 8), toy)
+
+
+def test_batches_that_carry_places() -> None:
+    """As evaluators give them: each image of the batch has an affine of its own."""
+    image = MetaTensor(torch.randn(1, 1, 8, 8, 12), affine=torch.eye(4)[None])
+    assert torch.equal(HalfStepWindow((8, 8, 8))(image, toy), HalfStepWindow((8, 8, 8))(image.as_tensor(), toy))

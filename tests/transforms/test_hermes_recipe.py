@@ -10,11 +10,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose, Padd
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms import hermes_augmentation, hermes_preprocessing
+from medseg.transforms.file_order import FileOrderd
 from medseg.transforms.hermes import HERMES_NORMALIZATION, EqualPad, NormalizeByModalityd
 from medseg.transforms.hermes_affine import RandHermesAffined, affine_matrix, warp
 from medseg.transforms.hermes_intensity import RandHermesIntensityd, adjust_contrast, adjust_gamma, blur
@@ -41,6 +43,18 @@ def test_normalisation_of_the_original(modality: str) -> None:
     a, b, c = facts["pad_each_side"]
     inner = padded[0, a:-a, b:-b, c:-c]
     assert torch.equal(inner, normal["image"][0]) and padded.abs().sum() == inner.abs().sum()
+
+
+def test_the_files_own_order_and_back() -> None:
+    """Flipped and turned files alike: only the axes are reversed, and the way back is exact."""
+    affine = torch.tensor([[0.0, 0, -2, 5], [-1, 0, 0, 3], [0, 1.5, 0, 1], [0, 0, 0, 1]], dtype=torch.float64)
+    volume = MetaTensor(torch.arange(24.0).reshape(1, 2, 3, 4), affine=affine)
+    reverse = FileOrderd("image")
+    found = reverse({"image": volume.clone()})
+    assert torch.equal(found["image"].as_tensor(), volume.as_tensor().permute(0, 3, 2, 1))
+    assert torch.equal(found["image"].affine[:3, :3], affine[:3, [2, 1, 0]])
+    back = reverse.inverse(found)["image"]
+    assert torch.equal(back.as_tensor(), volume.as_tensor()) and torch.equal(back.affine, affine)
 
 
 @needs_fixtures

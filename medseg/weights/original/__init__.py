@@ -2,7 +2,7 @@
 
 A module holds ``ARCHITECTURES``: the original's class names and, for each, an ``Architecture``. Where the original has
 its own config files, ``CONFIG_READERS`` holds, for their suffix, a function from (text, name of the
-file) to (architecture, arguments).
+file) to (architecture, arguments), or to ``None`` for a file of plain arguments.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def read_config(path: str | Path, system: str, architecture: str | None = None) 
     known = architectures(system)
     try:
         text = path.read_text(encoding="utf-8")
-        if path.suffix in (readers := getattr(_module(system), "CONFIG_READERS", {})):
-            named, arguments = readers[path.suffix](text, str(path))
-            return architecture or named, arguments
+        reader = getattr(_module(system), "CONFIG_READERS", {}).get(path.suffix)
+        if reader is not None and (found := reader(text, str(path))) is not None:
+            return architecture or found[0], found[1]
         content = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"Config {path} cannot be read ({error.strerror}); name an existing file.") from error

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "CONFIG_READERS"]
 
 _SCALES, _KERNELS = [[2, 2, 2]] * 4, [[3, 3, 3]] * 5
 _RESUNET = {
@@ -217,6 +218,26 @@ def _renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
         key = re.sub(pattern, replacement, key)
     return key
 
+
+# Keys of the training's configuration -> arguments; what else it holds is of the training, and chan_num is not read.
+_COMMON_KEYS = {"base_chan": "base_ch", "in_chan": "in_ch", "down_scale": "scale"}
+_SETTINGS = {
+    "resunet": ("hermes_resunet", _RESUNET, _COMMON_KEYS),
+    "medformer": ("hermes_medformer", _MEDFORMER, {"down_scale": "scale", "chan_num": ""}),
+}
+
+
+def _read_settings(text: str, source: str) -> tuple[str, dict[str, Any]] | None:
+    """(architecture, arguments) from the configuration of a training; ``None`` of a file that is none."""
+    content = yaml.safe_load(text)
+    if not isinstance(content, dict) or content.get("arch") not in _SETTINGS:
+        return None
+    architecture, defaults, names = _SETTINGS[content["arch"]]
+    renamed = {names.get(key, key): value for key, value in content.items()}
+    return architecture, {key: value for key, value in renamed.items() if key in defaults}
+
+
+CONFIG_READERS = {".yaml": _read_settings, ".yml": _read_settings}
 
 ARCHITECTURES = {
     "hermes_resunet": Architecture(_resunet, _convert_resunet),
