@@ -8,6 +8,7 @@ from typing import Any
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
 from medseg.labels import LabelSpace
+from medseg.networks import network_class
 
 __all__ = ["ensemble_config", "evaluate_config", "inference_config", "multi_gpu_config", "train_config"]
 
@@ -23,6 +24,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         if plain_loss
         else {"_target_": "medseg.losses.MaskedDiceCELoss", "label_space": "@label_space"}
     )
+    mode = getattr(network_class(network_def["_target_"]), "reparameterization", None)
     return {
         "imports": list(_IMPORTS),
         "bundle_root": ".",
@@ -38,6 +40,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "learning_rate": plan.learning_rate,
         "learning_rate_factors": {},
         "weight_decay": 0.00001,
+        **({"reparameterization": mode} if mode else {}),
         "schedule": "cosine",
         "batch_size": plan.batch_size,
         "repeats": plan.repeats,
@@ -75,17 +78,7 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "network": "$w.distribute(w.start_from(@network_def, **@initial), @device)",
         "average": "$e.make_average(@network, @ema_decay)",
         "loss": loss,
-        "optimizer": {
-            "_target_": "torch.optim.AdamW",
-            "params": {
-                "_target_": "medseg.optimizers.parameter_groups",
-                "network": "@network",
-                "learning_rate": "@learning_rate",
-                "factors": "@learning_rate_factors",
-            },
-            "lr": "@learning_rate",
-            "weight_decay": "@weight_decay",
-        },
+        "optimizer": _optimizer(reparameterized=mode is not None),
         "lr_scheduler": {
             "_target_": "medseg.optimizers.make_schedule",
             "optimizer": "@optimizer",
@@ -108,6 +101,30 @@ def train_config(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan)
         "initialize": ["$w.initialize(@seed)"],
         "run": ["$@train::trainer.run()"],
         "finalize": ["$w.finalize()"],
+    }
+
+
+def _optimizer(reparameterized: bool) -> dict[str, Any]:
+    """AdamW; of networks whose large kernels are to be trained in the frequency domain, wrapped for that."""
+    plain = {
+        "_target_": "torch.optim.AdamW",
+        "params": {
+            "_target_": "medseg.optimizers.parameter_groups",
+            "network": "@network",
+            "learning_rate": "@learning_rate",
+            "factors": "@learning_rate_factors",
+        },
+        "lr": "@learning_rate",
+        "weight_decay": "@weight_decay",
+    }
+    if not reparameterized:
+        return plain
+    return {
+        "_target_": "medseg.optimizers.frequency_reparameterized",
+        "network": "@network",
+        "mode": "@reparameterization",
+        "initial": "$'effective' if @initial::path else 'raw'",
+        "optimizer": plain,
     }
 
 

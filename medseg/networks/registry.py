@@ -10,7 +10,8 @@ Add a network by writing one module in this folder::
 ``forward`` takes ``(B, in_channels, *spatial)`` and returns logits ``(B, out_channels, *spatial)`` at the input's
 size; with deep supervision, training mode returns the list that ``monai.losses.DeepSupervisionLoss`` takes. A class
 method ``planned_arguments(plan)`` may turn a plan into constructor arguments. A class attribute ``whole_volume = True``
-says that the network needs whole images: the plan makes them coarse enough for the memory and uses no windows.
+says that the network needs whole images: the plan makes them coarse enough for the memory and uses no windows; one
+``reparameterization = "effective"`` that its large kernels are trained so (``medseg.optimizers.frequency``).
 """
 
 from __future__ import annotations

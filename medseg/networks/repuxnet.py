@@ -7,6 +7,7 @@ The learning rates per tap are no part of the network: ``medseg.optimizers.frequ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from monai.networks.layers.factories import Norm
 from torch import Tensor, nn
@@ -54,6 +55,8 @@ class RepUXNet(LargeKernelUNETR):
         norm_name, res_block: of MONAI's UNETR blocks.
         conv_method: how the depth-wise convolutions are computed, see ``DepthwiseConv``; the results are equal.
     """
+
+    reparameterization: ClassVar[str] = "effective"
 
     def __init__(
         self,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.losses import DiceCELoss
 from torch import nn
 
 from medseg.bundle import plan_for_network, planned_arguments
+from medseg.bundle.configs import train_config
 from medseg.data import inspect_cases, read_datalist
 from medseg.errors import ConfigError
 from medseg.networks import create_network
@@ -75,6 +77,19 @@ def test_a_network_is_planned_built_and_trained(network, inspected):
     optimizer.step()
     assert torch.isfinite(loss)
     assert any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("mode", ["effective", "none"])
+def test_large_kernels_are_planned_with_their_reparameterization(mode, inspected):
+    """The frequency mask is part of RepUX-Net's training, and of no other network's."""
+    plan, arguments = plan_for_network("repuxnet", *inspected, num_training=4, device_type="cpu")
+    config = train_config({"_target_": "medseg.networks.RepUXNet", **arguments}, inspected[0], plan)
+    assert config["reparameterization"] == "effective"
+    assert "reparameterization" not in train_config({"_target_": "monai.networks.nets.UNet"}, inspected[0], plan)
+    parser = ConfigParser(config | {"reparameterization": mode, "device": "cpu"})
+    optimizer = parser.get_parsed_content("optimizer")
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert {group["frequency_mode"] for group in optimizer.param_groups} == {mode}
 
 
 def test_the_users_arguments_reach_the_network(inspected):
