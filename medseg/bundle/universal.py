@@ -19,7 +19,7 @@ __all__ = ["is_universal", "universal_evaluation", "universal_inference", "unive
 
 _SPACING = [1.5, 1.5, 1.5]  # mm, as published for all data sets
 _CPU_ITERATIONS, _GPU_ITERATIONS = 50, 400  # per epoch, whatever the number of cases; 400 as published
-_CPU_RATE, _GPU_RATE = 0.01, 0.002  # of LAMB; 0.002 as published, small networks learn by large steps
+_RATE = 0.002  # of LAMB, as published
 _MANY_CHANGES = 0.2  # chance of each intensity change for MR, published; 0.1 for others
 _TASKS = {"_target_": "medseg.engines.PrepareTasks", "label_space": "@label_space"}
 _PREPROCESSING = "$t.hermes_preprocessing({keys}, label_space=@label_space, **@preprocess)"
@@ -56,7 +56,7 @@ def universal_train(config: Mapping[str, Any], datalist: Datalist, plan: Plan) -
     preprocess = {"spacing": config["preprocess"]["spacing"], "roi_size": "@roi_size"}
     train, validate = dict(config["train"]), dict(config["validate"])
     changes: dict[str, Any] = {
-        "learning_rate": _CPU_RATE if plan.light else _GPU_RATE,
+        "learning_rate": _RATE,
         "schedule": "exp_poly",
         "warmup": 0.025,
         "clip_norm": None,  # LAMB has its own
