@@ -95,7 +95,7 @@ def test_a_training_step_needs_gradients_and_the_optimisers_state() -> None:
     setup = module._checked_setup((8, 8, 8), 1, 2, 1, "cpu", 1, "fp32", 6)
     arguments = module._arguments({"x": HUNGRY}, setup, False, {"x": {"mib": 32}})["x"]
     entry = {"name": "x", "network": HUNGRY, "arguments": arguments}
-    forward, training = (module._peak(entry, setup, step) for step in ("forward", "train"))
+    forward, training = (module._peak_in_fresh_process(entry, setup, step) for step in ("forward", "train"))
     # Weights and a product; then their gradient and AdamW's two moments as well.
     assert forward is not None and training is not None
     assert forward / MIB == pytest.approx(2 * 32, abs=8)

@@ -33,7 +33,7 @@ def bundle(tmp_path: Path) -> Path:
         for name, pixels in (("images", picture(number)), ("masks", (picture(number)[..., 0] > 99) * np.uint8(255))):
             (tmp_path / name).mkdir(exist_ok=True)
             Image.fromarray(pixels).save(tmp_path / name / f"p{number}.png")
-    made = make_datalist(tmp_path / "images", tmp_path / "masks", tmp_path / "list.json")
+    made = make_datalist(tmp_path / "list.json", images=tmp_path / "images", labels=tmp_path / "masks")
     datalist = read_datalist(made.path)
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     plan = make_plan(datalist, facts, roi_size=(16, 16))
