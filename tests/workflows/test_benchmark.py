@@ -98,7 +98,7 @@ def test_a_training_step_needs_gradients_and_the_optimisers_state() -> None:
     forward, training = (module._peak_in_fresh_process(entry, setup, step) for step in ("forward", "train"))
     # Weights and a product; then their gradient and AdamW's two moments as well.
     assert forward is not None and training is not None
-    assert forward / MIB == pytest.approx(2 * 32, abs=8)
+    assert forward / MIB == pytest.approx(2 * 32, abs=16)
     assert training / MIB > 4 * 32
 
 
