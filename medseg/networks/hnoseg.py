@@ -62,5 +62,5 @@ class HNOSeg(OperatorChain):
 
     @staticmethod
     def operator(filters: int, num_modes: Sequence[int], weights: str, activation: str) -> nn.Module:
-        """The operator of a block, from a spectrum to a spectrum."""
+        """The operator of a block, on sums over products of cas."""
         return HartleyOperator(filters, filters, num_modes, weights, activation=activation)

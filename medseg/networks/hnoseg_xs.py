@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError
 from medseg.networks.layers.conv_units import ConvUnit, activation_layer
-from medseg.networks.layers.hartley import kept, padded
+from medseg.networks.layers.hartley import kept, mirror_sum, padded
 from medseg.networks.layers.mode_mix import HartleyMix
 from medseg.networks.layers.operator_network import (
     OperatorBlock,
@@ -56,11 +56,11 @@ class HNOXSBlock(OperatorBlock):
         assert self.mapping_conv is not None
         return self.mapping_conv(x, skip)
 
-    def spectral(self, spectrum: Tensor) -> Tensor:
-        x = kept(spectrum)
+    def spectral(self, products: Tensor) -> Tensor:
+        x = kept(mirror_sum(products))
         for mix in self.conv_blocks:
             x = self.act_modes(mix(x) + x)
-        return padded(x, spectrum.shape[2:])
+        return mirror_sum(padded(x, products.shape[2:]))
 
     def merge(self, y: Tensor, x: Tensor) -> Tensor:
         y = self.act(y if self.normalization is None else self.normalization(y))

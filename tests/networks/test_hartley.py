@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medseg.errors import ConfigError
 from medseg.networks.layers import hartley_attention
-from medseg.networks.layers.hartley import HartleyGrid, clipped, kept, padded
+from medseg.networks.layers.hartley import HartleyGrid, clipped, kept, mirror_sum, padded
 from medseg.networks.layers.hartley_attention import HartleyAttention, attend
 from medseg.networks.layers.mode_mix import FourierMix, HartleyMix, HartleyOperator
 
@@ -46,13 +46,12 @@ def test_all_modes_give_the_image_back(size: tuple[int, ...], num_modes: tuple[i
 def test_slabs_add_up(size: tuple[int, ...], num_modes: tuple[int, ...]) -> None:
     x = image(size)
     grid = HartleyGrid(size, clipped(size, num_modes), x)
-    total = None
-    for rows in (slice(0, 2), slice(2, 3), slice(3, None)):
-        total = grid.products(x[:, :, rows], rows, total)
+    slabs = (slice(0, 2), slice(2, 3), slice(3, None))
     spectrum = grid.analyze(x)
-    torch.testing.assert_close(grid.spectrum(total), spectrum)
-    coefficients = grid.spread(spectrum)
-    parts = [grid.image(coefficients, rows) for rows in (slice(0, 4), slice(4, None))]
+    planes = torch.cat([grid.planes(x[:, :, slab]) for slab in slabs], 2)
+    torch.testing.assert_close(mirror_sum(grid.products(planes)), spectrum)
+    coefficients = grid.coefficients(mirror_sum(spectrum))
+    parts = [grid.image(coefficients[:, :, slab]) for slab in slabs]
     torch.testing.assert_close(torch.cat(parts, 2), grid.synthesize(spectrum))
 
 
@@ -128,7 +127,7 @@ def test_fewer_modes_than_individual_weights(size: tuple[int, ...], num_modes: t
             for axis, m in enumerate(modes[:-1], start=2):
                 value = torch.cat((value.narrow(axis, 0, m), value.narrow(axis, value.shape[axis] - m, m)), axis)
             ours.data = torch.cat((value[..., : modes[-1]], value[..., last]), -1)
-        found, expected = large(grid.analyze(x)), small(grid.analyze(x))
+        found, expected = (mirror_sum(layer(grid.products(grid.planes(x)))) for layer in (large, small))
         if kind is HartleyOperator:  # the small layer knows no weight at +m, by which it would weigh -m
             for axis in range(2, x.dim()):
                 found, expected = (value.narrow(axis, 1, value.shape[axis] - 2) for value in (found, expected))

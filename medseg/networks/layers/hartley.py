@@ -10,8 +10,9 @@ sum of products of cas with mirrored frequencies:
     2 cas(a+b)   = cas(a) cas(b)         + cas(-a) cas(b)        + cas(a) cas(-b)        - cas(-a) cas(-b)
     2 cas(a+b+c) = cas(-a) cas(b) cas(c) + cas(a) cas(-b) cas(c) + cas(a) cas(b) cas(-c) - cas(-a) cas(-b) cas(-c)
 
-So both directions are products with a matrix cas(2 pi k n / N) per axis and a sum of mirrored spectra. There are no
-complex numbers, nothing is computed that is not kept, and prime sizes cost no more than others.
+So both directions are products with a matrix cas(2 pi k n / N) per axis, which lead to *sums over products* of cas or
+come from coefficients of such, and a sum of mirrored ones (``mirror_sum``), which makes a spectrum of them or the other
+way round. There are no complex numbers, nothing is computed that is not kept, and prime sizes cost no more than others.
 
 A *spectrum* holds the frequencies -m ... m of every axis, in this order: mirroring is a flip. Networks keep *modes*,
 -m ... m-1 without +m [parity], in the order 0 ... m-1, -m ... -1 (``kept``, ``padded``).
@@ -31,9 +32,8 @@ from torch import Tensor
 
 from medseg.networks.layers.channels_last import autocasting, recording
 
-__all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirrored", "padded"]
+__all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirror_sum", "mirrored", "padded"]
 
-_ALL = slice(None)
 _COLUMNS = 8  # the last axis of products is a multiple of it, by zeros: its matrix products take a third less time
 
 
@@ -50,7 +50,9 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
 
 
 class HartleyGrid:
-    """The transform between images of one size and spectra of ``modes``, whole or in slabs along the first axis.
+    """The transform between images of one size and spectra of ``modes``.
+
+    All axes but the first are transformed plane by plane, so that an image can come and go in slabs of planes.
 
     Args:
         size: of the images, two or three axes.
@@ -70,38 +72,33 @@ class HartleyGrid:
 
     def analyze(self, x: Tensor) -> Tensor:
         """``x: (B, C, *size)`` -> its spectrum (B, C, *2m + 1)."""
-        return self.spectrum(self.products(x))
+        return mirror_sum(self.products(self.planes(x)))
 
     def synthesize(self, spectrum: Tensor) -> Tensor:
         """The inverse: (B, C, *2m + 1) -> (B, C, *size)."""
-        return self.image(self.spread(spectrum))
+        return self.image(self.coefficients(mirror_sum(spectrum)))
 
-    def products(self, x: Tensor, rows: slice = _ALL, total: Tensor | None = None) -> Tensor:
-        """The sums over products of cas of the rows ``x`` of an image, added to those of other rows, ``total``."""
+    def planes(self, x: Tensor) -> Tensor:
+        """Planes of an image, (B, C, n, *size[1:]), to their sums over products of cas, (B, C, n, *2m + 1)."""
         x = x.to(self.dtype) @ self.last
         for matrix in self.middle:
             x = matrix.t() @ x
-        first, shape = self.analysis[:, rows], x.shape
-        if total is None:
-            return (first @ x.flatten(3)).unflatten(3, shape[3:])
-        columns = x.flatten(0, 1).flatten(2)
-        total.flatten(0, 1).flatten(2).baddbmm_(first.expand(len(columns), -1, -1), columns)
-        return total
+        return x.narrow(-1, 0, self.frequencies[-1])
 
-    def spectrum(self, products: Tensor) -> Tensor:
-        """``products`` of all rows -> the spectrum."""
-        return _mirror_sum(products.narrow(-1, 0, self.frequencies[-1]))
+    def products(self, planes: Tensor) -> Tensor:
+        """All planes, (B, C, N, *2m + 1), to the sums of the image, (B, C, *2m + 1)."""
+        return (self.analysis @ planes.flatten(3)).unflatten(3, planes.shape[3:])
 
-    def spread(self, spectrum: Tensor) -> Tensor:
-        """A spectrum as coefficients of products of cas, for ``image``."""
-        return F.pad(_mirror_sum(spectrum), (0, -self.frequencies[-1] % _COLUMNS))
+    def coefficients(self, products: Tensor) -> Tensor:
+        """Coefficients of products of cas, (B, C, *2m + 1), to those of all planes, for ``image``."""
+        products = F.pad(products, (0, -self.frequencies[-1] % _COLUMNS))
+        return (self.synthesis @ products.flatten(3)).unflatten(3, products.shape[3:])
 
-    def image(self, coefficients: Tensor, rows: slice = _ALL) -> Tensor:
-        """The rows of the image, (B, C, *size)."""
-        x = (self.synthesis[rows] @ coefficients.flatten(3)).unflatten(3, coefficients.shape[3:])
+    def image(self, coefficients: Tensor) -> Tensor:
+        """Coefficients of some planes to the image's planes, (B, C, n, *size[1:])."""
         for matrix in self.middle:
-            x = matrix @ x
-        return x @ self.last.t()
+            coefficients = matrix @ coefficients
+        return coefficients @ self.last.t()
 
 
 @torch.compiler.assume_constant_result
@@ -121,8 +118,11 @@ def _bases(
 _cached_bases = lru_cache(maxsize=16)(_bases)
 
 
-def _mirror_sum(products: Tensor) -> Tensor:
-    """Twice the sums of cas of the sums, from sums of products of cas, (B, C, *2m + 1); also the transpose of that."""
+def mirror_sum(products: Tensor) -> Tensor:
+    """Twice the sums of cas of the sums, from sums of products of cas, (B, C, *2m + 1); also the transpose of that.
+
+    Twice this is four times the identity.
+    """
     if products.dim() == 4:
         mirror = products.flip(2)
         return (products + mirror) + (products - mirror).flip(3)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medseg.networks.layers.channels_last import recording
 from medseg.networks.layers.conv_units import activation_layer
-from medseg.networks.layers.hartley import kept, padded
+from medseg.networks.layers.hartley import kept, mirror_sum, padded
 
 __all__ = ["HartleyAttention", "attend"]
 
@@ -44,7 +44,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, act: Callable[[Tensor], Te
 
 
 class HartleyAttention(nn.Module):
-    """A spectrum (B, channels, *2m + 1) -> (B, channels, *2m + 1) by self-attention of its modes.
+    """Sums over products of cas (B, channels, *2m + 1) -> coefficients of such, by self-attention of the modes.
 
     Tokens are patches of ``patch_size`` neighbouring modes. Scores are ``act(q^T k / sqrt(numbers per token))``; there
     is no softmax. Heads have as many channels as the input, and the last map brings their concatenation back.
@@ -62,8 +62,8 @@ class HartleyAttention(nn.Module):
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
         self.act = activation_layer(activation)
 
-    def forward(self, spectrum: Tensor) -> Tensor:
-        x = kept(spectrum)
+    def forward(self, products: Tensor) -> Tensor:
+        x = kept(mirror_sum(products))
         grid = x.shape[2:]
         weight = torch.cat((self.weight_query, self.weight_key, self.weight_value)).flatten(0, 1).to(x.dtype)
         projected = (weight @ x.flatten(2)).unflatten(2, grid).unflatten(1, (3 * self.num_heads, -1))
@@ -71,7 +71,7 @@ class HartleyAttention(nn.Module):
         y = attend(query / math.sqrt(query.shape[-1]), key, value, self.act)
         y = self._modes(y, grid).flatten(1, 2)
         y = (self.weight_out.to(x.dtype) @ y.flatten(2)).unflatten(2, grid)
-        return padded(y, spectrum.shape[2:])
+        return mirror_sum(padded(y, products.shape[2:]))
 
     def _tokens(self, x: Tensor) -> Tensor:
         """(B, heads, C, *grid) -> (B, heads, tokens, C * patch)."""

@@ -1,6 +1,7 @@
 """Channel maps per frequency: what a neural operator learns between a transform and its inverse.
 
-Shared weights are one (out, in) matrix for all frequencies; individual weights are one matrix per kept mode.
+Shared weights are one (out, in) matrix for all frequencies; individual weights are one matrix per kept mode. An operator
+goes from sums over products of cas to coefficients of such (see ``hartley``), most of them by way of the spectrum.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
 from medseg.networks.layers.conv_units import activation_layer, mix_channels
-from medseg.networks.layers.hartley import kept, mirrored, padded
+from medseg.networks.layers.hartley import kept, mirror_sum, mirrored, padded
 
 __all__ = ["FourierMix", "HartleyMix", "HartleyOperator"]
 
@@ -48,19 +50,20 @@ class HartleyMix(nn.Module):
 
 
 class HartleyOperator(HartleyMix):
-    """``HartleyMix``, then an activation, of a spectrum (B, in_channels, *2m + 1) -> (B, out_channels, *2m + 1)."""
+    """``HartleyMix`` of the spectrum, then an activation; sums (B, in_channels, *2m + 1) -> (B, out_channels, *2m + 1)."""
 
     def __init__(self, *arguments: Any, activation: str = "selu", **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.act = activation_layer(activation)
 
-    def forward(self, spectrum: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, products: Tensor) -> Tensor:  # type: ignore[override]
+        spectrum = mirror_sum(products)
         opposite = kept(mirrored(spectrum)) if self.weight.dim() > 2 else None
-        return padded(self.act(super().forward(kept(spectrum), opposite)), spectrum.shape[2:])
+        return mirror_sum(padded(self.act(super().forward(kept(spectrum), opposite)), spectrum.shape[2:]))
 
 
 class FourierMix(nn.Module):
-    """Complex weights on Fourier modes, of a spectrum (B, in_channels, *2m + 1) -> (B, out_channels, *2m + 1).
+    """Complex weights on Fourier modes, of sums (B, in_channels, *2m + 1) -> (B, out_channels, *2m + 1).
 
     Kept are the modes -m ... m-1 of all axes but the last, and 0 ... m-1 of the last. The inverse transform is the real
     part of their sum, with the modes of the last axis from 1 on counted twice, for their conjugates; in its plane 0
@@ -69,6 +72,13 @@ class FourierMix(nn.Module):
     mode k of weight R + i I adds (half of it in plane 0)
 
         R H(k) - I H(-k)   at k,        R H(-k) + I H(k)   at -k.
+
+    Shared weights need no spectrum. Which modes count is a matter of each axis alone, and for sums P over products of
+    cas the whole is the real part of (R + i I) T P with one complex factor of T per axis. It mixes a frequency k of the
+    axis with -k only, by what cas of an angle and of its negative are to cosine and sine:
+
+        (T P)(k) = P(k) + i sign(k) P(-k)  for the last axis and |k| < m, which leaves out k < 0; 0 for k = m and -m
+        (T P)(-m) = (P(-m) + i P(m)) / 2,  (T P)(m) = -i (T P)(-m)  for other axes, which leaves out m; else P(k).
 
     Raises:
         ConfigError: ``weights`` is neither ``shared`` nor ``individual``.
@@ -80,29 +90,40 @@ class FourierMix(nn.Module):
         self.weight_real = _parameter(out_channels, in_channels, sizes)
         self.weight_imag = _parameter(out_channels, in_channels, sizes)
 
-    def forward(self, spectrum: Tensor) -> Tensor:
+    def forward(self, products: Tensor) -> Tensor:
+        if self.weight_real.dim() > 2:
+            return mirror_sum(self._of_spectrum(mirror_sum(products)))
+        weight = torch.cat((self.weight_real, self.weight_imag)) * 4  # two sums of mirrored spectra
+        z = _apply(weight, products).unflatten(1, (2, -1))  # real and imaginary parts
+        for axis in range(3, z.dim() - 1):
+            if z.shape[axis] > 1:
+                _without_highest_(z, axis)
+        real, imag = z.unbind(1)
+        m = real.shape[-1] // 2
+        if m == 0:
+            return real
+        behind = imag.flip(-1)
+        sign = real.new_tensor([1.0] * (m - 1) + [0.0] + [-1.0] * (m - 1))
+        inner = torch.addcmul(real[..., 1:-1], behind[..., 1:-1], sign)
+        return F.pad(inner, (1, 1))
+
+    def _of_spectrum(self, spectrum: Tensor) -> Tensor:
         size = spectrum.shape[2:]
-        share = _share(size, spectrum)
-        if self.weight_real.dim() == 2:  # the sum over k, rearranged by frequency
-            weight = torch.cat((self.weight_real, self.weight_imag))
-            real, imag = _apply(weight, spectrum).chunk(2, 1)
-            share_behind = share.flip(tuple(range(share.dim())))
-            return torch.addcmul((share + share_behind) * real, share_behind - share, mirrored(imag))
-        x, opposite = (kept(value * share, half=True) for value in (spectrum, mirrored(spectrum)))
+        share = spectrum.new_ones(size[-1] // 2 or 1)
+        share[0] = 0.5
+        x, opposite = (kept(value, half=True) * share for value in (spectrum, mirrored(spectrum)))
         real, imag = (_lowest(w, x.shape[2:], half=True) for w in (self.weight_real, self.weight_imag))
         ahead = padded(_apply(real, x) - _apply(imag, opposite), size, half=True)
         return ahead + mirrored(padded(_apply(real, opposite) + _apply(imag, x), size, half=True))
 
 
-def _share(size: Sequence[int], like: Tensor) -> Tensor:
-    """How much a frequency counts in the sum over modes, (*size): 1 where it is kept, 1/2 in plane 0, else 0."""
-    m = size[-1] // 2
-    axes = [[1.0] * max(1, n - 1) + [0.0] * (n > 1) for n in size[:-1]]
-    axes.append([0.0] * m + [0.5] + [1.0] * (m - 1) + [0.0] * (m > 0))
-    share = like.new_ones(())
-    for axis in axes:
-        share = share.unsqueeze(-1) * like.new_tensor(axis)
-    return share
+def _without_highest_(z: Tensor, axis: int) -> None:
+    """``z: (B, 2, C, *2m + 1)``, real and imaginary parts, in place: of the frequencies m and -m of an axis, leave -m."""
+    low, high = z.select(axis, 0), z.select(axis, z.shape[axis] - 1)
+    real = (low[:, 0] - high[:, 1]) / 2
+    imag = (low[:, 1] + high[:, 0]) / 2
+    low.copy_(torch.stack((real, imag), 1))
+    high.copy_(torch.stack((imag, -real), 1))
 
 
 def _individual(weights: str) -> bool:

@@ -38,8 +38,8 @@ class ChainBlock(OperatorBlock):
         self.conv_concat = ConvUnit(spatial_dims, 2 * filters, filters, act_name=activation) if concat else None
         self.adds_input = block_skip == "add"
 
-    def spectral(self, spectrum: Tensor) -> Tensor:
-        return self.op(spectrum)
+    def spectral(self, products: Tensor) -> Tensor:
+        return self.op(products)
 
     def merge(self, y: Tensor, x: Tensor) -> Tensor:
         a = mix_channels(self.conv_branch.weight, y, x)
@@ -58,7 +58,7 @@ class OperatorChain(OperatorNetwork):
 
     Args:
         spatial_dims: 2 or 3.
-        op: makes the operator of a block, from a spectrum (B, filters, *2m + 1) to another.
+        op: makes the operator of a block, from sums over products of cas (B, filters, *2m + 1) to coefficients of such.
         filters: channels.
         num_blocks: length of the chain.
         num_modes: kept frequencies per axis and sign; ``None`` for the published ones. Images with fewer voxels

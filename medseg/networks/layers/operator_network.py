@@ -62,8 +62,8 @@ def planned_modes(roi_size: Sequence[int]) -> list[int]:
 class OperatorBlock(nn.Module):
     """``merge(T^-1(spectral(T(x))), x)`` with the truncated Hartley transform T; all else is voxel by voxel."""
 
-    def spectral(self, spectrum: Tensor) -> Tensor:
-        """A spectrum (B, C, *2m + 1) to that of the operator's result."""
+    def spectral(self, products: Tensor) -> Tensor:
+        """Sums over products of cas (B, C, *2m + 1), see ``hartley``, to coefficients of the operator's result."""
         raise NotImplementedError
 
     def enter(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class OperatorBlock(nn.Module):
 
     def forward(self, x: Tensor, grid: HartleyGrid) -> Tensor:
         with full_precision(x):
-            y = grid.synthesize(self.spectral(grid.analyze(x)))
+            y = grid.image(grid.coefficients(self.spectral(grid.products(grid.planes(x)))))
         return self.merge(y.to(x.dtype), x)
 
 
@@ -176,11 +176,11 @@ class OperatorNetwork(nn.Module):
         out = None if self.conv_in is None else x  # the image itself stays
         head: Tensor | None = None
         waiting: dict[int, Tensor] = {}
+        planes = torch.empty(0)
         coefficients: Tensor | None = None
         for number in range(len(blocks) + 1):  # of blocks that are done after the pass
             follower = blocks[number] if number < len(blocks) else None
             skip = waiting.pop(number, None)
-            products: Tensor | None = None
             base = head
             for slab in slabs:
                 y = x[:, :, slab]
@@ -188,7 +188,7 @@ class OperatorNetwork(nn.Module):
                     y = self.conv1(y)
                 else:
                     with full_precision(x):
-                        operated = grid.image(coefficients, slab)
+                        operated = grid.image(coefficients[:, :, slab])
                     y = blocks[number - 1].merge(operated.to(x.dtype), y)
                 share = self._head(None if base is None else base[:, :, slab], y, number)
                 if share is not None:
@@ -201,13 +201,16 @@ class OperatorNetwork(nn.Module):
                 out = y.new_empty(*y.shape[:2], *size) if out is None else out
                 out[:, :, slab] = y
                 with full_precision(y):
-                    products = grid.products(y, slab, products)
+                    part = grid.planes(y)
+                if planes.numel() == 0:
+                    planes = part.new_empty(*part.shape[:2], *size[:1], *part.shape[3:])
+                planes[:, :, slab] = part
             if follower is None:
                 break
-            assert products is not None and out is not None
+            assert out is not None
             x = out
             with full_precision(x):
-                coefficients = grid.spread(follower.spectral(grid.spectrum(products)))
+                coefficients = grid.coefficients(follower.spectral(grid.products(planes)))
             if number - 1 in self.skips:
                 waiting[self.skips[number - 1]] = x
                 out = None  # that result must stay
