@@ -65,28 +65,27 @@ class HartleyAttention(nn.Module):
     def forward(self, products: Tensor) -> Tensor:
         x = kept(mirror_sum(products))
         grid = x.shape[2:]
-        weight = torch.cat((self.weight_query, self.weight_key, self.weight_value)).flatten(0, 1).to(x.dtype)
-        projected = (weight @ x.flatten(2)).unflatten(2, grid).unflatten(1, (3 * self.num_heads, -1))
-        query, key, value = self._tokens(projected).chunk(3, 1)
-        y = attend(query / math.sqrt(query.shape[-1]), key, value, self.act)
-        y = self._modes(y, grid).flatten(1, 2)
-        y = (self.weight_out.to(x.dtype) @ y.flatten(2)).unflatten(2, grid)
-        return mirror_sum(padded(y, products.shape[2:]))
+        x = self._grouped(x)
+        scaled = self.weight_query / math.sqrt(x.shape[1] * x.shape[2])
+        weight = torch.cat((scaled, self.weight_key, self.weight_value)).flatten(0, 1).to(x.dtype)
+        projected = (weight @ x.flatten(2)).unflatten(2, x.shape[2:]).unflatten(1, (3 * self.num_heads, -1))
+        query, key, value = projected.flatten(2, 3).mT.chunk(3, 1)  # (B, heads, tokens, channels * patch)
+        y = attend(query, key, value, self.act).mT
+        y = self.weight_out.to(x.dtype) @ y.unflatten(2, x.shape[1:3]).flatten(1, 2).flatten(2)
+        return mirror_sum(padded(self._ungrouped(y.unflatten(2, x.shape[2:]), grid), products.shape[2:]))
 
-    def _tokens(self, x: Tensor) -> Tensor:
-        """(B, heads, C, *grid) -> (B, heads, tokens, C * patch)."""
+    def _grouped(self, x: Tensor) -> Tensor:
+        """(B, C, *grid) -> (B, C, patch, tokens). Maps between channels follow, which are many times as many then."""
         dims = len(self.patch_size)
         for axis, p in enumerate(self.patch_size):
-            x = x.unflatten(3 + 2 * axis, (-1, p))
-        tokens = list(range(3, 3 + 2 * dims, 2))
-        x = x.permute(0, 1, *tokens, 2, *(axis + 1 for axis in tokens))
-        return x.flatten(2 + dims).flatten(2, 1 + dims)
+            x = x.unflatten(2 + 2 * axis, (-1, p))
+        tokens = range(2, 2 + 2 * dims, 2)
+        return x.permute(0, 1, *(axis + 1 for axis in tokens), *tokens).flatten(2, 1 + dims).flatten(3)
 
-    def _modes(self, x: Tensor, grid: Sequence[int]) -> Tensor:
-        """The way back, (B, heads, tokens, C * patch) -> (B, heads, C, *grid)."""
+    def _ungrouped(self, x: Tensor, grid: Sequence[int]) -> Tensor:
+        """The way back, (B, C, patch, tokens) -> (B, C, *grid)."""
         dims = len(self.patch_size)
         tokens = [int(n) // p for n, p in zip(grid, self.patch_size, strict=True)]
-        x = x.unflatten(3, (-1, *self.patch_size)).unflatten(2, tokens)
-        pairs = [axis for j in range(dims) for axis in (2 + j, 3 + dims + j)]
-        x = x.permute(0, 1, 2 + dims, *pairs)
-        return x.flatten(3).unflatten(3, tuple(int(n) for n in grid))
+        x = x.unflatten(3, tokens).unflatten(2, self.patch_size)
+        pairs = [axis for j in range(dims) for axis in (2 + dims + j, 2 + j)]
+        return x.permute(0, 1, *pairs).flatten(2).unflatten(2, tuple(int(n) for n in grid))

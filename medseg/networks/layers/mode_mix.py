@@ -1,7 +1,7 @@
 """Channel maps per frequency: what a neural operator learns between a transform and its inverse.
 
-Shared weights are one (out, in) matrix for all frequencies; individual weights are one matrix per kept mode. An operator
-goes from sums over products of cas to coefficients of such (see ``hartley``), most of them by way of the spectrum.
+Shared weights are one (out, in) matrix for all frequencies; individual weights are one matrix per kept mode. Operators
+go from sums over products of cas to coefficients of such (see ``hartley``), most of them by way of the spectrum.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class HartleyMix(nn.Module):
 
 
 class HartleyOperator(HartleyMix):
-    """``HartleyMix`` of the spectrum, then an activation; sums (B, in_channels, *2m + 1) -> (B, out_channels, *2m + 1)."""
+    """``HartleyMix`` and an activation; sums (B, in_channels, *2m + 1) to coefficients (B, out_channels, *2m + 1)."""
 
     def __init__(self, *arguments: Any, activation: str = "selu", **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -118,7 +118,7 @@ class FourierMix(nn.Module):
 
 
 def _without_highest_(z: Tensor, axis: int) -> None:
-    """``z: (B, 2, C, *2m + 1)``, real and imaginary parts, in place: of the frequencies m and -m of an axis, leave -m."""
+    """Of an axis' frequencies m and -m leave -m; in place, ``z: (B, 2, C, *2m + 1)`` are real and imaginary parts."""
     low, high = z.select(axis, 0), z.select(axis, z.shape[axis] - 1)
     real = (low[:, 0] - high[:, 1]) / 2
     imag = (low[:, 1] + high[:, 0]) / 2
