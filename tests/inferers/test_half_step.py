@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, list_data_collate
 from monai.inferers import sliding_window_inference
 
 from medseg.errors import ConfigError
@@ -75,5 +75,6 @@ def test_refusals() -> None:
 
 def test_batches_that_carry_places() -> None:
     """As evaluators give them: each image of the batch has an affine of its own."""
-    image = MetaTensor(torch.randn(1, 1, 8, 8, 12), affine=torch.eye(4)[None])
+    case = MetaTensor(torch.randn(1, 8, 8, 12), meta={"spatial_shape": np.array([8, 8, 12])})
+    image = list_data_collate([{"image": case}])["image"]
     assert torch.equal(HalfStepWindow((8, 8, 8))(image, toy), HalfStepWindow((8, 8, 8))(image.as_tensor(), toy))
