@@ -57,6 +57,8 @@ def train(
     reinitialize: Sequence[str] = (),
     partial: bool = False,
     new_tasks_only: bool = False,
+    replay: float | None = None,
+    distill: float | None = None,
 ) -> Path:
     """Train a network on a datalist; the same call again continues, and a finished run does nothing.
 
@@ -79,6 +81,8 @@ def train(
         reinitialize: patterns of further tensor names that start anew.
         partial: take over what fits of weights that do not fit as a whole.
         new_tasks_only: learn the tasks that a source of several data sets lacks; its old tasks predict as before.
+        replay: of such a source, share of the drawn cases that are of its data sets.
+        distill: of such a source, weight of the loss that holds its old answers.
 
     Returns:
         The run folder.
@@ -90,10 +94,12 @@ def train(
     check_ranges(
         {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
     )  # needs the images' axes
-    start = Transfer(transfer, reinitialize, partial, new_tasks_only) if transfer is not None else None
-    if start is None and (reinitialize or partial or new_tasks_only):
+    how = (reinitialize, partial, new_tasks_only, replay, distill)
+    start = Transfer(transfer, *how) if transfer is not None else None
+    if start is None and (any(how[:3]) or how[3:] != (None, None)):
         raise ConfigError(
-            "--reinitialize, --partial and --new_tasks_only say what to take over; name the source with --transfer."
+            "--reinitialize, --partial, --new_tasks_only, --replay and --distill say how to go on from other weights; "
+            "name their source with --transfer."
         )
     changes = dict(overrides or {})
     if network is not None:

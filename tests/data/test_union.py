@@ -117,3 +117,29 @@ def test_an_image_in_training_and_validation_of_two_sets(tmp_path: Path) -> None
     parts = {name: {"json_list": "a/list.json", "fold": number} for number, name in enumerate(("first", "second"))}
     with pytest.raises(DataError, match=r"0\.nii\.gz is in training as second_0 and in validation as first_0"):
         read_datalist(write(tmp_path, {"datasets": parts}))
+
+
+def test_a_union_in_a_union_keeps_its_weights_and_ids(tmp_path: Path) -> None:
+    """So that a data set more is two files of one's own."""
+    write(tmp_path, union(), c=LIVER)
+    parts = {
+        "old": "union.yaml",
+        "mine": {"json_list": "c/list.json", "weight": 3.0, "labels": {"heart": 1, "lung": 2}},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"datasets": parts}))
+    datalist = read_datalist(tmp_path / "mine.yaml")
+    assert datalist.table["weights"] == {"one": 0.5, "two": 0.5, "mine": 3.0}
+    ids = dict(zip(datalist.label_space.labels, datalist.label_space.task_ids, strict=True))
+    assert ids == {"liver": 0, "tumour": 1, "bladder": 4, "heart": 2, "lung": 3}
+    assert sorted(case["dataset"] for case in datalist.split()[0]) == ["mine"] * 2 + ["one"] * 2 + ["two"] * 2
+
+
+def test_tasks_of_images_that_are_not_at_hand(tmp_path: Path) -> None:
+    table = union()
+    table["datasets"]["gone"] = {"labels": {"background": 0, "heart": 3}}
+    table["tasks"]["heart"] = 2
+    datalist = read_datalist(write(tmp_path, table))
+    assert "heart" in datalist.label_space.labels and [*datalist.label_space.dataset_tasks("gone")] == [2]
+    assert {case["dataset"] for case in datalist.sections["training"]} == {"one", "two"}
+    with pytest.raises(DataError, match="no data set with images"):
+        read_datalist(write(tmp_path, {"datasets": {"gone": {"labels": {"heart": 3}}}}))
