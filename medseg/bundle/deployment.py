@@ -16,7 +16,8 @@ from monai.transforms.utils import is_positive
 
 from medseg.inferers import SlidingWindow, WholeVolume
 from medseg.labels import LabelSpace
-from medseg.transforms import NormalizeChannelsd, SaveLabelsd, ToSourceGridd
+from medseg.transforms import CaseFactsd, NormalizeChannelsd, SaveLabelsd, ToSourceGridd
+from medseg.transforms.hermes import EqualPad, NormalizeByModalityd
 from medseg.transforms.recipes import is_nonzero
 
 __all__ = ["describe_inference", "describe_labels", "describe_preprocessing", "undescribed"]
@@ -66,8 +67,8 @@ def describe_labels(space: LabelSpace, postprocessing: mt.Compose) -> Step:
     else:
         labels |= {"threshold": 0.5, "background": int(raw[0])}
         labels["paint"] = [[channel, int(raw[label])] for channel, label in space.paint_order()]
-    known = (ToSourceGridd, SaveLabelsd)
-    others = [t for t in postprocessing.flatten().transforms if not isinstance(t, known)]
+    known = (ToSourceGridd, SaveLabelsd)  # and nothing that does more
+    others = [t for t in postprocessing.flatten().transforms if type(t) not in known]
     return labels | ({"other": [_name(t) for t in others]} if others else {})
 
 
@@ -140,6 +141,18 @@ def _pad(transform: mt.SpatialPadd) -> Step:
     return {"step": "pad", "size": list(padder.spatial_size), "value": 0}
 
 
+def _normalize_by_modality(transform: NormalizeByModalityd) -> Step:
+    schemes = {name: found.schemes for name, found in transform.normalize.items()}
+    return {"step": "normalize", "by_modality": schemes, "other": _name(transform)}
+
+
+def _pad_equally(transform: mt.Padd) -> Step:
+    padder: Any = transform.padder
+    if not isinstance(padder, EqualPad):
+        return _other(transform)
+    return {"step": "pad", "size": list(padder.roi_size), "equal_sides": True, "value": 0, "other": _name(padder)}
+
+
 _DESCRIBED: dict[type, Callable[[Any], Step | None]] = {
     mt.LoadImaged: _nothing,
     mt.EnsureTyped: _nothing,
@@ -150,4 +163,7 @@ _DESCRIBED: dict[type, Callable[[Any], Step | None]] = {
     mt.NormalizeIntensityd: _normalize_intensity,
     NormalizeChannelsd: _normalize_channels,
     mt.SpatialPadd: _pad,
+    mt.Padd: _pad_equally,
+    CaseFactsd: _nothing,
+    NormalizeByModalityd: _normalize_by_modality,
 }

@@ -19,7 +19,13 @@ from medseg.bundle.configs import (
     train_config,
 )
 from medseg.bundle.metadata import make_metadata, plain_text
-from medseg.bundle.universal import is_universal, universal_evaluation, universal_inference, universal_train
+from medseg.bundle.universal import (
+    is_universal,
+    universal_evaluation,
+    universal_inference,
+    universal_published,
+    universal_train,
+)
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
 from medseg.networks import network_target
@@ -64,7 +70,13 @@ def write_bundle(
         configs / "inference.yaml",
         "Images to label maps on their own grid.",
     )
-    if not universal:
+    if universal:
+        dump_yaml(
+            universal_published(),
+            configs / "evaluate_published.yaml",
+            "Overlay on train.yaml and evaluate.yaml: the protocol of Hermes's publication.",
+        )
+    else:
         dump_yaml(
             ensemble_config(inference),
             configs / "ensemble.yaml",

@@ -15,7 +15,14 @@ from medseg.errors import ConfigError
 from medseg.networks import network_class
 from medseg.networks.layers.task_conditioned import TaskConditioned
 
-__all__ = ["is_universal", "universal_evaluation", "universal_inference", "universal_plan", "universal_train"]
+__all__ = [
+    "is_universal",
+    "universal_evaluation",
+    "universal_inference",
+    "universal_plan",
+    "universal_published",
+    "universal_train",
+]
 
 _SPACING = [1.5, 1.5, 1.5]  # mm, as published for all data sets
 _CPU_ITERATIONS, _GPU_ITERATIONS = 50, 400  # per epoch, whatever the number of cases; 400 as published
@@ -63,6 +70,7 @@ def universal_train(config: Mapping[str, Any], datalist: Datalist, plan: Plan) -
         "ema_decay": 0.99,
         "repeats": 1,
         "new_tasks": None,
+        "learn_also": [],
         "validation_cases": None,
         "weights": _weights(datalist),
         "iterations": _CPU_ITERATIONS if plan.light else _GPU_ITERATIONS,
@@ -83,7 +91,10 @@ def universal_train(config: Mapping[str, Any], datalist: Datalist, plan: Plan) -
     }
     train["dataloader"] = {**train["dataloader"], "weights": "@weights", "iterations": "@iterations"}
     keep = {"_target_": "medseg.engines.KeepOldTasks", "network": "@network", "average": "@average"}
-    train["handlers"] = [*train["handlers"], {**keep, "new_tasks": "@new_tasks"}]  # after the average is updated
+    train["handlers"] = [
+        *train["handlers"],
+        {**keep, "new_tasks": "@new_tasks", "learn_also": "@learn_also"},
+    ]  # after the average is updated
     train["trainer"] = {**train["trainer"], "prepare_batch": dict(_TASKS)}
     validate["dataloader"] = {**validate["dataloader"], "per_dataset": "@validation_cases"}
     validate["preprocessing"] = {
@@ -104,7 +115,8 @@ def universal_train(config: Mapping[str, Any], datalist: Datalist, plan: Plan) -
     order = [key for key in config if key not in ("network_def",)]
     first = order[: order.index("device")]
     return {
-        key: changed[key] for key in (*first, "warmup", "weights", "iterations", "validation_cases", "new_tasks")
+        key: changed[key]
+        for key in (*first, "warmup", "weights", "iterations", "validation_cases", "new_tasks", "learn_also")
     } | changed
 
 
@@ -135,6 +147,27 @@ def universal_evaluation(config: Mapping[str, Any]) -> dict[str, Any]:
             save,
         ],
         "validate::key_metric::mean_dice": scores,
+    }
+
+
+def universal_published() -> dict[str, Any]:
+    """The evaluate_published.yaml overlay on evaluate.yaml, Hermes's protocol: no way back to the images' own grid,
+    half steps, each task thresholded by itself, Dice alone.
+    """
+    return {
+        "validate::preprocessing::transforms": _PREPROCESSING.format(keys="['image', 'label']"),
+        "validate::inferer": {
+            "_target_": "medseg.inferers.HalfStepWindow",
+            "roi_size": "@roi_size",
+            "sw_batch_size": "@sw_batch_size",
+        },
+        "validate::postprocessing::transforms": [],
+        "validate::key_metric::mean_dice": {
+            "_target_": "medseg.engines.TaskMapScores",
+            "label_space": "@label_space",
+            "output_dir": "@output_dir",
+            "facts": {"space": "model", "weights": "@ckpt_path", "fold": "@fold"},
+        },
     }
 
 

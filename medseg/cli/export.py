@@ -27,6 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlay", action="append", default=[], metavar="NAME", help="a further config of the bundle, such as gsm"
     )
+    parser.add_argument("--dataset", metavar="NAME", help="of a run on several data sets: whose tasks to segment")
+    parser.add_argument("--modality", metavar="M", help="of the images, with --dataset, such as ct (default unknown)")
 
 
 def size_argument(text: str) -> tuple[int, ...]:
@@ -44,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         sizes=args.sizes,
         checkpoint=args.checkpoint,
         overlays=args.overlay,
+        dataset=args.dataset,
+        modality=args.modality,
     )
     for name, made in content["exports"].items():
         taken = made["multiples_of"]

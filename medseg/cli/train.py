@@ -56,6 +56,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_nnunet(parser)
     parser.add_argument(
+        "--replay",
+        type=float,
+        metavar="SHARE",
+        help="with --transfer of a run on several data sets: share of the cases drawn from those data sets",
+    )
+    parser.add_argument(
+        "--distill",
+        type=float,
+        metavar="WEIGHT",
+        help="with --transfer of a run on several data sets: hold its answers for its tasks, by a loss of this weight",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -91,7 +103,9 @@ def run(args: argparse.Namespace) -> int:
         transfer=args.transfer,
         reinitialize=args.reinitialize,
         partial=args.partial,
-        **({"new_tasks_only": True} if args.new_tasks_only else {}),
+        new_tasks_only=args.new_tasks_only,
+        replay=args.replay,
+        distill=args.distill,
     )
     print(f"run: {folder}")
     return 0

@@ -345,7 +345,12 @@ def _stem(case: Mapping[str, Any]) -> str:
     shared = 0
     while all(shared < len(stem) and stem[shared] == stems[0][shared] for stem in stems):
         shared += 1
-    return stems[0][:shared].rstrip("_-. 0") or first
+    name = stems[0][:shared]
+    if all(stem[shared : shared + 1].isdigit() for stem in stems):
+        name = re.sub(
+            r"(?<=[_\-. ])0+$", "", name
+        )  # a_000|0, a_000|1: zeros of the channel's number, not of the case's
+    return name.rstrip("_-. ") or first
 
 
 def _name_cases(sections: Mapping[str, list[Case]], root: Path) -> None:

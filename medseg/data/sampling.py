@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError, nearest
 
-__all__ = ["EpochSampler", "WeightedSampler", "case_weights", "turns"]
+__all__ = ["EpochSampler", "WeightedSampler", "case_weights", "replay_weights", "turns"]
 
 
 class EpochSampler(DistributedSampler):
@@ -93,6 +93,24 @@ def case_weights(cases: Sequence[Mapping[str, Any]], weights: Mapping[str, float
             raise ConfigError(f"The sampling weight of data set '{name}' is {weights[name]}; expected more than 0.")
         found.append(float(weights[name]))
     return found
+
+
+def replay_weights(
+    cases: Sequence[Mapping[str, Any]], weights: Mapping[str, float], old: Sequence[str], share: float
+) -> dict[str, float]:
+    """``weights`` such that a ``share`` of the cases that are drawn is of the ``old`` data sets.
+
+    Raises:
+        ConfigError: there are no cases of old ones, or of others.
+    """
+    sums = {True: 0.0, False: 0.0}
+    for case, weight in zip(cases, case_weights(cases, weights), strict=True):
+        sums[case.get("dataset", "") in old] += weight
+    if not all(sums.values()):
+        there, missing = ("new", "old") if sums[False] else ("old", "new")
+        raise ConfigError(f"All training cases are of {there} data sets: without {missing} ones there is no replay.")
+    factors = {True: share / sums[True], False: (1 - share) / sums[False]}
+    return {name: weight * factors[name in old] for name, weight in weights.items()}
 
 
 def turns(cases: Sequence[Mapping[str, Any]]) -> list[int]:

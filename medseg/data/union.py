@@ -17,6 +17,9 @@ A union is a YAML file, read wherever a datalist is (every key but ``datasets`` 
         modality: ct                  # of images that name none; default: by the name of the datalist's channel
         fold: 0                       # validation fold; default: its validation section, else fold 0
         labels: {sarcoma: 1}          # other names or values than the datalist's; also a whole label table
+      pelvis:
+        labels: {bladder: 1}          # without json_list: tasks of images that are not at hand, kept from earlier
+      published: {json_list: hermes/universal.yaml}  # a union of its own, with its weights
 
 Labels of equal name are one task; give them names of their own to keep them apart. Of each data set only the labels
 that it annotates are trained on and scored.
@@ -77,6 +80,9 @@ def union_table(path: str | Path, data_dir: str | Path | None = None) -> tuple[d
     for name, entry in parts.items():
         where = f"{path}: data set '{name}'"
         part = {"json_list": entry} if isinstance(entry, str) else entry
+        if isinstance(part, Mapping) and part.keys() == {"labels"}:
+            tables[str(name)] = _labels(part["labels"])
+            continue
         if not isinstance(part, Mapping) or not isinstance(part.get("json_list"), str):
             raise DataError(f"{where} has no 'json_list'; expected the path of its datalist.")
         _refuse_unknown(part, _DATASET_KEYS, where)
@@ -92,6 +98,8 @@ def union_table(path: str | Path, data_dir: str | Path | None = None) -> tuple[d
         listed = lists[str(name)] = read_datalist(file, own_dir)
         tables[str(name)] = _labels(part["labels"]) if "labels" in part else listed.label_space.to_table()
         kinds[str(name)] = _kind(part, listed.channels, where)
+    if not lists:
+        raise DataError(f"{path} has no data set with images; give one of them a 'json_list'.")
     root = Path(os.path.commonpath([listed.data_dir.resolve() for listed in lists.values()]))
     sections: dict[str, list[dict[str, Any]]] = {key: [] for key in _SECTIONS}
     counts: dict[str, int] = {}
@@ -107,8 +115,9 @@ def union_table(path: str | Path, data_dir: str | Path | None = None) -> tuple[d
     weights: dict[str, float] = {}
     for name, listed in lists.items():
         part = parts[name] if isinstance(parts[name], Mapping) else {}
+        own_weights = {} if "weight" in part else listed.table.get("weights", {})
         weight = float(part.get("weight", max(1, counts[name]) ** -0.5))
-        weights |= dict.fromkeys([own or name for own in listed.label_space.fragments], weight)
+        weights |= {own or name: own_weights.get(own, weight) for own in listed.label_space.fragments}
     table: dict[str, Any] = {key: content[key] for key in ("description", "reference", "capacity") if key in content}
     kinds_found = sorted(set(kinds.values()))
     return {

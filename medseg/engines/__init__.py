@@ -3,6 +3,7 @@
 from medseg.engines.attach import Attach
 from medseg.engines.checkpoint import Checkpoint, RandomStreams
 from medseg.engines.cost import CaseCost, network_facts
+from medseg.engines.distill import DistillingInferer
 from medseg.engines.ema import UpdateAverage, evaluated_network, make_average
 from medseg.engines.freeze import FreezePart
 from medseg.engines.keep_tasks import KeepOldTasks
@@ -20,6 +21,7 @@ __all__ = [
     "CaseCost",
     "CaseScores",
     "Checkpoint",
+    "DistillingInferer",
     "EarlyStop",
     "FreezePart",
     "KeepOldTasks",

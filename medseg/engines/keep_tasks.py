@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ __all__ = ["KeepOldTasks"]
 
 class KeepOldTasks:
     """Trains the prior rows of ``new_tasks`` alone; every other number of a task-conditioned network stays as it is, to
-    the last bit, so that predictions of old tasks do (asked for in the same company).
+    the last bit, so that predictions of old tasks do (asked for in the same company). With ``learn_also`` other tensors
+    learn as well, and old predictions move with them.
 
     Optimiser steps move whole tensors (weight decay, trust ratios, moments), and averaging rounds: what is kept is
     written back after each step, into the network and its average.
@@ -27,13 +29,18 @@ class KeepOldTasks:
     Args:
         network, average: what is trained.
         new_tasks: ids; ``None`` trains everything.
+        learn_also: patterns of tensor names, such as ``head.*``.
 
     Raises:
-        ConfigError: the network has no such task.
+        ConfigError: the network has no such task, or no tensor of such a name.
     """
 
     def __init__(
-        self, network: nn.Module, average: AveragedModel | None = None, new_tasks: Sequence[int] | None = None
+        self,
+        network: nn.Module,
+        average: AveragedModel | None = None,
+        new_tasks: Sequence[int] | None = None,
+        learn_also: Sequence[str] = (),
     ) -> None:
         self.network = unwrap(network)
         self.average = average
@@ -42,6 +49,11 @@ class KeepOldTasks:
         if new_tasks is not None and not (new_tasks and all(0 <= task < count for task in new_tasks)):
             raise ConfigError(f"new_tasks is {list(new_tasks)}; expected ids below {count}, the network's tasks.")
         self.kept: dict[str, Tensor] = {}
+        names = [*self.network.state_dict()]
+        for pattern in learn_also:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigError(f"learn_also: no tensor is named '{pattern}'; the last is '{names[-1]}'.")
+        self.free = {name for name in names if any(fnmatchcase(name, pattern) for pattern in learn_also)}
 
     def attach(self, engine: Any) -> None:
         if len(self.rows):
@@ -54,7 +66,7 @@ class KeepOldTasks:
         tables = self._tables()
         for name, parameter in self.network.named_parameters():
             if not is_distributed():  # ranks wait for the gradients that they counted on at the start
-                parameter.requires_grad_(name in tables)
+                parameter.requires_grad_(name in tables or name in self.free)
 
     def _tables(self) -> set[str]:
         return {f"{name}.task" for name, part in self.network.named_modules() if isinstance(part, PriorTable)}
@@ -64,6 +76,8 @@ class KeepOldTasks:
         tables = self._tables()
         for owner in (self.network, *(() if self.average is None else (self.average.module,))):
             for name, value in owner.state_dict().items():
+                if name in self.free:
+                    continue
                 if name not in tables:
                     value.copy_(self.kept[name])
                     continue

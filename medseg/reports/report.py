@@ -27,6 +27,7 @@ logger = logging.getLogger("medseg")
 
 _SHOWN = 3  # worst and best cases each
 _MOST_WARNINGS = 30
+_OTHER_COLOR = "#808080"  # of the background, where it is scored
 
 
 def write_report(run: str | Path, *, data_dir: str | Path | None = None) -> Path:
@@ -54,6 +55,7 @@ def write_report(run: str | Path, *, data_dir: str | Path | None = None) -> Path
         scored: list[str] = []
     else:
         parts += _result(record)
+        colors |= _target_colors(record, colors)
         scored = [_labels(record, colors), _overlays(record, colors, data_dir, notes), _cases(record)]
         notes += _score_warnings(record)
     notes += _data_warnings(record)
@@ -89,6 +91,12 @@ def _result(record: RunRecord) -> list[str]:
         ),
     ]
     return [page.paragraph(line + ".", "lead"), page.tiles(tile for tile in tiles if not tile[0].startswith("–"))]
+
+
+def _target_colors(record: RunRecord, colors: dict[str, str]) -> dict[str, str]:
+    """Of what is scored: a label's own, also where it stands behind its data set (``amos: liver``)."""
+    names = {target: target if target in colors else target.partition(": ")[2] for target in record.targets}
+    return {target: colors.get(name, _OTHER_COLOR) for target, name in names.items()}
 
 
 def _labels(record: RunRecord, colors: dict[str, str]) -> str:

@@ -90,6 +90,12 @@ def ensemble(
         The scores, or ``None`` where the section has no references.
     """
     folders = [member for run in runs for member in fold_runs(run) or [require_run(run)]]
+    for folder in folders:
+        if "tasks" in merged_config([folder / "configs" / "inference.yaml"]):
+            raise ConfigError(
+                f"{folder} was trained on several data sets, whose cases are asked for different tasks; `medseg "
+                "ensemble` joins runs on one. Predict with each run alone by `medseg infer`."
+            )
     config = merged_config([folders[0] / "configs" / "train.yaml"])
     datalist, cases = _cases(folders[0], config, json_list, data_dir, section, fold)
     check_cases(cases, datalist)

@@ -13,7 +13,10 @@ import medseg
 from medseg.bundle import deployment as about
 from medseg.bundle import reference_runner
 from medseg.bundle.export import as_record, chosen_formats, export_network, other_size
-from medseg.errors import unwrapped
+from medseg.errors import ConfigError, nearest, unwrapped
+from medseg.inferers import TaskPasses
+from medseg.labels import LabelSpace
+from medseg.networks.layers.task_conditioned import FixedTasks, TaskConditioned
 from medseg.weights import load_weights
 from medseg.workflows.compose import load_workflow
 from medseg.workflows.evaluation import weights_of
@@ -33,6 +36,8 @@ def export(
     sizes: Sequence[Sequence[int]] | None = None,
     checkpoint: str = "best",
     overlays: Sequence[str] = (),
+    dataset: str | None = None,
+    modality: str | None = None,
 ) -> dict[str, Any]:
     """Write ``model.ts``, ``model.pt2``, ``model.onnx``, ``deployment.json`` and ``predict.py`` to ``output``.
 
@@ -43,12 +48,14 @@ def export(
         sizes: spatial sizes to compare at besides the window; default: one that differs from it in every axis.
         checkpoint: ``best``, ``last`` or a file.
         overlays: further configs of the bundle, such as a variant of the network.
+        dataset, modality: of a run on several data sets: whose tasks the exported network segments, and in what kind
+            of images (default: unknown).
 
     Returns:
         The content of ``deployment.json``.
 
     Raises:
-        ConfigError: an unknown format, or a package of the extra ``export`` is missing.
+        ConfigError: an unknown format, a package of the extra ``export`` is missing, or a data set has to be named.
         ModelError: no weights, or a network that cannot be recorded.
     """
     formats = chosen_formats(format)
@@ -61,6 +68,13 @@ def export(
         parts = {key: parser.get_parsed_content(key) for key in ("preprocessing", "inferer", "postprocessing")}
         space = parser.get_parsed_content("label_space")
     load_weights(network, weights)
+    asked: dict[str, Any] = {}
+    if isinstance(parts["inferer"], TaskPasses):
+        network, space = _of_dataset(network, space, dataset, modality)
+        parts["inferer"] = parts["inferer"].window
+        asked = {"dataset": dataset, "modality": modality or "unknown"}
+    elif dataset or modality:
+        raise ConfigError("--dataset and --modality are for networks trained on several data sets; leave them out.")
     metadata, config = parser.get("_meta_"), {key: parser.get(key) for key in parser.get() if key != "_meta_"}
     image = metadata["network_data_format"]["inputs"]["image"]
     window = [int(n) for n in parser.get_parsed_content("roi_size")]
@@ -73,6 +87,7 @@ def export(
         "version": metadata.get("version"),
         "medseg_version": medseg.__version__,
         "intended_use": metadata.get("intended_use"),
+        **asked,
         "input": {
             "spatial_dims": len(window),
             "num_channels": image["num_channels"],
@@ -94,3 +109,22 @@ def export(
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     (target / "deployment.json").write_text(text, encoding="utf-8")
     return content
+
+
+def _of_dataset(
+    network: TaskConditioned, space: LabelSpace, dataset: str | None, modality: str | None
+) -> tuple[FixedTasks, LabelSpace]:
+    """The network that is always asked for the tasks of one data set, and their labels by their channels.
+
+    Raises:
+        ConfigError: no such data set.
+    """
+    if dataset is None or dataset not in space.fragments:
+        raise ConfigError(
+            "A network that was trained on several data sets is exported for the tasks of one: name it with --dataset."
+            f"{nearest(str(dataset), space.fragments)} It knows {', '.join(space.fragments)}."
+        )
+    tasks = space.dataset_tasks(dataset)
+    labels = tuple(space.labels[index - 1] for index in tasks.values())
+    own = LabelSpace(labels, {"": space.fragments[dataset]}, "sigmoid")
+    return FixedTasks(network, [*tasks], space.modality_id(modality)), own

@@ -44,10 +44,11 @@ def fit_epochs(workflow: Any, run: Path, seconds: float) -> int:
     config = merged_config([path])
     few = config.get("validation_cases")
     validation = _seconds(costs, numbers, few)
-    most = max(numbers, default=0)  # cases of a data set but one
-    while "validation_cases" in config and validation > _LONG * left and (few or most + 1) > 1:
-        few = (few or most + 1) - 1
-        config["validation_cases"], validation = few, _seconds(costs, numbers, few)
+    most = few or max(numbers, default=0) + 1
+    while "validation_cases" in config and validation > _LONG * left and most > 1:
+        most -= 1
+        few = config["validation_cases"] = most
+        validation = _seconds(costs, numbers, few)
     too_long = validation
     if validation > _TOO_LONG * left:
         validation = 0.0

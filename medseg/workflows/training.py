@@ -59,6 +59,8 @@ def train(
     new_tasks_only: bool = False,
     nnunet_plans: str | Path | None = None,
     nnunet_configuration: str | None = None,
+    replay: float | None = None,
+    distill: float | None = None,
 ) -> Path:
     """Train a network on a datalist; the same call again continues, and a finished run does nothing.
 
@@ -83,6 +85,8 @@ def train(
         new_tasks_only: learn the tasks that a source of several data sets lacks; its old tasks predict as before.
         nnunet_plans: with ``network``: nnU-Net's plans file, whose spacing, patch size and normalisation are taken.
         nnunet_configuration: of the plans; default ``3d_fullres``, of 2D images ``2d``.
+        replay: of such a source, share of the drawn cases that are of its data sets.
+        distill: of such a source, weight of the loss that holds its old answers.
 
     Returns:
         The run folder.
@@ -94,10 +98,12 @@ def train(
     check_ranges(
         {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
     )  # needs the images' axes
-    start = Transfer(transfer, reinitialize, partial, new_tasks_only) if transfer is not None else None
-    if start is None and (reinitialize or partial or new_tasks_only):
+    how = (reinitialize, partial, new_tasks_only, replay, distill)
+    start = Transfer(transfer, *how) if transfer is not None else None
+    if start is None and (any(how[:3]) or how[3:] != (None, None)):
         raise ConfigError(
-            "--reinitialize, --partial and --new_tasks_only say what to take over; name the source with --transfer."
+            "--reinitialize, --partial, --new_tasks_only, --replay and --distill say how to go on from other weights; "
+            "name their source with --transfer."
         )
     nnunet = given_nnunet(nnunet_plans, nnunet_configuration)
     if nnunet is not None and bundle is not None:

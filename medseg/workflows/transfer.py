@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from medseg.bundle import dump_yaml
+from medseg.data import read_datalist
+from medseg.data.sampling import replay_weights
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
 from medseg.networks import create_network
@@ -37,8 +39,11 @@ class Transfer:
         partial: take what fits and leave the rest.
         new_tasks_only: of a source that was trained on several data sets, train the rows of tasks that it lacks, and
             nothing else.
+        replay: of such a source, share of the drawn cases that are of its data sets.
+        distill: of such a source, weight of the loss that holds the answers for its tasks where they were.
 
     Raises:
+        ConfigError: ``replay`` is no share, or ``distill`` not above 0.
         ModelError: there are no weights at the source, or they are damaged.
     """
 
@@ -48,11 +53,19 @@ class Transfer:
         reinitialize: Sequence[str] = (),
         partial: bool = False,
         new_tasks_only: bool = False,
+        replay: float | None = None,
+        distill: float | None = None,
     ) -> None:
+        if replay is not None and not 0 < replay < 1:
+            raise ConfigError(f"--replay: expected a share between 0 and 1, got {replay}.")
+        if distill is not None and not distill > 0:
+            raise ConfigError(f"--distill: expected a weight above 0, got {distill}.")
         self.source = Path(source).expanduser().resolve()
         self.reinitialize = list(reinitialize)
         self.partial = partial
         self.new_tasks_only = new_tasks_only
+        self.replay = replay
+        self.distill = distill
         self.config: dict[str, Any] = {}
         if self.source.is_dir():
             self.config = merged_config(config_files(self.source, "train"))
@@ -89,7 +102,10 @@ class Transfer:
         anew = list(self.reinitialize)
         if isinstance(network, TaskConditioned) and "labels" in self.config:
             config |= self._move_rows(network, config, target)
+            config |= self._remember(config, bundle)
         else:
+            if self.replay is not None or self.distill is not None:
+                raise ConfigError("--replay and --distill go on from a run on several data sets; leave them out.")
             anew += self._new_tensors(config)
             shutil.copyfile(self.weights, target)
         transfer_weights(network, target, reinitialize=anew, partial=self.partial)  # a misfit is told now
@@ -118,6 +134,33 @@ class Transfer:
                 "planned for several data sets; leave the option out."
             )
         return {"new_tasks": fresh}
+
+    def _remember(self, config: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
+        """What changes in the config so that old tasks are not forgotten: weights of cases, loss and inferer."""
+        if self.replay is None and self.distill is None:
+            return {}
+        old, new = (LabelSpace.from_table(content["labels"]) for content in (self.config, config))
+        known = [name for name, part in new.fragments.items() if name and set(part.values) <= set(old.labels)]
+        changes: dict[str, Any] = {}
+        if self.replay is not None:
+            listed = read_datalist(bundle / "configs" / "datalist.json", config["dataset_dir"])
+            cases, _ = listed.split(config["fold"])
+            changes["weights"] = replay_weights(cases, config["weights"], known, self.replay)
+        if self.distill is not None:
+            if not known:
+                raise ConfigError(
+                    f"--distill: the datalist has no data set whose tasks {self.source} knows; name one there, by its "
+                    "labels alone where its images are not at hand."
+                )
+            inferer = {"_target_": "medseg.engines.DistillingInferer", "network": "@network", "datasets": known}
+            inferer |= {"label_space": "@label_space"} | {k: f"@{k}" for k in ("null_tasks",) if k in config}
+            changes["train"] = {**config["train"], "inferer": inferer}
+            changes["loss"] = {
+                "_target_": "medseg.losses.DistilledLoss",
+                "loss": config["loss"],
+                "weight": self.distill,
+            }
+        return changes
 
     def _new_tensors(self, config: Mapping[str, Any]) -> list[str]:
         """Names of the head's tensors where the labels differ, and of those whose shape follows from the channels."""

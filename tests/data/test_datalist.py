@@ -49,6 +49,22 @@ def test_test_section_as_bare_strings_and_by_its_other_name(tmp_path: Path) -> N
     assert "testing" not in datalist.sections
 
 
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["case_100_0000", "case_100_0001"], "case_100"),  # zeros of the case's own number stay
+        (["case_0_0000", "case_0_0001", "case_0_0002"], "case_0"),
+        (["10_0009", "10_0010"], "10"),
+        (["p1000.t1", "p1000.t2"], "p1000.t"),
+        (["s20-flair", "s20-t1"], "s20"),
+        (["t1", "flair"], "t1"),
+    ],
+)
+def test_a_case_of_several_files_is_named_by_what_they_share(tmp_path: Path, files: list[str], name: str) -> None:
+    datalist = _read(tmp_path, [_case("a")], test=[[f"{file}.nii.gz" for file in files]])
+    assert _ids(datalist.sections["test"]) == [name]
+
+
 def test_lists_that_are_no_sections_are_left_alone(tmp_path: Path) -> None:
     datalist = _read(
         tmp_path, [_case("a")], regions_class_order=[1, 2], tags=["ct"], known_overlaps=["z"], holdout=[_case("h")]

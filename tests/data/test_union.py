@@ -127,3 +127,29 @@ def test_overlaps_that_a_list_declares_hold_in_the_union(tmp_path: Path) -> None
     assert "one/0" in datalist.known_overlaps
     with pytest.raises(DataError, match="Subject 0 is in both"):
         read_datalist(write(tmp_path, union(), a={**overlapping, "known_overlaps": []}))
+
+
+def test_a_union_in_a_union_keeps_its_weights_and_ids(tmp_path: Path) -> None:
+    """So that a data set more is two files of one's own."""
+    write(tmp_path, union(), c=LIVER)
+    parts = {
+        "old": "union.yaml",
+        "mine": {"json_list": "c/list.json", "weight": 3.0, "labels": {"heart": 1, "lung": 2}},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"datasets": parts}))
+    datalist = read_datalist(tmp_path / "mine.yaml")
+    assert datalist.table["weights"] == {"one": pytest.approx(2**-0.5), "two": 0.5, "mine": 3.0}
+    ids = dict(zip(datalist.label_space.labels, datalist.label_space.task_ids, strict=True))
+    assert ids == {"liver": 0, "tumour": 1, "bladder": 4, "heart": 2, "lung": 3}
+    assert sorted(case["dataset"] for case in datalist.split()[0]) == ["mine"] * 2 + ["one"] * 2 + ["two"] * 2
+
+
+def test_tasks_of_images_that_are_not_at_hand(tmp_path: Path) -> None:
+    table = union()
+    table["datasets"]["gone"] = {"labels": {"background": 0, "heart": 3}}
+    table["tasks"]["heart"] = 2
+    datalist = read_datalist(write(tmp_path, table))
+    assert "heart" in datalist.label_space.labels and [*datalist.label_space.dataset_tasks("gone")] == [2]
+    assert {case["dataset"] for case in datalist.sections["training"]} == {"one", "two"}
+    with pytest.raises(DataError, match="no data set with images"):
+        read_datalist(write(tmp_path, {"datasets": {"gone": {"labels": {"heart": 3}}}}))

@@ -82,6 +82,13 @@ def test_validation_takes_its_share(engines: Any, tmp_path: Path, seconds: int, 
     assert 0.6 * seconds < spent < seconds
 
 
+def test_one_case_per_data_set_is_the_least(engines: Any, tmp_path: Path) -> None:
+    cases = engines[1].data_loader.dataset
+    cases.data, cases.sizes = [cases.data[0], cases.data[3]], [16, 256]
+    config = fitted(engines, tmp_path / "run", 90, validation_cases=None, iterations=10)
+    assert config["validation_cases"] is None and config["val_interval"] == config["epochs"]
+
+
 def test_an_epoch_longer_than_the_time_becomes_shorter(engines: Any, tmp_path: Path) -> None:
     engines[1].data_loader = None
     config = fitted(engines, tmp_path / "run", 4.0, iterations=10)

@@ -13,12 +13,15 @@ import pytest
 import torch
 import yaml
 
+from medseg.cli import main
 from medseg.errors import ConfigError, DataError
 from medseg.networks import create_network
 from medseg.weights import read_state_dict
 from medseg.workflows.compose import merged_config
 from medseg.workflows.evaluation import evaluate
+from medseg.workflows.export import export
 from medseg.workflows.prediction import predict
+from medseg.workflows.run_folder import read_facts
 from medseg.workflows.training import train
 
 SHAPE = (18, 16, 14)
@@ -87,14 +90,14 @@ def test_trained_on_all(run: Path) -> None:
 def test_fitted_to_the_time(data: Path, tmp_path: Path) -> None:
     """Whatever the machine's speed: the epochs are fitted, the run ends, and the same command finds nothing changed."""
     free = {key: value for key, value in SETTINGS.items() if key not in ("iterations", "val_interval")}
-    settings: dict[str, Any] = {"json_list": data / "union.yaml", "network": "hermes_resunet", "device": "cpu"}
-    run = train(output=tmp_path / "run", max_minutes=0.1, overrides=free, **settings)
+    command: dict[str, Any] = {"json_list": data / "union.yaml", "network": "hermes_resunet", "device": "cpu"}
+    command |= {"output": tmp_path / "run", "max_minutes": 0.1, "overrides": free}
+    run = train(**command)
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     config = yaml.safe_load((run / "configs" / "train.yaml").read_text())
-    facts = json.loads((run / "run.json").read_text())
-    assert facts["fitted_epochs"] == config["epochs"] >= int(rows[-1]["epoch"]) == len(rows)
+    assert read_facts(run)["fitted_epochs"] == config["epochs"] >= int(rows[-1]["epoch"]) == len(rows)
     (run / "run.json").write_text((run / "run.json").read_text().replace('"finished"', '"started"'))
-    train(output=run, max_minutes=0.1, overrides=free, **settings)  # what was fitted is no other setting
+    assert train(**command) == run
 
 
 def test_scores_per_data_set_and_task(run: Path) -> None:
@@ -117,6 +120,40 @@ def test_asking_for_one_task_changes_nothing(run: Path, data: Path, tmp_path: Pa
         "1": "spleen",
         "2": "liver",
     }
+
+
+def test_the_published_protocol(run: Path, tmp_path: Path) -> None:
+    """On the model's grid, by half steps, which inference takes as well."""
+    result = evaluate(run, device="cpu", overlays=["evaluate_published"], into="published")
+    assert result["space"] == "model" and {*result["labels"]} == {"first: spleen", "first: liver", "second: spleen"}
+    assert [*result["cases"]["second_2"]["second: spleen"]] == ["dice"]
+    half = {"window": {"_target_": "medseg.inferers.HalfStepWindow", "roi_size": "@roi_size"}}
+    command: dict[str, Any] = {"json_list": run / "configs" / "datalist.json", "data_dir": run.parent, "device": "cpu"}
+    assert len(predict(run, tmp_path, tasks=["spleen"], overrides=half, **command)) == 2
+
+
+def test_report_and_rules(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(run, device="cpu")
+    assert main(["postprocess", "--run", str(run)]) == 0
+    assert main(["report", "--run", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "first: liver" in page and page.count("data:image/jpeg") >= 2  # both cases are shown
+    assert main(["ensemble", "--run", str(run), "--run", str(run), "--output", str(run / "joint")]) == 2
+    assert "joins runs on one. Predict with each run alone" in capsys.readouterr().err
+
+
+def test_export_of_one_data_sets_tasks(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name it with --dataset.*first, second"):
+        export(run, tmp_path, format="torchscript")
+    settings: dict[str, Any] = {"format": "torchscript", "sizes": [[16, 16, 32]]}
+    content = export(run, tmp_path, dataset="first", modality="ct", **settings)
+    assert content["labels"]["channels"] == ["spleen", "liver"] and content["dataset"] == "first"
+    assert content["inference"]["kind"] == "sliding_window" and not (tmp_path / "predict.py").exists()
+    image = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        found = torch.jit.load(str(tmp_path / "model.ts"))(image)
+        expected = network_of(run)(image, torch.tensor([before_ids(run)]), torch.tensor([0]))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def network_of(run: Path) -> Any:
@@ -163,6 +200,37 @@ def test_new_tasks_leave_old_predictions_as_they_were(run: Path, data: Path) -> 
             transfer=run,
             new_tasks_only=True,
         )
+
+
+def test_old_tasks_are_held_by_replay_and_distillation(run: Path, data: Path) -> None:
+    """The second data set is no longer at hand: its tasks stay by their names. The head learns with the new task."""
+    write_list(data / "d", {"lung": 1}, "CT", 3)
+    parts = {"third": "d/list.json", "first": "a/list.json", "second": {"labels": {"background": 0, "spleen": 7}}}
+    ids = {"tasks": {"lung": 0}, "modalities": {"ct": 0, "mr": 1}}
+    (data / "later.yaml").write_text(yaml.safe_dump({**ids, "datasets": parts}))
+    settings = SETTINGS | {"learn_also": ["head.*"], "learning_rate": 0.1}
+    command: dict[str, Any] = {
+        "json_list": data / "later.yaml",
+        "network": "hermes_resunet",
+        "epochs": 1,
+        "transfer": run,
+    }
+    command |= {"device": "cpu", "new_tasks_only": True, "overrides": settings}
+    later = train(output=data / "later", replay=0.25, distill=2.0, **command)
+    config = merged_config([later / "configs" / "train.yaml"])
+    assert config["new_tasks"] == [0] and config["train"]["inferer"]["datasets"] == ["first", "second"]
+    assert config["loss"]["weight"] == 2.0
+    weights = config["weights"]  # two training cases each
+    assert 2 * weights["first"] == pytest.approx(0.25) and 2 * weights["third"] == pytest.approx(0.75)
+    before, after = (read_state_dict(later / "models" / name) for name in ("initial.pt", "model.pt"))
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved and all(name.startswith("head.") or name.endswith("priors.task") for name in moved)
+    with pytest.raises(ConfigError, match="no tensor is named 'hed"):
+        train(output=data / "wrong", **command | {"overrides": settings | {"learn_also": ["hed.*"]}})
+    with pytest.raises(ConfigError, match="expected a share between 0 and 1, got 1.5"):
+        train(output=data / "wrong", replay=1.5, **command)
+    with pytest.raises(ConfigError, match="name their source with --transfer"):
+        train(output=data / "wrong", replay=0.5, json_list=data / "later.yaml", network="hermes_resunet")
 
 
 def before_ids(run: Path) -> list[int]:
