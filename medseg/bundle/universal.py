@@ -123,13 +123,13 @@ def universal_train(config: Mapping[str, Any], datalist: Datalist, plan: Plan) -
 def _mr_datasets(datalist: Datalist) -> list[str]:
     """Data sets whose images are neither CT nor PET, in the datalist's order."""
     cases = [case for section in datalist.sections.values() for case in section]
-    others = {case.get("dataset", "") for case in cases if case.get("modality", "unknown") not in ("ct", "pet")}
-    return [name for name in dict.fromkeys(case.get("dataset", "") for case in cases) if name in others]
+    others = {case.dataset or "" for case in cases if case.modality not in ("ct", "pet")}
+    return [name for name in dict.fromkeys(case.dataset or "" for case in cases) if name in others]
 
 
 def _weights(datalist: Datalist) -> dict[str, float]:
     """The union's, or such that a data set of four times the cases is drawn twice as often."""
-    counts = Counter(case.get("dataset", "") for case in datalist.sections["training"])
+    counts = Counter(case.dataset or "" for case in datalist.sections["training"])
     return dict(datalist.table.get("weights") or {name: count**-0.5 for name, count in counts.items()})
 
 

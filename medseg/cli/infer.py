@@ -28,6 +28,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
     parser.add_argument("--tta", action="store_true", help="average over mirror images of every axis")
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="predict all cases again (default: those whose images, weights or settings changed)",
+    )
+    parser.add_argument(
         "--no_postprocess", action="store_true", help="leave out what `medseg postprocess` stored in the run"
     )
     parser.add_argument(
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         "section": args.section,
         "device": args.device,
         "tta": args.tta,
+        "overwrite": args.overwrite,
         "tasks": args.tasks,
         "modality": args.modality,
         "postprocess": not args.no_postprocess,

@@ -1,5 +1,6 @@
 """Data: datalists, inspection and checks, the plan, data sets and loaders."""
 
+from medseg.data.case import Case
 from medseg.data.datalist import Datalist, assign_folds, read_datalist, write_datalist
 from medseg.data.dataset import SeededDataset, make_dataset, make_loader
 from medseg.data.inspect import CaseFacts, Problem, inspect_cases
@@ -9,6 +10,7 @@ from medseg.data.randomness import derive_seed, seed_everything
 from medseg.data.sampling import EpochSampler, WeightedSampler
 
 __all__ = [
+    "Case",
     "CaseFacts",
     "Datalist",
     "EpochSampler",

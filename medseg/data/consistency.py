@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
+from medseg.data.case import Case
 from medseg.data.datalist import Datalist
 from medseg.data.findings import Finding, Problem
 from medseg.data.inspect import CaseFacts
@@ -52,10 +52,10 @@ def check_empty_labels(facts: Sequence[CaseFacts], datalist: Datalist, *, traini
 
 
 def check_classes(
-    facts: Sequence[CaseFacts], datalist: Datalist, training: Collection[dict[str, Any]], fold: int | None = None
+    facts: Sequence[CaseFacts], datalist: Datalist, training: Collection[Case], fold: int | None = None
 ) -> Iterator[Problem]:
     """Classes that occur in none of the training cases (warnings)."""
-    trained = {str(case["case_id"]) for case in training}
+    trained = {case.id for case in training}
     space, seen = datalist.label_space, set()
     inspected = [case for case in facts if case.case in trained and case.label_counts]
     for case in inspected:

@@ -17,24 +17,24 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medseg.data.case import Case, channel_files, name_cases
 from medseg.data.findings import Finding
 from medseg.data.json_file import read_table
 from medseg.data.randomness import derive_seed
 from medseg.data.union import UNION_SUFFIXES, union_table
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace, check_name
-from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
 
-__all__ = ["Case", "Datalist", "assign_folds", "case_ids", "read_datalist", "write_datalist"]
+__all__ = ["Datalist", "Entry", "assign_folds", "read_datalist", "subject_of", "write_datalist"]
 
-Case = dict[str, Any]
+Entry = dict[str, Any]  # a case as the file lists it
 
 logger = logging.getLogger("medseg")
 
@@ -52,7 +52,7 @@ class Datalist:
         name: the data set's name.
         channels: channel names, from ``modality``.
         label_space: what voxel values mean.
-        sections: ``training``, ``validation``, ``test`` -> cases with at least ``image`` and ``case_id``.
+        sections: ``training``, ``validation``, ``test`` -> cases.
         known_overlaps: cases or subjects that a published split is known to have on both sides.
         table: the JSON as read.
     """
@@ -68,7 +68,7 @@ class Datalist:
 
     def folds(self) -> list[int]:
         """The folds that the training section names, sorted."""
-        return sorted({case["fold"] for case in self.sections["training"] if "fold" in case})
+        return _folds(self.sections["training"])
 
     def split(self, fold: int | None = None, *, num_folds: int = 5) -> tuple[list[Case], list[Case]]:
         """Training and validation cases.
@@ -91,13 +91,15 @@ class Datalist:
             few = self.few_subjects(num_folds)
             if few:
                 _warn_once(f"{self.path}: {few.message}. {few.remedy}")
-            cases = assign_folds(training, min(num_folds, len({subject_of(case) for case in training})))
-        folds = sorted({case["fold"] for case in cases if "fold" in case})
+            groups = [case.group for case in training]
+            dealt = _deal(groups, min(num_folds, len(set(groups))))
+            cases = [replace(case, fold=fold) for case, fold in zip(training, dealt, strict=True)]
+        folds = _folds(cases)
         fold = folds[0] if fold is None else fold
         if fold not in folds:
             raise DataError(f"{self.path}: no fold {fold}; the training section has folds {folds}.")
-        inside = [case for case in cases if case.get("fold") == fold]
-        outside = [case for case in cases if case.get("fold") != fold]
+        inside = [case for case in cases if case.fold == fold]
+        outside = [case for case in cases if case.fold != fold]
         if not outside:
             _warn_single(self, bool(validation))
             return training, validation
@@ -105,7 +107,7 @@ class Datalist:
 
     def few_subjects(self, num_folds: int = 5) -> Finding | None:
         """What to say where the training section has fewer subjects than folds."""
-        number = len({subject_of(case) for case in self.sections["training"]})
+        number = len({case.group for case in self.sections["training"]})
         if not 1 < number < num_folds:
             return None
         what = "cases" if number == len(self.sections["training"]) else "subjects"
@@ -115,13 +117,13 @@ class Datalist:
             warning=True,
         )
 
-    def locate(self, case: Mapping[str, Any]) -> str:
+    def locate(self, case: Case) -> str:
         """Where a case stands in the file, such as ``training[12]``."""
         for section, cases in self.sections.items():
             for number, other in enumerate(cases):
-                if other["case_id"] == case["case_id"]:
+                if other.id == case.id:
                     return f"{section}[{number}]"
-        return str(case["case_id"])
+        return case.id
 
     def copy_to(self, path: str | Path) -> None:
         """Write the datalist as JSON: the file itself, or what a union of several comes to."""
@@ -137,6 +139,10 @@ class Datalist:
         return self.sections.get(section, [])
 
 
+def _folds(cases: Iterable[Case]) -> list[int]:
+    return sorted({case.fold for case in cases if case.fold is not None})
+
+
 def _warn_single(datalist: Datalist, has_validation: bool) -> None:
     instead = "the 'validation' section is used" if has_validation else "training goes without validation"
     _warn_once(f"{datalist.path}: too few training cases to split into folds; {instead}.")
@@ -148,9 +154,9 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def subject_of(case: Mapping[str, Any]) -> str:
-    """What must stay together when cases are split: the ``subject``, or the case itself."""
-    return str(case["subject"] if "subject" in case else case.get("case_id", case["image"]))
+def subject_of(entry: Mapping[str, Any]) -> str:
+    """What must stay together when entries are split: the ``subject``, or the case itself (``Case.group``)."""
+    return str(entry["subject"] if "subject" in entry else entry.get("case_id", entry["image"]))
 
 
 def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datalist:
@@ -178,20 +184,19 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
         raise DataError(f"Section 'training' of {path} is empty; add cases with 'image' and 'label'.")
     if not root.is_dir():
         raise DataError(f"Data folder {root} not found; name the folder of the images with --data_dir.")
-    sections: dict[str, list[Case]] = {key: [] for key in _SECTIONS}
+    sections: dict[str, list[Entry]] = {key: [] for key in _SECTIONS}
     wrong = []
     for key in listed:
         section = sections.setdefault("test" if key == "testing" else key, [])  # the Decathlon archives use either
         for number, entry in enumerate(table[key]):
             try:
-                section.append(_read_case(entry, f"{key}[{number}]", root, labelled=key in _SECTIONS[:2]))
+                section.append(_read_entry(entry, f"{key}[{number}]", root, labelled=key in _SECTIONS[:2]))
             except DataError as error:
                 wrong.append(str(error))
     if len(wrong) == 1:
         raise DataError(f"{path}: {wrong[0]}")
     if wrong:
         raise DataError(f"{path}: {len(wrong)} entries are wrong:\n  " + "\n  ".join(wrong))
-    _name_cases(sections, root)
     try:
         plain = {"labels": {}} | {key: table[key] for key in ("labels", "regions", "ignore") if key in table}
         space = LabelSpace.from_table(table.get("label_space") or plain)
@@ -203,7 +208,7 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
         name=check_name(str(table.get("name") or path.stem), "Data set name"),
         channels=_channels(table, path),
         label_space=space,
-        sections=sections,
+        sections=_named(sections, root, path),
         known_overlaps=frozenset(str(item) for item in table.get("known_overlaps", ())),
         table=table,
     )
@@ -256,7 +261,7 @@ def _load_json(path: Path) -> dict[str, Any]:
     return read_table(path, "an object with a 'training' section")
 
 
-def _read_case(entry: Any, where: str, root: Path, *, labelled: bool) -> Case:
+def _read_entry(entry: Any, where: str, root: Path, *, labelled: bool) -> Entry:
     if isinstance(entry, (str, list)) and not labelled:
         entry = {"image": entry}
     if not isinstance(entry, dict):
@@ -297,98 +302,59 @@ def _channels(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     return tuple(check_name(str(modality[key]), "Modality name") for key in sorted(modality, key=int))
 
 
-def images_of(case: Mapping[str, Any]) -> list[str]:
-    """The image files of a case, one per channel file."""
-    return list(case["image"]) if isinstance(case["image"], (list, tuple)) else [case["image"]]
+def _named(sections: Mapping[str, list[Entry]], root: Path, path: Path) -> dict[str, list[Case]]:
+    """The cases of all sections. They have one namespace: equal files get equal ids, different files do not.
 
-
-def stem_of(path: str | Path) -> str:
-    """The file name without its image suffix."""
-    name = Path(path).name
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return Path(name).stem
-
-
-def case_ids(cases: Sequence[Mapping[str, Any]], root: Path) -> list[str]:
-    """One id per case, from its file names; where those collide, from the paths below ``root``, suffix and all if need
-    be.
+    Raises:
+        DataError: different files with one id.
     """
-    stems = [_stem(case) for case in cases]
-    counts = Counter(stems)
-    ids = []
-    for case, stem in zip(cases, stems, strict=True):
-        if counts[stem] > 1:
-            image = Path(images_of(case)[0])
-            parent = image.parent.relative_to(root) if image.is_relative_to(root) else Path(image.parent.name)
-            stem = "_".join((*parent.parts, stem))
-        ids.append(stem)
-    counts = Counter(ids)
-    return [
-        name if counts[name] == 1 else name + Path(images_of(case)[0]).name[len(stem_of(images_of(case)[0])) :]
-        for case, name in zip(cases, ids, strict=True)
-    ]
-
-
-def _stem(case: Mapping[str, Any]) -> str:
-    """``a_0000.nii.gz`` -> ``a``; several channel files -> what their names share, else the first name.
-
-    A picture keeps its name: numbered ones are the pictures of a series, not channels.
-    """
-    stems = [stem_of(image) for image in images_of(case)]
-    if isinstance(case["image"], str) and is_2d_file(case["image"]):
-        return stems[0]
-    first = re.sub(r"_0000$", "", stems[0])
-    if len(stems) == 1:
-        return first
-    shared = 0
-    while all(shared < len(stem) and stem[shared] == stems[0][shared] for stem in stems):
-        shared += 1
-    name = stems[0][:shared]
-    if all(stem[shared : shared + 1].isdigit() for stem in stems):
-        name = re.sub(
-            r"(?<=[_\-. ])0+$", "", name
-        )  # a_000|0, a_000|1: zeros of the channel's number, not of the case's
-    return name.rstrip("_-. ") or first
-
-
-def _name_cases(sections: Mapping[str, list[Case]], root: Path) -> None:
-    # One namespace over all sections: equal files get equal ids, different files of equal name do not.
-    unique: dict[str, Case] = {}
-    for cases in sections.values():
-        for case in cases:
-            unique.setdefault("|".join(images_of(case)), case)
-    names = dict(zip(unique, case_ids(list(unique.values()), root), strict=True))
-    for cases in sections.values():
-        for case in cases:
-            case.setdefault("case_id", names["|".join(images_of(case))])
+    unique: dict[tuple[str, ...], Entry] = {}
+    for entries in sections.values():
+        for entry in entries:
+            unique.setdefault(tuple(channel_files(entry)), entry)
+    unnamed = [files for files, entry in unique.items() if "case_id" not in entry]
+    try:
+        names = dict(zip(unnamed, name_cases(unnamed, root), strict=True))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    names |= {files: entry["case_id"] for files, entry in unique.items() if "case_id" in entry}
+    owners: dict[str, tuple[str, ...]] = {}
+    for files, name in names.items():
+        other = owners.setdefault(name, files)
+        if other != files:
+            raise DataError(
+                f"{path}: case id '{name}' stands for {other[0]} and {files[0]}; expected one id per case. Give each a "
+                "'case_id' of its own."
+            )
+    return {
+        section: [Case.from_entry(e, e.get("case_id") or names[tuple(channel_files(e))]) for e in entries]
+        for section, entries in sections.items()
+    }
 
 
 def _check_overlaps(datalist: Datalist) -> None:
     """Refuse a case twice, a case in training and validation, and a subject on both sides or in two folds."""
     for section, cases in datalist.sections.items():
-        for case_id, count in Counter(case["case_id"] for case in cases).items():
+        for case_id, count in Counter(case.id for case in cases).items():
             if count > 1 and case_id not in datalist.known_overlaps:
                 raise DataError(
                     f"Case {case_id} is listed {count} times in '{section}' of {datalist.path}; list it once."
                 )
     _refuse_shared(
         datalist,
-        {case["case_id"] for case in datalist.sections["training"]}
-        & {case["case_id"] for case in datalist.sections["validation"]},
+        {case.id for case in datalist.sections["training"]} & {case.id for case in datalist.sections["validation"]},
         "Case {} is in both training and validation: results would be biased. Remove it from one.",
     )
     _refuse_shared(
         datalist,
-        {subject_of(case) for case in datalist.sections["training"]}
-        & {subject_of(case) for case in datalist.sections["validation"]},
+        {case.group for case in datalist.sections["training"]}
+        & {case.group for case in datalist.sections["validation"]},
         "Subject {} is in both training and validation: results would be biased. Keep a subject on one side.",
     )
     folds: dict[str, set[int]] = {}
     for case in datalist.sections["training"]:
-        if "fold" in case:
-            folds.setdefault(subject_of(case), set()).add(case["fold"])
+        if case.fold is not None:
+            folds.setdefault(case.group, set()).add(case.fold)
     for subject, used in sorted(folds.items()):
         if len(used) > 1:
             listed = " and ".join(str(f) for f in sorted(used))
@@ -402,7 +368,7 @@ def _check_fragments(datalist: Datalist) -> None:
     known = [name for name in datalist.label_space.fragments if name]
     for cases in datalist.sections.values():
         for case in cases:
-            dataset = str(case.get("dataset", ""))
+            dataset = case.dataset or ""
             if dataset and dataset not in known and nearest(dataset, known):
                 raise DataError(
                     f"{datalist.path}: {datalist.locate(case)} has data set '{dataset}', not in the label table."
@@ -421,17 +387,20 @@ def _refuse_shared(datalist: Datalist, shared: Iterable[str], sentence: str) -> 
         logger.warning("%s%s (declared in 'known_overlaps')", declared[0], others)
 
 
-def assign_folds(cases: Sequence[Case], num_folds: int, seed: int = 0) -> list[Case]:
-    """Copies of the cases with ``fold`` set: subjects shuffled, then dealt out so that fold sizes stay even."""
-    groups: dict[str, list[int]] = {}
-    for index, case in enumerate(cases):
-        groups.setdefault(subject_of(case), []).append(index)
-    subjects = sorted(groups)
+def assign_folds(entries: Sequence[Mapping[str, Any]], num_folds: int, seed: int = 0) -> list[Entry]:
+    """Copies of the entries with ``fold`` set: subjects shuffled, then dealt out so that fold sizes stay even."""
+    folds = _deal([subject_of(entry) for entry in entries], num_folds, seed)
+    return [{**entry, "fold": fold} for entry, fold in zip(entries, folds, strict=True)]
+
+
+def _deal(owners: Sequence[str], num_folds: int, seed: int = 0) -> list[int]:
+    """The fold of each case; cases of one owner have one fold."""
+    counts = Counter(owners)
+    subjects = sorted(counts)
     np.random.default_rng(derive_seed(seed)).shuffle(subjects)
     sizes = [0] * num_folds
-    folds: dict[int, int] = {}
-    for subject in sorted(subjects, key=lambda s: -len(groups[s])):  # stable: large subjects first, otherwise shuffled
-        fold = sizes.index(min(sizes))
-        sizes[fold] += len(groups[subject])
-        folds |= {index: fold for index in groups[subject]}
-    return [{**case, "fold": folds[index]} for index, case in enumerate(cases)]
+    folds: dict[str, int] = {}
+    for subject in sorted(subjects, key=lambda s: -counts[s]):  # stable: large subjects first, otherwise shuffled
+        folds[subject] = sizes.index(min(sizes))
+        sizes[folds[subject]] += counts[subject]
+    return [folds[owner] for owner in owners]

@@ -7,15 +7,14 @@ of them at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from medseg.data.datalist import images_of
+from medseg.data.case import Case
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.findings import Finding, Problem, by
 from medseg.data.geometry import check_grid, check_same_grid, ras_axes, spacing_of
@@ -71,7 +70,7 @@ class CaseFacts:
 
 
 def inspect_cases(
-    cases: Sequence[Mapping[str, Any]],
+    cases: Sequence[Case],
     label_space: LabelSpace,
     channel_names: Sequence[str] | None = None,
     *,
@@ -92,7 +91,7 @@ def inspect_cases(
 
 
 def inspect_case(
-    case: Mapping[str, Any],
+    case: Case,
     label_space: LabelSpace,
     channel_names: Sequence[str] | None = None,
     root: Path | None = None,
@@ -103,9 +102,9 @@ def inspect_case(
 
     ``intensities``: also sample them, which a plan needs and a check does not.
     """
-    facts = CaseFacts(str(case["case_id"]), case.get("dataset"))
-    images = [_read(path, root, facts) for path in images_of(case)]
-    label = _read(case["label"], root, facts, mask=True) if case.get("label") else None
+    facts = CaseFacts(case.id, case.dataset)
+    images = [_read(path, root, facts) for path in case.images]
+    label = _read(case.label, root, facts, mask=True) if case.label else None
     volumes = [image for image in images if image is not None]
     if is_color(channel_names or ()):
         _color(volumes, facts)
@@ -128,7 +127,7 @@ def inspect_case(
     counts: dict[float, int] = {}
     if label is not None:
         counts = count_values(label.channels[0])
-        for finding in check_label_values(counts, label_space, facts.dataset, _shown(case["label"], root)):
+        for finding in check_label_values(counts, label_space, facts.dataset, _shown(str(case.label), root)):
             facts.add(finding)
     names = _names(len(channels), channel_names or ())
     for index, (channel, name) in enumerate(zip(channels, names, strict=True)):

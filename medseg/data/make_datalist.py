@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.data.datalist import Case, assign_folds, case_ids, subject_of, write_datalist
+from medseg.data.case import name_cases
+from medseg.data.datalist import Entry, assign_folds, subject_of, write_datalist
 from medseg.data.files import Unreadable, Volume, read_grid, read_volume
 from medseg.data.findings import Finding
 from medseg.data.geometry import check_same_grid
@@ -120,28 +121,28 @@ def make_datalist(
     return MadeDatalist(output, found.root, counts, len(folds), found.warnings, found.notes)
 
 
-def _entries(sections: Mapping[str, Sequence[Case]], root: Path) -> dict[str, list[Case]]:
+def _entries(sections: Mapping[str, Sequence[Entry]], root: Path) -> dict[str, list[Entry]]:
     """Sections of the file: paths below the root; a case id only where the file names would give another."""
     cases = [case for group in sections.values() for case in group]
     # The folder is resolved, the file is not: it may be a link to anywhere.
     absolute = {file: file.parent.resolve() / file.name for case in cases for file in _files(case)}
     images = [[str(absolute[file]) for file in case["image"]] for case in cases]
-    derived = case_ids([{"image": files if len(files) > 1 else files[0]} for files in images], root)
+    derived = name_cases(images, root)
     unique = len({case["case_id"] for case in cases}) == len(cases)
     own = {id(case) for case, name in zip(cases, derived, strict=True) if unique and case["case_id"] != name}
     return {name: [_entry(case, absolute, root, id(case) in own) for case in group] for name, group in sections.items()}
 
 
-def _entry(case: Case, absolute: Mapping[Path, Path], root: Path, named: bool) -> Case:
+def _entry(case: Entry, absolute: Mapping[Path, Path], root: Path, named: bool) -> Entry:
     paths = {file: absolute[file].relative_to(root).as_posix() for file in _files(case)}
     images = [paths[file] for file in case["image"]]
-    entry: Case = {"image": images if len(images) > 1 else images[0]}
+    entry: Entry = {"image": images if len(images) > 1 else images[0]}
     if case.get("label"):
         entry["label"] = paths[case["label"]]
     return entry | {k: v for k, v in case.items() if k not in ("image", "label") and (named or k != "case_id")}
 
 
-def _files(case: Case) -> list[Path]:
+def _files(case: Entry) -> list[Path]:
     return [*case["image"], *([case["label"]] if case.get("label") else [])]
 
 
@@ -156,7 +157,7 @@ def _refuse_grids(found: Found) -> None:
         raise DataError(f"{first}: {message}. {remedy.removesuffix('.')}{others}.")
 
 
-def _grid_problem(case: Case) -> Finding | None:
+def _grid_problem(case: Entry) -> Finding | None:
     try:
         first, *others = [read_grid(file) for file in _files(case)]
     except Unreadable as error:
@@ -169,14 +170,14 @@ def _grid_problem(case: Case) -> Finding | None:
 
 
 # ---------------------------------------------------------------------- folds
-def _split(found: Found, split: Split) -> dict[str, list[Case]]:
+def _split(found: Found, split: Split) -> dict[str, list[Entry]]:
     sections = split.apply(found.sections)
     found.warnings += split.warnings
     found.notes.append(f"Sections and folds are those of {split.source}.")
     return {"training": [], "validation": [], **sections}
 
 
-def _deal(found: Found, num_folds: int | None, stratify: str | None, seed: int) -> dict[str, list[Case]]:
+def _deal(found: Found, num_folds: int | None, stratify: str | None, seed: int) -> dict[str, list[Entry]]:
     """The sections with folds in the training cases: the layout's own where nothing else is asked for."""
     training = found.sections["training"]
     if num_folds is None and stratify is None and any("fold" in case for case in training):

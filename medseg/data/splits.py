@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import medseg
-from medseg.data.datalist import Case, read_datalist
+from medseg.data.datalist import Entry, read_datalist
 from medseg.data.json_file import read_json
 from medseg.data.layouts import few
 from medseg.errors import ConfigError, DataError, nearest
@@ -36,7 +36,7 @@ class Split:
     known_overlaps: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def apply(self, sections: Mapping[str, Sequence[Case]]) -> dict[str, list[Case]]:
+    def apply(self, sections: Mapping[str, Sequence[Entry]]) -> dict[str, list[Entry]]:
         """The cases where the split wants them; those that it does not name are left out, with a warning.
 
         Raises:
@@ -65,7 +65,7 @@ class Split:
         return placed
 
 
-def _placed(case: Case, fold: int | None) -> Case:
+def _placed(case: Entry, fold: int | None) -> Entry:
     plain = {key: value for key, value in case.items() if key != "fold"}
     return plain if fold is None else plain | {"fold": fold}
 
@@ -99,11 +99,7 @@ def read_split(source: str | Path) -> Split:
 
 def _of_datalist(path: Path) -> Split:
     datalist = read_datalist(path)
-    sections = {
-        name: {str(case["case_id"]): case.get("fold") for case in cases}
-        for name, cases in datalist.sections.items()
-        if cases
-    }
+    sections = {name: {case.id: case.fold for case in cases} for name, cases in datalist.sections.items() if cases}
     return Split(path, sections, sorted(datalist.known_overlaps))
 
 

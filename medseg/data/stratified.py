@@ -7,15 +7,15 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from medseg.data.datalist import Case, subject_of
+from medseg.data.datalist import Entry, subject_of
 from medseg.data.randomness import derive_seed
 
 __all__ = ["stratified_folds"]
 
 
 def stratified_folds(
-    cases: Sequence[Case], traits: Sequence[Collection[str]], num_folds: int, seed: int = 0
-) -> list[Case]:
+    cases: Sequence[Entry], traits: Sequence[Collection[str]], num_folds: int, seed: int = 0
+) -> list[Entry]:
     """Copies of the cases with ``fold`` set.
 
     Subjects are shuffled; those with the rarest traits are dealt first, each to the fold that has least of its rarest

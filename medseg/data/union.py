@@ -40,6 +40,7 @@ from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace
 
 if TYPE_CHECKING:
+    from medseg.data.case import Case
     from medseg.data.datalist import Datalist
 
 __all__ = ["UNION_SUFFIXES", "is_union", "union_table"]
@@ -187,26 +188,24 @@ def _channel(part: Mapping[str, Any], channels: tuple[str, ...], where: str) -> 
     return wanted
 
 
-def _case(
-    name: str, part: Mapping[str, Any], case: Mapping[str, Any], kind: str, listed: Datalist, root: Path
-) -> dict[str, Any]:
-    result = {key: value for key, value in case.items() if key != "fold"}
-    image = case["image"]
-    if isinstance(image, list):
-        if "channel" not in part and len(image) > 1:
+def _case(name: str, part: Mapping[str, Any], case: Case, kind: str, listed: Datalist, root: Path) -> dict[str, Any]:
+    result = {key: value for key, value in case.to_dict().items() if key != "fold"}
+    image = case.images[0]
+    if len(case.images) > 1:
+        if "channel" not in part:
             raise DataError(
-                f"Data set '{name}' has {len(image)} channels per case ({', '.join(listed.channels)}); say which one "
-                "is used by 'channel'."
+                f"Data set '{name}' has {len(case.images)} channels per case ({', '.join(listed.channels)}); say which "
+                "one is used by 'channel'."
             )
-        image = image[_channel(part, listed.channels, f"Data set '{name}'")]
+        image = case.images[_channel(part, listed.channels, f"Data set '{name}'")]
     result["image"] = os.path.relpath(Path(image).resolve(), root)
-    if case.get("label"):
-        result["label"] = os.path.relpath(Path(case["label"]).resolve(), root)
-    result["dataset"] = case["dataset"] if case.get("dataset") in listed.label_space.fragments else name
-    result["modality"] = str(case.get("modality") or kind)
-    result["case_id"] = f"{name}_{case['case_id']}"
-    if "subject" in case:
-        result["subject"] = f"{name}/{case['subject']}"
+    if case.label:
+        result["label"] = os.path.relpath(Path(case.label).resolve(), root)
+    result["dataset"] = case.dataset if case.dataset in listed.label_space.fragments else name
+    result["modality"] = str(case.modality or kind)
+    result["case_id"] = f"{name}_{case.id}"
+    if case.subject is not None:
+        result["subject"] = f"{name}/{case.subject}"
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from medseg.datasets import DatasetFacts
 from medseg.errors import DataError
 
 if TYPE_CHECKING:
-    from medseg.data import Datalist
+    from medseg.data import Case, Datalist
 
 __all__ = ["FACTS", "prepare"]
 
@@ -73,11 +74,11 @@ def prepare(
         hint = f" Did you mean {' or '.join(inner[:10])}?" if inner else " Unpack the archive again."
         raise DataError(f"{root} has no dataset.json; expected a folder as {FACTS.layout}.{hint}")
     datalist = read_datalist(source, root)
-    _refuse_missing(datalist.sections, root)
-    training = datalist.sections["training"]
+    _refuse_missing(datalist, root)
+    sections = {name: [case.to_dict() for case in cases] for name, cases in datalist.sections.items()}
+    training = sections["training"]
     if not datalist.folds():
-        training = assign_folds(training, min(num_folds, len(training)), seed)
-    sections = datalist.sections | {"training": training}
+        training = sections["training"] = assign_folds(training, min(num_folds, len(training)), seed)
     table: dict[str, Any] = {key: datalist.table[key] for key in _KEPT if key in datalist.table}
     table |= {"numTraining": len(training), "numTest": len(sections.get("test", []))}
     table |= {name: [_relative(case, root) for case in cases] for name, cases in sections.items() if cases}
@@ -99,12 +100,11 @@ def _prepare_isotropic(
             "on the files as they are: the plan resamples them."
         )
     labelled = {section: datalist.sections[section] for section in ("training", "validation")}
-    cases = {case["case_id"]: case for cases in labelled.values() for case in cases}
-    sources = {name: (Path(case["image"]), Path(case["label"])) for name, case in cases.items()}
+    sources = {c.id: (Path(c.images[0]), Path(str(c.label))) for cases in labelled.values() for c in cases}
     kept = ("case_id", "subject", "fold")
     return prepare_pairs(
         {key: value for key, value in table.items() if key in _KEPT},
-        {name: [{key: case[key] for key in kept if key in case} for case in found] for name, found in labelled.items()},
+        {name: [_some(case, kept) for case in cases] for name, cases in labelled.items()},
         pairs_from_files(sources, isotropic=True, context=_CONTEXT if crop else None),
         target,
         form={"crop": crop},
@@ -113,8 +113,12 @@ def _prepare_isotropic(
     )
 
 
-def _refuse_missing(sections: dict[str, list[dict[str, Any]]], root: Path) -> None:
-    named = [case[key] for cases in sections.values() for case in cases for key in ("image", "label") if key in case]
+def _some(case: Case, keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in case.to_dict().items() if key in keys}
+
+
+def _refuse_missing(datalist: Datalist, root: Path) -> None:
+    named = [file for cases in datalist.sections.values() for case in cases for file in case.files]
     missing = [path for path in named if not Path(path).is_file()]
     if missing:
         raise DataError(

@@ -20,11 +20,11 @@ from matplotlib.patheffects import withStroke
 from monai.transforms import Compose
 from PIL import Image
 
-from medseg.data.datalist import images_of
+from medseg.data.case import Case
 from medseg.data.plan import channel_kind
 from medseg.labels import LabelSpace
 from medseg.reports.colors import rgb
-from medseg.transforms import is_2d_file, load
+from medseg.transforms import load
 
 __all__ = ["CaseView", "load_view", "overlay_jpeg"]
 
@@ -60,7 +60,7 @@ class CaseView:
 
 
 def load_view(
-    case: Mapping[str, Any],
+    case: Case,
     prediction: Path,
     label_space: LabelSpace,
     channels: Sequence[str] = (),
@@ -73,14 +73,13 @@ def load_view(
     Raises:
         Exception: whatever a reader raises on files that are missing or damaged, ``ValueError`` for unequal grids.
     """
-    keys = {"image": case["image"], "label": case["label"], "dataset": case.get("dataset")}
-    pair = Compose(load(["image", "label"], label_space))(keys)
-    predicted = Compose(load(["label"], label_space))({"label": str(prediction), "dataset": case.get("dataset")})
+    pair = Compose(load(["image", "label"], label_space))(case.to_dict())
+    predicted = Compose(load(["label"], label_space))({"label": str(prediction), "dataset": case.dataset})
     image = pair["image"].numpy()
     maps = [np.asarray(item["label"])[0] for item in (pair, predicted)]
     if not image.shape[1:] == maps[0].shape == maps[1].shape:
         raise ValueError(f"image {image.shape[1:]}, reference {maps[0].shape} and prediction {maps[1].shape} differ")
-    photo = is_2d_file(images_of(case)[0])
+    photo = case.is_picture
     affine = np.eye(4) if photo else np.asarray(pair["image"].affine, dtype=float)
     if photo and len(image) == 3:
         color = np.moveaxis(image, 0, -1).swapaxes(0, 1) / max(float(np.percentile(image, 99.5)), 1e-6)

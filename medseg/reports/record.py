@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from medseg.data.datalist import images_of
+from medseg.data.case import channel_files
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.transforms import is_2d_file
@@ -69,7 +69,7 @@ class RunRecord:
     def unit(self) -> str:
         """The unit of lengths: photographs have pixels only."""
         cases = self.table.get("training") or [{"image": ""}]
-        return "px" if is_2d_file(images_of(cases[0])[0]) else "mm"
+        return "px" if is_2d_file(channel_files(cases[0])[0]) else "mm"
 
     @property
     def targets(self) -> list[str]:

@@ -20,6 +20,7 @@ from medseg.reports.colors import label_colors
 from medseg.reports.overlays import load_view, overlay_jpeg
 from medseg.reports.record import RunRecord, read_record
 from medseg.reports.settings import setting_groups
+from medseg.transforms import find_label_map
 
 __all__ = ["write_report"]
 
@@ -217,9 +218,8 @@ def _figure(
     record: RunRecord, datalist: Datalist, case_id: str, mean: float, colors: dict[str, str], notes: list[str]
 ) -> str:
     sections = datalist.sections.values()
-    case = next((case for section in sections for case in section if case["case_id"] == case_id), None)
-    found = [record.folder / "predictions" / f"{case_id}{suffix}" for suffix in (".nii.gz", ".png")]
-    prediction = next((path for path in found if path.is_file()), None)
+    case = next((case for section in sections for case in section if case.id == case_id), None)
+    prediction = find_label_map(record.folder / "predictions", case_id)
     if case is None or prediction is None:
         notes.append(f"No overlay of {case_id}: predictions/ has no label map of it.")
         return ""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from medseg.data.datalist import stem_of
+from medseg.data.case import Case, stem_of
 from medseg.data.findings import Finding, Problem
 from medseg.datasets import datasets
 from medseg.errors import ConfigError, DataError
@@ -83,7 +83,7 @@ class Submission:
 
 def check_predictions(
     challenge: str,
-    cases: Sequence[Mapping[str, Any]],
+    cases: Sequence[Case],
     folder: str | Path,
     options: Mapping[str, Any] | None = None,
     values: Collection[int] = (),
@@ -107,8 +107,8 @@ def check_predictions(
         raise ConfigError(f"Folder {folder} not found; --predictions names the folder of the label maps.")
     chosen = {item.case_id for item in items}
     result = Submission(challenge, module.FACTS, folder)
-    result.left_out = sorted(case["case_id"] for case in cases if case["case_id"] not in chosen)
-    files = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and p.suffix != ".json"]
+    result.left_out = sorted(case.id for case in cases if case.id not in chosen)
+    files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".") and p.suffix != ".json"]
     named: dict[str, list[Path]] = {}
     for file in files:
         named.setdefault(stem_of(file), []).append(file)

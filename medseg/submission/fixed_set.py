@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medseg.errors import DataError
 from medseg.submission import Item
+
+if TYPE_CHECKING:
+    from medseg.data.case import Case
 
 __all__ = ["fixed_items"]
 
 
 def fixed_items(
-    cases: Sequence[Mapping[str, Any]], title: str, *, number: int, pattern: str, example: str, member: str
+    cases: Sequence[Case], title: str, *, number: int, pattern: str, example: str, member: str
 ) -> list[Item]:
     """The cases, sorted by id.
 
@@ -28,12 +31,11 @@ def fixed_items(
     Raises:
         DataError: a case of another name, or another number of cases.
     """
-    from medseg.data.datalist import images_of
 
     for case in cases:
-        if not re.fullmatch(pattern, case["case_id"]):
+        if not re.fullmatch(pattern, case.id):
             raise DataError(
-                f"{case['case_id']} is no case of {title}; expected names such as {example} in the section. Name "
+                f"{case.id} is no case of {title}; expected names such as {example} in the section. Name "
                 "another with --section."
             )
     if len(cases) != number:
@@ -41,5 +43,5 @@ def fixed_items(
             f"The section has {len(cases)} cases; {title} takes exactly {number}. List them in the datalist, or name "
             "another section with --section."
         )
-    ordered = sorted(cases, key=lambda case: case["case_id"])
-    return [Item(c["case_id"], Path(images_of(c)[0]), member.format(case=c["case_id"])) for c in ordered]
+    ordered = sorted(cases, key=lambda case: case.id)
+    return [Item(c.id, Path(c.images[0]), member.format(case=c.id)) for c in ordered]

@@ -16,7 +16,7 @@ from medseg.transforms.published import (
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.resize import AreaResized
-from medseg.transforms.save import SaveLabelsd, write_label_map
+from medseg.transforms.save import SaveLabelsd, find_label_map, label_map_name, write_label_map
 from medseg.transforms.scale import ScaleSized, scaled_size
 from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd, TasksToSourceGridd
 from medseg.transforms.volume import volume_augmentation, volume_preprocessing
@@ -44,9 +44,11 @@ __all__ = [
     "clean_labels",
     "clean_mask",
     "colors_to_labels",
+    "find_label_map",
     "hermes_augmentation",
     "hermes_preprocessing",
     "is_2d_file",
+    "label_map_name",
     "load",
     "photo_augmentation",
     "photo_preprocessing",

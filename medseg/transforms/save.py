@@ -17,7 +17,20 @@ from PIL import Image
 from medseg.labels import LabelSpace
 from medseg.transforms.reader import is_2d_file
 
-__all__ = ["SaveLabelsd", "write_label_map"]
+__all__ = ["SaveLabelsd", "find_label_map", "label_map_name", "write_label_map"]
+
+_SUFFIXES = {True: ".png", False: ".nii.gz"}  # of pictures, of volumes
+
+
+def label_map_name(case_id: str, image: str | Path) -> str:
+    """File name of a case's label map: NIfTI, or PNG where the image is a PNG, JPEG, TIFF or BMP."""
+    return case_id + _SUFFIXES[is_2d_file(image)]
+
+
+def find_label_map(folder: str | Path, case_id: str) -> Path | None:
+    """The label map that a folder holds of a case; ``None`` without."""
+    found = (Path(folder) / f"{case_id}{suffix}" for suffix in _SUFFIXES.values())
+    return next((path for path in found if path.is_file()), None)
 
 
 def write_label_map(values: np.ndarray, affine: np.ndarray, path: str | Path) -> None:
@@ -53,7 +66,8 @@ class SaveLabelsd(MapTransform):
             indices = torch.as_tensor(result[key])[0].numpy()
             values = self.label_space.decode(indices, result.get("dataset"))
             meta = result["image"].meta
-            suffix = ".png" if is_2d_file(meta["filename_or_obj"]) else ".nii.gz"
             affine = np.asarray(meta.get("original_affine", np.eye(4)))  # 2D pictures have none
-            write_label_map(values, affine, self.output_dir / f"{result['case_id']}{suffix}")
+            write_label_map(
+                values, affine, self.output_dir / label_map_name(str(result["case_id"]), meta["filename_or_obj"])
+            )
         return result

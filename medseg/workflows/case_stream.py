@@ -19,6 +19,7 @@ from ignite.engine import Events
 from monai.data import ThreadBuffer, list_data_collate
 from monai.engines import SupervisedEvaluator
 
+from medseg.data import Case
 from medseg.errors import MedsegError, unwrapped
 from medseg.workflows.compose import load_workflow
 
@@ -26,23 +27,28 @@ __all__ = ["run_cases"]
 
 logger = logging.getLogger("medseg")
 
-Case = Mapping[str, Any]
 _AHEAD = {2: 4, 3: 1}  # cases read ahead of the network, by spatial axes
 _BEHIND = {2: 4, 3: 0}  # cases whose logits wait to be written
 _LINES = 20  # of progress for a folder of pictures
 
 
 def run_cases(
-    bundle: Path, changes: Mapping[str, Any], cases: Sequence[Case], check: Callable[[Case], None], dims: int
+    bundle: Path,
+    changes: Mapping[str, Any],
+    cases: Sequence[Case],
+    check: Callable[[Case], None],
+    dims: int,
+    done: Callable[[Case], None] = lambda case: None,
 ) -> dict[str, str]:
     """Run a bundle's ``inference.yaml`` over cases.
 
     Args:
         bundle: its folder.
         changes: config id -> value.
-        cases: with ``image`` and ``case_id``.
+        cases: to segment.
         check: raises what is wrong with a case.
         dims: spatial axes.
+        done: called with each case whose label map is written.
 
     Returns:
         case id -> reason, for those that failed; the others are done.
@@ -52,7 +58,7 @@ def run_cases(
     """
     failures: dict[str, str] = {}
     left = list(cases)
-    with _Finish(_BEHIND[dims], len(cases), failures) as finish:
+    with _Finish(_BEHIND[dims], cases, failures, done) as finish:
         while left:
             # An engine that failed cannot run again: ignite takes its next run for done.
             parser = load_workflow(bundle, "infer", changes).parser
@@ -71,8 +77,8 @@ def run_cases(
             except Exception as error:
                 if evaluator.state.batch is None:  # before the first case
                     raise
-                failed = [str(case["case_id"]) for case in left].index(evaluator.state.batch["case_id"][0])
-                _note(left[failed], error, failures)
+                failed = [case.id for case in left].index(evaluator.state.batch["case_id"][0])
+                _note(left[failed].id, error, failures)
                 left = left[failed + 1 :]
     return failures
 
@@ -85,9 +91,9 @@ def _read(
         try:
             with unwrapped():
                 check(case)
-                batch = list_data_collate([preprocessing(dict(case))])
+                batch = list_data_collate([preprocessing(case.to_dict())])
         except Exception as error:  # any failure of one case must not stop the others
-            _note(case, error, failures)
+            _note(case.id, error, failures)
         else:
             yield batch
 
@@ -95,10 +101,14 @@ def _read(
 class _Finish:
     """A context in which an engine's outputs are postprocessed, up to ``behind`` of them in a thread of their own."""
 
-    def __init__(self, behind: int, total: int, failures: dict[str, str]) -> None:
+    def __init__(
+        self, behind: int, cases: Sequence[Case], failures: dict[str, str], written: Callable[[Case], None]
+    ) -> None:
         self.behind = behind
-        self.total = total
+        self.total = len(cases)
+        self.cases = {case.id: case for case in cases}
         self.failures = failures
+        self.written = written
         self.done = 0
         self._last = time.monotonic()
         self._waiting: deque[Future[None]] = deque()
@@ -124,8 +134,9 @@ class _Finish:
         try:
             with unwrapped():
                 postprocessing(item)
+                self.written(self.cases[str(item["case_id"])])
         except Exception as error:
-            _note(item, error, self.failures)
+            _note(str(item["case_id"]), error, self.failures)
             return
         self.done += 1
         now = time.monotonic()
@@ -134,7 +145,7 @@ class _Finish:
         self._last = now
 
 
-def _note(case: Case, error: Exception, failures: dict[str, str]) -> None:
+def _note(case_id: str, error: Exception, failures: dict[str, str]) -> None:
     cause: BaseException = error
     while not isinstance(cause, MedsegError) and cause.__cause__ is not None:
         cause = cause.__cause__
@@ -142,5 +153,5 @@ def _note(case: Case, error: Exception, failures: dict[str, str]) -> None:
     reason = text if isinstance(cause, MedsegError) else (text.splitlines() or [type(cause).__name__])[0]
     if isinstance(cause, (MemoryError, torch.OutOfMemoryError)):
         reason = f"out of memory ({reason}). Use a smaller roi_size or --device cpu."
-    logger.error("%s: %s", case["case_id"], reason)
-    failures[str(case["case_id"])] = reason
+    logger.error("%s: %s", case_id, reason)
+    failures[case_id] = reason

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.data import CaseFacts, Datalist, Problem, inspect_cases, read_datalist
+from medseg.data import Case, CaseFacts, Datalist, Problem, inspect_cases, read_datalist
 from medseg.data.consistency import check_agreement, check_classes, check_empty_labels, check_folds
-from medseg.data.datalist import images_of
 from medseg.data.plan import available_gib
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError, nearest
@@ -30,7 +29,7 @@ _WIDTHS = (80, 120)  # columns of a table, whatever the terminal
 
 def check_datalist(
     json_list: str | Path, data_dir: str | Path | None = None, *, fold: int | None = None, strict: bool = False
-) -> tuple[Datalist, list[dict[str, Any]], list[CaseFacts]]:
+) -> tuple[Datalist, list[Case], list[CaseFacts]]:
     """Check all sections of a datalist; returns it, its training cases in this fold, and the facts of all cases.
 
     Without ``fold`` a class is missed only where no case of the training section has it.
@@ -47,10 +46,10 @@ def check_datalist(
 
 
 def check_cases(
-    cases: Sequence[Mapping[str, Any]],
+    cases: Sequence[Case],
     datalist: Datalist,
     *,
-    training: Sequence[dict[str, Any]] | None = None,
+    training: Sequence[Case] | None = None,
     fold: int | None = None,
     strict: bool = False,
     rows: int | None = _ROWS,
@@ -132,14 +131,9 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def _refuse_wrong_folder(cases: Sequence[Mapping[str, Any]], datalist: Datalist) -> None:
+def _refuse_wrong_folder(cases: Sequence[Case], datalist: Datalist) -> None:
     """One sentence instead of hundreds of rows where most files are missing: the folder is not the right one."""
-    files = [
-        (case, key, path)
-        for case in cases
-        for key, paths in (("image", images_of(case)), ("label", [case["label"]] if case.get("label") else []))
-        for path in paths
-    ]
+    files = [(case, "label" if path == case.label else "image", path) for case in cases for path in case.files]
     missing = [item for item in files if not Path(item[2]).exists()]
     if not missing or 2 * len(missing) <= len(files):
         return

@@ -17,7 +17,15 @@ from medseg.errors import ConfigError, ModelError, nearest, unwrapped
 from medseg.workflows.config_check import check_config, check_overrides
 from medseg.workflows.trust import require_trust
 
-__all__ = ["TASKS", "changed_configs", "config_files", "load_workflow", "merged_config", "parse_assignments"]
+__all__ = [
+    "TASKS",
+    "changed_configs",
+    "config_files",
+    "load_workflow",
+    "merged_config",
+    "parse_assignments",
+    "with_changes",
+]
 
 # Both configs have these ids, each with its own value.
 _OWN_OF_INFERENCE = ("imports", "bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
@@ -61,7 +69,7 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for file in files:
         try:
-            merged = _merge(merged, ConfigParser.load_config_file(str(file)))
+            merged = with_changes(merged, ConfigParser.load_config_file(str(file)))
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{file}: an entry patches something that {', '.join(f.name for f in files)} do not hold ({error}); "
@@ -70,8 +78,8 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
     return merged
 
 
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``changes`` over ``base`` by MONAI's rules for config files (``a::b`` patches, ``+a`` extends)."""
+def with_changes(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``changes``, config id -> value, over ``base`` by MONAI's rules (``a::b`` patches, ``+a`` extends)."""
     parser = ConfigParser(deepcopy(dict(base)))
     for key, value in changes.items():
         merge_kv(parser, key, value)
@@ -94,7 +102,7 @@ def changed_configs(
     train = merged_config(files)
     require_trust(train, files)  # the check below imports what the config names
     check_overrides(train, overrides, _names(files))
-    result = {"train": _merge(train, overrides)}
+    result = {"train": with_changes(train, overrides)}
     check_config(result["train"], _names(files))
     try:
         inference = merged_config(config_files(bundle, "infer"))
@@ -102,7 +110,7 @@ def changed_configs(
         return result
     for changes in (*(ConfigParser.load_config_file(str(file)) for file in files[1:]), overrides):
         shared = {k: v for k, v in changes.items() if _top(k) in inference and _top(k) not in _OWN_OF_INFERENCE}
-        inference = _merge(inference, shared)
+        inference = with_changes(inference, shared)
     return result | {"inference": inference}
 
 
@@ -207,7 +215,7 @@ def load_workflow(
     require_trust(config | described, [*files, meta] if described else files)
     overrides = {"bundle_root": str(Path(bundle).resolve())} | dict(overrides or {})
     check_overrides(config, overrides, _names(files))
-    check_config(_merge(config, overrides), _names(files))
+    check_config(with_changes(config, overrides), _names(files))
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every missing logging.conf
     workflow = Workflow(
         config_file=[str(file) for file in files],

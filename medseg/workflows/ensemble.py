@@ -12,7 +12,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
 
-from medseg.data import Datalist, read_datalist
+from medseg.data import Case, Datalist, read_datalist
 from medseg.engines import CaseCost, CaseScores
 from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
@@ -123,7 +123,7 @@ def ensemble(
 
 def predict_ensemble(
     network: Ensemble,
-    cases: Sequence[Mapping[str, Any]],
+    cases: Sequence[Case],
     space: LabelSpace,
     output: Path,
     device: Any,
@@ -135,14 +135,16 @@ def predict_ensemble(
 
     ``cost`` measures them; a member's preprocessing and way back are in it. ``rules`` clean the label maps.
     """
-    labelled = all("label" in case for case in cases)
+    labelled = all(case.label for case in cases)
     keys = ["image", "label"] if labelled else ["image"]
     output.mkdir(parents=True, exist_ok=True)
     facts = {"space": "source", "ensemble": method} | ({"cleanup": dict(rules)} if rules else {})
     scores = CaseScores(space, surface=True, output_dir=output, facts=facts)
     evaluator = SupervisedEvaluator(
         device=device,
-        val_data_loader=DataLoader(Dataset(list(cases), Compose(load(keys, space))), batch_size=1),
+        val_data_loader=DataLoader(
+            Dataset([case.to_dict() for case in cases], Compose(load(keys, space))), batch_size=1
+        ),
         network=network,
         postprocessing=Compose(
             [
@@ -166,7 +168,7 @@ def _cases(
     data_dir: str | Path | None,
     section: str,
     fold: int | None,
-) -> tuple[Datalist, list[dict[str, Any]]]:
+) -> tuple[Datalist, list[Case]]:
     own = json_list is None
     source = run / "configs" / "datalist.json" if json_list is None else json_list
     datalist = read_datalist(source, data_dir or (config["dataset_dir"] if own else None))
@@ -176,8 +178,8 @@ def _cases(
     return datalist, cases
 
 
-def _warn_seen(folders: Sequence[Path], cases: Sequence[Mapping[str, Any]]) -> None:
-    ids = {case["case_id"] for case in cases}
+def _warn_seen(folders: Sequence[Path], cases: Sequence[Case]) -> None:
+    ids = {case.id for case in cases}
     for folder in folders:
         seen = ids & set(read_facts(folder).get("training_cases", []))
         if seen:

@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medseg.data import Datalist, read_datalist
+from medseg.data import Case, Datalist, read_datalist
 from medseg.engines import CaseCost, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError, ModelError, nearest
@@ -109,7 +109,7 @@ def evaluate(
         changes["output_dir"] = str(folder / into)
     if "json_list" in changes:
         datalist = read_datalist(changes["json_list"], changes.get("dataset_dir"))
-        cases = [case for listed in datalist.sections.values() for case in listed if case.get("label")]
+        cases = [case for listed in datalist.sections.values() for case in listed if case.label]
         if not cases:
             raise DataError(f"{datalist.path} has no case with a label; labels are needed for scores.")
     else:
@@ -166,7 +166,7 @@ def _cleaning(run: Path, space: str, overlays: Sequence[str]) -> dict[str, Any]:
 
 def scored_cases(
     run: Path, config: Mapping[str, Any], data_dir: str | Path | None, section: str
-) -> tuple[list[dict[str, Any]], Datalist]:
+) -> tuple[list[Case], Datalist]:
     """The cases that are scored, and their datalist.
 
     Raises:
@@ -180,7 +180,7 @@ def scored_cases(
         raise DataError(
             f"{run} has no validation cases; train with --fold K, or add a 'validation' section to the datalist."
         )
-    unlabelled = [case["case_id"] for case in cases if "label" not in case]
+    unlabelled = [case.id for case in cases if not case.label]
     if unlabelled or not cases:
         raise DataError(
             f"Section '{section}' of {datalist.path} has {len(cases)} cases, {len(unlabelled)} of them without label; "

@@ -91,19 +91,18 @@ def start_from(
 
 def cases(json_list: str, dataset_dir: str, fold: int | None, section: str) -> list[dict[str, Any]]:
     """Training or validation cases after the split by fold (``Datalist.split``)."""
-    return read_datalist(json_list, dataset_dir).cases(section, fold)
+    return [case.to_dict() for case in read_datalist(json_list, dataset_dir).cases(section, fold)]
 
 
 def labelled(json_list: str, dataset_dir: str, dataset: str) -> list[dict[str, Any]]:
     """All labelled cases of a list, as an external test set; the label table's ``dataset`` explains its values."""
     sections = read_datalist(json_list, dataset_dir).sections.values()
-    return [{**case, "dataset": dataset} for cases in sections for case in cases if case.get("label")]
+    return [{**case.to_dict(), "dataset": dataset} for cases in sections for case in cases if case.label]
 
 
 def section(json_list: str, dataset_dir: str, name: str) -> list[dict[str, Any]]:
     """The cases of a section as it stands, images only."""
-    listed = read_datalist(json_list, dataset_dir).sections.get(name, [])
-    return [{key: value for key, value in case.items() if key != "label"} for case in listed]
+    return [case.to_dict(label=False) for case in read_datalist(json_list, dataset_dir).sections.get(name, [])]
 
 
 def checkpoints(directory: str) -> list[str]:

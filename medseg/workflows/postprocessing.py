@@ -17,7 +17,7 @@ from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import case_scores
 from medseg.metrics.paired import paired_comparison
-from medseg.transforms import CleanRule, clean_labels, load
+from medseg.transforms import CleanRule, clean_labels, find_label_map, load
 from medseg.workflows.cleanup import store_rules
 from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
 from medseg.workflows.compose import merged_config
@@ -80,14 +80,13 @@ def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | No
         cases, _ = scored_cases(folder, config, data_dir, "validation")
         reader = Compose(load(["label"], space))
         for case in cases:
-            if case["case_id"] not in scored:
+            if case.id not in scored:
                 continue
-            paths = [folder / "predictions" / f"{case['case_id']}{suffix}" for suffix in (".nii.gz", ".png")]
-            path = next((path for path in paths if path.is_file()), None)
+            path = find_label_map(folder / "predictions", case.id)
             if path is None:
-                raise DataError(f"{folder / 'predictions'} has no label map of {case['case_id']}; {_validate(folder)}")
-            dataset = case.get("dataset")
-            true = reader({"label": case["label"], "dataset": dataset})["label"]
+                raise DataError(f"{folder / 'predictions'} has no label map of {case.id}; {_validate(folder)}")
+            dataset = case.dataset
+            true = reader({"label": case.label, "dataset": dataset})["label"]
             predicted = reader({"label": str(path), "dataset": dataset})["label"]
             if predicted.shape != true.shape:
                 raise DataError(
@@ -95,7 +94,7 @@ def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | No
                     + _validate(folder)
                 )
             spacing = tuple(float(mm) for mm in true.pixdim[: true.ndim - 1])
-            yield Pair(case["case_id"], dataset, predicted[0].numpy(), true[0].numpy(), spacing)
+            yield Pair(case.id, dataset, predicted[0].numpy(), true[0].numpy(), spacing)
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medseg.data import read_datalist
-from medseg.data.datalist import case_ids, images_of
+from medseg.data import Case, read_datalist
+from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
+from medseg.data.content import content_hash
 from medseg.data.inspect import inspect_case
 from medseg.engines.ranks import gather, is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
+from medseg.inferers.prediction_folder import Origin, PredictionFolder
 from medseg.labels import BACKGROUND, LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
 from medseg.workflows.case_stream import run_cases
 from medseg.workflows.checks import unfit
-from medseg.workflows.compose import config_files, merged_config
+from medseg.workflows.compose import config_files, merged_config, with_changes
+from medseg.workflows.config_check import check_overrides
 from medseg.workflows.evaluation import kept_checkpoints, weights_of
+from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
 
 __all__ = ["collect_cases", "predict", "predict_checkpoints"]
@@ -28,13 +33,13 @@ __all__ = ["collect_cases", "predict", "predict_checkpoints"]
 logger = logging.getLogger("medseg")
 
 
-def collect_cases(inputs: Sequence[str | Path], num_channels: int = 1) -> list[dict[str, Any]]:
+def collect_cases(inputs: Sequence[str | Path], num_channels: int = 1) -> list[Case]:
     """Image files and folders -> cases.
 
     A case of several channels is a group of files ``<case>_0000``, ``<case>_0001``, … (nnU-Net's naming) in one folder.
 
     Raises:
-        DataError: nothing is there.
+        DataError: nothing is there, a channel file is missing, or a file is named twice.
     """
     files: list[Path] = []
     for item in map(Path, inputs):
@@ -47,19 +52,13 @@ def collect_cases(inputs: Sequence[str | Path], num_channels: int = 1) -> list[d
             files += found
         else:
             files.append(item)  # missing files are reported with the other problems of cases
-    cases: list[dict[str, Any]]
-    if num_channels > 1 and any("_0000." in file.name and not _is_color(file) for file in files):
-        groups: dict[str, list[str]] = {}
-        for file in files:
-            stem, _, rest = file.name.partition(".")
-            groups.setdefault(str(file.with_name(f"{stem[:-5]}.{rest}")), []).append(str(file))
-        cases = [{"image": sorted(group)} for group in groups.values()]
-    else:
-        cases = [{"image": str(file)} for file in files]
-    root = files[0].parent if files else Path()
-    for case, name in zip(cases, case_ids(cases, root), strict=True):
-        case["case_id"] = name
-    return cases
+    images: list[list[Path]] = [[file] for file in files]
+    if num_channels > 1 and any(stem_of(file).endswith("_0000") and not _is_color(file) for file in files):
+        numbered, others = numbered_channels(files)
+        images = [*complete_channels(numbered, num_channels), *([file] for file in others)]
+    root = os.path.commonpath([file.parent.absolute() for file in files]) if files else ""
+    names = name_cases([[file.absolute() for file in group] for group in images], root)
+    return [Case(name, tuple(map(str, group))) for name, group in zip(names, images, strict=True)]
 
 
 def _is_color(file: Path) -> bool:
@@ -75,7 +74,7 @@ def predict(
     output: str | Path,
     *,
     inputs: Sequence[str | Path] = (),
-    cases: Sequence[dict[str, Any]] = (),
+    cases: Sequence[Case] = (),
     json_list: str | Path | None = None,
     data_dir: str | Path | None = None,
     section: str = "test",
@@ -86,10 +85,12 @@ def predict(
     tasks: Sequence[str] | None = None,
     modality: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Segment files and folders, a datalist's section or ``cases`` of one with a run or bundle.
 
-    Predictions that ``output`` holds of the same weights are not made again. ``tta`` averages over all mirror images;
+    A prediction that ``output`` holds is kept if it was made from the same images, weights, settings and version
+    (``PredictionFolder``), else made again; ``overwrite`` makes all of them again. ``tta`` averages over mirror images;
     ``postprocess`` applies the rules that `medseg postprocess` stored. A run on several data sets together segments
     ``tasks`` (default: all of them, or those of a case's own data set), and is told the ``modality`` of files. A case
     that cannot be read or that fails is reported, listed in ``output/failures.json`` and left out; the others are done.
@@ -100,7 +101,7 @@ def predict(
 
     Raises:
         CasesFailed: some cases failed.
-        ConfigError: ``output`` holds predictions of other weights or with other post-processing.
+        ConfigError: ``output`` is the images' folder, or holds files of the predictions' names from elsewhere.
     """
     folder, target = Path(bundle).resolve(), Path(output).resolve()
     config = merged_config(config_files(folder, "infer"))
@@ -115,36 +116,35 @@ def predict(
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
     cases, asked = _conditions(config, space, cases, tasks, modality)
+    check_overrides(config, overrides or {})
     weights = weights_of(folder, checkpoint)
     start_distributed()
     changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)} | asked
     if not postprocess and "cleanup" in config:
         changes["cleanup"] = {}
-
-    def prepare() -> list[dict[str, Any]]:
-        """The cases that are left to do."""
-        target.mkdir(parents=True, exist_ok=True)
-        _refuse_other_predictions(target, weights, changes.get("cleanup", config.get("cleanup", {})), tasks)
-        if "tasks" in config:
-            names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(space.labels, 1)}}
-            (target / "labels.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        todo = [case for case in cases if not _prediction(target, case).is_file()]
-        if len(todo) < len(cases):
-            logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
-        return todo
-
-    todo = share(on_main(prepare))
     if tta:
         changes["mirror_axes"] = list(range(len(config["roi_size"])))
     if device is not None:
         changes["device"] = f"$w.device('{device}')"
+    predictions = PredictionFolder(target, origin_of(config, changes, weights, choose_device(device).type))
+    files = predictions.require_apart(cases)
+
+    def prepare() -> list[Case]:
+        """The cases that are left to do."""
+        target.mkdir(parents=True, exist_ok=True)
+        if "tasks" in config:
+            names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(space.labels, 1)}}
+            (target / "labels.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        return predictions.pending(cases, overwrite=overwrite)
+
+    todo = share(on_main(prepare))
     color = bool(config["preprocess"].get("color"))
     dims = len(config["roi_size"])
 
-    def check(case: Mapping[str, Any]) -> None:
+    def check(case: Case) -> None:
         _check(case, space, dims, in_channels, ("RGB",) if color else None)
 
-    failures = gather(run_cases(folder, changes, todo, check, dims) if todo else {})
+    failures = gather(run_cases(folder, changes, todo, check, dims, predictions.add) if todo else {})
     if is_main():
         _write_failures(target, failures)
     finalize()
@@ -153,16 +153,16 @@ def predict(
         raise CasesFailed(
             f"{len(failures)} of {len(cases)} cases failed, listed in {target / 'failures.json'}: {listed}"
         )
-    return [_prediction(target, case) for case in cases]
+    return list(files.values())
 
 
 def _conditions(
     config: Mapping[str, Any],
     space: LabelSpace,
-    cases: Sequence[dict[str, Any]],
+    cases: Sequence[Case],
     tasks: Sequence[str] | None,
     modality: str | None,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[Case], dict[str, Any]]:
     """Cases with their modality, and the override of what a task-conditioned network is asked for.
 
     Raises:
@@ -177,13 +177,13 @@ def _conditions(
         space.modality_id(modality)
     elif len(space.modalities) == 1:
         modality = next(iter(space.modalities))
-    if modality is None and any("modality" not in case for case in cases):
+    if modality is None and any(case.modality is None for case in cases):
         raise ConfigError(
             f"Images are normalised by modality; say their modality (--modality): {', '.join(space.modalities)}."
         )
     if tasks is not None:
         space.asked_labels(tasks)
-    known = [{"modality": modality, **case} for case in cases]
+    known = [replace(case, modality=case.modality or modality) for case in cases]
     return known, {} if tasks is None else {"tasks": list(tasks)}
 
 
@@ -209,37 +209,32 @@ def predict_checkpoints(bundle: str | Path, output: str | Path, **settings: Any)
     return done
 
 
-def _refuse_other_predictions(
-    target: Path, weights: Path, cleanup: Mapping[str, Any], tasks: Sequence[str] | None = None
-) -> None:
-    """One folder holds one kind of predictions of one network: those of another would be taken for done."""
-    record = target / "weights.json"
-    content: dict[str, Any] = {"weights": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
-    content |= {"cleanup": cleanup} if cleanup else {}
-    content |= {"tasks": list(tasks)} if tasks is not None else {}
-    if record.is_file():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        differs = "of other weights" if found["sha256"] != content["sha256"] else "with other post-processing"
-        if found.get("tasks") != content.get("tasks"):
-            differs = "of other tasks"
-        keys = ("sha256", "cleanup", "tasks")
-        if any((found.get(key) or None) != (content.get(key) or None) for key in keys):
-            raise ConfigError(f"{target} holds predictions {differs}; use another --output folder, or empty it.")
-    record.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+# Ids of inference.yaml that say where things are and how the work is done, not what comes out.
+_PLACES = {"imports", "bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "device"}
+_PLACES |= {"sw_batch_size", "dataset", "dataloader", "network", "handlers", "initialize", "run", "finalize", "cleanup"}
 
 
-def _prediction(target: Path, case: Mapping[str, Any]) -> Path:
-    return target / f"{case['case_id']}{'.png' if is_2d_file(images_of(case)[0]) else '.nii.gz'}"
+def origin_of(config: Mapping[str, Any], changes: Mapping[str, Any], weights: Path, device_type: str) -> Origin:
+    """How predictions with an inference config come about.
+
+    Args:
+        config: merged ``inference.yaml``.
+        changes: config id -> value.
+        weights: file of the network's weights.
+        device_type: ``cpu`` or ``cuda``, which may differ in precision.
+    """
+    final = with_changes(config, changes)
+    settings = {key: value for key, value in final.items() if key not in _PLACES} | {"device_type": device_type}
+    return Origin((content_hash(weights),), settings, final.get("cleanup") or {})
 
 
-def _check(case: Mapping[str, Any], space: LabelSpace, dims: int, channels: int, names: Sequence[str] | None) -> None:
+def _check(case: Case, space: LabelSpace, dims: int, channels: int, names: Sequence[str] | None) -> None:
     """Read a case's images and refuse what the network cannot take.
 
     Raises:
         DataError: with all that is wrong.
     """
-    images = {key: value for key, value in case.items() if key != "label"}
-    facts = inspect_case(images, space, names, intensities=False)
+    facts = inspect_case(replace(case, label=None), space, names, intensities=False)
     found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
     found += [problem] if not found and (problem := unfit(facts, dims, channels)) else []
     for warning in (p for p in facts.problems if p.warning):

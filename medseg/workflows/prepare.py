@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data import Datalist, read_datalist
-from medseg.data.datalist import images_of
 from medseg.datasets import dataset_module
 from medseg.errors import ConfigError, DataError
 from medseg.workflows.options import check_options
@@ -60,6 +59,6 @@ def prepare(dataset: str, raw_dir: str | Path, out_dir: str | Path, **options: A
     for root in (out, raw):
         datalist = read_datalist(path, root)
         first = next(case for cases in datalist.sections.values() for case in cases)
-        if all(Path(image).is_file() for image in images_of(first)):
+        if all(Path(image).is_file() for image in first.images):
             return Prepared(dataset, datalist)
     raise DataError(f"{path} names files that are neither below {out} nor below {raw}; report this with the archive.")

@@ -209,7 +209,7 @@ def _cases(
 ) -> tuple[list[str], list[CaseFacts]]:
     """Ids and facts of the cases, which must be the same for all runs."""
     found = [scored_cases(folder, config, data_dir, section) for folder, config in zip(folders, configs, strict=True)]
-    (cases, datalist), ids = found[0], [sorted(case["case_id"] for case in listed) for listed, _ in found]
+    (cases, datalist), ids = found[0], [sorted(case.id for case in listed) for listed, _ in found]
     for name, other, (_, others) in zip(names[1:], ids[1:], found[1:], strict=True):
         if other != ids[0]:
             raise DataError(f"{names[0]} and {name} are scored on different cases; train both on the same fold.")

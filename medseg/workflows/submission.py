@@ -69,7 +69,7 @@ def submit(
     if predictions is None:
         chosen = {item.case_id for item in module.items(cases, **options)}
         predictions = target.with_name(f"{target.stem}_predictions")
-        todo = [case for case in cases if case["case_id"] in chosen]
+        todo = [case for case in cases if case.id in chosen]
         predict(str(run), predictions, cases=todo, checkpoint=checkpoint, device=device)
     values = {value for part in datalist.label_space.fragments.values() for value in part.declared}
     submission = check_predictions(challenge, cases, predictions, options, values)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from medseg.bundle import dump_yaml
-from medseg.data import CaseFacts, Datalist, read_datalist
+from medseg.data import Case, CaseFacts, Datalist, read_datalist
 from medseg.engines import network_facts
 from medseg.engines.ranks import is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError
@@ -284,7 +284,7 @@ def _done_epochs(run: Path) -> int:
     return int(read_facts(run).get("epochs_done", 0))
 
 
-def _report_start(run: Path, device: torch.device, training: list[Any], validation: list[Any], seed: int) -> None:
+def _report_start(run: Path, device: torch.device, training: list[Case], validation: list[Case], seed: int) -> None:
     if not training:
         raise DataError("There is no training case after the split.")
     logger.info(
@@ -294,6 +294,6 @@ def _report_start(run: Path, device: torch.device, training: list[Any], validati
         run,
         device=str(device),
         seed=seed,
-        training_cases=[case["case_id"] for case in training],
-        validation_cases=[case["case_id"] for case in validation],
+        training_cases=[case.id for case in training],
+        validation_cases=[case.id for case in validation],
     )

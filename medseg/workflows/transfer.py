@@ -144,7 +144,8 @@ class Transfer:
         changes: dict[str, Any] = {}
         if self.replay is not None:
             listed = read_datalist(bundle / "configs" / "datalist.json", config["dataset_dir"])
-            cases, _ = listed.split(config["fold"])
+            training, _ = listed.split(config["fold"])
+            cases = [case.to_dict() for case in training]
             changes["weights"] = replay_weights(cases, config["weights"], known, self.replay)
         if self.distill is not None:
             if not known:

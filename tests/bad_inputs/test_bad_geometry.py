@@ -10,6 +10,7 @@ import pytest
 import SimpleITK
 from PIL import Image
 
+from medseg.data.case import Case
 from medseg.data.inspect import inspect_case
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
@@ -188,9 +189,7 @@ def test_unusual_orientations_are_sound_and_reported_in_ras_order(study: Any, co
         nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(codes)
     )
     nibabel.save(plain.as_reoriented(turn), study.folder / "turned.nii.gz")
-    facts = inspect_case(
-        {"case_id": "t", "image": str(study.folder / "turned.nii.gz")}, LabelSpace.from_table({"liver": 1})
-    )
+    facts = inspect_case(Case("t", (str(study.folder / "turned.nii.gz"),)), LabelSpace.from_table({"liver": 1}))
     assert not facts.problems
     assert facts.ras_shape == (12, 10, 8)
     assert facts.ras_spacing == (1, 2, 3)

@@ -29,23 +29,23 @@ def _case(name: str, **more: Any) -> dict[str, Any]:
 
 
 def _ids(cases: list[dict[str, Any]]) -> list[str]:
-    return [case["case_id"] for case in cases]
+    return [case.id for case in cases]
 
 
 def test_paths_are_absolute_and_own_keys_are_kept(tmp_path: Path) -> None:
     datalist = _read(tmp_path, [_case("a", mask="m.nii.gz", instances="i.png", fold=0, subject="s")], name="Mine")
     case = datalist.sections["training"][0]
-    assert case["image"] == str(tmp_path / "images/a.nii.gz")
-    assert case["label"] == str(tmp_path / "labels/a.nii.gz")
-    assert (case["mask"], case["instances"], case["subject"], case["case_id"]) == ("m.nii.gz", "i.png", "s", "a")
+    assert case.images[0] == str(tmp_path / "images/a.nii.gz")
+    assert case.label == str(tmp_path / "labels/a.nii.gz")
+    assert (case.own["mask"], case.own["instances"], case.subject, case.id) == ("m.nii.gz", "i.png", "s", "a")
     assert datalist.name == "Mine"
-    assert read_datalist(datalist.path, "/").sections["training"][0]["image"] == "/images/a.nii.gz"
+    assert read_datalist(datalist.path, "/").sections["training"][0].images[0] == "/images/a.nii.gz"
 
 
 def test_test_section_as_bare_strings_and_by_its_other_name(tmp_path: Path) -> None:
     datalist = _read(tmp_path, [_case("a")], test=["t/x.nii.gz"], testing=[["t/y_0000.nii.gz", "t/y_0001.nii.gz"]])
     assert _ids(datalist.sections["test"]) == ["x", "y"]
-    assert datalist.sections["test"][1]["image"] == [str(tmp_path / f"t/y_000{i}.nii.gz") for i in (0, 1)]
+    assert list(datalist.sections["test"][1].images) == [str(tmp_path / f"t/y_000{i}.nii.gz") for i in (0, 1)]
     assert "testing" not in datalist.sections
 
 

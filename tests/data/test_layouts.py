@@ -67,14 +67,12 @@ def test_nnunet_with_its_splits(nnunet: Path, tmp_path: Path, capsys: pytest.Cap
     assert f"Sections and folds are those of {tmp_path / 'nnUNet_preprocessed'}" in said
     assert "4 training in 4 folds, 1 test cases" in said
     datalist = read_datalist(output, nnunet)
-    assert {case["case_id"]: case["fold"] for case in datalist.sections["training"]} == dict(
-        zip(IDS, range(4), strict=True)
-    )
+    assert {case.id: case.fold for case in datalist.sections["training"]} == dict(zip(IDS, range(4), strict=True))
     assert datalist.channels == ("T1", "T2")
     assert datalist.label_space.channels == ("whole", "core", "enhancing")  # regions: sigmoid
-    last = next(case for case in datalist.sections["training"] if case["case_id"] == "case_10")
-    assert [Path(p).name for p in last["image"]] == ["case_10_0000.nii.gz", "case_10_0001.nii.gz"]
-    assert [case["case_id"] for case in datalist.sections["test"]] == ["new"]
+    last = next(case for case in datalist.sections["training"] if case.id == "case_10")
+    assert [Path(p).name for p in last.images] == ["case_10_0000.nii.gz", "case_10_0001.nii.gz"]
+    assert [case.id for case in datalist.sections["test"]] == ["new"]
     anew = _make(nnunet, num_folds=2, modality=["FLAIR", "T1c"])  # asked for: the splits are left alone
     assert anew.folds == 2 and read_datalist(anew.path, nnunet).channels == ("FLAIR", "T1c")
 
@@ -93,7 +91,7 @@ def test_nnunet_of_version_1_lists_cases_without_their_suffix(tmp_path: Path) ->
     pickle.write_bytes(b"never opened")
     made = _make(folder)
     datalist = read_datalist(made.path, folder)
-    assert [case["case_id"] for case in datalist.sections["training"]] == ["la_003", "la_004"]
+    assert [case.id for case in datalist.sections["training"]] == ["la_003", "la_004"]
     assert datalist.name == "Heart" and datalist.label_space.labels == ("left atrium",)
     assert made.warnings[0].startswith(f"{pickle} is a pickle, which could run code and is not opened")
     with pytest.raises(ConfigError, match="is a pickle, which could run code"):
@@ -110,7 +108,7 @@ def test_nnunet_lists_files_anywhere_and_pictures_hold_three_channels(tmp_path: 
     _json(folder / "dataset.json", table | {"file_ending": ".png", "dataset": {"a": case}})
     datalist = read_datalist(make_datalist(tmp_path / "l.json", folder=folder, num_folds=1).path, tmp_path)
     assert datalist.channels == ("RGB",)
-    assert datalist.sections["training"][0]["image"] == str(tmp_path / "photo.png")
+    assert datalist.sections["training"][0].images[0] == str(tmp_path / "photo.png")
 
 
 def test_regions_that_are_not_nested_are_evaluated_only(nnunet: Path) -> None:
@@ -232,7 +230,7 @@ def test_msd_with_folds_and_with_a_published_split(msd: Path) -> None:
     assert [len(sections[name]) for name in ("training", "validation", "test")] == [24, 6, 1]
     assert "names 19 test cases that the folder lacks" in published.warnings[0]
     ours = read_datalist(Path(__file__).parents[2] / "data_json" / "btcv.json").sections
-    assert {c["case_id"] for c in sections["validation"]} == {c["case_id"] for c in ours["validation"]}
+    assert {c.id for c in sections["validation"]} == {c.id for c in ours["validation"]}
     with pytest.raises(ConfigError, match="No split 'btvc'. Did you mean 'btcv'"):
         _make(msd, splits="btvc", overwrite=True)
 
@@ -241,15 +239,15 @@ def test_stratified_folds_share_what_is_rare(msd: Path) -> None:
     made = _make(msd, stratify="scanner")
     cases = read_datalist(made.path, msd).sections["training"]
     for fold in range(5):
-        inside = [case for case in cases if case["fold"] == fold]
+        inside = [case for case in cases if case.fold == fold]
         assert len(inside) == 6
-        assert sum(case["scanner"] == "b" for case in inside) in (1, 2)  # 6 of them in 5 folds
+        assert sum(case.own["scanner"] == "b" for case in inside) in (1, 2)  # 6 of them in 5 folds
     _save(msd / "labelsTr" / "label0001.nii.gz", values=[0, 2])
     _save(msd / "labelsTr" / "label0002.nii.gz", values=[0, 2])
     table = json.loads((msd / "dataset.json").read_text())
     _json(msd / "dataset.json", table | {"labels": {"0": "background", "1": "spleen", "2": "cyst"}})
     cases = read_datalist(_make(msd, stratify="labels", num_folds=2, overwrite=True).path, msd).sections["training"]
-    assert cases[0]["fold"] != cases[1]["fold"]  # the two with a cyst
+    assert cases[0].fold != cases[1].fold  # the two with a cyst
     with pytest.raises(ConfigError, match="have no 'scaner'. Did you mean 'scanner'"):
         _make(msd, stratify="scaner", overwrite=True)
 
@@ -284,16 +282,16 @@ def bids(tmp_path: Path) -> Path:
 def test_bids_keeps_subjects_together(bids: Path) -> None:
     made = _make(bids, stratify="sex", num_folds=3)
     datalist = read_datalist(made.path, bids)
-    cases = {case["case_id"]: case for case in datalist.sections["training"]}
+    cases = {case.id: case for case in datalist.sections["training"]}
     assert list(cases) == ["sub-01_ses-1", "sub-01_ses-2", "sub-02", "sub-03"]
-    assert cases["sub-01_ses-1"]["fold"] == cases["sub-01_ses-2"]["fold"] != cases["sub-03"]["fold"]
-    assert [case["case_id"] for case in datalist.sections["test"]] == ["sub-04"]
+    assert cases["sub-01_ses-1"].fold == cases["sub-01_ses-2"].fold != cases["sub-03"].fold
+    assert [case.id for case in datalist.sections["test"]] == ["sub-04"]
     assert datalist.channels == ("T1w",)  # what all labelled cases have
     assert datalist.label_space.labels == ("lesion", "scar") and datalist.name == "Lesions"
     assert "sex" not in made.path.read_text()  # what is known of a person stays where it was
     (bids / "derivatives" / "expert" / "sub-03" / "anat" / "sub-03_dseg.nii.gz").unlink()
     two = read_datalist(_make(bids, modality=["acq-3D_FLAIR", "T1w"], overwrite=True, layout="bids").path, bids)
-    names = [Path(path).name for path in two.sections["training"][2]["image"]]
+    names = [Path(path).name for path in two.sections["training"][2].images]
     assert names == ["sub-02_acq-3D_FLAIR.nii.gz", "sub-02_T1w.nii.gz"]
 
 
@@ -304,7 +302,7 @@ def test_bids_asks_where_it_cannot_tell(bids: Path) -> None:
         _make(bids)
     chosen = _make(bids, label_pattern="{case}_desc-brain_mask")
     datalist = read_datalist(chosen.path, bids)
-    assert [case["case_id"] for case in datalist.sections["training"]] == ["sub-02"]
+    assert [case.id for case in datalist.sections["training"]] == ["sub-02"]
     assert datalist.label_space.labels == ("brain",)
     mask.rename(anat / "sub-09_dseg.nii.gz")
     with pytest.raises(DataError, match="labels 1 cases that have no image in .*: sub-09"):
@@ -324,5 +322,5 @@ def test_a_folder_per_case(tmp_path: Path) -> None:
         image_pattern="{case}/imaging", label_pattern="{case}/segmentation.nii.gz", modality=["CT"],
     )  # fmt: skip
     datalist = read_datalist(made.path)
-    assert [case["case_id"] for case in datalist.sections["training"]] == ["case_00000", "case_00001", "case_00002"]
-    assert [case["case_id"] for case in datalist.sections["test"]] == ["case_00009", "case_00010", "case_00011"]
+    assert [case.id for case in datalist.sections["training"]] == ["case_00000", "case_00001", "case_00002"]
+    assert [case.id for case in datalist.sections["test"]] == ["case_00009", "case_00010", "case_00011"]

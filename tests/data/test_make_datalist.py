@@ -56,12 +56,12 @@ def test_pairs_folds_and_labels(folders: Path, capsys: Any) -> None:
     datalist = read_datalist(output)
     assert datalist.channels == ("CT",)
     assert datalist.label_space.labels == ("label 1", "label 4")
-    assert [case["subject"] for case in datalist.sections["training"]] == ["anna", "anna", "ben", "ben", "cem", "cem"]
+    assert [case.subject for case in datalist.sections["training"]] == ["anna", "anna", "ben", "ben", "cem", "cem"]
     assert datalist.folds() == [0, 1, 2]
     training, validation = datalist.split(1)
     assert (len(training), len(validation)) == (4, 2)
-    assert len({case["subject"] for case in validation}) == 1
-    assert [case["case_id"] for case in datalist.sections["test"]] == ["x 1", "ü"]
+    assert len({case.subject for case in validation}) == 1
+    assert [case.id for case in datalist.sections["test"]] == ["x 1", "ü"]
     facts = inspect_cases(training, datalist.label_space, datalist.channels)
     assert not [problem for case in facts for problem in case.problems]
 
@@ -77,7 +77,7 @@ def test_output_elsewhere_keeps_paths_relative_to_the_common_folder(folders: Pat
     )
     assert made.root == folders
     assert json.loads(made.path.read_text())["training"][0]["image"] == "images/anna-1.nii.gz"
-    assert Path(read_datalist(made.path, made.root).sections["training"][0]["image"]).is_file()
+    assert Path(read_datalist(made.path, made.root).sections["training"][0].images[0]).is_file()
 
 
 def test_nnunet_suffixes_become_channels(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_nnunet_suffixes_become_channels(tmp_path: Path) -> None:
         tmp_path / "l.json", images=tmp_path / "imagesTr", labels=tmp_path / "labelsTr", modality=["T1", "T2"]
     )
     datalist = read_datalist(made.path)
-    assert [Path(p).name for p in datalist.sections["training"][0]["image"]] == ["c1_0000.nii.gz", "c1_0001.nii.gz"]
-    assert [case["case_id"] for case in datalist.sections["training"]] == ["c1", "c2"]
+    assert [Path(p).name for p in datalist.sections["training"][0].images] == ["c1_0000.nii.gz", "c1_0001.nii.gz"]
+    assert [case.id for case in datalist.sections["training"]] == ["c1", "c2"]
     (tmp_path / "imagesTr" / "c2_0001.nii.gz").unlink()
     with pytest.raises(DataError, match="c1 has 2 channel files, c2 another number"):
         make_datalist(tmp_path / "m.json", images=tmp_path / "imagesTr", labels=tmp_path / "labelsTr")
@@ -119,8 +119,8 @@ def test_patterns_and_channels(tmp_path: Path, capsys: Any) -> None:
     datalist = read_datalist(tmp_path / "all" / "list.json")
     assert datalist.channels == ("FLAIR", "T1")
     first = datalist.sections["training"][0]
-    assert [Path(path).name for path in first["image"]] == ["p.2_flair.nii.gz", "p.2_t1.nii.gz"]
-    assert Path(first["label"]).name == "p.2_seg.nii.gz"
+    assert [Path(path).name for path in first.images] == ["p.2_flair.nii.gz", "p.2_t1.nii.gz"]
+    assert Path(first.label).name == "p.2_seg.nii.gz"
     assert main([*arguments, "--overwrite", "--strict"]) == 3
     assert "Mend this, or allow it without --strict." in capsys.readouterr().err
     (tmp_path / "all" / "p1_t1.nii.gz").unlink()
@@ -201,7 +201,7 @@ def test_pictures_need_no_options(tmp_path: Path, capsys: Any) -> None:
     assert "warning" not in said
     datalist = read_datalist(tmp_path / "list.json")
     assert datalist.channels == ("RGB",)
-    assert [case["case_id"] for case in datalist.sections["training"]] == [f"p_{number:04}" for number in range(6)]
+    assert [case.id for case in datalist.sections["training"]] == [f"p_{number:04}" for number in range(6)]
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     assert not [problem for case in facts for problem in case.problems]
     assert {case.channels for case in facts} == {3}

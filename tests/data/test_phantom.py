@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medseg.cli import main
-from medseg.data import inspect_cases, read_datalist
+from medseg.data import Case, inspect_cases, read_datalist
 from medseg.data.phantom import KINDS, write_phantom
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
@@ -70,7 +70,7 @@ def test_folds_keep_subjects_together(kind, phantoms):
 
 def test_geometry_varies(tmp_path):
     datalist = read_datalist(write_phantom(tmp_path, "organs", 24))
-    images = [nibabel.load(case["image"]) for case in datalist.sections["training"]]
+    images = [nibabel.load(case.images[0]) for case in datalist.sections["training"]]
     spacings = np.array([image.header.get_zooms() for image in images])
     assert spacings.std(axis=0).min() > 0.1
     assert len({nibabel.aff2axcodes(image.affine) for image in images}) >= 3
@@ -103,7 +103,7 @@ def test_intensity_alone_fails(phantoms):
         for case in validation:
             image, label = _arrays(case, space)
             distance = np.stack([((image - mean[:, None, None, None]) ** 2).sum(axis=0) for mean in means])
-            scores[case["case_id"]] = case_scores(distance.argmin(axis=0), label, space, [1, 1, 1], surface=False)
+            scores[case.id] = case_scores(distance.argmin(axis=0), label, space, [1, 1, 1], surface=False)
         assert mean_dice(scores) < 0.4, kind
 
 
@@ -119,17 +119,19 @@ def test_position_alone_fails(phantoms):
             votes[index] += label == index
     atlas = votes.argmax(axis=0)
     scores = {
-        case["case_id"]: case_scores(atlas, _arrays(case, space, size=40)[1], space, [1, 1, 1], surface=False)
+        case.id: case_scores(atlas, _arrays(case, space, size=40)[1], space, [1, 1, 1], surface=False)
         for case in validation
     }
     assert mean_dice(scores) < 0.65
 
 
-def _arrays(case: dict, space: LabelSpace, size: int | None = None):
+def _arrays(case: Case, space: LabelSpace, size: int | None = None):
     """Image ``(C, *spatial)`` and label indices; ``size``: nearest samples of a RAS cube instead of the own grid."""
     from monai.transforms import Compose, Orientationd
 
-    data = Compose([*load(["image", "label"], space), Orientationd(["image", "label"], "RAS", labels=None)])(case)
+    data = Compose([*load(["image", "label"], space), Orientationd(["image", "label"], "RAS", labels=None)])(
+        case.to_dict()
+    )
     image, label = data["image"].numpy(), data["label"].numpy()[0]
     if size is None:
         return image, label

@@ -54,12 +54,12 @@ def test_two_lists_become_one(tmp_path: Path) -> None:
     assert [*space.dataset_tasks("one")] == [0, 1] and [*space.dataset_tasks("two")] == [0, 4]  # liver is shared
     assert space.modalities == {"ct": 0, "mr": 1, "pet": 2}
     training, validation = datalist.split()
-    assert [case["case_id"] for case in training] == ["one_1", "one_3", "two_s1", "two_s2"]
-    assert [case["modality"] for case in training] == ["ct", "ct", "mr", "mr"]
-    assert {case["dataset"] for case in validation} == {"one", "two"}
-    assert validation[-1]["modality"] == "pet"  # its own
-    assert training[2]["image"] == str(tmp_path / "b" / "s1_t2.nii.gz") and datalist.data_dir == tmp_path
-    assert training[0]["subject"] == "one/1"
+    assert [case.id for case in training] == ["one_1", "one_3", "two_s1", "two_s2"]
+    assert [case.modality for case in training] == ["ct", "ct", "mr", "mr"]
+    assert {case.dataset for case in validation} == {"one", "two"}
+    assert validation[-1].modality == "pet"  # its own
+    assert training[2].images[0] == str(tmp_path / "b" / "s1_t2.nii.gz") and datalist.data_dir == tmp_path
+    assert training[0].subject == "one/1"
     assert datalist.table["weights"] == {"one": pytest.approx(2**-0.5), "two": 0.5}  # one: two cases to train on
 
 
@@ -141,7 +141,7 @@ def test_a_union_in_a_union_keeps_its_weights_and_ids(tmp_path: Path) -> None:
     assert datalist.table["weights"] == {"one": pytest.approx(2**-0.5), "two": 0.5, "mine": 3.0}
     ids = dict(zip(datalist.label_space.labels, datalist.label_space.task_ids, strict=True))
     assert ids == {"liver": 0, "tumour": 1, "bladder": 4, "heart": 2, "lung": 3}
-    assert sorted(case["dataset"] for case in datalist.split()[0]) == ["mine"] * 2 + ["one"] * 2 + ["two"] * 2
+    assert sorted(case.dataset for case in datalist.split()[0]) == ["mine"] * 2 + ["one"] * 2 + ["two"] * 2
 
 
 def test_tasks_of_images_that_are_not_at_hand(tmp_path: Path) -> None:
@@ -150,6 +150,6 @@ def test_tasks_of_images_that_are_not_at_hand(tmp_path: Path) -> None:
     table["tasks"]["heart"] = 2
     datalist = read_datalist(write(tmp_path, table))
     assert "heart" in datalist.label_space.labels and [*datalist.label_space.dataset_tasks("gone")] == [2]
-    assert {case["dataset"] for case in datalist.sections["training"]} == {"one", "two"}
+    assert {case.dataset for case in datalist.sections["training"]} == {"one", "two"}
     with pytest.raises(DataError, match="no data set with images"):
         read_datalist(write(tmp_path, {"datasets": {"gone": {"labels": {"heart": 3}}}}))

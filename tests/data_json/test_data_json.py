@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from medseg.data import read_datalist
-from medseg.data.datalist import images_of, subject_of
 from medseg.datasets import datasets
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +31,7 @@ def test_a_datalist_is_clean(path, tmp_path):
         listed = len(datalist.sections[section])
         assert listed == len(table.get(section, []))
         assert table.get(counter, listed) == listed, counter
-    files = [image for cases in datalist.sections.values() for case in cases for image in images_of(case)]
+    files = [image for cases in datalist.sections.values() for case in cases for image in case.images]
     assert len(files) == len(set(files))
     for image in (Path(file).relative_to(tmp_path) for file in files):
         assert not image.is_absolute() and ".." not in image.parts
@@ -42,7 +41,7 @@ def test_a_datalist_is_clean(path, tmp_path):
 @pytest.mark.parametrize("path", LISTS, ids=lambda p: p.stem)
 def test_no_subject_is_on_two_sides(path, tmp_path):
     datalist = read_datalist(path, tmp_path)
-    subjects = {name: {subject_of(case) for case in cases} for name, cases in datalist.sections.items()}
+    subjects = {name: {case.group for case in cases} for name, cases in datalist.sections.items()}
     for one, two in itertools.combinations(subjects, 2):
         assert subjects[one] & subjects[two] <= datalist.known_overlaps, (one, two)
     folds = datalist.folds()
@@ -51,7 +50,7 @@ def test_no_subject_is_on_two_sides(path, tmp_path):
         sizes = [len(datalist.split(fold)[1]) for fold in folds]
         assert min(sizes) > 0
     for fold in folds:
-        training, validation = ({subject_of(case) for case in cases} for cases in datalist.split(fold))
+        training, validation = ({case.group for case in cases} for cases in datalist.split(fold))
         assert training & validation <= datalist.known_overlaps
 
 
@@ -59,13 +58,11 @@ def test_no_subject_is_on_two_sides(path, tmp_path):
 def test_only_true_overlaps_are_declared(path, tmp_path):
     """A subject on two sides, or, of AMOS'22 of RepUX-Net, a case of the other list of the same images."""
     datalist = read_datalist(path, tmp_path)
-    sides = [{subject_of(case) for case in cases} for cases in datalist.sections.values()]
+    sides = [{case.group for case in cases} for cases in datalist.sections.values()]
     shared = {name for one, two in itertools.combinations(sides, 2) for name in one & two}
     if path.stem == "amos22_repux":
         other = read_datalist(path.with_name("amos_task01.json"), tmp_path)
-        shared |= {case["case_id"] for case in datalist.sections["test"]} & {
-            case["case_id"] for case in other.sections["training"]
-        }
+        shared |= {case.id for case in datalist.sections["test"]} & {case.id for case in other.sections["training"]}
     assert shared == datalist.known_overlaps
 
 

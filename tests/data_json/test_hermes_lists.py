@@ -37,13 +37,13 @@ def union(tmp_path_factory: pytest.TempPathFactory) -> Datalist:
 
 
 def test_counts_and_shares(union: Datalist) -> None:
-    counts = {key: Counter(case["dataset"] for case in union.sections[key]) for key in union.sections}
+    counts = {key: Counter(case.dataset for case in union.sections[key]) for key in union.sections}
     training = union.sections["training"]
-    weights = case_weights(training, union.table["weights"])
+    weights = case_weights([case.to_dict() for case in training], union.table["weights"])
     assert len(training) == 1751
     for name, (train, validation, test, share) in PUBLISHED.items():
         assert [counts[key][name] for key in ("training", "validation", "test")] == [train, validation, test]
-        own = sum(weight for case, weight in zip(training, weights, strict=True) if case["dataset"] == name)
+        own = sum(weight for case, weight in zip(training, weights, strict=True) if case.dataset == name)
         assert own / sum(weights) == pytest.approx(share, abs=6e-4), name
 
 
@@ -59,7 +59,7 @@ def test_tasks_are_the_published_ones(union: Datalist) -> None:
     assert sum(len(space.dataset_tasks(name)) for name in PUBLISHED) == 84  # scores of the published mean
     assert universal_plan(union)["network_def::out_channels"] == 72
     assert universal_plan(union)["network_def::num_modalities"] == 5
-    kinds = {case["dataset"]: set() for case in union.sections["training"]}
+    kinds = {case.dataset: set() for case in union.sections["training"]}
     for case in union.sections["training"]:
-        kinds[case["dataset"]].add(case["modality"])
+        kinds[case.dataset].add(case.modality)
     assert kinds["chaos"] == {"t1", "t2"} and kinds["amos_mr"] == {"unknown"} and kinds["autopet"] == {"pet"}

@@ -37,7 +37,7 @@ def test_task_2_has_both_modalities(raw, tmp_path):
         "validation": 120,
         "test": 240,
     }
-    kinds = [case["modality"] for cases in datalist.sections.values() for case in cases]
+    kinds = [case.modality for cases in datalist.sections.values() for case in cases]
     assert (kinds.count("CT"), kinds.count("MR")) == (500, 100)
     assert datalist.label_space.labels == read_datalist(prepare(raw, tmp_path / "out"), raw).label_space.labels
     assert (modality_of("amos_0500"), modality_of("amos_0501.nii.gz")) == ("CT", "MR")
@@ -70,7 +70,7 @@ def test_the_split_of_repuxnet_byte_for_byte(raw, tmp_path):
     path = prepare(raw, tmp_path / "out", split="repux")
     assert path.read_bytes() == (ROOT / "data_json" / "amos22_repux.json").read_bytes()
     datalist = read_datalist(path, raw)
-    assert {case["case_id"] for case in datalist.sections["test"]} == datalist.known_overlaps
+    assert {case.id for case in datalist.sections["test"]} == datalist.known_overlaps
     for options in ({"split": "repux", "task": 2}, {"split": "published"}):
         with pytest.raises(ConfigError, match="has no split"):
             prepare(raw, tmp_path / "out", **options)

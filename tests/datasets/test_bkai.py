@@ -26,8 +26,8 @@ def test_colours_become_classes(raw: Path, tmp_path: Path, classes: int) -> None
     cases = datalist.sections["training"]
     facts = inspect_cases(cases, datalist.label_space, datalist.channels)
     assert not [problem for case in facts for problem in case.problems]
-    assert [case.get("fold") for case in cases] == [0, 1, 2, 3, 4, None]
-    assert [case["case_id"] for case in datalist.sections["test"]] == ["aa", "bb"]
+    assert [case.fold for case in cases] == [0, 1, 2, 3, 4, None]
+    assert [case.id for case in datalist.sections["test"]] == ["aa", "bb"]
     labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "701.png"))
     expected = np.zeros((48, 64), np.uint8)
     for value, box in layouts.BKAI_BOXES.items():

@@ -35,9 +35,9 @@ def test_the_published_list_byte_for_byte(raw, tmp_path):
     assert tree(raw) == before
     datalist = read_datalist(path)
     for number, case in ((1, datalist.sections["training"][0]), (35, datalist.sections["validation"][0])):
-        assert Path(case["image"]).read_bytes() == b"img%04d.nii.gz" % number
-        assert Path(case["label"]).read_bytes() == b"label%04d.nii.gz" % number
-    assert Path(datalist.sections["test"][-1]["image"]).read_bytes() == b"img0080.nii.gz"
+        assert Path(case.images[0]).read_bytes() == b"img%04d.nii.gz" % number
+        assert Path(case.label).read_bytes() == b"label%04d.nii.gz" % number
+    assert Path(datalist.sections["test"][-1].images[0]).read_bytes() == b"img0080.nii.gz"
 
 
 def test_again_it_makes_only_what_is_missing(raw, tmp_path):

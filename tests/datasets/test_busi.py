@@ -31,7 +31,7 @@ def test_masks_are_joined_and_nothing_raw_changes(raw: Path, tmp_path: Path) -> 
     datalist = read_datalist(path)
     cases = datalist.sections["training"]
     assert len(cases) == 16
-    assert not any(case["case_id"].startswith("normal") for case in cases)
+    assert not any(case.id.startswith("normal") for case in cases)
     facts = inspect_cases(cases, datalist.label_space, datalist.channels)
     assert not [problem for case in facts for problem in case.problems]
     for name, rows in (("benign (1)", [0]), ("benign (2)", [0, 2]), ("benign (3)", [0, 2, 4])):
@@ -45,7 +45,7 @@ def test_masks_are_joined_and_nothing_raw_changes(raw: Path, tmp_path: Path) -> 
 def test_the_last_of_a_class_are_never_validated(raw: Path, tmp_path: Path) -> None:
     cases = read_datalist(prepare(raw, tmp_path / "out")).sections["training"]
     # sorted as text: (1), (10), (11), (2), … in slices of 11 // 5 = 2
-    folds = {case["case_id"]: case.get("fold") for case in cases}
+    folds = {case.id: case.fold for case in cases}
     assert [folds[f"benign ({i})"] for i in (1, 10, 11, 2, 8, 9)] == [0, 0, 1, 1, 4, None]
 
 
@@ -60,7 +60,7 @@ def test_the_ready_list_is_the_published_one(tmp_path: Path) -> None:
     for fold in range(5):
         training, validation = datalist.split(fold)
         expected = {name for part in golden.values() for name in part["folds"][f"fold_{fold}"]}
-        assert {case["case_id"] for case in validation} == expected
+        assert {case.id for case in validation} == expected
         assert (len(training), len(validation)) == (518, 129)
 
 

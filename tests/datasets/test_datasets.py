@@ -62,7 +62,7 @@ def test_a_decathlon_task_becomes_a_checked_datalist(task, tmp_path):
     assert table["training"][0]["image"] == "imagesTr/tiny_000.nii.gz"
     datalist = read_datalist(path, task)
     assert datalist.folds() == [0, 1, 2, 3, 4]
-    assert [case["case_id"] for case in datalist.sections["test"]] == ["tiny_007", "tiny_008"]
+    assert [case.id for case in datalist.sections["test"]] == ["tiny_007", "tiny_008"]
     cases = [case for section in datalist.sections.values() for case in section]
     assert not any(facts.broken for facts in inspect_cases(cases, datalist.label_space))
     first = path.read_bytes()

@@ -25,8 +25,8 @@ def test_80_subjects_in_folds(raw, tmp_path):
     training = datalist.sections["training"]
     assert len(training) == 80
     assert [len(datalist.split(fold)[1]) for fold in datalist.folds()] == [16] * 5
-    assert (training[0]["subject"], training[-1]["reconstruction"]) == ("sub-001", "irtk")
-    assert all(Path(case[key]).is_file() for case in training for key in ("image", "label"))
+    assert (training[0].subject, training[-1].own["reconstruction"]) == ("sub-001", "irtk")
+    assert all(Path(file).is_file() for case in training for file in case.files)
     assert datalist.label_space.num_channels == 8
     assert prepare(raw, tmp_path / "out").read_bytes() == path.read_bytes()
 

@@ -25,8 +25,8 @@ def test_the_stored_list_byte_for_byte(raw, tmp_path):
     assert path.read_bytes() == (ROOT / "data_json" / "flare21.json").read_bytes()
     assert sorted(raw.rglob("*")) == before
     datalist = read_datalist(path, raw)
-    assert [case["case_id"] for case in datalist.sections["test"]] == [f"train_{n:03}" for n in TEST_IDS]
-    assert all(Path(case[key]).is_file() for case in datalist.sections["test"] for key in ("image", "label"))
+    assert [case.id for case in datalist.sections["test"]] == [f"train_{n:03}" for n in TEST_IDS]
+    assert all(Path(file).is_file() for case in datalist.sections["test"] for file in case.files)
 
 
 def test_images_without_a_channel_number(raw, tmp_path):
@@ -34,7 +34,7 @@ def test_images_without_a_channel_number(raw, tmp_path):
         path.rename(path.with_name(path.name.replace("_0000", "")))
     datalist = read_datalist(prepare(raw, tmp_path / "out", num_folds=3), raw)
     assert datalist.folds() == [0, 1, 2]
-    assert Path(datalist.sections["training"][0]["image"]).name == "train_000.nii.gz"
+    assert Path(datalist.sections["training"][0].images[0]).name == "train_000.nii.gz"
 
 
 def test_broken_archives_are_named(raw, tmp_path):

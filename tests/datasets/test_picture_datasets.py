@@ -29,9 +29,9 @@ def test_isic_keeps_the_official_test_set_apart(tmp_path: Path, monkeypatch: pyt
     raw = layouts.isic(tmp_path / "raw", monkeypatch)
     path = isic.prepare(raw, tmp_path / "out")
     sections = sound(path, raw)
-    assert [case["case_id"] for case in sections["test"]] == ["ISIC_0009003", "ISIC_0009011"]
-    assert all(Path(case["label"]).name == f"{case['case_id']}_Segmentation.png" for case in sections["test"])
-    assert {case["fold"] for case in sections["training"]} == set(range(5))
+    assert [case.id for case in sections["test"]] == ["ISIC_0009003", "ISIC_0009011"]
+    assert all(Path(case.label).name == f"{case.id}_Segmentation.png" for case in sections["test"])
+    assert {case.fold for case in sections["training"]} == set(range(5))
     first = path.read_bytes()
     assert isic.prepare(raw, tmp_path / "out").read_bytes() == first
     assert isic.prepare(raw, tmp_path / "out", seed=1).read_bytes() != first
@@ -51,8 +51,8 @@ def test_isic_without_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_fives_has_equal_names_in_both_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = layouts.fives(tmp_path / "raw", monkeypatch)
     sections = sound(fives.prepare(raw, tmp_path / "out"), raw)
-    assert sections["training"][0]["case_id"] == "train_1_A"
-    assert [case["case_id"] for case in sections["test"]] == ["test_1_A", "test_2_G"]
+    assert sections["training"][0].id == "train_1_A"
+    assert [case.id for case in sections["test"]] == ["test_1_A", "test_2_G"]
 
 
 def test_fives_of_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +69,8 @@ def test_nuclei_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert np.count_nonzero(mask) == 3 * 2 * 9
     assert set(np.unique(mask)) == {0, 255}
     # 11 names in slices of 2, the last one in none
-    assert [case.get("fold") for case in sections["training"]] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, None]
-    assert [case["case_id"] for case in sections["test"]] == ["aa"]
+    assert [case.fold for case in sections["training"]] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, None]
+    assert [case.id for case in sections["test"]] == ["aa"]
 
 
 def test_nuclei_without_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_grades_of_2019_are_split_one_by_one(tmp_path):
     path = brats.prepare(raw, tmp_path / "out", split="published", fractions=("0.9", "0.1", "0"))
     datalist = read_datalist(path, raw)
     assert [len(datalist.sections[section]) for section in SECTIONS] == [301, 34, 0]
-    assert sum("HGG" in case["image"][0] for case in datalist.sections["training"]) == 233
+    assert sum("HGG" in case.images[0] for case in datalist.sections["training"]) == 233
 
 
 def test_copies_of_another_size_keep_the_field_of_view(tmp_path, capsys):

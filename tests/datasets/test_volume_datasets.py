@@ -242,11 +242,11 @@ def test_the_labelled_frames_of_mnms(tmp_path: Path, monkeypatch: pytest.MonkeyP
     raw = layouts.mnms(tmp_path / "raw", monkeypatch)
     path = mnms.prepare(raw, tmp_path / "out")
     assert counts(path) == {"training": 12, "validation": 2, "test": 4}
-    cases = {case["case_id"]: case for cases in read_datalist(path).sections.values() for case in cases}
-    assert [cases[f"A0S9V9_{i}"]["phase"] for i in (0, 1)] == ["ED", "ES"]
-    assert [cases[f"A1D0Q7_{i}"]["phase"] for i in (0, 1)] == ["ES", "ED"]
-    assert cases["A0S9V9_0"]["subject"] == "A0S9V9" and cases["A0S9V9_0"]["vendor"] == "Siemens"
-    assert cases["A0S9V9_0"]["fold"] == cases["A0S9V9_1"]["fold"]
+    cases = {case.id: case for cases in read_datalist(path).sections.values() for case in cases}
+    assert [cases[f"A0S9V9_{i}"].own["phase"] for i in (0, 1)] == ["ED", "ES"]
+    assert [cases[f"A1D0Q7_{i}"].own["phase"] for i in (0, 1)] == ["ES", "ED"]
+    assert cases["A0S9V9_0"].subject == "A0S9V9" and cases["A0S9V9_0"].own["vendor"] == "Siemens"
+    assert cases["A0S9V9_0"].fold == cases["A0S9V9_1"].fold
     mnms.prepare(raw, tmp_path / "whole", isotropic=False, crop=False)
     for index, frame in ((0, 1), (1, 3)):
         np.testing.assert_array_equal(read(tmp_path / "whole" / f"A2H5K9_{index}.nii.gz"), layouts.IMAGE + 1000 * frame)
@@ -288,12 +288,12 @@ def test_the_forms_of_autopet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert spacings["isotropic"] == pytest.approx((1.5, 1.5, 1.5))
     assert spacings["published"] == pytest.approx((1.5, 1.5, 3.0))
     cases = read_datalist(path).sections["training"]
-    assert [case["subject"] for case in cases].count("PETCT_0011f3deaf") == 2 and len(cases) == 4
+    assert [case.subject for case in cases].count("PETCT_0011f3deaf") == 2 and len(cases) == 4
     assert not read(tmp_path / "published" / "PETCT_0117d7f11f_0_gt.nii.gz").any()
     assert "2003" not in path.read_text()
     native = read_datalist(autopet.prepare(raw, tmp_path / "native", form="native"))
     assert native.channels == ("PET SUV", "CT")
-    assert Path(native.sections["training"][0]["image"][1]).resolve().name == "CTres.nii.gz"
+    assert Path(native.sections["training"][0].images[1]).resolve().name == "CTres.nii.gz"
     assert "2003" not in native.path.read_text()
     with pytest.raises(ConfigError, match="no form 'ct'; use isotropic, published, native"):
         autopet.prepare(raw, tmp_path / "out", form="ct")
@@ -368,15 +368,14 @@ def test_the_ready_list_fits_the_files(
 ) -> None:
     """Names of files that are made are those that the lists of Hermes expect."""
     datalist = read_datalist(LISTS / f"{name}.json", tmp_path)
-    cases = {case["case_id"]: case for cases in datalist.sections.values() for case in cases}
+    cases = {case.id: case for cases in datalist.sections.values() for case in cases}
     made = read_datalist(
         dataset_module(dataset).prepare(layouts.LAYOUTS[dataset](tmp_path / "raw", monkeypatch), tmp_path)
     )
-    found = {case["case_id"]: case for cases in made.sections.values() for case in cases}
+    found = {case.id: case for cases in made.sections.values() for case in cases}
     shared = [case] if case else [name for name in found if name in cases]
     for case_id in shared:
-        for key in ("image", "label"):
-            assert found[case_id][key] == cases[case_id][key]
-        assert found[case_id].get("modality") == cases[case_id].get("modality")
-        assert found[case_id].get("subject") == cases[case_id].get("subject")
+        assert found[case_id].files == cases[case_id].files
+        assert found[case_id].modality == cases[case_id].modality
+        assert found[case_id].subject == cases[case_id].subject
     assert shared

@@ -88,12 +88,12 @@ def write_run(folder, *, cases=4, names=("liver", "spleen"), photo=False, valida
     datalist = read_datalist(run / "configs" / "datalist.json", data)
     scores = {}
     for case, prediction in zip(datalist.sections["training"], predictions, strict=True):
-        path = data / f"{case['case_id']}_seg{'.png' if photo else '.nii.gz'}"
+        path = data / f"{case.id}_seg{'.png' if photo else '.nii.gz'}"
         label = np.asarray(Image.open(path)) if photo else np.asarray(nibabel.load(path).dataobj)
-        if case["case_id"] in missing:
+        if case.id in missing:
             prediction = prediction * 0
-        scores[case["case_id"]] = case_scores(prediction, label, datalist.label_space, [1.0] * label.ndim)
-        write_label_map(prediction, AFFINE, run / "predictions" / f"{case['case_id']}{'.png' if photo else '.nii.gz'}")
+        scores[case.id] = case_scores(prediction, label, datalist.label_space, [1.0] * label.ndim)
+        write_label_map(prediction, AFFINE, run / "predictions" / f"{case.id}{'.png' if photo else '.nii.gz'}")
     write_scores(scores, run, {"space": "source", "fold": 0, "surface_dice_tolerance_mm": 2.0})
     return run
 

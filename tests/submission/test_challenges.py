@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from medseg.cli import main
+from medseg.data import Case
 from medseg.errors import DataError
 from medseg.submission import challenge_module
 
@@ -141,18 +142,18 @@ def test_round_trip_and_refusals(key: str, tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize("name", ["kits", "flare", "isic"])
 def test_other_cases_are_refused(name: str) -> None:
     challenge = CHALLENGES[name]
-    cases = [{"case_id": case, "image": f"{case}.nii.gz"} for case in challenge.cases]
+    cases = [Case(case, (f"{case}.nii.gz",)) for case in challenge.cases]
     assert len(challenge_module(name).items(cases)) == len(cases)
     with pytest.raises(DataError, match=r"\(case_00299\)|takes exactly"):
         challenge_module(name).items(cases[:-1])
     with pytest.raises(DataError, match="other_1 is no"):
-        challenge_module(name).items([*cases[:-1], {"case_id": "other_1", "image": "x.nii.gz"}])
+        challenge_module(name).items([*cases[:-1], Case("other_1", ("x.nii.gz",))])
 
 
 def test_brats_takes_cases_whose_references_are_hidden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(_build(CHALLENGES["brats 2023"], tmp_path, label="seg.nii.gz")) == 3
     assert "BraTS-GLI-00001-000 has a label, so it is of the training data" in capsys.readouterr().err
-    mixed = [{"case_id": case, "image": "x"} for case in ("BraTS-GLI-00001-000", "BraTS2021_00001")]
+    mixed = [Case(case, ("x",)) for case in ("BraTS-GLI-00001-000", "BraTS2021_00001")]
     with pytest.raises(DataError, match="mixes cases of BraTS 2023 and of older releases"):
         challenge_module("brats").items(mixed)
 

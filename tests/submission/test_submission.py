@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from medseg.cli import main
+from medseg.data import Case
 from medseg.datasets import datasets
 from medseg.errors import ConfigError, DataError
 from medseg.submission import ChallengeFacts, challenge_module, challenges
@@ -55,7 +56,7 @@ def btcv(images: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "predictions"
     for number in range(61, 81):
         save(folder / f"img{number:04}.nii.gz", label_map(number, 13))
-    (folder / "weights.json").write_text("{}")
+    (folder / "provenance").mkdir(parents=True)
     return folder
 
 
@@ -88,7 +89,7 @@ def test_a_challenge_keeps_the_contract(name):
     with pytest.raises(DataError):
         module.items([])
     with pytest.raises(DataError):
-        module.items([{"case_id": "of another set", "image": "x.nii.gz"}])
+        module.items([Case("of another set", ("x.nii.gz",))])
 
 
 def test_the_list_needs_no_torch():

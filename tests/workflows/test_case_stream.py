@@ -122,5 +122,5 @@ def test_grey_files_may_still_be_channels(tmp_path: Path) -> None:
     for name in ("a_0000.png", "a_0001.png", "b_0000.png", "b_0001.png"):
         Image.fromarray(picture(0)[..., 0]).save(tmp_path / name)
     cases = collect_cases([tmp_path], num_channels=2)
-    assert [case["case_id"] for case in cases] == ["a", "b"]
-    assert [Path(image).name for image in cases[0]["image"]] == ["a_0000.png", "a_0001.png"]
+    assert [case.id for case in cases] == ["a", "b"]
+    assert [Path(image).name for image in cases[0].images] == ["a_0000.png", "a_0001.png"]

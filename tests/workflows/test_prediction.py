@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from medseg.bundle import write_bundle
 from medseg.data import inspect_cases, make_plan, read_datalist
-from medseg.errors import ConfigError, DataError
+from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.networks import create_network
 from medseg.weights import save_file
 from medseg.workflows import predict
@@ -60,8 +61,8 @@ def _save_random(bundle: Path, seed: int) -> None:
 
 def test_channels_are_grouped_by_case(bundle: Path) -> None:
     cases = collect_cases([bundle.parent / "images"], num_channels=2)
-    assert [case["case_id"] for case in cases] == ["a", "b"]
-    assert [Path(image).name for image in cases[0]["image"]] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+    assert [case.id for case in cases] == ["a", "b"]
+    assert [Path(image).name for image in cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
     with pytest.raises(DataError, match="holds no image"):
         collect_cases([bundle / "docs"])
 
@@ -87,17 +88,61 @@ def test_mirror_averaging_changes_the_result(bundle: Path) -> None:
     assert any((p != m).any() for p, m in pairs)
 
 
-def test_what_is_done_is_not_done_again_and_other_weights_need_another_folder(bundle: Path) -> None:
+def _again(bundle: Path, caplog: pytest.LogCaptureFixture, **settings: Any) -> tuple[set[str], str]:
+    """Predict the images again: the names of the label maps that were made again, and what was said of it."""
+    out = bundle.parent / "out"
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    caplog.clear()
+    with caplog.at_level("INFO", "medseg"):
+        done = predict(bundle, out, inputs=[bundle.parent / "images"], device="cpu", **settings)
+    return {path.name for path in done if path.stat().st_mtime_ns != before.get(path.name)}, caplog.text
+
+
+def test_only_what_comes_from_the_same_is_not_done_again(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     images, out = bundle.parent / "images", bundle.parent / "out"
-    first, second = predict(bundle, out, inputs=[images], device="cpu")
-    stamp = first.stat().st_mtime_ns
-    second.unlink()
-    predict(bundle, out, inputs=[images], device="cpu")
-    assert second.is_file()
-    assert first.stat().st_mtime_ns == stamp
+    everything = {"a.nii.gz", "b.nii.gz"}
+    assert _again(bundle, caplog)[0] == everything
+    assert _again(bundle, caplog) == (set(), caplog.text) and "2 of 2 cases are predicted already" in caplog.text
+    (out / "b.nii.gz").unlink()
+    assert _again(bundle, caplog)[0] == {"b.nii.gz"}
+    (out / "b.nii.gz").write_bytes(b"")
+    assert _again(bundle, caplog)[0] == {"b.nii.gz"}
+    changed = nibabel.load(images / "a_0001.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.asarray(changed.dataobj) + 1, changed.affine), images / "a_0001.nii.gz")
+    made, said = _again(bundle, caplog)
+    assert made == {"a.nii.gz"} and "predicted again, with other images: a" in said
+    made, said = _again(bundle, caplog, overrides={"overlap": 0.25})
+    assert made == everything and "other settings (overlap): a, b" in said
+    assert _again(bundle, caplog)[0] == everything
+    assert _again(bundle, caplog, overrides={"sw_batch_size": 1})[0] == set()  # the same numbers
     _save_random(bundle, 1)
-    with pytest.raises(ConfigError, match="holds predictions of other weights"):
-        predict(bundle, out, inputs=[images], device="cpu")
+    made, said = _again(bundle, caplog)
+    assert made == everything and "other weights: a, b" in said
+    assert _again(bundle, caplog, overwrite=True)[0] == everything
+
+
+def test_files_of_others_are_neither_predictions_nor_replaced(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images, out = bundle.parent / "images", bundle.parent / "out"
+    with pytest.raises(ConfigError, match="is the folder of the input a_0000.nii.gz"):
+        predict(bundle, images, inputs=[images], device="cpu")
+    _again(bundle, caplog)
+    edited = nibabel.Nifti1Image(np.ones((9, 11, 10), np.uint8), _OBLIQUE)
+    nibabel.save(edited, out / "a.nii.gz")
+    content = (out / "a.nii.gz").read_bytes()
+    with pytest.raises(ConfigError, match=r"holds a\.nii\.gz, which medseg did not write, or which changed since"):
+        _again(bundle, caplog)
+    assert (out / "a.nii.gz").read_bytes() == content
+    assert _again(bundle, caplog, overwrite=True)[0] == {"a.nii.gz", "b.nii.gz"}
+
+
+def test_a_case_that_fails_leaves_no_prediction_of_its_old_image(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _again(bundle, caplog)
+    (bundle.parent / "images" / "a_0000.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(CasesFailed):
+        _again(bundle, caplog)
+    assert [path.name for path in sorted((bundle.parent / "out").glob("*.nii.gz"))] == ["b.nii.gz"]
 
 
 @pytest.mark.parametrize("method", ["mean", "vote"])

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from medseg.data.datalist import Case
+from medseg.data.datalist import Entry
 from medseg.errors import ConfigError, nearest
 from medseg.transforms.reader import IMAGE_SUFFIXES
 
@@ -48,7 +48,7 @@ class Found:
 
     name: str
     root: Path
-    sections: dict[str, list[Case]]
+    sections: dict[str, list[Entry]]
     modality: list[str] = field(default_factory=list)
     labels: Mapping[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)

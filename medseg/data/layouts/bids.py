@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.data.datalist import Case, stem_of
+from medseg.data.case import stem_of
+from medseg.data.datalist import Entry
 from medseg.data.json_file import read_table
 from medseg.data.layouts import Found, few, image_files
 from medseg.data.layouts.pairs import compile_pattern
@@ -109,7 +110,7 @@ def _below(folder: Path, label_dir: Path) -> list[Path]:
 
 
 def _channels_of(files: Sequence[Path], patterns: Mapping[str, str]) -> dict[str, dict[str, Path]]:
-    """Case -> channel -> file."""
+    """Entry -> channel -> file."""
     found: dict[str, dict[str, Path]] = {}
     for file in files:
         case, channel = _entities(stem_of(file))
@@ -143,7 +144,7 @@ def _chosen(cases: Sequence[Mapping[str, Path]], names: Sequence[str], folder: P
 
 
 def _labels(folder: Path, pattern: str | None) -> dict[str, Path]:
-    """Case -> its label."""
+    """Entry -> its label."""
     files = image_files(folder, "**/*") if folder.is_dir() else []
     kinds: dict[str, dict[str, list[Path]]] = {}
     for file in files:
@@ -171,7 +172,7 @@ def _labels(folder: Path, pattern: str | None) -> dict[str, Path]:
     return {case: paths[0] for case, paths in sorted(found.items())}
 
 
-def _case(case: str, images: Mapping[str, Path], names: Sequence[str]) -> Case:
+def _case(case: str, images: Mapping[str, Path], names: Sequence[str]) -> Entry:
     return {"case_id": case, "image": [images[name] for name in names]}
 
 

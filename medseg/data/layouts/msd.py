@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medseg.data.datalist import images_of, read_datalist
+from medseg.data.datalist import read_datalist
 from medseg.data.json_file import read_json
 from medseg.data.layouts import Found, few
 from medseg.errors import DataError
@@ -32,7 +32,7 @@ def read(folder: Path) -> Found:
     """
     datalist = read_datalist(folder / "dataset.json", folder)
     sections = {
-        name: [case | {"image": [Path(file) for file in images_of(case)]} for case in cases]
+        name: [case.to_dict() | {"image": [Path(file) for file in case.images]} for case in cases]
         for name, cases in datalist.sections.items()
         if cases or name in _SECTIONS
     }

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medseg.data.datalist import Case
+from medseg.data.case import numbered_channels, stem_of
+from medseg.data.datalist import Entry
 from medseg.data.json_file import read_json, read_table
 from medseg.data.layouts import Found, few, image_files
 from medseg.errors import DataError
@@ -23,7 +24,6 @@ __all__ = ["TITLE", "read", "recognises"]
 
 TITLE = "nnU-Net raw folder"
 
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 _SPLITS = "splits_final.json"
 
 
@@ -97,11 +97,8 @@ def _names(table: Mapping[str, Any], source: Path) -> list[str]:
 
 def _images(folder: Path, ending: str, number: int) -> dict[str, list[Path]]:
     """Case -> its channel files, complete and in order; of one case in one colour picture, that file."""
-    files: dict[str, dict[int, Path]] = {}
-    for path in image_files(folder):
-        match = _CHANNEL.fullmatch(path.name.removesuffix(ending)) if path.name.endswith(ending) else None
-        if match:
-            files.setdefault(match[1], {})[int(match[2])] = path
+    numbered, _ = numbered_channels(path for path in image_files(folder) if path.name.endswith(ending))
+    files = {stem_of(case): channels for case, channels in numbered.items()}
     if not files:
         raise DataError(
             f"{folder} holds no file *_0000{ending}; expected one per case and channel. Name the folder of the raw "
@@ -124,7 +121,7 @@ def _images(folder: Path, ending: str, number: int) -> dict[str, list[Path]]:
     return {case: [channels[index] for index in sorted(channels)] for case, channels in sorted(files.items())}
 
 
-def _labelled(folder: Path, ending: str, number: int) -> list[Case]:
+def _labelled(folder: Path, ending: str, number: int) -> list[Entry]:
     for name in ("imagesTr", "labelsTr"):
         if not (folder / name).is_dir():
             raise DataError(
@@ -144,10 +141,10 @@ def _labelled(folder: Path, ending: str, number: int) -> list[Case]:
     return [{"case_id": case, "image": files, "label": labels[case]} for case, files in images.items()]
 
 
-def _listed(cases: Any, folder: Path, source: Path) -> tuple[list[Case], Path]:
+def _listed(cases: Any, folder: Path, source: Path) -> tuple[list[Entry], Path]:
     """The cases that version 2 lists with their files, and the folder that holds them all."""
     entries = cases.items() if isinstance(cases, Mapping) else ()
-    found: list[Case] = [
+    found: list[Entry] = [
         {
             "case_id": str(case),
             "image": [_normal(folder / str(file)) for file in entry.get("images", ())],
@@ -169,7 +166,7 @@ def _normal(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def _test(case: str, files: list[Path], folder: Path, ending: str) -> Case:
+def _test(case: str, files: list[Path], folder: Path, ending: str) -> Entry:
     label = folder / "labelsTs" / f"{case}{ending}"
     return {"case_id": case, "image": files} | ({"label": label} if label.is_file() else {})
 

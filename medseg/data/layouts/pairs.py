@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medseg.data.datalist import stem_of
+from medseg.data.case import complete_channels, numbered_channels, stem_of
 from medseg.data.layouts import Found, few, image_files
 from medseg.errors import ConfigError, DataError
-from medseg.transforms.reader import IMAGE_SUFFIXES
+from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
 
 __all__ = ["TITLE", "compile_pattern", "files_by_case", "read", "recognises"]
 
@@ -19,7 +19,6 @@ TITLE = "folders of images and labels"
 _IMAGES = ("images", "imagesTr", "image", "imgs", "img")
 _LABELS = ("labels", "labelsTr", "label", "masks", "mask", "segmentations", "annotations")
 _TEST = ("imagesTs", "test")
-_CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's suffix of channel files
 
 
 def recognises(folder: Path) -> bool:
@@ -117,14 +116,11 @@ def files_by_case(folder: Path, patterns: Sequence[str]) -> dict[str, list[Path]
         DataError: a case has two files of one channel, or lacks one.
     """
     if not patterns:
-        groups: dict[str, list[Path]] = {}
-        for path in image_files(folder):
-            groups.setdefault(_CHANNEL.sub("", stem_of(path)), []).append(path)
-        return groups
+        return _by_channel_number(folder)
     found: list[dict[str, Path]] = []
     for pattern in patterns:
         expression, deep = compile_pattern(pattern), "/" in pattern
-        groups = {}
+        groups: dict[str, list[Path]] = {}
         for path in image_files(folder, "**/*" if deep else "*"):
             match = expression.fullmatch(path.relative_to(folder).as_posix())
             if match:
@@ -139,6 +135,20 @@ def files_by_case(folder: Path, patterns: Sequence[str]) -> dict[str, list[Path]
             "files, or mend the patterns."
         )
     return {case: [channel[case] for channel in found] for case in every}
+
+
+def _by_channel_number(folder: Path) -> dict[str, list[Path]]:
+    files = image_files(folder)
+    numbered, others = numbered_channels(files)
+    if any(is_2d_file(case) and min(numbers) > 0 for case, numbers in numbered.items()):
+        numbered, others = {}, files  # numbered pictures of a series
+    groups: dict[str, list[list[Path]]] = {}
+    for case, channels in zip(numbered, complete_channels(numbered), strict=True):
+        groups.setdefault(stem_of(case), []).append(channels)
+    for file in others:
+        groups.setdefault(stem_of(file), []).append([file])
+    _refuse_twins({case: [files[0] for files in twins] for case, twins in groups.items()}, folder)
+    return {case: twins[0] for case, twins in groups.items()}
 
 
 def _refuse_twins(groups: Mapping[str, Sequence[Path]], folder: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medseg.datasets.amos import SPLITS, modality_of
 from medseg.errors import ConfigError, DataError
 from medseg.submission import ChallengeFacts, Item
+
+if TYPE_CHECKING:
+    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items"]
 
@@ -26,7 +29,7 @@ FACTS = ChallengeFacts(
 )
 
 
-def items(cases: Sequence[Mapping[str, Any]], *, task: int = 1) -> list[Item]:
+def items(cases: Sequence[Case], *, task: int = 1) -> list[Item]:
     """The cases of a task, named ``results/amos_xxxx.nii.gz``.
 
     Args:
@@ -37,11 +40,10 @@ def items(cases: Sequence[Mapping[str, Any]], *, task: int = 1) -> list[Item]:
         ConfigError: another task.
         DataError: the cases are not as many as the validation phase has.
     """
-    from medseg.data.datalist import images_of
 
     if task not in SPLITS:
         raise ConfigError(f"AMOS has no task {task}; use 1 (CT) or 2 (CT and MR).")
-    chosen = [case for case in cases if task == 2 or modality_of(case["case_id"]) == "CT"]
+    chosen = [case for case in cases if task == 2 or modality_of(case.id) == "CT"]
     expected = SPLITS[task]["validation"]
     if len(chosen) != expected:
         raise DataError(
@@ -49,6 +51,6 @@ def items(cases: Sequence[Mapping[str, Any]], *, task: int = 1) -> list[Item]:
             "Use the datalist of `medseg prepare amos`, or name another section with --section."
         )
     return [
-        Item(case["case_id"], Path(images_of(case)[0]), f"results/{Path(case['case_id']).name}.nii.gz")
-        for case in sorted(chosen, key=lambda case: case["case_id"])
+        Item(case.id, Path(case.images[0]), f"results/{Path(case.id).name}.nii.gz")
+        for case in sorted(chosen, key=lambda case: case.id)
     ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medseg.datasets.bkai import FACTS as DATASET
 from medseg.errors import DataError
 from medseg.submission import ChallengeFacts, Item
+
+if TYPE_CHECKING:
+    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items", "pack"]
 
@@ -28,21 +31,20 @@ FACTS = ChallengeFacts(
 _ROWS = (2, 1)  # the label values of X_0 and X_1
 
 
-def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
+def items(cases: Sequence[Case]) -> list[Item]:
     """The test pictures.
 
     Raises:
         DataError: they are not as many as the challenge has.
     """
-    from medseg.data.datalist import images_of
 
     if len(cases) != DATASET.splits["test"]:
         raise DataError(
             f"The section has {len(cases)} cases; the challenge takes exactly {DATASET.splits['test']}. Use the "
             "datalist of `medseg prepare bkai --classes 3`, or name another section with --section."
         )
-    chosen = sorted(cases, key=lambda case: case["case_id"])
-    return [Item(case["case_id"], Path(images_of(case)[0]), f"{case['case_id']}.png") for case in chosen]
+    chosen = sorted(cases, key=lambda case: case.id)
+    return [Item(case.id, Path(case.images[0]), f"{case.id}.png") for case in chosen]
 
 
 def pack(files: Mapping[str, Path], output: Path) -> None:

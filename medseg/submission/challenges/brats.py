@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medseg.errors import DataError
 from medseg.submission import ChallengeFacts, Item
+
+if TYPE_CHECKING:
+    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items"]
 
@@ -36,13 +39,12 @@ _RELEASES = (
 )
 
 
-def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
+def items(cases: Sequence[Case]) -> list[Item]:
     """The cases, named as they are.
 
     Raises:
         DataError: there is none, a case is none of BraTS's or has a label, or releases are mixed.
     """
-    from medseg.data.datalist import images_of
 
     if not cases:
         raise DataError(
@@ -51,18 +53,18 @@ def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
         )
     found = []
     for case in cases:
-        values = [values for pattern, values in _RELEASES if pattern.fullmatch(case["case_id"])]
+        values = [values for pattern, values in _RELEASES if pattern.fullmatch(case.id)]
         if not values:
             raise DataError(
-                f"{case['case_id']} is no case of BraTS; expected names such as BraTS-GLI-00001-000 or BraTS2021_00001 "
+                f"{case.id} is no case of BraTS; expected names such as BraTS-GLI-00001-000 or BraTS2021_00001 "
                 "as 'case_id' of the datalist."
             )
-        if case.get("label"):
+        if case.label:
             raise DataError(
-                f"{case['case_id']} has a label, so it is of the training data; the challenge takes validation cases, "
+                f"{case.id} has a label, so it is of the training data; the challenge takes validation cases, "
                 "whose references are hidden. Name their section with --section."
             )
-        found.append(Item(case["case_id"], Path(images_of(case)[0]), f"{case['case_id']}.nii.gz", values[0]))
+        found.append(Item(case.id, Path(case.images[0]), f"{case.id}.nii.gz", values[0]))
     if len({item.values for item in found}) > 1:
         raise DataError(
             "The section mixes cases of BraTS 2023 and of older releases, whose labels differ; submit them apart."

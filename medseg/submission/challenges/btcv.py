@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medseg.errors import ConfigError, DataError
 from medseg.submission import ChallengeFacts, Item
+
+if TYPE_CHECKING:
+    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items"]
 
@@ -28,7 +31,7 @@ FACTS = ChallengeFacts(
 _NUMBERS = range(61, 81)
 
 
-def items(cases: Sequence[Mapping[str, Any]], *, prefix: str = "img") -> list[Item]:
+def items(cases: Sequence[Case], *, prefix: str = "img") -> list[Item]:
     """The test cases, named ``<prefix>0061.nii.gz`` and so on.
 
     Args:
@@ -39,15 +42,14 @@ def items(cases: Sequence[Mapping[str, Any]], *, prefix: str = "img") -> list[It
         ConfigError: another prefix.
         DataError: the cases are not those of the test set.
     """
-    from medseg.data.datalist import images_of
 
     if prefix not in ("img", "label"):
         raise ConfigError(f"prefix '{prefix}' is unknown; use 'img' or 'label'.")
-    found: dict[int, Mapping[str, Any]] = {}
+    found: dict[int, Case] = {}
     for case in cases:
-        match = re.fullmatch(r"(?:img|label)?(\d{4})", case["case_id"])
+        match = re.fullmatch(r"(?:img|label)?(\d{4})", case.id)
         if match is None or int(match[1]) not in _NUMBERS:
-            raise DataError(f"{case['case_id']} is no test case of BTCV; expected img0061 to img0080 in the section.")
+            raise DataError(f"{case.id} is no test case of BTCV; expected img0061 to img0080 in the section.")
         found[int(match[1])] = case
     missing = [f"img{number:04}" for number in _NUMBERS if number not in found]
     if missing:
@@ -56,6 +58,5 @@ def items(cases: Sequence[Mapping[str, Any]], *, prefix: str = "img") -> list[It
             "use data_json/btcv.json, or name the section with --section."
         )
     return [
-        Item(case["case_id"], Path(images_of(case)[0]), f"{prefix}{number:04}.nii.gz")
-        for number, case in sorted(found.items())
+        Item(case.id, Path(case.images[0]), f"{prefix}{number:04}.nii.gz") for number, case in sorted(found.items())
     ]

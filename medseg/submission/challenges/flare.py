@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from medseg.submission import ChallengeFacts, Item
 from medseg.submission.fixed_set import fixed_items
+
+if TYPE_CHECKING:
+    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items"]
 
@@ -27,7 +30,7 @@ FACTS = ChallengeFacts(
 )
 
 
-def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
+def items(cases: Sequence[Case]) -> list[Item]:
     """The validation cases, named as their images are.
 
     Raises:

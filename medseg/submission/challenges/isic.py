@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from medseg.datasets.isic import FACTS as DATASET
 from medseg.submission import ChallengeFacts, Item
 from medseg.submission.fixed_set import fixed_items
+
+if TYPE_CHECKING:
+    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items"]
 
@@ -24,7 +27,7 @@ FACTS = ChallengeFacts(
 )
 
 
-def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
+def items(cases: Sequence[Case]) -> list[Item]:
     """The test pictures, named ``ISIC_0000003_Segmentation.png`` and so on.
 
     Raises:

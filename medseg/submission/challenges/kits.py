@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medseg.errors import DataError
 from medseg.submission import ChallengeFacts, Item
+
+if TYPE_CHECKING:
+    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items"]
 
@@ -31,20 +34,19 @@ FACTS = ChallengeFacts(
 _NUMBERS = range(210, 300)
 
 
-def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
+def items(cases: Sequence[Case]) -> list[Item]:
     """The test cases, named ``prediction_00210.nii.gz`` and so on.
 
     Raises:
         DataError: the cases are not those of the test set.
     """
-    from medseg.data.datalist import images_of
 
-    found: dict[int, Mapping[str, Any]] = {}
+    found: dict[int, Case] = {}
     for case in cases:
-        match = re.fullmatch(r"(?:case_)?(\d{5})(?:_imaging)?", case["case_id"])
+        match = re.fullmatch(r"(?:case_)?(\d{5})(?:_imaging)?", case.id)
         if match is None or int(match[1]) not in _NUMBERS:
             raise DataError(
-                f"{case['case_id']} is no test case of KiTS 2019; expected case_00210 to case_00299 in the section. "
+                f"{case.id} is no test case of KiTS 2019; expected case_00210 to case_00299 in the section. "
                 "Name another with --section."
             )
         found[int(match[1])] = case
@@ -55,6 +57,5 @@ def items(cases: Sequence[Mapping[str, Any]]) -> list[Item]:
             f"({', '.join(missing[:5])}); add them to the datalist, or name the section with --section."
         )
     return [
-        Item(case["case_id"], Path(images_of(case)[0]), f"prediction_{number:05}.nii.gz")
-        for number, case in sorted(found.items())
+        Item(case.id, Path(case.images[0]), f"prediction_{number:05}.nii.gz") for number, case in sorted(found.items())
     ]

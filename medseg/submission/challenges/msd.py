@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from medseg.errors import ConfigError, DataError
 from medseg.submission import ChallengeFacts, Item
+
+if TYPE_CHECKING:
+    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items"]
 
@@ -26,9 +29,7 @@ FACTS = ChallengeFacts(
 )
 
 
-def items(
-    cases: Sequence[Mapping[str, Any]], *, dataset_json: str | None = None, folder: str | None = None
-) -> list[Item]:
+def items(cases: Sequence[Case], *, dataset_json: str | None = None, folder: str | None = None) -> list[Item]:
     """The test images, named as they are.
 
     Args:
@@ -40,15 +41,15 @@ def items(
         ConfigError: ``folder`` is a path.
         DataError: no case, or others than ``dataset_json`` names.
     """
-    from medseg.data.datalist import images_of, stem_of
+    from medseg.data.case import stem_of
 
     if folder is not None and (not folder.strip(". ") or "/" in folder or "\\" in folder):
         raise ConfigError(f"folder {folder!r} is no plain name; expected one such as Task04_Hippocampus.")
     for case in cases:
-        image = images_of(case)[0]
-        if stem_of(image).removesuffix("_0000") != case["case_id"]:
+        image = case.images[0]
+        if stem_of(image).removesuffix("_0000") != case.id:
             raise DataError(
-                f"{case['case_id']} is not the name of its image {Path(image).name}; the Decathlon takes label maps "
+                f"{case.id} is not the name of its image {Path(image).name}; the Decathlon takes label maps "
                 "named as the images. Leave 'case_id' out of the datalist."
             )
     values: tuple[int, ...] = ()
@@ -58,18 +59,18 @@ def items(
         raise DataError("The section is empty; the Decathlon takes its test images. Name their section with --section.")
     prefix = f"{folder}/" if folder else ""
     return [
-        Item(case["case_id"], Path(images_of(case)[0]), f"{prefix}{case['case_id']}.nii.gz", values)
-        for case in sorted(cases, key=lambda case: case["case_id"])
+        Item(case.id, Path(case.images[0]), f"{prefix}{case.id}.nii.gz", values)
+        for case in sorted(cases, key=lambda case: case.id)
     ]
 
 
-def _refuse_others(cases: Sequence[Mapping[str, Any]], source: Path) -> tuple[int, ...]:
+def _refuse_others(cases: Sequence[Case], source: Path) -> tuple[int, ...]:
     """The label values of a task whose test images these are."""
     from medseg.data.datalist import read_datalist
 
     task = read_datalist(source)
-    expected = {case["case_id"] for case in task.sections["test"]}
-    found = {case["case_id"] for case in cases}
+    expected = {case.id for case in task.sections["test"]}
+    found = {case.id for case in cases}
     if found != expected:
         lacking, foreign = sorted(expected - found), sorted(found - expected)
         parts = [f"lacks {', '.join(lacking[:5])}"] if lacking else []
