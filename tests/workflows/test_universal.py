@@ -84,7 +84,7 @@ def test_trained_on_all(run: Path) -> None:
     assert config["augment"] == {"intensity_of": {"second": 0.2}}
     assert (run / "metrics.csv").read_text().splitlines()[1].startswith("1,2,")  # iterations as asked
     cases = json.loads((run / "configs" / "datalist.json").read_text())["training"]
-    assert [case.dataset for case in cases] == ["first", "first", "second", "second"]
+    assert [case["dataset"] for case in cases] == ["first", "first", "second", "second"]
 
 
 def test_fitted_to_the_time(data: Path, tmp_path: Path) -> None:
