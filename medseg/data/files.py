@@ -171,7 +171,9 @@ def _read_nifti(path: Path, shown: str) -> Volume:
         stream.seek(0)
         cls: Any = nibabel.Nifti2Image if 540 in (int.from_bytes(head, e) for e in ("little", "big")) else None
         cls = cls or nibabel.Nifti1Image
-        raw = cls.header_class.from_fileobj(stream, check=False)  # with the check nibabel corrects a zero spacing itself
+        raw = cls.header_class.from_fileobj(
+            stream, check=False
+        )  # with the check nibabel corrects a zero spacing itself
         stream.seek(0)
         image = cls.from_stream(stream)
         array = np.asanyarray(image.dataobj)
