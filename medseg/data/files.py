@@ -171,15 +171,14 @@ def _read_nifti(path: Path, shown: str) -> Volume:
         stream.seek(0)
         cls: Any = nibabel.Nifti2Image if 540 in (int.from_bytes(head, e) for e in ("little", "big")) else None
         cls = cls or nibabel.Nifti1Image
-        raw = cls.header_class.from_fileobj(
-            stream, check=False
-        )  # with the check nibabel corrects a zero spacing itself
+        raw = cls.header_class.from_fileobj(stream, check=False)  # the check would correct a spacing of 0
+        stream.seek(0)
+        placement = Placement.of(cls.header_class.from_fileobj(stream))  # before nibabel fails with less of a sentence
         stream.seek(0)
         image = cls.from_stream(stream)
         array = np.asanyarray(image.dataobj)
         while stream.read(_BLOCK):  # only the end of a gzip file tells whether its data are whole
             pass
-    placement = Placement.of(image.header)
     dims = min(array.ndim, 3)
     if array.ndim > 4 or dims < 2:
         raise Unreadable(

@@ -54,7 +54,7 @@ def check_grid(volume: Volume) -> Iterator[Finding]:
         )
         return
     if not volume.photo:
-        yield from _check_shear(angle)
+        yield from _check_shear(angle, nifti=volume.placement is not None)
         yield from _check_spacing(volume)
     if volume.placement is not None:
         yield from _check_placement(volume, volume.placement)
@@ -77,7 +77,7 @@ def _shear(volume: Volume) -> float | None:
     return float(np.degrees(np.arcsin(np.abs(np.triu(cosines, 1)).max())))
 
 
-def _check_shear(angle: float) -> Iterator[Finding]:
+def _check_shear(angle: float, *, nifti: bool) -> Iterator[Finding]:
     if angle > _MOST_SHEAR:
         yield Finding(
             f"axes are not perpendicular ({angle:.3g}° shear); at most {_MOST_SHEAR:g}° are expected",
@@ -86,7 +86,10 @@ def _check_shear(angle: float) -> Iterator[Finding]:
     elif angle > _LEAST_SHEAR:
         yield Finding(
             f"axes are not perpendicular ({angle:.2g}° shear); right angles are expected",
-            "The voxels stay where the affine puts them; distances in mm are approximate.",
+            "Label maps lie where the image lies; distances in mm are approximate."
+            if nifti
+            else "Distances in mm are approximate, and programs based on ITK read the shear of label maps (NIfTI) as "
+            "none: resample the image to perpendicular axes, or save it as NIfTI.",
             warning=True,
         )
 

@@ -98,7 +98,7 @@ class NiftiReader(NibabelReader):
         array, meta = super().get_data(img)
         block = _stored_header(img).as_byteswapped("<").binaryblock
         place = {MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy()}
-        return array, meta | place | {_HEADER: np.frombuffer(block, np.uint8)}
+        return array, meta | place | {_HEADER: np.frombuffer(block, np.uint8).copy()}
 
 
 def placed_like(values: np.ndarray, meta: Mapping[Any, Any]) -> nibabel.Nifti1Image:

@@ -12,6 +12,7 @@ import SimpleITK
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from medseg.errors import DataError
 from medseg.transforms.nifti import NiftiReader
 from medseg.transforms.picture import PictureReader
 
@@ -24,6 +25,7 @@ warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=Us
 _NIFTI = (".nii", ".nii.gz")
 _ITK = (".nrrd", ".mha", ".mhd")
 _PHOTO = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_UNIT = "ITK_VoxelUnits"  # MetaImage's DistanceUnits, which ITK keeps and does not apply
 IMAGE_SUFFIXES = (*_NIFTI, *_ITK, *_PHOTO)
 
 
@@ -43,6 +45,12 @@ class SimpleITKReader(ImageReader):
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         first = ensure_tuple(img)[0]
+        unit = first.GetMetaData(_UNIT) if first.HasMetaDataKey(_UNIT) else "mm"
+        if unit != "mm":
+            raise DataError(
+                f"unit of length is {unit} in the header; mm is expected, as which programs read the numbers. Give its "
+                "spacing and origin in mm, and its DistanceUnits as mm."
+            )
         array = np.moveaxis(SimpleITK.GetArrayFromImage(first), *_to_xyz(first))
         last = first.GetNumberOfComponentsPerPixel() > 1 or first.GetDimension() > 3  # axis of channels, as in NIfTI
         meta = {
