@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +69,7 @@ def read_series(folder: Path, num_slices: int | None = None) -> tuple[SimpleITK.
 
     reader = sitk.ImageSeriesReader
     names = [reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))]
+    _refuse_damaged(folder, {Path(name) for found in names for name in found})
     files = _select(folder, [[Path(name) for name in found] for found in names], num_slices)
     slices = [_header(file) for file in files]
     _refuse_mixed(folder, slices)
@@ -100,6 +101,17 @@ def _select(folder: Path, series: Sequence[list[Path]], num_slices: int | None) 
         f"{folder} holds {len(series)} DICOM series with {counts} slices; expected {wanted}. Leave the files of that "
         "series alone in the folder, or copy it from the archive again."
     )
+
+
+def _refuse_damaged(folder: Path, known: Collection[Path]) -> None:
+    """Files that GDCM leaves out in silence, since it cannot read their tags."""
+    for file in sorted(path for path in folder.glob("*") if path.is_file() and path not in known):
+        with file.open("rb") as stream:
+            dicom = stream.read(132)[128:] == b"DICM" or file.suffix.lower() == ".dcm"
+        if dicom and file.name != "DICOMDIR" and not file.name.startswith("."):
+            raise DataError(
+                f"{file} is damaged or not an image; expected slices alone. Copy it again, or take it away."
+            )
 
 
 def _header(file: Path) -> _Slice:

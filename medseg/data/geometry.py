@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from medseg.data.findings import Finding, by
 from medseg.transforms.grid import GRID_TOLERANCE, corner_distance
 from medseg.transforms.nifti import Placement
 
-__all__ = ["check_grid", "check_same_grid", "ras_axes", "spacing_of"]
+__all__ = ["check_grid", "check_same_grid", "far_spacing", "ras_axes", "spacing_of"]
 
 _INDEPENDENT = 1e-3  # volume spanned by the unit axes; 1 for perpendicular ones, 0.17 for a shear of 80 degrees
 _LEAST_SHEAR = 0.01  # degrees; below lies the rounding of headers
@@ -19,6 +19,7 @@ _MOST_SHEAR = 10.0  # degrees: distances along the axes are wrong by up to 9 %; 
 _LEAST_SPACING, _MOST_SPACING = 0.0005, 100.0  # mm: from half a micrometre; beyond lie wrong units
 _SMALL_SPACING = 0.01  # mm: below lie microscopes, and metres that are not said to be metres
 _SAME_SPACING = 1e-2  # relative
+_FAR = 20.0  # ratio of mean voxel sizes: beyond it, a scan has no voxel or a thousand for one of the other
 _OTHER_UNITS = {"m": "metres", "µm": "micrometres"}
 
 
@@ -145,6 +146,11 @@ def _check_placement(volume: Volume, place: Placement) -> Iterator[Finding]:
             "sform.",
             warning=True,
         )
+
+
+def far_spacing(spacing: Sequence[float], usual: Sequence[float]) -> bool:
+    """Whether two voxel sizes are so far apart that one of them must be in another unit."""
+    return bool(abs(np.mean(np.log(spacing)) - np.mean(np.log(usual))) > np.log(_FAR))
 
 
 def check_same_grid(image: Volume, other: Volume, what: str) -> Iterator[Finding]:
