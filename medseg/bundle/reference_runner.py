@@ -19,24 +19,29 @@ import numpy as np
 
 Array = np.ndarray
 Undo = Callable[[Array], Array]
+_MM = {1: 1e3, 3: 1e-3}  # mm per unit of length, by its code in the header; others are mm
+_PLACE = (
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
+)
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 def segment(paths: Sequence[str | Path], deployment: dict[str, Any], network: Callable[[Array], Array]) -> tuple:
-    """Files of one case -> (raw label values on the image's own grid, its affine)."""
-    image, affine = load(paths, deployment["input"]["spatial_dims"])
+    """Files of one case -> (raw label values on the image's own grid, its header)."""
+    image, affine, header = load(paths, deployment["input"]["spatial_dims"])
     expected = deployment["input"]["num_channels"]
     if len(image) != expected:
         raise SystemExit(f"error: {len(image)} channels given, the network takes {expected}.")
     prepared, undo = preprocess(image, affine, deployment["preprocessing"])
     logits = infer(prepared, deployment["inference"], network)
-    return decide(logits, undo, deployment["labels"]), affine
+    return decide(logits, undo, deployment["labels"]), header
 
 
-def load(paths: Sequence[str | Path], spatial_dims: int) -> tuple[Array, Array]:
-    """(C, *spatial) float32 and the 4 x 4 affine; pictures are (row, column) with no affine of their own."""
+def load(paths: Sequence[str | Path], spatial_dims: int) -> tuple[Array, Array, Any]:
+    """(C, *spatial) float32, the 4 x 4 affine in mm and the NIfTI header; pictures are (row, column) without either."""
     channels: list[Array] = []
-    affine = np.eye(4)
+    affine, header = np.eye(4), None
     for path in paths:
         if str(path).lower().endswith(_PICTURES):
             from PIL import Image
@@ -47,10 +52,12 @@ def load(paths: Sequence[str | Path], spatial_dims: int) -> tuple[Array, Array]:
 
             image: Any = nibabel.load(path)
             values = np.asarray(image.dataobj)
-            affine = image.affine if not channels else affine
+            if header is None:
+                header, mm = image.header, _MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
+                affine = np.diag([mm, mm, mm, 1.0]) @ image.affine
         values = values.astype(np.float32)
         channels += list(np.moveaxis(values, -1, 0)) if values.ndim > spatial_dims else [values]
-    return np.stack(channels), affine
+    return np.stack(channels), affine, header
 
 
 # ---------------------------------------------------------------------- preprocessing and its inverse
@@ -274,8 +281,8 @@ def load_network(path: str | Path) -> Callable[[Array], Array]:
     return run
 
 
-def save(values: Array, affine: Array, path: str | Path) -> None:
-    """NIfTI, or a picture by the name's suffix."""
+def save(values: Array, header: Any, path: str | Path) -> None:
+    """NIfTI with all that its image's header says of the place, or a picture by the name's suffix."""
     if str(path).lower().endswith(_PICTURES):
         from PIL import Image
 
@@ -283,7 +290,12 @@ def save(values: Array, affine: Array, path: str | Path) -> None:
         return
     import nibabel
 
-    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+    made = nibabel.Nifti1Image(values, np.eye(4) if header is None else None)
+    if header is not None:
+        for field in _PLACE:
+            made.header[field] = header[field]
+        made.header["pixdim"][:4] = header["pixdim"][:4]
+    nibabel.save(made, path)
 
 
 def main() -> None:
@@ -296,8 +308,8 @@ def main() -> None:
     deployment = json.loads((here / "deployment.json").read_text(encoding="utf-8"))
     files = [here / export["file"] for export in deployment["exports"].values()]
     network = load_network(options.model or next(file for file in files if file.is_file()))
-    values, affine = segment(options.images, deployment, network)
-    save(values, affine, options.output)
+    values, header = segment(options.images, deployment, network)
+    save(values, header, options.output)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
+import numpy as np
+
 from medseg.data.case import Case
 from medseg.data.datalist import Datalist
-from medseg.data.findings import Finding, Problem
+from medseg.data.findings import Finding, Problem, by
+from medseg.data.geometry import far_spacing
 from medseg.data.inspect import CaseFacts
 
 __all__ = ["check_agreement", "check_classes", "check_empty_labels", "check_folds"]
 
 
 def check_agreement(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
-    """Cases whose number of spatial axes or channels is not that of most others."""
+    """Cases whose number of spatial axes or channels is not that of most others, or whose spacing is far from it."""
     sound = [case for case in facts if case.shape and not case.broken]
     for what, count_of in (("spatial axes", lambda c: len(c.shape)), ("channels", lambda c: c.channels)):
         numbers = Counter(count_of(case) for case in sound)
@@ -27,6 +30,16 @@ def check_agreement(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
                     case.case,
                     f"has {count_of(case)} {what}, others have {usual}",
                     "Remove the case, or make datalists of one kind each.",
+                )
+    volumes = [case for case in sound if not case.picture]
+    if len({len(case.spacing) for case in volumes}) == 1:
+        middle = np.median([case.spacing for case in volumes], axis=0).tolist()
+        for case in volumes:
+            if far_spacing(case.spacing, middle):
+                yield Problem(
+                    case.case,
+                    f"spacing {by(case.spacing)} mm, others have about {by(middle)} mm; one order of size is expected",
+                    "Fix the unit or the voxel size in its header, or make datalists of one kind each.",
                 )
 
 

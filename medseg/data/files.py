@@ -13,10 +13,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import SimpleITK
-from monai.data.utils import correct_nifti_header_if_necessary
 from PIL import Image
 
 from medseg.errors import DataError
+from medseg.transforms.nifti import Placement
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file, itk_affine
 
 __all__ = ["Unreadable", "Volume", "read_grid", "read_volume"]
@@ -51,15 +51,16 @@ class Volume:
     Attributes:
         channels: arrays ``(*spatial)`` in the file's own voxel type, in memory order where possible (no copies).
         affine: index -> RAS mm, 4 x 4, as training sees it; the identity for photographs.
-        header_affine, header_spacing: what the file says before any mending.
+        header_spacing: what the file says, in its own unit, before nibabel corrects it.
         photo: a format without physical size (PNG, JPEG, TIFF, BMP), where colours come as channels.
+        placement: NIfTI: what the affine is from.
     """
 
     channels: list[np.ndarray]
     affine: np.ndarray
-    header_affine: np.ndarray
     header_spacing: tuple[float, ...]
     photo: bool
+    placement: Placement | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,13 +87,8 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
         )
     except Unreadable:
         raise
-    except DataError as error:
-        message, _, remedy = str(error).partition(". ")
-        raise Unreadable(f"{shown}: {message}", remedy) from error
-    except PermissionError as error:
-        raise _no_permission(shown) from error
     except Exception as error:  # readers raise anything; the sentence names the file
-        raise Unreadable(*_damage(path, shown, error)) from error
+        raise _unreadable(path, shown, error) from error
     kind = volume.channels[0].dtype
     if kind.names or kind.kind not in "biuf":
         what = "RGB (several components per voxel)" if kind.names else f"of voxel type {kind}"
@@ -112,12 +108,10 @@ def read_grid(path: str | Path, shown: str | None = None) -> Volume:
     _check_file(path, shown)
     try:
         shape, affine = _header(path)
-    except PermissionError as error:
-        raise _no_permission(shown) from error
     except Exception as error:  # readers raise anything; the sentence names the file
-        raise Unreadable(*_damage(path, shown, error)) from error
+        raise _unreadable(path, shown, error) from error
     spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: len(shape)])
-    return Volume([np.broadcast_to(np.uint8(0), shape)], affine, affine, spacing, is_2d_file(path))
+    return Volume([np.broadcast_to(np.uint8(0), shape)], affine, spacing, is_2d_file(path))
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
@@ -126,8 +120,8 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
         with Image.open(path) as picture:
             return picture.size[::-1], np.eye(4)
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        image: Any = correct_nifti_header_if_necessary(nibabel.load(path))
-        return tuple(int(n) for n in image.shape[:3]), np.array(image.affine, dtype=float)
+        image: Any = nibabel.load(path)
+        return tuple(int(n) for n in image.shape[:3]), Placement.of(image.header).affine
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
@@ -177,13 +171,14 @@ def _read_nifti(path: Path, shown: str) -> Volume:
         stream.seek(0)
         cls: Any = nibabel.Nifti2Image if 540 in (int.from_bytes(head, e) for e in ("little", "big")) else None
         cls = cls or nibabel.Nifti1Image
-        raw = cls.header_class.from_fileobj(stream, check=False)  # with the check nibabel mends a zero spacing itself
+        raw = cls.header_class.from_fileobj(stream, check=False)  # the check would correct a spacing of 0
+        stream.seek(0)
+        placement = Placement.of(cls.header_class.from_fileobj(stream))  # before nibabel fails with less of a sentence
         stream.seek(0)
         image = cls.from_stream(stream)
         array = np.asanyarray(image.dataobj)
         while stream.read(_BLOCK):  # only the end of a gzip file tells whether its data are whole
             pass
-    header_affine = np.array(image.affine, dtype=float)
     dims = min(array.ndim, 3)
     if array.ndim > 4 or dims < 2:
         raise Unreadable(
@@ -191,8 +186,8 @@ def _read_nifti(path: Path, shown: str) -> Volume:
             "Split the file into one per channel.",
         )
     channels = [array] if array.ndim < 4 else [array[..., i] for i in range(array.shape[3])]
-    affine = np.array(correct_nifti_header_if_necessary(image).affine, dtype=float)  # as MONAI's reader does
-    return Volume(channels, affine, header_affine, tuple(float(s) for s in raw["pixdim"][1 : dims + 1]), False)
+    spacing = tuple(float(s) for s in raw["pixdim"][1 : dims + 1])
+    return Volume(channels, placement.affine, spacing, False, placement)
 
 
 def _open(path: Path) -> Any:
@@ -208,10 +203,19 @@ def _read_other(path: Path, mask: bool) -> Volume:
     photo = is_2d_file(path)
     affine = np.eye(4) if photo else np.asarray(meta["affine"], dtype=float)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[: channels[0].ndim]
-    return Volume(channels, affine, affine, tuple(float(s) for s in spacing), photo)
+    return Volume(channels, affine, tuple(float(s) for s in spacing), photo)
 
 
 # ---------------------------------------------------------------------- damage
+def _unreadable(path: Path, shown: str, error: Exception) -> Unreadable:
+    if isinstance(error, DataError):
+        message, _, remedy = str(error).partition(". ")
+        return Unreadable(f"{shown}: {message}", remedy)
+    if isinstance(error, PermissionError):
+        return _no_permission(shown)
+    return Unreadable(*_damage(path, shown, error))
+
+
 def _damage(path: Path, shown: str, error: Exception) -> tuple[str, str]:
     found, expected = _bytes(path)
     if expected is not None and found < expected:

@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 
 from medseg.errors import ConfigError
+from medseg.transforms.nifti import Placement, new_image
 from medseg.transforms.scale import ScaleSized
 
 __all__ = ["parse_size", "write_resized"]
@@ -39,10 +40,8 @@ def write_resized(source: Path, target: Path, size: Sequence[int], mode: str, *,
     image = nibabel.load(source)
     values = np.asarray(image.dataobj) if label else image.get_fdata(dtype=np.float32)  # type: ignore[attr-defined]
     key = "label" if label else "image"
-    affine = torch.as_tensor(np.asarray(image.affine, dtype=float))  # type: ignore[attr-defined]
+    affine = torch.as_tensor(Placement.of(image.header).affine)  # type: ignore[arg-type]
     volume = MetaTensor(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None], affine=affine)
     resized = ScaleSized(key, size=size, mode=mode)({key: volume})[key]
     made = resized[0].numpy().astype(values.dtype)
-    result = nibabel.Nifti1Image(made, resized.affine.numpy())
-    result.header.set_xyzt_units("mm")
-    nibabel.save(result, target)
+    nibabel.save(new_image(made, resized.affine.numpy()), target)

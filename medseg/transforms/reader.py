@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import SimpleITK
-from monai.data import ImageReader, NibabelReader
+from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from medseg.errors import DataError
+from medseg.transforms.nifti import NiftiReader
 from medseg.transforms.picture import PictureReader
 
 __all__ = ["IMAGE_SUFFIXES", "VolumeReader", "is_2d_file", "itk_affine"]
@@ -23,6 +25,7 @@ warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=Us
 _NIFTI = (".nii", ".nii.gz")
 _ITK = (".nrrd", ".mha", ".mhd")
 _PHOTO = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_UNIT = "ITK_VoxelUnits"  # MetaImage's DistanceUnits, which ITK keeps and does not apply
 IMAGE_SUFFIXES = (*_NIFTI, *_ITK, *_PHOTO)
 
 
@@ -42,14 +45,20 @@ class SimpleITKReader(ImageReader):
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         first = ensure_tuple(img)[0]
+        unit = first.GetMetaData(_UNIT) if first.HasMetaDataKey(_UNIT) else "mm"
+        if unit != "mm":
+            raise DataError(
+                f"unit of length is {unit} in the header; mm is expected, as which programs read the numbers. Give its "
+                "spacing and origin in mm, and its DistanceUnits as mm."
+            )
         array = np.moveaxis(SimpleITK.GetArrayFromImage(first), *_to_xyz(first))
-        components = first.GetNumberOfComponentsPerPixel()
+        last = first.GetNumberOfComponentsPerPixel() > 1 or first.GetDimension() > 3  # axis of channels, as in NIfTI
         meta = {
             MetaKeys.AFFINE: itk_affine(first),
             MetaKeys.ORIGINAL_AFFINE: itk_affine(first),
             MetaKeys.SPACE: SpaceKeys.RAS,
-            MetaKeys.SPATIAL_SHAPE: np.array(first.GetSize()),
-            MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if components > 1 else float("nan"),
+            MetaKeys.SPATIAL_SHAPE: np.array(first.GetSize()[:3]),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if last else float("nan"),
         }
         return array, meta
 
@@ -62,11 +71,12 @@ def _to_xyz(image: SimpleITK.Image) -> tuple[list[int], list[int]]:
 
 def itk_affine(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> np.ndarray:
     """Index -> RAS millimetres, 4 x 4 (ITK's own frame is LPS), of an image or of a reader that has read a header."""
-    dims = image.GetDimension()
-    direction = np.array(image.GetDirection()).reshape(dims, dims)
+    axes = image.GetDimension()
+    dims = min(axes, 3)
+    direction = np.array(image.GetDirection()).reshape(axes, axes)
     affine = np.eye(4)
-    affine[:dims, :dims] = direction * np.array(image.GetSpacing())
-    affine[:dims, 3] = image.GetOrigin()
+    affine[:dims, :dims] = (direction * np.array(image.GetSpacing()))[:dims, :dims]
+    affine[:dims, 3] = image.GetOrigin()[:dims]
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
@@ -90,7 +100,7 @@ class VolumeReader(ImageReader):
         # A new reader each time: MONAI's keep the last file names, and caches are filled by several threads.
         name = filename.lower()
         if name.endswith(_NIFTI):
-            return NibabelReader()
+            return NiftiReader()
         if name.endswith(_ITK):
             return SimpleITKReader()
         if name.endswith(_PHOTO):

@@ -15,6 +15,7 @@ from monai.transforms import MapTransform
 from PIL import Image
 
 from medseg.labels import LabelSpace
+from medseg.transforms.nifti import placed_like
 from medseg.transforms.reader import is_2d_file
 
 __all__ = ["SaveLabelsd", "find_label_map", "label_map_name", "write_label_map"]
@@ -33,8 +34,14 @@ def find_label_map(folder: str | Path, case_id: str) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def write_label_map(values: np.ndarray, affine: np.ndarray, path: str | Path) -> None:
-    """Write raw label values as NIfTI with the given affine, or as PNG by the path's suffix; whole or not at all."""
+def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Path) -> None:
+    """Write raw label values ``(*spatial)`` on the grid of their image, whole or not at all.
+
+    Args:
+        values: label values.
+        meta: of the image (``MetaTensor.meta``), see ``placed_like``; PNG has no place.
+        path: ``.nii.gz`` or ``.png``.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(".partial_" + path.name)
@@ -42,9 +49,7 @@ def write_label_map(values: np.ndarray, affine: np.ndarray, path: str | Path) ->
         picture = Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.uint16))
         picture.save(temporary, compress_level=1)  # label maps are small at any level
     else:
-        image = nibabel.Nifti1Image(values, np.asarray(affine, dtype=float))
-        image.header.set_xyzt_units("mm")
-        nibabel.save(image, temporary)
+        nibabel.save(placed_like(values, meta), temporary)
     os.replace(temporary, path)
 
 
@@ -66,8 +71,6 @@ class SaveLabelsd(MapTransform):
             indices = torch.as_tensor(result[key])[0].numpy()
             values = self.label_space.decode(indices, result.get("dataset"))
             meta = result["image"].meta
-            affine = np.asarray(meta.get("original_affine", np.eye(4)))  # 2D pictures have none
-            write_label_map(
-                values, affine, self.output_dir / label_map_name(str(result["case_id"]), meta["filename_or_obj"])
-            )
+            name = label_map_name(str(result["case_id"]), meta["filename_or_obj"])
+            write_label_map(values, meta, self.output_dir / name)
         return result

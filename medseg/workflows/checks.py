@@ -13,13 +13,15 @@ from typing import Any
 
 from medseg.data import Case, CaseFacts, Datalist, Problem, inspect_cases, read_datalist
 from medseg.data.consistency import check_agreement, check_classes, check_empty_labels, check_folds
+from medseg.data.findings import by
+from medseg.data.geometry import far_spacing
 from medseg.data.plan import available_gib
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.labels import LabelSpace
 from medseg.workflows.config_check import check_roi
 
-__all__ = ["check_cases", "check_datalist", "check_fit", "check_window", "problem_table", "unfit"]
+__all__ = ["check_cases", "check_datalist", "check_fit", "check_window", "model_spacing", "problem_table", "unfit"]
 
 logger = logging.getLogger("medseg")
 
@@ -148,8 +150,10 @@ def _refuse_wrong_folder(cases: Sequence[Case], datalist: Datalist) -> None:
     )
 
 
-def unfit(facts: CaseFacts, dims: int, channels: int) -> tuple[str, str] | None:
-    """Why a model of ``dims`` spatial axes and ``channels`` channels cannot take a case: message and remedy."""
+def unfit(facts: CaseFacts, dims: int, channels: int, spacing: Sequence[float] | None = None) -> tuple[str, str] | None:
+    """Why a model of ``dims`` spatial axes, ``channels`` channels and ``spacing`` (mm) cannot take a case: message and
+    remedy.
+    """
     axes = len(facts.shape)
     if axes != dims:
         return (
@@ -161,7 +165,21 @@ def unfit(facts: CaseFacts, dims: int, channels: int) -> tuple[str, str] | None:
             f"model expects {channels} channels, {facts.case} has {facts.channels}",
             "Give one file per channel (<case>_0000, <case>_0001, …), in the order of training.",
         )
+    if spacing is not None and not facts.picture and far_spacing(facts.spacing, spacing):
+        return (
+            f"model works at spacing {by(spacing)} mm, {facts.case} has {by(facts.spacing)} mm; one order of size is "
+            "expected",
+            "Fix the unit or the voxel size in its header, for example with nibabel's set_xyzt_units.",
+        )
     return None
+
+
+def model_spacing(config: Mapping[str, Any]) -> list[float] | None:
+    """The voxel size in mm to which a config's ``preprocess`` brings its cases."""
+    preprocess = config.get("preprocess")
+    spacing = preprocess.get("spacing") if isinstance(preprocess, Mapping) else None
+    numbers = isinstance(spacing, list) and all(isinstance(mm, (int, float)) and mm > 0 for mm in spacing)
+    return list(spacing) if numbers and spacing else None
 
 
 def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[str, Any]) -> None:
@@ -179,6 +197,7 @@ def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[st
             case,
             dims if isinstance(dims, int) else len(case.shape),
             channels if isinstance(channels, int) else case.channels,
+            model_spacing(config),
         )
         if wrong:
             raise DataError(". ".join(wrong))

@@ -21,7 +21,7 @@ from medseg.labels import BACKGROUND, LabelSpace
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
 from medseg.workflows.case_stream import run_cases
-from medseg.workflows.checks import unfit
+from medseg.workflows.checks import model_spacing, unfit
 from medseg.workflows.compose import config_files, merged_config, with_changes
 from medseg.workflows.config_check import check_overrides
 from medseg.workflows.evaluation import kept_checkpoints, weights_of
@@ -140,9 +140,10 @@ def predict(
     todo = share(on_main(prepare))
     color = bool(config["preprocess"].get("color"))
     dims = len(config["roi_size"])
+    spacing = model_spacing(with_changes(config, overrides or {}))
 
     def check(case: Case) -> None:
-        _check(case, space, dims, in_channels, ("RGB",) if color else None)
+        _check(case, space, dims, in_channels, spacing, ("RGB",) if color else None)
 
     failures = gather(run_cases(folder, changes, todo, check, dims, predictions.add) if todo else {})
     if is_main():
@@ -228,7 +229,14 @@ def origin_of(config: Mapping[str, Any], changes: Mapping[str, Any], weights: Pa
     return Origin((content_hash(weights),), settings, final.get("cleanup") or {})
 
 
-def _check(case: Case, space: LabelSpace, dims: int, channels: int, names: Sequence[str] | None) -> None:
+def _check(
+    case: Case,
+    space: LabelSpace,
+    dims: int,
+    channels: int,
+    spacing: Sequence[float] | None,
+    names: Sequence[str] | None,
+) -> None:
     """Read a case's images and refuse what the network cannot take.
 
     Raises:
@@ -236,7 +244,7 @@ def _check(case: Case, space: LabelSpace, dims: int, channels: int, names: Seque
     """
     facts = inspect_case(replace(case, label=None), space, names, intensities=False)
     found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
-    found += [problem] if not found and (problem := unfit(facts, dims, channels)) else []
+    found += [problem] if not found and (problem := unfit(facts, dims, channels, spacing)) else []
     for warning in (p for p in facts.problems if p.warning):
         logger.warning("%s: %s. %s", facts.case, warning.message, warning.remedy)
     if found:

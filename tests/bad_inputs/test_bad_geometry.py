@@ -15,6 +15,7 @@ from medseg.data.inspect import inspect_case
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.transforms import preprocessing
+from medseg.workflows.checks import unfit
 
 
 def test_18_shapes_differ(study: Any) -> None:
@@ -110,6 +111,103 @@ def test_20_channels_on_one_grid(study: Any) -> None:
     assert tuple(data["image"].shape) == (2, 12, 10, 8)
 
 
+def with_header(
+    study: Any, name: str, affine: np.ndarray, *, q: np.ndarray | None = None, unit: int = 2, pixdim: Any = None
+) -> str:
+    """An image whose sform is ``affine`` (code 2) and whose qform is ``q``."""
+    image = nibabel.Nifti1Image(study.random.integers(-900, 900, (12, 10, 8)).astype(np.int16), None)
+    if q is not None:
+        image.header.set_qform(q, 1)
+    image.header.set_sform(affine, 2)
+    image.header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0) if pixdim is None else pixdim
+    image.header["xyzt_units"] = unit
+    nibabel.save(image, study.folder / name)
+    return name
+
+
+def sheared(degrees: float) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:2, 1] = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    return affine
+
+
+def on_its_grid(study: Any, name: str, affine: np.ndarray, **header: Any) -> dict[str, Any]:
+    """A case whose label has the image's header."""
+    image = with_header(study, f"{name}.nii.gz", affine, **header)
+    volume = nibabel.load(study.folder / image)
+    mask = np.zeros(volume.shape, np.int16)
+    mask[2:5, 2:5, 2:5] = 1
+    nibabel.save(nibabel.Nifti1Image(mask, None, volume.header), study.folder / f"{name}_label.nii.gz")
+    return {"image": image, "label": f"{name}_label.nii.gz"}
+
+
+def test_21_shear(study: Any) -> None:
+    result = study.check([on_its_grid(study, "a", sheared(12.5)), study.case("b")])
+    assert result.status == 3
+    result.has("a", "axes are not perpendicular (12.5° shear); at most 10° are expected", "Resample it to perp")
+    result = study.check([on_its_grid(study, "c", sheared(3)), on_its_grid(study, "d", sheared(0.001))])
+    assert result.status == 0, result.err
+    result.warns("c", "axes are not perpendicular (3° shear); right angles are expected", "Label maps lie where")
+    assert "0.001°" not in result.log
+
+
+def test_23_qform_and_sform_differ(study: Any) -> None:
+    moved, near = np.diag([1.0, 1, 1, 1]), np.diag([1.0, 1, 1, 1])
+    moved[0, 3], near[0, 3] = 7, 0.05
+    cases = [on_its_grid(study, "a", np.eye(4), q=moved), on_its_grid(study, "b", np.eye(4), q=near)]
+    result = study.check(cases)
+    assert result.status == 0, result.err
+    result.warns("a", "qform and sform place the voxels 7 mm apart; one place is expected", "The sform is used")
+    assert len(result.rows(result.log)) == 1
+
+
+def test_23_pixdim_is_another_size_than_the_sform(study: Any) -> None:
+    result = study.check([on_its_grid(study, "a", np.diag([1.1, 1.2, 0.9, 1]), pixdim=(1, 1, 1)), study.case("b")])
+    assert result.status == 0, result.err
+    result.warns("a", "voxel size is 1×1×1 mm by pixdim and 1.1×1.2×0.9 mm by the sform", "The sform's is used.")
+
+
+def test_23_neither_qform_nor_sform(study: Any) -> None:
+    image = nibabel.Nifti1Image(study.random.integers(-900, 900, (12, 10, 8)).astype(np.int16), None)
+    nibabel.save(image, study.folder / "a.nii.gz")
+    label = nibabel.Nifti1Image((np.asarray(image.dataobj) > 0).astype(np.uint8), None)
+    nibabel.save(label, study.folder / "l.nii.gz")
+    result = study.check([{"image": "a.nii.gz", "label": "l.nii.gz"}, study.case("b")])
+    assert result.status == 0, result.err
+    result.warns(
+        "a", "qform and sform have code 0, so that the header does not say where", "to the left, front and top"
+    )
+
+
+@pytest.mark.parametrize(("unit", "size", "name"), [(1, 1e-3, "metres"), (3, 1e3, "micrometres")])
+def test_30_other_units_are_read_in_mm(study: Any, unit: int, size: float, name: str) -> None:
+    affine = np.diag([size, 2 * size, size, 1])
+    case = on_its_grid(study, "a", affine, q=affine, unit=unit)
+    result = study.check([case, study.case("b")])
+    assert result.status == 0, result.err
+    shown = "×".join(f"{n * size:g}" for n in (1, 2, 1))
+    result.warns("a", f"spacing is {shown}; the header says {name}, where mm is expected", "It is taken as 1×2×1 mm.")
+    facts = inspect_case(Case("a", (str(study.folder / case["image"]),)), LabelSpace.from_table({"liver": 1}))
+    np.testing.assert_allclose(facts.spacing, (1, 2, 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "unit", "said"),
+    [
+        (1000, 2, "spacing 1000×1000×1000 mm; 0.0005 to 100 mm are expected"),
+        (1e-4, 0, "spacing 0.0001×0.0001×0.0001 mm; 0.0005 to 100 mm are expected"),
+        (1, 1, "spacing 1000×1000×1000 mm (the header is in m); 0.0005 to 100 mm are expected"),
+        (1, 3, "spacing 0.001×0.001×0.001 mm, others have about 1×1×1 mm; one order of size is expected"),
+        (1, 5, "unit of length has code 5 in the header; 1 (m), 2 (mm), 3 (µm) or 0 (not stated) are expected"),
+    ],
+)
+def test_30_sizes_without_a_reading(study: Any, size: float, unit: int, said: str) -> None:
+    case = on_its_grid(study, "a", np.diag([size, size, size, 1.0]), unit=unit)
+    result = study.check([case, study.case("b"), study.case("c")])
+    assert result.status == 3
+    result.has("a", said, "Fix the")
+
+
 @pytest.mark.parametrize("spacing", [(0, 1, 1), (1, -2, 1), (1, 1, np.nan)])
 def test_22_invalid_spacing(study: Any, spacing: tuple[float, ...]) -> None:
     image = nibabel.Nifti1Image(study.random.integers(0, 9, (12, 10, 8)).astype(np.int16), np.eye(4))
@@ -120,7 +218,7 @@ def test_22_invalid_spacing(study: Any, spacing: tuple[float, ...]) -> None:
     result = study.check([study.case("a", image="a.nii"), study.case("b")])
     assert result.status == 3
     shown = "×".join(f"{s:g}" for s in spacing)
-    result.has("a", f"spacing {shown} mm is not valid; positive numbers are expected", "Mend the header")
+    result.has("a", f"spacing {shown} mm is not valid; positive numbers are expected", "Fix the header")
 
 
 @pytest.mark.parametrize("axes", [np.diag([1, 1, 0]), np.array([[1, 1, 0], [0, 0, 0], [0, 0, 1]])])
@@ -134,13 +232,7 @@ def test_24_singular_affine(study: Any, axes: np.ndarray) -> None:
     (study.folder / "a.nii").write_bytes(header.binaryblock + bytes(4) + body)
     result = study.check([study.case("a", image="a.nii"), study.case("b")])
     assert result.status == 3
-    result.has("a", "the affine has determinant 0; three independent axes are expected", "Mend the header's sform")
-
-
-def test_24_spacing_in_metres_is_no_singular_affine(study: Any) -> None:
-    small = np.diag([1e-4, 1e-4, 1e-4, 1])
-    case = study.case("a", image=study.image("a.nii.gz", affine=small), label=study.label("l.nii.gz", affine=small))
-    assert study.check([case, study.case("b")]).status == 0
+    result.has("a", "the affine has determinant 0; three independent axes are expected", "Fix the header's sform")
 
 
 def test_25_unexpected_4d_file(study: Any) -> None:
@@ -193,3 +285,18 @@ def test_unusual_orientations_are_sound_and_reported_in_ras_order(study: Any, co
     assert not facts.problems
     assert facts.ras_shape == (12, 10, 8)
     assert facts.ras_spacing == (1, 2, 3)
+
+
+def test_30_a_model_refuses_voxels_of_another_order_of_size(study: Any) -> None:
+    """Resampled from 0.001 mm to the model's 1 mm, a scan has no voxel left."""
+    facts = [
+        inspect_case(
+            Case("a", (str(study.folder / with_header(study, "a.nii", np.eye(4), unit=unit)),)),
+            LabelSpace.from_table({"liver": 1}),
+        )
+        for unit in (3, 2)
+    ]
+    message, remedy = unfit(facts[0], 3, 1, [1.0, 1.0, 2.5]) or ("", "")
+    assert message.startswith("model works at spacing 1×1×2.5 mm, a has 0.001×0.001×0.001 mm; one order of size is")
+    assert remedy.startswith("Fix the unit or the voxel size")
+    assert unfit(facts[1], 3, 1, [1.0, 1.0, 2.5]) is None

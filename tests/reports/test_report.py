@@ -93,7 +93,8 @@ def write_run(folder, *, cases=4, names=("liver", "spleen"), photo=False, valida
         if case.id in missing:
             prediction = prediction * 0
         scores[case.id] = case_scores(prediction, label, datalist.label_space, [1.0] * label.ndim)
-        write_label_map(prediction, AFFINE, run / "predictions" / f"{case.id}{'.png' if photo else '.nii.gz'}")
+        name = f"{case.id}{'.png' if photo else '.nii.gz'}"
+        write_label_map(prediction, {"original_affine": AFFINE}, run / "predictions" / name)
     write_scores(scores, run, {"space": "source", "fold": 0, "surface_dice_tolerance_mm": 2.0})
     return run
 
