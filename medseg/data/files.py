@@ -136,7 +136,7 @@ def _check_file(path: Path, shown: str) -> None:
             "Convert the file to one of them, for example with SimpleITK.",
         )
     if not path.exists():
-        raise Unreadable(f"{shown} not found", "Mend the path in the datalist, or name the images' folder: --data_dir.")
+        raise Unreadable(f"{shown} not found", "Fix the path in the datalist, or name the images' folder: --data_dir.")
     if path.is_dir():
         raise Unreadable(f"{shown} is a folder; an image file is expected", "Name the file in the datalist.")
     if not os.access(path, os.R_OK):

@@ -75,7 +75,7 @@ def test_5_6_all_wrong_entries_are_listed_at_once(study: Any) -> None:
 def test_7_missing_image(study: Any) -> None:
     result = study.check([study.case("a"), study.case("b", image="images/gone.nii.gz")])
     assert result.status == 3
-    result.has("gone", "images/gone.nii.gz not found", "Mend the path in the datalist")
+    result.has("gone", "images/gone.nii.gz not found", "Fix the path in the datalist")
 
 
 def test_7_wrong_data_dir_gives_one_sentence(study: Any) -> None:

@@ -182,6 +182,7 @@ def test_pictures_are_small_and_show_the_labels(tmp_path):
 
 def test_directions_follow_the_affine(tmp_path):
     """A mark at the patient's right, front and top comes to the left and upper edge, however the grid is stored."""
+    from medseg.data.case import Case
     from medseg.labels import LabelSpace
     from medseg.reports.overlays import load_view
 
@@ -198,7 +199,7 @@ def test_directions_follow_the_affine(tmp_path):
             image = nibabel.Nifti1Image(volume, affine)
             path = tmp_path / "mark.nii.gz"
             nibabel.save(image, path)
-            view = load_view({"image": str(path), "label": str(path)}, path, space)
+            view = load_view(Case("mark", (str(path),), label=str(path)), path, space)
             found = np.argwhere(view.reference == 1)[0]
             assert view.reference.shape == (20, 30, 24) and view.spacing == pytest.approx((2, 2, 3))
             assert (found < np.array(view.reference.shape) / 2).all()
