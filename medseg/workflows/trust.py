@@ -234,7 +234,7 @@ class _Tree:
     def get(self, name: str) -> Any:
         """The content of an id; ``None`` where there is none."""
         found: Any = self.tree
-        for part in ReferenceResolver.split_id(name):
+        for part in ReferenceResolver.split_id(name) if name else ():
             if isinstance(found, Mapping):
                 found = found.get(part, found.get(int(part)) if part.isdecimal() else None)
             elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
@@ -269,8 +269,8 @@ class _Tree:
             texts = [self.plain(part) if is_id else part for part, is_id in parts[1:]]
             below = all(isinstance(text, str) and text[:1] not in ("$", "%") for text in texts)
             tail = "".join(texts) if below else ""
-            sound = tail.startswith("/") and "\\" not in tail and ".." not in tail.split("/")
-            return sound and parts[0][1] and self.is_inside(parts[0][0], depth + 1)
+            sound = len(parts) == 1 or (tail.startswith("/") and "\\" not in tail and ".." not in tail.split("/"))
+            return bool(parts) and sound and parts[0][1] and self.is_inside(parts[0][0], depth + 1)
         if value.startswith("@"):
             return self.is_inside(value[1:], depth + 1) and self.get(value[1:]) is not None
         path, root = Path(value), self.get("bundle_root")
