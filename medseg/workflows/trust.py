@@ -165,7 +165,7 @@ def foreign_code(tree: Mapping[str, Any]) -> list[str]:
 
 
 def remember_own(parts: Mapping[str, Any]) -> None:
-    """Keep what the user gives as components (id -> content) where it is outside the rule, so that later commands run it.
+    """Keep what the user gives as components (id -> content) where it is outside the rule: later commands run it.
 
     Of a network, its class alone is kept: ``network_def::_target_``.
     """

@@ -200,7 +200,9 @@ EXPRESSIONS = [
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 @pytest.mark.parametrize("name", ["inference.yaml", "metadata.json"])
 def test_an_expression_is_refused_by_its_form(expression, name, bundle) -> None:
-    change(bundle, "inference.yaml", text="aaaa", list=[1, 2], batch=3, outside="/tmp", use=["@text", "@list", "@batch"])
+    change(
+        bundle, "inference.yaml", text="aaaa", list=[1, 2], batch=3, outside="/tmp", use=["@text", "@list", "@batch"]
+    )
     if name == "metadata.json":
         path = bundle / "configs" / name
         path.write_text(json.dumps(json.loads(path.read_text()) | {"authors": expression}))
@@ -296,7 +298,9 @@ def test_references_that_multiply_are_refused(mark, form, bundle) -> None:
         load_workflow(bundle, "infer")
 
 
-@pytest.mark.parametrize("entries", [{"x": ["@x"]}, {"x": {"y": "%x"}}, {"x": "@y", "y": "$len(@x)"}, {"x": "@"}], ids=str)
+@pytest.mark.parametrize(
+    "entries", [{"x": ["@x"]}, {"x": {"y": "%x"}}, {"x": "@y", "y": "$len(@x)"}, {"x": "@"}], ids=str
+)
 def test_a_reference_to_itself_is_refused(entries, bundle) -> None:
     change(bundle, "inference.yaml", **entries, use="@x")
     refused(bundle)
