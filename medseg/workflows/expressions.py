@@ -76,10 +76,12 @@ def joined(text: str) -> list[tuple[str, bool]]:
     found = []
     for part in (node, *reversed(parts)):
         name = _reference(part) if part is not None else None
-        text = part.value if isinstance(part, ast.Constant) else None
-        if name is None and not isinstance(text, str):
+        if name is not None:
+            found.append((name, True))
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            found.append((part.value, False))
+        else:
             return []
-        found.append((text, False) if name is None else (name, True))
     return found
 
 
@@ -194,5 +196,5 @@ class Known:
 def _reference(node: ast.AST) -> str | None:
     """The id that a node refers to, if it is one reference."""
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == _REFERENCES:
-        return node.slice.value if isinstance(node.slice, ast.Constant) else None
+        return str(node.slice.value) if isinstance(node.slice, ast.Constant) else None
     return None
