@@ -227,7 +227,10 @@ def _check_network(
     (scratch / "metadata.json").write_text(json.dumps(described), encoding="utf-8")
     # MONAI's commands get the tree that was judged, not the bundle's files.
     dump_yaml({key: value for key, value in tree.items() if key != "_meta_"}, scratch / "inference.yaml", "")
-    files: dict[str, Any] = {"meta_file": str(scratch / "metadata.json"), "config_file": str(scratch / "inference.yaml")}
+    files: dict[str, Any] = {
+        "meta_file": str(scratch / "metadata.json"),
+        "config_file": str(scratch / "inference.yaml"),
+    }
     with warnings.catch_warnings(), _without_progress():
         warnings.simplefilter("ignore")
         try:

@@ -28,6 +28,7 @@ from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
+from medseg.workflows.stored_list import remember_list
 from medseg.workflows.timing import fit_epochs
 from medseg.workflows.transfer import Transfer
 from medseg.workflows.trust import remember_own
@@ -142,6 +143,7 @@ def train(
         if start is not None:
             start.install(fresh)
         _install(fresh, run, explicit_epochs=epochs is not None)
+        remember_list(run, datalist)
         if read_facts(run).get("status") == "finished":
             logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
             return False, False

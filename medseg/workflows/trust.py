@@ -31,7 +31,15 @@ from medseg.workflows.expressions import PRE_IMPORTED, Known, count_loops, impor
 from medseg.workflows.known_parts import WRITES, components, is_misspelt
 from medseg.workflows.own_words import remember, remembered, said
 
-__all__ = ["foreign_code", "judged", "remember_own", "require_own_folder", "require_trust", "trusted_bundles"]
+__all__ = [
+    "foreign_code",
+    "is_trusted",
+    "judged",
+    "remember_own",
+    "require_own_folder",
+    "require_trust",
+    "trusted_bundles",
+]
 
 _trusted: ContextVar[bool] = ContextVar("trusted", default=False)
 
@@ -51,6 +59,10 @@ def trusted_bundles(trust: bool = True) -> Iterator[None]:
         yield
     finally:
         _trusted.reset(token)
+
+
+def is_trusted() -> bool:
+    return _trusted.get()
 
 
 def judged(tree: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]:
