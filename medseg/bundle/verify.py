@@ -20,14 +20,15 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 from torch import nn
 
+from medseg.bundle.generate import dump_yaml
 from medseg.bundle.metadata import output_names
 from medseg.bundle.schema import check_metadata
 from medseg.data.findings import Problem
-from medseg.errors import MedsegError, unwrapped
+from medseg.errors import ConfigError, MedsegError, unwrapped
 from medseg.labels import LabelSpace
 from medseg.weights import load_weights
-from medseg.workflows.compose import config_files, load_workflow, merged_config
-from medseg.workflows.trust import require_trust
+from medseg.workflows.compose import TASKS, Workflow, bundle_tree, config_files, merged_config
+from medseg.workflows.trust import judged
 
 __all__ = ["verify_bundle"]
 
@@ -50,10 +51,7 @@ def verify_bundle(bundle: str | Path, overrides: Mapping[str, Any] | None = None
     """
     root = Path(bundle).resolve()
     config_files(root, "infer")  # no bundle without it
-    for path in _configs(root):
-        described = path.name == "metadata.json"
-        content = _read(path)
-        require_trust({"_meta_": content} if described else content | {"imports": _imports(root)}, [path])
+    _judge(root)
     problems = [*_check_files(root), *_check_texts(root)]
     meta_path = root / "configs" / "metadata.json"
     meta = _read(meta_path) if meta_path.is_file() else {}
@@ -90,10 +88,30 @@ def _plain(path: Path) -> dict[str, Any]:
     return ConfigParser.load_config_file(str(path))
 
 
-def _imports(root: Path) -> list[Any]:
-    """The imports of all configs: an overlay uses those of the config below it."""
-    found = [_plain(path).get("imports", []) for path in _configs(root) if path.name != "metadata.json"]
-    return list(dict.fromkeys(text for texts in found if isinstance(texts, list) for text in texts))
+def _judge(root: Path) -> None:
+    """Hold every config against the rule, merged as the commands would, before anything in it is evaluated.
+
+    An overlay goes over the configs that it fits; one that fits none is judged as it stands.
+    """
+    meta = root / "configs" / "metadata.json"
+    bases = [files for files in (_base(root, *TASKS[task]) for task in ("evaluate", "train", "infer")) if files]
+    described = {"_meta_": _read(meta)} if meta.is_file() else {}
+    for files in bases:
+        judged(merged_config(files) | described, [*files, meta] if described else files)
+    known = {path for files in bases for path in files} | {meta}
+    for path in [path for path in _configs(root) if path not in known]:
+        for files in (*([*files, path] for files in bases), [path]):
+            try:
+                tree = merged_config(files, patches=len(files) == 1)
+            except ConfigError:
+                continue
+            judged(tree, files)
+            break
+
+
+def _base(root: Path, *names: str) -> list[Path]:
+    found = [next((p for p in _configs(root) if p.stem == name), None) for name in names]
+    return [path for path in found if path is not None] if None not in found else []
 
 
 # ---------------------------------------------------------------------- files and texts
@@ -169,7 +187,8 @@ def _check_properties(root: Path) -> Iterator[Problem]:
             continue
         try:
             with unwrapped():
-                workflow: Any = load_workflow(root, task)
+                tree = bundle_tree(root, task)
+                workflow: Any = Workflow(tree, "infer" if task in ("infer", "ensemble") else "train")
         except MedsegError as error:
             yield _problem(f"configs, {task}", str(error))
             continue
@@ -187,7 +206,8 @@ def _check_network(
 ) -> Iterator[Problem]:
     """``verify_net_in_out`` and ``ckpt_export`` at a small size; random weights where there are none."""
     torch.manual_seed(0)
-    parser = load_workflow(root, "infer", {"device": "$w.device('cpu')", **overrides}).parser
+    tree = bundle_tree(root, "infer", {"device": "$w.device('cpu')", **overrides})
+    parser = Workflow(tree, "infer").parser
     network: nn.Module = parser.get_parsed_content("network_def").eval()
     weights, made = root / "models" / "model.pt", scratch / "model.pt"
     if weights.is_file() and not overrides:
@@ -205,20 +225,21 @@ def _check_network(
     for side, name in (("inputs", "image"), ("outputs", "pred")):
         described["network_data_format"][side][name]["spatial_shape"] = size
     (scratch / "metadata.json").write_text(json.dumps(described), encoding="utf-8")
+    # MONAI's commands get the tree that was judged, not the bundle's files.
+    dump_yaml({key: value for key, value in tree.items() if key != "_meta_"}, scratch / "inference.yaml", "")
     files: dict[str, Any] = {
         "meta_file": str(scratch / "metadata.json"),
-        "config_file": str(config_files(root, "infer")[0]),
+        "config_file": str(scratch / "inference.yaml"),
     }
-    changes = {key.replace("::", "#"): value for key, value in overrides.items()}
     with warnings.catch_warnings(), _without_progress():
         warnings.simplefilter("ignore")
         try:
-            verify_net_in_out("network_def", device="cpu", **files, **changes)
+            verify_net_in_out("network_def", device="cpu", **files)
         except Exception as error:  # whatever it is, it is the answer of MONAI's own command
             yield _problem("network_def", f"verify_net_in_out: {_reason(error)}")
             return
         example, full = [1, channels, *size], [1, channels, *window]
-        yield from _check_torchscript(network, example, full, made, scratch / "model.ts", {**files, **changes})
+        yield from _check_torchscript(network, example, full, made, scratch / "model.ts", files)
 
 
 @contextlib.contextmanager

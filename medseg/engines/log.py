@@ -17,6 +17,8 @@ from ignite.engine import Events
 from monai.visualize import plot_2d_or_3d_image
 from tqdm import tqdm
 
+from medseg.storage.csv_file import CsvWriter
+
 __all__ = ["Progress", "RunLog"]
 
 logger = logging.getLogger("medseg")
@@ -61,7 +63,7 @@ class RunLog:
                 ]
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, _COLUMNS)
+            writer = CsvWriter(file, _COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
         os.replace(temporary, path)
@@ -85,7 +87,7 @@ class RunLog:
             "seconds": f"{time.monotonic() - self._epoch_start:.2f}",
         }
         with (self.directory / "metrics.csv").open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, _COLUMNS).writerow(row)
+            CsvWriter(file, _COLUMNS).writerow(row)
         for name in ("loss", "learning_rate", "mean_dice"):
             if row[name] != "":
                 self.writer.add_scalar(name, float(row[name]), epoch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from ignite.metrics import Metric
 from medseg.engines.ranks import gather, is_main
 from medseg.labels import IGNORE, LabelSpace
 from medseg.metrics import case_scores, dice, mean_dice, photo_scores, pooled, summarize
+from medseg.storage.csv_file import CsvWriter
 from medseg.transforms import is_2d_file
 
 __all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores", "write_scores"]
@@ -136,7 +136,7 @@ def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str,
     _write(directory / "metrics.json", json.dumps(_json_safe(content), indent=1) + "\n")
     scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
     with (directory / "metrics_per_case.csv.tmp").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = CsvWriter(file)
         writer.writerow(["case", "label", *scores])
         for case, rows in cases.items():
             for label, row in rows.items():

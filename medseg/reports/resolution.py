@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from medseg.reports.colors import label_colors
 from medseg.reports.drawing import INK, plain_axes, save_png
 from medseg.reports.tables import digits, markdown_table
+from medseg.storage.csv_file import CsvWriter
 
 __all__ = ["resolution_figure", "resolution_markdown", "write_resolution"]
 
@@ -33,7 +33,7 @@ def write_resolution(content: Mapping[str, Any], directory: str | Path) -> None:
     (folder / "resolution.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (folder / "resolution.md").write_text(resolution_markdown(content) + "\n", encoding="utf-8")
     with (folder / "resolution.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = CsvWriter(file)
         writer.writerow(_COLUMNS)
         writer.writerows(_rows(content))
     save_png(resolution_figure(content), folder / "resolution.png")

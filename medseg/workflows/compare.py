@@ -4,7 +4,6 @@ beside their cost.
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -19,6 +18,7 @@ from medseg.metrics import mean_interval
 from medseg.metrics.paired import holm, paired_comparison
 from medseg.reports.comparison import write_comparison
 from medseg.reports.comparison_charts import COSTS
+from medseg.storage.csv_file import CsvWriter
 from medseg.workflows.run_folder import read_facts
 
 __all__ = ["compare", "run_names"]
@@ -78,7 +78,7 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
     target_dir.mkdir(parents=True, exist_ok=True)
     (target_dir / "comparison.json").write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
     with (target_dir / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = CsvWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     write_comparison(content, target_dir)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import BundleWorkflow, ConfigParser, ConfigWorkflow
 from monai.bundle.utils import merge_kv
 
 from medseg.errors import ConfigError, ModelError, nearest, unwrapped
-from medseg.workflows.config_check import check_config, check_overrides
-from medseg.workflows.trust import require_trust
+from medseg.workflows.config_check import check_arguments, check_config, check_overrides
+from medseg.workflows.own_words import user_speaks
+from medseg.workflows.trust import judged, require_own_folder
 
 __all__ = [
     "TASKS",
+    "Workflow",
+    "bundle_tree",
     "changed_configs",
     "config_files",
     "load_workflow",
@@ -57,8 +59,10 @@ def _config(configs: Path, name: str) -> Path:
     )
 
 
-def merged_config(files: Sequence[Path]) -> dict[str, Any]:
+def merged_config(files: Sequence[Path], *, patches: bool = False) -> dict[str, Any]:
     """The content of several config files merged by MONAI's rules, unresolved.
+
+    ``patches``: that of one file as it stands, with its ``a::b`` and ``+a``.
 
     Raises:
         ConfigError: not valid YAML, a duplicate key, or a tag that would build Python objects, with file and line; a
@@ -66,6 +70,8 @@ def merged_config(files: Sequence[Path]) -> dict[str, Any]:
     """
     for file in files:
         _refuse_bad_yaml(file)
+    if patches:
+        return ConfigParser.load_config_file(str(files[0]))
     merged: dict[str, Any] = {}
     for file in files:
         try:
@@ -83,9 +89,10 @@ def with_changes(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
     parser = ConfigParser(deepcopy(dict(base)))
     for key, value in changes.items():
         merge_kv(parser, key, value)
-    return {key: value for key, value in parser.get().items() if key != "_meta_"}
+    return dict(parser.get())
 
 
+@user_speaks("overrides")
 def changed_configs(
     bundle: str | Path, overlays: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
@@ -98,20 +105,30 @@ def changed_configs(
         ConfigError: an override or an overlay names what the config does not have.
     """
     overrides = dict(overrides or {})
+    require_own_folder(Path(bundle))
     files = config_files(bundle, "train", overlays)
-    train = merged_config(files)
-    require_trust(train, files)  # the check below imports what the config names
-    check_overrides(train, overrides, _names(files))
-    result = {"train": with_changes(train, overrides)}
-    check_config(result["train"], _names(files))
+    layers = [merged_config([file], patches=True) for file in files[1:]]
+    result = {"train": _changed(merged_config(files), overrides, files)}
     try:
-        inference = merged_config(config_files(bundle, "infer"))
+        files = config_files(bundle, "infer")
     except ModelError:  # a bundle may be for training alone
         return result
-    for changes in (*(ConfigParser.load_config_file(str(file)) for file in files[1:]), overrides):
+    inference = merged_config(files)
+    for changes in (*layers, overrides):
         shared = {k: v for k, v in changes.items() if _top(k) in inference and _top(k) not in _OWN_OF_INFERENCE}
         inference = with_changes(inference, shared)
+    judged(inference, files)
     return result | {"inference": inference}
+
+
+def _changed(config: Mapping[str, Any], overrides: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any]:
+    """A config with overrides, checked; what it names is imported for the check, so it is judged before."""
+    check_overrides(config, overrides, _names(files))
+    changed = with_changes(config, overrides)
+    check_config(changed, _names(files))
+    judged(changed, files)
+    check_arguments(changed)
+    return changed
 
 
 def _top(key: str) -> str:
@@ -184,13 +201,60 @@ class _Parser(ConfigParser):
         with unwrapped():
             return super().get_parsed_content(id, **kwargs)
 
+    def parse(self, reset: bool = True) -> None:
+        """MONAI's parsing replaces macros and relative ids; the tree that was judged has none left.
+
+        Raises:
+            AssertionError: what would be evaluated is not what was judged.
+        """
+        before = deepcopy(self.get())
+        super().parse(reset)
+        if self.get() != before:
+            raise AssertionError("the config changed between its judgement and its evaluation")
+
 
 class Workflow(ConfigWorkflow):
-    """A ``ConfigWorkflow`` whose parser lets our own errors through."""
+    """MONAI's workflow of a tree that was judged, and nothing else: no file is read, of the bundle's or of the current
+    folder's, and the bundle's folder stays off Python's import path.
+    """
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.parser = _Parser(self.parser.get())
+    def __init__(self, tree: Mapping[str, Any], kind: str) -> None:
+        """
+        Args:
+            tree: what ``judged`` returns, with ``_meta_``.
+            kind: ``train`` or ``infer``, whose properties MONAI's tools ask for.
+        """
+        BundleWorkflow.__init__(self, workflow_type=kind)  # that of ConfigWorkflow reads files
+        self.parser = _Parser(deepcopy(dict(tree)))
+        self.config_root_path = Path(str(tree.get("bundle_root", "."))) / "configs"
+        self.init_id, self.run_id, self.final_id = "initialize", "run", "finalize"
+        self._is_initialized = False
+
+    def run(self) -> Any:
+        return self._run_expr(self.run_id)  # MONAI's puts the bundle's folder on sys.path before
+
+
+def bundle_tree(
+    bundle: str | Path, task: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The one tree that a task of ``TASKS`` is: config files, overlays and overrides merged, checked and judged.
+
+    Raises:
+        ConfigError: the config or an override holds what ``config_check`` refuses.
+        ModelError: the folder is no bundle, or its config would run foreign code (``medseg.workflows.trust``).
+    """
+    root = Path(bundle).resolve()
+    require_own_folder(root)
+    files = config_files(bundle, task, overlays)
+    config = merged_config(files)
+    meta = root / "configs" / "metadata.json"
+    described = {"_meta_": merged_config([meta], patches=True)} if meta.is_file() else {}  # resolved by tools too
+    check_overrides(config, overrides or {}, _names(files))
+    changed = with_changes(config, {"bundle_root": str(root)} | dict(overrides or {}))
+    check_config(changed, _names(files))
+    tree = judged({"_meta_": {}} | changed | described, [*files, meta] if described else files)
+    check_arguments(tree)
+    return tree
 
 
 def load_workflow(
@@ -205,25 +269,10 @@ def load_workflow(
     ``built``: ids with objects that exist already, such as data sets whose caches are filled.
 
     Raises:
-        ConfigError: the config or an override holds what ``config_check`` refuses.
-        ModelError: the folder is no bundle, or its config would run foreign code (``medseg.workflows.trust``).
+        ConfigError, ModelError: as ``bundle_tree``.
     """
-    files = config_files(bundle, task, overlays)
-    config = merged_config(files)
-    meta = Path(bundle) / "configs" / "metadata.json"
-    described = {"_meta_": ConfigParser.load_config_file(str(meta))} if meta.is_file() else {}  # resolved by tools too
-    require_trust(config | described, [*files, meta] if described else files)
-    overrides = {"bundle_root": str(Path(bundle).resolve())} | dict(overrides or {})
-    check_overrides(config, overrides, _names(files))
-    check_config(with_changes(config, overrides), _names(files))
-    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every missing logging.conf
-    workflow = Workflow(
-        config_file=[str(file) for file in files],
-        meta_file=str(meta) if meta.is_file() else None,
-        logging_file=False,
-        workflow_type="infer" if task in ("infer", "ensemble") else "train",
-        **overrides,
-    )
+    tree = bundle_tree(bundle, task, overrides, overlays)
+    workflow = Workflow(tree, "infer" if task in ("infer", "ensemble") else "train")
     workflow.initialize()
     workflow.parser.ref_resolver.resolved_content.update(built or {})
     return workflow

@@ -20,7 +20,7 @@ from monai.utils.module import instantiate
 
 from medseg.errors import ConfigError, nearest
 
-__all__ = ["check_config", "check_overrides", "check_ranges", "check_roi", "component_locator"]
+__all__ = ["check_arguments", "check_config", "check_overrides", "check_ranges", "check_roi", "component_locator"]
 
 # Top-level ids with a meaning of their own; any other one must be referred to by something.
 _ENTRIES = ("imports", "bundle_root", "dataset_dir", "initialize", "run", "finalize", "train", "validate", "evaluator")
@@ -28,8 +28,7 @@ _COMPONENT_KEYS = {"_target_", "_disabled_", "_requires_", "_mode_", "_desc_"}
 
 
 def check_config(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a merged config with a misspelt key, an argument that its component does not take, a reference to
-    nothing, or a value out of range.
+    """Refuse a merged config with a misspelt key, a reference to nothing, or a value out of range; nothing is imported.
 
     Args:
         config: the merged content, unresolved.
@@ -50,16 +49,25 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
                 f"{where}: '{name}' refers to '@{reference}', which is not there.{nearest(reference, ids)}"
             )
     for name, value in ids.items():
-        if isinstance(value, Mapping) and "_target_" in value:
-            for argument in value:
-                _check_argument(name, value, argument)
         if isinstance(value, str) and "#" in value and not _is_expression(value):
             raise ConfigError(f"{name}: '{value}' holds '#', which MONAI reads as '::'; rename the file or folder.")
     check_ranges(ids)
 
 
+def check_arguments(config: Mapping[str, Any]) -> None:
+    """Refuse arguments that a component does not take; components are imported, so the config was judged before.
+
+    Raises:
+        ConfigError: naming the argument and the nearest valid one.
+    """
+    for name, value in _walk(config):
+        if isinstance(value, Mapping) and "_target_" in value:
+            for argument in value:
+                _check_argument(name, value, argument)
+
+
 def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], where: str = "the config") -> None:
-    """Refuse overrides of ids that the config does not have and its components do not take, and values of another kind.
+    """Refuse overrides of ids that the config does not have, and values of another kind; nothing is imported.
 
     Raises:
         ConfigError: naming the nearest id.
@@ -72,12 +80,12 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], whe
         if key in ids:
             _check_kind(key, _resolved(ids, key), value)
             continue
-        parent, _, leaf = key.rpartition("::")
+        parent = key.rpartition("::")[0]
         component = ids.get(parent)
         if not isinstance(component, Mapping) or "_target_" not in component:
             hint = nearest(key, ids) or f" Top-level keys: {', '.join(config)}."
             raise ConfigError(f"Unknown key '{key}' in {where}.{hint}")
-        _check_argument(parent, component, leaf)
+        # Whether the component takes it, ``check_arguments`` tells of the merged tree, once that was judged.
 
 
 # ---------------------------------------------------------------------- ids and references

@@ -27,6 +27,7 @@ from medseg.workflows.evaluation import weights_of
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.run_folder import read_facts, require_run, write_facts
+from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["ensemble", "load_member"]
 
@@ -170,8 +171,10 @@ def _cases(
     fold: int | None,
 ) -> tuple[Datalist, list[Case]]:
     own = json_list is None
-    source = run / "configs" / "datalist.json" if json_list is None else json_list
-    datalist = read_datalist(source, data_dir or (config["dataset_dir"] if own else None))
+    if json_list is None:
+        datalist = read_stored_list(run, data_dir or config["dataset_dir"])
+    else:
+        datalist = read_datalist(json_list, data_dir)
     cases = datalist.cases(section, config.get("fold") if own and fold is None else fold)
     if not cases:
         raise DataError(f"{datalist.path} has no case in '{section}'; name another with --section.")

@@ -17,8 +17,10 @@ from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import add_cleaning, stored_rules
 from medseg.workflows.compose import config_files, load_workflow, merged_config
+from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
+from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["evaluate", "scored_cases", "kept_checkpoints", "weights_of"]
 
@@ -51,6 +53,7 @@ def weights_of(run: Path, checkpoint: str) -> Path:
     return path.resolve()
 
 
+@user_speaks("overrides")
 def evaluate(
     run: str | Path,
     *,
@@ -172,7 +175,7 @@ def scored_cases(
     Raises:
         DataError: there are none, or they have no labels.
     """
-    datalist = read_datalist(run / "configs" / "datalist.json", data_dir or config["dataset_dir"])
+    datalist = read_stored_list(run, data_dir or config["dataset_dir"])
     if section not in datalist.sections:
         raise DataError(f"{datalist.path} has no section '{section}'.{nearest(section, datalist.sections)}")
     cases = datalist.cases(section, config.get("fold"))

@@ -16,13 +16,16 @@ from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_window
 from medseg.workflows.compose import changed_configs
 from medseg.workflows.config_check import check_ranges
+from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
+from medseg.workflows.trust import remember_own
 
 __all__ = ["given_nnunet", "new_bundle", "plan_bundle"]
 
 logger = logging.getLogger("medseg")
 
 
+@user_speaks("overrides")
 def new_bundle(
     *,
     network: str,
@@ -54,7 +57,8 @@ def new_bundle(
     root = Path(output).resolve()
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
-    network_target(network)  # an unknown name is told before the data are read
+    remember_own({"network_def::_target_": network_target(network)})  # an unknown name is told before the data are read
+    remember_own(overrides or {})
     nnunet = given_nnunet(nnunet_plans, nnunet_configuration)
     given = {key: value for key, value in (overrides or {}).items() if key != "roi_size"}  # that needs the images' axes
     check_ranges({"fold": fold, **given})

@@ -28,6 +28,7 @@ from medseg.workflows.checks import check_cases
 from medseg.workflows.compare import run_names
 from medseg.workflows.compose import merged_config
 from medseg.workflows.evaluation import evaluate, scored_cases, weights_of
+from medseg.workflows.own_words import user_speaks
 from medseg.workflows.run_folder import read_facts, require_run
 
 __all__ = ["TrainedGrid", "resolution"]
@@ -124,6 +125,7 @@ class TrainedGrid:
         return {"roi_size": [scaled_size([n], f)[0] for n, f in zip(self.roi_size, factors, strict=True)]}
 
 
+@user_speaks("output")
 def resolution(
     runs: Sequence[str | Path],
     output: str | Path,

@@ -15,6 +15,7 @@ from medseg.workflows.compose import merged_config
 from medseg.workflows.options import check_options
 from medseg.workflows.prediction import predict
 from medseg.workflows.run_folder import require_run
+from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["submit"]
 
@@ -60,11 +61,11 @@ def submit(
     check_options(challenge, module.items, options)
     if run is None and (predictions is None or json_list is None):
         raise ConfigError("Nothing to submit: name a run with --run, or --predictions and --json_list.")
-    source, root = json_list, data_dir
-    if source is None and run is not None:
-        source = require_run(run) / "configs" / "datalist.json"
-        root = data_dir or merged_config([Path(run) / "configs" / "train.yaml"])["dataset_dir"]
-    datalist = read_datalist(Path(str(source)), root)
+    if json_list is None and run is not None:
+        config = merged_config([require_run(run) / "configs" / "train.yaml"])
+        datalist = read_stored_list(run, data_dir or config["dataset_dir"])
+    else:
+        datalist = read_datalist(Path(str(json_list)), data_dir)
     cases = datalist.cases(section or module.FACTS.section)
     if predictions is None:
         chosen = {item.case_id for item in module.items(cases, **options)}

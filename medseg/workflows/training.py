@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from medseg.bundle import dump_yaml
+from medseg.bundle import copy_texts, dump_yaml
 from medseg.data import Case, CaseFacts, Datalist, read_datalist
 from medseg.engines import network_facts
 from medseg.engines.ranks import is_main, on_main, unwrap
@@ -24,12 +24,14 @@ from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.compose import Workflow, changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.new_bundle import given_nnunet, plan_bundle
+from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
+from medseg.workflows.stored_list import remember_list
 from medseg.workflows.timing import fit_epochs
 from medseg.workflows.transfer import Transfer
-from medseg.workflows.trust import trusted_bundles
+from medseg.workflows.trust import remember_own
 
 __all__ = ["train"]
 
@@ -39,6 +41,7 @@ _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
 _FITTED = {"iterations", "validation_cases"}  # may differ from what a config starts with where time was fitted
 
 
+@user_speaks("overrides")
 def train(
     *,
     output: str | Path,
@@ -109,8 +112,10 @@ def train(
     if nnunet is not None and bundle is not None:
         raise ConfigError("--nnunet_plans are for --network: a bundle has a plan of its own. Leave one out.")
     changes = dict(overrides or {})
+    remember_own(changes)
     if network is not None:
         target = network_target(network)  # an unknown name is told before the data are read
+        remember_own({"network_def::_target_": target})
         changes = (start.network_arguments(target) if start else {}) | changes
     run = Path(output).resolve()
     start_distributed()
@@ -138,6 +143,7 @@ def train(
         if start is not None:
             start.install(fresh)
         _install(fresh, run, explicit_epochs=epochs is not None)
+        remember_list(run, datalist)
         if read_facts(run).get("status") == "finished":
             logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
             return False, False
@@ -150,16 +156,14 @@ def train(
     if not left:
         finalize()
         return run
-    with trusted_bundles(network is not None):  # written for this call
-        workflow = _workflow(run, max_minutes, started)
+    workflow = _workflow(run, max_minutes, started)
     if max_minutes is not None and fit:
         for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
             workflow.parser.get_parsed_content(part)
         seconds = 60 * max_minutes - (time.monotonic() - started)
         on_main(lambda: fit_epochs(workflow, run, seconds))
         filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
-        with trusted_bundles(network is not None):
-            workflow = _workflow(run, max_minutes, started, filled)
+        workflow = _workflow(run, max_minutes, started, filled)
     workflow.run()
     trainer = workflow.parser.get_parsed_content("train::trainer")
     checkpoint = workflow.parser.get_parsed_content("checkpoint")
@@ -226,7 +230,7 @@ def _copy_bundle(
 ) -> None:
     configs = changed_configs(bundle, overlays, overrides)
     check_fit(facts, datalist, configs["train"])
-    shutil.copytree(bundle, fresh, ignore=shutil.ignore_patterns("eval", "models", "runs"))
+    copy_texts(bundle, fresh)
     own = {"bundle_root": ".", "json_list": "$@bundle_root + '/configs/datalist.json'"}
     given = {key: value for key, value in settings.items() if (value is not None or key == "fold")} | own
     configs |= {"inference": with_rules(configs["inference"], {})} if "inference" in configs else {}  # of other weights

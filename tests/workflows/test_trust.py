@@ -15,7 +15,8 @@ from torch import nn
 from medseg.cli import main
 from medseg.errors import ModelError
 from medseg.workflows.compose import changed_configs, load_workflow
-from medseg.workflows.trust import foreign_code, trusted_bundles
+from medseg.workflows.own_words import own_words, user_speaks
+from medseg.workflows.trust import foreign_code, remember_own, trusted_bundles
 
 BUNDLES = sorted((Path(__file__).parents[2] / "bundles").glob("*/configs"))
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
@@ -26,8 +27,8 @@ class Own(nn.Module):
     """A network of the user's own."""
 
 
-def foreign(config: dict[str, Any], bundle: Path | None = None) -> list[str]:
-    return foreign_code({"imports": IMPORTS, **config}, bundle)
+def foreign(config: dict[str, Any]) -> list[str]:
+    return foreign_code({"imports": IMPORTS, **config})
 
 
 @pytest.mark.parametrize("folder", BUNDLES, ids=lambda path: path.parent.name)
@@ -59,9 +60,8 @@ def test_our_own_bundles_need_no_permission(folder: Path) -> None:
         {"_target_": "monai.networks.nets.DynUNet"},
         {"_target_": "medseg.networks.SSHUNet"},
         {"_target_": "medseg.labels.LabelSpace.from_table", "table": "@labels"},
-        {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"},
-        {"_target_": "LoadImaged", "keys": "image", "reader": "$t.VolumeReader"},
-        {"_target_": "LoadImaged", "keys": "image", "reader": "medseg.transforms.VolumeReader"},
+        {"_target_": "DiceCELoss", "softmax": True},
+        {"_target_": "monai.transforms.RandFlipd", "keys": ["image", "label"], "prob": 0.5},
         {"_target_": "monai.networks.nets.resnet18", "pretrained": False} | {"_target_": "monai.networks.nets.ResNet"},
     ],
 )
@@ -120,13 +120,10 @@ def test_known_parts_pass(value):
         {"_target_": "$'os.' + 'system'"},
         {"_target_": ["os.system"]},
         {"_target_": "SegResNet", "_mode_": "callable"},
-        {"_target_": "LoadImaged", "reader": "os.system"},
-        {"_target_": "LoadImaged", "reader": ["open"]},
-        {"_target_": "LoadImaged", "reader": "@x"},
-        {"_target_": "LoadImaged", "reader": "$'os.' + 'system'"},
+        {"_target_": "LoadImaged", "reader": "NibabelReader"},  # imports the reader that it is told
         {"_target_": "SaveImaged", "writer": "os.system"},
         {"_target_": "monai.networks.nets.ResNet", "pretrained": True},
-        {"_target_": "monai.data.NumpyReader", "allow_pickle": True},
+        {"_target_": "monai.data.NumpyReader"},
     ],
 )
 def test_anything_else_is_listed(value):
@@ -135,7 +132,6 @@ def test_anything_else_is_listed(value):
 
 def test_a_patch_is_a_target_too() -> None:
     assert foreign({"network_def::_target_": "os.system"}) == ["os.system"]
-    assert foreign({"a#reader": "os.system"}) == ["os.system"]
     assert foreign({"+run": ["$__import__('os')"]}) == ["$__import__('os')"]
     assert foreign({"network_def::pretrained": True}) == ["pretrained: True"]
 
@@ -147,20 +143,47 @@ def test_an_alias_of_two_packages_is_judged_by_both() -> None:
 
 def test_what_a_part_imports_for_itself_is_no_part() -> None:
     config = {"more": "$from medseg.transforms.save import os as o", "x": "$o.system('id')", "y": "$o"}
-    assert foreign(config) == ["$o.system('id')", "$o"]
+    assert foreign(config) == ["$from medseg.transforms.save import os as o", "$o.system('id')", "$o"]
 
 
-def test_a_network_of_the_users_own_may_come_from_anywhere_but_the_bundle(tmp_path, monkeypatch) -> None:
-    target = {"_target_": f"{__name__}.Own"}
-    assert foreign({"network_def": target}, tmp_path) == []
-    assert foreign({"x": target}) == [f"{__name__}.Own"]
-    assert foreign({"network_def": {"_target_": f"{__name__}.main"}}) == [f"{__name__}.main"]
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    (bundle / "evil_module.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
-    monkeypatch.syspath_prepend(str(bundle))
-    assert foreign({"network_def": {"_target_": "evil_module.Net"}}, bundle) == ["evil_module.Net"]
-    assert not (tmp_path / "imported").exists()
+def test_a_network_of_the_users_own_runs_because_the_user_named_it() -> None:
+    target = {"network_def": {"_target_": f"{__name__}.Own"}}
+    assert foreign(target) == [f"{__name__}.Own"]
+    with own_words({"network_def::_target_": f"{__name__}.Own"}):
+        assert foreign(target) == []
+    remember_own({"network_def::_target_": f"{__name__}.Own"})
+    assert foreign(target) == []
+    assert foreign({"x": {"_target_": f"{__name__}.Own"}}) == [f"{__name__}.Own"]
+
+
+def test_an_own_loss_is_kept_with_its_arguments() -> None:
+    loss = {"_target_": "my.Loss", "weight": 0.5}
+    remember_own({"loss": loss, "learning_rate": 0.1, "optimizer": {"_target_": "torch.optim.SGD"}})
+    assert foreign({"loss": loss}) == []
+    assert foreign({"loss": loss | {"weight": "$open('x')"}}) == ["my.Loss", "$open('x')"]
+    assert foreign({"other": loss}) == ["my.Loss"]
+
+
+def test_without_a_state_folder_it_is_said(tmp_path, monkeypatch, caplog) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    remember_own({"network_def::_target_": "unwritable.Net"})
+    assert "need --trust_bundle" in caplog.text
+    assert foreign({"network_def": {"_target_": "unwritable.Net"}}) == []  # in this process
+
+
+def test_the_outer_function_speaks_for_the_user() -> None:
+    @user_speaks("overrides")
+    def inner(overrides: dict) -> list[str]:
+        return foreign(overrides)
+
+    @user_speaks("overrides")
+    def outer(overrides: dict) -> list[str]:
+        return inner(overrides | {"from a file": "$open('y')"})
+
+    assert inner({"x": "$open('x')"}) == []
+    assert outer({"x": "$open('x')"}) == ["$open('y')"]
+    assert foreign({"x": "$open('x')"}) == ["$open('x')"]
 
 
 # ---------------------------------------------------------------------- the commands

@@ -53,12 +53,12 @@ def pack(files: Mapping[str, Path], output: Path) -> None:
     Raises:
         DataError: no prediction holds a neoplastic polyp: they are of a network of two classes.
     """
-    import csv
     import os
 
     import numpy as np
     from PIL import Image
 
+    from medseg.storage.csv_file import CsvWriter
     from medseg.submission.run_length import encode_runs
 
     rows, found = [], set()
@@ -75,7 +75,7 @@ def pack(files: Mapping[str, Path], output: Path) -> None:
         )
     temporary = output.with_name(f".partial_{output.name}")
     with temporary.open("w", newline="", encoding="utf-8") as table:
-        writer = csv.writer(table, lineterminator="\n")
+        writer = CsvWriter(table, lineterminator="\n")
         writer.writerow(("Ids", "Expected"))
         writer.writerows(rows)
     os.replace(temporary, output)

@@ -1,0 +1,109 @@
+"""The exact names that a config from anywhere may use: nothing here downloads, unpickles, imports what it is told to,
+or writes anywhere but where its arguments in ``WRITES`` say.
+
+Whoever adds a component to ``medseg`` that configs name adds it here; ``tests/workflows/test_known_parts.py`` holds
+every name against the package that it is in.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from medseg.networks import catalog
+
+__all__ = ["EXPRESSION_NAMES", "MODULES", "WRITES", "components", "is_misspelt"]
+
+# Module -> names that `_target_` may have. Those of MONAI's may be written bare, as its own bundles do.
+_COMPONENTS = {
+    "medseg.data": "make_dataset make_loader",
+    "medseg.engines": """
+        Attach CaseScores Checkpoint DistillingInferer EarlyStop FreezePart KeepOldTasks LoadWeights PhotoScores
+        PreparePasses PrepareTasks Progress RandomStreams RunLog SegmentationTrainer TaskMapScores TaskScores TimeLimit
+        UpdateAverage ValidationLoss""",
+    "medseg.inferers": "HalfStepWindow SlidingWindow TaskPasses WholeVolume",
+    "medseg.labels": "LabelSpace.from_table",
+    "medseg.losses": """
+        DistilledLoss ExponentialLogLoss MaskedDiceCELoss PearsonLoss TaskLoss TaskTarget WeightedSum""",
+    "medseg.optimizers": "Lamb frequency_reparameterized make_schedule parameter_groups",
+    "medseg.transforms": """
+        AreaResized CaseFactsd CleanLabelsd EncodeLabelsd LogitsToLabelsd NormalizeChannelsd RGBToYCrCbd
+        RandNearestAffined SaveLabelsd ScaleSized TasksToLabelsd TasksToSourceGridd ToSourceGridd""",
+    "medseg.workflows": """
+        cases checkpoints device distribute finalize initialize labelled prediction_keys section start_from
+        with_weights""",
+    "monai.data": "CacheDataset DataLoader Dataset ThreadDataLoader",
+    "monai.engines": "EnsembleEvaluator SupervisedEvaluator SupervisedTrainer",
+    "monai.handlers": """
+        ConfusionMatrix EarlyStopHandler HausdorffDistance IgniteMetricHandler LrScheduleHandler MeanAbsoluteError
+        MeanDice MeanIoUHandler StatsHandler SurfaceDistance ValidationHandler from_engine""",
+    "monai.inferers": "SimpleInferer SliceInferer SlidingWindowInferer",
+    "monai.losses": """
+        AsymmetricUnifiedFocalLoss DeepSupervisionLoss DiceCELoss DiceFocalLoss DiceLoss FocalLoss
+        GeneralizedDiceFocalLoss GeneralizedDiceLoss HausdorffDTLoss LogHausdorffDTLoss MaskedDiceLoss SSIMLoss
+        SoftDiceclDiceLoss SoftclDiceLoss TverskyLoss""",
+    "monai.metrics": """
+        ConfusionMatrixMetric DiceMetric GeneralizedDiceScore HausdorffDistanceMetric MeanIoU SurfaceDiceMetric
+        SurfaceDistanceMetric""",
+    "monai.networks.nets": """
+        AttentionUnet BasicUNet BasicUNetPlusPlus BasicUnet BasicUnetPlusPlus DAF3D DynUNet DynUnet Dynunet
+        HighResNet MedNeXt MedNext Quicknat RegUNet ResNet SegResNet SegResNetDS SegResNetDS2 SegResNetVAE
+        SwinUNETR UNETR UNet Unet VNet""",
+    "monai.optimizers": "Novograd WarmupCosineSchedule",
+    "monai.transforms": """
+        Activationsd AsDiscreted CastToTyped CenterSpatialCropd Compose CopyItemsd CropForegroundd DivisiblePadd
+        EnsureChannelFirstd EnsureTyped FillHolesd KeepLargestConnectedComponentd MeanEnsembled NormalizeIntensityd
+        Orientationd Rand2DElasticd Rand3DElasticd RandAdjustContrastd RandAffined RandBiasFieldd
+        RandCoarseDropoutd RandCropByLabelClassesd RandCropByPosNegLabeld RandFlipd RandGaussianNoised
+        RandGaussianSharpend RandGaussianSmoothd RandHistogramShiftd RandRotate90d RandRotated RandScaleIntensityd
+        RandShiftIntensityd RandSimulateLowResolutiond RandSpatialCropd RandZoomd RemoveSmallObjectsd Resized
+        ScaleIntensityRangePercentilesd ScaleIntensityRanged ScaleIntensityd SelectItemsd Spacingd SpatialPadd
+        VoteEnsembled""",
+    "torch.nn": "BCEWithLogitsLoss CrossEntropyLoss Identity L1Loss MSELoss SmoothL1Loss",
+    "torch.optim": "ASGD Adadelta Adagrad Adam AdamW Adamax NAdam RAdam RMSprop Rprop SGD",
+    "torch.optim.lr_scheduler": """
+        ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR LinearLR MultiStepLR OneCycleLR
+        PolynomialLR ReduceLROnPlateau StepLR""",
+}
+
+# Module -> what expressions may name.
+_EXPRESSIONS = {
+    "medseg.engines": "evaluated_network lower_is_better make_average target_maps",
+    "medseg.transforms": """
+        LogitsToLabelsd TasksToLabelsd ToSourceGridd augmentation hermes_augmentation hermes_preprocessing load
+        photo_augmentation photo_preprocessing preprocessing volume_augmentation volume_preprocessing
+        window_affine_augmentation window_augmentation window_postprocessing window_preprocessing""",
+    "medseg.workflows": """
+        cases checkpoints device distribute finalize initialize labelled prediction_keys section start_from
+        with_weights""",
+    "monai.data": "decollate_batch list_data_collate",
+    "monai.utils": "set_determinism",
+    "numpy": "inf nan",
+    "torch": "bfloat16 cuda.device_count cuda.is_available device float16 float32",
+}
+
+# Arguments that say where something is written: in any component, as a key of any mapping.
+WRITES = frozenset({"cache_dir", "directory", "model_path", "output_dir"})
+
+MODULES = frozenset({*_COMPONENTS, *_EXPRESSIONS, "monai"})  # what `$import` may name
+
+EXPRESSION_NAMES = frozenset(f"{module}.{name}" for module, names in _EXPRESSIONS.items() for name in names.split())
+
+
+@cache
+def components() -> frozenset[str]:
+    """All names that a ``_target_`` may have."""
+    listed = {module: names.split() for module, names in _COMPONENTS.items()}
+    listed["medseg.networks"] = [facts.class_name for facts in catalog().values()]
+    dotted = {f"{module}.{name}" for module, names in listed.items() for name in names}
+    return frozenset(dotted | {name for module, names in listed.items() if module[:6] == "monai." for name in names})
+
+
+def is_misspelt(target: str) -> bool:
+    """Whether a target is in one of medseg's packages and nothing there has its name, so that nothing could run; the
+    check of the config tells the nearest name.
+    """
+    import importlib
+
+    module, _, name = target.rpartition(".")
+    ours = module.startswith("medseg.") and (module in _COMPONENTS or module == "medseg.networks")
+    return ours and name.isidentifier() and not hasattr(importlib.import_module(module), name)
