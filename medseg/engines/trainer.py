@@ -14,6 +14,7 @@ from monai.engines.utils import IterationEvents
 from monai.losses import DeepSupervisionLoss
 from monai.utils.enums import CommonKeys as Keys
 
+from medseg.data import close_loader
 from medseg.engines.ranks import agree
 from medseg.errors import ConfigError, ModelError
 
@@ -80,8 +81,7 @@ class SegmentationTrainer(SupervisedTrainer):
         try:
             super().run()
         finally:
-            if isinstance(self.data_loader, torch.utils.data.DataLoader):
-                self.data_loader._iterator = None  # persistent workers leave now, not when memory is collected
+            close_loader(self.data_loader)
 
     @property
     def _position(self) -> int:

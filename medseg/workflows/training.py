@@ -23,6 +23,7 @@ from medseg.workflows.checks import check_cases, check_fit
 from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.compose import Workflow, changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
+from medseg.workflows.folder_lock import LOCK, only_writer
 from medseg.workflows.new_bundle import given_nnunet, plan_bundle
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
@@ -182,7 +183,7 @@ def _workflow(run: Path, max_minutes: float | None, started: float, built: Mappi
     return load_workflow(run, "train", left, built=built)
 
 
-_OWN = {"log.txt", "configs.new"}  # what a start that failed its checks leaves behind
+_OWN = {"log.txt", "configs.new", LOCK}  # what a start that failed its checks leaves behind
 
 
 def _refuse_foreign(run: Path) -> None:

@@ -46,6 +46,7 @@ _SHOWN = 5  # texts in the sentence
 
 _OUR_FUNCTIONS = (
     "medseg.data.dataset",
+    "medseg.data.loader",
     "medseg.engines",
     "medseg.inferers",
     "medseg.labels",
