@@ -26,6 +26,13 @@ class Effort:
     validations: int
     schedule_completed: bool
 
+    def __str__(self) -> str:
+        completed = "completed" if self.schedule_completed else "not completed"
+        return (
+            f"{self.iterations} iterations in {self.wall_seconds:.0f} s ({self.cpu_seconds:.0f} s of CPU), "
+            f"{self.validations} validations, learning-rate schedule {completed}"
+        )
+
 
 def cpu_seconds() -> float:
     """CPU time of this process and of its children that have ended, in user and system mode."""

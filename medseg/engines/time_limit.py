@@ -85,11 +85,9 @@ class TimeLimit:
             kind = type(self.checkpoint.lr_scheduler).__name__
             logger.warning("the learning rate follows the steps of %s, not the time; use make_schedule", kind)
         state, validations = engine.state, self.checkpoint.validations
-        if (
-            state.iteration > 0
-            and self.seconds_left <= 0
-            and (not validations or validations[-1][1] == state.iteration)
-        ):
+        validated = not validations or validations[-1][1] == state.iteration
+        if state.iteration > 0 and self.seconds_left <= 0 and validated:
+            self.share = 1.0
             engine.terminate()  # the run was over
             return
         if self.checkpoint.evaluator is not None:
@@ -118,7 +116,7 @@ class TimeLimit:
     def _after_epoch(self, engine: Any) -> None:
         self._last_step = self.checkpoint.elapsed_seconds
         if self.ending:
-            logger.info("the time is used: %g minutes, %d iterations", self.minutes, engine.state.iteration)
+            logger.info("the time is over after %d iterations", engine.state.iteration)
             engine.terminate()
 
     def _agreed(self, number: float, device: Any) -> float:

@@ -26,8 +26,8 @@ def validation_seconds(evaluator: Any, most: float) -> float:
         return 0.0
     sampler = getattr(loader, "sampler", None)
     costs = case_seconds(evaluator, most)
-    chosen = sampler.dataset if isinstance(sampler, EpochSampler) else range(len(costs))
-    return sum(costs[index] for index in chosen) / world_size()
+    chosen: Any = sampler.dataset if isinstance(sampler, EpochSampler) else range(len(costs))
+    return math.fsum(costs[index] for index in chosen) / world_size()
 
 
 def case_seconds(evaluator: Any, most: float) -> list[float]:

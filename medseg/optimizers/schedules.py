@@ -33,7 +33,7 @@ class Schedule(LambdaLR):
 
     def move_to(self, share: float) -> None:
         """Go to the place that is a ``share``, 0 to 1, of the whole."""
-        self.last_epoch: float = share * self.steps - 1
+        self.last_epoch = share * self.steps - 1  # type: ignore[assignment]  # the shapes take any number
         self.step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One writer at a time in a run or output folder: a lock file that names its holder.
 
-A file and not ``flock``: a lock of the kernel does not say who holds it, on many network disks it is missing or counts for
-one machine alone, and loader processes inherit it and outlive a killed training by seconds. The file is created
+A file and not ``flock``: a lock of the kernel does not say who holds it, on many network disks it is missing or counts
+for one machine alone, and loader processes inherit it and outlive a killed training by seconds. The file is created
 exclusively, which network disks offer too, and names process, machine and time.
 
 A lock that its holder did not remove is recognised: on the same machine by the starts of machine and process; on
@@ -11,23 +11,30 @@ another one by its age, since a holder renews the file's time every ``_RENEWED``
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import json
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 from uuid import uuid4
 
 from medseg.engines.ranks import is_main, on_main
-from medseg.errors import ResourceError
+from medseg.errors import ConfigError, ResourceError
+from medseg.workflows.parts import start_distributed
 
-__all__ = ["LOCK", "Holder", "only_writer"]
+__all__ = ["LOCK", "Holder", "only_writer", "writes_into"]
 
 logger = logging.getLogger("medseg")
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 LOCK = ".medseg.lock"
 _RENEWED, _LOST = 30.0, 600.0  # seconds
@@ -80,11 +87,13 @@ def only_writer(folder: str | Path) -> Iterator[None]:
     Under torchrun every process makes the same call, and the first one takes the lock for all.
 
     Raises:
-        ResourceError: another process holds it.
+        ConfigError: it is a file.
+        ResourceError: another process holds the lock.
     """
     path = Path(folder).resolve()
     held = path in _ours
     renewing = threading.Event()
+    there = path.is_dir()
     if not held:
         on_main(lambda: _take(path))
         if is_main():
@@ -99,10 +108,37 @@ def only_writer(folder: str | Path) -> Iterator[None]:
             renewing.set()
             if is_main():
                 _release(path / LOCK)
+                if not there:
+                    with contextlib.suppress(OSError):
+                        path.rmdir()  # nothing came of it
+
+
+def writes_into(parameter: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A decorator of functions that write into the folder of this name among their parameters: ``output``, which is
+    made, or ``run``, which the function itself refuses if it is missing.
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def alone(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            folder = Path(signature.bind(*args, **kwargs).arguments[parameter])
+            start_distributed()
+            if parameter == "run" and not folder.is_dir():
+                return function(*args, **kwargs)
+            with only_writer(folder):
+                return function(*args, **kwargs)
+
+        return alone
+
+    return decorate
 
 
 def _take(folder: Path) -> None:
     """Make the lock file, in the place of one whose holder is gone."""
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; expected a folder to write into. Name another.")
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK
     while True:
@@ -133,11 +169,11 @@ def _remove_stale(lock: Path) -> None:
         )
     taken = lock.with_name(f"{LOCK}.{uuid4().hex}")
     try:
-        os.rename(lock, taken)  # of several processes that see the same stale lock, one succeeds
+        lock.rename(taken)  # of several processes that see the same stale lock, one succeeds
     except FileNotFoundError:
         return
     if taken.read_text(encoding="utf-8") != text:
-        os.rename(taken, lock)  # it was the new one of a process that was faster
+        taken.replace(lock)  # it was the new one of a process that was faster
         return
     taken.unlink()
     logger.warning("%s was left locked by a process that is gone; its lock is removed", lock.parent)

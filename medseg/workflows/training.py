@@ -39,10 +39,7 @@ logger = logging.getLogger("medseg")
 
 _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
 _FITTED_TO_TIME = {"fitted_epochs", "fitted_validation_cases"}  # facts that say so; the first is of earlier versions
-_FITTED = {
-    "iterations",
-    "validation_cases",
-}  # may differ from what a config starts with where they were fitted to a time
+_FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 
 
 def train(
@@ -190,7 +187,7 @@ def _run(run: Path, max_minutes: float | None, started: float, fit: bool) -> Non
             **asdict(effort),
             **network_facts(unwrap(trainer.network), in_channels, roi_size),
         )
-        logger.info("%s", effort)
+        logger.info("trained: %s", effort)
     workflow.finalize()
 
 
