@@ -50,7 +50,9 @@ def test_ids_differ_or_are_refused(names: list[str]) -> None:
 
 
 def test_the_same_file_twice_is_refused() -> None:
-    with pytest.raises(DataError, match="would both be case 'a.nii.gz'; expected one name per case. List each file once"):
+    with pytest.raises(
+        DataError, match="would both be case 'a.nii.gz'; expected one name per case. List each file once"
+    ):
         _ids("a.nii.gz", "a.nii.gz")
 
 
