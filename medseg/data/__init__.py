@@ -2,8 +2,9 @@
 
 from medseg.data.case import Case
 from medseg.data.datalist import Datalist, assign_folds, read_datalist, write_datalist
-from medseg.data.dataset import SeededDataset, make_dataset, make_loader
+from medseg.data.dataset import SeededDataset, make_dataset
 from medseg.data.inspect import CaseFacts, Problem, inspect_cases
+from medseg.data.loader import close_loader, make_loader
 from medseg.data.make_datalist import MadeDatalist, make_datalist
 from medseg.data.plan import Plan, make_plan
 from medseg.data.randomness import derive_seed, seed_everything
@@ -20,6 +21,7 @@ __all__ = [
     "SeededDataset",
     "WeightedSampler",
     "assign_folds",
+    "close_loader",
     "derive_seed",
     "inspect_cases",
     "make_datalist",

@@ -1,4 +1,4 @@
-"""Data sets and loaders whose random numbers depend on (seed, epoch, index) alone.
+"""Data sets whose random numbers depend on (seed, epoch, index) alone.
 
 MONAI's CacheDataset, PersistentDataset and SmartCacheDataset do the work. ``SeededDataset`` wraps one of them and
 reseeds its random transforms before each item, so that batches do not depend on the number of workers and a run can
@@ -8,8 +8,7 @@ be resumed at any iteration.
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,18 @@ import numpy as np
 import torch
 from monai.data import (
     CacheDataset,
-    DataLoader,
     Dataset,
     PersistentDataset,
     SmartCacheDataset,
     pickle_hashing,
-    worker_init_fn,
 )
 from monai.transforms import Compose
 from monai.utils import TraceKeys
 
 from medseg.data.randomness import derive_seed
-from medseg.data.sampling import EpochSampler, WeightedSampler, case_weights, turns
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError
 
-__all__ = ["SeededDataset", "make_dataset", "make_loader"]
+__all__ = ["SeededDataset", "make_dataset"]
 
 logger = logging.getLogger("medseg")
 
@@ -140,70 +136,3 @@ def make_dataset(
     else:
         raise ConfigError(f"Data set kind '{kind}' is unknown; use one of {', '.join(_KINDS)}.")
     return SeededDataset(dataset, seed, repeats)
-
-
-def make_loader(
-    dataset: SeededDataset,
-    *,
-    batch_size: int = 1,
-    shuffle: bool = False,
-    num_workers: int = 0,
-    persistent_workers: bool = False,
-    weights: Mapping[str, float] | None = None,
-    iterations: int | None = None,
-    per_dataset: int | None = None,
-) -> DataLoader:
-    """A loader with its own generator and an ``EpochSampler``; training (``shuffle``) drops the incomplete last batch.
-
-    Validation (no shuffle) shards over ranks without repeating cases. With ``weights``, data set name -> weight of each
-    of its cases, a ``WeightedSampler`` draws ``iterations`` batches per epoch and rank, by default as many as one pass
-    over the cases has. Without, ``per_dataset`` takes the first so many cases of each data set only.
-
-    Raises:
-        ConfigError: a data set without a weight.
-        DataError: fewer cases than processes under torchrun.
-    """
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    world = torch.distributed.get_world_size() if distributed else 1
-    if 0 < len(dataset) < world:
-        raise DataError(
-            f"{len(dataset)} {'training' if shuffle else 'validation'} cases cannot be shared by {world} processes; "
-            f"start torchrun with --nproc_per_node={len(dataset)}, or add cases."
-        )
-    place: Any = {
-        "num_replicas": world,
-        "rank": torch.distributed.get_rank() if distributed else 0,
-        "seed": derive_seed(dataset.seed) % 2**31,
-    }
-    if weights is not None:
-        samples = batch_size * (iterations or max(1, len(dataset) // (batch_size * world)))
-        sampler: EpochSampler = WeightedSampler(dataset, case_weights(dataset.data, weights), samples, **place)
-    else:
-        indices: Any = range(len(dataset))
-        if per_dataset is not None:
-            indices = [index for index, turn in enumerate(turns(dataset.data)) if turn < per_dataset]
-        sampler = EpochSampler(indices, even_divisible=shuffle or not indices, shuffle=shuffle, **place)
-    generator = torch.Generator()
-    generator.manual_seed(derive_seed(dataset.seed, 1))
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=shuffle and len(sampler) >= batch_size,
-        num_workers=num_workers,
-        # Workers that live on would keep their copy of a rolling cache.
-        persistent_workers=persistent_workers
-        and num_workers > 0
-        and not isinstance(dataset.dataset, SmartCacheDataset),
-        generator=generator,
-        worker_init_fn=_start_worker,
-    )
-
-
-def _start_worker(number: int) -> None:
-    """MONAI's, and a deaf ear for the first SIGTERM and all SIGINT: schedulers and torchrun signal whole groups of
-    processes, and the training process needs its workers until the step is done and the state saved.
-    """
-    worker_init_fn(number)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

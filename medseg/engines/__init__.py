@@ -10,9 +10,10 @@ from medseg.engines.keep_tasks import KeepOldTasks
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
 from medseg.engines.scores import CaseScores, PhotoScores, TaskMapScores, TaskScores, write_scores
-from medseg.engines.stopping import EarlyStop, TimeLimit
+from medseg.engines.stopping import EarlyStop
 from medseg.engines.target_maps import target_maps
 from medseg.engines.task_batches import PreparePasses, PrepareTasks
+from medseg.engines.time_limit import TimeLimit
 from medseg.engines.trainer import SegmentationTrainer
 from medseg.engines.validation_loss import ValidationLoss, lower_is_better
 

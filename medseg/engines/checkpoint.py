@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from medseg.data.randomness import seed_everything
+from medseg.engines.effort import Effort, cpu_seconds
 from medseg.engines.ema import evaluated_network
 from medseg.engines.ranks import agree, barrier, unwrap
 from medseg.errors import ConfigError, ModelError, nearest
@@ -87,6 +88,7 @@ class Checkpoint:
 
     Attributes:
         best_values: metric -> its best value so far.
+        validations: (epoch, iteration) of each one so far.
 
     Raises:
         ConfigError: a metric's direction is neither ``max`` nor ``min``.
@@ -120,25 +122,44 @@ class Checkpoint:
         self.key_metrics = dict(key_metrics or {})
         self.select_after = select_after
         self.best_values: dict[str, float] = {}
+        self.validations: list[tuple[int, int]] = []
         self._signal = 0
         self._process = os.getpid()
         self._last_is_whole = True
         self._previous_handlers: dict[int, Any] = {}
         self._elapsed = 0.0
+        self._cpu = 0.0
         self._started = time.monotonic()
+        self._cpu_started = cpu_seconds()
 
     @property
     def elapsed_seconds(self) -> float:
         """Training time so far, earlier parts of a resumed run included."""
         return self._elapsed + time.monotonic() - self._started
 
+    @property
+    def _cpu_elapsed(self) -> float:
+        return self._cpu + cpu_seconds() - self._cpu_started
+
+    def effort(self, engine: Any) -> Effort:
+        """What the training took, earlier parts of a resumed run included; of this process alone."""
+        return Effort(
+            iterations=int(engine.state.iteration),
+            wall_seconds=round(self.elapsed_seconds, 1),
+            cpu_seconds=round(self._cpu_elapsed, 1),
+            validations=len(self.validations),
+            schedule_completed=engine.share_done >= 1,
+        )
+
     def attach(self, engine: Any) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
 
     # ------------------------------------------------------------------ life of a run
     def _start(self, engine: Any) -> None:
-        self._started = time.monotonic()
+        self._started, self._cpu_started = time.monotonic(), cpu_seconds()
         self._resume(engine)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._validated, engine)
         # Registered here and not in attach(): saving must come after everything that other handlers do at these events.
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
@@ -169,8 +190,12 @@ class Checkpoint:
             raise SystemExit(128 + self._signal) from error
         raise error  # ignite swallows what its handlers do not raise again
 
+    def _validated(self, evaluator: Any, engine: Any) -> None:
+        if evaluator.state.metrics:
+            self.validations.append((int(engine.state.epoch), int(engine.state.iteration)))
+
     def _epoch_completed(self, engine: Any) -> None:
-        if self.evaluator is not None and engine.state.epoch <= self.select_after:
+        if self.evaluator is not None and engine.planned_epoch <= self.select_after:
             self.evaluator.state.best_metric_epoch = -1  # the next validation is the first one again
         if engine.state.rank == 0:
             if self._is_best(engine):
@@ -221,7 +246,8 @@ class Checkpoint:
             "best_metric": self._best_metric(),
             "best_metric_epoch": int(self.evaluator.state.best_metric_epoch) if self.evaluator is not None else -1,
             "best_values": dict(self.best_values),
-            "elapsed_seconds": self.elapsed_seconds,
+            "validations": list(self.validations),
+            "elapsed_seconds": [self.elapsed_seconds, self._cpu_elapsed],  # wall, CPU
             "threads": torch.get_num_threads(),
         }
         last = self.directory / "last.pt"
@@ -295,7 +321,9 @@ class Checkpoint:
         engine.state.iteration = iteration
         engine.state.epoch = iteration // engine.state.epoch_length
         engine.loss_sum = state["loss_sum"]
-        self._elapsed = state["elapsed_seconds"]
+        self.validations = [tuple(place) for place in state.get("validations", [])]
+        elapsed = state["elapsed_seconds"]  # of earlier versions without the CPU's
+        self._elapsed, self._cpu = elapsed if isinstance(elapsed, list) else (elapsed, 0.0)
         done = iteration % engine.state.epoch_length % len(engine.data_loader)
         engine.data_loader.sampler.skip = done * engine.data_loader.batch_size
         if state["threads"] != torch.get_num_threads():

@@ -97,13 +97,11 @@ class RunLog:
                     self.writer.add_scalar(name, float(value), epoch)
             self._add_images(epoch)
         self.writer.flush()
-        epochs = epoch - self._first_epoch + 1
-        left = (time.monotonic() - self._run_start) / epochs * (engine.state.max_epochs - epoch)
+        left = _left(engine, time.monotonic() - self._run_start, epoch - self._first_epoch + 1)
         score = f"  mean_dice {row['mean_dice'][:6]}" if validated else ""
         logger.info(
-            "epoch %d/%d  loss %s%s  %s s  about %s left",
-            epoch,
-            engine.state.max_epochs,
+            "%s  loss %s%s  %s s  about %s left",
+            _title(engine),
             row["loss"][:6],
             score,
             row["seconds"],
@@ -146,9 +144,7 @@ class Progress:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._close)
 
     def _open(self, engine: Any) -> None:
-        self.bar = tqdm(
-            total=engine.state.epoch_length, desc=f"epoch {engine.state.epoch}/{engine.state.max_epochs}", leave=False
-        )
+        self.bar = tqdm(total=engine.state.epoch_length, desc=_title(engine), leave=False)
 
     def _update(self, engine: Any) -> None:
         done = (engine.state.iteration - 1) % engine.state.epoch_length + 1
@@ -157,6 +153,18 @@ class Progress:
 
     def _close(self, engine: Any) -> None:
         self.bar.close()
+
+
+def _title(engine: Any) -> str:
+    """The epoch, and how many there will be where it is not the time that tells."""
+    return f"epoch {engine.state.epoch}" + (f"/{engine.state.max_epochs}" if engine.limit is None else "")
+
+
+def _left(engine: Any, seconds: float, epochs: int) -> float:
+    """Seconds of training that are left, after ``epochs`` in ``seconds``."""
+    if engine.limit is not None:
+        return engine.limit.seconds_left
+    return seconds / epochs * (engine.state.max_epochs - engine.state.epoch)
 
 
 def _span(seconds: float) -> str:

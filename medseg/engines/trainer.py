@@ -14,7 +14,9 @@ from monai.engines.utils import IterationEvents
 from monai.losses import DeepSupervisionLoss
 from monai.utils.enums import CommonKeys as Keys
 
+from medseg.data import close_loader
 from medseg.engines.ranks import agree
+from medseg.engines.time_limit import TimeLimit
 from medseg.errors import ConfigError, ModelError
 
 __all__ = ["SegmentationTrainer"]
@@ -43,6 +45,7 @@ class SegmentationTrainer(SupervisedTrainer):
 
     Attributes:
         loss_sum: sum of the losses of this epoch's iterations so far.
+        limit: the ``TimeLimit`` among the handlers, if it limits.
 
     Raises:
         ModelError: the loss was not finite ``max_non_finite`` times in a row.
@@ -69,6 +72,10 @@ class SegmentationTrainer(SupervisedTrainer):
         self.grad_norm = math.nan
         self.loss_sum = 0.0
         self._group_is_finite = True
+        handlers = list(kwargs.get("train_handlers") or ())
+        self.limit = next((h for h in handlers if isinstance(h, TimeLimit) and h.minutes is not None), None)
+        if self.limit is not None:
+            kwargs["train_handlers"] = self.limit.driven(handlers)
         super().__init__(*args, **kwargs)
         self.grad_scaler = torch.amp.GradScaler(self.state.device.type, enabled=precision == "fp16")
         self.logger.setLevel(logging.CRITICAL)  # ignite's; whoever ends a run says why
@@ -80,8 +87,19 @@ class SegmentationTrainer(SupervisedTrainer):
         try:
             super().run()
         finally:
-            if isinstance(self.data_loader, torch.utils.data.DataLoader):
-                self.data_loader._iterator = None  # persistent workers leave now, not when memory is collected
+            close_loader(self.data_loader)
+
+    @property
+    def share_done(self) -> float:
+        """Of the whole training, 0 to 1: by time where that is limited, else by iterations."""
+        if self.limit is not None:
+            return self.limit.share
+        return min(1.0, self.state.iteration / (self.state.max_epochs * self.state.epoch_length))
+
+    @property
+    def planned_epoch(self) -> float:
+        """The place among the epochs of the config, which a limited time is a share of."""
+        return self.state.epoch if self.limit is None else self.limit.share * self.limit.epochs
 
     @property
     def _position(self) -> int:

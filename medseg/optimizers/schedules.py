@@ -1,18 +1,43 @@
-"""Learning-rate schedules by name, stepped once per iteration or epoch as functions of progress."""
+"""Learning-rate schedules by name: functions of progress, stepped once per iteration or epoch or moved by the time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from medseg.errors import ConfigError
 
-__all__ = ["make_schedule"]
+__all__ = ["Schedule", "make_schedule"]
 
 _PUBLISHED_E = 2.718  # to three digits in the published schedule
+
+
+class Schedule(LambdaLR):
+    """A schedule of known length.
+
+    Its state dict holds the number of steps done but no shape: a run that is made longer follows the longer shape.
+
+    Args:
+        optimizer: whose learning rates are scaled.
+        factors: of the learning rate of each parameter group, by the number of steps done.
+        steps: number of steps of the whole training.
+    """
+
+    def __init__(self, optimizer: Optimizer, factors: Sequence[Callable[[float], float]], steps: int) -> None:
+        self.steps = steps
+        super().__init__(optimizer, list(factors))
+
+    def move_to(self, share: float) -> None:
+        """Go to the place that is a ``share``, 0 to 1, of the whole."""
+        self.last_epoch = share * self.steps - 1  # type: ignore[assignment]  # the shapes take any number
+        self.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in super().state_dict().items() if key != "steps"}
 
 
 def make_schedule(
@@ -27,10 +52,8 @@ def make_schedule(
     hold: int = 0,
     floor: float = 0.0,
     end: float = 0.0,
-) -> LambdaLR:
+) -> Schedule:
     """A schedule over ``steps`` calls of ``step()``.
-
-    Its state dict holds the number of steps done but no shape: a run that is made longer follows the longer shape.
 
     Args:
         optimizer: whose learning rates are scaled.
@@ -51,18 +74,18 @@ def make_schedule(
     """
     rise = round(warmup * steps)
 
-    def cosine(step: int) -> float:
+    def cosine(step: float) -> float:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
 
-    def poly(step: int) -> float:
+    def poly(step: float) -> float:
         return max(0.0, 1 - (step - rise) / max(1, steps - rise)) ** power
 
-    def exp_poly(step: int) -> float:
+    def exp_poly(step: float) -> float:
         if rise and step <= rise:
             return _PUBLISHED_E ** (10 * (step / rise - 1))
         return max(0.0, 1 - step / steps) ** power
 
-    def staged(step: int) -> float:
+    def staged(step: float) -> float:
         return gamma ** (3 * step // steps if every is None else step // every)
 
     shapes = {"cosine": cosine, "poly": poly, "exp_poly": exp_poly, "step": staged, "constant": lambda step: 1.0}
@@ -71,12 +94,13 @@ def make_schedule(
     shape = shapes[name]
     rises = name in ("cosine", "poly")
 
-    def factor(step: int) -> float:
+    def factor(step: float) -> float:
         return (step + 1) / (rise + 1) if rises and step < rise else shape(max(0, step - hold))
 
-    def with_floor(rate: float) -> Callable[[int], float]:
+    def with_floor(rate: float) -> Callable[[float], float]:
         least = min(1.0, floor / rate) if floor > 0 else 0.0
         last = min(1.0, end / rate) if end > 0 and name == "cosine" else 0.0
         return lambda step: max(last + (1 - last) * factor(step), least)
 
-    return LambdaLR(optimizer, [with_floor(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups])
+    rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    return Schedule(optimizer, [with_floor(rate) for rate in rates], steps)

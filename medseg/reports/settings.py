@@ -55,6 +55,7 @@ def setting_groups(record: RunRecord) -> dict[str, dict[str, str]]:
             "precision": text(get("precision")),
             "augmentation": "; ".join(f"{k} {text(v)}" for k, v in (get("augment") or {}).items()),
             "time": _span(facts.get("training_seconds")),
+            **_effort(facts),
             "started": text(facts.get("started")),
             "last change": text(facts.get("updated")),
         },
@@ -104,7 +105,22 @@ def _scheme(scheme: Any) -> str:
 
 def _epochs(record: RunRecord) -> str:
     done, planned = record.facts.get("epochs_done", len(record.curves["epoch"])), record.setting("epochs")
+    if record.setting("max_minutes") is not None:
+        return f"{done}, as many as {record.setting('max_minutes'):g} minutes gave time for"
     return f"{done} of {planned}" if planned not in (None, done) else str(done)
+
+
+def _effort(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What the training took, of runs that record it."""
+    if "schedule_completed" not in facts:
+        return {}
+    completed = "completed" if facts["schedule_completed"] else "cut before its end"
+    return {
+        "iterations": str(facts["iterations"]),
+        "CPU time": _span(facts["cpu_seconds"]),
+        "validations": str(facts["validations"]),
+        "learning-rate schedule": completed,
+    }
 
 
 def _span(seconds: Any) -> str:

@@ -24,6 +24,7 @@ from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.compose import load_workflow, merged_config
 from medseg.workflows.evaluation import weights_of
+from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.run_folder import read_facts, require_run, write_facts
@@ -60,6 +61,7 @@ def _grid(run: Path) -> str:
     return json.dumps({key: value for key, value in config.items() if key not in _OWN}, sort_keys=True, default=str)
 
 
+@writes_into("output")
 def ensemble(
     runs: Sequence[str | Path],
     output: str | Path,

@@ -17,6 +17,7 @@ from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import add_cleaning, stored_rules
 from medseg.workflows.compose import config_files, load_workflow, merged_config
+from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
@@ -53,6 +54,7 @@ def weights_of(run: Path, checkpoint: str) -> Path:
     return path.resolve()
 
 
+@writes_into("run")
 @user_speaks("overrides")
 def evaluate(
     run: str | Path,

@@ -13,6 +13,7 @@ from medseg.data import read_datalist
 from medseg.engines import write_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.workflows.evaluation import evaluate, kept_checkpoints
+from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_folder import read_facts, write_facts
 from medseg.workflows.training import train
 
@@ -48,6 +49,7 @@ def train_folds(
     return Path(output).resolve()
 
 
+@writes_into("run")
 def evaluate_folds(run: str | Path, *, into: str | None = None, **settings: Any) -> dict[str, Any]:
     """``evaluate`` each fold's run and pool their out-of-fold cases into ``metrics.json`` of the folder above.
 

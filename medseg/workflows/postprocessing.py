@@ -22,6 +22,7 @@ from medseg.workflows.cleanup import store_rules
 from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
 from medseg.workflows.compose import merged_config
 from medseg.workflows.evaluation import scored_cases
+from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.run_folder import log_to, require_run
 
@@ -30,6 +31,7 @@ __all__ = ["postprocess"]
 logger = logging.getLogger("medseg")
 
 
+@writes_into("run")
 def postprocess(run: str | Path, *, data_dir: str | Path | None = None) -> dict[str, Any]:
     """Choose rules on a run's validation predictions and store them in its bundle; ``--fold all`` runs are pooled.
 

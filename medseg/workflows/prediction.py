@@ -25,6 +25,7 @@ from medseg.workflows.checks import model_spacing, unfit
 from medseg.workflows.compose import config_files, merged_config, with_changes
 from medseg.workflows.config_check import check_overrides
 from medseg.workflows.evaluation import kept_checkpoints, weights_of
+from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
@@ -70,6 +71,7 @@ def _is_color(file: Path) -> bool:
         return False
 
 
+@writes_into("output")
 @user_speaks("overrides", "output")
 def predict(
     bundle: str | Path,

@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,21 @@ import torch
 from medseg.bundle import copy_texts, dump_yaml
 from medseg.data import Case, CaseFacts, Datalist, read_datalist
 from medseg.engines import network_facts
-from medseg.engines.ranks import is_main, on_main, unwrap
+from medseg.engines.ranks import gather, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_fit
 from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.compose import Workflow, changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
+from medseg.workflows.folder_lock import LOCK, only_writer
 from medseg.workflows.new_bundle import given_nnunet, plan_bundle
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
 from medseg.workflows.stored_list import remember_list
-from medseg.workflows.timing import fit_epochs
+from medseg.workflows.timing import fit_validation
 from medseg.workflows.transfer import Transfer
 from medseg.workflows.trust import remember_own
 
@@ -38,7 +40,8 @@ __all__ = ["train"]
 logger = logging.getLogger("medseg")
 
 _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
-_FITTED = {"iterations", "validation_cases"}  # may differ from what a config starts with where time was fitted
+_FITTED_TO_TIME = {"fitted_epochs", "fitted_validation_cases"}  # facts that say so; the first is of earlier versions
+_FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 
 
 @user_speaks("overrides")
@@ -76,8 +79,9 @@ def train(
         bundle: an existing bundle instead.
         fold: validation fold; ``None`` uses the datalist's validation section, else fold 0.
         epochs: passes; default from the bundle.
-        max_minutes: time for all of it; the number of epochs, and with it the schedule, is fitted to it. Reading and
-            preparing the images cannot be cut short.
+        max_minutes: time for all of it, from this call on, with the last validation; the time and not the number of
+            epochs then decides on the learning-rate schedule and the end. Reading and preparing the images cannot be
+            cut short, and one validation always takes place.
         device: ``cpu``, ``cuda`` or ``cuda:N``; default: a GPU where there is one.
         seed: of every random number.
         overrides: config id -> value.
@@ -129,9 +133,8 @@ def train(
 
     def prepare() -> tuple[bool, bool]:
         """Write the bundle, or hold it against the one that is there; whether anything is left to train, and whether
-        the epochs are still to be fitted to the time.
+        the validation is still to be fitted to the time.
         """
-        run.mkdir(parents=True, exist_ok=True)
         log_to(run)
         facts = check_cases(training + validation, datalist, training=training, fold=fold)
         fresh = run / "configs.new"
@@ -147,37 +150,50 @@ def train(
         if read_facts(run).get("status") == "finished":
             logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
             return False, False
+        if epochs is not None and max_minutes is not None:
+            logger.warning("--max_minutes decides when the training ends, not --epochs")
         _report_start(run, chosen, training, validation, seed)
-        return True, max_minutes is not None and "fitted_epochs" not in read_facts(run)
+        return True, max_minutes is not None and not _FITTED_TO_TIME & {*read_facts(run)}
 
     if not is_main():
         logger.setLevel(logging.ERROR)  # the first process speaks for all
-    left, fit = on_main(prepare)
-    if not left:
-        finalize()
-        return run
+    with only_writer(run):
+        left, fit = on_main(prepare)
+        if left:
+            _run(run, max_minutes, started, fit)
+    finalize()
+    return run
+
+
+def _run(run: Path, max_minutes: float | None, started: float, fit: bool) -> None:
+    """Train what is left to train of a run whose configs are in place."""
     workflow = _workflow(run, max_minutes, started)
+    parser = workflow.parser
     if max_minutes is not None and fit:
         for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
-            workflow.parser.get_parsed_content(part)
+            parser.get_parsed_content(part)
         seconds = 60 * max_minutes - (time.monotonic() - started)
-        on_main(lambda: fit_epochs(workflow, run, seconds))
-        filled = {name: workflow.parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
-        workflow = _workflow(run, max_minutes, started, filled)
+        if on_main(lambda: fit_validation(workflow, run, seconds)):
+            filled = {name: parser.get_parsed_content(name) for name in ("train::dataset", "validate::dataset")}
+            workflow = _workflow(run, max_minutes, started, filled)
+            parser = workflow.parser
     workflow.run()
-    trainer = workflow.parser.get_parsed_content("train::trainer")
-    checkpoint = workflow.parser.get_parsed_content("checkpoint")
-    in_channels, roi_size = workflow.parser["network_def::in_channels"], workflow.parser.get_parsed_content("roi_size")
+    trainer, checkpoint = (parser.get_parsed_content(name) for name in ("train::trainer", "checkpoint"))
+    in_channels, roi_size = parser["network_def::in_channels"], parser.get_parsed_content("roi_size")
+    effort = checkpoint.effort(trainer)
+    cpu = gather({str(trainer.state.rank): effort.cpu_seconds})
+    effort = replace(effort, cpu_seconds=round(sum(cpu.values()), 1))
     if is_main():
         write_facts(
             run,
             status="finished",
             epochs_done=int(trainer.state.epoch),
-            training_seconds=round(checkpoint.elapsed_seconds, 1),
+            training_seconds=effort.wall_seconds,
+            **asdict(effort),
             **network_facts(unwrap(trainer.network), in_channels, roi_size),
         )
+        logger.info("trained: %s", effort)
     workflow.finalize()
-    return run
 
 
 def _workflow(run: Path, max_minutes: float | None, started: float, built: Mapping[str, Any] | None = None) -> Workflow:
@@ -186,7 +202,7 @@ def _workflow(run: Path, max_minutes: float | None, started: float, built: Mappi
     return load_workflow(run, "train", left, built=built)
 
 
-_OWN = {"log.txt", "configs.new"}  # what a start that failed its checks leaves behind
+_OWN = {"log.txt", "configs.new", LOCK}  # what a start that failed its checks leaves behind
 
 
 def _refuse_foreign(run: Path) -> None:
@@ -256,7 +272,7 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
     old, new = merged_config([target / "train.yaml"]), merged_config([fresh / "configs" / "train.yaml"])
     lists = [(folder / "configs" / "datalist.json").read_bytes() for folder in (run, fresh)]
     shutil.rmtree(fresh)
-    free = _MAY_CHANGE | (_FITTED if "fitted_epochs" in read_facts(run) else set())
+    free = _MAY_CHANGE | (_FITTED if _FITTED_TO_TIME & {*read_facts(run)} else set())
     changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
     if lists[0] != lists[1]:
         changed["datalist"] = ("as stored", "another content")
@@ -266,7 +282,10 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
             f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of "
             f"that run."
         )
-    if explicit_epochs and new["epochs"] != old["epochs"]:
+    if new.get("max_minutes") != old.get("max_minutes"):
+        old["max_minutes"] = new.get("max_minutes")
+        dump_yaml(old, target / "train.yaml", "With another time limit.")
+    if explicit_epochs and old.get("max_minutes") is None and new["epochs"] != old["epochs"]:
         if new["epochs"] < old["epochs"]:
             raise ConfigError(
                 f"{run} was started with {old['epochs']} epochs; {new['epochs']} are fewer. Use another "

@@ -1,45 +1,33 @@
-"""What a training costs on this machine: seconds of its steps and of its validation cases, by doing some of them."""
+"""What a validation costs on this machine, by doing some of its cases."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import torch
 from monai.data import list_data_collate
 
-from medseg.data.sampling import turns
-from medseg.engines.ranks import unwrap
+from medseg.data.sampling import EpochSampler, turns
+from medseg.engines.ranks import world_size
 
-__all__ = ["case_seconds", "cases_of", "step_seconds"]
+__all__ = ["case_seconds", "cases_of", "validation_seconds"]
 
 
-def step_seconds(trainer: Any, most: float, warm: int = 2, least: float = 6.0) -> float:
-    """Median seconds of an iteration with its batch, over at least 5 of them and ``least`` seconds; over fewer where
-    those would take longer than ``most``. The ``warm`` ones before, in which much is done for the first time, do not
-    count. The steps are real ones.
+def validation_seconds(evaluator: Any, most: float) -> float:
+    """About what a validation takes that all processes share, found out in ``most`` seconds; 0 if that cannot be told
+    before.
     """
-    trainer.network = unwrap(trainer.network)  # one process measures, without the others
-    trainer.state.iteration = 1
-    times: list[float] = []
-
-    def enough() -> bool:
-        measured = times[warm:]
-        return (len(measured) >= 5 and sum(measured) >= least) or (len(measured) > 0 and sum(measured) > most)
-
-    while not enough():
-        before = time.perf_counter()
-        for batch in trainer.data_loader:
-            trainer._iteration(trainer, batch)
-            _synchronize(trainer)
-            times.append(time.perf_counter() - before)
-            if enough():
-                break
-            before = time.perf_counter()
-    return median(times[warm:])
+    loader = evaluator.data_loader
+    if not cases_of(evaluator):
+        return 0.0
+    sampler = getattr(loader, "sampler", None)
+    costs = case_seconds(evaluator, most)
+    chosen: Any = sampler.dataset if isinstance(sampler, EpochSampler) else range(len(costs))
+    return math.fsum(costs[index] for index in chosen) / world_size()
 
 
 def case_seconds(evaluator: Any, most: float) -> list[float]:
@@ -75,8 +63,9 @@ def case_seconds(evaluator: Any, most: float) -> list[float]:
 
 
 def cases_of(evaluator: Any) -> Sequence[Mapping[str, Any]]:
-    """The cases that an evaluator goes through, those of all ranks."""
-    return evaluator.data_loader.dataset.data if evaluator.data_loader is not None else []
+    """The cases of an evaluator's data set, those of all ranks; none where it does not tell them."""
+    dataset = getattr(evaluator.data_loader, "dataset", None)
+    return getattr(dataset, "data", None) or []
 
 
 def _seconds(evaluator: Any, index: int) -> float:

@@ -1,0 +1,158 @@
+"""A training that lasts a given time: the learning rate, the validations and the end follow the clock."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ignite.engine import Events
+from monai.handlers import LrScheduleHandler, ValidationHandler
+
+from medseg.engines.ranks import agree
+from medseg.engines.validation_cost import validation_seconds
+from medseg.optimizers import Schedule
+
+__all__ = ["TimeLimit"]
+
+logger = logging.getLogger("medseg")
+
+# Shares of the time:
+_VALIDATION = 0.12  # all validations before the last one together
+_MOST = 0.5  # that is kept for the last validation; one that takes longer ends late
+_MEASURING = 0.05  # to find out what a validation takes
+_APART = 0.05  # between two validations at least
+
+
+class TimeLimit:
+    """Ends a training after ``minutes``, its last validation included; ``None`` is no limit.
+
+    However fast the machine is, and however that changes meanwhile, the learning-rate schedule goes through its whole
+    shape: its place is the share of the time that has passed. Validations take place at the ends of epochs, as many as
+    their share of the time allows; the last epoch is cut where the time for the last validation begins. A validation
+    always ends the training, even if late. The config's numbers of epochs and of epochs between validations are no
+    bounds then; what is given in epochs, such as when the selection of weights begins, means that share of them.
+
+    The trainer asks it for the handlers (``driven``), so that configs are the same with and without a limit.
+
+    Attributes:
+        share: of the time for training that has passed, from 0 to 1; all ranks have the same.
+        epochs: the config's number of epochs.
+        ending: the validation of this epoch is the last one.
+    """
+
+    def __init__(self, minutes: float | None, checkpoint: Any) -> None:
+        self.minutes = minutes
+        self.checkpoint = checkpoint
+        self.share = 0.0
+        self.epochs = 0
+        self.ending = False
+        self.schedules: list[Schedule] = []
+        self._cost = 0.0  # seconds of a validation
+        self._spent = 0.0  # seconds of all validations so far
+        self._last_validation = 0.0  # the elapsed seconds at its end
+        self._last_step = 0.0  # the elapsed seconds at its end
+
+    def driven(self, handlers: Sequence[Any]) -> list[Any]:
+        """A trainer's handlers with those in it that the clock drives; without a limit, as they are."""
+        if self.minutes is None:
+            return list(handlers)
+        found: list[Any] = []
+        for handler in handlers:
+            if isinstance(handler, LrScheduleHandler) and isinstance(handler.lr_scheduler, Schedule):
+                self.schedules.append(handler.lr_scheduler)
+            else:
+                found.append(_Validation(self, handler) if isinstance(handler, ValidationHandler) else handler)
+        return found
+
+    def attach(self, engine: Any) -> None:
+        if self.minutes is None:
+            return
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the whole time."""
+        return max(0.0, 60 * (self.minutes or 0.0) - self.checkpoint.elapsed_seconds)
+
+    # ------------------------------------------------------------------ life of a run
+    def _start(self, engine: Any) -> None:
+        self.epochs, engine.state.max_epochs = engine.state.max_epochs, sys.maxsize
+        if not self.schedules and self.checkpoint.lr_scheduler is not None:
+            kind = type(self.checkpoint.lr_scheduler).__name__
+            logger.warning("the learning rate follows the steps of %s, not the time; use make_schedule", kind)
+        state, validations = engine.state, self.checkpoint.validations
+        validated = not validations or validations[-1][1] == state.iteration
+        if state.iteration > 0 and self.seconds_left <= 0 and validated:
+            self.share = 1.0
+            engine.terminate()  # the run was over
+            return
+        if self.checkpoint.evaluator is not None:
+            seconds = validation_seconds(self.checkpoint.evaluator, _MEASURING * self.seconds_left)
+            self._cost = self._agreed(seconds, state.device)
+            if self._cost > _MOST * self.seconds_left:
+                logger.warning("the last validation takes about %.0f s, so the training may end late", self._cost)
+        self._last_step = self.checkpoint.elapsed_seconds
+
+    def _after_step(self, engine: Any) -> None:
+        if not engine.steps_now():
+            return
+        budget = 60 * (self.minutes or 0.0)
+        until = max(1e-9, budget - min(self._cost, _MOST * budget))
+        elapsed = self.checkpoint.elapsed_seconds
+        step, self._last_step = elapsed - self._last_step, elapsed
+        share = 1.0 if elapsed + step / 2 >= until else elapsed / until  # the next step would end nearer to it
+        self.share = max(self.share, self._agreed(share, engine.state.device))
+        for schedule in self.schedules:
+            schedule.move_to(self.share)
+        if self.share >= 1:
+            self.ending = True
+            if engine.state.iteration % engine.state.epoch_length:
+                engine.terminate_epoch()  # which still validates, saves and logs it
+
+    def _after_epoch(self, engine: Any) -> None:
+        self._last_step = self.checkpoint.elapsed_seconds
+        if self.ending:
+            logger.info("the time is over after %d iterations", engine.state.iteration)
+            engine.terminate()
+
+    def _agreed(self, number: float, device: Any) -> float:
+        """The largest of all ranks, whose clocks differ: each must do the same."""
+        return agree(round(1e6 * number), device) / 1e6
+
+    # ------------------------------------------------------------------ validations
+    def is_due(self, device: Any) -> bool:
+        """Whether to validate at the end of this epoch."""
+        elapsed, budget = self.checkpoint.elapsed_seconds, 60 * (self.minutes or 0.0)
+        due = (
+            self._spent + self._cost <= _VALIDATION * elapsed
+            and elapsed - self._last_validation >= _APART * budget
+            and elapsed + 2 * self._cost < budget
+        )
+        return self.ending or bool(agree(int(due), device))
+
+    def validated(self, seconds: float, device: Any) -> None:
+        """Take note of what a validation took."""
+        self._cost = self._agreed(seconds, device)
+        self._spent += self._cost
+        self._last_validation = self.checkpoint.elapsed_seconds
+
+
+class _Validation:
+    """Takes the place of MONAI's ``ValidationHandler``: validates when the time limit says so."""
+
+    def __init__(self, limit: TimeLimit, handler: ValidationHandler) -> None:
+        self.limit = limit
+        self.validator = handler.validator
+
+    def attach(self, engine: Any) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate)
+
+    def _validate(self, engine: Any) -> None:
+        if self.validator is not None and self.limit.is_due(engine.state.device):
+            before = self.limit.checkpoint.elapsed_seconds
+            self.validator.run(engine.state.epoch)
+            self.limit.validated(self.limit.checkpoint.elapsed_seconds - before, engine.state.device)
