@@ -152,6 +152,19 @@ def test_the_published_protocol_is_another_one(ours, datalist):
     assert published["mean_dice"] == pytest.approx(np.mean(dice))
 
 
+def test_python_beside_the_configs_is_not_run(ours, tmp_path, monkeypatch):
+    for name in ("itk", "nrrd", "cucim", "pydicom"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        for folder in (ours, ours / "configs"):
+            (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')")
+    try:
+        evaluate(ours, device="cpu")
+    finally:
+        for path in [*ours.glob("*.py"), *ours.glob("configs/*.py")]:
+            path.unlink()
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_without_weights_inference_ends_with_status_4(datalist, tmp_path, capsys):
     status = main(["infer", "--bundle", str(BUNDLE), "--json_list", str(datalist), "--output", str(tmp_path)])
     assert status == 4
