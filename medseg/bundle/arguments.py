@@ -148,8 +148,8 @@ def plan_for_network(
         datalist, facts: the data set and what its cases hold.
         num_training: training cases after the split.
         device_type: ``cpu`` or ``cuda``.
-        overrides: the user's; ``roi_size``, ``preprocess::spacing``, ``preprocess::longest``, ``preprocess::scale``
-            and ``network_def::…`` are planned with.
+        overrides: the user's; ``roi_size``, ``batch_size``, ``preprocess::spacing``, ``preprocess::longest``,
+            ``preprocess::scale`` and ``network_def::…`` are planned with.
         nnunet: plans that the rest is taken from.
 
     Raises:
@@ -178,6 +178,7 @@ def plan_for_network(
             spacing=spacing,
             longest=overrides.get("preprocess::longest"),
             scale=scale,
+            batch_size=overrides.get("batch_size"),
             num_training=num_training,
             roi_step=step,
             whole_volume=whole_volume,

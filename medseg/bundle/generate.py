@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from medseg.bundle.configs import (
     ensemble_config,
@@ -18,6 +14,8 @@ from medseg.bundle.configs import (
     multi_gpu_config,
     train_config,
 )
+from medseg.bundle.document import document_bundle
+from medseg.bundle.dump import dump_yaml
 from medseg.bundle.metadata import make_metadata, plain_text
 from medseg.bundle.universal import (
     is_universal,
@@ -28,9 +26,10 @@ from medseg.bundle.universal import (
 )
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
+from medseg.data.run_settings import settings_of
 from medseg.networks import network_target
 
-__all__ = ["dump_yaml", "write_bundle"]
+__all__ = ["write_bundle"]
 
 
 def write_bundle(
@@ -42,6 +41,8 @@ def write_bundle(
     settings: Mapping[str, Any],
 ) -> Path:
     """Write ``configs/``, ``docs/`` and ``LICENSE``; returns the bundle's folder.
+
+    Whoever changes ``configs/train.yaml`` afterwards calls ``document_bundle``.
 
     Args:
         directory: the bundle's folder.
@@ -59,8 +60,13 @@ def write_bundle(
     network_def = {"_target_": network_target(network), **arguments}
     train, evaluate = train_config(network_def, datalist, plan), evaluate_config()
     universal = is_universal(network, datalist)
+    reasons = plan.reasons_by_id()
     if universal:
+        planned = {setting.id: setting.value for setting in settings_of(train)}
         train, evaluate = universal_train(train, datalist, plan), universal_evaluation(evaluate)
+        changed = {s.id for s in settings_of(train) if s.value != planned.get(s.id)}
+        reasons = {k: why for k, why in reasons.items() if k not in changed and not k.startswith("augment::")}
+        reasons |= {id_: "as published for several data sets together" for id_ in changed}
     train |= dict(settings)
     inference = inference_config(train)
     dump_yaml(train, configs / "train.yaml", f"{network} on {datalist.name}: training and validation.")
@@ -84,53 +90,20 @@ def write_bundle(
         )
     dump_yaml(multi_gpu_config(), configs / "multi_gpu_train.yaml", "Overlay on train.yaml for torchrun.")
     datalist.copy_to(configs / "datalist.json")
-    metadata = make_metadata(network, network_def, datalist, plan)
+    metadata = make_metadata(network, train, datalist)
     (configs / "metadata.json").write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
     (root / "LICENSE").write_text(_license(), encoding="utf-8")
-    (root / "docs" / "README.md").write_text(_readme(network, datalist, plan), encoding="utf-8")
+    (root / "docs" / "README.md").write_text(_readme(network, datalist), encoding="utf-8")
     (root / "docs" / "data_license.txt").write_text(_data_license(datalist), encoding="utf-8")
+    document_bundle(root, reasons, datalist.channels)
     return root
-
-
-class _Dumper(yaml.SafeDumper):
-    """Lists of plain values on one line, no anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _represent_list(dumper: yaml.SafeDumper, data: Sequence[Any]) -> yaml.Node:
-    nested = any(isinstance(item, dict) for item in data) or any(
-        isinstance(item, str) and len(item) > 40 for item in data
-    )
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=not nested)
-
-
-def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-    # PyYAML writes 1e-05, which it reads back as text: always a plain decimal with a point.
-    if not math.isfinite(value):
-        name = {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
-        return dumper.represent_scalar("tag:yaml.org,2002:float", name)
-    text = format(Decimal(repr(value)), "f")
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text if "." in text else f"{text}.0")
-
-
-_Dumper.add_representer(list, _represent_list)
-_Dumper.add_representer(float, _represent_float)
-
-
-def dump_yaml(config: Mapping[str, Any], path: str | Path, comment: str = "") -> None:
-    """Write a config as MONAI's parser reads it back, with an optional first comment line."""
-    text = yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, width=140, allow_unicode=True)
-    Path(path).write_text((f"# {comment}\n" if comment else "") + text, encoding="utf-8")
 
 
 def _license() -> str:
     return (Path(__file__).parent / "LICENSE.txt").read_text(encoding="utf-8")
 
 
-def _readme(network: str, datalist: Datalist, plan: Plan) -> str:
-    choices = "\n".join(f"    {line}" for line in plan.lines())
+def _readme(network: str, datalist: Datalist) -> str:
     return f"""# {network} on {datalist.name}
 
 A MONAI bundle written by medseg. Labels: {", ".join(datalist.label_space.channels)}.
@@ -140,9 +113,7 @@ A MONAI bundle written by medseg. Labels: {", ".join(datalist.label_space.channe
     python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir DIR --output_dir OUT
     python -m monai.bundle run --config_file "['configs/inference.yaml','configs/ensemble.yaml']" --dataset_dir DIR
 
-Run them in this folder. The plan's choices:
-
-{choices}
+Run them in this folder.
 """
 
 

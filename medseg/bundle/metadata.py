@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import medseg
 from medseg.data.datalist import Datalist
 from medseg.data.modality import channel_kind
-from medseg.data.plan import Plan
 from medseg.data.union import is_union
 from medseg.labels import LabelSpace
 from medseg.networks import catalog
 
-__all__ = ["SCHEMA_URL", "make_metadata", "output_names", "plain_text"]
+__all__ = ["SCHEMA_URL", "data_format", "make_metadata", "output_names", "plain_text"]
 
 SCHEMA_URL = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
@@ -36,32 +35,39 @@ def output_names(space: LabelSpace, out_channels: int) -> list[str]:
     return [names.get(task, "unused") for task in range(out_channels)]
 
 
-def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datalist, plan: Plan) -> dict[str, Any]:
-    """The metadata of a bundle for (network, datalist, plan)."""
+def data_format(train: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Number, size and names of the channels that a train.yaml's network takes and gives.
+
+    Args:
+        train: its content, unresolved.
+        names: of the image's channels; numbered where they are not as many as the network takes.
+    """
+    network, size = train["network_def"], list(train["roi_size"])
+    channels = network["in_channels"]
+    given = names if len(names) == channels else [f"channel {number}" for number in range(channels)]
+    inputs = {"num_channels": channels, "spatial_shape": size, "channel_def": _numbered(given)}
+    outputs: dict[str, Any] = {"num_channels": network["out_channels"], "spatial_shape": size}
+    outputs["channel_def"] = _numbered(output_names(LabelSpace.from_table(train["labels"]), network["out_channels"]))
+    return inputs, outputs
+
+
+def _numbered(names: Sequence[str]) -> dict[str, str]:
+    return {str(number): name for number, name in enumerate(names)}
+
+
+def make_metadata(network: str, train: Mapping[str, Any], datalist: Datalist) -> dict[str, Any]:
+    """The metadata of a bundle for a network, its train.yaml and a datalist."""
     kinds = [channel_kind(name) for name in datalist.channels] or ["mr"]
-    modality = _MODALITY[kinds[0]] if len(set(kinds)) == 1 else "n/a"
+    given, made = data_format(train, datalist.channels or ("image",))
+    patches = not str(train["validate"]["inferer"]["_target_"]).endswith("WholeVolume")
+    common = {"type": "image", "dtype": "float32", "value_range": [], "is_patch_data": patches}
     inputs = {
-        "type": "image",
+        **common,
+        **given,
         "format": _FORMAT[kinds[0]] if len(set(kinds)) == 1 else "raw",
-        "modality": modality,
-        "num_channels": plan.in_channels,
-        "spatial_shape": list(plan.roi_size),
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": not plan.whole_volume,
-        "channel_def": {str(i): name for i, name in enumerate(datalist.channels or ("image",))},
+        "modality": _MODALITY[kinds[0]] if len(set(kinds)) == 1 else "n/a",
     }
-    channels = output_names(datalist.label_space, plan.out_channels)
-    outputs = {
-        "type": "image",
-        "format": "segmentation",
-        "num_channels": plan.out_channels,
-        "spatial_shape": list(plan.roi_size),
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": not plan.whole_volume,
-        "channel_def": {str(i): name for i, name in enumerate(channels)},
-    }
+    outputs = {**common, **made, "format": "segmentation"}
     references = [catalog()[network].paper] if network in catalog() else []
     return {
         "schema": SCHEMA_URL,
@@ -76,13 +82,13 @@ def make_metadata(network: str, network_def: Mapping[str, Any], datalist: Datali
         | {"medseg": medseg.__version__},
         "name": f"{network} on {datalist.name}",
         "task": f"Segmentation of {', '.join(datalist.label_space.labels)}",
-        "description": f"{network_def['_target_'].rpartition('.')[2]} trained with medseg on {datalist.name}",
+        "description": f"{train['network_def']['_target_'].rpartition('.')[2]} trained with medseg on {datalist.name}",
         "authors": "medseg developers",
         "copyright": "Copyright (c) medseg developers; Apache-2.0",
         "data_source": plain_text(datalist.table.get("reference"), datalist.name),
         "image_classes": ", ".join(datalist.channels),
         "label_classes": ", ".join(datalist.label_space.labels),
-        "pred_classes": ", ".join(channels),
+        "pred_classes": ", ".join(made["channel_def"].values()),
         "intended_use": "Research; not for clinical use",
         "references": references,
         "network_data_format": {"inputs": {"image": inputs}, "outputs": {"pred": outputs}},

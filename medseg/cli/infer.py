@@ -21,12 +21,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--run", metavar="DIR", help="run folder")
     what.add_argument("--bundle", metavar="DIR", help="bundle folder with models/model.pt")
     parser.add_argument("--json_list", metavar="FILE", help="datalist instead of files")
-    parser.add_argument("--section", default="test", metavar="S", help="section of the datalist (default test)")
+    parser.add_argument("--section", metavar="S", help="section of the datalist (default test)")
     parser.add_argument("--data_dir", metavar="DIR", help="what the datalist's paths are relative to")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the label maps")
     parser.add_argument("--checkpoint", default="best", metavar="C", help=CHECKPOINT)
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
-    parser.add_argument("--tta", action="store_true", help="average over mirror images of every axis")
+    parser.add_argument(
+        "--tta", action="store_true", help="average over mirror images along the axes that training mirrored"
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from medseg.workflows.compose import parse_assignments
     from medseg.workflows.new_bundle import new_bundle
 
-    plan = new_bundle(
+    settings = new_bundle(
         network=args.network,
         json_list=args.json_list,
         data_dir=args.data_dir,
@@ -50,6 +50,6 @@ def run(args: argparse.Namespace) -> int:
         nnunet_plans=args.nnunet_plans,
         nnunet_configuration=args.nnunet_configuration,
     )
-    print("\n".join(plan.lines()))
+    print("\n".join(setting.line() for setting in settings))
     print(f"bundle: {args.output}")
     return 0

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from medseg.data.datalist import Datalist
 from medseg.data.inspect import CaseFacts
 from medseg.data.modality import channel_kind, is_color
 from medseg.data.nnunet_plans import NnunetPlans
+from medseg.data.run_settings import SET
 from medseg.errors import DataError
 from medseg.transforms.scale import scaled_size
 
@@ -38,6 +39,15 @@ _CPU_LONGEST, _GPU_LONGEST = 512, 1024  # pixels; the usual sizes for dermoscopy
 _CPU_ITERATIONS, _GPU_ITERATIONS = 50, 250  # per epoch; nnU-Net's 250 on a GPU
 
 
+# Names of the plan that have another id in the config.
+_IDS = {
+    **{
+        name: f"preprocess::{name}"
+        for name in ("spacing", "longest", "scale", "normalization", "crop_foreground", "color")
+    },
+    **{name: f"augment::{name}" for name in ("flip_axes", "rotate", "samples_per_case")},
+    "light": "network_def::_target_",
+}
 _T = TypeVar("_T")
 
 
@@ -88,10 +98,9 @@ class Plan:
     whole_volume: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def lines(self) -> list[str]:
-        """One line per choice: name, value, reason."""
-        values = asdict(self)
-        return [f"{name:<16} {_show(values[name]):<28} {reason}" for name, reason in self.reasons.items()]
+    def reasons_by_id(self) -> dict[str, str]:
+        """Id of the config -> reason, for what is written into it."""
+        return {_IDS.get(name, name): reason for name, reason in self.reasons.items()}
 
 
 def make_plan(
@@ -104,12 +113,13 @@ def make_plan(
     spacing: Sequence[float] | None = None,
     longest: int | None = None,
     scale: float | None = None,
+    batch_size: int | None = None,
     num_training: int | None = None,
     roi_step: int = 8,
     whole_volume: bool = False,
     nnunet: NnunetPlans | None = None,
 ) -> Plan:
-    """Plan from the facts of (sound) cases; ``roi_size``, ``spacing``, ``longest`` and ``scale`` are taken where given.
+    """Plan from the facts of (sound) cases; sizes, ``spacing`` and ``batch_size`` are taken where given.
 
     ``roi_step``: the window is a multiple of it in every axis, where it is neither given nor of whole volumes.
     ``nnunet``: spacing, window (not of whole volumes) and normalisation are taken from it where they are not given.
@@ -142,7 +152,7 @@ def make_plan(
     if longest is None and spatial_dims == 2 and theirs is None:  # nnU-Net resizes no pictures
         longest = _longest(facts, gpu, reasons)
     elif longest is not None:
-        reasons["longest"] = "given by the user"
+        reasons["longest"] = SET
     shapes = np.array([_resampled(case, target, longest) for case in facts])
     budget = (_GPU_VOXELS if gpu else _CPU_VOXELS)[spatial_dims] * (_WHOLE if whole_volume else 1)
     scale = (
@@ -172,13 +182,15 @@ def make_plan(
     )
     rotate = _rotation(target, spatial_dims)
     reasons["rotate"] = "radians per axis; in plane only where slices are coarse"
-    batch_size = 1 if whole_volume else 8 if spatial_dims == 2 else 2
-    reasons["batch_size"] = (
+    planned_batch = 1 if whole_volume else 8 if spatial_dims == 2 else 2
+    batch_size = planned_batch if batch_size is None else _given(batch_size, "batch_size", reasons)
+    reasons.setdefault(
+        "batch_size",
         "whole volumes one by one, as published"
         if whole_volume
         else "planes differ more than windows of a volume, and batch norm needs some"
         if spatial_dims == 2
-        else "nnU-Net's smallest batch; the window takes the memory"
+        else "nnU-Net's smallest batch; the window takes the memory",
     )
     per_epoch = (_GPU_ITERATIONS if gpu else _CPU_ITERATIONS) * batch_size
     repeats = max(1, round(per_epoch / count)) if count < per_epoch else 1
@@ -222,7 +234,7 @@ def make_plan(
 
 
 def _given(value: _T, name: str, reasons: dict[str, str]) -> _T:
-    reasons.setdefault(name, "given by the user")
+    reasons.setdefault(name, SET)
     return value
 
 
@@ -358,15 +370,5 @@ def available_gib() -> float:
         return 8.0
 
 
-def _show(value: Any) -> str:
-    if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
-        return " | ".join(_scheme(item) for item in value)
-    if isinstance(value, (list, tuple)):
-        return "×".join(f"{v:g}" for v in value) if value else "none"
-    return f"{value}"
-
-
-def _scheme(scheme: dict[str, Any]) -> str:
-    if scheme["kind"] == "case":
-        return "z-score, non-zero" if scheme.get("nonzero") else "z-score"
-    return f"[{scheme['lower']:g}, {scheme['upper']:g}] -> ({scheme['mean']:g}, {scheme['std']:g})"
+def _show(values: Sequence[float]) -> str:
+    return "×".join(f"{v:g}" for v in values)

@@ -31,6 +31,7 @@ class RunRecord:
         folder: the run folder.
         config: ``configs/train.yaml`` as written.
         facts: ``run.json``.
+        reasons: config id -> who or what set it.
         table: ``configs/datalist.json`` as written.
         label_space: what voxel values mean.
         curves: columns of ``metrics.csv``, one value per epoch, NaN where there is none.
@@ -41,6 +42,7 @@ class RunRecord:
     folder: Path
     config: dict[str, Any]
     facts: dict[str, Any]
+    reasons: dict[str, str]
     table: dict[str, Any]
     label_space: LabelSpace
     curves: dict[str, np.ndarray]
@@ -116,6 +118,7 @@ def read_record(folder: str | Path) -> RunRecord:
         folder=run,
         config=config,
         facts=_json(run / "run.json") or {},
+        reasons=_json(run / "docs" / "reasons.json") or {},
         table=table,
         label_space=LabelSpace.from_table(space),
         curves=_read_curves(run / "metrics.csv"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medseg.data.run_settings import SET, settings_of, shown
 from medseg.errors import MedsegError
 from medseg.reports.record import RunRecord
 from medseg.weights import load_file
@@ -17,90 +18,42 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch no
 
 def setting_groups(record: RunRecord) -> dict[str, dict[str, str]]:
     """Group -> name -> value; a value that the run does not record is empty."""
-    get = record.setting
-    network = get("network_def", {})
-    arguments = {k: v for k, v in network.items() if k != "_target_"} if isinstance(network, Mapping) else {}
     facts = record.facts
+    said: dict[str, dict[str, str]] = {"Network": {}, "Data": {}, "Training": {}}
+    for setting in settings_of(record.config, record.reasons):
+        mark = f" ({SET})" if setting.reason == SET else ""
+        said[setting.group][setting.name] = setting.value + mark if setting.value else ""
     return {
-        "Network": {
-            "class": str(get("network_def::_target_", "")),
-            "parameters": _parameters(record.folder / "models" / "model.pt"),
-            **{str(name): text(value) for name, value in arguments.items()},
-            "window (ROI)": _by(get("roi_size")) + " voxels" if get("roi_size") else "",
-            "overlap of windows": text(get("overlap")),
-        },
+        "Network": {"parameters": _parameters(record.folder / "models" / "model.pt"), **said["Network"]},
         "Data": {
             "data set": record.dataset,
-            "description": text(record.table.get("description")),
-            "licence": text(record.table.get("licence", record.table.get("license"))),
-            "fold": text(get("fold")),
+            "description": shown(record.table.get("description")),
+            "licence": shown(record.table.get("licence", record.table.get("license"))),
             "training cases": _number_of(facts.get("training_cases")),
             "validation cases": _number_of(facts.get("validation_cases")),
             "channels": ", ".join(record.channels),
             "labels": ", ".join(record.label_space.labels),
-            "spacing": f"{_by(get('preprocess::spacing'))} mm" if get("preprocess::spacing") else "as stored",
-            "normalisation": "; ".join(_scheme(item) for item in get("preprocess::normalization", ())),
-            "crop to non-zero": text(get("preprocess::crop_foreground")),
+            **said["Data"],
         },
         "Training": {
             "epochs": _epochs(record),
-            "batch size": text(get("batch_size")),
-            "passes over the cases per epoch": text(get("repeats")),
-            "optimiser": _class(get("optimizer::_target_")),
-            "learning rate": text(get("learning_rate")),
-            "schedule": text(get("schedule")),
-            "weight decay": text(get("weight_decay")),
-            "loss": _class(get("loss::_target_")),
-            "averaged weights": text(get("ema_decay")),
-            "precision": text(get("precision")),
-            "augmentation": "; ".join(f"{k} {text(v)}" for k, v in (get("augment") or {}).items()),
+            **said["Training"],
             "time": _span(facts.get("training_seconds")),
             **_effort(facts),
-            "started": text(facts.get("started")),
-            "last change": text(facts.get("updated")),
+            "started": shown(facts.get("started")),
+            "last change": shown(facts.get("updated")),
         },
         "Machine and versions": {
-            "device": text(facts.get("device")),
-            "seed": text(facts.get("seed", get("seed"))),
-            "CPU threads": text(facts.get("threads")),
-            "Python": text(facts.get("python")),
+            "device": shown(facts.get("device")),
+            "CPU threads": shown(facts.get("threads")),
+            "Python": shown(facts.get("python")),
             **{str(name): str(version) for name, version in facts.get("versions", {}).items()},
         },
     }
 
 
-def text(value: Any) -> str:
-    """A setting as a reader wants it; ``None`` is empty."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(text(item) for item in value) if value else "none"
-    return str(value)
-
-
-def _by(values: Any) -> str:
-    return " × ".join(f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in values or ())
-
-
-def _class(target: Any) -> str:
-    return str(target).rsplit(".", 1)[-1] if target else ""
-
-
 def _number_of(items: Any) -> str:
     return str(len(items)) if isinstance(items, list) else ""
-
-
-def _scheme(scheme: Any) -> str:
-    if not isinstance(scheme, Mapping):
-        return str(scheme)
-    if scheme.get("kind") == "fixed":
-        clip, center = (scheme.get("lower"), scheme.get("upper")), (scheme.get("mean"), scheme.get("std"))
-        return f"clip to {clip[0]:g} … {clip[1]:g}, minus {center[0]:g}, over {center[1]:g}"
-    return "z-score per case" + (" over non-zero voxels" if scheme.get("nonzero") else "")
 
 
 def _epochs(record: RunRecord) -> str:

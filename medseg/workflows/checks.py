@@ -21,7 +21,16 @@ from medseg.errors import ConfigError, DataError, nearest
 from medseg.labels import LabelSpace
 from medseg.workflows.config_check import check_roi
 
-__all__ = ["check_cases", "check_datalist", "check_fit", "check_window", "model_spacing", "problem_table", "unfit"]
+__all__ = [
+    "check_cases",
+    "check_datalist",
+    "check_fit",
+    "check_window",
+    "model_spacing",
+    "problem_table",
+    "refuse_other_names",
+    "unfit",
+]
 
 logger = logging.getLogger("medseg")
 
@@ -213,6 +222,7 @@ def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[st
                 "or use the bundle's labels."
             )
         _refuse_other_values(own, other)
+        refuse_other_names(own, other, "The bundle")
 
 
 def _refuse_other_datasets(own: LabelSpace, datalist: Datalist) -> None:
@@ -242,6 +252,23 @@ def _refuse_other_values(own: LabelSpace, other: LabelSpace) -> None:
             f"besides; give the bundle the datalist's table, for example --set labels::labels="
             f"{json.dumps(other.to_table()['labels'])}."
         )
+
+
+def refuse_other_names(own: LabelSpace, other: LabelSpace, whose: str) -> None:
+    """Two tables that give one name different values would train and score one structure as another.
+
+    Raises:
+        ConfigError: naming the label.
+    """
+    if set(own.fragments) != {""} or set(other.fragments) != {""}:
+        return
+    values, others = (dict(space.fragment().values) for space in (own, other))
+    for name, raw in others.items():
+        if name in values and not set(raw) <= set(values[name]):
+            raise ConfigError(
+                f"{whose} reads {list(values[name])} as label '{name}', the datalist {list(raw)}; use one table of "
+                "labels for both."
+            )
 
 
 def check_window(roi_size: Any, facts: Sequence[CaseFacts], batch_size: int) -> None:

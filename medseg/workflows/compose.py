@@ -26,6 +26,7 @@ __all__ = [
     "load_workflow",
     "merged_config",
     "parse_assignments",
+    "used_config",
     "with_changes",
 ]
 
@@ -129,6 +130,20 @@ def _changed(config: Mapping[str, Any], overrides: Mapping[str, Any], files: Seq
     judged(changed, files)
     check_arguments(changed)
     return changed
+
+
+def used_config(
+    bundle: str | Path, task: str, overrides: Mapping[str, Any] | None = None, overlays: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The merged config of a task with overlays and overrides, unresolved, once it is trusted and its ids are known.
+
+    Raises:
+        ConfigError: an override names what the config does not have.
+        ModelError: the folder is not a bundle, or its config would run foreign code.
+    """
+    require_own_folder(Path(bundle))
+    files = config_files(bundle, task, overlays)
+    return _changed(merged_config(files), overrides or {}, files)
 
 
 def _top(key: str) -> str:

@@ -28,6 +28,7 @@ from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.run_folder import read_facts, require_run, write_facts
+from medseg.workflows.run_limits import check_channels, check_members, check_scored, mirrored_axes
 from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["ensemble", "load_member"]
@@ -42,6 +43,7 @@ def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None
     """A run's network with its own preprocessing and inferer, weights loaded."""
     folder = require_run(run)
     changes = {"device": f"$w.device('{device}')"} if device is not None else {}
+    mirrored_axes(folder, merged_config([folder / "configs" / "inference.yaml"]))
     parser = load_workflow(folder, "infer", changes).parser
     network = parser.get_parsed_content("network")
     load_weights(network, weights_of(folder, checkpoint))
@@ -99,9 +101,14 @@ def ensemble(
                 f"{folder} was trained on several data sets, whose cases are asked for different tasks; `medseg "
                 "ensemble` joins runs on one. Predict with each run alone by `medseg infer`."
             )
+    if fold is not None and section not in ("training", "validation"):
+        raise ConfigError(f"--fold {fold}: section '{section}' has no folds; leave one of --fold and --section out.")
     config = merged_config([folders[0] / "configs" / "train.yaml"])
+    check_members(folders)
     datalist, cases = _cases(folders[0], config, json_list, data_dir, section, fold)
-    check_cases(cases, datalist)
+    check_channels(folders[0], datalist)
+    facts = check_cases(cases, datalist)
+    check_scored(config, facts, datalist)
     _warn_seen(folders, cases)
     members = [load_member(folder, checkpoint=checkpoint, device=device) for folder in folders]
     chosen = [_mean_dice(folder) for folder in folders] if weights == "dice" else weights

@@ -14,13 +14,15 @@ from medseg.data import Case, Datalist, read_datalist
 from medseg.engines import CaseCost, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError, ModelError, nearest
-from medseg.workflows.checks import check_cases
+from medseg.labels import LabelSpace
+from medseg.workflows.checks import check_cases, refuse_other_names
 from medseg.workflows.cleanup import add_cleaning, stored_rules
-from medseg.workflows.compose import config_files, load_workflow, merged_config
+from medseg.workflows.compose import config_files, load_workflow, merged_config, used_config
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
+from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["evaluate", "scored_cases", "kept_checkpoints", "weights_of"]
@@ -89,7 +91,7 @@ def evaluate(
         overlays: further config files of the run, such as a published protocol.
         section: of the datalist; ``validation`` follows the run's fold.
         into: folder in the run for the results; default: the run itself, ``scores/<section>`` for other sections.
-        checked: the caller has checked the cases.
+        checked: the caller has checked the cases, and says itself what differs from the training.
 
     Returns:
         The content of ``metrics.json``, which lies in the config's ``output_dir``.
@@ -101,7 +103,15 @@ def evaluate(
     else:
         logger.setLevel(logging.ERROR)  # the first process speaks for all
     config = merged_config([folder / "configs" / "train.yaml"])
-    changes: dict[str, Any] = dict(overrides or {}) | {"ckpt_path": str(weights_of(folder, checkpoint))}
+    weights = weights_of(folder, checkpoint)
+    given = dict(overrides or {})
+    refuse_double("evaluate", given, tolerance=tolerance, device=device)
+    used = used_config(folder, "evaluate", given, overlays)
+    changed = check_use(config, used, given, own_weights=weights.is_relative_to(folder))
+    mirrored_axes(folder, used)
+    if not checked:
+        warn_changed(changed)
+    changes: dict[str, Any] = given | {"ckpt_path": str(weights)}
     if device is not None:
         changes["device"] = f"$w.device('{device}')"
     if data_dir is not None:
@@ -117,6 +127,7 @@ def evaluate(
         cases = [case for listed in datalist.sections.values() for case in listed if case.label]
         if not cases:
             raise DataError(f"{datalist.path} has no case with a label; labels are needed for scores.")
+        refuse_other_names(LabelSpace.from_table(used["labels"]), datalist.label_space, "The run")
     else:
         cases, datalist = scored_cases(folder, config, data_dir, section)
     if section != "validation":
@@ -139,7 +150,11 @@ def evaluate(
     workflow.run()
     barrier()  # the first process writes the scores of all
     target = Path(workflow.parser.get_parsed_content("output_dir"))
-    content = json.loads((target / "metrics.json").read_text(encoding="utf-8"))
+    path = target / "metrics.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if changed and is_main():
+        content["differs_from_training"] = changed
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if is_main() and target.resolve() == folder:  # scores elsewhere, of an external set, are not the run's own
         facts = network_facts(
             unwrap(evaluator.network),

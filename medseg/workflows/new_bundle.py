@@ -7,20 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle import dump_yaml, plan_for_network, write_bundle
+from monai.bundle import ConfigParser
+
+from medseg.bundle import document_bundle, dump_yaml, plan_for_network, write_bundle
 from medseg.bundle.universal import is_universal, universal_plan
-from medseg.data import CaseFacts, Datalist, Plan, read_datalist
+from medseg.data import CaseFacts, Datalist, read_datalist
 from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
+from medseg.data.run_settings import SET, Setting
 from medseg.errors import ConfigError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases, check_window
-from medseg.workflows.compose import changed_configs
+from medseg.workflows.compose import changed_configs, config_files
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
+from medseg.workflows.run_limits import check_arguments, check_training, refuse_double
 from medseg.workflows.trust import remember_own
 
-__all__ = ["given_nnunet", "new_bundle", "plan_bundle"]
+__all__ = ["announce", "given_nnunet", "new_bundle", "overlay_reasons", "plan_bundle"]
 
 logger = logging.getLogger("medseg")
 
@@ -37,7 +41,7 @@ def new_bundle(
     overrides: Mapping[str, Any] | None = None,
     nnunet_plans: str | Path | None = None,
     nnunet_configuration: str | None = None,
-) -> Plan:
+) -> list[Setting]:
     """Read and check the cases of a datalist, plan for a network and a device, and write the bundle to ``output``.
 
     Args:
@@ -50,6 +54,9 @@ def new_bundle(
         nnunet_plans: nnU-Net's plans file, whose spacing, patch size and normalisation are taken over.
         nnunet_configuration: of the plans; default ``3d_fullres``, of 2D images ``2d``.
 
+    Returns:
+        The settings of the written ``train.yaml``.
+
     Raises:
         ConfigError: the folder holds a bundle, the network does not fit, or an override is refused.
         DataError: the datalist or a case cannot be used.
@@ -60,6 +67,7 @@ def new_bundle(
     remember_own({"network_def::_target_": network_target(network)})  # an unknown name is told before the data are read
     remember_own(overrides or {})
     nnunet = given_nnunet(nnunet_plans, nnunet_configuration)
+    refuse_double("train", overrides or {})
     given = {key: value for key, value in (overrides or {}).items() if key != "roi_size"}  # that needs the images' axes
     check_ranges({"fold": fold, **given})
     datalist = read_datalist(json_list, data_dir)
@@ -68,7 +76,26 @@ def new_bundle(
     chosen = (device or str(choose_device())).partition(":")[0]  # a plan for a GPU needs none
     if chosen not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device}: expected cpu or cuda.")
-    return plan_bundle(root, network, datalist, facts, len(training), chosen, overrides or {}, {"fold": fold}, nnunet)
+    changes = dict(overrides or {})
+    plan_bundle(root, network, datalist, facts, len(training), chosen, changes, {"fold": fold}, nnunet)
+    given = dict.fromkeys([*changes, *(["fold"] if fold is not None else [])], SET)
+    return announce(root, f"plan for {network} on {datalist.name}", given, datalist)
+
+
+def announce(bundle: Path, title: str, reasons: Mapping[str, str], datalist: Datalist) -> list[Setting]:
+    """Document a bundle whose configs are final, and log its settings.
+
+    Args:
+        bundle: its folder.
+        title: first line of the log.
+        reasons: config id -> why it is so, besides the plan's.
+        datalist: that it is for.
+    """
+    settings = document_bundle(bundle, reasons, datalist.channels)
+    logger.info("%s:", title)
+    for setting in settings:
+        logger.info("  %s", setting.line())
+    return settings
 
 
 def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetPlans | None:
@@ -82,6 +109,17 @@ def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetP
     return None if plans is None else read_nnunet_plans(plans, configuration)
 
 
+def overlay_reasons(bundle: Path, overlays: Sequence[str]) -> dict[str, str]:
+    """Config id -> the overlay that sets it."""
+    files = config_files(bundle, "train", overlays)[1:]
+    contents = [ConfigParser.load_config_file(str(file)) for file in files]
+    return {
+        key.lstrip("+"): f"overlay {file.stem}"
+        for file, content in zip(files, contents, strict=True)
+        for key in content
+    }
+
+
 def plan_bundle(
     directory: Path,
     network: str,
@@ -92,21 +130,20 @@ def plan_bundle(
     overrides: Mapping[str, Any],
     settings: Mapping[str, Any],
     nnunet: NnunetPlans | None = None,
-) -> Plan:
-    """Plan for checked cases and write the bundle, with the overrides in both its configs; the plan is logged."""
+) -> None:
+    """Plan for checked cases and write the bundle, with the overrides in both its configs."""
     if is_universal(network, datalist):
         if nnunet is not None:
             raise ConfigError("--nnunet_plans are of one data set, the datalist joins several; leave them out.")
         overrides = universal_plan(datalist) | dict(overrides)
+    check_arguments(overrides, facts)
     window = overrides.get("roi_size") or (nnunet.choices(facts).patch_size if nnunet is not None else None)
     if window is not None:
         check_window(window, facts, overrides.get("batch_size", 2))
     plan, arguments = plan_for_network(network, datalist, facts, num_training, device_type, overrides, nnunet)
-    logger.info("plan for %s on %s:", network, datalist.name)
-    for line in plan.lines():
-        logger.info("  %s", line)
     write_bundle(directory, network, arguments, datalist, plan, settings)
-    for name, config in changed_configs(directory, (), overrides).items() if overrides else ():
+    configs = changed_configs(directory, (), overrides)
+    check_training(configs["train"], facts, datalist)
+    for name, config in configs.items() if overrides else ():
         path = directory / "configs" / f"{name}.yaml"
         dump_yaml(config, path, path.read_text(encoding="utf-8").splitlines()[0][2:])
-    return plan

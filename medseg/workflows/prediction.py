@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medseg.bundle import TRAINED_AXES
 from medseg.data import Case, read_datalist
 from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
 from medseg.data.content import content_hash
@@ -22,13 +23,20 @@ from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
 from medseg.workflows.case_stream import run_cases
 from medseg.workflows.checks import model_spacing, unfit
-from medseg.workflows.compose import config_files, merged_config, with_changes
-from medseg.workflows.config_check import check_overrides
+from medseg.workflows.compose import config_files, merged_config, used_config, with_changes
 from medseg.workflows.evaluation import kept_checkpoints, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
+from medseg.workflows.run_limits import (
+    check_channels,
+    check_use,
+    mirrored_axes,
+    refuse_double,
+    trained_config,
+    warn_changed,
+)
 
 __all__ = ["collect_cases", "predict", "predict_checkpoints"]
 
@@ -81,7 +89,7 @@ def predict(
     cases: Sequence[Case] = (),
     json_list: str | Path | None = None,
     data_dir: str | Path | None = None,
-    section: str = "test",
+    section: str | None = None,
     checkpoint: str = "best",
     device: str | None = None,
     tta: bool = False,
@@ -94,9 +102,10 @@ def predict(
     """Segment files and folders, a datalist's section or ``cases`` of one with a run or bundle.
 
     A prediction that ``output`` holds is kept if it was made from the same images, weights, settings and version
-    (``PredictionFolder``), else made again; ``overwrite`` makes all of them again. ``tta`` averages over mirror images;
-    ``postprocess`` applies the rules that `medseg postprocess` stored. A run on several data sets together segments
-    ``tasks`` (default: all of them, or those of a case's own data set), and is told the ``modality`` of files. A case
+    (``PredictionFolder``), else made again; ``overwrite`` makes all of them again. ``section`` is of the datalist
+    (default ``test``). ``tta`` averages over mirror images along the axes that training mirrored; ``postprocess``
+    applies the rules that `medseg postprocess` stored. A run on several data sets together segments ``tasks`` (default:
+    all of them, or those of a case's own data set), and is told the ``modality`` of files. A case
     that cannot be read or that fails is reported, listed in ``output/failures.json`` and left out; the others are done.
     Under torchrun every process makes the same call and takes its share of the cases.
 
@@ -105,32 +114,45 @@ def predict(
 
     Raises:
         CasesFailed: some cases failed.
-        ConfigError: ``output`` is the images' folder, or holds files of the predictions' names from elsewhere.
+        ConfigError: ``output`` is the images' folder, or holds files of the predictions' names from elsewhere,
+            or an option is not what the run allows.
     """
     folder, target = Path(bundle).resolve(), Path(output).resolve()
+    _refuse_idle(inputs, json_list, data_dir, section)
+    section = section or "test"
+    overrides = dict(overrides or {})
+    refuse_double("infer", overrides)
     config = merged_config(config_files(folder, "infer"))
     space = LabelSpace.from_table(config["labels"])
     in_channels = int(config["network_def"]["in_channels"])
     if inputs:
         cases = collect_cases(inputs, in_channels)
     elif json_list is not None:
-        cases = read_datalist(json_list, data_dir).cases(section)
+        datalist = read_datalist(json_list, data_dir)
+        cases = datalist.cases(section)
+        check_channels(folder, datalist)
     elif not cases:
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
     cases, asked = _conditions(config, space, cases, tasks, modality)
-    check_overrides(config, overrides or {})
     weights = weights_of(folder, checkpoint)
+    used = used_config(folder, "infer", overrides)
+    changed = check_use(trained_config(folder, config), used, overrides, own_weights=weights.is_relative_to(folder))
+    warn_changed(changed)
+    axes = mirrored_axes(folder, used, tta=tta, chosen=overrides.get("mirror_axes"))
     start_distributed()
-    changes = dict(overrides or {}) | {"output_dir": str(target), "ckpt_path": str(weights)} | asked
+    changes = overrides | {"output_dir": str(target), "ckpt_path": str(weights)} | asked
     if not postprocess and "cleanup" in config:
         changes["cleanup"] = {}
-    if tta:
-        changes["mirror_axes"] = list(range(len(config["roi_size"])))
+    if axes is not None:
+        changes["mirror_axes"] = axes
     if device is not None:
         changes["device"] = f"$w.device('{device}')"
-    predictions = PredictionFolder(target, origin_of(config, changes, weights, choose_device(device).type))
+    origin = origin_of(config, changes, weights, choose_device(device).type)
+    if changed:
+        origin = replace(origin, settings={**origin.settings, "differs_from_training": changed})
+    predictions = PredictionFolder(target, origin)
     files = predictions.require_apart(cases)
 
     def prepare() -> list[Case]:
@@ -159,6 +181,21 @@ def predict(
             f"{len(failures)} of {len(cases)} cases failed, listed in {target / 'failures.json'}: {listed}"
         )
     return list(files.values())
+
+
+def _refuse_idle(
+    inputs: Sequence[str | Path], json_list: str | Path | None, data_dir: str | Path | None, section: str | None
+) -> None:
+    """Options that would be read by nobody.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if inputs and json_list is not None:
+        raise ConfigError("Name either image files or a datalist (--json_list), not both.")
+    idle = [name for name, value in (("--section", section), ("--data_dir", data_dir)) if value is not None]
+    if json_list is None and idle:
+        raise ConfigError(f"{' and '.join(idle)}: of a datalist; name that with --json_list, or leave them out.")
 
 
 def _conditions(
@@ -217,6 +254,7 @@ def predict_checkpoints(bundle: str | Path, output: str | Path, **settings: Any)
 # Ids of inference.yaml that say where things are and how the work is done, not what comes out.
 _PLACES = {"imports", "bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "device"}
 _PLACES |= {"sw_batch_size", "dataset", "dataloader", "network", "handlers", "initialize", "run", "finalize", "cleanup"}
+_PLACES |= {TRAINED_AXES}
 
 
 def origin_of(config: Mapping[str, Any], changes: Mapping[str, Any], weights: Path, device_type: str) -> Origin:

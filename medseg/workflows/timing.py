@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle import dump_yaml
+from medseg.bundle import document_bundle, dump_yaml
 from medseg.data.sampling import turns
 from medseg.engines.ranks import world_size
 from medseg.engines.validation_cost import case_seconds, cases_of
@@ -42,6 +42,7 @@ def fit_validation(workflow: Any, run: Path, seconds: float) -> bool:
         return False
     logger.warning("a validation of all cases would take too long; it goes over %d of each data set", few)
     dump_yaml(config | {"validation_cases": few}, path, f"validation_cases fitted to {seconds / 60:.3g} minutes.")
+    document_bundle(run, {"validation_cases": "fitted to --max_minutes"})
     return True
 
 

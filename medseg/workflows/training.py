@@ -14,22 +14,24 @@ from typing import Any
 
 import torch
 
-from medseg.bundle import copy_texts, dump_yaml
+from medseg.bundle import copy_texts, document_bundle, dump_yaml
 from medseg.data import Case, CaseFacts, Datalist, read_datalist
+from medseg.data.run_settings import SET
 from medseg.engines import network_facts
 from medseg.engines.ranks import gather, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError
 from medseg.networks import network_target
-from medseg.workflows.checks import check_cases, check_fit
+from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.compose import Workflow, changed_configs, load_workflow, merged_config
 from medseg.workflows.config_check import check_ranges
 from medseg.workflows.folder_lock import LOCK, only_writer
-from medseg.workflows.new_bundle import given_nnunet, plan_bundle
+from medseg.workflows.new_bundle import announce, given_nnunet, overlay_reasons, plan_bundle
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
+from medseg.workflows.run_limits import check_training, refuse_double
 from medseg.workflows.stored_list import remember_list
 from medseg.workflows.timing import fit_validation
 from medseg.workflows.transfer import Transfer
@@ -101,6 +103,7 @@ def train(
     started = time.monotonic()
     if (network is None) == (bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
+    refuse_double("train", overrides or {}, epochs=epochs)
     check_ranges({"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "seed": seed})
     check_ranges(
         {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
@@ -120,7 +123,11 @@ def train(
     if network is not None:
         target = network_target(network)  # an unknown name is told before the data are read
         remember_own({"network_def::_target_": target})
-        changes = (start.network_arguments(target) if start else {}) | changes
+        taken = start.network_arguments(target) if start else {}
+        changes = taken | changes
+        reasons = dict.fromkeys(taken, f"as in {transfer}")
+    else:
+        reasons = overlay_reasons(Path(str(bundle)), overlays)
     run = Path(output).resolve()
     start_distributed()
     _refuse_foreign(run)
@@ -130,6 +137,11 @@ def train(
     if not training:
         raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
     settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
+    options = {"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "device": device, "seed": seed or None}
+    if max_minutes is not None:
+        reasons["epochs"] = "of no account: --max_minutes decides when the training ends"
+        options.pop("epochs")
+    reasons |= dict.fromkeys([*(overrides or {}), *(key for key, value in options.items() if value is not None)], SET)
 
     def prepare() -> tuple[bool, bool]:
         """Write the bundle, or hold it against the one that is there; whether anything is left to train, and whether
@@ -144,7 +156,8 @@ def train(
         else:
             _copy_bundle(fresh, Path(str(bundle)), datalist, facts, overlays, changes, settings)
         if start is not None:
-            start.install(fresh)
+            reasons.update(start.install(fresh))
+        announce(fresh, f"training of {network or bundle} on {datalist.name}", reasons, datalist)
         _install(fresh, run, explicit_epochs=epochs is not None)
         remember_list(run, datalist)
         if read_facts(run).get("status") == "finished":
@@ -245,7 +258,7 @@ def _copy_bundle(
     settings: dict[str, Any],
 ) -> None:
     configs = changed_configs(bundle, overlays, overrides)
-    check_fit(facts, datalist, configs["train"])
+    check_training(configs["train"], facts, datalist)
     copy_texts(bundle, fresh)
     own = {"bundle_root": ".", "json_list": "$@bundle_root + '/configs/datalist.json'"}
     given = {key: value for key, value in settings.items() if (value is not None or key == "fold")} | own
@@ -293,6 +306,7 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
             )
         old["epochs"] = new["epochs"]
         dump_yaml(old, target / "train.yaml", "Extended to more epochs.")
+        document_bundle(run, {"epochs": SET})
         if (target / "inference.yaml").is_file():
             store_rules(run, {})  # they were chosen on the predictions of other weights
         write_facts(run, status="started")

@@ -21,6 +21,7 @@ from medseg.weights import read_state_dict, save_file, transfer_weights
 from medseg.weights.task_rows import rows_by_name
 from medseg.workflows.compose import config_files, merged_config
 from medseg.workflows.evaluation import weights_of
+from medseg.workflows.run_folder import differences
 
 __all__ = ["Transfer", "channel_tensors"]
 
@@ -81,8 +82,11 @@ class Transfer:
             return {}
         return {f"network_def::{k}": v for k, v in definition.items() if k not in ("_target_", *_OF_DATA)}
 
-    def install(self, bundle: Path) -> None:
+    def install(self, bundle: Path) -> dict[str, str]:
         """Copy the weights into a bundle that was just written, and write into its ``initial`` what starts anew.
+
+        Returns:
+            Ids of the config that changed -> why.
 
         Raises:
             ConfigError: the bundle's config has no ``initial``.
@@ -100,6 +104,7 @@ class Transfer:
         target = bundle / "models" / "initial.pt"
         target.parent.mkdir(exist_ok=True)
         anew = list(self.reinitialize)
+        before = dict(config)
         if isinstance(network, TaskConditioned) and "labels" in self.config:
             config |= self._move_rows(network, config, target)
             config |= self._remember(config, bundle)
@@ -115,6 +120,7 @@ class Transfer:
             "partial": self.partial,
         }
         dump_yaml(config, path, f"Starts from the weights of {self.source.name}.")
+        return dict.fromkeys(differences(before, config), f"starts from {self.source.name}")
 
     def _move_rows(self, network: TaskConditioned, config: Mapping[str, Any], target: Path) -> dict[str, Any]:
         """Write the weights with the rows of tasks and modalities where the new label table has them; what changes in

@@ -9,6 +9,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from medseg.bundle import dump_yaml, make_metadata, unet_topology
+from medseg.bundle.configs import train_config
 from medseg.data import CaseFacts, make_plan, read_datalist
 
 
@@ -69,7 +70,8 @@ def test_metadata_of_regions_and_two_modalities(tmp_path):
         intensity=[values, values - values.min()],
     )
     plan = make_plan(datalist, [facts])
-    meta = make_metadata("SegResNet", {"_target_": "monai.networks.nets.SegResNet"}, datalist, plan)
+    definition = {"_target_": "monai.networks.nets.SegResNet", "in_channels": 2, "out_channels": plan.out_channels}
+    meta = make_metadata("SegResNet", train_config(definition, datalist, plan), datalist)
     image = meta["network_data_format"]["inputs"]["image"]
     pred = meta["network_data_format"]["outputs"]["pred"]
     assert image["channel_def"] == {"0": "CT", "1": "PET"}

@@ -34,6 +34,44 @@ def test_a_bundle_is_planned_and_written(make_datalist, tmp_path, capsys):
     assert not (out / "checkpoints").exists()
 
 
+def test_what_is_printed_and_documented_is_what_was_set(make_datalist, tmp_path, capsys):
+    out = tmp_path / "bundle"
+    changes = {
+        "batch_size": 1,
+        "roi_size": [16, 24, 16],
+        "preprocess::spacing": [2, 2, 2],
+        "augment::flip_axes": [1],
+        "augment::scale": 0.07,
+        "train::trainer::clip_norm": None,
+        "network_def::init_filters": 16,
+        "loss::batch": True,
+    }
+    command = ["--network", "SegResNet", "--json_list", make_datalist(), "--output", out, "--device", "cpu"]
+    assert (
+        run(*command, *(part for key, value in changes.items() for part in ("--set", f"{key}={json.dumps(value)}")))
+        == 0
+    )
+    printed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    for key, value in {
+        "batch_size": "1 ",
+        "roi_size": "16 × 24 × 16 voxels",
+        "preprocess::spacing": "2 × 2 × 2 mm",
+        "augment::flip_axes": "1 ",
+        "clip_norm": "none",
+        "network_def::init_filters": "16 ",
+        "loss::batch": "yes",
+    }.items():
+        assert value in printed[key] and printed[key].endswith("set by you"), printed[key]
+    text = (out / "docs" / "README.md").read_text(encoding="utf-8")
+    for said in ("size changed by up to 0.07", "mirrored along axis 1 (probability 0.5)", "intensity times 0.8 to 1.2"):
+        assert said in text
+    assert all(line in text for line in printed.values() if "set by you" in line)
+    train, inference = (merged_config([out / "configs" / f"{n}.yaml"]) for n in ("train", "inference"))
+    assert inference["trained_mirror_axes"] == train["augment"]["flip_axes"] == [1]
+    image = json.loads((out / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
+    assert image["spatial_shape"] == train["roi_size"] == inference["roi_size"] == [16, 24, 16]
+
+
 def test_a_plan_for_a_gpu_needs_none(make_datalist, tmp_path):
     out = tmp_path / "bundle"
     assert run("--network", "DynUNet", "--json_list", make_datalist(), "--output", out, "--device", "cuda") == 0

@@ -107,8 +107,11 @@ def test_user_values_win_and_every_choice_has_a_reason(datalist: Any) -> None:
     facts = _facts((64, 64, 64), (1.0, 1.0, 1.0))
     plan = make_plan(datalist(), facts, roi_size=[24, 24, 24], spacing=[2.0, 2.0, 2.0])
     assert (plan.roi_size, plan.spacing) == ((24, 24, 24), (2.0, 2.0, 2.0))
-    said = {line.split()[0] for line in plan.lines()}
-    assert {"spacing", "roi_size", "normalization", "batch_size", "cache", "flip_axes", "light"} <= said
+    assert {"spacing", "roi_size", "normalization", "batch_size", "cache", "flip_axes", "light"} <= set(plan.reasons)
+    assert plan.reasons_by_id()["preprocess::spacing"] == "set by you"
+    few = make_plan(datalist(), facts, batch_size=5)
+    assert (few.batch_size, few.reasons["batch_size"]) == (5, "set by you")
+    assert "epochs of 49 iterations" in few.reasons["repeats"]
 
 
 def test_sets_that_mix_dimensions_or_have_no_sound_case_are_refused(datalist: Any) -> None:
@@ -126,7 +129,7 @@ def test_networks_of_whole_volumes_get_a_window_that_holds_every_case(datalist: 
     assert (plan.roi_size, plan.scale, plan.batch_size) == ((41, 50, 40), 1.0, 1)
     half = make_plan(datalist(), facts, whole_volume=True, scale=0.5)
     assert (half.roi_size, half.scale) == ((21, 25, 20), 0.5)
-    assert "given" in half.reasons["scale"]
+    assert half.reasons["scale"] == "set by you"
     large = make_plan(datalist(), _facts((240, 240, 155), (1.0, 1.0, 1.0)), whole_volume=True)
     assert large.scale < 1 and "limit" in large.reasons["scale"]
     assert 0.8 * 4 * 96_000 < np.prod(large.roi_size) <= 1.05 * 4 * 96_000

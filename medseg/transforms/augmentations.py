@@ -1,0 +1,267 @@
+"""What a training config augments: the random transforms of its recipe, built with the config's own values, what they
+do in words, and the axes that they mirror.
+
+Reports, printed plans and test-time augmentation ask here. Nothing of the config is executed: its recipe is found by
+name among medseg's, and its arguments are values, references and list items.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from monai import transforms as mt
+from monai.transforms import Randomizable, Transform
+
+from medseg.labels import LabelSpace
+from medseg.transforms.hermes import hermes_augmentation
+from medseg.transforms.hermes_affine import RandHermesAffined
+from medseg.transforms.hermes_intensity import RandHermesIntensityd
+from medseg.transforms.nearest_affine import RandNearestAffined
+from medseg.transforms.photo import RandLinearContrastd, RandSharedNoised, photo_augmentation
+from medseg.transforms.published import window_affine_augmentation, window_augmentation
+from medseg.transforms.recipes import augmentation
+from medseg.transforms.volume import volume_augmentation
+
+__all__ = ["describe_augmentation", "random_transforms", "trained_mirror_axes"]
+
+_RECIPES: dict[str, Callable[..., list[Transform]]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        augmentation,
+        hermes_augmentation,
+        photo_augmentation,
+        volume_augmentation,
+        window_affine_augmentation,
+        window_augmentation,
+    )
+}
+_WITHOUT_CHANCE = {
+    "load",
+    *(f"{kind}preprocessing" for kind in ("", "hermes_", "photo_", "volume_", "window_")),
+}
+_REFERENCE = re.compile(r"@([\w:#]+)")
+
+
+class _Unknown(Exception):
+    """Something that only running the config would tell."""
+
+
+# ---------------------------------------------------------------------- the transforms
+def random_transforms(config: Mapping[str, Any]) -> list[Transform] | None:
+    """The random transforms that a train.yaml applies, in order; ``None`` where they are not of medseg's recipes or
+    plain components of MONAI.
+
+    Args:
+        config: its content, unresolved.
+    """
+    try:
+        steps = _at(config, "train::preprocessing::transforms")
+        if isinstance(steps, str) and steps.startswith("$"):
+            return _of_expression(config, steps)
+        if isinstance(steps, Sequence) and not isinstance(steps, str):
+            return [built for step in steps for built in _of_component(config, step)]
+    except (_Unknown, RecursionError, SyntaxError, TypeError, ValueError):
+        pass  # a recipe with arguments that it does not take says so where it is built
+    return None
+
+
+def trained_mirror_axes(config: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Spatial axes of the network's input that training mirrors, each by itself; ``None`` where that cannot be told.
+
+    Args:
+        config: the content of a train.yaml, unresolved.
+    """
+    steps = random_transforms(config)
+    if steps is None:
+        return None
+    dims = len(config.get("roi_size") or (0, 0, 0))
+    return tuple(sorted({axis for step in _single(steps) for axis in _mirrored(step, dims)}))
+
+
+def describe_augmentation(config: Mapping[str, Any]) -> list[str] | None:
+    """One text per random transform of a train.yaml: what it does, its range and its probability; ``None`` as above."""
+    steps = random_transforms(config)
+    return None if steps is None else [_described(step) for step in steps]
+
+
+def _mirrored(step: Transform, dims: int) -> tuple[int, ...]:
+    if getattr(step, "prob", 1.0) <= 0:
+        return ()
+    if isinstance(step, mt.RandFlipd):
+        axis = step.flipper.spatial_axis
+        axes = (axis,) if isinstance(axis, int) else tuple(axis or ())
+        return (axes[0] % dims,) if len(axes) == 1 else ()  # several at once are not a mirror image along one axis
+    if isinstance(step, mt.RandAxisFlipd):
+        return tuple(range(dims))
+    if isinstance(step, RandNearestAffined) and step.settings["prob"] > 0:
+        return tuple(axis for axis, flip in enumerate(step.settings["flip"]) if flip)
+    return ()
+
+
+def _single(steps: Sequence[Transform]) -> Iterator[Transform]:
+    """Transforms, those inside ``Compose``, ``SomeOf`` and ``OneOf`` one by one."""
+    for step in steps:
+        yield from _single(step.transforms) if isinstance(step, mt.Compose) else (step,)
+
+
+# ---------------------------------------------------------------------- read from the config
+def _of_expression(config: Mapping[str, Any], text: str) -> list[Transform]:
+    tree = ast.parse(_REFERENCE.sub(lambda match: f"_ref({match[1].replace('#', '::')!r})", text[1:]), mode="eval")
+    found: list[Transform] = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or (isinstance(node.func, ast.Name) and node.func.id == "_ref"):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        if name in _RECIPES:
+            arguments: dict[str, Any] = {}
+            for word in node.keywords:
+                value = _evaluated(config, word.value)
+                arguments |= value if word.arg is None else {word.arg: value}
+            built = _RECIPES[name](*(_evaluated(config, item) for item in node.args), **arguments)
+            found += [step for step in built if _is_random(step)]
+        elif name not in _WITHOUT_CHANCE:
+            raise _Unknown
+    return found
+
+
+def _of_component(config: Mapping[str, Any], step: Any) -> list[Transform]:
+    """A component of a list, if it is random: by MONAI's name, or of ``medseg.transforms``."""
+    name = str(step.get("_target_", "")) if isinstance(step, Mapping) else ""
+    found = getattr(mt, name.removeprefix("monai.transforms."), None)
+    if found is None and name.startswith("medseg.transforms.") and not name.rpartition(".")[2].startswith("Rand"):
+        return []
+    if not isinstance(found, type):
+        raise _Unknown
+    if not issubclass(found, Randomizable):
+        return []
+    built: Any = found(**{key: _value(config, value) for key, value in step.items() if not key.startswith("_")})
+    return [built]
+
+
+def _is_random(step: Transform) -> bool:
+    return isinstance(step, Randomizable)
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("::"):
+        if not isinstance(value, Mapping) or part not in value:
+            raise _Unknown
+        value = value[part]
+    return value
+
+
+def _value(config: Mapping[str, Any], item: Any) -> Any:
+    """A value of the config with its references followed."""
+    if isinstance(item, str) and item.startswith("@"):
+        return _value(config, _at(config, item[1:].replace("#", "::")))
+    if isinstance(item, str) and item.startswith("$"):
+        text = _REFERENCE.sub(lambda match: f"_ref({match[1].replace('#', '::')!r})", item[1:])
+        return _evaluated(config, ast.parse(text, mode="eval").body)
+    if isinstance(item, Mapping):
+        if item.get("_target_") == "medseg.labels.LabelSpace.from_table":
+            return LabelSpace.from_table(_value(config, item["table"]))
+        if "_target_" in item:
+            raise _Unknown
+        return {key: _value(config, value) for key, value in item.items()}
+    return [_value(config, value) for value in item] if isinstance(item, list) else item
+
+
+def _evaluated(config: Mapping[str, Any], node: ast.expr) -> Any:
+    """A literal, a reference, or an item of one."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_ref":
+        return _value(config, "@" + ast.literal_eval(node.args[0]))
+    if isinstance(node, ast.Subscript):
+        return _evaluated(config, node.value)[ast.literal_eval(node.slice)]
+    return ast.literal_eval(node)  # ValueError for anything else
+
+
+# ---------------------------------------------------------------------- in words
+def _numbers(values: Any, sign: str = "") -> str:
+    items = values if isinstance(values, (list, tuple)) else [values]
+    return ", ".join(f"{sign}{v:.4g}" for v in items)
+
+
+def _around(bounds: Sequence[float]) -> str:
+    """``0.8 to 1.2`` of the range -0.2 to 0.2 around 1."""
+    return f"{1 + min(bounds):.4g} to {1 + max(bounds):.4g}"
+
+
+def _affine(step: Any) -> str:
+    grid = (step.rand_affine if hasattr(step, "rand_affine") else step.rand_2d_elastic).rand_affine_grid
+    parts = [
+        (grid.rotate_range, "rotation up to {} rad"),
+        (grid.scale_range, "size changed by up to {}"),
+        (grid.shear_range, "shear up to {}"),
+        (grid.translate_range, "shift up to {} voxels"),
+    ]
+    return ", ".join(text.format(_numbers([_largest(v) for v in values])) for values, text in parts if any(values))
+
+
+def _largest(value: Any) -> float:
+    return max(map(abs, value)) if isinstance(value, (list, tuple)) else abs(value)
+
+
+def _crop(size: Sequence[int], number: int, centre: str) -> str:
+    many = "1 crop" if number == 1 else f"{number} crops"
+    return f"{many} of {' × '.join(str(n) for n in size)}{centre}"
+
+
+def _nearest(step: RandNearestAffined) -> str:
+    rotate, shift, zoom, flip = (step.settings[key] for key in ("rotate", "shift", "zoom", "flip"))
+    axes = [str(axis) for axis, mirrored in enumerate(flip) if mirrored]
+    return (
+        f"rotation up to {_numbers(rotate)} degrees, shift up to {_numbers(shift)} of the size, zoom "
+        f"{zoom[0]:g} to {zoom[1]:g}" + (f", axes {', '.join(axes)} mirrored half of the time" if axes else "")
+    )
+
+
+def _hermes_intensity(step: RandHermesIntensityd) -> str:
+    others = "".join(f", {name} {chance:g}" for name, chance in step.chances.items())
+    return f"brightness, shift, gamma, contrast, blur and noise, each with probability {step.chance:g}{others}"
+
+
+_WORDS: dict[type, Callable[[Any], str]] = {
+    mt.RandFlipd: lambda s: f"mirrored along axis {_numbers(s.flipper.spatial_axis)}",
+    mt.RandAxisFlipd: lambda s: "mirrored along a random axis",
+    mt.RandRotate90d: lambda s: f"up to {s.max_k} quarter turns in the plane of axes {_numbers(s.spatial_axes)}",
+    mt.RandAffined: _affine,
+    mt.RandZoomd: lambda s: f"zoom {_numbers(s.rand_zoom.min_zoom)} to {_numbers(s.rand_zoom.max_zoom)}",
+    mt.Rand2DElasticd: lambda s: (
+        f"elastic distortion by up to {max(s.rand_2d_elastic.deform_grid.magnitude):.4g} voxels"
+    ),
+    mt.RandScaleIntensityd: lambda s: f"intensity times {_around(s.scaler.factors)}",
+    mt.RandShiftIntensityd: lambda s: f"intensity plus {s.shifter.offsets[0]:g} to {s.shifter.offsets[1]:g}",
+    mt.RandGaussianNoised: lambda s: f"Gaussian noise, deviation up to {s.rand_gaussian_noise.std:g}",
+    mt.RandGaussianSmoothd: lambda s: f"Gaussian blur, sigma {_numbers(s.rand_smooth.sigma_x)} voxels",
+    mt.GaussianSmoothd: lambda s: f"Gaussian blur, sigma {_numbers(s.converter.sigma)} voxels",
+    mt.RandCropByLabelClassesd: lambda s: _crop(
+        s.cropper.spatial_size, s.cropper.num_samples, ", centres drawn by label, background included"
+    ),
+    mt.RandCropByPosNegLabeld: lambda s: _crop(
+        s.cropper.spatial_size,
+        s.cropper.num_samples,
+        f", {s.cropper.pos_ratio:.0%} of the centres in a label",
+    ),
+    mt.RandSpatialCropd: lambda s: _crop(s.cropper.roi_size, 1, ", anywhere"),
+    RandNearestAffined: _nearest,
+    RandHermesAffined: lambda s: "rotation up to 30 degrees, size 0.7 to 1.43, shear up to 0.1",
+    RandHermesIntensityd: _hermes_intensity,
+    RandSharedNoised: lambda s: f"noise, deviation {s.std:g}",
+    RandLinearContrastd: lambda s: f"contrast times {s.factors[0]:g} to {s.factors[1]:g}",
+}
+
+
+def _described(step: Transform) -> str:
+    if isinstance(step, mt.Compose):
+        inside = "; ".join(_described(item) for item in step.transforms)
+        if isinstance(step, mt.SomeOf):
+            return f"{step.min_num_transforms} to {step.max_num_transforms} of: {inside}"
+        return inside
+    words = _WORDS.get(type(step))
+    text = words(step) if words is not None else type(step).__name__
+    chance = step.settings["prob"] if isinstance(step, RandNearestAffined) else getattr(step, "prob", 1.0)
+    return text if chance == 1 else f"{text} (probability {chance:g})"
