@@ -25,6 +25,15 @@ _PLACE = (
     *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units"),
 )
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_STORED: dict[int, Callable[[Array], Array]] = {  # EXIF orientation -> the rows as stored of a picture as shown
+    2: np.fliplr,
+    3: lambda values: np.rot90(values, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda values: np.rot90(values, 1),
+    7: lambda values: np.rot90(values, 2).T,
+    8: lambda values: np.rot90(values, -1),
+}
 
 
 def segment(paths: Sequence[str | Path], deployment: dict[str, Any], network: Callable[[Array], Array]) -> tuple:
@@ -44,9 +53,10 @@ def load(paths: Sequence[str | Path], spatial_dims: int) -> tuple[Array, Array, 
     affine, header = np.eye(4), None
     for path in paths:
         if str(path).lower().endswith(_PICTURES):
-            from PIL import Image
+            from PIL import Image, ImageOps
 
-            values = np.asarray(Image.open(path))
+            with Image.open(path) as picture:
+                values = np.asarray(ImageOps.exif_transpose(picture))  # as viewers show it
         else:
             import nibabel
 
@@ -281,12 +291,22 @@ def load_network(path: str | Path) -> Callable[[Array], Array]:
     return run
 
 
-def save(values: Array, header: Any, path: str | Path) -> None:
-    """NIfTI with all that its image's header says of the place, or a picture by the name's suffix."""
+def save(values: Array, header: Any, path: str | Path, source: str | Path) -> None:
+    """NIfTI with all that its image's header says of the place, or a picture by the name's suffix, with the rows and
+    the orientation tag of the source.
+    """
     if str(path).lower().endswith(_PICTURES):
-        from PIL import Image
+        from PIL import ExifTags, Image
 
-        Image.fromarray(values).save(path)
+        with Image.open(source) as picture:
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        stored = _STORED.get(orientation)
+        if stored is None:
+            Image.fromarray(values).save(path)
+            return
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.fromarray(np.ascontiguousarray(stored(values))).save(path, exif=exif)
         return
     import nibabel
 
@@ -309,7 +329,7 @@ def main() -> None:
     files = [here / export["file"] for export in deployment["exports"].values()]
     network = load_network(options.model or next(file for file in files if file.is_file()))
     values, header = segment(options.images, deployment, network)
-    save(values, header, options.output)
+    save(values, header, options.output, options.images[0])
 
 
 if __name__ == "__main__":

@@ -12,8 +12,17 @@ from medseg.data.datalist import Datalist
 from medseg.data.findings import Finding, Problem, by
 from medseg.data.geometry import far_spacing
 from medseg.data.inspect import CaseFacts
+from medseg.data.mask_values import MaskValues, mixed_finding, soft_finding
 
-__all__ = ["check_agreement", "check_classes", "check_empty_labels", "check_folds"]
+__all__ = [
+    "check_agreement",
+    "check_classes",
+    "check_empty_labels",
+    "check_folds",
+    "check_masks",
+    "check_orientation",
+    "check_regions",
+]
 
 
 def check_agreement(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
@@ -41,6 +50,36 @@ def check_agreement(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
                     f"spacing {by(case.spacing)} mm, others have about {by(middle)} mm; one order of size is expected",
                     "Fix the unit or the voxel size in its header, or make datalists of one kind each.",
                 )
+
+
+def check_orientation(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
+    """2D images with a camera's orientation tag whose masks have none: were they drawn on it as shown?"""
+    turned = [
+        case.case for case in facts if case.orientation != 1 and case.label_counts and case.label_orientation == 1
+    ]
+    if turned:
+        shown = ", ".join(turned[:5]) + (", …" if len(turned) > 5 else "")
+        yield Problem(
+            "some cases",
+            f"{len(turned)} images have a camera's orientation tag (EXIF), which is applied, and masks without one "
+            f"({shown}); masks drawn on the image as viewers show it are expected",
+            "If they were drawn on the rows as stored, remove the tag from the images.",
+            warning=True,
+        )
+
+
+def check_masks(facts: Sequence[CaseFacts], datalist: Datalist) -> Iterator[Problem]:
+    """Declared values of 2D masks that are no labels: those of smoothed edges, or two codes of one foreground."""
+    for dataset in dict.fromkeys(case.dataset for case in facts):
+        group = [case for case in facts if case.dataset == dataset and case.picture and case.label_counts]
+        masks = [MaskValues(frozenset(map(float, case.label_counts)), case.label_edges) for case in group]
+        if soft := soft_finding(masks):
+            yield Problem("some cases", *soft)
+        part = datalist.label_space.fragment(dataset) if group else None
+        meanings = [] if part is None else [set(raw) for raw in (*part.values.values(), part.ignore)]
+        codes = {value for mask in masks for value in mask.values} - {0.0}
+        if (mixed := mixed_finding(masks)) and not any(codes <= meaning for meaning in meanings):
+            yield Problem("some cases", *mixed)
 
 
 def check_empty_labels(facts: Sequence[CaseFacts], datalist: Datalist, *, training: bool) -> Iterator[Problem]:
@@ -84,6 +123,21 @@ def check_classes(
                 "Check the label files, choose other folds, or remove the class from the datalist's 'labels'.",
                 warning=True,
             )
+
+
+def check_regions(datalist: Datalist) -> Iterator[Problem]:
+    """Labels that are in no region: what is evaluated, and in sigmoid mode predicted, leaves them out."""
+    space = datalist.label_space
+    covered = {name for members in space.regions.values() for name in members}
+    if outside := [name for name in space.labels if space.regions and name not in covered]:
+        yield Problem(
+            "all cases",
+            f"{', '.join(map(repr, outside))} {'is' if len(outside) == 1 else 'are'} in no region: not scored"
+            + (", and background to the network" if space.mode == "sigmoid" else "")
+            + "; every label in a region is expected",
+            "Add a region with the label, or declare its value as background.",
+            warning=True,
+        )
 
 
 def check_folds(datalist: Datalist, num_folds: int = 5) -> Iterator[Problem]:

@@ -6,7 +6,8 @@ import gzip
 import math
 import os
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ import numpy as np
 import SimpleITK
 from PIL import Image
 
+from medseg.data.findings import Finding
 from medseg.errors import DataError
 from medseg.transforms.nifti import Placement
-from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file, itk_affine
+from medseg.transforms.nifti_scale import ignored_scale, image_class, open_nifti
+from medseg.transforms.picture import has_deep_colours, orientation_of, shown_size
+from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, as_numbers, is_2d_file, itk_affine
 
 __all__ = ["Unreadable", "Volume", "read_grid", "read_volume"]
 
@@ -54,6 +58,10 @@ class Volume:
         header_spacing: what the file says, in its own unit, before nibabel corrects it.
         photo: a format without physical size (PNG, JPEG, TIFF, BMP), where colours come as channels.
         placement: NIfTI: what the affine is from.
+        orientation: a picture's EXIF orientation, 1 to 8, which is applied already.
+        stored_type: of a voxel in the file, before its scale factor.
+        findings: what the file says that is not used.
+        notes: what is done with its values.
     """
 
     channels: list[np.ndarray]
@@ -61,6 +69,10 @@ class Volume:
     header_spacing: tuple[float, ...]
     photo: bool
     placement: Placement | None = None
+    orientation: int = 1
+    stored_type: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,7 +86,7 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
     Args:
         path: the file.
         shown: what a sentence calls it.
-        mask: the file is a label map.
+        mask: the file is a label map, whose values come as whole numbers (``whole_values``).
 
     Raises:
         Unreadable: missing, empty, cut short, damaged, of another format, not readable, or without plain voxels.
@@ -85,17 +97,27 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
         volume = (
             _read_nifti(path, shown) if path.name.lower().endswith((".nii", ".nii.gz")) else _read_other(path, mask)
         )
+        stored = volume.channels
+        volume.channels = [as_numbers(channel, mask) for channel in stored]
     except Unreadable:
         raise
     except Exception as error:  # readers raise anything; the sentence names the file
         raise _unreadable(path, shown, error) from error
-    kind = volume.channels[0].dtype
+    kind = stored[0].dtype
     if kind.names or kind.kind not in "biuf":
         what = "RGB (several components per voxel)" if kind.names else f"of voxel type {kind}"
         raise Unreadable(f"{shown} is {what}; plain numbers are expected", "Export it with one number per voxel.")
     if 0 in volume.shape:
         raise Unreadable(f"{shown} has shape {_by(volume.shape)}: no voxels", "Export the file again.")
+    volume.notes += _notes(stored, volume, mask)
     return volume
+
+
+def _notes(stored: Sequence[np.ndarray], volume: Volume, mask: bool) -> Iterator[str]:
+    if mask and stored[0].dtype.kind == "f" and not all(map(np.array_equal, stored, volume.channels)):
+        yield "label values within 0.01 of a whole number are rounded to it (scale factor or floating point)"
+    elif not mask and volume.stored_type.itemsize > 4:
+        yield f"voxels of type {volume.stored_type} are taken as float32"
 
 
 def read_grid(path: str | Path, shown: str | None = None) -> Volume:
@@ -107,25 +129,26 @@ def read_grid(path: str | Path, shown: str | None = None) -> Volume:
     path, shown = Path(path), shown or str(path)
     _check_file(path, shown)
     try:
-        shape, affine = _header(path)
+        shape, affine, orientation = _header(path)
     except Exception as error:  # readers raise anything; the sentence names the file
         raise _unreadable(path, shown, error) from error
     spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: len(shape)])
-    return Volume([np.broadcast_to(np.uint8(0), shape)], affine, spacing, is_2d_file(path))
+    empty = np.broadcast_to(np.uint8(0), shape)
+    return Volume([empty], affine, spacing, is_2d_file(path), orientation=orientation)
 
 
-def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Spatial shape and affine."""
+def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
+    """Spatial shape, affine and a picture's orientation."""
     if is_2d_file(path):
         with Image.open(path) as picture:
-            return picture.size[::-1], np.eye(4)
+            return shown_size(picture)[::-1], np.eye(4), orientation_of(picture)
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        image: Any = nibabel.load(path)
-        return tuple(int(n) for n in image.shape[:3]), Placement.of(image.header).affine
+        image: Any = open_nifti(path)
+        return tuple(int(n) for n in image.shape[:3]), Placement.of(image.header).affine, 1
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return tuple(reader.GetSize()[:3]), itk_affine(reader)
+    return tuple(reader.GetSize()[:3]), itk_affine(reader), 1
 
 
 def _check_file(path: Path, shown: str) -> None:
@@ -169,8 +192,7 @@ def _read_nifti(path: Path, shown: str) -> Volume:
                 f"{shown} is not a NIfTI file (its data start with {head!r})", "Export it as .nii.gz again."
             )
         stream.seek(0)
-        cls: Any = nibabel.Nifti2Image if 540 in (int.from_bytes(head, e) for e in ("little", "big")) else None
-        cls = cls or nibabel.Nifti1Image
+        cls = image_class(head)
         raw = cls.header_class.from_fileobj(stream, check=False)  # the check would correct a spacing of 0
         stream.seek(0)
         placement = Placement.of(cls.header_class.from_fileobj(stream))  # before nibabel fails with less of a sentence
@@ -187,7 +209,11 @@ def _read_nifti(path: Path, shown: str) -> Volume:
         )
     channels = [array] if array.ndim < 4 else [array[..., i] for i in range(array.shape[3])]
     spacing = tuple(float(s) for s in raw["pixdim"][1 : dims + 1])
-    return Volume(channels, placement.affine, spacing, False, placement)
+    volume = Volume(channels, placement.affine, spacing, False, placement, stored_type=image.get_data_dtype())
+    if ignored := ignored_scale(raw):
+        remedy = "The stored values are taken as they are: check that they are the intended ones."
+        volume.findings.append(Finding(f"{shown}: {ignored}", remedy, warning=True))
+    return volume
 
 
 def _open(path: Path) -> Any:
@@ -196,14 +222,22 @@ def _open(path: Path) -> Any:
 
 # ---------------------------------------------------------------------- everything else
 def _read_other(path: Path, mask: bool) -> Volume:
-    reader = VolumeReader(mask)
+    photo = is_2d_file(path)
+    reader = VolumeReader(mask and photo)
     array, meta = reader.get_data(reader.read(str(path)))
     channel_dim = meta.get("original_channel_dim", float("nan"))
     channels = [array] if np.isnan(channel_dim) else list(np.moveaxis(array, int(channel_dim), 0))
-    photo = is_2d_file(path)
     affine = np.eye(4) if photo else np.asarray(meta["affine"], dtype=float)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)[: channels[0].ndim]
-    return Volume(channels, affine, tuple(float(s) for s in spacing), photo)
+    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: channels[0].ndim])
+    orientation = int(meta.get("orientation", 1))
+    volume = Volume(channels, affine, spacing, photo, orientation=orientation, stored_type=array.dtype)
+    if photo:
+        with Image.open(path) as picture:
+            if has_deep_colours(picture):
+                volume.findings.append(
+                    Finding("16 bits per colour, of which the upper 8 are read", "Save it with 8 bits.", warning=True)
+                )
+    return volume
 
 
 # ---------------------------------------------------------------------- damage

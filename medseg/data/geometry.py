@@ -159,10 +159,10 @@ def check_same_grid(image: Volume, other: Volume, what: str) -> Iterator[Finding
     Corners less than a tenth of a voxel apart count as equal.
     """
     if other.shape != image.shape:
-        yield Finding(
-            f"image {by(image.shape)}, {what} {by(other.shape)} voxels; one grid is expected",
-            f"Fix the pair: resample the {what} to the image's grid.",
-        )
+        remedy = f"Fix the pair: resample the {what} to the image's grid."
+        if image.orientation != other.orientation and other.shape == image.shape[::-1]:
+            remedy = f"The image's orientation tag (EXIF) is applied: rotate the {what} as well, or remove the tag."
+        yield Finding(f"image {by(image.shape)}, {what} {by(other.shape)} voxels; one grid is expected", remedy)
         return
     spacing, other_spacing = spacing_of(image), spacing_of(other)
     if image.photo or other.photo:

@@ -18,8 +18,10 @@ from medseg.data.case import Case
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.findings import Finding, Problem, by
 from medseg.data.geometry import check_grid, check_same_grid, ras_axes, spacing_of
+from medseg.data.intensities import Intensity, check_intensity
+from medseg.data.mask_values import edge_values
 from medseg.data.modality import is_color
-from medseg.data.voxels import check_intensity, check_label_values, count_values, foreground, sample, zero_share
+from medseg.data.voxels import check_label_values, count_values, foreground, sample, zero_share
 from medseg.labels import LabelSpace
 
 __all__ = ["CaseFacts", "Problem", "inspect_case", "inspect_cases"]
@@ -37,11 +39,15 @@ class CaseFacts:
         ras_shape, ras_spacing: the same in RAS order (3D).
         ras_axes: the source's axis of each RAS axis.
         channels: number of image channels.
+        ranges: range of each channel over all voxels.
         intensity: per channel, sorted intensities sampled from the foreground (labels above background; without
         label: non-zero voxels).
         zero_share: share of voxels that are 0 in every channel.
         label_counts: raw label value -> voxels; empty without a label.
+        label_edges: values of a 2D mask that are at edges only (``edge_values``).
         picture: PNG, JPEG, TIFF or BMP: without physical size.
+        orientation, label_orientation: EXIF orientation of the image and of the label, 1 without a tag.
+        notes: what is done with the files' values.
         problems: all findings.
     """
 
@@ -53,10 +59,15 @@ class CaseFacts:
     ras_spacing: tuple[float, ...] = ()
     ras_axes: tuple[int, ...] = ()
     channels: int = 0
+    ranges: list[Intensity] = field(default_factory=list)
     intensity: list[np.ndarray] = field(default_factory=list)
     zero_share: float = 0.0
     label_counts: dict[int, int] = field(default_factory=dict)
+    label_edges: frozenset[float] = frozenset()
     picture: bool = False
+    orientation: int = 1
+    label_orientation: int = 1
+    notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -114,7 +125,8 @@ def inspect_case(
     first = volumes[0]
     channels = [channel for volume in volumes for channel in volume.channels]
     facts.shape, facts.channels, facts.spacing = first.shape, len(channels), spacing_of(first)
-    facts.picture = first.photo
+    facts.picture, facts.orientation = first.photo, first.orientation
+    facts.label_orientation = label.orientation if label is not None else 1
     for finding in check_grid(first):
         facts.add(finding)
     if facts.broken:
@@ -127,12 +139,17 @@ def inspect_case(
     counts: dict[float, int] = {}
     if label is not None:
         counts = count_values(label.channels[0])
-        for finding in check_label_values(counts, label_space, facts.dataset, _shown(str(case.label), root)):
+        if label.photo:
+            facts.label_edges = edge_values(label.channels[0])
+        shown = _shown(str(case.label), root)
+        for finding in check_label_values(counts, label_space, facts.dataset, shown, facts.label_edges):
             facts.add(finding)
     names = _names(len(channels), channel_names or ())
     for index, (channel, name) in enumerate(zip(channels, names, strict=True)):
         where = f" in channel {index}{f' ({name})' if name else ''}" if len(channels) > 1 else ""
-        for finding in check_intensity(channel, name, where):
+        facts.ranges.append(Intensity.of(channel))
+        unit = "" if facts.picture else name  # PNG or JPEG holds no Hounsfield units
+        for finding in check_intensity(channel, facts.ranges[-1], unit, where):
             facts.add(finding)
     if not facts.broken:
         facts.label_counts = {int(value): number for value, number in counts.items()}
@@ -161,10 +178,14 @@ def _color(volumes: Sequence[Volume], facts: CaseFacts) -> None:
 
 def _read(path: str, root: Path | None, facts: CaseFacts, *, mask: bool = False) -> Volume | None:
     try:
-        return read_volume(path, _shown(path, root), mask=mask)
+        volume = read_volume(path, _shown(path, root), mask=mask)
     except Unreadable as error:
         facts.add(Finding(*error.args))
         return None
+    for finding in volume.findings:
+        facts.add(finding)
+    facts.notes += volume.notes
+    return volume
 
 
 def _shown(path: str, root: Path | None) -> str:

@@ -14,6 +14,7 @@ from medseg.data.files import Unreadable, Volume, read_grid, read_volume
 from medseg.data.findings import Finding
 from medseg.data.geometry import check_same_grid
 from medseg.data.layouts import Found, few, read_layout
+from medseg.data.mask_values import MaskValues, edge_values, jpeg_finding, mixed_finding, soft_finding
 from medseg.data.splits import Split, read_split
 from medseg.data.stratified import stratified_folds
 from medseg.data.voxels import count_values
@@ -24,7 +25,7 @@ from medseg.transforms.reader import is_2d_file
 __all__ = ["MadeDatalist", "make_datalist"]
 
 _FOLDS = 5
-_PICTURE_VALUES = 50  # more grey values than this in masks are soft edges or JPEG's doing
+_PICTURE_VALUES = 50  # more grey values than this in masks are an image's
 
 
 @dataclass
@@ -264,16 +265,22 @@ def _labels(names: Sequence[str], found: Found) -> Mapping[str, Any]:
     pictures = all(is_2d_file(path) for path in files)
     if names and not pictures:
         return {str(value): name for value, name in enumerate(names)}
-    values: set[float] = {0.0}
-    for path in files:
-        values |= set(count_values(_read(path, mask=True).channels[0]))
+    masks = [_values(path) for path in files]
+    values = {0.0}.union(*(mask.values for mask in masks))
+    if jpeg := jpeg_finding(masks):
+        raise DataError(f"The label files: {jpeg.message}. {jpeg.remedy}")
     if any(not float(value).is_integer() for value in values) or len(values) > (_PICTURE_VALUES if pictures else 256):
-        jpeg = any(path.suffix.lower() in (".jpg", ".jpeg") for path in files)
         raise DataError(
             f"The label files hold {len(values)} values, {min(values):g} to {max(values):g}; expected a few whole "
-            + ("numbers. JPEG changes label values: save the masks as PNG with the values 0 and 255." if jpeg else "")
-            + ("" if jpeg else "numbers. Are images listed as labels, or have the masks soft edges?")
-            + ("" if jpeg or pictures else " Otherwise name the labels with --label_names.")
+            "numbers. Are images listed as labels, or have the masks soft edges?"
+            + ("" if pictures else " Otherwise name the labels with --label_names.")
+        )
+    # As many names as values are the user's word that each value is a label.
+    odd = (soft_finding(masks) or mixed_finding(masks)) if pictures and len(names) != len(values) else None
+    if odd:
+        raise DataError(
+            f"The label files: {odd.message}. {odd.remedy} If each value is a label, name all {len(values)}, "
+            "background first: --label_names."
         )
     present = [int(value) for value in sorted(values)]
     if len(present) == 1:
@@ -286,6 +293,12 @@ def _labels(names: Sequence[str], found: Found) -> Mapping[str, Any]:
     shown = ", ".join(map(str, present[1:]))
     found.warnings.append(f"Labels are named by the values found ({shown}); give names with --label_names.")
     return {"0": "background", **{str(value): f"label {value}" for value in present[1:]}}
+
+
+def _values(path: Path) -> MaskValues:
+    label = _read(path, mask=True).channels[0]
+    edges = edge_values(label) if is_2d_file(path) else frozenset[float]()
+    return MaskValues(frozenset(count_values(label)), edges, path.suffix.lower() in (".jpg", ".jpeg"))
 
 
 def _named(names: Sequence[str], values: Sequence[int], found: Found) -> dict[str, str]:

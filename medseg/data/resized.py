@@ -12,6 +12,8 @@ from monai.data import MetaTensor
 
 from medseg.errors import ConfigError
 from medseg.transforms.nifti import Placement, new_image
+from medseg.transforms.nifti_scale import open_nifti
+from medseg.transforms.reader import as_numbers
 from medseg.transforms.scale import ScaleSized
 
 __all__ = ["parse_size", "write_resized"]
@@ -37,10 +39,11 @@ def write_resized(source: Path, target: Path, size: Sequence[int], mode: str, *,
         mode: ``linear`` or ``nearest`` (``ScaleSized``).
         label: the file holds label values, which stay as they are.
     """
-    image = nibabel.load(source)
-    values = np.asarray(image.dataobj) if label else image.get_fdata(dtype=np.float32)  # type: ignore[attr-defined]
+    image = open_nifti(source)
+    values = as_numbers(np.asarray(image.dataobj), label)
+    values = values if label else values.astype(np.float32)
     key = "label" if label else "image"
-    affine = torch.as_tensor(Placement.of(image.header).affine)  # type: ignore[arg-type]
+    affine = torch.as_tensor(Placement.of(image.header).affine)
     volume = MetaTensor(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None], affine=affine)
     resized = ScaleSized(key, size=size, mode=mode)({key: volume})[key]
     made = resized[0].numpy().astype(values.dtype)

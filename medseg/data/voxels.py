@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from medseg.data.findings import Finding
-from medseg.data.modality import channel_kind
 from medseg.labels import LabelSpace
 
-__all__ = ["check_intensity", "check_label_values", "count_values", "foreground", "sample", "zero_share"]
+__all__ = ["check_label_values", "count_values", "foreground", "sample", "zero_share"]
 
 _SAMPLES = 20_000  # intensities kept per channel and case
 _BLOCK = 1 << 20
@@ -27,12 +27,17 @@ def _flat(array: np.ndarray) -> np.ndarray:
     return array.ravel(order="F")
 
 
+def _once(value: float) -> float:
+    """One object for all NaN, which is equal to no other."""
+    return value if value == value else math.nan
+
+
 def count_values(array: np.ndarray) -> dict[float, int]:
     """Voxel value -> number of voxels; NaN once."""
     flat, counts = _flat(array), Counter[float]()
     for block in _blocks(flat.size):
         values, numbers = np.unique(flat[block], return_counts=True)
-        counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+        counts.update({_once(v): n for v, n in zip(values.tolist(), numbers.tolist(), strict=True)})
         if len(counts) > 4096:  # an image listed as label: the range is all that is needed
             counts.update({float(flat.min()): 0, float(flat.max()): 0})
             break
@@ -41,16 +46,36 @@ def count_values(array: np.ndarray) -> dict[float, int]:
 
 # ---------------------------------------------------------------------- labels
 def check_label_values(
-    counts: Mapping[float, int], space: LabelSpace, dataset: str | None, path: str
+    counts: Mapping[float, int],
+    space: LabelSpace,
+    dataset: str | None,
+    path: str,
+    edges: frozenset[float] = frozenset(),
 ) -> Iterator[Finding]:
-    """Whether a label file holds whole, declared values; ``path`` is what sentences call it."""
+    """Whether a label file holds whole, declared values.
+
+    Args:
+        counts: value -> voxels.
+        space: what values mean.
+        dataset: whose values the file has.
+        path: what sentences call the file.
+        edges: values of a 2D mask that are at edges only (``edge_values``).
+    """
     part = space.fragment(dataset)
     owner = f"data set '{dataset}' declares" if dataset in space.fragments and dataset else "declared"
     declared = f"{owner} {_braces(sorted(part.declared))}"
     unknown = [value for value in counts if value not in part.declared]
     if not unknown:
         return
-    if len(unknown) > _MANY or min(unknown) < 0:
+    jpeg = path.lower().endswith((".jpg", ".jpeg"))
+    soft = edges.intersection(unknown)
+    if soft and not jpeg:
+        yield Finding(
+            f"{path} has soft (anti-aliased) edges: values {_braces(sorted(soft))} are there only; {declared}",
+            "Save it without smoothing, or with a threshold half way between the values of two labels.",
+        )
+        return
+    if not jpeg and (len(unknown) > _MANY or min(unknown) < 0):
         yield Finding(
             f"label range {min(counts):g}…{max(counts):g} in {path}; {declared}",
             "Is the image listed as label? Name the label file in the datalist.",
@@ -59,18 +84,29 @@ def check_label_values(
     broken = [value for value in unknown if not float(value).is_integer()]
     if broken:
         number = sum(counts[value] for value in broken)
+        if not all(map(math.isfinite, broken)):
+            yield Finding(
+                f"label has NaN or infinity in {number} voxels; whole numbers are expected",
+                "Replace them in the file by the background's value (numpy.nan_to_num).",
+            )
+            return
         yield Finding(
             f"label has {broken[0]:g} in {number} voxels; whole numbers are expected",
             "Was it resampled with linear interpolation? Resample it with nearest neighbours, or export it again.",
         )
         return
+    first = next(iter(part.values), space.labels[0])
     names = {raw: name for name, values in part.values.items() for raw in values}
     missing = [int(value) for value in unknown]
     remedy = f'Declare {_braces(missing)} in the datalist\'s "labels", or export the label again.'
-    if path.lower().endswith((".jpg", ".jpeg")):
+    if jpeg:
         remedy = "JPEG changes label values: export the label as PNG."
+    elif set(counts) <= {0, 1} and 255 in part.declared and 255 in part.values.get(first, ()):
+        remedy = (
+            "Save it with 0 and 255 as the others, or map both in the datalist: "
+            f'"labels": {{"background": 0, "{first}": [1, 255]}}.'
+        )
     elif set(counts) == {0, 255} and space.labels:
-        first = next(iter(part.values), space.labels[0])
         table = ", ".join(f"{raw}: {name}" for raw, name in sorted({0: "background", **names}.items()))
         yield Finding(
             f"{path} has values {{0, 255}}; the datalist declares {{{table}}}",
@@ -110,34 +146,6 @@ def zero_share(channels: Sequence[np.ndarray]) -> float:
     """Share of the voxels that are 0 in every channel."""
     mask = _nonzero(channels)
     return 1 - np.count_nonzero(mask) / mask.size
-
-
-# ---------------------------------------------------------------------- intensities
-def check_intensity(channel: np.ndarray, name: str, where: str = "") -> Iterator[Finding]:
-    """Whether one channel can be normalised.
-
-    Args:
-        channel: ``(*spatial)``.
-        name: its modality; Hounsfield units are expected of CT.
-        where: " in channel 1 (T1c)" where there are several.
-    """
-    low, high = float(channel.min()), float(channel.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        nans = int(np.count_nonzero(np.isnan(channel)))
-        infinite = int(np.count_nonzero(np.isinf(channel)))
-        parts = [f"{number:,}".replace(",", " ") + what for number, what in ((nans, " NaN"), (infinite, " infinite"))]
-        found = " and ".join(part for part, number in zip(parts, (nans, infinite), strict=True) if number)
-        yield Finding(f"{found} voxels{where}; numbers are expected", "Replace them in the file (numpy.nan_to_num).")
-    elif low == high:
-        yield Finding(
-            f"all voxels equal {low:g}{where}: normalisation undefined", "Export the image again, or remove the case."
-        )
-    elif channel_kind(name) == "ct" and low >= -1 and high <= 1:
-        yield Finding(
-            f"range {low:.3g}…{high:.3g}{where}; Hounsfield units (about -1024…3071) are expected of CT",
-            "Was it normalised before? Use the original image, or give it another name in 'modality'.",
-            warning=True,
-        )
 
 
 def sample(channel: np.ndarray, mask: np.ndarray) -> np.ndarray:

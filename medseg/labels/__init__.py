@@ -18,11 +18,14 @@ The Decathlon form ``{"0": "background", "1": "liver"}`` is read as well, and nn
 ``ignore``, and overlapping regions ``{"background": 0, "tumour": [1, 2], "core": 2}``, which become sigmoid channels.
 A table with ``datasets`` may leave ``labels`` out (several data sets, none of them the datalist's own).
 
+Raw values within 0.01 of a whole number are that number (a scale factor, floating point); other fractions are refused.
+
 Inside medseg a label map holds *indices*: 0 is background, 1..L the labels in table order, ``IGNORE`` the ignored
 voxels.
 """
 
 from medseg.labels.fragment import BACKGROUND, IGNORE, Fragment, check_name
 from medseg.labels.space import LabelSpace
+from medseg.labels.whole import WHOLE_TOLERANCE, whole_values
 
-__all__ = ["BACKGROUND", "IGNORE", "Fragment", "LabelSpace", "check_name"]
+__all__ = ["BACKGROUND", "IGNORE", "WHOLE_TOLERANCE", "Fragment", "LabelSpace", "check_name", "whole_values"]

@@ -12,6 +12,7 @@ import numpy as np
 from medseg.errors import DataError, nearest
 from medseg.labels.fragment import BACKGROUND, IGNORE, Fragment, check_name
 from medseg.labels.table import complete_ids, read_table, write_table
+from medseg.labels.whole import whole_values
 
 __all__ = ["LabelSpace"]
 
@@ -244,15 +245,15 @@ class LabelSpace:
         return sorted(set(raw_values) - self.fragment(dataset).declared)
 
     def encode(self, raw: np.ndarray, dataset: str | None = None) -> np.ndarray:
-        """Raw voxel values -> label indices (int16, ``IGNORE`` where ignored).
+        """Raw voxel values, rounded by ``whole_values``, -> label indices (int16, ``IGNORE`` where ignored).
 
         Raises:
             DataError: a value has no meaning.
         """
         part = self.fragment(dataset)
-        raw = np.asarray(raw)
+        raw = whole_values(np.asarray(raw))
         raw_values = np.unique(raw)
-        unknown = self.undeclared((float(v) for v in raw_values), dataset)
+        unknown = self.undeclared(raw_values.tolist(), dataset)
         if unknown:
             raise DataError(
                 f"Label values {_numbers(unknown)} are not declared; declared are {_numbers(part.declared)}. "

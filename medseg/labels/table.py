@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from medseg.errors import DataError, nearest
@@ -35,7 +35,7 @@ def read_table(table: Mapping[str, Any]) -> dict[str, Any]:
         fragments[str(dataset)] = _fragment(part.get("labels", {}), part.get("ignore", ()))
     labels = list(dict.fromkeys(name for fragment in fragments.values() for name in fragment.values))
     regions = {
-        str(name): tuple([members] if isinstance(members, str) else members)
+        str(name): _members(str(name), members, fragments.values())
         for name, members in _mapping(table.get("regions", {}), "regions").items()
     }
     tasks = _ids(table, "tasks", "Task")
@@ -92,6 +92,17 @@ def _mapping(value: Any, what: str) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise DataError(f"'{what}' of the label table is {value!r}; expected a table of names.")
     return value
+
+
+def _members(region: str, members: Any, fragments: Iterable[Fragment]) -> tuple[str, ...]:
+    """The labels of a region, each once."""
+    listed = members if isinstance(members, (list, tuple)) else [members]
+    for member in listed:
+        if not isinstance(member, str):
+            names = [name for part in fragments for name, values in part.values.items() if member in values]
+            hint = f" Write '{names[0]}' for it." if names else ""
+            raise DataError(f"Region '{region}' uses label {member!r}; expected names of declared labels.{hint}")
+    return tuple(dict.fromkeys(listed))
 
 
 def _ids(table: Mapping[str, Any], key: str, what: str) -> dict[str, int]:

@@ -18,6 +18,7 @@ from monai.utils import MetaKeys, ensure_tuple
 from nibabel.spatialimages import HeaderDataError
 
 from medseg.errors import DataError
+from medseg.transforms.nifti_scale import open_nifti
 
 __all__ = ["NiftiReader", "Placement", "new_image", "placed_like"]
 
@@ -90,7 +91,7 @@ class NiftiReader(NibabelReader):
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         self.filenames = ensure_tuple(data)  # MONAI's get_data wants them
-        return nibabel.load(self.filenames[0], **kwargs)
+        return open_nifti(self.filenames[0])
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         # Not in read(): what fails there, LoadImage tries with another reader.

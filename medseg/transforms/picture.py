@@ -1,13 +1,18 @@
-"""Pictures (PNG, JPEG, TIFF, BMP) read with Pillow: what their pixels mean as an image, and what as label values.
+"""2D images (PNG, JPEG, TIFF, BMP) read with Pillow: what their pixels mean as an image, and what as label values.
 
 An image is grey or RGB: transparency is dropped, palettes and other colour models become RGB, bit maps 0 and 1, and 16
-bits stay 16 bits. A mask holds one value per pixel: the index where there is a palette, the grey value where three
-equal channels are stored. Rows stay rows: nothing is transposed, and a camera's orientation tag is not applied.
+bits stay 16 bits. A mask holds one value per pixel: the grey level, also where it is stored as three equal channels, in
+a palette of greys (in whatever order) or as the transparency of a single colour; the index in a palette of colours.
+
+Rows stay rows. A camera's EXIF orientation is applied to image and mask alike, as viewers and annotation programs do,
+so that a mask without the tag lies on the image as people see it. A predicted PNG has the rows of the image file *and*
+its tag (``as_stored``): it lies on the image for programs that apply the tag to both files and for those that apply it
+to neither, and read back here it lies on the image as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +22,38 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor, PILReader
 from monai.transforms import MapTransform
 from monai.utils import TransformBackends, convert_to_tensor
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from medseg.errors import DataError
 
-__all__ = ["PictureReader", "ToRGBd", "as_image", "as_mask", "is_grey"]
+__all__ = [
+    "PictureReader",
+    "ToRGBd",
+    "as_image",
+    "as_mask",
+    "as_stored",
+    "has_deep_colours",
+    "is_grey",
+    "orientation_of",
+    "shown_size",
+]
 
 _PLAIN = ("L", "RGB", "F", "I", "I;16", "I;16B", "I;16L")
+_ALPHA = ("LA", "La", "RGBA", "RGBa")
 _SHOWN = 4  # colours that a sentence names
+_TAIL = 1 << 16  # bytes
+_ROTATED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
+_STORED: dict[
+    int, Callable[[np.ndarray], np.ndarray]
+] = {  # EXIF orientation -> the rows as stored of the picture as shown
+    2: np.fliplr,
+    3: lambda values: np.rot90(values, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda values: np.rot90(values, 1),
+    7: lambda values: np.rot90(values, 2).T,
+    8: lambda values: np.rot90(values, -1),
+}
 
 
 def is_grey(path: str | Path) -> bool:
@@ -33,13 +62,83 @@ def is_grey(path: str | Path) -> bool:
         return picture.mode not in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
-def as_image(picture: Image.Image) -> Image.Image:
-    """The picture in grey (``L``, 16 or 32 bits) or RGB.
+def orientation_of(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 (as stored) to 8; of a TIFF it has to be asked before the pixels are read.
+
+    A PNG is read to its end only where the tag may be there.
+    """
+    tagged = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"} & picture.info.keys()
+    if picture.format == "PNG" and not tagged and not _ends_with_exif(picture):
+        return 1
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a damaged block of tags, of which Pillow raises anything: viewers show such a file as stored
+        return 1
+    return int(value) if value in _STORED else 1
+
+
+def _ends_with_exif(picture: Image.Image) -> bool:
+    name = getattr(picture, "filename", "")
+    if not name:
+        return False
+    with Path(name).open("rb") as file:
+        file.seek(max(0, Path(name).stat().st_size - _TAIL))
+        return b"eXIf" in file.read()
+
+
+def shown_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height with the orientation applied, from the header."""
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF, whose size versions of Pillow give before or after the rotation
+    width, height = (int(tags.get(tag, size)) for tag, size in zip((256, 257), picture.size, strict=True))
+    return (height, width) if orientation_of(picture) in _ROTATED else (width, height)
+
+
+def as_stored(values: np.ndarray, orientation: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Pixels as shown ``(rows, columns)`` as a file of this orientation has them, and Pillow's options to save it."""
+    if orientation not in _STORED:
+        return values, {}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return np.ascontiguousarray(_STORED[orientation](values)), {"exif": exif}
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture as shown: its orientation applied.
 
     Raises:
-        DataError: several pages.
+        DataError: several pages, or a rotated TIFF whose rows Pillow would mix up.
     """
-    _refuse_pages(picture)
+    pages = getattr(picture, "n_frames", 1)
+    if pages > 1 and picture.format != "MPO":  # a telephone's JPEG: the further pictures are previews
+        raise DataError(f"{pages} pages in one file; one picture is expected. Save each page as a file of its own.")
+    orientation = orientation_of(picture)
+    if orientation == 1:
+        return picture
+    if picture.format == "TIFF" and orientation in _ROTATED and any(tile[0] == "raw" for tile in _tiles(picture)):
+        raise DataError(
+            f"an uncompressed TIFF with orientation tag {orientation}, which Pillow cannot rotate; a PNG or a TIFF "
+            "without the tag is expected. Save it as PNG."
+        )
+    return ImageOps.exif_transpose(picture)
+
+
+def _tiles(picture: Image.Image) -> Sequence[Any]:
+    """How the pixels of an opened file will be decoded; nothing once they are read."""
+    return getattr(picture, "tile", ())
+
+
+def has_deep_colours(picture: Image.Image) -> bool:
+    """Whether an opened file holds 16 bits per colour, of which Pillow reads the upper 8."""
+    return picture.mode in ("RGB", *_ALPHA) and any("16" in str(tile[3]) for tile in _tiles(picture))
+
+
+def as_image(picture: Image.Image) -> Image.Image:
+    """The picture as shown in grey (``L``, 16 or 32 bits) or RGB.
+
+    Raises:
+        DataError: several pages, or a rotated TIFF without compression.
+    """
+    picture = _upright(picture)
     if picture.mode in _PLAIN:
         return picture
     if picture.mode == "1":
@@ -48,14 +147,27 @@ def as_image(picture: Image.Image) -> Image.Image:
 
 
 def as_mask(picture: Image.Image) -> Image.Image:
-    """The picture with one value per pixel.
+    """The picture as shown with one value per pixel.
 
     Raises:
-        DataError: several pages, or pixels of different red, green and blue.
+        DataError: as ``as_image``, pixels of different red, green and blue, or 16 bits per colour.
     """
+    if has_deep_colours(picture):
+        raise DataError(
+            "a mask of 16 bits per colour, of which 8 can be read; one value per pixel is expected. "
+            "Save it as a grey picture of 8 or 16 bits with one grey value per label."
+        )
+    picture = _upright(picture)
     if picture.mode in ("P", "PA"):
-        _refuse_pages(picture)
-        return picture if picture.mode == "P" else picture.getchannel(0)
+        palette = np.reshape(picture.getpalette() or [], (-1, 3))
+        if (palette != palette[:, :1]).any():
+            return picture if picture.mode == "P" else picture.getchannel(0)
+        picture = picture.convert("RGBA" if picture.mode == "PA" or "transparency" in picture.info else "L")
+    if picture.mode in _ALPHA:
+        *colours, alpha = picture.split()
+        extremes = [colour.getextrema() for colour in colours]
+        if all(low == high for low, high in extremes) and alpha.getextrema() != (255, 255):
+            return alpha  # one colour throughout: what people see is its transparency
     picture = as_image(picture)
     if picture.mode != "RGB":
         return picture
@@ -71,14 +183,11 @@ def as_mask(picture: Image.Image) -> Image.Image:
     return Image.fromarray(red)
 
 
-def _refuse_pages(picture: Image.Image) -> None:
-    pages = getattr(picture, "n_frames", 1)
-    if pages > 1 and picture.format != "MPO":  # a telephone's JPEG: the further pictures are previews
-        raise DataError(f"{pages} pages in one file; one picture is expected. Save each page as a file of its own.")
-
-
 class PictureReader(PILReader):
-    """MONAI's Pillow reader without transposition: arrays ``(rows, columns)`` or ``(rows, columns, 3)``."""
+    """MONAI's Pillow reader without transposition: arrays ``(rows, columns)`` or ``(rows, columns, 3)`` as shown.
+
+    The metadata hold the file's EXIF ``orientation``, which is applied.
+    """
 
     def __init__(self, mask: bool = False) -> None:
         super().__init__(reverse_indexing=False)
@@ -86,7 +195,9 @@ class PictureReader(PILReader):
 
     def get_data(self, img: Image.Image) -> tuple[np.ndarray, dict]:
         # Not as PILReader's converter: what fails in read(), LoadImage tries with another reader, which transposes.
-        return super().get_data(as_mask(img) if self.mask else as_image(img))
+        orientation = orientation_of(img)
+        array, meta = super().get_data(as_mask(img) if self.mask else as_image(img))
+        return array, meta | {"orientation": orientation}
 
 
 class ToRGBd(MapTransform):

@@ -13,10 +13,11 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from medseg.errors import DataError
+from medseg.labels import whole_values
 from medseg.transforms.nifti import NiftiReader
 from medseg.transforms.picture import PictureReader
 
-__all__ = ["IMAGE_SUFFIXES", "VolumeReader", "is_2d_file", "itk_affine"]
+__all__ = ["IMAGE_SUFFIXES", "VolumeReader", "as_numbers", "is_2d_file", "itk_affine"]
 
 # MONAI's LoadImage also starts every reader of its own, and one of them reports at length that it lacks a GPU codec.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -32,6 +33,30 @@ IMAGE_SUFFIXES = (*_NIFTI, *_ITK, *_PHOTO)
 def is_2d_file(path: str | Path) -> bool:
     """Whether the format holds 2D images (PNG, JPEG, TIFF, BMP)."""
     return str(path).lower().endswith(_PHOTO)
+
+
+def as_numbers(array: np.ndarray, mask: bool) -> np.ndarray:
+    """The values of a file's voxels as everything in medseg sees them.
+
+    Args:
+        array: as read, scaled by the header.
+        mask: a label map: whole numbers by ``whole_values``. An image keeps its type, to become float32 where it is
+            used.
+
+    Raises:
+        DataError: numbers that float32 does not hold; NaN and infinity that the file itself has are left to the check.
+    """
+    if mask:
+        return np.require(whole_values(array), requirements="W")  # Pillow's are read-only, which torch dislikes
+    if array.dtype.kind == "f" and array.dtype.itemsize > 4:
+        largest = float(np.finfo(np.float32).max)
+        for value in (np.fmin.reduce(array, axis=None), np.fmax.reduce(array, axis=None)):
+            if abs(value) > largest and np.isfinite(value):
+                raise DataError(
+                    f"voxel values up to {value:.3g}; numbers within ±{largest:.1g} (float32) are expected. "
+                    "Export the image again: such numbers come from a damaged file or a wrong scale factor."
+                )
+    return array
 
 
 class SimpleITKReader(ImageReader):
@@ -86,7 +111,11 @@ class VolumeReader(ImageReader):
     2D images keep (row, column) order; colour images come as channels.
 
     Args:
-        mask: the files are label maps: pictures are read for the values, not the colours, of their pixels.
+        mask: the files are label maps: pictures are read for the values, not the colours, of their pixels, and values
+            are whole numbers (``as_numbers``).
+
+    Raises:
+        DataError: a picture or a number that cannot be used (by ``get_data``).
     """
 
     def __init__(self, mask: bool = False) -> None:
@@ -113,7 +142,7 @@ class VolumeReader(ImageReader):
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         # File by file: MONAI's readers refuse channels whose affines differ in the last digits, as headers do.
-        parts = [reader.get_data(image) for reader, image in img]
+        parts = [(as_numbers(array, self.mask), meta) for array, meta in (r.get_data(image) for r, image in img)]
         array, meta = parts[0]
         if len(parts) == 1:
             return array, meta

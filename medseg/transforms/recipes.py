@@ -28,10 +28,16 @@ _CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for 
 
 def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Transform]:
     """Read files to channel-first float tensors; encode ``label`` by the label space."""
-    readers = {key: VolumeReader(mask=key == "label") for key in keys}
+    encode = "label" in keys and label_space is not None
     steps: list[Transform] = [
-        mt.LoadImaged(key, reader=reader, ensure_channel_first=True, image_only=True)  # type: ignore[arg-type]
-        for key, reader in readers.items()
+        mt.LoadImaged(
+            key,
+            reader=VolumeReader(mask=key == "label"),  # type: ignore[arg-type]
+            dtype=None if encode and key == "label" else np.float32,  # type: ignore[arg-type]  # labels: every digit
+            ensure_channel_first=True,
+            image_only=True,
+        )
+        for key in keys
     ]
     if "label" in keys and label_space is not None:
         steps.append(EncodeLabelsd("label", label_space))

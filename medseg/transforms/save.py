@@ -14,8 +14,10 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from PIL import Image
 
+from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.transforms.nifti import placed_like
+from medseg.transforms.picture import as_stored
 from medseg.transforms.reader import is_2d_file
 
 __all__ = ["SaveLabelsd", "find_label_map", "label_map_name", "write_label_map"]
@@ -34,20 +36,33 @@ def find_label_map(folder: str | Path, case_id: str) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
+_PNG_LARGEST = 65535  # 16 bits
+
+
 def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Path) -> None:
     """Write raw label values ``(*spatial)`` on the grid of their image, whole or not at all.
 
     Args:
         values: label values.
-        meta: of the image (``MetaTensor.meta``), see ``placed_like``; PNG has no place.
+        meta: of the image (``MetaTensor.meta``), see ``placed_like``; PNG has no place, but the rows and the
+            ``orientation`` tag of the image's file (``as_stored``).
         path: ``.nii.gz`` or ``.png``.
+
+    Raises:
+        DataError: a value that PNG does not hold.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(".partial_" + path.name)
     if path.suffix == ".png":
+        if values.min() < 0 or values.max() > _PNG_LARGEST:
+            raise DataError(
+                f"label values {values.min()} to {values.max()} do not fit {path.name}; 0 to {_PNG_LARGEST} are "
+                "expected. Declare such values in the datalist's labels, and convert the label files."
+            )
+        values, options = as_stored(values, int(meta.get("orientation", 1)))
         picture = Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.uint16))
-        picture.save(temporary, compress_level=1)  # label maps are small at any level
+        picture.save(temporary, compress_level=1, **options)  # label maps are small at any level
     else:
         nibabel.save(placed_like(values, meta), temporary)
     os.replace(temporary, path)

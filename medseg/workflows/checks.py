@@ -7,14 +7,24 @@ import logging
 import math
 import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medseg.data import Case, CaseFacts, Datalist, Problem, inspect_cases, read_datalist
-from medseg.data.consistency import check_agreement, check_classes, check_empty_labels, check_folds
+from medseg.data.consistency import (
+    check_agreement,
+    check_classes,
+    check_empty_labels,
+    check_folds,
+    check_masks,
+    check_orientation,
+    check_regions,
+)
 from medseg.data.findings import by
 from medseg.data.geometry import far_spacing
+from medseg.data.intensities import check_odd_cases
 from medseg.data.plan import available_gib
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError, nearest
@@ -85,11 +95,17 @@ def check_cases(
     problems = [
         *(problem for case in facts for problem in case.problems),
         *check_agreement(facts),
+        *check_orientation(facts),
+        *check_masks(facts, datalist),
+        *check_odd_cases(facts, datalist.channels),
         *check_empty_labels(facts, datalist, training=training is not None),
+        *check_regions(datalist),
         *(check_classes(facts, datalist, training, fold) if training is not None else ()),
         *more,
     ]
     _report(problems, len(facts), strict=strict, rows=rows)
+    for note, number in Counter(note for case in facts for note in dict.fromkeys(case.notes)).items():
+        logger.info("%s: %s", _count(number, "case"), note)
     return facts
 
 

@@ -15,6 +15,8 @@ from medseg.data import Case, read_datalist
 from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
 from medseg.data.content import content_hash
 from medseg.data.inspect import inspect_case
+from medseg.data.intensities import Expected
+from medseg.data.json_file import read_json
 from medseg.engines.ranks import gather, is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import Origin, PredictionFolder
@@ -166,10 +168,12 @@ def predict(
     todo = share(on_main(prepare))
     color = bool(config["preprocess"].get("color"))
     dims = len(config["roi_size"])
-    spacing = model_spacing(with_changes(config, overrides or {}))
+    final = with_changes(config, overrides or {})
+    spacing, channel_names = model_spacing(final), _channel_names(folder, in_channels)
 
     def check(case: Case) -> None:
-        _check(case, space, dims, in_channels, spacing, ("RGB",) if color else None)
+        expected = Expected.of(final["preprocess"], channel_names, case.modality)
+        _check(case, space, dims, spacing, ("RGB",) if color else None, expected)
 
     failures = gather(run_cases(folder, changes, todo, check, dims, predictions.add) if todo else {})
     if is_main():
@@ -271,22 +275,34 @@ def origin_of(config: Mapping[str, Any], changes: Mapping[str, Any], weights: Pa
     return Origin((content_hash(weights),), settings, final.get("cleanup") or {})
 
 
+def _channel_names(folder: Path, channels: int) -> list[str]:
+    """Modality of each channel by the bundle's metadata; empty strings where they do not say."""
+    path = folder / "configs" / "metadata.json"
+    described = read_json(path) if path.is_file() else {}
+    for key in ("network_data_format", "inputs", "image", "channel_def"):
+        described = described.get(key, {}) if isinstance(described, Mapping) else {}
+    names = [str(described.get(str(channel), "")) for channel in range(channels)]
+    return [names[0]] * channels if len(described) == 1 else names
+
+
 def _check(
     case: Case,
     space: LabelSpace,
     dims: int,
-    channels: int,
     spacing: Sequence[float] | None,
     names: Sequence[str] | None,
+    expected: Expected,
 ) -> None:
-    """Read a case's images and refuse what the network cannot take.
+    """Read a case's images, refuse what the network cannot take, and warn where it was trained on other intensities.
 
     Raises:
         DataError: with all that is wrong.
     """
     facts = inspect_case(replace(case, label=None), space, names, intensities=False)
     found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
-    found += [problem] if not found and (problem := unfit(facts, dims, channels, spacing)) else []
+    found += [problem] if not found and (problem := unfit(facts, dims, len(expected.names), spacing)) else []
+    for finding in expected.check(facts.ranges, picture=facts.picture) if not found else ():
+        facts.add(finding)
     for warning in (p for p in facts.problems if p.warning):
         logger.warning("%s: %s. %s", facts.case, warning.message, warning.remedy)
     if found:

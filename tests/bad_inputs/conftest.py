@@ -65,7 +65,8 @@ class Study:
         self.random = np.random.default_rng(0)
 
     def save(self, name: str, array: np.ndarray, affine: np.ndarray | None = None) -> str:
-        nibabel.save(nibabel.Nifti1Image(array, np.eye(4) if affine is None else affine), self.folder / name)
+        image = nibabel.Nifti1Image(array, np.eye(4) if affine is None else affine, dtype=array.dtype)
+        nibabel.save(image, self.folder / name)
         return name
 
     def image(self, name: str, shape: tuple[int, ...] = SHAPE, affine: np.ndarray | None = None) -> str:

@@ -48,6 +48,62 @@ def test_38_jpeg_mask(study: Any) -> None:
     result.has("a", "label values", "JPEG changes label values: export the label as PNG.")
 
 
+def _soft() -> np.ndarray:
+    rows, columns = np.mgrid[:40, :40]
+    distance = np.hypot(rows - 19, columns - 17) - 11
+    return (np.clip(0.5 - distance / 3, 0, 1) * 15).round().astype(np.uint8) * 17
+
+
+def _masks(study: Any, masks: list[np.ndarray]) -> list[dict[str, str]]:
+    cases = []
+    for index, mask in enumerate(masks):
+        Image.fromarray(study.random.integers(0, 255, mask.shape, np.uint8)).save(study.folder / f"{index}.png")
+        Image.fromarray(mask).save(study.folder / f"{index}_mask.png")
+        cases.append({"image": f"{index}.png", "label": f"{index}_mask.png"})
+    return cases
+
+
+def test_38_soft_edges(study: Any) -> None:
+    cases = _masks(study, [_soft(), (_soft() > 99) * np.uint8(255)])
+    black_and_white = {"background": 0, "nodule": 255}
+    result = study.check(cases, labels=black_and_white, validation=[])
+    assert result.status == 3
+    assert len(result.rows()) == 1
+    result.has("0", "0_mask.png has soft (anti-aliased) edges", "Save it without smoothing, or with a threshold")
+    # Declared, they are still no labels.
+    declared = {"background": 0, **{f"label {v}": v for v in range(17, 256, 17)}}
+    result = study.check(cases, labels=declared, validation=[])
+    assert result.status == 3
+    result.has("some cases", "13 mask values (17, 34, 51, 68, 85, 102, …) at the edges of objects only", "smoothing")
+
+
+def test_38_masks_of_0_and_1_among_those_of_0_and_255(study: Any) -> None:
+    plain = (_soft() > 99).astype(np.uint8)
+    cases = _masks(study, [plain, plain * 255, plain * 0])
+    result = study.check(cases, labels={"background": 0, "nodule": 255}, validation=[])
+    assert result.status == 3
+    result.has("0", "label values {0, 1}; declared {0, 255}", '"labels": {"background": 0, "nodule": [1, 255]}')
+    assert study.check(cases, labels={"background": 0, "nodule": [1, 255]}, validation=[]).status == 0  # as said
+    result = study.check(cases, labels={"background": 0, "a": 1, "b": 255}, validation=[])
+    assert result.status == 3
+    result.has("some cases", "masks mix two codes of the foreground: it is 1 in 1 and 255 in 1", "with the same value")
+
+
+def test_38_orientation_tag_of_the_image_alone(study: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(study.random.integers(0, 255, (20, 24), np.uint8)).save(study.folder / "a.png", exif=exif)
+    shown = np.eye(24, 20, dtype=np.uint8)
+    Image.fromarray(shown).save(study.folder / "mask.png")
+    result = study.check([{"image": "a.png", "label": "mask.png"}], validation=[])
+    assert result.status == 0
+    result.warns("some cases", "1 images have a camera's orientation tag (EXIF), which is applied", "remove the tag")
+    Image.fromarray(shown.T.copy()).save(study.folder / "mask.png")
+    result = study.check([{"image": "a.png", "label": "mask.png"}], validation=[])
+    assert result.status == 3
+    result.has("a", "image 24×20, label 20×24 voxels", "orientation tag (EXIF) is applied: rotate the label as well")
+
+
 def test_colour_label(study: Any) -> None:
     Image.fromarray(study.random.integers(0, 255, (20, 24), np.uint8)).save(study.folder / "a.png")
     pixels = np.zeros((20, 24, 3), np.uint8)
@@ -68,7 +124,21 @@ def test_39_fractions(study: Any) -> None:
     result.has("a", "label has 0.5 in 3 voxels; whole numbers are expected", "resampled with linear interpolation?")
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_39_nan(study: Any) -> None:
+    label = study.save("l.nii.gz", _values(1, np.nan, np.nan, dtype=np.float32))
+    result = study.check([study.case("a", label=label), study.case("b")])
+    assert result.status == 3
+    result.has("a", "label has NaN or infinity in 2 voxels; whole numbers are expected", "by the background's value")
+
+
+def test_39_noise_of_a_scale_factor_is_rounded_with_a_word(study: Any) -> None:
+    label = study.save("l.nii.gz", _values(0.99999, 1.0000001, dtype=np.float64))
+    result = study.check([study.case("a", label=label), study.case("b")])
+    assert result.status == 0
+    assert "1 case: label values within 0.01 of a whole number are rounded to it" in result.log
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64, np.uint64])
 def test_39_whole_numbers_in_any_type_are_sound(study: Any, dtype: Any) -> None:
     label = study.save("l.nii.gz", _values(1, dtype=dtype))
     assert study.check([study.case("a", label=label), study.case("b")]).status == 0
@@ -131,6 +201,23 @@ def test_43_region_of_an_undeclared_label(study: Any) -> None:
     assert result.status == 3
     path = study.folder / "list.json"
     assert f"{path}: Region 'TC' uses label 'tumour', not declared. Declared: liver." in result.err
+
+
+def test_43_label_in_no_region(study: Any) -> None:
+    space = {"labels": {"background": 0, "liver": 1, "cyst": 2}, "regions": {"organ": ["liver"]}}
+    both = study.save("both.nii.gz", _values(1, 2))
+    softmax = study.check([study.case("a", label=both)], label_space=space)
+    assert softmax.status == 0
+    softmax.warns("all cases", "'cyst' is in no region: not scored; every label in a region", "Add a region")
+    sigmoid = study.check([study.case("a", label=both)], label_space=space | {"mode": "sigmoid"})
+    sigmoid.warns("all cases", "not scored, and background to the network", "declare its value as background")
+
+
+def test_43_region_of_numbers(study: Any) -> None:
+    space = {"labels": {"background": 0, "liver": 1}, "regions": {"TC": [1, 4]}}
+    result = study.check([study.case("a")], label_space=space)
+    assert result.status == 3
+    assert "Region 'TC' uses label 1; expected names of declared labels. Write 'liver' for it." in result.err
 
 
 def test_44_ignore_collides_with_a_class(study: Any) -> None:

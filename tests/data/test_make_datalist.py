@@ -222,3 +222,56 @@ def test_masks_with_soft_edges_are_refused(tmp_path: Path, capsys: Any) -> None:
     _pictures(tmp_path, values=tuple(range(0, 255, 3)))
     assert main(_of_pictures(tmp_path)) == 3
     assert "hold 85 values, 0 to 252; expected a few whole numbers." in capsys.readouterr().err
+
+
+def _binary_masks(folder: Path, masks: list[np.ndarray], suffix: str = ".png") -> None:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for index, mask in enumerate(masks):
+        Image.fromarray(mask // 2 + 20).save(folder / "images" / f"p{index}.png")
+        Image.fromarray(mask).save(
+            folder / "masks" / f"p{index}{suffix}", **({"quality": 95} if "jp" in suffix else {})
+        )
+
+
+def _disc(levels: int, size: int = 40) -> np.ndarray:
+    """A disc of 255 with so many grey levels over three pixels of its edge."""
+    rows, columns = np.mgrid[:size, :size]
+    distance = np.hypot(rows - 19, columns - 17) - 11
+    return ((np.clip(0.5 - distance / 3, 0, 1) * levels).round() / levels * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 15, 51])
+def test_smoothed_masks_give_no_extra_classes(levels: int, tmp_path: Path, capsys: Any) -> None:
+    _binary_masks(tmp_path, [_disc(levels), _disc(1)])
+    assert main(_of_pictures(tmp_path)) == 3
+    said = capsys.readouterr().err
+    assert "soft (anti-aliased) edges; one value per label is expected. Save the masks" in said or levels == 51
+    assert not (tmp_path / "list.json").exists()
+    if levels == 2:  # a class of thin lines is the user's word
+        assert main(_of_pictures(tmp_path, "--label_names", "background,rim,core")) == 0
+
+
+def test_classes_are_no_soft_edges(tmp_path: Path) -> None:
+    rings = np.zeros((40, 40), np.uint8)
+    for value, start in ((60, 4), (120, 9), (180, 14), (240, 18)):
+        rings[start : 40 - start, start : 40 - start] = value  # nested, each a few pixels wide
+    lines = np.zeros((40, 40), np.uint8)
+    lines[10:30, 10:30], lines[20] = 60, 240  # a thin line that lies between no two values
+    _binary_masks(tmp_path, [rings, lines])
+    assert main(_of_pictures(tmp_path)) == 0
+    assert len(json.loads((tmp_path / "list.json").read_text())["labels"]) == 5
+
+
+def test_two_codes_of_white_are_refused(tmp_path: Path, capsys: Any) -> None:
+    _binary_masks(tmp_path, [_disc(1), _disc(1) // 255, _disc(1) * 0])
+    assert main(_of_pictures(tmp_path)) == 3
+    said = capsys.readouterr().err
+    assert "masks mix two codes of the foreground: it is 1 in 1 and 255 in 1" in said
+    assert "Save all masks with the same value." in said
+
+
+def test_jpeg_masks_are_refused(tmp_path: Path, capsys: Any) -> None:
+    _binary_masks(tmp_path, [_disc(1)], ".jpg")
+    assert main(_of_pictures(tmp_path)) == 3
+    assert "JPEG masks with the values 0, " in capsys.readouterr().err

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose
-from PIL import Image
+from PIL import Image, ImageOps
 
+from medseg.data.files import read_grid, read_volume
 from medseg.errors import DataError, unwrapped
-from medseg.transforms import load, preprocessing
+from medseg.transforms import load, preprocessing, write_label_map
 from medseg.transforms.picture import ToRGBd
 
 RNG = np.random.default_rng(0)
@@ -118,3 +119,91 @@ def test_large_pictures_are_resized_by_their_longer_side(tmp_path: Path) -> None
     assert data["image"].shape == data["label"].shape == (1, 30, 50)
     assert data["label"].sum() == pytest.approx(36 * 60 / 4, rel=0.1)
     assert ((data["image"] > 100) == (data["label"] > 0)).float().mean() > 0.95
+
+
+# ---------------------------------------------------------------------- orientation of cameras
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_an_orientation_tag_is_applied_and_undone(name: str, orientation: int, tmp_path: Path) -> None:
+    path, exif = tmp_path / name, Image.Exif()
+    exif[0x0112] = orientation
+    options = {"compression": "tiff_lzw"} if name == "a.tif" else {"quality": 100} if name == "a.jpg" else {}
+    Image.fromarray(GREY).save(path, exif=exif, **options)
+    with Image.open(path) as picture:
+        shown = np.asarray(ImageOps.exif_transpose(picture))
+    for key in ("image", "label"):
+        np.testing.assert_array_equal(read(path, key)[0], shown)
+    assert read_grid(path).shape == shown.shape
+    assert read_volume(path).orientation == orientation
+    for values in (shown, shown.astype(np.int32) * 200):
+        write_label_map(values, {"orientation": orientation}, tmp_path / "out.png")
+        with Image.open(tmp_path / "out.png") as written:  # the rows of the image's file, and its tag
+            assert written.size == GREY.shape[::-1]
+            assert written.getexif().get(0x0112, 1) == orientation
+        np.testing.assert_array_equal(read(tmp_path / "out.png", "label")[0], values)
+
+
+def test_a_rotated_tiff_without_compression_is_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(GREY).save(tmp_path / "a.tif", exif=exif)
+    with pytest.raises(DataError, match="uncompressed TIFF with orientation tag 6"):
+        read(tmp_path / "a.tif")
+
+
+def test_a_damaged_tag_is_no_tag(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=b"Exif\x00\x00nonsense")
+    np.testing.assert_array_equal(read(tmp_path / "a.png")[0], GREY)
+
+
+# ---------------------------------------------------------------------- what people see in a mask
+MASK = VALUES > 1
+
+
+def greys(white: int) -> Image.Image:
+    """Black and white in a palette, white at index ``white``."""
+    picture = Image.fromarray(np.where(MASK, white, 1 - white).astype(np.uint8)).convert("P")
+    picture.putdata(np.where(MASK, white, 1 - white).ravel().tolist())
+    picture.putpalette([0, 0, 0, 255, 255, 255] if white else [255, 255, 255, 0, 0, 0])
+    return picture
+
+
+def transparent(mode: str, colour: int, alpha: np.ndarray) -> Image.Image:
+    picture = Image.new(mode, alpha.shape[::-1], (colour,) * (len(mode) - 1) + (255,))
+    picture.putalpha(Image.fromarray(alpha))
+    return picture
+
+
+SEEN = {
+    "black first": (greys(1), MASK * 255),
+    "white first": (greys(0), MASK * 255),
+    "white first, alpha": (greys(0).convert("PA"), MASK * 255),
+    "LA": (transparent("LA", 255, (MASK * 255).astype(np.uint8)), MASK * 255),
+    "RGBA": (transparent("RGBA", 0, (MASK * 255).astype(np.uint8)), MASK * 255),
+    "empty RGBA": (transparent("RGBA", 255, np.zeros(MASK.shape, np.uint8)), MASK * 0),
+    "opaque": (transparent("LA", 7, np.full(MASK.shape, 255, np.uint8)), MASK * 0 + 7),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_mask_is_what_people_see(name: str, tmp_path: Path) -> None:
+    picture, expected = SEEN[name]
+    path = tmp_path / ("a.tif" if picture.mode == "PA" else "a.png")
+    picture.save(path)
+    np.testing.assert_array_equal(read(path, "label")[0], expected)
+
+
+def test_a_mask_of_16_bits_per_colour_is_refused(tmp_path: Path) -> None:
+    # Pillow cannot write such a file: one pixel of (1, 1, 1), which it would read as 0.
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">3H", 1, 1, 1)))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""))
+    with pytest.raises(DataError, match="a mask of 16 bits per colour, of which 8 can be read"):
+        read(tmp_path / "a.png", "label")
+    assert any("16 bits per colour" in finding.message for finding in read_volume(tmp_path / "a.png").findings)

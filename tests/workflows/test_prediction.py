@@ -77,6 +77,18 @@ def test_label_maps_have_the_source_grid_and_the_raw_values(bundle: Path) -> Non
         assert set(np.unique(np.asarray(result.dataobj))) <= {0, 7}
 
 
+def test_a_ct_that_is_not_in_hounsfield_units_is_named(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = bundle / "configs" / "metadata.json"
+    described = json.loads(path.read_text())
+    described["network_data_format"]["inputs"]["image"]["channel_def"]["1"] = "CT"
+    path.write_text(json.dumps(described))
+    done = predict(bundle, bundle.parent / "out", inputs=[bundle.parent / "images"], device="cpu")
+    assert len(done) == 2
+    said = [record.getMessage() for record in caplog.records if "Hounsfield" in record.getMessage()]
+    assert [line.split(":")[0] for line in said] == ["a", "b"]
+    assert all("in channel 1 (CT); Hounsfield units" in line for line in said)
+
+
 def test_mirror_averaging_changes_the_result(bundle: Path) -> None:
     folder = bundle.parent
     plain = predict(bundle, folder / "plain", inputs=[folder / "images"], device="cpu")
