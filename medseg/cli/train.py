@@ -31,7 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="run folder")
     parser.add_argument("--epochs", type=int, metavar="E", help="passes over the training cases")
     parser.add_argument(
-        "--max_minutes", type=float, metavar="M", help="training time; epochs and schedule are fitted to it"
+        "--max_minutes",
+        type=float,
+        metavar="M",
+        help="time for the whole training; it drives the learning rate and the end",
     )
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of every random number (default 0)")

@@ -195,7 +195,9 @@ class Checkpoint:
             self.validations.append((int(engine.state.epoch), int(engine.state.iteration)))
 
     def _epoch_completed(self, engine: Any) -> None:
-        if self.evaluator is not None and engine.planned_epoch <= self.select_after:
+        limit = getattr(engine, "limit", None)  # trainers of MONAI's have none
+        place = engine.state.epoch if limit is None else limit.share * limit.epochs
+        if self.evaluator is not None and place <= self.select_after:
             self.evaluator.state.best_metric_epoch = -1  # the next validation is the first one again
         if engine.state.rank == 0:
             if self._is_best(engine):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,7 @@ class TimeLimit:
         self._spent = 0.0  # seconds of all validations so far
         self._last_validation = 0.0  # the elapsed seconds at its end
         self._last_step = 0.0  # the elapsed seconds at its end
+        self._steps = deque([0.0], maxlen=3)  # seconds of the last ones; the smallest tells what another takes
 
     def driven(self, handlers: Sequence[Any]) -> list[Any]:
         """A trainer's handlers with those in it that the clock drives; without a limit, as they are."""
@@ -103,8 +105,11 @@ class TimeLimit:
         budget = 60 * (self.minutes or 0.0)
         until = max(1e-9, budget - min(self._cost, _MOST * budget))
         elapsed = self.checkpoint.elapsed_seconds
-        step, self._last_step = elapsed - self._last_step, elapsed
-        share = 1.0 if elapsed + step / 2 >= until else elapsed / until  # the next step would end nearer to it
+        self._steps.append(elapsed - self._last_step)
+        self._last_step = elapsed
+        share = (
+            1.0 if elapsed + min(self._steps) / 2 >= until else elapsed / until
+        )  # the next step would end nearer to it
         self.share = max(self.share, self._agreed(share, engine.state.device))
         for schedule in self.schedules:
             schedule.move_to(self.share)

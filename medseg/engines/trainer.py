@@ -97,11 +97,6 @@ class SegmentationTrainer(SupervisedTrainer):
         return min(1.0, self.state.iteration / (self.state.max_epochs * self.state.epoch_length))
 
     @property
-    def planned_epoch(self) -> float:
-        """The place among the epochs of the config, which a limited time is a share of."""
-        return self.state.epoch if self.limit is None else self.limit.share * self.limit.epochs
-
-    @property
     def _position(self) -> int:
         """Number of this epoch's iterations before the current one."""
         return (self.state.iteration - 1) % self.state.epoch_length

@@ -68,6 +68,7 @@ def minutes(seconds: float) -> dict[str, Any]:
         lambda now: 1.0,
         lambda now: 1.0 if now < 50 else 4.0,  # another process starts
         lambda now: 4.0 if now < 50 else 1.0,
+        lambda now: 60.0 if now < 1 else 1.0,  # much is done for the first time
     ],
 )
 def test_the_time_is_used_however_fast_the_machine_is(
