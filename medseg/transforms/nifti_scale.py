@@ -14,7 +14,7 @@ __all__ = ["ignored_scale", "image_class", "open_nifti"]
 def _usable(header: Any) -> tuple[float | None, float | None]:
     """Scale factor and offset; a factor of 0, NaN or infinity leaves the stored values, such an offset counts as 0.
 
-    NIfTI defines the 0. The rest is what ITK does: nibabel refuses an offset that is not finite.
+    NIfTI defines the 0. Of numbers that are not finite ITK makes the same; nibabel refuses such an offset.
     """
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):
