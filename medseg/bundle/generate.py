@@ -28,6 +28,7 @@ from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
 from medseg.data.run_settings import settings_of
 from medseg.networks import network_target
+from medseg.workflows.trust import remember_own
 
 __all__ = ["write_bundle"]
 
@@ -58,6 +59,7 @@ def write_bundle(
     (root / "docs").mkdir(exist_ok=True)
     (root / "models").mkdir(exist_ok=True)
     network_def = {"_target_": network_target(network), **arguments}
+    remember_own({"network_def::_target_": network_def["_target_"]})  # whoever writes a bundle for it trusts it
     train, evaluate = train_config(network_def, datalist, plan), evaluate_config()
     universal = is_universal(network, datalist)
     reasons = plan.reasons_by_id()

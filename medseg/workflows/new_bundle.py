@@ -64,7 +64,7 @@ def new_bundle(
     root = Path(output).resolve()
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
-    remember_own({"network_def::_target_": network_target(network)})  # an unknown name is told before the data are read
+    network_target(network)  # an unknown name is told before the data are read
     remember_own(overrides or {})
     nnunet = given_nnunet(nnunet_plans, nnunet_configuration)
     refuse_double("train", overrides or {})

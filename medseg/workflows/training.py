@@ -46,7 +46,7 @@ _FITTED_TO_TIME = {"fitted_epochs", "fitted_validation_cases"}  # facts that say
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 
 
-@user_speaks("overrides")
+@user_speaks("overrides", "network")
 def train(
     *,
     output: str | Path,
@@ -122,7 +122,6 @@ def train(
     remember_own(changes)
     if network is not None:
         target = network_target(network)  # an unknown name is told before the data are read
-        remember_own({"network_def::_target_": target})
         taken = start.network_arguments(target) if start else {}
         changes = taken | changes
         reasons = dict.fromkeys(taken, f"as in {transfer}")
