@@ -160,14 +160,15 @@ def evaluate_checkpoints(run: str | Path, **settings: Any) -> dict[str, dict[str
 
 
 def _pooled_facts(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the folds agree on, the means of their figures per case, their largest memory, and their total time."""
+    """What the folds agree on, the means of their figures per case, their largest memory, and all of their training."""
     same = ("network", "parameters", "multiply_adds_per_window", "multiply_adds_without", "measured_on")
     joins: dict[str, Callable[[list[Any]], Any]] = {
         "seconds_per_case": fmean,
         "windows_per_case": fmean,
         "multiply_adds_per_case": lambda values: round(fmean(values)),
         "peak_memory_bytes": max,
-        "training_seconds": sum,
+        **dict.fromkeys(("training_seconds", "cpu_seconds", "iterations", "validations"), sum),
+        "schedule_completed": all,
     }
     pooled = {key: folds[0][key] for key in same if key in folds[0] and all(f.get(key) == folds[0][key] for f in folds)}
     return pooled | {key: join([f[key] for f in folds]) for key, join in joins.items() if all(key in f for f in folds)}
