@@ -245,15 +245,22 @@ def _validate_section(whole_volume: bool) -> dict[str, Any]:
 
 
 def evaluate_config() -> dict[str, Any]:
-    """The evaluate.yaml overlay: source grid, surface metrics, predictions kept."""
+    """The evaluate.yaml overlay: source grid, surface metrics, predictions kept.
+
+    ``section`` says which cases are scored; who names another than ``validation`` keeps its scores apart by
+    ``score_dir``.
+    """
     return {
         "ckpt_path": "$@bundle_root + '/models/model.pt'",
-        "prediction_dir": "$@output_dir + '/predictions'",
+        "section": "validation",
+        "score_dir": "@output_dir",
+        "prediction_dir": "$@score_dir + '/predictions'",
         "tolerance": 1.0,
         "ema_decay": None,
         "initial::path": None,
         "validate::preprocessing::transforms": "$t.preprocessing(['image'], **@preprocess) + t.load(['label'], "
         "@label_space)",
+        "validate::dataset::data": "$w.cases(@json_list, @dataset_dir, @fold, @section)",
         "validate::dataset::kind": "plain",
         "validate::postprocessing::transforms": [
             {
@@ -274,8 +281,8 @@ def evaluate_config() -> dict[str, Any]:
             "label_space": "@label_space",
             "surface": True,
             "tolerance": "@tolerance",
-            "output_dir": "@output_dir",
-            "facts": {"space": "source", "weights": "@ckpt_path", "fold": "@fold"},
+            "output_dir": "@score_dir",
+            "facts": {"space": "source", "weights": "@ckpt_path", "section": "@section", "fold": "@fold"},
         },
         "validate::handlers": [{"_target_": "medseg.engines.LoadWeights", "network": "@network", "path": "@ckpt_path"}],
         "run": ["$@validate::evaluator.run()"],

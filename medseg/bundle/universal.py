@@ -165,8 +165,8 @@ def universal_published() -> dict[str, Any]:
         "validate::key_metric::mean_dice": {
             "_target_": "medseg.engines.TaskMapScores",
             "label_space": "@label_space",
-            "output_dir": "@output_dir",
-            "facts": {"space": "model", "weights": "@ckpt_path", "fold": "@fold"},
+            "output_dir": "@score_dir",
+            "facts": {"space": "model", "weights": "@ckpt_path", "section": "@section", "fold": "@fold"},
         },
     }
 

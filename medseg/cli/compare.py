@@ -13,7 +13,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="DIR",
-        help="run folder, repeat for each; the first is the baseline",
+        help="run folder, or scores/test of one, repeat for each; the first is the baseline",
     )
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="folder for comparison.html, .md, .csv, .json and figures"

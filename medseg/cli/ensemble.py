@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="W",
-        help="comma-separated numbers, or 'dice' for each run's validation score (default equal)",
+        help="comma-separated numbers, or 'dice' for each run's score on its validation cases (default equal)",
     )
     parser.add_argument("--json_list", metavar="FILE", help="datalist (default: the first run's)")
     parser.add_argument("--data_dir", metavar="DIR", help="what the datalist's paths are relative to")

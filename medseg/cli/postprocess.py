@@ -9,7 +9,7 @@ HELP = "Choose post-processing on a run's validation predictions; only what is s
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--run", required=True, metavar="DIR", help="validated run folder; folds of one training are pooled"
+        "--run", required=True, metavar="DIR", help="run folder with raw validation predictions; folds are pooled"
     )
     parser.add_argument("--data_dir", metavar="DIR", help="where the references are now (default: as in training)")
 
@@ -41,7 +41,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     mean = content["mean_dice"]
     print(f"stored: {'; '.join(f'{label}: {_steps(rule)}' for label, rule in content['rules'].items())}")
-    print(f"mean Dice {mean['before']:.4f} -> {mean['after']:.4f} on the cases that the steps were chosen on")
+    print(
+        f"mean Dice {mean['before']:.4f} -> {mean['after']:.4f} on the cases that the steps were chosen on, so the "
+        f"second is optimistically biased. `medseg validate --run {args.run}` scores cleaned predictions from now on."
+    )
     return 0
 
 

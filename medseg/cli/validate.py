@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-HELP = "Score a run's validation cases on the images' own grid: Dice, HD95 and surface Dice per case and label."
+HELP = "Score a run's validation cases in the original image space: Dice, HD95 and surface Dice per case and label."
 CHECKPOINT = "best, last, best_<metric> where it is kept, all, or a file (default best)"
 
 
@@ -15,9 +15,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="best", metavar="C", help=CHECKPOINT)
     parser.add_argument(
         "--section",
-        default="validation",
         metavar="S",
-        help="section of the run's datalist (default validation); test is for the last score, not for choices",
+        help="section of the run's datalist (default: that of the config, validation); test is for the last score, not "
+        "for choices, and its scores lie in scores/test",
     )
     parser.add_argument(
         "--space", choices=("source", "model"), default="source", help="grid of the scores (default source)"
@@ -26,7 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", metavar="DIR", help="where the images are now (default: as in training)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N")
     parser.add_argument(
-        "--postprocess", action="store_true", help="apply what `medseg postprocess` stored (default: raw predictions)"
+        "--no_postprocess",
+        action="store_true",
+        help="score raw predictions (default: cleaned by what `medseg postprocess` stored, as inference gives them)",
     )
     parser.add_argument(
         "--overlay",
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         "tolerance": args.tolerance,
         "device": args.device,
         "data_dir": args.data_dir,
-        "postprocess": args.postprocess,
+        "postprocess": not args.no_postprocess,
         "overrides": parse_assignments(args.set),
         "overlays": args.overlay,
         "section": args.section,
@@ -68,12 +70,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_scores(result: dict[str, Any]) -> None:
-    """The table per label, and the mean as the last line."""
+    """What was scored, the table per label, and the mean as the last line."""
+    from medseg.reports.scored import scored_lines
+
+    print("\n".join(scored_lines(result)))
     distance = f"HD95 {result.get('unit', 'mm')}"
     print(f"{'label':<28}{'cases':>6}{'Dice':>9}{distance:>10}{'surface Dice':>14}")
     for label, row in result["labels"].items():
-        values = [row.get(score, {}).get("mean") for score in ("dice", "hd95", "surface_dice")]
-        shown = ["-" if value is None or math.isnan(value) else f"{value:.4f}" for value in values]
+        shown = [_digits(row.get(score, {}).get("mean")) for score in ("dice", "hd95", "surface_dice")]
         print(f"{label[:27]:<28}{row['dice']['cases']:>6}{shown[0]:>9}{shown[1]:>10}{shown[2]:>14}")
-    mean = result["mean_dice"]
-    print(f"mean_dice: {'nan' if mean is None else f'{mean:.4f}'}")
+    if "sd_over_folds" in result:
+        each = ", ".join(f"{name}: {_digits(mean)}" for name, mean in result["folds"].items())
+        print(
+            f"{len(result['folds'])} scores on the same cases, not pooled ({each}); mean over folds, standard "
+            f"deviation {_digits(result['sd_over_folds'])}. `medseg ensemble` joins the folds into one prediction."
+        )
+    print(f"mean_dice: {_digits(result['mean_dice'], 'nan')}")
+
+
+def _digits(value: float | None, undefined: str = "-") -> str:
+    return undefined if value is None or math.isnan(value) else f"{value:.4f}"

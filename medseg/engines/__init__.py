@@ -9,7 +9,7 @@ from medseg.engines.freeze import FreezePart
 from medseg.engines.keep_tasks import KeepOldTasks
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
-from medseg.engines.scores import CaseScores, PhotoScores, TaskMapScores, TaskScores, write_scores
+from medseg.engines.scores import CaseScores, PhotoScores, TaskMapScores, TaskScores, add_facts, write_scores
 from medseg.engines.stopping import EarlyStop
 from medseg.engines.target_maps import target_maps
 from medseg.engines.task_batches import PreparePasses, PrepareTasks
@@ -39,6 +39,7 @@ __all__ = [
     "TimeLimit",
     "UpdateAverage",
     "ValidationLoss",
+    "add_facts",
     "evaluated_network",
     "lower_is_better",
     "make_average",

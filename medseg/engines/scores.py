@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,21 @@ from ignite.metrics import Metric
 
 from medseg.engines.ranks import gather, is_main
 from medseg.labels import IGNORE, LabelSpace
-from medseg.metrics import case_scores, dice, mean_dice, photo_scores, pooled, summarize
+from medseg.metrics import (
+    NOT_RECORDED,
+    ScoreDefinition,
+    case_scores,
+    dice,
+    mean_dice,
+    photo_scores,
+    pooled,
+    summarize,
+    target_values,
+)
 from medseg.storage.csv_file import CsvWriter
 from medseg.transforms import is_2d_file
 
-__all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores", "write_scores"]
+__all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores", "add_facts", "json_safe", "write_scores"]
 
 
 class CaseScores(Metric):
@@ -30,7 +41,7 @@ class CaseScores(Metric):
         surface: also HD95 and surface Dice (slower).
         tolerance: tolerance of the surface Dice in mm; ``None`` is each case's mean voxel size.
         output_dir: where ``metrics.json`` and ``metrics_per_case.csv`` are written; ``None`` writes nothing.
-        facts: what else goes into the JSON, such as the space and the checkpoint.
+        facts: what else goes into the JSON, such as the space, the section and the rules that cleaned predictions.
         include_background: score the background too, and count it in the mean.
         measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``medseg.metrics.surface_area``).
 
@@ -60,6 +71,7 @@ class CaseScores(Metric):
 
     def reset(self) -> None:
         self.cases: dict[str, dict[str, dict[str, float]]] = {}
+        self.datasets: dict[str, str | None] = {}  # of each case
 
     def update(self, output: Any) -> None:
         """Unused: scores need the batch as well as the output."""
@@ -69,6 +81,7 @@ class CaseScores(Metric):
             if is_2d_file(getattr(output["label"], "meta", {}).get("filename_or_obj", "")):
                 self.unit = "px"
             self.cases[str(item["case_id"])] = self.score(item, output)
+            self.datasets[str(item["case_id"])] = item.get("dataset")
 
     def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
         """target -> score -> value of one case, from its entry in the batch and the decollated output."""
@@ -86,11 +99,25 @@ class CaseScores(Metric):
 
     def compute(self) -> float:
         self.cases = dict(sorted(gather(self.cases).items()))
-        if self.output_dir is not None and is_main():
-            facts = {**self.facts, "unit": self.unit, "surface_dice_tolerance_mm": self.tolerance}
-            facts["surface_measure"] = self.measure
-            write_scores(self.cases, self.output_dir, facts)
+        if self.output_dir is not None:
+            self.datasets = gather(self.datasets)
+            if is_main():
+                write_scores(self.cases, self.output_dir, {**self.facts, **asdict(self.definition)})
         return mean_dice(self.cases)
+
+    @property
+    def definition(self) -> ScoreDefinition:
+        """What the scores mean, after the last case."""
+        return ScoreDefinition(
+            space=self.facts.get("space", NOT_RECORDED),
+            unit=self.unit,
+            scorer=type(self).__name__,
+            include_background=self.include_background,
+            targets=target_values(self.label_space, self.datasets.values()),
+            surface_measure=self.measure,
+            surface_dice_tolerance_mm=self.tolerance,
+            cleanup=self.facts.get("cleanup") or {},
+        )
 
 
 class TaskScores(CaseScores):
@@ -131,9 +158,10 @@ def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str,
     """Write ``metrics.json`` and ``metrics_per_case.csv``; returns the JSON's content."""
     directory = Path(output_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    content = {"mean_dice": mean_dice(cases), **facts, "labels": summarize(cases), "pooled": pooled(cases)}
+    named = {"postprocessing": ScoreDefinition.read(facts).postprocessing}
+    content = {"mean_dice": mean_dice(cases), **facts, **named, "labels": summarize(cases), "pooled": pooled(cases)}
     content["cases"] = cases
-    _write(directory / "metrics.json", json.dumps(_json_safe(content), indent=1) + "\n")
+    _write(directory / "metrics.json", json.dumps(json_safe(content), indent=1) + "\n")
     scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
     with (directory / "metrics_per_case.csv.tmp").open("w", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file)
@@ -145,18 +173,26 @@ def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str,
     return content
 
 
+def add_facts(output_dir: str | Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to ``metrics.json`` what is known after the run alone; returns its content."""
+    path = Path(output_dir) / "metrics.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | dict(facts)
+    _write(path, json.dumps(json_safe(content), indent=1, ensure_ascii=False) + "\n")
+    return content
+
+
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
-def _json_safe(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """NaN is no JSON: it becomes null."""
     if isinstance(value, dict):
-        return {key: _json_safe(item) for key, item in value.items()}
+        return {key: json_safe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_json_safe(item) for item in value]
+        return [json_safe(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

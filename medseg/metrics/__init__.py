@@ -1,13 +1,16 @@
 """Metrics per case and label, in millimetres where they are lengths."""
 
 from medseg.metrics.cases import case_scores, dice, mean_dice, pooled, summarize
+from medseg.metrics.definition import NOT_RECORDED, ScoreDefinition, target_values
 from medseg.metrics.intervals import Interval, MedianInterval, mean_interval, median_interval
 from medseg.metrics.photo import photo_scores
 from medseg.metrics.surface_area import area_surface_scores
 
 __all__ = [
+    "NOT_RECORDED",
     "Interval",
     "MedianInterval",
+    "ScoreDefinition",
     "area_surface_scores",
     "case_scores",
     "dice",
@@ -17,4 +20,5 @@ __all__ = [
     "photo_scores",
     "pooled",
     "summarize",
+    "target_values",
 ]

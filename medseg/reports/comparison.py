@@ -21,7 +21,9 @@ _METHOD = (
     "Differences are paired: run minus baseline on the same case. Intervals: 95 %, percentile bootstrap over cases "
     "(10 000 draws for differences, 2 000 for means). p: Wilcoxon signed-rank, two-sided; after Holm's correction over "
     "all rows of the table. Effect: matched-pairs rank-biserial correlation, from -1 (worse on every case) to 1 "
-    "(better on every case){reversed}. Cases whose reference lacks a label are left out of it."
+    "(better on every case){reversed}. Cases whose reference lacks a label are left out of it. A run's mean is the "
+    "mean over labels of the mean over cases that all runs have a score for, and the mean difference is the difference "
+    "of two such means; its p and effect are of each case's mean over labels."
 )
 _COST = (
     "Per case: inference, from the prepared image to the network's output, without reading, resampling and scores "
@@ -58,6 +60,8 @@ def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
     parts.append(
         page.section("Scores and costs", svg + page.table(*_run_table(content)) + page.paragraph(_COST, "soft"))
     )
+    if training := _training_table(content):
+        parts.append(page.section("Training", page.table(*training)))
     parts.append(page.section(f"Mean {name} per case", _case_table(content)))
     path = folder / "comparison.html"
     path.write_text(page.page(title, "\n".join(parts), f"Written by medseg {__version__}"), encoding="utf-8")
@@ -65,10 +69,11 @@ def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
 
 
 def comparison_markdown(content: Mapping[str, Any]) -> str:
-    """The two tables and what they mean, for a terminal and for a README."""
+    """The tables and what they mean, for a terminal and for a README."""
     return "\n\n".join(
         [
             markdown_table(*_run_table(content)),
+            *(markdown_table(*training) for training in [_training_table(content)] if training),
             markdown_table(*_difference_table(content)),
             f"{len(content['cases'])} cases; score: {score_name(content['score'])}. {_method(content)} {_COST}",
         ]
@@ -90,7 +95,7 @@ def _method(content: Mapping[str, Any]) -> str:
 def _sentences(content: Mapping[str, Any]) -> list[str]:
     rows = [row for row in content["comparisons"] if row["label"] == "mean"]
     return [
-        f"{row['run']} minus {row['baseline']}: mean {score_name(content['score'])} "
+        f"{row['run']} minus {row['baseline']}: difference of the mean {score_name(content['score'])} over labels "
         f"{digits(row['mean_difference'], 4, sign=True)} (95 % interval {_interval(row['interval'], sign=True)}, "
         f"p {_p_value(row['p_holm'])}) over {row['cases']} cases."
         for row in rows
@@ -98,8 +103,9 @@ def _sentences(content: Mapping[str, Any]) -> list[str]:
 
 
 def _run_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    header = ["run", "network", f"mean {score_name(content['score'])}", "95 % interval"]
-    header += [f"{name}, {unit}" for name, unit, _ in COSTS.values()] + ["measured on", "training, min"]
+    header = ["run", "network", "scored on", "checkpoint", "predictions"]
+    header += [f"mean {score_name(content['score'])}", "95 % interval"]
+    header += [f"{name}, {unit}" for name, unit, _ in COSTS.values()] + ["measured on"]
     rows = []
     for run in content["runs"]:
         costs = [scaled(run.get(key), factor) for key, (_, _, factor) in COSTS.items()]
@@ -107,14 +113,32 @@ def _run_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             [
                 run["run"],
                 str(run.get("network", "–")),
+                run["scored_on"],
+                str(run["checkpoint"] or "–"),
+                run["postprocessing"],
                 digits(run["mean"], 4),
                 _interval(run["interval"]),
                 *costs,
                 str(run.get("measured_on", "–")),
-                scaled(run.get("training_seconds"), 60.0),
             ]
         )
     return header, rows
+
+
+def _training_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+    """How much each run was trained; ``None`` where nothing is recorded."""
+    header = ["run", "iterations", "epochs", "validations", "training, min", "CPU, min", "learning-rate schedule"]
+    schedule = {True: "completed", False: "cut before its end"}
+    rows = [
+        [
+            run["run"],
+            *(grouped(run.get(key)) for key in ("iterations", "epochs_done", "validations")),
+            *(scaled(run.get(key), 60.0) for key in ("training_seconds", "cpu_seconds")),
+            schedule.get(run.get("schedule_completed"), "–"),
+        ]
+        for run in content["runs"]
+    ]
+    return (header, rows) if any(cell != "–" for row in rows for cell in row[1:]) else None
 
 
 def _difference_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

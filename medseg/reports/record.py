@@ -14,9 +14,10 @@ import numpy as np
 import yaml
 
 from medseg.data.case import channel_files
+from medseg.data.content import content_hash
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
-from medseg.transforms import is_2d_file
+from medseg.transforms import find_label_map, is_2d_file
 
 __all__ = ["RunRecord", "read_record"]
 
@@ -95,6 +96,14 @@ class RunRecord:
         cases: Mapping[str, Any] = (self.metrics or {}).get("cases", {})
         rows = [[_number(row.get(target, {}).get(score)) for target in self.targets] for row in cases.values()]
         return list(cases), np.array(rows, dtype=float).reshape(len(cases), len(self.targets))
+
+    def prediction(self, case_id: str) -> Path | None:
+        """The label map of a case that was scored; ``None`` where there is none, or another was written since."""
+        written = (self.metrics or {}).get("predictions", {"folder": "predictions", "sha256": {}})
+        path = None if written is None else find_label_map(self.folder / written["folder"], case_id)
+        if path is None or content_hash(path) != written["sha256"].get(case_id, content_hash(path)):
+            return None
+        return path
 
     def pooled(self, target: str, score: str) -> float:
         """A score of one target over all cases taken as one; NaN where ``metrics.json`` has none."""

@@ -19,8 +19,8 @@ from medseg.reports.charts import curves_svg, scores_svg
 from medseg.reports.colors import label_colors
 from medseg.reports.overlays import load_view, overlay_jpeg
 from medseg.reports.record import RunRecord, read_record
+from medseg.reports.scored import scored_as
 from medseg.reports.settings import setting_groups
-from medseg.transforms import find_label_map
 
 __all__ = ["write_report"]
 
@@ -78,8 +78,7 @@ def _result(record: RunRecord) -> list[str]:
     assert record.metrics is not None
     cases, dice = record.scores()
     overall = mean_interval(dice)
-    space = {"source": "the images' own grid", "model": "the model's grid"}.get(str(record.metrics.get("space")), "")
-    line = f"Mean Dice {_with_bounds(overall)} over {_count(len(cases), 'case')}" + (f", on {space}" if space else "")
+    line = f"Mean Dice {_with_bounds(overall)}: {scored_as(record.metrics)}"
     surface = mean_interval(record.scores("surface_dice")[1])
     distance = mean_interval(record.scores("hd95")[1])
     tiles = [
@@ -88,7 +87,8 @@ def _result(record: RunRecord) -> list[str]:
         (_digits(surface.mean), f"surface Dice at {_tolerance(record)}"),
         (
             str(len(cases)),
-            "validation cases" if record.metrics.get("fold") is None else f"cases of fold {record.metrics['fold']}",
+            f"{record.metrics.get('role', 'validation')} cases"
+            + ("" if record.metrics.get("fold") is None else f", fold {record.metrics['fold']}"),
         ),
     ]
     return [page.paragraph(line + ".", "lead"), page.tiles(tile for tile in tiles if not tile[0].startswith("–"))]
@@ -219,9 +219,9 @@ def _figure(
 ) -> str:
     sections = datalist.sections.values()
     case = next((case for section in sections for case in section if case.id == case_id), None)
-    prediction = find_label_map(record.folder / "predictions", case_id)
+    prediction = record.prediction(case_id)
     if case is None or prediction is None:
-        notes.append(f"No overlay of {case_id}: predictions/ has no label map of it.")
+        notes.append(f"No overlay of {case_id}: there is no label map of it that was scored.")
         return ""
     try:
         view = load_view(
@@ -242,7 +242,7 @@ def _figure(
 # ---------------------------------------------------------------------- warnings
 def _score_warnings(record: RunRecord) -> list[str]:
     assert record.metrics is not None
-    found = []
+    found = list(record.metrics.get("biases", ()))
     empty = [
         case
         for case, rows in record.metrics["cases"].items()

@@ -60,7 +60,8 @@ def resolution_markdown(content: Mapping[str, Any]) -> str:
             for run in content["runs"]
         ]
         parts.append(f"Mean Dice {title}, by {_AXES[content['axis']]}\n\n{markdown_table(header, rows)}")
-    return "\n\n".join([*parts, f"{len(content['cases'])} cases; labels: {', '.join(content['labels'])}."])
+    scored = f"{len(content['cases'])} {content.get('section', 'validation')} cases, raw predictions"
+    return "\n\n".join([*parts, f"{scored}; labels: {', '.join(content['labels'])}."])
 
 
 def resolution_figure(content: Mapping[str, Any]) -> Figure:

@@ -14,7 +14,7 @@ from medseg.bundle import dump_yaml
 from medseg.errors import ConfigError
 from medseg.workflows.compose import config_files, merged_config
 
-__all__ = ["add_cleaning", "store_rules", "stored_rules", "with_rules"]
+__all__ = ["add_cleaning", "rules_of", "store_rules", "stored_rules", "with_rules"]
 
 _TARGET = "medseg.transforms.CleanLabelsd"
 _SAVE = "medseg.transforms.SaveLabelsd"
@@ -23,6 +23,18 @@ _SAVE = "medseg.transforms.SaveLabelsd"
 def stored_rules(bundle: str | Path) -> dict[str, Any]:
     """The rules of a run or bundle, label -> steps; empty where it has none."""
     return dict(merged_config(config_files(bundle, "infer")).get("cleanup") or {})
+
+
+def rules_of(run: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The rules that an evaluation applies: those of inference, unless its config has ``cleanup`` itself.
+
+    Args:
+        run: the run folder, which may have no ``inference.yaml``.
+        evaluation: its merged config; a published protocol without post-processing says ``cleanup: {}``.
+    """
+    if "cleanup" in evaluation:
+        return dict(evaluation["cleanup"] or {})
+    return stored_rules(run) if (run / "configs" / "inference.yaml").is_file() else {}
 
 
 def store_rules(bundle: str | Path, rules: Mapping[str, Any]) -> None:
@@ -72,4 +84,7 @@ def add_cleaning(transforms: Any, rules: str | Mapping[str, Any]) -> list[dict[s
 def _steps(transforms: Any) -> Sequence[dict[str, Any]]:
     if isinstance(transforms, list) and all(isinstance(step, Mapping) for step in transforms):
         return transforms
-    raise ConfigError("The config's post-processing is no list of transforms; write it as one to have labels cleaned.")
+    raise ConfigError(
+        "The config's post-processing is not a list of transforms, so labels cannot be cleaned; write it as one, or "
+        "use --no_postprocess."
+    )

@@ -7,63 +7,73 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError
 from medseg.metrics import mean_interval
 from medseg.metrics.paired import holm, paired_comparison
 from medseg.reports.comparison import write_comparison
 from medseg.reports.comparison_charts import COSTS
 from medseg.storage.csv_file import CsvWriter
-from medseg.workflows.run_folder import read_facts
+from medseg.workflows.comparable import EFFORT, ScoredRun, differing, read_scored, refuse_unlike
 
-__all__ = ["compare", "run_names"]
+__all__ = ["compare"]
 
 logger = logging.getLogger("medseg")
 
 _FEW = 10  # cases
+_DRAWS = 10_000  # bootstrap resamples of the difference of means
 
 
 def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dice") -> dict[str, Any]:
     """Compare every run with the first; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html`` and its figures.
 
     Args:
-        runs: two or more folders with ``metrics.json`` (``medseg validate``, ``medseg ensemble``).
+        runs: two or more folders with ``metrics.json`` (``medseg validate``, ``medseg ensemble``), such as runs, or
+            ``scores/test`` of runs.
         output: result folder.
         score: ``dice``, ``surface_dice`` or ``hd95``.
 
     Returns:
         ``cases``, ``labels``, ``warnings``, ``runs`` (name, mean with interval, cost), ``scores`` (run -> label ->
-        score per case) and ``comparisons``: per pair and label, and for the mean over labels (``mean``), the figures
-        of ``medseg.metrics.paired_comparison`` with Holm-adjusted p-values over all rows.
+        score per case) and ``comparisons``: per pair and label the figures of ``medseg.metrics.paired_comparison``
+        with Holm-adjusted p-values over all rows. The row ``mean`` is the difference of the runs' means, each the mean
+        over labels of the mean over cases that all runs have a score for; its test is of each case's mean over labels.
 
     Raises:
         ConfigError: fewer than two runs.
-        DataError: a run was not validated, or on other cases or another grid.
+        DataError: a run was not validated, or its scores mean something else (``refuse_unlike``).
     """
     folders = [Path(run).resolve() for run in runs]
     if len(folders) < 2:
         raise ConfigError("A comparison needs two or more runs; repeat --run.")
-    metrics = [_metrics(folder) for folder in folders]
-    cases = _same_cases(folders, metrics)
-    names = run_names(folders)
-    warnings = _warnings(folders, names, cases)
-    labels = list(metrics[0]["labels"])
-    table = _scores(metrics, cases, labels, score)
+    scored = read_scored(folders)
+    refuse_unlike(scored, score)
+    cases, labels = sorted(scored[0].cases), list(scored[0].scores["labels"])
+    warnings = differing(scored, score)
+    if len(cases) < _FEW:
+        warnings.append(f"Only {len(cases)} cases: intervals over so few are too narrow, and tests have little power.")
+    for text in warnings:
+        logger.warning("%s", text)
+    table = _scores([run.scores for run in scored], cases, labels, score)
+    names = [run.name for run in scored]
     rows = []
-    for name, scores in list(zip(names, table, strict=True))[1:]:
+    for name, values in list(zip(names, table, strict=True))[1:]:
         for target in [*labels, "mean"]:
-            figures = paired_comparison(table[0][target], scores[target])
+            figures = paired_comparison(table[0].by_label[target], values.by_label[target])
+            if target == "mean":
+                figures |= _difference(table[0].shared, values.shared)
             rows.append({"baseline": names[0], "run": name, "label": target, **figures})
     for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p_value
     summary = [
-        {"run": name, **_mean(scores, labels), **_cost(folder)}
-        for name, scores, folder in zip(names, table, folders, strict=True)
+        {"run": run.name, **_mean(values.shared), **_scored_as(run), **_cost(run.facts)}
+        for run, values in zip(scored, table, strict=True)
     ]
     content = {
         "score": score,
@@ -71,7 +81,7 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         "labels": labels,
         "warnings": warnings,
         "runs": summary,
-        "scores": dict(zip(names, table, strict=True)),
+        "scores": {name: values.by_label for name, values in zip(names, table, strict=True)},
         "comparisons": rows,
     }
     target_dir = Path(output)
@@ -85,65 +95,22 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
     return content
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
-    path = folder / "metrics.json"
-    if not path.is_file():
-        raise DataError(f"{folder} has no metrics.json; run `medseg validate --run {folder}` first.")
-    return json.loads(path.read_text(encoding="utf-8"))
+@dataclass(frozen=True)
+class _Scores:
+    """One run's scores.
 
+    Attributes:
+        by_label: label -> score per case, and ``mean`` over the labels that all runs have a score for in that case.
+        shared: ``(cases, labels)``, NaN where any run has no score, so that means over it have equal terms in all runs.
+    """
 
-def _same_cases(folders: Sequence[Path], metrics: Sequence[dict[str, Any]]) -> list[str]:
-    first = set(metrics[0]["cases"])
-    for folder, content in zip(folders[1:], metrics[1:], strict=True):
-        other = set(content["cases"])
-        if other != first:
-            raise DataError(
-                f"{folders[0].name} and {folder.name} were validated on different cases ({len(first - other)} "
-                f"only in the first, "
-                f"{len(other - first)} only in the second); validate both on the same fold."
-            )
-        if content.get("space") != metrics[0].get("space"):
-            raise DataError(
-                f"{folder.name} was scored in {content.get('space')} space, {folders[0].name} in "
-                f"{metrics[0].get('space')}."
-            )
-        if list(content["labels"]) != list(metrics[0]["labels"]):
-            raise DataError(
-                f"{folder.name} and {folders[0].name} have different labels; compare runs of one label space."
-            )
-    return sorted(first)
-
-
-def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str]) -> list[str]:
-    """What makes the comparison unfair; logged as well."""
-    facts = [read_facts(folder) for folder in folders]
-    found = []
-    for name, known in zip(names, facts, strict=True):
-        seen = set(cases) & set(known.get("training_cases", []))
-        if seen:
-            found.append(f"{name} was trained on {len(seen)} of the {len(cases)} cases: the comparison is biased.")
-    machines = {known["measured_on"] for known in facts if "measured_on" in known}
-    if len(machines) > 1:
-        found.append(
-            f"Times and memory were measured on different machines or threads ({', '.join(sorted(machines))})."
-        )
-    if len(cases) < _FEW:
-        found.append(f"Only {len(cases)} cases: intervals over so few are too narrow, and tests have little power.")
-    for text in found:
-        logger.warning("%s", text)
-    return found
-
-
-def run_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with their parents' where two are equal."""
-    short = [folder.name for folder in folders]
-    return short if len(set(short)) == len(short) else [str(Path(*folder.parts[-2:])) for folder in folders]
+    by_label: dict[str, list[float]]
+    shared: np.ndarray
 
 
 def _scores(
-    metrics: Sequence[dict[str, Any]], cases: Sequence[str], labels: Sequence[str], score: str
-) -> list[dict[str, list[float]]]:
-    """Per run: label -> score per case, and ``mean`` over the labels that all runs have a score for in that case."""
+    metrics: Sequence[Mapping[str, Any]], cases: Sequence[str], labels: Sequence[str], score: str
+) -> list[_Scores]:
     rows = [
         [[_number(content["cases"][case].get(label, {}).get(score)) for case in cases] for label in labels]
         for content in metrics
@@ -153,20 +120,36 @@ def _scores(
     totals, counts = np.where(shared, scores, 0.0).sum(axis=1), shared.sum(axis=0)
     means = np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
     return [
-        {**dict(zip(labels, run.tolist(), strict=True)), "mean": mean.tolist()}
+        _Scores(
+            {**dict(zip(labels, run.tolist(), strict=True)), "mean": mean.tolist()}, np.where(shared, run, np.nan).T
+        )
         for run, mean in zip(scores, means, strict=True)
     ]
 
 
-def _mean(scores: dict[str, list[float]], labels: Sequence[str]) -> dict[str, Any]:
+def _mean(shared: np.ndarray) -> dict[str, Any]:
     """Mean over labels of the mean over cases, with its interval."""
-    found = mean_interval(np.array([scores[label] for label in labels], dtype=float).T)
+    found = mean_interval(shared)
     return {"mean": found.mean, "interval": (found.low, found.high)}
 
 
-def _cost(folder: Path) -> dict[str, Any]:
-    facts = read_facts(folder)
-    return {key: facts[key] for key in ("network", *COSTS, "measured_on", "training_seconds") if key in facts}
+def _difference(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """The difference of two such means, with its interval over cases."""
+    found = mean_interval(second - first, draws=_DRAWS)
+    return {"mean_difference": found.mean, "interval": (found.low, found.high)}
+
+
+def _scored_as(run: ScoredRun) -> dict[str, Any]:
+    return {
+        "scored_on": run.scored_on,
+        "checkpoint": run.scores.get("checkpoint"),
+        "postprocessing": run.definition.postprocessing,
+    }
+
+
+def _cost(facts: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("network", *COSTS, "measured_on", *EFFORT, "schedule_completed")
+    return {key: facts[key] for key in keys if key in facts}
 
 
 def _number(value: Any) -> float:

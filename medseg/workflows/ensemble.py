@@ -13,10 +13,11 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
 
 from medseg.data import Case, Datalist, read_datalist
-from medseg.engines import CaseCost, CaseScores
+from medseg.data.content import content_hash
+from medseg.engines import CaseCost, CaseScores, add_facts
 from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
-from medseg.labels import LabelSpace
+from medseg.metrics import ScoreDefinition
 from medseg.networks.cost import count_parameters
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
 from medseg.weights import load_weights
@@ -29,6 +30,7 @@ from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.run_folder import read_facts, require_run, write_facts
 from medseg.workflows.run_limits import check_channels, check_members, check_scored, mirrored_axes
+from medseg.workflows.selection import own_role
 from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["ensemble", "load_member"]
@@ -85,7 +87,8 @@ def ensemble(
         runs: run folders; one with folds stands for its folds.
         output: result folder.
         method: ``mean`` of probabilities or ``vote``.
-        weights: one per member, ``"dice"`` for each run's validation ``mean_dice``, or ``None`` for equal ones.
+        weights: one per member, ``"dice"`` for each run's ``mean_dice`` on its validation cases, or ``None`` for equal
+            ones.
         json_list, data_dir, section, fold: the cases; default: the first run's datalist and fold.
         checkpoint, device: as for validation.
         postprocess: clean the joint label map by the rules that `medseg postprocess` stored, if all members have the
@@ -107,19 +110,21 @@ def ensemble(
     check_members(folders)
     datalist, cases = _cases(folders[0], config, json_list, data_dir, section, fold)
     check_channels(folders[0], datalist)
-    facts = check_cases(cases, datalist)
-    check_scored(config, facts, datalist)
-    _warn_seen(folders, cases)
+    check_scored(config, check_cases(cases, datalist), datalist)
+    if weights == "dice":
+        weights = _validation_dice(folders, checkpoint)
+    elif isinstance(weights, str):
+        raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
+    rules = _common_rules(folders) if postprocess else {}
+    facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {"checkpoint": checkpoint}
+    if json_list is None:
+        facts["fold"] = config.get("fold") if fold is None else fold
     members = [load_member(folder, checkpoint=checkpoint, device=device) for folder in folders]
-    chosen = [_mean_dice(folder) for folder in folders] if weights == "dice" else weights
-    if isinstance(chosen, str):
-        raise ConfigError(f"weights '{chosen}' is unknown; give numbers, or 'dice'.")
-    network = Ensemble(members, method, chosen)
+    network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
-    cost, rules = CaseCost(), _common_rules(folders) if postprocess else {}
-    result = predict_ensemble(
-        network, cases, network.label_space, Path(output), choose_device(device), method, cost, rules
-    )
+    cost = CaseCost()
+    facts |= {"ensemble": method, "members": [str(folder) for folder in folders], "member_weights": network.weights}
+    result = predict_ensemble(network, cases, Path(output), choose_device(device), facts, cost)
     names = dict.fromkeys(type(member.network).__name__ for member in members)
     write_facts(
         output,
@@ -134,22 +139,29 @@ def ensemble(
 def predict_ensemble(
     network: Ensemble,
     cases: Sequence[Case],
-    space: LabelSpace,
     output: Path,
     device: Any,
-    method: str,
+    facts: Mapping[str, Any],
     cost: CaseCost | None = None,
-    rules: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are on the source grid.
+    """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are in the original image
+    space.
 
-    ``cost`` measures them; a member's preprocessing and way back are in it. ``rules`` clean the label maps.
+    Args:
+        network: the ensemble.
+        cases: what is predicted, and scored where all of them have labels.
+        output: result folder.
+        device: of the loaded images.
+        facts: of ``metrics.json``; its rules of ``cleanup`` are applied to the label maps.
+        cost: measures the cases; a member's preprocessing and way back are in it.
     """
-    labelled = all(case.label for case in cases)
-    keys = ["image", "label"] if labelled else ["image"]
+    space = network.label_space
+    unlabelled = [case.id for case in cases if not case.label]
+    if 0 < len(unlabelled) < len(cases):
+        logger.warning("%d of %d cases have no label, so none is scored.", len(unlabelled), len(cases))
+    keys = ["image"] if unlabelled else ["image", "label"]
     output.mkdir(parents=True, exist_ok=True)
-    facts = {"space": "source", "ensemble": method} | ({"cleanup": dict(rules)} if rules else {})
-    scores = CaseScores(space, surface=True, output_dir=output, facts=facts)
+    scores = CaseScores(space, surface=True, output_dir=output, facts={"space": "source", **facts})
     evaluator = SupervisedEvaluator(
         device=device,
         val_data_loader=DataLoader(
@@ -159,16 +171,20 @@ def predict_ensemble(
         postprocessing=Compose(
             [
                 LogitsToLabelsd("pred", space, threshold=0.5),
-                CleanLabelsd("pred", space, rules or {}),
+                CleanLabelsd("pred", space, facts.get("cleanup") or {}),
                 SaveLabelsd("pred", output / "predictions", space),
             ]
         ),
-        key_val_metric={"mean_dice": scores} if labelled else None,
+        key_val_metric=None if unlabelled else {"mean_dice": scores},
     )
     if cost is not None:
         cost.attach(evaluator)
     evaluator.run()
-    return json.loads((output / "metrics.json").read_text(encoding="utf-8")) if labelled else None
+    if unlabelled:
+        return None
+    written = {case.id: content_hash(output / "predictions" / case.output_name) for case in cases}
+    add_facts(output, {"predictions": {"folder": "predictions", "sha256": written}})
+    return dict(json.loads((output / "metrics.json").read_text(encoding="utf-8")))
 
 
 def _cases(
@@ -190,12 +206,35 @@ def _cases(
     return datalist, cases
 
 
-def _warn_seen(folders: Sequence[Path], cases: Sequence[Case]) -> None:
+def _facts(
+    folders: Sequence[Path],
+    cases: Sequence[Case],
+    datalist: Datalist,
+    section: str,
+    rules: Mapping[str, Any],
+    *,
+    own: bool,
+) -> dict[str, Any]:
+    """What ``metrics.json`` says of the cases, and why their scores may be better than those of new cases."""
     ids = {case.id for case in cases}
-    for folder in folders:
-        seen = ids & set(read_facts(folder).get("training_cases", []))
-        if seen:
-            logger.warning("%s was trained on %d of these cases: the score is too good.", folder.name, len(seen))
+    seen = {folder: len(ids & set(read_facts(folder).get("training_cases", []))) for folder in folders}
+    biases = [
+        f"{folder.name} was trained on {number} of these {len(ids)} cases: the scores are optimistically biased."
+        for folder, number in seen.items()
+        if number
+    ]
+    role = "test" if section not in ("training", "validation") else section
+    role = role if own else "external"
+    if rules and role == "validation":
+        biases.append(
+            "The rules of post-processing were chosen on validation cases: scores of cleaned predictions on them are "
+            "optimistically biased."
+        )
+    for text in biases:
+        logger.warning("%s", text)
+    files = {case.id: [content_hash(file) for file in case.files] for case in cases}
+    facts: dict[str, Any] = {"section": section, "role": role, "datalist": str(datalist.path), "biases": biases}
+    return facts | {"files_sha256": files} | ({"cleanup": dict(rules)} if rules else {})
 
 
 def _common_rules(folders: Sequence[Path]) -> dict[str, Any]:
@@ -207,11 +246,38 @@ def _common_rules(folders: Sequence[Path]) -> dict[str, Any]:
     return found[0]
 
 
-def _mean_dice(run: Path) -> float:
+def _validation_dice(folders: Sequence[Path], checkpoint: str) -> list[float]:
+    """Each run's mean Dice on its validation cases, of the weights that are joined, all by one definition.
+
+    Raises:
+        ConfigError: a run has no such score.
+    """
+    contents = [_scores(folder) for folder in folders]
+    first = ScoreDefinition.read(contents[0])
+    for folder, content in zip(folders, contents, strict=True):
+        again = f"run `medseg validate --run {folder}` first."
+        role = content.get("role") or own_role(folder, list(content.get("cases", ())))
+        if role != "validation":
+            raise ConfigError(f"{folder / 'metrics.json'} has scores of {role} cases, which give no weights; {again}")
+        used = content_hash(weights_of(folder, checkpoint))
+        if content.get("weights_sha256", used) != used:
+            raise ConfigError(
+                f"{folder / 'metrics.json'} has the scores of other weights (checkpoint {content.get('checkpoint')}) "
+                f"than are joined (checkpoint {checkpoint}); {again}"
+            )
+        differs = first.differences(ScoreDefinition.read(content), "dice")
+        if differs:
+            raise ConfigError(
+                f"{folders[0]} and {folder} were scored in different ways ({', '.join(differs)}), so their Dice gives "
+                "no weights; run `medseg validate` on both with the same options."
+            )
+        if content["mean_dice"] is None:
+            raise ConfigError(f"{folder} has no mean Dice (no validation case has a label); give --weights as numbers.")
+    return [float(content["mean_dice"]) for content in contents]
+
+
+def _scores(run: Path) -> dict[str, Any]:
     path = run / "metrics.json"
     if not path.is_file():
         raise ConfigError(f"{run} has no metrics.json for weights by Dice; run `medseg validate --run {run}` first.")
-    score = json.loads(path.read_text(encoding="utf-8"))["mean_dice"]
-    if score is None:
-        raise ConfigError(f"{run} has no mean Dice (no validation case has a label); give --weights as numbers.")
-    return float(score)
+    return dict(json.loads(path.read_text(encoding="utf-8")))

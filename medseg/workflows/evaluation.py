@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,27 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 
-from medseg.data import Case, Datalist, read_datalist
-from medseg.engines import CaseCost, network_facts
+from medseg import __version__
+from medseg.data import Case
+from medseg.data.content import content_hash
+from medseg.engines import CaseCost, add_facts, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
-from medseg.errors import ConfigError, DataError, ModelError, nearest
+from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
+from medseg.transforms import SaveLabelsd
 from medseg.workflows.checks import check_cases, refuse_other_names
-from medseg.workflows.cleanup import add_cleaning, stored_rules
-from medseg.workflows.compose import config_files, load_workflow, merged_config, used_config
+from medseg.workflows.cleanup import add_cleaning, rules_of
+from medseg.workflows.compose import config_files, load_workflow, merged_config, used_config, with_changes
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
-from medseg.workflows.stored_list import read_stored_list
+from medseg.workflows.selection import Selection, scoring_changes, select
 
-__all__ = ["evaluate", "scored_cases", "kept_checkpoints", "weights_of"]
+__all__ = ["evaluate", "kept_checkpoints", "weights_of"]
 
 logger = logging.getLogger("medseg")
 
 _BEST = "models/model.pt"
+_SCORES = "validate::key_metric::mean_dice"
+_STEPS = "validate::postprocessing::transforms"
+# Ids that say where things are and how the work is done, not what comes out.
+_PLACES = {"bundle_root", "dataset_dir", "json_list", "output_dir", "score_dir", "prediction_dir", "ckpt_path"}
+_PLACES |= {"ckpt_dir", "cache_dir", "device", "num_workers", "sw_batch_size"}
 
 
 def kept_checkpoints(run: Path) -> dict[str, Path]:
@@ -66,35 +76,39 @@ def evaluate(
     tolerance: float | None = None,
     device: str | None = None,
     data_dir: str | Path | None = None,
-    postprocess: bool = False,
+    postprocess: bool = True,
     overrides: Mapping[str, Any] | None = None,
     overlays: Sequence[str] = (),
-    section: str = "validation",
+    section: str | None = None,
     into: str | None = None,
     checked: bool = False,
+    reuse: bool = False,
 ) -> dict[str, Any]:
     """Score cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and what a
     validation case costs into ``run.json``.
 
-    Under torchrun every process makes the same call and takes its share of the cases.
+    Scores of other cases than the run's validation cases lie in a folder of their own, ``scores/<section>``, wherever
+    the choice came from, and are no facts of the run. Under torchrun every process makes the same call and takes its
+    share of the cases.
 
     Args:
         run: the run folder.
         checkpoint: ``best``, ``last``, ``best_<metric>`` where the run keeps it, or a file.
-        space: ``source`` (the images' own grid) or ``model`` (after preprocessing; no predictions are written).
+        space: ``source`` (original image space) or ``model`` (after preprocessing; no predictions are written).
         tolerance: of the surface Dice in mm.
         device, data_dir: as for training.
-        postprocess: apply the rules that `medseg postprocess` stored; raw predictions otherwise, on which rules are
-            chosen, and on which runs compare without bias.
+        postprocess: apply the rules that `medseg postprocess` stored, as inference does; they work in the original
+            image space alone. Rules are chosen on raw predictions.
         overrides: config id -> value; with ``json_list``, and an overlay that says what its values mean, all labelled
             cases of that list are scored, a set that the run never saw.
         overlays: further config files of the run, such as a published protocol.
-        section: of the datalist; ``validation`` follows the run's fold.
-        into: folder in the run for the results; default: the run itself, ``scores/<section>`` for other sections.
+        section: of the datalist; default: what the config says, which is ``validation`` and follows the run's fold.
+        into: folder in the run for the results; default: as above.
         checked: the caller has checked the cases, and says itself what differs from the training.
+        reuse: keep scores that are there already, if they were made from the same weights, settings and files.
 
     Returns:
-        The content of ``metrics.json``, which lies in the config's ``output_dir``.
+        The content of ``metrics.json``.
     """
     folder = require_run(run).resolve()
     start_distributed()
@@ -114,96 +128,140 @@ def evaluate(
     changes: dict[str, Any] = given | {"ckpt_path": str(weights)}
     if device is not None:
         changes["device"] = f"$w.device('{device}')"
-    if data_dir is not None:
-        changes["dataset_dir"] = str(Path(data_dir).resolve())
     if tolerance is not None:
         changes["tolerance"] = tolerance
-    if into is None and section != "validation":
-        into = f"scores/{section}"
-    if into is not None:
-        changes["output_dir"] = str(folder / into)
-    if "json_list" in changes:
-        datalist = read_datalist(changes["json_list"], changes.get("dataset_dir"))
-        cases = [case for listed in datalist.sections.values() for case in listed if case.label]
-        if not cases:
-            raise DataError(f"{datalist.path} has no case with a label; labels are needed for scores.")
-        refuse_other_names(LabelSpace.from_table(used["labels"]), datalist.label_space, "The run")
-    else:
-        cases, datalist = scored_cases(folder, config, data_dir, section)
-    if section != "validation":
-        changes["validate::dataset::data"] = f"$w.cases(@json_list, @dataset_dir, @fold, {section!r})"
+    asked: dict[str, Any] = {"overlays": overlays, "data_dir": data_dir, "section": section}
+    selection = select(folder, overrides=changes, **asked)
+    if selection.role == "external":
+        refuse_other_names(LabelSpace.from_table(used["labels"]), selection.datalist.label_space, "The run")
+    changes = scoring_changes(folder, overrides=changes, **asked)
+    tree = with_changes(merged_config(config_files(folder, "evaluate", overlays)), changes)
     if not checked:
-        on_main(lambda: check_cases(cases, datalist))
+        on_main(lambda: check_cases(selection.cases, selection.datalist))
+    rules = rules_of(folder, tree) if postprocess and space == "source" else {}
+    facts = selection.facts | {"checkpoint": checkpoint, "biases": _biases(selection, cleaned=bool(rules))}
+    if changed:
+        facts["differs_from_training"] = changed
+    if rules:
+        changes[_STEPS] = add_cleaning(ConfigParser(tree)[_STEPS], rules)
+        facts["cleanup"] = rules
     if space == "model":
         # As while training: labels go through the preprocessing too, predictions stay where they are.
-        steps = {part: config["validate"][part]["transforms"] for part in ("preprocessing", "postprocessing")}
-        changes |= {f"validate::{part}::transforms": transforms for part, transforms in steps.items()}
-        changes["validate::key_metric::mean_dice::facts::space"] = "model"
+        validate = merged_config([folder / "configs" / "train.yaml"])["validate"]
+        changes |= {
+            f"validate::{part}::transforms": validate[part]["transforms"]
+            for part in ("preprocessing", "postprocessing")
+        }
+        facts["space"] = "model"
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
-    if postprocess:
-        changes |= _cleaning(folder, space, overlays)
+    record = on_main(lambda: _record(selection.cases, weights, with_changes(tree, changes)))
+    changes |= _target(folder, tree, selection, into)
     workflow = load_workflow(folder, "evaluate", changes, overlays)
+    target = Path(workflow.parser.get_parsed_content("score_dir" if "score_dir" in tree else "output_dir"))
+    if selection.place and target.resolve() == folder:
+        raise ConfigError(
+            f"{target} has the scores of validation cases, which those of {selection.words} would replace; name "
+            "another score_dir."
+        )
+    kept = on_main(lambda: _kept(target, record)) if reuse else None
+    if kept is not None:
+        workflow.finalize()
+        return kept
+    logger.info("scoring %s of %s, checkpoint %s", selection.words, folder, checkpoint)
+    scores = workflow.parser.get_parsed_content(_SCORES)
+    scores.facts = scores.facts | facts | record  # not in the config, where a name could become an expression
     evaluator = workflow.parser.get_parsed_content("validate::evaluator")
     cost = CaseCost()
     cost.attach(evaluator)
     workflow.run()
+    saved = _saved_to(workflow.parser.get_parsed_content("validate::postprocessing"))
+    if is_main():
+        add_facts(target, {"predictions": _predictions(target, saved, selection.cases)})
+        if selection.role == "validation" and target.resolve() == folder:  # others are not the run's own
+            measured = network_facts(
+                unwrap(evaluator.network),
+                workflow.parser["network_def::in_channels"],
+                workflow.parser.get_parsed_content("roi_size"),
+            )
+            measured |= cost.facts(measured.get("multiply_adds_per_window"))
+            write_facts(folder, mean_dice=_content(target)["mean_dice"], **measured)
     barrier()  # the first process writes the scores of all
-    target = Path(workflow.parser.get_parsed_content("output_dir"))
-    path = target / "metrics.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if changed and is_main():
-        content["differs_from_training"] = changed
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if is_main() and target.resolve() == folder:  # scores elsewhere, of an external set, are not the run's own
-        facts = network_facts(
-            unwrap(evaluator.network),
-            workflow.parser["network_def::in_channels"],
-            workflow.parser.get_parsed_content("roi_size"),
-        )
-        facts |= cost.facts(facts.get("multiply_adds_per_window"))
-        write_facts(folder, mean_dice=content["mean_dice"], **facts)
+    content = _content(target)
     workflow.finalize()
     return content
 
 
-def _cleaning(run: Path, space: str, overlays: Sequence[str]) -> dict[str, Any]:
-    """The overrides that clean label maps by the stored rules, and record the rules."""
-    rules = stored_rules(run)
-    if not rules:
-        raise ConfigError(f"{run} has no post-processing; choose it with `medseg postprocess --run {run}`.")
-    if space != "source":
-        raise ConfigError("Post-processing works on the source grid; leave out --space model or --postprocess.")
-    merged = ConfigParser(merged_config(config_files(run, "evaluate", overlays)))
-    transforms, facts = (
-        merged[f"validate::{key}"] for key in ("postprocessing::transforms", "key_metric::mean_dice::facts")
-    )
+def _target(run: Path, tree: Mapping[str, Any], selection: Selection, into: str | None) -> dict[str, Any]:
+    """The override of where the scores go; empty where the config, or an overlay that keeps them apart, says it."""
+    key = "score_dir" if "score_dir" in tree else "output_dir"
+    if into is not None:
+        return {key: str(run / into)}
+    own = merged_config(config_files(run, "evaluate"))
+    if not selection.place or tree[key] != own.get(key):  # by an overlay or an override
+        return {}
+    place, root = f"/{selection.place}", str(own["output_dir"])
+    root = "$@output_dir" if key == "score_dir" else f"${root}" if root.startswith("@") else root
+    return {key: f"{root} + {place!r}" if root.startswith("$") else root + place}
+
+
+def _biases(selection: Selection, *, cleaned: bool) -> list[str]:
+    """Why scores are better than those of new cases, in words; logged as well."""
+    found = []
+    if selection.seen:
+        found.append(
+            f"The run was trained on {selection.seen} of these {len(selection.cases)} cases: the scores are "
+            "optimistically biased."
+        )
+    if cleaned and selection.role == "validation":
+        found.append(
+            "The rules of post-processing were chosen on validation cases: scores of cleaned predictions on them are "
+            "optimistically biased."
+        )
+    for text in found:
+        logger.warning("%s", text)
+    return found
+
+
+def _record(cases: Sequence[Case], weights: Path, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What scores are made from: hashes of weights, settings and files, and the version."""
+    settings = {key: value for key, value in tree.items() if key not in _PLACES}
+    text = json.dumps(settings, sort_keys=True, default=str)
     return {
-        "validate::postprocessing::transforms": add_cleaning(transforms, rules),
-        "validate::key_metric::mean_dice::facts": {**facts, "cleanup": rules},
+        "weights_sha256": content_hash(weights),
+        "settings_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "medseg": __version__,
+        "files_sha256": {case.id: [content_hash(file) for file in case.files] for case in cases},
     }
 
 
-def scored_cases(
-    run: Path, config: Mapping[str, Any], data_dir: str | Path | None, section: str
-) -> tuple[list[Case], Datalist]:
-    """The cases that are scored, and their datalist.
+def _kept(target: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Scores that were made from the same; ``None`` without."""
+    if not (target / "metrics.json").is_file():
+        return None
+    content = _content(target)
+    return content if all(content.get(key) == value for key, value in record.items()) else None
 
-    Raises:
-        DataError: there are none, or they have no labels.
-    """
-    datalist = read_stored_list(run, data_dir or config["dataset_dir"])
-    if section not in datalist.sections:
-        raise DataError(f"{datalist.path} has no section '{section}'.{nearest(section, datalist.sections)}")
-    cases = datalist.cases(section, config.get("fold"))
-    if not cases and section == "validation":
-        raise DataError(
-            f"{run} has no validation cases; train with --fold K, or add a 'validation' section to the datalist."
-        )
-    unlabelled = [case.id for case in cases if not case.label]
-    if unlabelled or not cases:
-        raise DataError(
-            f"Section '{section}' of {datalist.path} has {len(cases)} cases, {len(unlabelled)} of them without label; "
-            "labels are needed for scores. Use `medseg infer` for images alone."
-        )
-    return cases, datalist
+
+def _saved_to(steps: Any) -> Path | None:
+    """Where post-processing writes label maps; ``None`` where it writes none."""
+    for step in steps.transforms if isinstance(steps, Compose) else [steps]:
+        if isinstance(step, SaveLabelsd):
+            return Path(step.output_dir)
+    return None
+
+
+def _predictions(target: Path, folder: Path | None, cases: Sequence[Case]) -> dict[str, Any] | None:
+    """The label maps that were scored: their folder, below the scores' own where it is there, and their hashes."""
+    if folder is None:
+        return None
+    folder, target = folder.resolve(), target.resolve()
+    name = folder.relative_to(target) if folder.is_relative_to(target) else folder
+    return {
+        "folder": str(name),
+        "sha256": {case.id: content_hash(folder / case.output_name) for case in cases},
+    }
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))

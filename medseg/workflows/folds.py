@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from medseg.data import read_datalist
-from medseg.engines import write_scores
+from medseg.engines.scores import json_safe, write_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.workflows.evaluation import evaluate, kept_checkpoints
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_folder import read_facts, write_facts
+from medseg.workflows.selection import Selection, select
 from medseg.workflows.training import train
 
 __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "train_folds"]
@@ -53,25 +56,79 @@ def train_folds(
 def evaluate_folds(run: str | Path, *, into: str | None = None, **settings: Any) -> dict[str, Any]:
     """``evaluate`` each fold's run and pool their out-of-fold cases into ``metrics.json`` of the folder above.
 
+    Cases that several folds score, such as a test section, are not pooled: ``folds.json`` in a folder of the section's
+    name has the score of each fold, their mean and their standard deviation over folds.
+
+    Returns:
+        The content of ``metrics.json`` or ``folds.json``.
+
     Raises:
-        ConfigError: another section than the validation cases, which every fold would score: there is nothing to pool.
+        ConfigError: the cases are validation cases of some folds and not of others.
     """
-    if settings.get("section", "validation") != "validation":
-        raise ConfigError(
-            f"--section {settings['section']} with a folder of folds: every fold would score the same cases. Name one "
-            "fold's run, or join the folds with `medseg ensemble`."
-        )
     folders = fold_runs(run)
-    cases: dict[str, Any] = {}
-    content: dict[str, Any] = {}
-    for folder in folders:
-        content = evaluate(folder, into=into, **settings)
-        cases |= json.loads((folder / (into or ".") / "metrics.json").read_text(encoding="utf-8"))["cases"]
-    facts = {key: content[key] for key in ("space", "unit", "surface_dice_tolerance_mm")}
+    selections = [_select(folder, settings) for folder in folders]
+    roles = sorted({selection.role for selection in selections})
+    ids = [case.id for selection in selections for case in selection.cases]
+    pooled = roles == ["validation"] and len(set(ids)) == len(ids)
+    if len(roles) > 1 or (roles == ["validation"] and not pooled):
+        raise ConfigError(
+            f"The folds of {run} would score cases as {' and '.join(roles)}, some of them twice; expected each "
+            "fold's own validation cases, or the same test cases for all. Name one fold's run."
+        )
+    contents = [evaluate(folder, into=into, **settings) for folder in folders]
+    if not pooled:
+        return _spread(Path(run) / (into or selections[0].place), [f.name for f in folders], contents)
+    cases = {case: rows for content in contents for case, rows in content["cases"].items()}
     restored = {case: {label: _numbers(row) for label, row in rows.items()} for case, rows in sorted(cases.items())}
-    content = write_scores(restored, Path(run) / (into or "."), facts | {"folds": [f.name for f in folders]})
+    content = write_scores(
+        restored, Path(run) / (into or "."), _shared(contents) | {"folds": [f.name for f in folders]}
+    )
     if into is None:
         write_facts(run, mean_dice=content["mean_dice"], **_pooled_facts([read_facts(folder) for folder in folders]))
+    return content
+
+
+def _select(folder: Path, settings: Mapping[str, Any]) -> Selection:
+    """The cases that ``evaluate`` would score with these settings."""
+    names = ("overrides", "overlays", "data_dir", "section")
+    return select(folder, **{key: settings[key] for key in names if key in settings})
+
+
+_OF_EACH = ("fold", "weights", "weights_sha256", "settings_sha256", "datalist", "predictions", "biases")
+
+
+def _shared(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``metrics.json`` of all folds say of their scores, beside the scores."""
+    results = ("mean_dice", "labels", "pooled", "cases", "postprocessing", *_OF_EACH)
+    facts = {key: value for key, value in contents[0].items() if key not in results}
+    biases = dict.fromkeys(text for content in contents for text in content.get("biases", ()))
+    files = {key: value for content in contents for key, value in content.get("files_sha256", {}).items()}
+    return facts | {"biases": list(biases), "files_sha256": files}
+
+
+def _spread(directory: Path, names: Sequence[str], contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Scores of several networks on the same cases: mean and standard deviation over folds, in ``folds.json``."""
+    means = [math.nan if content["mean_dice"] is None else content["mean_dice"] for content in contents]
+    labels: dict[str, Any] = {}
+    for label, rows in contents[0]["labels"].items():
+        labels[label] = {}
+        for score, row in rows.items():
+            values = [content["labels"][label][score]["mean"] for content in contents]
+            known = [value for value in values if value is not None]
+            labels[label][score] = {"mean": fmean(known) if known else None, "cases": row["cases"]}
+    content = {
+        "mean_dice": fmean(means),
+        "sd_over_folds": stdev(means) if len(means) > 1 else None,
+        "folds": dict(zip(names, means, strict=True)),
+        **{key: value for key, value in _shared(contents).items() if key != "files_sha256"},
+        "postprocessing": contents[0]["postprocessing"],
+        "scored_cases": len(contents[0]["cases"]),
+        "labels": labels,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / "folds.json.tmp"
+    temporary.write_text(json.dumps(json_safe(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, directory / "folds.json")
     return content
 
 
@@ -81,15 +138,16 @@ def evaluate_checkpoints(run: str | Path, **settings: Any) -> dict[str, dict[str
     The results of ``best`` are the run's own, those of the others lie in ``scores/<name>``.
 
     Raises:
-        ConfigError: another section than the validation cases: a test set is no place to choose a model.
+        ConfigError: other cases than the validation cases: a test set is no place to choose a model.
         ModelError: nothing is kept.
     """
-    if settings.get("section", "validation") != "validation":
-        raise ConfigError(
-            f"--checkpoint all on section '{settings['section']}' would choose the model on these cases; choose it on "
-            "the validation cases, then score the one that you chose."
-        )
     folders = fold_runs(run)
+    for selection in (_select(folder, settings) for folder in folders or [Path(run)]):
+        if selection.role != "validation":
+            raise ConfigError(
+                f"--checkpoint all on {selection.words} would choose the model on these cases; choose it on the "
+                "validation cases, then score the one that you chose."
+            )
     kept = [kept_checkpoints(folder) for folder in folders or [Path(run)]]
     names = [name for name in kept[0] if all(name in other for other in kept)]
     if not names:
@@ -102,14 +160,15 @@ def evaluate_checkpoints(run: str | Path, **settings: Any) -> dict[str, dict[str
 
 
 def _pooled_facts(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the folds agree on, the means of their figures per case, their largest memory, and their total time."""
+    """What the folds agree on, the means of their figures per case, their largest memory, and all of their training."""
     same = ("network", "parameters", "multiply_adds_per_window", "multiply_adds_without", "measured_on")
     joins: dict[str, Callable[[list[Any]], Any]] = {
         "seconds_per_case": fmean,
         "windows_per_case": fmean,
         "multiply_adds_per_case": lambda values: round(fmean(values)),
         "peak_memory_bytes": max,
-        "training_seconds": sum,
+        **dict.fromkeys(("training_seconds", "cpu_seconds", "iterations", "validations"), sum),
+        "schedule_completed": all,
     }
     pooled = {key: folds[0][key] for key in same if key in folds[0] and all(f.get(key) == folds[0][key] for f in folds)}
     return pooled | {key: join([f[key] for f in folds]) for key, join in joins.items() if all(key in f for f in folds)}

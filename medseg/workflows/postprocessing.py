@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import Compose
 
+from medseg.data.content import content_hash
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import case_scores
@@ -21,10 +22,10 @@ from medseg.transforms import CleanRule, clean_labels, find_label_map, load
 from medseg.workflows.cleanup import store_rules
 from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
 from medseg.workflows.compose import merged_config
-from medseg.workflows.evaluation import scored_cases
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.run_folder import log_to, require_run
+from medseg.workflows.selection import own_role, select
 
 __all__ = ["postprocess"]
 
@@ -36,15 +37,16 @@ def postprocess(run: str | Path, *, data_dir: str | Path | None = None) -> dict[
     """Choose rules on a run's validation predictions and store them in its bundle; ``--fold all`` runs are pooled.
 
     Writes ``postprocessing.json`` into the run's folder, and the rules into ``configs/inference.yaml`` of the run or
-    of all its folds, where inference applies them. Validation goes on scoring raw predictions unless asked.
+    of all its folds, where inference, validation and ensembles apply them.
 
     Returns:
         ``rules``; per label what was tried, with differences and intervals; and the mean Dice before and after, which
         is too good a figure for new cases, since the rules were chosen on these.
 
     Raises:
-        DataError: the run is not validated on the source grid, or a prediction is missing.
-        ConfigError: its predictions are post-processed already.
+        DataError: the run is not validated in the original image space, its scores are of other cases than its
+            validation cases, or a prediction is missing or was written by another command.
+        ConfigError: its predictions are cleaned already.
     """
     folders = fold_runs(run) or [require_run(run)]
     space = LabelSpace.from_table(merged_config([folders[0] / "configs" / "train.yaml"])["labels"])
@@ -78,15 +80,18 @@ def postprocess(run: str | Path, *, data_dir: str | Path | None = None) -> dict[
 def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | None) -> Iterator[Pair]:
     for folder in folders:
         scored = _metrics(folder)
-        config = merged_config([folder / "configs" / "train.yaml"])
-        cases, _ = scored_cases(folder, config, data_dir, "validation")
+        written = scored.get("predictions") or {"folder": "predictions", "sha256": {}}
         reader = Compose(load(["label"], space))
-        for case in cases:
-            if case.id not in scored:
+        for case in select(folder, data_dir=data_dir, section="validation").cases:
+            if case.id not in scored["cases"]:
                 continue
-            path = find_label_map(folder / "predictions", case.id)
+            path = find_label_map(folder / written["folder"], case.id)
             if path is None:
-                raise DataError(f"{folder / 'predictions'} has no label map of {case.id}; {_validate(folder)}")
+                raise DataError(f"{folder / written['folder']} has no label map of {case.id}; {_validate(folder)}")
+            if content_hash(path) != written["sha256"].get(case.id, content_hash(path)):
+                raise DataError(
+                    f"{path} is not the label map that metrics.json scored, but was written later; {_validate(folder)}"
+                )
             dataset = case.dataset
             true = reader({"label": case.label, "dataset": dataset})["label"]
             predicted = reader({"label": str(path), "dataset": dataset})["label"]
@@ -100,22 +105,27 @@ def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | No
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
-    """The scored cases of a run whose predictions are raw ones on the source grid."""
+    """The scores of a run's validation cases, whose predictions are raw ones in the original image space."""
     path = folder / "metrics.json"
     if not path.is_file():
         raise DataError(f"{folder} has no metrics.json, so no validation predictions; {_validate(folder)}")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content.get("space") != "source":
+    content = dict(json.loads(path.read_text(encoding="utf-8")))
+    if content.get("space") != "source" or content.get("predictions", {}) is None:
         raise DataError(
             f"{folder} was scored in {content.get('space')} space, which keeps no label maps; {_validate(folder)}"
         )
+    role = content.get("role") or own_role(folder, list(content["cases"]))
+    if role != "validation":
+        raise DataError(f"{path} has scores of {role} cases, on which nothing may be chosen; {_validate(folder)}")
     if content.get("cleanup"):
-        raise ConfigError(f"The predictions in {folder} are post-processed already; {_validate(folder)}")
-    return content["cases"]
+        raise ConfigError(
+            f"The predictions in {folder} are cleaned already, rules are chosen on raw ones; {_validate(folder)}"
+        )
+    return content
 
 
 def _validate(folder: Path) -> str:
-    return f"run `medseg validate --run {folder}`."
+    return f"run `medseg validate --run {folder} --no_postprocess`."
 
 
 def _before_and_after(

@@ -8,7 +8,6 @@ those of `medseg validate`. Networks of whole volumes keep their field of view, 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -25,11 +24,12 @@ from medseg.reports.resolution import write_resolution
 from medseg.reports.tables import digits
 from medseg.transforms import scaled_size
 from medseg.workflows.checks import check_cases
-from medseg.workflows.compare import run_names
+from medseg.workflows.comparable import run_names
 from medseg.workflows.compose import merged_config
-from medseg.workflows.evaluation import evaluate, scored_cases, weights_of
+from medseg.workflows.evaluation import evaluate
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.run_folder import read_facts, require_run
+from medseg.workflows.selection import select
 
 __all__ = ["TrainedGrid", "resolution"]
 
@@ -138,7 +138,8 @@ def resolution(
     device: str | None = None,
 ) -> dict[str, Any]:
     """Score runs at several resolutions; writes ``resolution.json``, ``.csv``, ``.md`` and ``.png`` to ``output``, and
-    what `medseg validate` writes to a folder per run and resolution below it. The same call again goes on.
+    what `medseg validate --no_postprocess` writes to a folder per run and resolution below it. The same call again
+    keeps scores that were made from the same weights, settings and files.
 
     Args:
         runs: run folders, of any network; their cases and labels must be the same.
@@ -165,7 +166,7 @@ def resolution(
         raise ConfigError(f"{'--sizes' if sizes else '--spacings'}: {values[0]:g} is no size; give numbers above 0.")
     names = run_names(folders)
     configs = [merged_config([folder / "configs" / "train.yaml"]) for folder in folders]
-    cases, facts = _cases(folders, names, configs, data_dir, section)
+    cases, facts = _cases(folders, names, data_dir, section)
     grids = [TrainedGrid.of(name, config, facts) for name, config in zip(names, configs, strict=True)]
     plans = [[grid.at_size(v) if sizes else grid.at_spacing(v) for v in values] for grid in grids]
     target = Path(output)
@@ -175,6 +176,8 @@ def resolution(
         "axis": "size" if sizes else "spacing",
         "values": values,
         "cases": cases,
+        "section": section,
+        "postprocessing": "raw",
         "labels": [],
         "warnings": _warnings(folders, names, cases),
         "runs": [],
@@ -205,19 +208,19 @@ def resolution(
 def _cases(
     folders: Sequence[Path],
     names: Sequence[str],
-    configs: Sequence[Mapping[str, Any]],
     data_dir: str | Path | None,
     section: str,
 ) -> tuple[list[str], list[CaseFacts]]:
     """Ids and facts of the cases, which must be the same for all runs."""
-    found = [scored_cases(folder, config, data_dir, section) for folder, config in zip(folders, configs, strict=True)]
-    (cases, datalist), ids = found[0], [sorted(case.id for case in listed) for listed, _ in found]
-    for name, other, (_, others) in zip(names[1:], ids[1:], found[1:], strict=True):
+    found = [select(folder, data_dir=data_dir, section=section) for folder in folders]
+    ids = [sorted(case.id for case in selection.cases) for selection in found]
+    first = found[0].datalist
+    for name, other, selection in zip(names[1:], ids[1:], found[1:], strict=True):
         if other != ids[0]:
             raise DataError(f"{names[0]} and {name} are scored on different cases; train both on the same fold.")
-        if list(others.label_space.targets) != list(datalist.label_space.targets):
+        if list(selection.datalist.label_space.targets) != list(first.label_space.targets):
             raise DataError(f"{names[0]} and {name} have different labels; name runs of one label space.")
-    return ids[0], check_cases(cases, datalist)
+    return ids[0], check_cases(found[0].cases, first)
 
 
 def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str]) -> list[str]:
@@ -236,12 +239,11 @@ def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str
 def _scores(
     run: Path, place: Path, space: str, changes: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of ``metrics.json``; not made again where it is newer than the weights."""
-    path = place / "metrics.json"
-    if path.is_file() and path.stat().st_mtime > weights_of(run, settings["checkpoint"]).stat().st_mtime:
-        return json.loads(path.read_text(encoding="utf-8"))
+    """The content of ``metrics.json`` of raw predictions; kept where it was made from the same."""
     overrides = {"validate::dataset::kind": "plain", "validate::key_metric::mean_dice::surface": False} | dict(changes)
-    return evaluate(run, space=space, overrides=overrides, into=str(place), checked=True, **settings)
+    return evaluate(
+        run, space=space, overrides=overrides, into=str(place), checked=True, reuse=True, postprocess=False, **settings
+    )
 
 
 def _summary(content: Mapping[str, Any]) -> dict[str, Any]:

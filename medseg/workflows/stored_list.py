@@ -18,13 +18,18 @@ __all__ = ["read_stored_list", "remember_list"]
 _LIST = "configs/datalist.json"
 
 
-def read_stored_list(run: str | Path, data_dir: str | Path) -> Datalist:
+def read_stored_list(run: str | Path, data_dir: str | Path, file: str | Path | None = None) -> Datalist:
     """The datalist of a run or bundle; its images and labels lie below ``data_dir``.
+
+    Args:
+        run: the run or bundle.
+        data_dir: base directory of the paths.
+        file: another list that its configs name.
 
     Raises:
         DataError: it cannot be read, or an entry leaves the folder and the list is not from a training of this user.
     """
-    path = Path(run) / _LIST
+    path = Path(run) / _LIST if file is None else Path(file)
     datalist = read_datalist(path, data_dir)
     found = next(_outside(datalist), None)
     if found is not None and not is_trusted() and not remembered()(_LIST, _digest(path)):

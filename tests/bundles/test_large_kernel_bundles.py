@@ -85,12 +85,15 @@ def test_kernels_are_trained_in_the_run_and_the_model_holds_their_products(run: 
 
 def test_the_published_protocol_scores_the_test_cases(run: Path) -> None:
     own = evaluate(run, device="cpu")
+    before = (run / "metrics.json").read_bytes()
     published = evaluate(run, device="cpu", overlays=["evaluate_published"])
     assert list(own["cases"]) == ["case_4"]
     assert list(published["cases"]) == ["case_5"]
     assert set(published["labels"]) == set(ORGANS)
     assert "hd95" not in published["labels"]["liver"]
-    assert (run / "predictions_published" / "case_5.nii.gz").is_file()
+    assert published["role"] == published["section"] == "test"
+    assert (run / "scores" / "test" / "predictions_published" / "case_5.nii.gz").is_file()
+    assert (run / "scores" / "test" / "metrics.json").is_file() and (run / "metrics.json").read_bytes() == before
     evaluator = load_workflow(
         run, "evaluate", {"ckpt_path": str(run / "models" / "model.pt")}, ["evaluate_published"]
     ).parser.get_parsed_content("validate::evaluator")

@@ -16,6 +16,7 @@ from medseg.bundle import write_bundle
 from medseg.data import inspect_cases, make_plan, read_datalist
 from medseg.networks import create_network
 from medseg.weights import save_file
+from medseg.workflows.trust import remember_own
 
 SPACING = (1.0, 1.0, 2.0)
 STEP = 50  # of the image's values from label to label
@@ -34,7 +35,15 @@ class Brightness(nn.Module):
         return -self.sharpness * (x[:, :1] - levels) ** 2
 
 
-def write_cases(folder: Path, *, dims: int = 3, blobs: bool = True, validation: int = 8, folds: int = 0) -> Path:
+def write_cases(
+    folder: Path,
+    *,
+    dims: int = 3,
+    blobs: bool = True,
+    validation: int = 8,
+    folds: int = 0,
+    labelled_test: bool = False,
+) -> Path:
     """Two training cases, the validation cases (or folds of them) and a test case; returns the datalist.
 
     Label 1, organ: one box, and with ``blobs`` a far blob of its brightness that the reference lacks (2D: 4 pixels,
@@ -51,7 +60,8 @@ def write_cases(folder: Path, *, dims: int = 3, blobs: bool = True, validation: 
         if blobs:
             image[(slice(22, 24), slice(10, 12), slice(10, 12))[:dims]] = 1
         entries.append(_write(folder, f"case_{number}", image * STEP, label))
-    test = {"image": entries.pop()["image"]}
+    last = entries.pop()
+    test = last if labelled_test else {"image": last["image"]}
     sections: dict[str, list] = {"training": entries[:2], "validation": entries[2:], "test": [test]}
     if folds:
         sections = {"training": [{**entry, "fold": i % folds} for i, entry in enumerate(entries[2:])], "test": [test]}
@@ -86,6 +96,7 @@ def write_run(folder: Path, datalist_path: Path, *, dims: int = 3, fold: int | N
     arguments = {"spatial_dims": dims, "in_channels": 1, "out_channels": 3}
     name = f"{__name__}.Brightness"
     run = write_bundle(folder, name, arguments, datalist, plan, {"fold": fold, "device": "cpu"})
+    remember_own({"network_def::_target_": name})  # as `train` does of a network that the user names
     save_file(create_network(name, **arguments).state_dict(), run / "models" / "model.pt")
     return run
 

@@ -72,18 +72,37 @@ def test_the_stock_command_applies_it(chosen: Path, tmp_path: Path, monkeypatch:
     np.testing.assert_array_equal(made, label_map(chosen.parent / "case_10_label.nii.gz"))
 
 
-def test_validation_applies_it_only_when_asked(chosen: Path, tmp_path: Path) -> None:
+def test_validation_scores_what_inference_delivers(chosen: Path, tmp_path: Path) -> None:
     run = copied(chosen, tmp_path)
-    assert evaluate(run)["mean_dice"] < 1
-    content = evaluate(run, postprocess=True)
+    content = evaluate(run)
     assert content["mean_dice"] == 1.0
-    assert content["cleanup"] == KEEP
-    with pytest.raises(ConfigError, match="post-processed already; run `medseg validate"):
+    assert (content["postprocessing"], content["cleanup"]) == ("cleaned", KEEP)
+    assert "chosen on validation cases" in " ".join(content["biases"])
+    made = predict(run, tmp_path / "out", inputs=[chosen.parent / "case_4_image.nii.gz"], device="cpu")
+    scored = run / content["predictions"]["folder"] / "case_4_image.nii.gz"
+    np.testing.assert_array_equal(label_map(made[0]), label_map(scored))
+    with pytest.raises(ConfigError, match="cleaned already.*run `medseg validate --run .* --no_postprocess`"):
         postprocess(run)
-    with pytest.raises(ConfigError, match="leave out --space model or --postprocess"):
-        evaluate(run, postprocess=True, space="model")
-    evaluate(run)
+    model = evaluate(run, space="model", into="scores/model")
+    assert (model["postprocessing"], model["predictions"]) == ("raw", None)
+    raw = evaluate(run, postprocess=False)
+    assert raw["mean_dice"] < 1 and raw["postprocessing"] == "raw" and raw["biases"] == []
     assert postprocess(run)["rules"] == KEEP
+
+
+def test_a_protocol_without_post_processing_says_so(chosen: Path, tmp_path: Path) -> None:
+    run = copied(chosen, tmp_path)
+    (run / "configs" / "plain.yaml").write_text("cleanup: {}\n")
+    assert evaluate(run, overlays=["plain"], into="scores/plain")["postprocessing"] == "raw"
+
+
+def test_rules_are_chosen_on_the_label_maps_that_were_scored(chosen: Path, tmp_path: Path) -> None:
+    """An interrupted validation, or another command, has written others since."""
+    run = copied(chosen, tmp_path)
+    predict(run, tmp_path / "out", inputs=[chosen.parent / "case_4_image.nii.gz"], device="cpu")
+    shutil.copyfile(tmp_path / "out" / "case_4_image.nii.gz", run / "predictions" / "case_4_image.nii.gz")
+    with pytest.raises(DataError, match="case_4_image.nii.gz is not the label map that metrics.json scored"):
+        postprocess(run)
 
 
 def test_an_ensemble_applies_what_its_members_share(chosen: Path, tmp_path: Path) -> None:
@@ -103,12 +122,11 @@ def test_without_benefit_nothing_is_taken_and_nothing_stays(tmp_path: Path, caps
     run = write_run(tmp_path / "run", write_cases(tmp_path, blobs=False))
     before = (run / "configs" / "inference.yaml").read_text()
     store_rules(run, KEEP)
-    evaluate(run)
+    evaluate(run, postprocess=False)
     assert main(["postprocess", "--run", str(run)]) == 0
     assert "No step is shown to help on 8 cases" in capsys.readouterr().out
     assert (run / "configs" / "inference.yaml").read_text() == before
-    with pytest.raises(ConfigError, match="has no post-processing; choose it with"):
-        evaluate(run, postprocess=True)
+    assert evaluate(run)["postprocessing"] == "raw"
 
 
 def test_photographs(tmp_path: Path) -> None:
@@ -146,7 +164,7 @@ def test_bad_input_gets_a_sentence(chosen: Path, tmp_path: Path) -> None:
     run = copied(chosen, tmp_path)
     with pytest.raises(ConfigError, match="no medseg.transforms.SaveLabelsd, before which"):
         add_cleaning([], {})
-    with pytest.raises(ConfigError, match="no list of transforms"):
+    with pytest.raises(ConfigError, match="not a list of transforms"):
         add_cleaning("$[]", {})
     (run / "predictions" / "case_4_image.nii.gz").unlink()
     with pytest.raises(DataError, match="no label map of case_4_image; run `medseg validate"):

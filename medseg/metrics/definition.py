@@ -1,0 +1,96 @@
+"""What a score means: scores of equal definitions may be set against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from medseg.labels import LabelSpace
+
+__all__ = ["NOT_RECORDED", "ScoreDefinition", "target_values"]
+
+NOT_RECORDED = "not recorded"  # of scores that an earlier version wrote
+_WORDS = {
+    "space": "the space of the scores",
+    "unit": "the unit of lengths",
+    "scorer": "the rule by which a case is scored",
+    "include_background": "whether the background is scored",
+    "targets": "the label table",
+    "surface_measure": "the definition of surfaces (HD95, surface Dice)",
+    "surface_dice_tolerance_mm": "the tolerance of the surface Dice",
+}
+_SURFACE = {"surface_measure": ("hd95", "surface_dice"), "surface_dice_tolerance_mm": ("surface_dice",)}
+
+
+@dataclass(frozen=True)
+class ScoreDefinition:
+    """How a score comes about; each field is a key of ``metrics.json``.
+
+    Attributes:
+        space: ``source`` (original image space) or ``model`` (after preprocessing).
+        unit: of lengths, ``mm`` or ``px``.
+        scorer: name of the metric, which decides what counts as undefined, such as ``CaseScores``.
+        include_background: whether the background is scored and in the mean.
+        targets: data set -> label or region -> its values in the reference files.
+        surface_measure: surfaces are border ``voxels`` (MONAI) or have an ``area``; for HD95 and surface Dice.
+        surface_dice_tolerance_mm: in ``unit``; ``None`` is the mean voxel size of each case.
+        cleanup: rules of post-processing, label -> steps; empty for raw predictions.
+    """
+
+    space: str = NOT_RECORDED
+    unit: str = NOT_RECORDED
+    scorer: str = NOT_RECORDED
+    include_background: bool | str = NOT_RECORDED
+    targets: Mapping[str, Mapping[str, list[int]]] | str = NOT_RECORDED
+    surface_measure: str = NOT_RECORDED
+    surface_dice_tolerance_mm: float | str | None = NOT_RECORDED
+    cleanup: Mapping[str, Any] | str = NOT_RECORDED
+
+    @classmethod
+    def read(cls, scores: Mapping[str, Any]) -> ScoreDefinition:
+        """From the content of a ``metrics.json``; earlier versions named the rules of cleaned predictions alone."""
+        known = {field.name: scores[field.name] for field in fields(cls) if field.name in scores}
+        return cls(**{"cleanup": {}} | known)
+
+    @property
+    def postprocessing(self) -> str:
+        """``raw`` or ``cleaned``."""
+        return "cleaned" if self.cleanup else "raw"
+
+    def differences(self, other: ScoreDefinition, score: str) -> dict[str, tuple[Any, Any]]:
+        """What tells the definitions of one score apart, in words -> both values; what either does not record is none.
+
+        Args:
+            other: the definition that this one is held against.
+            score: such as ``dice``: a tolerance does not concern it.
+        """
+        found: dict[str, tuple[Any, Any]] = {}
+        for key, words in _WORDS.items():
+            pair = (getattr(self, key), getattr(other, key))
+            if score in _SURFACE.get(key, (score,)) and NOT_RECORDED not in pair and _plain(pair[0]) != _plain(pair[1]):
+                found[words] = pair
+        if self.postprocessing != other.postprocessing:
+            found["post-processing"] = (self.postprocessing, other.postprocessing)
+        return found
+
+
+def _plain(value: Any) -> Any:
+    """The labels of a single data set, whatever its name."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        return next(iter(value.values()))
+    return value
+
+
+def target_values(space: LabelSpace, datasets: Iterable[str | None]) -> dict[str, dict[str, list[int]]]:
+    """Data set -> label or region -> its values in the reference files, where the data set has all of its labels."""
+    names = space.labels
+    return {
+        dataset or "": {
+            target: sorted(value for index in members for value in values[names[index - 1]])
+            for target, members in space.targets.items()
+            if all(names[index - 1] in values for index in members)
+        }
+        for dataset in sorted(set(datasets), key=str)
+        for values in [space.fragment(dataset).values]
+    }

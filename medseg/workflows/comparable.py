@@ -1,0 +1,204 @@
+"""Like with like: whether the scores of runs may be set against each other, and what else tells the runs apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import DataError
+from medseg.labels import LabelSpace
+from medseg.metrics import NOT_RECORDED, ScoreDefinition, target_values
+from medseg.workflows.compose import merged_config
+from medseg.workflows.run_folder import read_facts
+from medseg.workflows.selection import own_role
+
+__all__ = ["EFFORT", "ScoredRun", "differing", "read_scored", "refuse_unlike", "run_names"]
+
+# Facts of a training -> what they are called; those of the run's config come after.
+EFFORT = {
+    "iterations": "iterations",
+    "epochs_done": "epochs",
+    "validations": "validations",
+    "training_seconds": "training time",
+    "cpu_seconds": "CPU time of training",
+}
+_TOLERANCE = {"training_seconds": 0.1, "cpu_seconds": 0.1}  # two trainings never take the same time
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run's scores with what they mean.
+
+    Attributes:
+        name: shown in tables.
+        folder: with ``metrics.json``.
+        scores: its content.
+        facts: ``run.json`` of the run that the scores are of.
+        role: of the cases (``medseg.workflows.selection.ROLES``).
+    """
+
+    name: str
+    folder: Path
+    scores: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    role: str
+
+    @property
+    def definition(self) -> ScoreDefinition:
+        """What the scores mean."""
+        return ScoreDefinition.read(self.scores)
+
+    @property
+    def cases(self) -> set[str]:
+        """Ids of the scored cases."""
+        return set(self.scores["cases"])
+
+    @property
+    def scored_on(self) -> str:
+        """Such as ``validation, fold 0``."""
+        section = self.scores.get("section")
+        shown = f"{self.role} ({section})" if section and section != self.role else self.role
+        return shown if self.scores.get("fold") is None else f"{shown}, fold {self.scores['fold']}"
+
+
+def read_scored(folders: Sequence[Path]) -> list[ScoredRun]:
+    """The scores in folders: runs, ensembles, or ``scores/<section>`` of a run.
+
+    Raises:
+        DataError: a folder has no scores of single cases.
+    """
+    return [_read(folder, name) for folder, name in zip(folders, run_names(folders), strict=True)]
+
+
+def _read(folder: Path, name: str) -> ScoredRun:
+    path = folder / "metrics.json"
+    if not path.is_file():
+        if (folder / "folds.json").is_file():
+            raise DataError(
+                f"{folder} has a score per fold on the same cases, not one; compare {folder.name} of single folds, or "
+                "join the folds with `medseg ensemble`."
+            )
+        raise DataError(f"{folder} has no metrics.json; run `medseg validate --run {folder}` first.")
+    scores = dict(json.loads(path.read_text(encoding="utf-8")))
+    run = next((place for place in (folder, *list(folder.parents)[:2]) if (place / "run.json").is_file()), folder)
+    if "targets" not in scores and (folder / "configs" / "train.yaml").is_file():  # of an earlier version
+        space = LabelSpace.from_table(merged_config([folder / "configs" / "train.yaml"])["labels"])
+        scores |= {"targets": target_values(space, [None])} if "" in space.fragments else {}
+    role = scores.get("role")
+    if role is None and (run / "configs" / "datalist.json").is_file():
+        role = own_role(run, list(scores["cases"]))
+    return ScoredRun(name, folder, scores, read_facts(run), role or NOT_RECORDED)
+
+
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many of their parents' as tell them apart."""
+    deepest = max(len(folder.parts) for folder in folders)
+    found = ([str(Path(*folder.parts[-depth:])) for folder in folders] for depth in range(1, deepest + 1))
+    return next((names for names in found if len(set(names)) == len(names)), [str(folder) for folder in folders])
+
+
+def refuse_unlike(runs: Sequence[ScoredRun], score: str) -> None:
+    """Refuse runs whose scores mean different things, each held against the first.
+
+    Raises:
+        DataError: other cases, other files behind a case, other labels, or another definition of ``score``.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        _same_cases(first, other)
+        if list(other.scores["labels"]) != list(first.scores["labels"]):
+            raise DataError(
+                f"{other.name} and {first.name} have different labels ({', '.join(other.scores['labels'])} against "
+                f"{', '.join(first.scores['labels'])}); compare runs of one label table."
+            )
+        differs = first.definition.differences(other.definition, score)
+        if differs:
+            raise DataError(
+                "; ".join(
+                    f"{words} differs: {_value(pair[0])} in {first.name}, {_value(pair[1])} in {other.name}"
+                    for words, pair in differs.items()
+                )
+                + f". Compare like with like: {_remedy(differs)}"
+            )
+
+
+def _same_cases(first: ScoredRun, other: ScoredRun) -> None:
+    if other.cases != first.cases:
+        raise DataError(
+            f"{first.name} ({first.scored_on}) and {other.name} ({other.scored_on}) were validated on different cases "
+            f"({len(first.cases - other.cases)} only in the first, {len(other.cases - first.cases)} only in the "
+            "second); validate both on the same fold."
+        )
+    files = [run.scores.get("files_sha256", {}) for run in (first, other)]
+    changed = sorted(case for case in files[0].keys() & files[1].keys() if files[0][case][-1:] != files[1][case][-1:])
+    if changed:
+        shown = ", ".join(changed[:_SHOWN]) + (", …" if len(changed) > _SHOWN else "")
+        raise DataError(
+            f"{first.name} and {other.name} were scored against other references in {len(changed)} cases ({shown}); "
+            "run `medseg validate` again on both with one datalist."
+        )
+
+
+def _value(value: Any) -> str:
+    return "the mean voxel size of each case" if value is None else str(value)
+
+
+def _remedy(differs: Mapping[str, Any]) -> str:
+    if "post-processing" in differs:
+        return "run `medseg validate` again on both, with --no_postprocess for raw predictions."
+    if "the label table" in differs:
+        return "runs of one label table."
+    return "run `medseg validate` again on both with the same --space, --tolerance and --overlay."
+
+
+# ---------------------------------------------------------------------- what is shown
+def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
+    """What makes a comparison less fair, in sentences."""
+    found = []
+    cases = runs[0].cases
+    for run in runs:
+        seen = cases & set(run.facts.get("training_cases", []))
+        if seen:
+            found.append(f"{run.name} was trained on {len(seen)} of the {len(cases)} cases: the comparison is biased.")
+        found += [f"{run.name}: {text}" for text in run.scores.get("biases", ()) if "trained on" not in text]
+        if run.facts.get("schedule_completed") is False:
+            found.append(f"The learning-rate schedule of {run.name} was cut before its end.")
+    shown: dict[str, Callable[[ScoredRun], Any]] = {
+        "Scores are of different roles, sections or folds": lambda run: run.scored_on,
+        "Rules of post-processing differ": lambda run: _rules(run.definition),
+        "Checkpoints differ": lambda run: run.scores.get("checkpoint"),
+        "Times and memory were measured on different machines or threads": lambda run: run.facts.get("measured_on"),
+    }
+    for words, value in shown.items():
+        values = {run.name: value(run) for run in runs if value(run) not in (None, NOT_RECORDED)}
+        if len(set(values.values())) > 1:
+            found.append(f"{words} ({_listed(values)}).")
+    for key, words in EFFORT.items():
+        numbers = {run.name: float(run.facts[key]) for run in runs if isinstance(run.facts.get(key), (int, float))}
+        if numbers and max(numbers.values()) > (1 + _TOLERANCE.get(key, 0.0)) * min(numbers.values()):
+            unit = " s" if key.endswith("seconds") else ""
+            amounts = {name: f"{number:,.0f}{unit}".replace(",", " ") for name, number in numbers.items()}
+            found.append(f"The runs were not trained alike: {words} {_listed(amounts)}.")
+    unknown = sorted({run.name for run in runs if NOT_RECORDED in vars(run.definition).values()})
+    if unknown:
+        found.append(
+            f"The scores of {', '.join(unknown)} do not record all of their definition; run `medseg validate` again to "
+            "record it."
+        )
+    return found
+
+
+def _rules(definition: ScoreDefinition) -> str:
+    return json.dumps(definition.cleanup, sort_keys=True)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    """Equal values are named once, with their runs."""
+    runs: dict[str, list[str]] = {}
+    for name, value in values.items():
+        runs.setdefault(str(value), []).append(name)
+    return "; ".join(f"{', '.join(names)}: {value}" for value, names in runs.items())
