@@ -25,6 +25,7 @@ from medseg.workflows.evaluation import evaluate
 from medseg.workflows.training import train
 
 _UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
+SWAPPED = {"background": 0, "one": 2, "two": 1}
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_another_grid_is_said_and_recorded(run: Path, made: Path, tmp_path: Path
         labels(run, tmp_path / "odd", made, overrides={"roi_size": [9, 8, 8]})
 
 
-def test_validation_is_held_to_the_run(run: Path, caplog: Any) -> None:
+def test_validation_is_held_to_the_run(run: Path, made: Path, caplog: Any) -> None:
     result = evaluate(run, device="cpu", overrides={"preprocess::spacing": [2.0, 2.0, 2.0]})
     stored = json.loads((run / "metrics.json").read_text())
     assert stored["differs_from_training"] == {"preprocess::spacing": [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]}
@@ -171,6 +172,11 @@ def test_validation_is_held_to_the_run(run: Path, caplog: Any) -> None:
     for key, value, sentence in (("fold", 0, "not trained on"), ("network_def::channels", [4, 4], "weights belong")):
         with pytest.raises(ConfigError, match=sentence):
             evaluate(run, device="cpu", overrides={key: value})
+    table = json.loads((made.parent / "list.json").read_text()) | {"labels": SWAPPED}
+    (made.parent / "external.json").write_text(json.dumps(table))
+    external = {"json_list": str(made.parent / "external.json"), "dataset_dir": str(made.parent)}
+    with pytest.raises(ConfigError, match="The run reads \\[1\\] as label 'one', the datalist \\[2\\]"):
+        evaluate(run, device="cpu", overrides=external)
 
 
 def test_members_of_an_ensemble_take_the_same_images(run: Path, made: Path, tmp_path: Path) -> None:
@@ -236,9 +242,6 @@ def test_a_run_of_a_bundle_says_what_it_runs(run: Path, made: Path, tmp_path: Pa
         overlays=["mine"], overrides={"batch_size": 1, "repeats": 1, "roi_size": [8, 16, 8]},
     )  # fmt: skip
     assert "epochs 2 set by you" in " ".join((new / "docs" / "README.md").read_text(encoding="utf-8").split())
-
-
-SWAPPED = {"background": 0, "one": 2, "two": 1}
 
 
 @pytest.mark.parametrize(
