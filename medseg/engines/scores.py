@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from ignite.metrics import Metric
 from medseg.engines.ranks import gather, is_main
 from medseg.labels import IGNORE, LabelSpace
 from medseg.metrics import case_scores, dice, mean_dice, photo_scores, pooled, summarize
+from medseg.storage import whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 from medseg.transforms import is_2d_file
 
@@ -130,25 +129,18 @@ class PhotoScores(CaseScores):
 def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Write ``metrics.json`` and ``metrics_per_case.csv``; returns the JSON's content."""
     directory = Path(output_dir)
-    directory.mkdir(parents=True, exist_ok=True)
     content = {"mean_dice": mean_dice(cases), **facts, "labels": summarize(cases), "pooled": pooled(cases)}
     content["cases"] = cases
-    _write(directory / "metrics.json", json.dumps(_json_safe(content), indent=1) + "\n")
+    write_json(directory / "metrics.json", _json_safe(content))
     scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
-    with (directory / "metrics_per_case.csv.tmp").open("w", newline="", encoding="utf-8") as file:
+    table = directory / "metrics_per_case.csv"
+    with whole_file(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file)
         writer.writerow(["case", "label", *scores])
         for case, rows in cases.items():
             for label, row in rows.items():
                 writer.writerow([case, label, *(f"{row[s]:.6g}" if math.isfinite(row[s]) else "" for s in scores)])
-    os.replace(directory / "metrics_per_case.csv.tmp", directory / "metrics_per_case.csv")
     return content
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _json_safe(value: Any) -> Any:

@@ -4,7 +4,6 @@ beside their cost.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -13,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import mean_interval
 from medseg.metrics.paired import holm, paired_comparison
 from medseg.reports.comparison import write_comparison
 from medseg.reports.comparison_charts import COSTS
+from medseg.storage import whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 from medseg.workflows.run_folder import read_facts
 
@@ -75,9 +76,9 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         "comparisons": rows,
     }
     target_dir = Path(output)
-    target_dir.mkdir(parents=True, exist_ok=True)
-    (target_dir / "comparison.json").write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
-    with (target_dir / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+    write_json(target_dir / "comparison.json", _finite(content))
+    table_file = target_dir / "comparison.csv"
+    with whole_file(table_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -89,7 +90,7 @@ def _metrics(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     if not path.is_file():
         raise DataError(f"{folder} has no metrics.json; run `medseg validate --run {folder}` first.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_scores(path)
 
 
 def _same_cases(folders: Sequence[Path], metrics: Sequence[dict[str, Any]]) -> list[str]:

@@ -14,6 +14,7 @@ from monai.transforms import Compose
 
 from medseg.data import Case, Datalist, read_datalist
 from medseg.engines import CaseCost, CaseScores
+from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.labels import LabelSpace
@@ -27,6 +28,7 @@ from medseg.workflows.evaluation import weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
+from medseg.workflows.parts import device_component
 from medseg.workflows.run_folder import read_facts, require_run, write_facts
 from medseg.workflows.run_limits import check_channels, check_members, check_scored, mirrored_axes
 from medseg.workflows.stored_list import read_stored_list
@@ -42,7 +44,7 @@ _OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckp
 def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None = None) -> Member:
     """A run's network with its own preprocessing and inferer, weights loaded."""
     folder = require_run(run)
-    changes = {"device": f"$w.device('{device}')"} if device is not None else {}
+    changes = {"device": device_component(device)} if device is not None else {}
     mirrored_axes(folder, merged_config([folder / "configs" / "inference.yaml"]))
     parser = load_workflow(folder, "infer", changes).parser
     network = parser.get_parsed_content("network")
@@ -168,7 +170,7 @@ def predict_ensemble(
     if cost is not None:
         cost.attach(evaluator)
     evaluator.run()
-    return json.loads((output / "metrics.json").read_text(encoding="utf-8")) if labelled else None
+    return read_scores(output / "metrics.json") if labelled else None
 
 
 def _cases(
@@ -211,7 +213,7 @@ def _mean_dice(run: Path) -> float:
     path = run / "metrics.json"
     if not path.is_file():
         raise ConfigError(f"{run} has no metrics.json for weights by Dice; run `medseg validate --run {run}` first.")
-    score = json.loads(path.read_text(encoding="utf-8"))["mean_dice"]
+    score = read_scores(path)["mean_dice"]
     if score is None:
         raise ConfigError(f"{run} has no mean Dice (no validation case has a label); give --weights as numbers.")
     return float(score)

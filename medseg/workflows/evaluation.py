@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +12,16 @@ from monai.bundle import ConfigParser
 from medseg.data import Case, Datalist, read_datalist
 from medseg.engines import CaseCost, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
+from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.labels import LabelSpace
+from medseg.storage import write_json
 from medseg.workflows.checks import check_cases, refuse_other_names
 from medseg.workflows.cleanup import add_cleaning, stored_rules
 from medseg.workflows.compose import config_files, load_workflow, merged_config, used_config
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
-from medseg.workflows.parts import start_distributed
+from medseg.workflows.parts import device_component, start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.stored_list import read_stored_list
@@ -113,7 +114,7 @@ def evaluate(
         warn_changed(changed)
     changes: dict[str, Any] = given | {"ckpt_path": str(weights)}
     if device is not None:
-        changes["device"] = f"$w.device('{device}')"
+        changes["device"] = device_component(device)
     if data_dir is not None:
         changes["dataset_dir"] = str(Path(data_dir).resolve())
     if tolerance is not None:
@@ -131,7 +132,8 @@ def evaluate(
     else:
         cases, datalist = scored_cases(folder, config, data_dir, section)
     if section != "validation":
-        changes["validate::dataset::data"] = f"$w.cases(@json_list, @dataset_dir, @fold, {section!r})"
+        references = {key: f"@{key}" for key in ("json_list", "dataset_dir", "fold")}
+        changes["validate::dataset::data"] = {"_target_": "medseg.workflows.cases", **references, "section": section}
     if not checked:
         on_main(lambda: check_cases(cases, datalist))
     if space == "model":
@@ -151,10 +153,10 @@ def evaluate(
     barrier()  # the first process writes the scores of all
     target = Path(workflow.parser.get_parsed_content("output_dir"))
     path = target / "metrics.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_scores(path)
     if changed and is_main():
         content["differs_from_training"] = changed
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, content)
     if is_main() and target.resolve() == folder:  # scores elsewhere, of an external set, are not the run's own
         facts = network_facts(
             unwrap(evaluator.network),

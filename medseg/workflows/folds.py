@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from medseg.data import read_datalist
 from medseg.engines import write_scores
+from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.workflows.evaluation import evaluate, kept_checkpoints
 from medseg.workflows.folder_lock import writes_into
@@ -66,7 +66,7 @@ def evaluate_folds(run: str | Path, *, into: str | None = None, **settings: Any)
     content: dict[str, Any] = {}
     for folder in folders:
         content = evaluate(folder, into=into, **settings)
-        cases |= json.loads((folder / (into or ".") / "metrics.json").read_text(encoding="utf-8"))["cases"]
+        cases |= read_scores(folder / (into or ".") / "metrics.json")["cases"]
     facts = {key: content[key] for key in ("space", "unit", "surface_dice_tolerance_mm")}
     restored = {case: {label: _numbers(row) for label, row in rows.items()} for case, rows in sorted(cases.items())}
     content = write_scores(restored, Path(run) / (into or "."), facts | {"folds": [f.name for f in folders]})

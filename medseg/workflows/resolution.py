@@ -8,7 +8,6 @@ those of `medseg validate`. Networks of whole volumes keep their field of view, 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from medseg.data import CaseFacts
+from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import mean_interval
 from medseg.reports.resolution import write_resolution
@@ -239,7 +239,7 @@ def _scores(
     """The content of ``metrics.json``; not made again where it is newer than the weights."""
     path = place / "metrics.json"
     if path.is_file() and path.stat().st_mtime > weights_of(run, settings["checkpoint"]).stat().st_mtime:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_scores(path)
     overrides = {"validate::dataset::kind": "plain", "validate::key_metric::mean_dice::surface": False} | dict(changes)
     return evaluate(run, space=space, overrides=overrides, into=str(place), checked=True, **settings)
 
