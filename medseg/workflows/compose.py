@@ -74,6 +74,9 @@ def merged_config(files: Sequence[Path], *, patches: bool = False) -> dict[str, 
     merged: dict[str, Any] = {}
     for file in files:
         changes = read_yaml(file)
+        odd = next((key for key in changes if not isinstance(key, str) or not key.strip("+~:# ")), None)
+        if odd is not None:
+            raise ConfigError(f"{file}: {odd!r} is not a valid key; expected the name of an id. Rename it.")
         try:
             merged = with_changes(merged, changes)
         except (KeyError, IndexError, TypeError, ValueError) as error:
