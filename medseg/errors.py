@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 __all__ = [
     "CasesFailed",
@@ -33,7 +34,7 @@ __all__ = [
 
 
 class MedsegError(Exception):
-    """Base of all errors that a user can cause or mend."""
+    """Base of all errors that a user can cause or fix."""
 
     status = 1
 
@@ -69,27 +70,30 @@ class CasesFailed(MedsegError):
 
 
 @contextlib.contextmanager
-def unwrapped() -> Iterator[None]:
-    """Raise an error of this family as itself where MONAI's config parser wraps it ("Failed to evaluate ...")."""
+def unwrapped(path: str | Path | None = None) -> Iterator[None]:
+    """Raise an error of this family as itself where a library such as MONAI wraps it ("Failed to evaluate ..."), and
+    one of the system, of memory or of a worker process as the one of this family that it stands for.
+
+    ``path``: file or folder that is worked on, for errors that name none.
+    """
+    from medseg.faults import as_ours  # which knows this family
+
     try:
         yield
-    except MedsegError:
+    except BrokenPipeError:  # of standard output: whoever read it has left
         raise
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, MedsegError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        ours = as_ours(error, path)
+        if ours is None or ours is error:
             raise
-        raise cause from None
+        raise ours from error
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def nearest(name: object, known: Iterable[object], cutoff: float = 0.6) -> str:
     """Return " Did you mean 'x'?" for the known name closest to ``name``, or an empty string.
 
     ``cutoff``: least likeness, 0 to 1; 0.8 finds misspellings only.
     """
-    known = sorted(known)
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+    by_lower = {candidate.lower(): candidate for candidate in sorted(map(str, known))}
+    close = difflib.get_close_matches(str(name).lower()[:200], by_lower, n=1, cutoff=cutoff)
     return f" Did you mean '{by_lower[close[0]]}'?" if close else ""

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medseg.bundle.dump import dump_yaml
 from medseg.bundle.metadata import data_format
 from medseg.data.run_settings import Setting, settings_of
+from medseg.errors import DataError
+from medseg.storage import read_table, read_yaml, write_json, write_text
 from medseg.transforms.augmentations import trained_mirror_axes
 
 __all__ = ["TRAINED_AXES", "document_bundle", "read_reasons"]
@@ -36,16 +36,15 @@ def document_bundle(
         channels: names of the image's channels, where the data set gives them.
     """
     folder = Path(root)
-    train = _read(folder / "configs" / "train.yaml")
+    train = read_yaml(folder / "configs" / "train.yaml")
     known = read_reasons(folder) | dict(reasons or {})
     docs = folder / "docs"
-    docs.mkdir(exist_ok=True)
-    (docs / _REASONS).write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(docs / _REASONS, known)
     settings = [setting for setting in settings_of(train, known) if setting.value]
     readme = docs / "README.md"
     before = readme.read_text(encoding="utf-8").partition(_HEADING)[0].rstrip("\n") if readme.is_file() else ""
     lines = "\n".join(f"    {setting.line()}" for setting in settings)
-    readme.write_text(f"{before}\n{_HEADING}\n{lines}\n", encoding="utf-8")
+    write_text(readme, f"{before}\n{_HEADING}\n{lines}\n")
     _describe_data(folder / "configs" / "metadata.json", train, channels)
     _store_axes(folder / "configs" / "inference.yaml", train)
     return settings
@@ -55,23 +54,18 @@ def read_reasons(root: str | Path) -> dict[str, str]:
     """Config id -> why it is so, as ``document_bundle`` stored it; empty for other bundles."""
     path = Path(root) / "docs" / _REASONS
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError:  # for display alone
+        content = read_table(path, "reasons") if path.is_file() else {}
+    except DataError:  # for display alone
         return {}
-    return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return {str(key): str(value) for key, value in content.items()}
 
 
 def _describe_data(path: Path, train: Mapping[str, Any], channels: Sequence[str]) -> None:
     """Keep what a metadata file says besides, such as authors and references."""
     if not path.is_file():
         return
-    content = json.loads(path.read_text(encoding="utf-8"))
-    formats = content.get("network_data_format", {})
-    image, pred = formats.get("inputs", {}).get("image"), formats.get("outputs", {}).get("pred")
+    content = read_table(path, "metadata; restore it")
+    image, pred = (_part(content, "network_data_format", *keys) for keys in (("inputs", "image"), ("outputs", "pred")))
     if not isinstance(image, dict) or not isinstance(pred, dict):
         return  # another task's
     names = list(channels) or list(image.get("channel_def", {}).values())
@@ -81,14 +75,20 @@ def _describe_data(path: Path, train: Mapping[str, Any], channels: Sequence[str]
         content["label_classes"] = content["pred_classes"].removeprefix("background, ")
     image |= inputs
     pred |= outputs
-    path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+
+
+def _part(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _store_axes(path: Path, train: Mapping[str, Any]) -> None:
     axes = trained_mirror_axes(train)
     if not path.is_file() or axes is None:
         return
-    config = _read(path)
+    config = read_yaml(path)
     if "mirror_axes" not in config or config.get(TRAINED_AXES) == list(axes):
         return
     first = path.read_text(encoding="utf-8").splitlines()[0]

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from medseg.storage import write_text
+
 __all__ = ["dump_yaml"]
 
 
@@ -43,4 +45,4 @@ _Dumper.add_representer(float, _represent_float)
 def dump_yaml(config: Mapping[str, Any], path: str | Path, comment: str = "") -> None:
     """Write a config as MONAI's parser reads it back, with an optional first comment line."""
     text = yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, width=140, allow_unicode=True)
-    Path(path).write_text((f"# {comment}\n" if comment else "") + text, encoding="utf-8")
+    write_text(path, (f"# {comment}\n" if comment else "") + text)

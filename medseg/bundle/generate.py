@@ -28,6 +28,7 @@ from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
 from medseg.data.run_settings import settings_of
 from medseg.networks import network_target
+from medseg.storage import write_text
 from medseg.workflows.trust import remember_own
 
 __all__ = ["write_bundle"]
@@ -93,10 +94,10 @@ def write_bundle(
     dump_yaml(multi_gpu_config(), configs / "multi_gpu_train.yaml", "Overlay on train.yaml for torchrun.")
     datalist.copy_to(configs / "datalist.json")
     metadata = make_metadata(network, train, datalist)
-    (configs / "metadata.json").write_text(json.dumps(metadata, indent=4) + "\n", encoding="utf-8")
-    (root / "LICENSE").write_text(_license(), encoding="utf-8")
-    (root / "docs" / "README.md").write_text(_readme(network, datalist), encoding="utf-8")
-    (root / "docs" / "data_license.txt").write_text(_data_license(datalist), encoding="utf-8")
+    write_text(configs / "metadata.json", json.dumps(metadata, indent=4) + "\n")
+    write_text(root / "LICENSE", _license())
+    write_text(root / "docs" / "README.md", _readme(network, datalist))
+    write_text(root / "docs" / "data_license.txt", _data_license(datalist))
     document_bundle(root, reasons, datalist.channels)
     return root
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -15,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from medseg.errors import ConfigError, ModelError, ResourceError
+from medseg.storage import read_json, read_yaml
 from medseg.submission.archive import write_zip
 
 __all__ = ["package", "unpack"]
@@ -97,8 +95,7 @@ def _refuse_machine_paths(root: Path, files: dict[str, Path]) -> None:
     named = []
     for name, path in files.items():
         if name.endswith(_CONFIGS):
-            content = path.read_text(encoding="utf-8")
-            loaded = json.loads(content) if name.endswith(".json") else yaml.safe_load(content)
+            loaded = read_json(path) if name.endswith(".json") else read_yaml(path, ModelError)
             named += [f"{name}: '{text}'" for text in dict.fromkeys(_texts(loaded)) if local(text)]
     if named:
         raise ModelError(

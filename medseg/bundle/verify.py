@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from torch import nn
 
 from medseg.bundle.generate import dump_yaml
@@ -26,8 +26,10 @@ from medseg.bundle.schema import check_metadata
 from medseg.data.findings import Problem
 from medseg.errors import ConfigError, MedsegError, unwrapped
 from medseg.labels import LabelSpace
+from medseg.storage import read_table, read_yaml, write_json
 from medseg.weights import load_weights
 from medseg.workflows.compose import TASKS, Workflow, bundle_tree, config_files, merged_config
+from medseg.workflows.parts import device_component
 from medseg.workflows.trust import judged
 
 __all__ = ["verify_bundle"]
@@ -79,13 +81,13 @@ def _configs(root: Path) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     if path.name == "metadata.json":
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_table(path, "metadata")
     return merged_config([path]) if path.stem in ("train", "inference", "ensemble") else _plain(path)
 
 
 def _plain(path: Path) -> dict[str, Any]:
     """An overlay: its patches stay as they are."""
-    return ConfigParser.load_config_file(str(path))
+    return read_yaml(path)
 
 
 def _judge(root: Path) -> None:
@@ -206,7 +208,7 @@ def _check_network(
 ) -> Iterator[Problem]:
     """``verify_net_in_out`` and ``ckpt_export`` at a small size; random weights where there are none."""
     torch.manual_seed(0)
-    tree = bundle_tree(root, "infer", {"device": "$w.device('cpu')", **overrides})
+    tree = bundle_tree(root, "infer", {"device": device_component("cpu"), **overrides})
     parser = Workflow(tree, "infer").parser
     network: nn.Module = parser.get_parsed_content("network_def").eval()
     weights, made = root / "models" / "model.pt", scratch / "model.pt"
@@ -224,7 +226,7 @@ def _check_network(
     described = json.loads(json.dumps(meta))
     for side, name in (("inputs", "image"), ("outputs", "pred")):
         described["network_data_format"][side][name]["spatial_shape"] = size
-    (scratch / "metadata.json").write_text(json.dumps(described), encoding="utf-8")
+    write_json(scratch / "metadata.json", described)
     # MONAI's commands get the tree that was judged, not the bundle's files.
     dump_yaml({key: value for key, value in tree.items() if key != "_meta_"}, scratch / "inference.yaml", "")
     files: dict[str, Any] = {

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medseg import __version__
+from medseg.cli.process import open_streams, stopped_by_sigterm
 from medseg.errors import MedsegError, unwrapped
 
 __all__ = ["COMMANDS", "main"]
@@ -66,11 +67,15 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if command is not None:
         argv = [command, *argv]
+    open_streams()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a trace
     args = _parse(argv)
     try:
-        with unwrapped(), _trust(args):
-            return int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
+        with stopped_by_sigterm(), unwrapped(getattr(args, "output", None)), _trust(args):
+            status = int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
+            sys.stdout.flush()
+            return status
     except MedsegError as error:
         if args.debug:
             traceback.print_exc()

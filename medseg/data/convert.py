@@ -11,6 +11,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from medseg.errors import CasesFailed
+from medseg.storage import whole_file
 
 __all__ = ["convert_files", "link_or_copy"]
 
@@ -58,14 +59,9 @@ def convert_files(
 
 
 def _make(source: _Source, target: Path, convert: Callable[[_Source, Path], object]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".partial_{target.name}")
-    temporary.unlink(missing_ok=True)
-    try:
-        convert(source, temporary)
-        os.replace(temporary, target)
-    finally:
+    with whole_file(target) as temporary:
         temporary.unlink(missing_ok=True)
+        convert(source, temporary)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

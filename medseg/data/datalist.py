@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import textwrap
@@ -26,11 +25,11 @@ import numpy as np
 
 from medseg.data.case import Case, channel_files, name_cases
 from medseg.data.findings import Finding
-from medseg.data.json_file import read_table
 from medseg.data.randomness import derive_seed
 from medseg.data.union import UNION_SUFFIXES, union_table
-from medseg.errors import DataError, nearest
+from medseg.errors import DataError, nearest, unwrapped
 from medseg.labels import LabelSpace, check_name
+from medseg.storage import read_table, whole_file, write_text
 
 __all__ = ["Datalist", "Entry", "assign_folds", "read_datalist", "subject_of", "write_datalist"]
 
@@ -128,7 +127,7 @@ class Datalist:
     def copy_to(self, path: str | Path) -> None:
         """Write the datalist as JSON: the file itself, or what a union of several comes to."""
         if self.path.suffix in UNION_SUFFIXES:
-            Path(path).write_text(_to_text(self.table), encoding="utf-8")
+            write_text(path, _to_text(self.table))
         else:
             shutil.copyfile(self.path, path)
 
@@ -159,6 +158,7 @@ def subject_of(entry: Mapping[str, Any]) -> str:
     return str(entry["subject"] if "subject" in entry else entry.get("case_id", entry["image"]))
 
 
+@unwrapped()
 def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datalist:
     """Read a datalist, or a union of several (``medseg.data.union``); ``data_dir`` defaults to the file's folder. No
     image is opened.
@@ -178,6 +178,7 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
             "datalist --images DIR --labels DIR --output FILE`."
         )
     for key in listed:
+        check_name(key, "Section name")
         if not isinstance(table[key], list):
             raise DataError(f"Section '{key}' of {path} is a {type(table[key]).__name__}; make it a list of cases.")
     if not table["training"]:
@@ -197,6 +198,9 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
         raise DataError(f"{path}: {wrong[0]}")
     if wrong:
         raise DataError(f"{path}: {len(wrong)} entries are wrong:\n  " + "\n  ".join(wrong))
+    overlaps = table.get("known_overlaps", [])
+    if not isinstance(overlaps, list):
+        raise DataError(f"{path}: 'known_overlaps' is {overlaps!r}; expected a list of cases or subjects.")
     try:
         plain = {"labels": {}} | {key: table[key] for key in ("labels", "regions", "ignore") if key in table}
         space = LabelSpace.from_table(table.get("label_space") or plain)
@@ -209,7 +213,7 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
         channels=_channels(table, path),
         label_space=space,
         sections=_named(sections, root, path),
-        known_overlaps=frozenset(str(item) for item in table.get("known_overlaps", ())),
+        known_overlaps=frozenset(str(item) for item in overlaps),
         table=table,
     )
     _check_overlaps(datalist)
@@ -224,14 +228,9 @@ def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | P
         DataError: the table is no valid datalist; a file that was there before is left.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(_to_text(table), encoding="utf-8")
-    try:
+    with whole_file(path) as temporary:
+        temporary.write_text(_to_text(table), encoding="utf-8")
         read_datalist(temporary, data_dir or path.parent)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

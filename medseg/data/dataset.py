@@ -25,7 +25,7 @@ from monai.transforms import Compose
 from monai.utils import TraceKeys
 
 from medseg.data.randomness import derive_seed
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, unwrapped
 
 __all__ = ["SeededDataset", "make_dataset"]
 
@@ -64,7 +64,8 @@ class SeededDataset(torch.utils.data.Dataset):
         transform = self.dataset.transform
         if isinstance(transform, Compose):
             transform.set_random_state(seed=derive_seed(self.seed, int(self.epoch.item()), index))
-        return self.dataset[index % len(self.dataset)]
+        with unwrapped():  # here, because a worker process passes an error on as text
+            return self.dataset[index % len(self.dataset)]
 
 
 # Where the metadata of a cached case come from: NumPy arrays and numbers, and MONAI's names of recorded operations.

@@ -23,7 +23,7 @@ from medseg.transforms.nifti_scale import ignored_scale, image_class, open_nifti
 from medseg.transforms.picture import has_deep_colours, orientation_of, shown_size
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, as_numbers, is_2d_file, itk_affine
 
-__all__ = ["Unreadable", "Volume", "read_grid", "read_volume"]
+__all__ = ["Unreadable", "Volume", "is_there", "read_grid", "read_volume"]
 
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     ".gz": (b"\x1f\x8b",),
@@ -42,6 +42,8 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
     ".tiff": (b"II", b"MM"),
 }
 _BLOCK = 1 << 20
+_NIFTI = (".nii", ".nii.gz")
+_INFLATION = 1032  # the most that deflate makes of a byte
 
 
 class Unreadable(Exception):
@@ -94,6 +96,7 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
     path, shown = Path(path), shown or str(path)
     _check_file(path, shown)
     try:
+        _check_promise(path, shown)
         volume = (
             _read_nifti(path, shown) if path.name.lower().endswith((".nii", ".nii.gz")) else _read_other(path, mask)
         )
@@ -151,6 +154,49 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
     return tuple(reader.GetSize()[:3]), itk_affine(reader), 1
 
 
+def _check_promise(path: Path, shown: str) -> None:
+    """Refuse a header that promises more voxels than the file can hold or the machine has memory for, before anyone
+    allocates them.
+    """
+    if is_2d_file(path):
+        return  # Pillow has a limit of its own
+    if path.name.lower().endswith(_NIFTI):
+        with _open(path) as stream:
+            head = stream.read(540)
+        cls: Any = nibabel.Nifti2Header if 540 in (int.from_bytes(head[:4], e) for e in ("little", "big")) else None
+        cls = cls or nibabel.Nifti1Header
+        if len(head) < cls.sizeof_hdr or head[:4] not in _MAGIC[".nii"]:
+            return  # the reader says how it is damaged
+        header = cls(head[: cls.sizeof_hdr], check=False)
+        promised = math.prod(int(n) for n in header.get_data_shape()) * max(1, int(header["bitpix"]) // 8)
+    else:
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        promised = math.prod(reader.GetSize()) * max(1, reader.GetNumberOfComponents())  # of a byte or more each
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    held = path.stat().st_size * _INFLATION
+    if path.suffix.lower() not in (".mhd", ".nrrd") and promised > held:  # those may have their data in other files
+        raise Unreadable(
+            f"{shown} is cut short or damaged: the header promises {promised} bytes of voxels, of which a file of "
+            f"{path.stat().st_size} bytes cannot hold more than {held}",
+            "Copy or export the file again.",
+        )
+    if promised > memory:
+        raise Unreadable(
+            f"{shown} promises {promised >> 30} GiB of voxels, this machine has {memory >> 30} GiB of memory",
+            "Crop or resample the image, or export it again if that is not its size.",
+        )
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a file or folder exists; of a name that no file can have, no."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _check_file(path: Path, shown: str) -> None:
     if not path.name.lower().endswith(IMAGE_SUFFIXES):
         suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
@@ -158,7 +204,7 @@ def _check_file(path: Path, shown: str) -> None:
             f"Cannot read '{suffix}' ({shown}). Known: {' '.join(IMAGE_SUFFIXES)}",
             "Convert the file to one of them, for example with SimpleITK.",
         )
-    if not path.exists():
+    if not is_there(path):
         raise Unreadable(f"{shown} not found", "Fix the path in the datalist, or name the images' folder: --data_dir.")
     if path.is_dir():
         raise Unreadable(f"{shown} is a folder; an image file is expected", "Name the file in the datalist.")
@@ -242,6 +288,8 @@ def _read_other(path: Path, mask: bool) -> Volume:
 
 # ---------------------------------------------------------------------- damage
 def _unreadable(path: Path, shown: str, error: Exception) -> Unreadable:
+    if isinstance(error, DataError) and isinstance(error.__cause__, Exception):  # of the library that reads the format
+        error = error.__cause__
     if isinstance(error, DataError):
         message, _, remedy = str(error).partition(". ")
         return Unreadable(f"{shown}: {message}", remedy)

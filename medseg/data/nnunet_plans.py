@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medseg.data.inspect import CaseFacts
-from medseg.data.json_file import read_table
 from medseg.errors import ConfigError, nearest
+from medseg.storage import read_table
 
 __all__ = ["NnunetChoices", "NnunetPlans", "read_nnunet_plans"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medseg.data.convert import convert_files
 from medseg.data.datalist import assign_folds, write_datalist
 from medseg.errors import ConfigError
+from medseg.storage import read_table, write_json
 
 if TYPE_CHECKING:
     from medseg.data.isotropic import Pair
@@ -86,10 +86,9 @@ def _entry(case: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_other_form(file: Path, form: Mapping[str, Any]) -> None:
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(form, indent=1) + "\n", encoding="utf-8")
+        write_json(file, form)
         return
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = read_table(file, "the options that the files were made with")
     differing = [key for key in {**found, **form} if found.get(key) != form.get(key)]
     if differing:
         stated = ", ".join(f"{key} {found.get(key)} (now {form.get(key)})" for key in differing)

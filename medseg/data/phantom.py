@@ -17,7 +17,6 @@ share its anatomy; folds keep them together. Every random number derives from (s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from scipy.ndimage import gaussian_filter
 from medseg.data.datalist import assign_folds
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError, nearest
+from medseg.storage import write_json
 
 __all__ = ["KINDS", "write_phantom"]
 
@@ -106,7 +106,7 @@ def write_phantom(directory: str | Path, kind: str = "organs", cases: int = 24, 
         "test": test,
     }
     path = root / "dataset.json"
-    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    write_json(path, table)
     return path
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import medseg
 from medseg.data.datalist import Entry, read_datalist
-from medseg.data.json_file import read_json
 from medseg.data.layouts import few
 from medseg.errors import ConfigError, DataError, nearest
+from medseg.storage import read_json
 
 __all__ = ["Split", "published_splits", "read_split"]
 

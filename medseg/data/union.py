@@ -33,11 +33,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from medseg.data.modality import channel_kind
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace
+from medseg.storage import read_yaml
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
@@ -69,7 +68,7 @@ def union_table(path: str | Path, data_dir: str | Path | None = None) -> tuple[d
 
     path = Path(path)
     base = Path(data_dir) if data_dir is not None else path.parent
-    content = _read_yaml(path)
+    content = read_yaml(path, DataError)
     _refuse_unknown(content, _KEYS, str(path))
     parts = content.get("datasets")
     if not isinstance(parts, Mapping) or not parts:
@@ -130,30 +129,6 @@ def union_table(path: str | Path, data_dir: str | Path | None = None) -> tuple[d
         "known_overlaps": _known_overlaps(lists),
         **sections,
     }, root
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which plain YAML keeps the last."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path} not found; expected a YAML file that lists data sets.")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = getattr(error, "problem", None) or error
-        raise DataError(f"{path} is no valid YAML: {reason}. Mend that line.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}; expected a mapping with 'datasets'.")
-    return content
 
 
 def _refuse_unknown(content: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

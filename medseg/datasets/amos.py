@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.datasets import DatasetFacts
 from medseg.errors import ConfigError, DataError
+from medseg.storage import read_json
 
 if TYPE_CHECKING:
     from medseg.data.isotropic import Pair
@@ -278,7 +278,7 @@ def _named(raw: Path, task: int) -> set[str]:
     if not source.is_file():
         return set()
     try:
-        table = json.loads(source.read_text(encoding="utf-8"))
+        table = read_json(source)
         entries = [entry for section in _FOLDERS for entry in table.get(section, [])]
         texts = [text for entry in entries for text in (entry.values() if isinstance(entry, dict) else [entry])]
         paths = [Path(text) for text in texts]

@@ -31,13 +31,20 @@ from medseg.data.randomness import seed_everything
 from medseg.engines.effort import Effort, cpu_seconds
 from medseg.engines.ema import evaluated_network
 from medseg.engines.ranks import agree, barrier, unwrap
-from medseg.errors import ConfigError, ModelError, nearest
-from medseg.weights.files import load_file, save_file
+from medseg.errors import ConfigError, DataError, ModelError, nearest
+from medseg.storage import as_formed
+from medseg.weights.files import check_match, load_file, save_file
 
 __all__ = ["Checkpoint", "RandomStreams"]
 
 logger = logging.getLogger("medseg")
 
+_STATE: dict[str, Any] = {
+    **dict.fromkeys(("network", "optimizer", "scaler"), dict),
+    **dict.fromkeys(("lr_scheduler", "average", "best_values?"), (dict, None)),
+    **dict.fromkeys(("iteration", "epoch_length", "best_metric_epoch", "threads"), int),
+    **dict.fromkeys(("loss_sum", "best_metric", "elapsed_seconds"), float),
+}
 _BETTER: dict[str, Callable[[float, float], bool]] = {"max": operator.gt, "min": operator.lt}
 
 
@@ -307,6 +314,7 @@ class Checkpoint:
                 f"{self.directory} was written with {state['epoch_length']} iterations per epoch, this run has "
                 f"{engine.state.epoch_length}; use another --output folder."
             )
+        check_match(unwrap(self.network), state["network"], f"The state in {self.directory}")
         unwrap(self.network).load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.lr_scheduler is not None and state["lr_scheduler"] is not None:
@@ -344,6 +352,7 @@ class Checkpoint:
                 continue
             try:
                 state = load_file(path)
+                _check_state(state, path)
             except ModelError as error:
                 problems.append(str(error))
                 self._last_is_whole = False
@@ -354,3 +363,15 @@ class Checkpoint:
         if problems:
             raise ModelError(f"{problems[0]} No other state is left; remove {self.directory} to start anew.")
         return None
+
+
+def _check_state(state: Any, path: Path) -> None:
+    """Refuse what is not the state of a training.
+
+    Raises:
+        ModelError: naming the file.
+    """
+    try:
+        as_formed(state, _STATE, f"{path} is damaged: it is not a training state", "copy or train it again")
+    except DataError as error:
+        raise ModelError(str(error)) from error

@@ -4,9 +4,7 @@ terminals.
 
 from __future__ import annotations
 
-import csv
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +15,9 @@ from ignite.engine import Events
 from monai.visualize import plot_2d_or_3d_image
 from tqdm import tqdm
 
+from medseg.engines.run_files import read_curves
+from medseg.errors import unwrapped
+from medseg.storage import whole_file
 from medseg.storage.csv_file import CsvWriter
 
 __all__ = ["Progress", "RunLog"]
@@ -54,19 +55,12 @@ class RunLog:
         self._run_start, self._first_epoch = time.monotonic(), engine.state.epoch
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "metrics.csv"
-        rows = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                # A row without its last column was being written when the run was killed.
-                rows = [
-                    row for row in csv.DictReader(file) if row["seconds"] and int(row["epoch"]) < engine.state.epoch
-                ]
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        # A row without its last column was being written when the run was killed.
+        rows = [row for row in read_curves(path) if row.get("seconds") and int(row["epoch"]) < engine.state.epoch]
+        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = CsvWriter(file, _COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, path)
         self.writer = SummaryWriter(str(self.directory / "tensorboard"), purge_step=engine.state.epoch)
 
     def _epoch_started(self, engine: Any) -> None:
@@ -86,7 +80,8 @@ class RunLog:
             "mean_dice": f"{self.evaluator.state.metrics['mean_dice']:.6f}" if validated else "",
             "seconds": f"{time.monotonic() - self._epoch_start:.2f}",
         }
-        with (self.directory / "metrics.csv").open("a", newline="", encoding="utf-8") as file:
+        path = self.directory / "metrics.csv"
+        with unwrapped(path), path.open("a", newline="", encoding="utf-8") as file:
             CsvWriter(file, _COLUMNS).writerow(row)
         for name in ("loss", "learning_rate", "mean_dice"):
             if row[name] != "":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +25,7 @@ from medseg.metrics import (
     summarize,
     target_values,
 )
+from medseg.storage import read_table, whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 from medseg.transforms import is_2d_file
 
@@ -157,34 +156,27 @@ class PhotoScores(CaseScores):
 def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Write ``metrics.json`` and ``metrics_per_case.csv``; returns the JSON's content."""
     directory = Path(output_dir)
-    directory.mkdir(parents=True, exist_ok=True)
     named = {"postprocessing": ScoreDefinition.read(facts).postprocessing}
     content = {"mean_dice": mean_dice(cases), **facts, **named, "labels": summarize(cases), "pooled": pooled(cases)}
     content["cases"] = cases
-    _write(directory / "metrics.json", json.dumps(json_safe(content), indent=1) + "\n")
+    write_json(directory / "metrics.json", json_safe(content))
     scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
-    with (directory / "metrics_per_case.csv.tmp").open("w", newline="", encoding="utf-8") as file:
+    table = directory / "metrics_per_case.csv"
+    with whole_file(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file)
         writer.writerow(["case", "label", *scores])
         for case, rows in cases.items():
             for label, row in rows.items():
                 writer.writerow([case, label, *(f"{row[s]:.6g}" if math.isfinite(row[s]) else "" for s in scores)])
-    os.replace(directory / "metrics_per_case.csv.tmp", directory / "metrics_per_case.csv")
     return content
 
 
 def add_facts(output_dir: str | Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Add to ``metrics.json`` what is known after the run alone; returns its content."""
     path = Path(output_dir) / "metrics.json"
-    content = json.loads(path.read_text(encoding="utf-8")) | dict(facts)
-    _write(path, json.dumps(json_safe(content), indent=1, ensure_ascii=False) + "\n")
+    content = read_table(path, "the scores of this run") | dict(facts)
+    write_json(path, json_safe(content))
     return content
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def json_safe(value: Any) -> Any:

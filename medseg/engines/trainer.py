@@ -4,8 +4,10 @@ non-finite losses.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from medseg.data import close_loader
 from medseg.engines.ranks import agree
 from medseg.engines.time_limit import TimeLimit
 from medseg.errors import ConfigError, ModelError
+from medseg.faults import as_ours
 
 __all__ = ["SegmentationTrainer"]
 
@@ -118,7 +121,8 @@ class SegmentationTrainer(SupervisedTrainer):
             self._group_is_finite = True
             self.optimizer.zero_grad(set_to_none=True)
 
-        with torch.autocast(self.state.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        cast = torch.autocast(self.state.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+        with cast, refusal_of(self.network, inputs):
             predictions = self.inferer(inputs, self.network, *args, **kwargs)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         heads = _heads(predictions[0] if isinstance(predictions, tuple) and not plain else predictions, inputs.dim())
@@ -164,6 +168,27 @@ class SegmentationTrainer(SupervisedTrainer):
                 f"gradient norm {self.grad_norm:.3g}); the last good checkpoint is kept. Lower the learning rate or "
                 f"check these cases."
             )
+
+
+@contextlib.contextmanager
+def refusal_of(network: torch.nn.Module, inputs: torch.Tensor) -> Iterator[None]:
+    """Say which network does not take which patch, where it raises an error of its own.
+
+    Raises:
+        ModelError: naming both, with the network's reason.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, IndexError, NotImplementedError) as error:
+        if as_ours(error) is not None:
+            raise  # of the machine
+        network = getattr(network, "module", network)
+        shape = "×".join(map(str, inputs.shape[2:]))
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ModelError(
+            f"{type(network).__name__} does not take {len(inputs)} patches of {shape} with {inputs.shape[1]} channels: "
+            f"{reason}. Use a larger patch (--set roi_size=…), or other arguments of the network."
+        ) from error
 
 
 def _heads(predictions: Any, dims: int) -> list[torch.Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -20,7 +19,8 @@ from typing import Any
 from medseg import __version__
 from medseg.data.case import Case, output_files
 from medseg.data.content import content_hash
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, DataError
+from medseg.storage import read_table, write_text
 
 __all__ = ["Origin", "PredictionFolder", "PredictionRecord"]
 
@@ -150,9 +150,8 @@ class PredictionFolder:
     def _write(self, case: Case, record: PredictionRecord) -> None:
         origin = self._origin(self.origin.name)
         if not origin.is_file():
-            origin.parent.mkdir(parents=True, exist_ok=True)
-            _write(origin, self.origin.text)
-        _write(self._record(case.id), json.dumps(asdict(record), indent=1) + "\n")
+            write_text(origin, self.origin.text)
+        write_text(self._record(case.id), json.dumps(asdict(record), indent=1) + "\n")
 
     def _record(self, case_id: str) -> Path:
         return self.folder / _FOLDER / f"{case_id}.json"
@@ -206,13 +205,6 @@ def _few(names: Sequence[str]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """The content of a JSON file; empty where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_table(path, "a record")
+    except DataError:
         return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -20,6 +20,7 @@ def read_table(table: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         DataError: the table holds what no label table holds.
     """
+    table = _mapping(table, "labels")
     if "labels" not in table and "datasets" not in table or isinstance(table.get("labels"), int):
         table = {"labels": table}
     for key in table:

@@ -12,6 +12,7 @@ from medseg.reports import page
 from medseg.reports.comparison_charts import COSTS, cost_figure, differences_figure
 from medseg.reports.drawing import save_png, to_svg
 from medseg.reports.tables import digits, grouped, markdown_table, scaled
+from medseg.storage import write_text
 
 __all__ = ["comparison_markdown", "write_comparison"]
 
@@ -47,7 +48,7 @@ def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
     if costs is not None:
         save_png(costs, folder / "costs.png")
     text = "\n\n".join([*(f"Warning: {line}" for line in content["warnings"]), comparison_markdown(content)])
-    (folder / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "comparison.md", text + "\n")
     title = f"{', '.join(run['run'] for run in content['runs'][1:])} against {content['runs'][0]['run']}"
     parts = [f"<h1>{page.escape(title)}</h1>"]
     parts += [page.paragraph(sentence, "lead") for sentence in _sentences(content)]
@@ -64,7 +65,7 @@ def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
         parts.append(page.section("Training", page.table(*training)))
     parts.append(page.section(f"Mean {name} per case", _case_table(content)))
     path = folder / "comparison.html"
-    path.write_text(page.page(title, "\n".join(parts), f"Written by medseg {__version__}"), encoding="utf-8")
+    write_text(path, page.page(title, "\n".join(parts), f"Written by medseg {__version__}"))
     return path
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from monai.bundle import ConfigParser
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
@@ -16,6 +14,7 @@ from torch import Tensor
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
 from medseg.reports.drawing import INK
+from medseg.storage import read_yaml, whole_file
 from medseg.weights import read_state_dict
 
 __all__ = ["prior_similarity", "similar_order", "write_prior_picture"]
@@ -71,7 +70,7 @@ def write_prior_picture(run: str | Path, output: str | Path) -> Path:
     for path in (config, weights):
         if not path.is_file():
             raise ModelError(f"{path} not found; name a trained run, or import weights into the bundle.")
-    content: dict[str, Any] = ConfigParser.load_config_file(str(config))
+    content = read_yaml(config, ModelError)
     space, state = LabelSpace.from_table(content["labels"]), read_state_dict(weights)
     panels = [("tasks", "task", dict(zip(space.labels, space.task_ids, strict=True)))]
     if space.modalities:
@@ -90,6 +89,6 @@ def write_prior_picture(run: str | Path, output: str | Path) -> Path:
         axes.set_yticks(range(len(names)), names, fontsize=7, color=INK)
         axes.set_title(f"{title}: cosine of priors", fontsize=10, loc="left", color=INK)
     figure.colorbar(image, ax=figure.axes, shrink=0.6)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150)
+    with whole_file(output) as temporary:
+        figure.savefig(temporary, dpi=150)
     return output

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,16 +9,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from medseg.data.case import channel_files
 from medseg.data.content import content_hash
+from medseg.engines.run_files import read_curves, read_facts, read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
+from medseg.storage import as_formed, read_table, read_yaml
 from medseg.transforms import find_label_map, is_2d_file
 
 __all__ = ["RunRecord", "read_record"]
 
+_FORM = {
+    "network_def": {"_target_": str},
+    "dataset_dir": str,
+    "roi_size": [int],
+    "labels?": dict,
+    "epochs?": int,
+    "augment?": (dict, None),
+    "preprocess?": {
+        "spacing?": ([float], None, str),
+        "normalization?": [({"kind": str, "lower?": float, "upper?": float, "mean?": float, "std?": float}, str)],
+    },
+}
+_LIST = {
+    "training?": [{"image": (str, [str])}],
+    "modality?": ({str: str}, str, [str]),
+    "channel_names?": {str: str},
+    "labels?": dict,
+    "label_space?": dict,
+    "known_overlaps?": (list, None),
+}
 _CURVES = ("epoch", "loss", "learning_rate", "mean_dice", "seconds")
 
 
@@ -65,8 +84,9 @@ class RunRecord:
         """Names of the image channels, in order."""
         modality = self.table.get("modality", self.table.get("channel_names", {}))
         if isinstance(modality, Mapping):
-            return [str(modality[key]) for key in sorted(modality, key=int)]
-        return [str(modality)]
+            numbers = all(str(key).isdecimal() for key in modality)
+            return [str(modality[key]) for key in (sorted(modality, key=int) if numbers else modality)]
+        return [modality] if isinstance(modality, str) else list(modality)
 
     @property
     def unit(self) -> str:
@@ -120,36 +140,28 @@ def read_record(folder: str | Path) -> RunRecord:
     run = Path(folder)
     if not (run / "configs" / "train.yaml").is_file():
         raise ConfigError(f"{run} is no run: configs/train.yaml is missing. Name a folder that `medseg train` wrote.")
-    config = yaml.safe_load((run / "configs" / "train.yaml").read_text(encoding="utf-8"))
-    table = _json(run / "configs" / "datalist.json") or {}
+    file = run / "configs" / "train.yaml"
+    config = as_formed(read_yaml(file, DataError), _FORM, f"{file} is damaged", "restore it, or train again")
+    listed = run / "configs" / "datalist.json"
+    table = read_table(listed, "a datalist; restore it", _LIST) if listed.is_file() else {}
     space = config.get("labels") or table.get("label_space") or {"labels": table.get("labels", {})}
     return RunRecord(
         folder=run,
         config=config,
-        facts=_json(run / "run.json") or {},
-        reasons=_json(run / "docs" / "reasons.json") or {},
+        facts=read_facts(run),
+        reasons=read_table(reasons, "the reasons of settings; restore it")
+        if (reasons := run / "docs" / "reasons.json").is_file()
+        else {},
         table=table,
         label_space=LabelSpace.from_table(space),
         curves=_read_curves(run / "metrics.csv"),
-        metrics=_json(run / "metrics.json"),
+        metrics=read_scores(scores) if (scores := run / "metrics.json").is_file() else None,
         warnings=_logged_warnings(run / "log.txt"),
     )
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); run the command that wrote it again.") from error
-
-
 def _read_curves(path: Path) -> dict[str, np.ndarray]:
-    rows: list[dict[str, str]] = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+    rows = read_curves(path)
     return {name: np.array([_number(row.get(name)) for row in rows], dtype=float) for name in _CURVES}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from medseg.reports.overlays import load_view, overlay_jpeg
 from medseg.reports.record import RunRecord, read_record
 from medseg.reports.scored import scored_as
 from medseg.reports.settings import setting_groups
+from medseg.storage import write_text
 
 __all__ = ["write_report"]
 
@@ -67,9 +67,7 @@ def write_report(run: str | Path, *, data_dir: str | Path | None = None) -> Path
     parts += [part for part in scored if part]
     parts.append(page.section("The run", page.facts(setting_groups(record))))
     path = record.folder / "report.html"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(page.page(title, "\n".join(parts), f"Written by medseg {__version__}"), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page.page(title, "\n".join(parts), f"Written by medseg {__version__}"))
     return path
 
 

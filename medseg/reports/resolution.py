@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from medseg.reports.colors import label_colors
 from medseg.reports.drawing import INK, plain_axes, save_png
 from medseg.reports.tables import digits, markdown_table
+from medseg.storage import whole_file, write_json, write_text
 from medseg.storage.csv_file import CsvWriter
 
 __all__ = ["resolution_figure", "resolution_markdown", "write_resolution"]
@@ -30,9 +30,9 @@ def write_resolution(content: Mapping[str, Any], directory: str | Path) -> None:
         directory: an existing folder.
     """
     folder = Path(directory)
-    (folder / "resolution.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (folder / "resolution.md").write_text(resolution_markdown(content) + "\n", encoding="utf-8")
-    with (folder / "resolution.csv").open("w", newline="", encoding="utf-8") as file:
+    write_json(folder / "resolution.json", content)
+    write_text(folder / "resolution.md", resolution_markdown(content) + "\n")
+    with whole_file(folder / "resolution.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file)
         writer.writerow(_COLUMNS)
         writer.writerows(_rows(content))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from medseg.errors import ResourceError
+from medseg.storage import whole_file
 
 __all__ = ["write_zip"]
 
@@ -22,9 +21,7 @@ def write_zip(files: Mapping[str, Path], output: Path) -> None:
     Raises:
         ResourceError: the disk is full, or what was written does not read back.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".partial_{output.name}")
-    try:
+    with whole_file(output) as temporary:
         with zipfile.ZipFile(temporary, "w") as archive:
             for member, file in files.items():
                 info = zipfile.ZipInfo(member, _EPOCH)
@@ -35,10 +32,3 @@ def write_zip(files: Mapping[str, Path], output: Path) -> None:
         with zipfile.ZipFile(temporary) as archive:
             if archive.namelist() != list(files) or archive.testzip() is not None:
                 raise ResourceError(f"{output} does not read back as it was written; check the disk and try again.")
-        os.replace(temporary, output)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ResourceError(f"The disk is full: {output} could not be written; free some space.") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)

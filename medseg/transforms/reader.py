@@ -7,12 +7,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import SimpleITK
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from medseg.errors import DataError
+from medseg.faults import as_ours
 from medseg.labels import whole_values
 from medseg.transforms.nifti import NiftiReader
 from medseg.transforms.picture import PictureReader
@@ -22,6 +24,10 @@ __all__ = ["IMAGE_SUFFIXES", "VolumeReader", "as_numbers", "is_2d_file", "itk_af
 # MONAI's LoadImage also starts every reader of its own, and one of them reports at length that it lacks a GPU codec.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
+# What readers print of files that they then read or refuse: the checks say it in sentences with the case.
+SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+nibabel.imageglobals.logger.setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _NIFTI = (".nii", ".nii.gz")
 _ITK = (".nrrd", ".mha", ".mhd")
@@ -137,17 +143,46 @@ class VolumeReader(ImageReader):
         raise ValueError(f"Cannot read '{Path(name).suffix}'. Known: {' '.join(IMAGE_SUFFIXES)}.")
 
     def read(self, data: Any, **kwargs: Any) -> Any:
-        readers = [(self._reader_of(str(name)), name) for name in ensure_tuple(data)]
-        return [(reader, reader.read(name, **kwargs)) for reader, name in readers]
+        # An error waits for get_data: after one of read, LoadImaged would try its own readers.
+        return [(str(name), *self._read_one(str(name), kwargs)) for name in ensure_tuple(data)]
+
+    def _read_one(self, name: str, arguments: Any) -> tuple[ImageReader | None, Any]:
+        try:
+            reader = self._reader_of(name)
+            return reader, reader.read(name, **arguments)
+        except Exception as error:
+            return None, error
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        """The array and its metadata.
+
+        Raises:
+            DataError: a file is missing, damaged or cannot be read.
+            ResourceError: the machine is out of memory.
+        """
         # File by file: MONAI's readers refuse channels whose affines differ in the last digits, as headers do.
-        parts = [(as_numbers(array, self.mask), meta) for array, meta in (r.get_data(image) for r, image in img)]
+        read = (_data(name, reader, image) for name, reader, image in img)
+        parts = [(as_numbers(array, self.mask), meta) for array, meta in read]
         array, meta = parts[0]
         if len(parts) == 1:
             return array, meta
         channels = [_channel_first(*part) for part in parts]
         return np.concatenate(channels), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: 0}
+
+
+def _data(name: str, reader: ImageReader | None, image: Any) -> tuple[np.ndarray, dict]:
+    try:
+        if reader is None:
+            raise image
+        return reader.get_data(image)
+    except Exception as error:
+        ours = as_ours(error, name)
+        if ours is error:
+            raise
+        if ours is not None:
+            raise ours from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"{name} cannot be read ({lines[-1].strip()}); copy or export the file again.") from error
 
 
 def _channel_first(array: np.ndarray, meta: dict) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL import Image
 
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
+from medseg.storage import whole_file
 from medseg.transforms.nifti import placed_like
 from medseg.transforms.picture import as_stored
 from medseg.transforms.reader import is_2d_file
@@ -52,20 +52,18 @@ def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Pat
         DataError: a value that PNG does not hold.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(".partial_" + path.name)
-    if path.suffix == ".png":
-        if values.min() < 0 or values.max() > _PNG_LARGEST:
-            raise DataError(
-                f"label values {values.min()} to {values.max()} do not fit {path.name}; 0 to {_PNG_LARGEST} are "
-                "expected. Declare such values in the datalist's labels, and convert the label files."
-            )
-        values, options = as_stored(values, int(meta.get("orientation", 1)))
-        picture = Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.uint16))
-        picture.save(temporary, compress_level=1, **options)  # label maps are small at any level
-    else:
-        nibabel.save(placed_like(values, meta), temporary)
-    os.replace(temporary, path)
+    with whole_file(path, flush=False) as temporary:
+        if path.suffix == ".png":
+            if values.min() < 0 or values.max() > _PNG_LARGEST:
+                raise DataError(
+                    f"label values {values.min()} to {values.max()} do not fit {path.name}; 0 to {_PNG_LARGEST} are "
+                    "expected. Declare such values in the datalist's labels, and convert the label files."
+                )
+            values, options = as_stored(values, int(meta.get("orientation", 1)))
+            picture = Image.fromarray(values if values.dtype == np.uint8 else values.astype(np.uint16))
+            picture.save(temporary, compress_level=1, **options)  # label maps are small at any level
+        else:
+            nibabel.save(placed_like(values, meta), temporary)
 
 
 class SaveLabelsd(MapTransform):

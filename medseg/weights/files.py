@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import zipfile
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from medseg.errors import ModelError, ResourceError
+from medseg.storage import whole_file
 
 __all__ = ["check_match", "load_file", "load_weights", "read_state_dict", "save_file"]
 
@@ -32,17 +32,10 @@ def save_file(content: Any, path: str | Path) -> None:
     Raises:
         ResourceError: the disk is full or the folder cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+    except RuntimeError as error:  # torch's own writer, which hides the reason
         raise ResourceError(
             f"{path} could not be written ({error}); the old file is kept. Free disk space or check the folder."
         ) from error
@@ -58,8 +51,11 @@ def load_file(path: str | Path) -> Any:
     if not path.is_file():
         raise ModelError(f"Checkpoint {path} not found; train first, or name an existing file.")
     try:
+        _check_sums(path)
         with torch.serialization.safe_globals(_NUMBERS):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise ResourceError(f"No read permission for {path}; change the file's permissions.") from error
     except pickle.UnpicklingError as error:
         match = re.search(r"GLOBAL ([\w.]+)", str(error))
         if match is None:
@@ -68,9 +64,22 @@ def load_file(path: str | Path) -> Any:
             f"{path} refused: it needs unpickling of {match.group(1)}, which can run code; save it as a plain "
             f"state dict of tensors."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # damaged bytes make torch raise anything, MemoryError too
+        reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
         raise ModelError(f"{path} is damaged ({reason}); copy or train it again.") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Hold a file of ``torch.save`` against its checksums, which ``torch.load`` does not read.
+
+    Raises:
+        zipfile.BadZipFile: a byte differs.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch's earlier format has none
+    with zipfile.ZipFile(path) as archive:
+        if any(member.CRC for member in archive.infolist()) and (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"'{damaged}' differs from its checksum")
 
 
 def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -> None:

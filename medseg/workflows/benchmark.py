@@ -8,7 +8,6 @@ network and step. Arithmetic: counted, not measured (``medseg.networks.cost``).
 from __future__ import annotations
 
 import gc
-import json
 import os
 import platform
 import time
@@ -32,6 +31,7 @@ from medseg.errors import ConfigError, MedsegError, ResourceError, nearest
 from medseg.metrics import median_interval
 from medseg.networks import catalog, create_network
 from medseg.networks.cost import CONVENTION, count_parameters, multiply_adds_of
+from medseg.storage import write_json
 from medseg.workflows.config_check import check_roi
 from medseg.workflows.parts import device as choose_device
 
@@ -121,8 +121,7 @@ def benchmark(
     }
     content = {"conditions": conditions, "conventions": conventions, "networks": entries}
     if output is not None:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_json(output, content)
     return content
 
 

@@ -22,6 +22,7 @@ from medseg.data.consistency import (
     check_orientation,
     check_regions,
 )
+from medseg.data.files import is_there
 from medseg.data.findings import by
 from medseg.data.geometry import far_spacing
 from medseg.data.intensities import check_odd_cases
@@ -161,7 +162,7 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _refuse_wrong_folder(cases: Sequence[Case], datalist: Datalist) -> None:
     """One sentence instead of hundreds of rows where most files are missing: the folder is not the right one."""
     files = [(case, "label" if path == case.label else "image", path) for case in cases for path in case.files]
-    missing = [item for item in files if not Path(item[2]).exists()]
+    missing = [item for item in files if not is_there(item[2])]
     if not missing or 2 * len(missing) <= len(files):
         return
     case, key, path = missing[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.engines.run_files import read_scores
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import NOT_RECORDED, ScoreDefinition, target_values
@@ -83,7 +84,7 @@ def _read(folder: Path, name: str) -> ScoredRun:
                 "join the folds with `medseg ensemble`."
             )
         raise DataError(f"{folder} has no metrics.json; run `medseg validate --run {folder}` first.")
-    scores = dict(json.loads(path.read_text(encoding="utf-8")))
+    scores = read_scores(path)
     run = next((place for place in (folder, *list(folder.parents)[:2]) if (place / "run.json").is_file()), folder)
     if "targets" not in scores and (folder / "configs" / "train.yaml").is_file():  # of an earlier version
         space = LabelSpace.from_table(merged_config([folder / "configs" / "train.yaml"])["labels"])

@@ -4,7 +4,6 @@ beside their cost.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from medseg.metrics import mean_interval
 from medseg.metrics.paired import holm, paired_comparison
 from medseg.reports.comparison import write_comparison
 from medseg.reports.comparison_charts import COSTS
+from medseg.storage import whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 from medseg.workflows.comparable import EFFORT, ScoredRun, differing, read_scored, refuse_unlike
 
@@ -85,9 +85,9 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         "comparisons": rows,
     }
     target_dir = Path(output)
-    target_dir.mkdir(parents=True, exist_ok=True)
-    (target_dir / "comparison.json").write_text(json.dumps(_finite(content), indent=1) + "\n", encoding="utf-8")
-    with (target_dir / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+    write_json(target_dir / "comparison.json", _finite(content))
+    table_file = target_dir / "comparison.csv"
+    with whole_file(table_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

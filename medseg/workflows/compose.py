@@ -8,11 +8,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import yaml
 from monai.bundle import BundleWorkflow, ConfigParser, ConfigWorkflow
 from monai.bundle.utils import merge_kv
 
 from medseg.errors import ConfigError, ModelError, nearest, unwrapped
+from medseg.storage import parse_yaml, read_yaml
 from medseg.workflows.config_check import check_arguments, check_config, check_overrides
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.trust import judged, require_own_folder
@@ -69,14 +69,16 @@ def merged_config(files: Sequence[Path], *, patches: bool = False) -> dict[str, 
         ConfigError: not valid YAML, a duplicate key, or a tag that would build Python objects, with file and line; a
         misspelt key.
     """
-    for file in files:
-        _refuse_bad_yaml(file)
     if patches:
-        return ConfigParser.load_config_file(str(files[0]))
+        return read_yaml(files[0])
     merged: dict[str, Any] = {}
     for file in files:
+        changes = read_yaml(file)
+        odd = next((key for key in changes if not isinstance(key, str) or not key.strip("+~:# ")), None)
+        if odd is not None:
+            raise ConfigError(f"{file}: {odd!r} is not a valid key; expected the name of an id. Rename it.")
         try:
-            merged = with_changes(merged, ConfigParser.load_config_file(str(file)))
+            merged = with_changes(merged, changes)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{file}: an entry patches something that {', '.join(f.name for f in files)} do not hold ({error}); "
@@ -154,33 +156,6 @@ def _names(files: Sequence[Path]) -> str:
     return " + ".join(file.name for file in files)
 
 
-def _refuse_bad_yaml(path: Path) -> None:
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)}).") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{path} is no mapping; expected 'key: value' lines.")
-    _walk_yaml(node, path)
-
-
-def _walk_yaml(node: yaml.Node, path: Path) -> None:
-    if node.tag.startswith("tag:yaml.org,2002:python"):
-        raise ConfigError(f"{path}, line {node.start_mark.line + 1}: '{node.tag}' would build Python objects; refused.")
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise ConfigError(f"{path}, line {key.start_mark.line + 1}: key '{key.value}' appears twice; keep one.")
-            seen.add(key.value)
-            _walk_yaml(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _walk_yaml(item, path)
-
-
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     """``["learning_rate=0.001", "train::trainer::clip_norm=null"]`` -> overrides, values read as YAML.
 
@@ -194,12 +169,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(
                 f"--set {assignment!r} is no assignment; expected id=value, for example learning_rate=0.001."
             )
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"--set {key}: {text!r} is not a valid value ({getattr(error, 'problem', error)})."
-            ) from error
+        value = parse_yaml(text, f"--set {key}")
         if isinstance(value, str):
             with contextlib.suppress(ValueError):
                 value = float(value)  # YAML 1.1 reads 1e-3 as text

@@ -167,6 +167,9 @@ def _arguments(target: str) -> frozenset[str] | None:
 
 def _refuse_unknown_target(target: str) -> None:
     module_name, _, name = target.rpartition(".")
+    if not module_name and component_locator().get_component_module_name(target) is None:
+        known = component_locator()._components_table or ()
+        raise ConfigError(f"No component '{target}' in MONAI.{nearest(name, known)} Others need their dotted path.")
     try:
         module = importlib.import_module(module_name) if module_name else None
     except ImportError:  # a method of a class, or a module of the bundle's own
@@ -253,8 +256,9 @@ def check_roi(roi_size: Any, dims: int, usual: Sequence[int] = ()) -> None:
 
 
 def _check_kind(key: str, current: Any, value: Any) -> None:
-    """The kind of value must stay: a number for a number, a list for a list; null and expressions fit everywhere."""
-    if value is None or current is None or _is_expression(value) or _is_expression(current):
+    """The kind of value must stay: a number for a number, a list for a list; null and what is computed fit anywhere."""
+    computed = [_is_expression(v) or (isinstance(v, Mapping) and "_target_" in v) for v in (value, current)]
+    if value is None or current is None or any(computed):
         return
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (bool, "true or false"),

@@ -15,6 +15,7 @@ from monai.transforms import Compose
 from medseg.data import Case, Datalist, read_datalist
 from medseg.data.content import content_hash
 from medseg.engines import CaseCost, CaseScores, add_facts
+from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.metrics import ScoreDefinition
@@ -28,6 +29,7 @@ from medseg.workflows.evaluation import weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
+from medseg.workflows.parts import device_component
 from medseg.workflows.run_folder import read_facts, require_run, write_facts
 from medseg.workflows.run_limits import check_channels, check_members, check_scored, mirrored_axes
 from medseg.workflows.selection import own_role
@@ -44,7 +46,7 @@ _OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckp
 def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None = None) -> Member:
     """A run's network with its own preprocessing and inferer, weights loaded."""
     folder = require_run(run)
-    changes = {"device": f"$w.device('{device}')"} if device is not None else {}
+    changes = {"device": device_component(device)} if device is not None else {}
     mirrored_axes(folder, merged_config([folder / "configs" / "inference.yaml"]))
     parser = load_workflow(folder, "infer", changes).parser
     network = parser.get_parsed_content("network")
@@ -184,7 +186,7 @@ def predict_ensemble(
         return None
     written = {case.id: content_hash(output / "predictions" / case.output_name) for case in cases}
     add_facts(output, {"predictions": {"folder": "predictions", "sha256": written}})
-    return dict(json.loads((output / "metrics.json").read_text(encoding="utf-8")))
+    return read_scores(output / "metrics.json")
 
 
 def _cases(
@@ -280,4 +282,4 @@ def _scores(run: Path) -> dict[str, Any]:
     path = run / "metrics.json"
     if not path.is_file():
         raise ConfigError(f"{run} has no metrics.json for weights by Dice; run `medseg validate --run {run}` first.")
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return read_scores(path)

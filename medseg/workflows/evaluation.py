@@ -25,7 +25,7 @@ from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.compose import config_files, load_workflow, merged_config, used_config, with_changes
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
-from medseg.workflows.parts import start_distributed
+from medseg.workflows.parts import device_component, start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, scoring_changes, select
@@ -127,7 +127,7 @@ def evaluate(
         warn_changed(changed)
     changes: dict[str, Any] = given | {"ckpt_path": str(weights)}
     if device is not None:
-        changes["device"] = f"$w.device('{device}')"
+        changes["device"] = device_component(device)
     if tolerance is not None:
         changes["tolerance"] = tolerance
     asked: dict[str, Any] = {"overlays": overlays, "data_dir": data_dir, "section": section}
@@ -264,4 +264,4 @@ def _predictions(target: Path, folder: Path | None, cases: Sequence[Case]) -> di
 
 
 def _content(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    return read_scores(folder / "metrics.json")

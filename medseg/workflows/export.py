@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -17,9 +16,11 @@ from medseg.errors import ConfigError, nearest, unwrapped
 from medseg.inferers import TaskPasses
 from medseg.labels import LabelSpace
 from medseg.networks.layers.task_conditioned import FixedTasks, TaskConditioned
+from medseg.storage import write_json
 from medseg.weights import load_weights
 from medseg.workflows.compose import load_workflow
 from medseg.workflows.evaluation import weights_of
+from medseg.workflows.parts import device_component
 
 __all__ = ["RUNNER", "export"]
 
@@ -61,7 +62,7 @@ def export(
     formats = chosen_formats(format)
     folder, target = Path(bundle).resolve(), Path(output).resolve()
     weights = weights_of(folder, checkpoint)
-    overrides = {"device": "$w.device('cpu')"}
+    overrides = {"device": device_component("cpu")}
     parser = load_workflow(folder, "infer", overrides, overlays).parser
     with unwrapped():
         network = parser.get_parsed_content("network_def")
@@ -106,8 +107,7 @@ def export(
         (target / RUNNER).unlink(missing_ok=True)
     else:
         shutil.copyfile(reference_runner.__file__, target / RUNNER)
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    (target / "deployment.json").write_text(text, encoding="utf-8")
+    write_json(target / "deployment.json", content)
     return content
 
 

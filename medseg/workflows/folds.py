@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -14,6 +12,7 @@ from typing import Any
 from medseg.data import read_datalist
 from medseg.engines.scores import json_safe, write_scores
 from medseg.errors import ConfigError, ModelError
+from medseg.storage import write_json
 from medseg.workflows.evaluation import evaluate, kept_checkpoints
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_folder import read_facts, write_facts
@@ -125,10 +124,7 @@ def _spread(directory: Path, names: Sequence[str], contents: Sequence[Mapping[st
         "scored_cases": len(contents[0]["cases"]),
         "labels": labels,
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / "folds.json.tmp"
-    temporary.write_text(json.dumps(json_safe(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, directory / "folds.json")
+    write_json(directory / "folds.json", json_safe(content))
     return content
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
-
 from medseg.bundle import document_bundle, dump_yaml, plan_for_network, write_bundle
 from medseg.bundle.universal import is_universal, universal_plan
 from medseg.data import CaseFacts, Datalist, read_datalist
@@ -16,6 +14,7 @@ from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
 from medseg.data.run_settings import SET, Setting
 from medseg.errors import ConfigError
 from medseg.networks import network_target
+from medseg.storage import read_yaml
 from medseg.workflows.checks import check_cases, check_window
 from medseg.workflows.compose import changed_configs, config_files
 from medseg.workflows.config_check import check_ranges
@@ -112,7 +111,7 @@ def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetP
 def overlay_reasons(bundle: Path, overlays: Sequence[str]) -> dict[str, str]:
     """Config id -> the overlay that sets it."""
     files = config_files(bundle, "train", overlays)[1:]
-    contents = [ConfigParser.load_config_file(str(file)) for file in files]
+    contents = [read_yaml(file) for file in files]
     return {
         key.lstrip("+"): f"overlay {file.stem}"
         for file, content in zip(files, contents, strict=True)

@@ -38,20 +38,41 @@ def device(name: str | None = None) -> torch.device:
     """The named device, or CUDA where there is one (under torchrun the process's own), else the CPU.
 
     Raises:
-        ResourceError: CUDA is asked for and there is none.
+        ConfigError: there are no such devices.
+        ResourceError: this machine has no such device, or it cannot be used.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if name is None:
         name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-    if str(name).startswith("cuda") and not torch.cuda.is_available():
+    try:
+        found = torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"Device {name!r} is unknown; use cpu, cuda or cuda:N.") from error
+    if found.type not in ("cpu", "cuda", "mps", "xpu"):
+        raise ConfigError(f"Device '{name}' cannot be used for training; use cpu, cuda or cuda:N.")
+    try:
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         build = "" if torch.version.cuda else " (CPU build)"
         raise ResourceError(
-            f"Device '{name}' asked for, but torch {torch.__version__}{build} sees none. Use --device cpu."
-        )
-    try:
-        return torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
-    except RuntimeError as error:
-        raise ConfigError(f"Device '{name}' is unknown; use cpu, cuda or cuda:N.") from error
+            f"Device '{name}' asked for, but torch {torch.__version__}{build} {_count(found.type)}. Use --device cpu."
+        ) from error
+    return found
+
+
+def _count(kind: str) -> str:
+    number = torch.cuda.device_count() if kind == "cuda" else 0
+    return f"sees {number or 'none'}" if number != 1 else "sees 1, cuda:0"
+
+
+def device_component(name: str) -> dict[str, str]:
+    """What a config says for the named device.
+
+    Raises:
+        ConfigError, ResourceError: as ``device``.
+    """
+    device(name)
+    return {"_target_": "medseg.workflows.device", "name": name}
 
 
 def distribute(network: nn.Module, device: torch.device | str) -> nn.Module:

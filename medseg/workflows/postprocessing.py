@@ -4,7 +4,6 @@ shown to help (``cleanup_choice``).
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,12 @@ import numpy as np
 from monai.transforms import Compose
 
 from medseg.data.content import content_hash
+from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import case_scores
 from medseg.metrics.paired import paired_comparison
+from medseg.storage import write_json
 from medseg.transforms import CleanRule, clean_labels, find_label_map, load
 from medseg.workflows.cleanup import store_rules
 from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
@@ -69,7 +70,7 @@ def postprocess(run: str | Path, *, data_dir: str | Path | None = None) -> dict[
         "mean_dice": _before_and_after(folders, space, rules, data_dir),
         "labels": labels,
     }
-    (Path(run) / "postprocessing.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(Path(run) / "postprocessing.json", content)
     for folder in folders:
         store_rules(folder, content["rules"])
     logger.info("post-processing of %s: %s", run, content["rules"] or "none helps")
@@ -109,7 +110,7 @@ def _metrics(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     if not path.is_file():
         raise DataError(f"{folder} has no metrics.json, so no validation predictions; {_validate(folder)}")
-    content = dict(json.loads(path.read_text(encoding="utf-8")))
+    content = read_scores(path)
     if content.get("space") != "source" or content.get("predictions", {}) is None:
         raise DataError(
             f"{folder} was scored in {content.get('space')} space, which keeps no label maps; {_validate(folder)}"

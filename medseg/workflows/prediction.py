@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,11 @@ from medseg.data.case import complete_channels, name_cases, numbered_channels, s
 from medseg.data.content import content_hash
 from medseg.data.inspect import inspect_case
 from medseg.data.intensities import Expected
-from medseg.data.json_file import read_json
 from medseg.engines.ranks import gather, is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import Origin, PredictionFolder
 from medseg.labels import BACKGROUND, LabelSpace
+from medseg.storage import read_table, write_json
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
 from medseg.workflows.case_stream import run_cases
@@ -30,7 +29,7 @@ from medseg.workflows.evaluation import kept_checkpoints, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
-from medseg.workflows.parts import finalize, start_distributed
+from medseg.workflows.parts import device_component, finalize, start_distributed
 from medseg.workflows.run_limits import (
     check_channels,
     check_use,
@@ -150,7 +149,7 @@ def predict(
     if axes is not None:
         changes["mirror_axes"] = axes
     if device is not None:
-        changes["device"] = f"$w.device('{device}')"
+        changes["device"] = device_component(device)
     origin = origin_of(config, changes, weights, choose_device(device).type)
     if changed:
         origin = replace(origin, settings={**origin.settings, "differs_from_training": changed})
@@ -162,7 +161,7 @@ def predict(
         target.mkdir(parents=True, exist_ok=True)
         if "tasks" in config:
             names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(space.labels, 1)}}
-            (target / "labels.json").write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            write_json(target / "labels.json", names)
         return predictions.pending(cases, overwrite=overwrite)
 
     todo = share(on_main(prepare))
@@ -278,7 +277,7 @@ def origin_of(config: Mapping[str, Any], changes: Mapping[str, Any], weights: Pa
 def _channel_names(folder: Path, channels: int) -> list[str]:
     """Modality of each channel by the bundle's metadata; empty strings where they do not say."""
     path = folder / "configs" / "metadata.json"
-    described = read_json(path) if path.is_file() else {}
+    described: Any = read_table(path, "metadata; restore it") if path.is_file() else {}
     for key in ("network_data_format", "inputs", "image", "channel_def"):
         described = described.get(key, {}) if isinstance(described, Mapping) else {}
     names = [str(described.get(str(channel), "")) for channel in range(channels)]
@@ -312,6 +311,6 @@ def _check(
 def _write_failures(target: Path, failures: Mapping[str, str]) -> None:
     path = target / "failures.json"
     if failures:
-        path.write_text(json.dumps(dict(failures), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(path, dict(failures))
     else:
         path.unlink(missing_ok=True)

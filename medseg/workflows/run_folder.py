@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import platform
 import sys
 import time
@@ -13,7 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from medseg import __version__
+from medseg.engines.run_files import read_facts
 from medseg.errors import ConfigError
+from medseg.storage import write_json
 
 __all__ = ["differences", "log_to", "read_facts", "require_run", "write_facts"]
 
@@ -45,27 +46,20 @@ def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, An
     return {} if old == new else {prefix: (old, new)}
 
 
-def read_facts(run: str | Path) -> dict[str, Any]:
-    """``run.json``, empty where there is none."""
-    path = Path(run) / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def write_facts(run: str | Path, **facts: Any) -> None:
     """Add facts to ``run.json``: versions, machine and what is given."""
     import torch
 
     path = Path(run) / "run.json"
     content = read_facts(run) | {
-        "versions": {name: version(name) for name in ("medseg", "torch", "monai", "numpy", "pytorch-ignite")},
+        "versions": {"medseg": __version__}
+        | {name: version(name) for name in ("torch", "monai", "numpy", "pytorch-ignite")},
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     content |= facts
-    temporary = path.with_name("run.json.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, content)
 
 
 def log_to(run: str | Path) -> None:

@@ -6,7 +6,6 @@ what may be changed on purpose is named.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from medseg.data import CaseFacts, Datalist
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
+from medseg.storage import read_table
 from medseg.transforms.augmentations import trained_mirror_axes
 from medseg.workflows.checks import check_fit, refuse_other_names, unfit
 from medseg.workflows.compose import merged_config
@@ -223,8 +223,10 @@ def channel_names(folder: Path) -> list[str]:
     path = folder / "configs" / "metadata.json"
     if not path.is_file():
         return []
-    formats = json.loads(path.read_text(encoding="utf-8")).get("network_data_format", {})
-    names = list(formats.get("inputs", {}).get("image", {}).get("channel_def", {}).values())
+    names: Any = read_table(path, "metadata; restore it")
+    for key in ("network_data_format", "inputs", "image", "channel_def"):
+        names = names.get(key, {}) if isinstance(names, Mapping) else {}
+    names = [str(name) for name in names.values()] if isinstance(names, Mapping) else []
     return [] if names == ["image"] or any(name.startswith("channel ") for name in names) else names
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from medseg.data import read_datalist
 from medseg.errors import ConfigError
+from medseg.storage import write_text
 from medseg.submission import ChallengeFacts, challenge_module
 from medseg.submission.check import Submission, check_predictions
 from medseg.workflows.compose import merged_config
@@ -75,8 +76,7 @@ def submit(
     values = {value for part in datalist.label_space.fragments.values() for value in part.declared}
     submission = check_predictions(challenge, cases, predictions, options, values)
     lines = submission.lines()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.with_suffix(".txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(target.with_suffix(".txt"), "\n".join(lines) + "\n")
     for line in lines:
         show(line)
     submission.write(target)

@@ -29,7 +29,7 @@ from medseg.workflows.folder_lock import LOCK, only_writer
 from medseg.workflows.new_bundle import announce, given_nnunet, overlay_reasons, plan_bundle
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
-from medseg.workflows.parts import finalize, start_distributed
+from medseg.workflows.parts import device_component, finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
 from medseg.workflows.run_limits import check_training, refuse_double
 from medseg.workflows.stored_list import remember_list
@@ -243,7 +243,7 @@ def _settings(
     if epochs is not None:
         settings["epochs"] = epochs
     if device is not None:
-        settings["device"] = f"$w.device('{device}')"
+        settings["device"] = device_component(device)
     return settings
 
 

@@ -46,10 +46,25 @@ def test_55_missing_and_damaged(tmp_path: Path) -> None:
 
 def test_55_resume_falls_back_to_the_previous_state(tmp_path: Path, caplog: Any) -> None:
     caplog.set_level(logging.WARNING, "medseg")
-    save_file({"iteration": 41}, tmp_path / "previous.pt")
+    whole = {"network": _network().state_dict(), "optimizer": {}, "scaler": {}, "lr_scheduler": None, "average": None}
+    whole |= {"epoch_length": 4, "best_metric_epoch": 1, "threads": 1}
+    whole |= {"loss_sum": 0.5, "best_metric": 0.5, "elapsed_seconds": 1.0, "iteration": 41}
+    save_file(whole, tmp_path / "previous.pt")
+    save_file(whole | {"iteration": 42}, tmp_path / "last.pt")
+    sound = (tmp_path / "last.pt").read_bytes()
+    weights = sound.index(whole["network"]["stem.weight"].numpy().tobytes())
+    flipped = bytearray(sound)
+    flipped[weights] ^= 1  # one bit of one weight: torch would load it
+    save_file({"iteration": 42}, tmp_path / "other.pt")
+    for damage in (b"PK\x03\x04 cut", b"", sound[:-30], bytes(flipped), (tmp_path / "other.pt").read_bytes()):
+        (tmp_path / "last.pt").write_bytes(damage)
+        caplog.clear()
+        state = _saver(tmp_path)._newest()
+        assert state is not None and state["iteration"] == 41
+        assert f"{tmp_path / 'last.pt'} is damaged" in caplog.text
+        assert "Resuming from previous.pt, iteration 41." in caplog.text
     (tmp_path / "last.pt").write_bytes(b"PK\x03\x04 cut")
-    state = _saver(tmp_path)._newest()
-    assert state == {"iteration": 41}
+    _saver(tmp_path)._newest()
     assert f"{tmp_path / 'last.pt'} is damaged (" in caplog.text
     assert "Resuming from previous.pt, iteration 41." in caplog.text
     (tmp_path / "previous.pt").write_bytes(b"")

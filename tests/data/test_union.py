@@ -103,7 +103,7 @@ def changed(**part: Any) -> dict[str, Any]:
         (changed(fold="x"), "fold 'x'"),
         (changed(json_list="b/none.json"), "not found"),
         (changed(jsonlist="b/list.json"), "unknown key 'jsonlist'"),
-        ("datasets: {one: a/list.json, one: b/list.json}", "'one' is there twice"),
+        ("datasets: {one: a/list.json, one: b/list.json}", "key 'one' appears twice"),
         ("- a/list.json", "expected a mapping"),
         ("datasets: {two: b/list.json}", "2 channels per case"),
     ],

@@ -14,10 +14,10 @@ from typing import Any
 
 from medseg.data.case import stem_of
 from medseg.data.datalist import Entry
-from medseg.data.json_file import read_table
 from medseg.data.layouts import Found, few, image_files
 from medseg.data.layouts.pairs import compile_pattern
 from medseg.errors import ConfigError, DataError
+from medseg.storage import read_table
 
 __all__ = ["TITLE", "read", "recognises"]
 

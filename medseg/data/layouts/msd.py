@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.data.datalist import read_datalist
-from medseg.data.json_file import read_json
 from medseg.data.layouts import Found, few
 from medseg.errors import DataError
+from medseg.storage import read_json
 
 __all__ = ["TITLE", "read", "recognises"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from medseg.data.case import numbered_channels, stem_of
 from medseg.data.datalist import Entry
-from medseg.data.json_file import read_json, read_table
 from medseg.data.layouts import Found, few, image_files
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
+from medseg.storage import read_json, read_table
 from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
 
 __all__ = ["TITLE", "read", "recognises"]

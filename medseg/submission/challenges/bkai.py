@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from medseg.datasets.bkai import FACTS as DATASET
 from medseg.errors import DataError
+from medseg.storage import whole_file
 from medseg.submission import ChallengeFacts, Item
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def pack(files: Mapping[str, Path], output: Path) -> None:
     Raises:
         DataError: no prediction holds a neoplastic polyp: they are of a network of two classes.
     """
-    import os
 
     import numpy as np
     from PIL import Image
@@ -73,9 +73,7 @@ def pack(files: Mapping[str, Path], output: Path) -> None:
             f"None of the {len(files)} predictions holds a neoplastic polyp (value 2); three classes are expected. "
             "Train with --overlay three_classes and the datalist of `medseg prepare bkai --classes 3`."
         )
-    temporary = output.with_name(f".partial_{output.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as table:
+    with whole_file(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as table:
         writer = CsvWriter(table, lineterminator="\n")
         writer.writerow(("Ids", "Expected"))
         writer.writerows(rows)
-    os.replace(temporary, output)

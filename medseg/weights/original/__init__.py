@@ -14,11 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network
+from medseg.storage import parse_yaml
 from medseg.weights.files import check_match
 from medseg.weights.original.contract import Architecture, Conversion, ImportReport
 
@@ -58,15 +58,13 @@ def read_config(path: str | Path, system: str, architecture: str | None = None) 
     known = architectures(system)
     try:
         text = path.read_text(encoding="utf-8")
-        reader = getattr(_module(system), "CONFIG_READERS", {}).get(path.suffix)
-        if reader is not None and (found := reader(text, str(path))) is not None:
-            return architecture or found[0], found[1]
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"Config {path} cannot be read ({error.strerror}); name an existing file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"Config {path} is neither JSON nor YAML ({reason}); correct it there.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"Config {path} cannot be read ({reason}); name an existing text file.") from error
+    reader = getattr(_module(system), "CONFIG_READERS", {}).get(path.suffix)
+    if reader is not None and (found := reader(text, str(path))) is not None:
+        return architecture or found[0], found[1]
+    content = parse_yaml(text, f"Config {path}")
     if not isinstance(content, dict):
         raise ConfigError(f"Config {path} holds no arguments; expected a mapping of names to values.")
     constructor = next((content[key] for key in ("constructor", "args") if isinstance(content.get(key), dict)), None)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.storage import parse_yaml
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments
 
 __all__ = ["ARCHITECTURES", "CONFIG_READERS"]
@@ -229,7 +229,7 @@ _SETTINGS = {
 
 def _read_settings(text: str, source: str) -> tuple[str, dict[str, Any]] | None:
     """(architecture, arguments) from the configuration of a training; ``None`` of a file that is none."""
-    content = yaml.safe_load(text)
+    content = parse_yaml(text, f"Config {source}")
     if not isinstance(content, dict) or content.get("arch") not in _SETTINGS:
         return None
     architecture, defaults, names = _SETTINGS[content["arch"]]

@@ -1,0 +1,88 @@
+"""Read what a run left: its facts, its scores and its curves; a damaged file is named."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import DataError
+from medseg.storage import read_table
+from medseg.storage.limits import OutOfLimits, read_text
+
+__all__ = ["read_curves", "read_facts", "read_scores"]
+
+_FACTS = {
+    "status?": str,
+    "training_cases?": [str],
+    "validation_cases?": [str],
+    "versions?": {str: str},
+    "epochs_done?": int,
+    "fitted_epochs?": int,
+    "device?": str,
+    "network?": str,
+    "measured_on?": str,
+    "mean_dice?": (float, None),
+    **dict.fromkeys(("parameters?", "multiply_adds_per_window?", "multiply_adds_per_case?"), (float, None)),
+    **dict.fromkeys(("seconds_per_case?", "windows_per_case?", "peak_memory_bytes?"), (float, None)),
+    "training_seconds?": float,
+}
+_SCORES = {
+    "mean_dice": (float, None),
+    "labels": {str: {str: {"mean": (float, None), "cases": int, "undefined": int}}},
+    "pooled?": {str: {str: (float, None)}},
+    "cases": {str: {str: {str: (float, None)}}},
+    "unit?": str,
+    "space?": str,
+}
+
+
+def read_facts(run: str | Path) -> dict[str, Any]:
+    """``run.json`` of a folder, empty where there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = Path(run) / "run.json"
+    return read_table(path, "the facts that medseg wrote; restore it, or remove it", _FACTS) if path.is_file() else {}
+
+
+def read_scores(path: str | Path) -> dict[str, Any]:
+    """The content of a ``metrics.json``; undefined scores are ``None``.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    scores = read_table(path, "the scores that medseg wrote; run the command that wrote them again", _SCORES)
+    known = scores["labels"]
+    for case, rows in scores["cases"].items():
+        for label in rows:
+            if label not in known:
+                raise DataError(
+                    f"{path} is damaged (case '{case}' has label '{label}', which 'labels' lacks); run the command "
+                    "that wrote it again."
+                )
+    return scores
+
+
+def read_curves(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a ``metrics.csv``, none where there is no file.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return []
+    try:
+        rows = list(csv.DictReader(read_text(path).splitlines(), strict=True))
+    except (OutOfLimits, csv.Error) as error:
+        raise _damaged(path, error) from error
+    for row in rows:
+        if not str(row.get("epoch") or "").isascii() or not str(row.get("epoch") or "").isdigit():
+            raise _damaged(path, "a row without 'epoch'")
+    return rows
+
+
+def _damaged(path: Path, reason: object) -> DataError:
+    return DataError(f"{path} is damaged ({reason}); remove it: the run resumes without its earlier curves.")

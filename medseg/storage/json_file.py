@@ -1,0 +1,62 @@
+"""Read a JSON file, and say in a sentence where it is not valid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import DataError
+from medseg.storage.form import as_formed
+from medseg.storage.limits import OutOfLimits, check_limits, read_text
+
+__all__ = ["read_json", "read_table"]
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: missing, not readable, not valid JSON (with line and column), or beyond the limits of ``limits.py``.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise DataError(f"{path} not found; expected a JSON file. Fix the path.")
+        content = json.loads(read_text(path))
+        check_limits(content)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}). Fix that line."
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{path} is nested too deeply; expected plain tables and lists. Write it again.") from error
+    except OutOfLimits as error:
+        raise DataError(f"{path} cannot be read ({error}); expected a JSON text file in UTF-8.") from error
+    except ValueError as error:  # of a number with thousands of digits
+        raise DataError(f"{path} cannot be read (a number has too many digits); fix that number.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected a JSON text file in UTF-8.") from error
+    return content
+
+
+def read_table(path: str | Path, what: str, form: Any = None) -> dict[str, Any]:
+    """The content of a JSON file that holds one object.
+
+    Args:
+        path: the file.
+        what: what is expected, such as "an object with a 'training' section".
+        form: what the object's values must be (``as_formed``).
+
+    Raises:
+        DataError: as ``read_json``, or another content.
+    """
+    try:
+        table = read_json(path)
+    except DataError as error:
+        if form is None:
+            raise
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not isinstance(table, dict):
+        raise DataError(f"{path} holds a {type(table).__name__}; expected {what}.")
+    return table if form is None else as_formed(table, form, f"{path} is damaged", f"expected {what}")

@@ -1,0 +1,122 @@
+"""Read YAML safely: plain values only, every key once, and no more of them than the file seems to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medseg.errors import ConfigError, DataError, MedsegError
+from medseg.storage.json_file import read_table
+from medseg.storage.limits import OutOfLimits, check_limits, read_text
+
+__all__ = ["parse_yaml", "read_yaml"]
+
+_LARGEST = 2 << 20  # bytes; a hundred times the largest config, and a few seconds for the parser
+_MOST_VALUES = 200_000  # once all aliases are written out
+_PYTHON = "tag:yaml.org,2002:python"
+
+
+def read_yaml(path: str | Path, error: type[MedsegError] = ConfigError) -> dict[str, Any]:
+    """The mapping that a YAML (or JSON) file holds.
+
+    Args:
+        path: the file.
+        error: class of what is raised.
+
+    Raises:
+        MedsegError: missing, not readable, or what ``parse_yaml`` refuses; with file and line.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        try:
+            return read_table(path, "an object")
+        except DataError as reason:
+            raise error(str(reason)) from reason
+    try:
+        if not path.is_file():
+            raise error(f"{path} not found; expected a YAML file. Fix the path.")
+        text = read_text(path)
+    except OutOfLimits as reason:
+        raise error(f"{path} cannot be read ({reason}); expected a YAML text file in UTF-8.") from reason
+    except OSError as reason:
+        raise error(f"{path} cannot be read ({reason.strerror}); expected a YAML text file in UTF-8.") from reason
+    content = parse_yaml(text, str(path), error)
+    if not isinstance(content, dict):
+        raise error(f"{path} is not a mapping; expected a mapping, in 'key: value' lines.")
+    return content
+
+
+def parse_yaml(text: str, where: str, error: type[MedsegError] = ConfigError) -> Any:
+    """The value of a YAML text.
+
+    Args:
+        text: the text.
+        where: what a sentence calls it, such as its file.
+        error: class of what is raised.
+
+    Raises:
+        MedsegError: not valid YAML, a key that is there twice, a tag that would build Python objects, aliases that
+        refer to themselves or stand for too many values, or content beyond the limits of ``limits.py``.
+    """
+    if len(text) > _LARGEST:
+        raise error(f"{where} has more than {_LARGEST >> 20} MiB of YAML; expected a config. Name another file.")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            return None
+        _count(node, [], {}, lambda place, reason: error(f"{where}, line {place.start_mark.line + 1}: {reason}"))
+        content = _Constructor().construct_document(node)
+        check_limits(content)
+    except yaml.YAMLError as reason:
+        mark = getattr(reason, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(reason, "problem", None) or getattr(reason, "reason", None) or "not a YAML document"
+        raise error(f"{where}{place}: not valid YAML ({problem}). Fix that line.") from reason
+    except RecursionError as reason:
+        raise error(f"{where} is nested too deeply; expected plain mappings and lists. Write it again.") from reason
+    except OutOfLimits as reason:
+        raise error(f"{where} cannot be used ({reason}); fix that value.") from reason
+    except (ValueError, OverflowError, TypeError, AttributeError) as reason:  # numbers and dates that are none
+        problem = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
+        raise error(f"{where}: not valid YAML ({problem[:80]}). Fix that value, or quote it.") from reason
+    return content
+
+
+class _Constructor(yaml.constructor.SafeConstructor):
+    """Builds plain values from nodes; dates stay strings."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda own, node: str(node.value))
+
+
+def _count(
+    node: yaml.Node, above: list[int], sizes: dict[int, int], refusal: Callable[[yaml.Node, str], MedsegError]
+) -> int:
+    """How many values a node stands for, aliases written out; refuses what no config needs."""
+    if id(node) in above:
+        raise refusal(node, "a value that refers to itself; write it out.")
+    if id(node) in sizes:
+        return sizes[id(node)]
+    if node.tag.startswith(_PYTHON):
+        raise refusal(node, f"'{node.tag}' would build Python objects; refused.")
+    below: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise refusal(key, "a key is a list or a mapping; write a name.")
+            if key.value in seen:
+                raise refusal(key, f"key '{key.value}' appears twice; keep one.")
+            seen.add(key.value)
+            below += [key, value]
+    elif isinstance(node, yaml.SequenceNode):
+        below = node.value
+    path = [*above, id(node)]
+    size = 1 + sum(_count(item, path, sizes, refusal) for item in below)
+    if size > _MOST_VALUES:
+        raise refusal(node, f"aliases stand for more than {_MOST_VALUES} values; write out what is meant.")
+    sizes[id(node)] = size
+    return size
