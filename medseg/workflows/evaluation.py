@@ -17,6 +17,7 @@ from medseg.data import Case
 from medseg.data.content import content_hash
 from medseg.engines import CaseCost, add_facts, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
+from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
 from medseg.transforms import SaveLabelsd
