@@ -32,7 +32,7 @@ from medseg.engines.effort import Effort, cpu_seconds
 from medseg.engines.ema import evaluated_network
 from medseg.engines.ranks import agree, barrier, unwrap
 from medseg.errors import ConfigError, ModelError, nearest
-from medseg.weights.files import load_file, save_file
+from medseg.weights.files import load_file, refuse_non_finite, save_file
 
 __all__ = ["Checkpoint", "RandomStreams"]
 
@@ -342,6 +342,8 @@ class Checkpoint:
                 continue
             try:
                 state = load_file(path)
+                for part in ("network", "average"):
+                    refuse_non_finite(state[part] or {}, f"{path}, {part}")
             except ModelError as error:
                 problems.append(str(error))
                 self._last_is_whole = False
