@@ -4,7 +4,8 @@
 "label": ..., "fold": 0, "subject": "s1"}], "validation": [...], "test": [...]}``. Paths are relative to ``data_dir``;
 ``image`` is a path or a list of channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``,
 ``case_id`` and keys of one's own; optional at the top: ``regions`` and ``ignore`` beside ``labels``, or a whole
-``label_space`` (see ``medseg.labels``), and ``known_overlaps``.
+``label_space`` (see ``medseg.labels``), ``known_overlaps``, and ``data_dir``, the folder that paths are relative to
+where that is not the file's own.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from medseg.data.union import UNION_SUFFIXES, union_table
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace, check_name
 
-__all__ = ["Datalist", "Entry", "assign_folds", "read_datalist", "subject_of", "write_datalist"]
+__all__ = ["ROOT_KEY", "Datalist", "Entry", "assign_folds", "read_datalist", "subject_of", "write_datalist"]
+
+ROOT_KEY = "data_dir"
 
 Entry = dict[str, Any]  # a case as the file lists it
 
@@ -126,9 +129,12 @@ class Datalist:
         return case.id
 
     def copy_to(self, path: str | Path) -> None:
-        """Write the datalist as JSON: the file itself, or what a union of several comes to."""
-        if self.path.suffix in UNION_SUFFIXES:
-            Path(path).write_text(_to_text(self.table), encoding="utf-8")
+        """Write the datalist as JSON: the file itself, or what a union of several comes to. Where its data are is not
+        part of the copy, which lies elsewhere.
+        """
+        if self.path.suffix in UNION_SUFFIXES or ROOT_KEY in self.table:
+            table = {key: value for key, value in self.table.items() if key != ROOT_KEY}
+            Path(path).write_text(_to_text(table), encoding="utf-8")
         else:
             shutil.copyfile(self.path, path)
 
@@ -160,8 +166,8 @@ def subject_of(entry: Mapping[str, Any]) -> str:
 
 
 def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datalist:
-    """Read a datalist, or a union of several (``medseg.data.union``); ``data_dir`` defaults to the file's folder. No
-    image is opened.
+    """Read a datalist, or a union of several (``medseg.data.union``); ``data_dir`` defaults to the list's own, or
+    the file's folder. No image is opened.
 
     Raises:
         DataError: the file is missing or no valid datalist; the sentence names the entry.
@@ -170,7 +176,8 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
     if path.suffix in UNION_SUFFIXES:
         table, root = union_table(path, data_dir)
     else:
-        table, root = _load_json(path), Path(data_dir) if data_dir is not None else path.parent
+        table = _load_json(path)
+        root = Path(data_dir) if data_dir is not None else _own_root(table, path)
     listed = [key for key, value in table.items() if key in _SECTIONS or key == "testing" or _holds_cases(value)]
     if "training" not in table:
         raise DataError(
@@ -220,19 +227,33 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
 def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | Path | None = None) -> Path:
     """Write a datalist, whole or not at all, one case per line, and read it back; returns its path.
 
+    The list says where its paths lead from where that is not its own folder, so that it can be read without
+    ``data_dir``: relative to itself where one folder holds the other and both may be moved together.
+
     Raises:
         DataError: the table is no valid datalist; a file that was there before is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(_to_text(table), encoding="utf-8")
+    temporary.write_text(_to_text(_with_root(table, path.parent, data_dir)), encoding="utf-8")
     try:
         read_datalist(temporary, data_dir or path.parent)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _with_root(table: Mapping[str, Any], folder: Path, data_dir: str | Path | None) -> Mapping[str, Any]:
+    """The table with the folder that its paths lead from, before its cases."""
+    folder, root = folder.resolve(), Path(data_dir or folder).resolve()
+    if root == folder:
+        return table
+    together = root.is_relative_to(folder) or folder.is_relative_to(root)
+    place = {ROOT_KEY: Path(os.path.relpath(root, folder) if together else root).as_posix()}
+    about = {key: value for key, value in table.items() if not _holds_cases(value)}
+    return about | place | {key: value for key, value in table.items() if key not in about}
 
 
 def _to_text(table: Mapping[str, Any]) -> str:
@@ -261,6 +282,14 @@ def _load_json(path: Path) -> dict[str, Any]:
     return read_table(path, "an object with a 'training' section")
 
 
+def _own_root(table: Mapping[str, Any], path: Path) -> Path:
+    """The folder that paths are relative to: ``data_dir``, which may be relative to the file's folder, or the latter."""
+    given = table.get(ROOT_KEY, ".")
+    if not isinstance(given, str):
+        raise DataError(f"{path}: '{ROOT_KEY}' is {given!r}; expected the folder that paths are relative to.")
+    return path.parent / given
+
+
 def _read_entry(entry: Any, where: str, root: Path, *, labelled: bool) -> Entry:
     if isinstance(entry, (str, list)) and not labelled:
         entry = {"image": entry}
@@ -284,11 +313,19 @@ def _read_entry(entry: Any, where: str, root: Path, *, labelled: bool) -> Entry:
         case["case_id"] = str(case["case_id"])  # it names output files: never a path
         if not case["case_id"].strip(". ") or re.search(r"[/\\\x00-\x1f]", case["case_id"]):
             raise DataError(f"{where} has case_id {case['case_id']!r}; expected a plain name without '/' or '\\'.")
-    absolute = [str(root / image) for image in images]
+    absolute = [_absolute(image, root) for image in images]
     case["image"] = absolute if isinstance(entry["image"], list) else absolute[0]
     if case.get("label"):
-        case["label"] = str(root / entry["label"])
+        case["label"] = _absolute(entry["label"], root)
     return case
+
+
+def _absolute(file: str, root: Path) -> str:
+    """A path of the list, complete; a list from Windows has backslashes."""
+    path = root / file
+    if "\\" in file and os.sep == "/" and not path.exists():
+        path = root / file.replace("\\", "/")
+    return str(path)
 
 
 def _channels(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
