@@ -68,12 +68,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_scores(result: dict[str, Any]) -> None:
-    """The table per label, and the mean as the last line."""
+    """The table per label, which predictions are background, and the mean as the last line."""
+    from medseg.metrics import background_cases, background_note
+
     distance = f"HD95 {result.get('unit', 'mm')}"
     print(f"{'label':<28}{'cases':>6}{'Dice':>9}{distance:>10}{'surface Dice':>14}")
     for label, row in result["labels"].items():
         values = [row.get(score, {}).get("mean") for score in ("dice", "hd95", "surface_dice")]
         shown = ["-" if value is None or math.isnan(value) else f"{value:.4f}" for value in values]
         print(f"{label[:27]:<28}{row['dice']['cases']:>6}{shown[0]:>9}{shown[1]:>10}{shown[2]:>14}")
+    if note := background_note(background_cases(result["cases"]), len(result["cases"])):
+        print(f"warning: {note}")
     mean = result["mean_dice"]
     print(f"mean_dice: {'nan' if mean is None else f'{mean:.4f}'}")

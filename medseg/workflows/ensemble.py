@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
@@ -23,11 +24,11 @@ from medseg.weights import load_weights
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.compose import load_workflow, merged_config
-from medseg.workflows.evaluation import weights_of
+from medseg.workflows.evaluation import warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
-from medseg.workflows.run_folder import read_facts, require_run, write_facts
+from medseg.workflows.run_folder import read_facts, require_run, require_same_data, write_facts
 from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["ensemble", "load_member"]
@@ -102,6 +103,8 @@ def ensemble(
     config = merged_config([folders[0] / "configs" / "train.yaml"])
     datalist, cases = _cases(folders[0], config, json_list, data_dir, section, fold)
     check_cases(cases, datalist)
+    for folder in folders if json_list is None else ():
+        require_same_data(folder, cases)
     _warn_seen(folders, cases)
     members = [load_member(folder, checkpoint=checkpoint, device=device) for folder in folders]
     chosen = [_mean_dice(folder) for folder in folders] if weights == "dice" else weights
@@ -110,15 +113,18 @@ def ensemble(
     network = Ensemble(members, method, chosen)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
     cost, rules = CaseCost(), _common_rules(folders) if postprocess else {}
-    result = predict_ensemble(
+    result, background = predict_ensemble(
         network, cases, network.label_space, Path(output), choose_device(device), method, cost, rules
     )
+    warn_of_background(background, len(cases))
     names = dict.fromkeys(type(member.network).__name__ for member in members)
     write_facts(
         output,
         network=f"{method} of {len(members)} ({', '.join(names)})",
         parameters=count_parameters(network),
         training_cases=sorted({case for folder in folders for case in read_facts(folder).get("training_cases", [])}),
+        predictions=len(cases),
+        background_predictions=background,
         **cost.facts(),
     )
     return result
@@ -133,10 +139,13 @@ def predict_ensemble(
     method: str,
     cost: CaseCost | None = None,
     rules: Mapping[str, Any] | None = None,
-) -> dict[str, Any] | None:
+) -> tuple[dict[str, Any] | None, list[str]]:
     """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are on the source grid.
 
     ``cost`` measures them; a member's preprocessing and way back are in it. ``rules`` clean the label maps.
+
+    Returns:
+        The scores, ``None`` without references, and the cases whose label map is background throughout.
     """
     labelled = all(case.label for case in cases)
     keys = ["image", "label"] if labelled else ["image"]
@@ -160,8 +169,18 @@ def predict_ensemble(
     )
     if cost is not None:
         cost.attach(evaluator)
+
+    background: list[str] = []
+
+    def note(engine: Any) -> None:
+        for item, made in zip(engine.state.batch, engine.state.output, strict=True):
+            if not made["pred"].any():
+                background.append(str(item["case_id"]))
+
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, note)
     evaluator.run()
-    return json.loads((output / "metrics.json").read_text(encoding="utf-8")) if labelled else None
+    scored = json.loads((output / "metrics.json").read_text(encoding="utf-8")) if labelled else None
+    return scored, background
 
 
 def _cases(

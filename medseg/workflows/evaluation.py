@@ -14,16 +14,17 @@ from medseg.data import Case, Datalist, read_datalist
 from medseg.engines import CaseCost, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError, ModelError, nearest
+from medseg.metrics import background_cases, background_note
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import add_cleaning, stored_rules
 from medseg.workflows.compose import config_files, load_workflow, merged_config
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import start_distributed
-from medseg.workflows.run_folder import log_to, require_run, write_facts
+from medseg.workflows.run_folder import log_to, require_run, require_same_data, write_facts
 from medseg.workflows.stored_list import read_stored_list
 
-__all__ = ["evaluate", "scored_cases", "kept_checkpoints", "weights_of"]
+__all__ = ["evaluate", "kept_checkpoints", "scored_cases", "warn_of_background", "weights_of"]
 
 logger = logging.getLogger("medseg")
 
@@ -140,6 +141,7 @@ def evaluate(
     barrier()  # the first process writes the scores of all
     target = Path(workflow.parser.get_parsed_content("output_dir"))
     content = json.loads((target / "metrics.json").read_text(encoding="utf-8"))
+    warn_of_background(background_cases(content["cases"]), len(content["cases"]))
     if is_main() and target.resolve() == folder:  # scores elsewhere, of an external set, are not the run's own
         facts = network_facts(
             unwrap(evaluator.network),
@@ -150,6 +152,12 @@ def evaluate(
         write_facts(folder, mean_dice=content["mean_dice"], **facts)
     workflow.finalize()
     return content
+
+
+def warn_of_background(cases: Sequence[str], total: int) -> None:
+    """Log which predictions are background throughout."""
+    if cases and is_main():
+        logger.warning("%s", background_note(cases, total))
 
 
 def _cleaning(run: Path, space: str, overlays: Sequence[str]) -> dict[str, Any]:
@@ -175,7 +183,7 @@ def scored_cases(
     """The cases that are scored, and their datalist.
 
     Raises:
-        DataError: there are none, or they have no labels.
+        DataError: there are none, they have no labels, or their files changed since the training.
     """
     datalist = read_stored_list(run, data_dir or config["dataset_dir"])
     if section not in datalist.sections:
@@ -191,4 +199,5 @@ def scored_cases(
             f"Section '{section}' of {datalist.path} has {len(cases)} cases, {len(unlabelled)} of them without label; "
             "labels are needed for scores. Use `medseg infer` for images alone."
         )
+    on_main(lambda: require_same_data(run, cases))
     return cases, datalist

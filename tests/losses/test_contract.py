@@ -61,7 +61,9 @@ LOSSES: dict[str, dict[str, Judge]] = {
     "TaskLoss": {"": of_tasks(TaskLoss())},
     "WeightedSum": {"": WeightedSum([PearsonLoss(**EXCLUSIVE), ExponentialLogLoss(**EXCLUSIVE)], [0.5, 2.0])},
 }
-EACH = [pytest.param(judge, id=f"{name} {how}".strip()) for name, kinds in LOSSES.items() for how, judge in kinds.items()]
+EACH = [
+    pytest.param(judge, id=f"{name} {how}".strip()) for name, kinds in LOSSES.items() for how, judge in kinds.items()
+]
 
 
 def sample(dtype: torch.dtype, label_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
