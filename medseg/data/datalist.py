@@ -33,9 +33,7 @@ from medseg.data.union import UNION_SUFFIXES, union_table
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace, check_name
 
-__all__ = ["ROOT_KEY", "Datalist", "Entry", "assign_folds", "read_datalist", "subject_of", "write_datalist"]
-
-ROOT_KEY = "data_dir"
+__all__ = ["Datalist", "Entry", "assign_folds", "read_datalist", "root_entry", "subject_of", "write_datalist"]
 
 Entry = dict[str, Any]  # a case as the file lists it
 
@@ -43,6 +41,7 @@ logger = logging.getLogger("medseg")
 
 _CASE_KEYS = ("image", "label", "fold", "subject", "modality", "dataset", "case_id")
 _SECTIONS = ("training", "validation", "test")
+_ROOT = "data_dir"
 
 
 @dataclass
@@ -132,8 +131,8 @@ class Datalist:
         """Write the datalist as JSON: the file itself, or what a union of several comes to. Where its data are is not
         part of the copy, which lies elsewhere.
         """
-        if self.path.suffix in UNION_SUFFIXES or ROOT_KEY in self.table:
-            table = {key: value for key, value in self.table.items() if key != ROOT_KEY}
+        if self.path.suffix in UNION_SUFFIXES or _ROOT in self.table:
+            table = {key: value for key, value in self.table.items() if key != _ROOT}
             Path(path).write_text(_to_text(table), encoding="utf-8")
         else:
             shutil.copyfile(self.path, path)
@@ -227,16 +226,13 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
 def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | Path | None = None) -> Path:
     """Write a datalist, whole or not at all, one case per line, and read it back; returns its path.
 
-    The list says where its paths lead from where that is not its own folder, so that it can be read without
-    ``data_dir``: relative to itself where one folder holds the other and both may be moved together.
-
     Raises:
         DataError: the table is no valid datalist; a file that was there before is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(_to_text(_with_root(table, path.parent, data_dir)), encoding="utf-8")
+    temporary.write_text(_to_text(table), encoding="utf-8")
     try:
         read_datalist(temporary, data_dir or path.parent)
         os.replace(temporary, path)
@@ -245,15 +241,15 @@ def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | P
     return path
 
 
-def _with_root(table: Mapping[str, Any], folder: Path, data_dir: str | Path | None) -> Mapping[str, Any]:
-    """The table with the folder that its paths lead from, before its cases."""
-    folder, root = folder.resolve(), Path(data_dir or folder).resolve()
+def root_entry(root: Path, folder: Path) -> dict[str, str]:
+    """The entry of a list in ``folder`` whose paths lead from ``root``, so that it can be read without ``data_dir``:
+    relative where one folder holds the other and both may be moved together; none where they are one.
+    """
+    root, folder = root.resolve(), folder.resolve()
     if root == folder:
-        return table
+        return {}
     together = root.is_relative_to(folder) or folder.is_relative_to(root)
-    place = {ROOT_KEY: Path(os.path.relpath(root, folder) if together else root).as_posix()}
-    about = {key: value for key, value in table.items() if not _holds_cases(value)}
-    return about | place | {key: value for key, value in table.items() if key not in about}
+    return {_ROOT: Path(os.path.relpath(root, folder) if together else root).as_posix()}
 
 
 def _to_text(table: Mapping[str, Any]) -> str:
@@ -283,10 +279,10 @@ def _load_json(path: Path) -> dict[str, Any]:
 
 
 def _own_root(table: Mapping[str, Any], path: Path) -> Path:
-    """The folder that paths are relative to: ``data_dir``, which may be relative to the file's folder, or the latter."""
-    given = table.get(ROOT_KEY, ".")
+    """The folder that paths are relative to: the file's own, or the list's ``data_dir``, relative to that."""
+    given = table.get(_ROOT, ".")
     if not isinstance(given, str):
-        raise DataError(f"{path}: '{ROOT_KEY}' is {given!r}; expected the folder that paths are relative to.")
+        raise DataError(f"{path}: '{_ROOT}' is {given!r}; expected the folder that paths are relative to.")
     return path.parent / given
 
 

@@ -80,9 +80,9 @@ _CACHED_TYPES: list[Any] = [
 
 
 class _DiskDataset(PersistentDataset):
-    """MONAI's cache on disk, keyed by what the files of a case hold and not by their paths alone: a corrected image must
-    not be taken from the cache. Its safe loading refuses the NumPy arrays in its own files (MONAI 1.6.1), takes them for
-    damaged and makes every case anew in every epoch; here they are allowed.
+    """MONAI's cache on disk, keyed by what the files of a case hold and not by their paths alone: a corrected image is
+    not taken from the cache. Its safe loading refuses the NumPy arrays in its own files (MONAI 1.6.1), takes them
+    for damaged and makes every case again in every epoch; here they are allowed.
     """
 
     def _cachecheck(self, item_transformed: Any) -> Any:
@@ -93,7 +93,7 @@ class _DiskDataset(PersistentDataset):
 def _hash_of_case(case: Mapping[str, Any]) -> bytes:
     """MONAI's hash of a case's dictionary, with the contents of its files."""
     values = [item for value in case.values() for item in (value if isinstance(value, (list, tuple)) else [value])]
-    files = [value for value in values if isinstance(value, str) and os.path.isfile(value)]
+    files = [value for value in values if isinstance(value, str) and Path(value).is_file()]
     return pickle_hashing({**case, "files": [content_hash(file) for file in files]})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.case import name_cases
-from medseg.data.datalist import Entry, assign_folds, subject_of, write_datalist
+from medseg.data.datalist import Entry, assign_folds, root_entry, subject_of, write_datalist
 from medseg.data.files import Unreadable, Volume, read_grid, read_volume
 from medseg.data.findings import Finding
 from medseg.data.geometry import check_same_grid
@@ -117,6 +117,7 @@ def make_datalist(
     if strict and found.warnings:
         raise DataError(" ".join(found.warnings) + " Mend this, or allow it without --strict.")
     table = {"name": name or found.name, "modality": channels, "labels": labels, **about}
+    table |= root_entry(found.root, output.parent)
     write_datalist(table | _entries(sections, found.root), output, found.root)
     folds = {case["fold"] for case in sections["training"] if "fold" in case}
     counts = {key: len(cases) for key, cases in sections.items()}
@@ -206,8 +207,8 @@ def _guess_subjects(found: Found) -> None:
     one, other = guess.example
     if not guess.sure:
         found.warnings.append(
-            f"Names such as {one} and {other} may be of one subject ('{guess.subjects[one]}'), whose cases must stay in "
-            "one fold; they are taken for different ones. If so, name the subject with --subject_pattern."
+            f"Names such as {one} and {other} may be of one subject ('{guess.subjects[one]}'), whose cases must stay "
+            "in one fold; they are taken for different ones. If so, name the subject with --subject_pattern."
         )
         return
     for case in training:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from medseg.data.case import Case
 from medseg.data.datalist import Datalist
@@ -77,7 +78,7 @@ def check_overlaps(datalist: Datalist, facts: Sequence[CaseFacts]) -> Iterator[P
 def _identity(file: str) -> object:
     """Equal for all names of one file."""
     try:
-        status = os.stat(file)
+        status = Path(file).stat()
     except OSError:
         return os.path.normpath(file)
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(file)

@@ -343,7 +343,7 @@ class Checkpoint:
             try:
                 state = load_file(path)
                 for part in ("network", "average"):
-                    refuse_non_finite(state[part] or {}, f"{path}, {part}")
+                    refuse_non_finite(state.get(part) or {}, f"{path}, {part}")
             except ModelError as error:
                 problems.append(str(error))
                 self._last_is_whole = False

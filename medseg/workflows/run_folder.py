@@ -89,8 +89,8 @@ def require_same_data(run: str | Path, cases: Sequence[Case]) -> bool:
         shown = ", ".join(f"{case} ({what})" for case, what in list(changed.items())[:5])
         raise DataError(
             f"{run}: the data are not those of its training: {shown}{', …' if len(changed) > 5 else ''} changed, "
-            f"{len(changed)} of {len(known)} cases; expected the same files, in any folder. Restore them, or train on the "
-            "new ones into another --output folder."
+            f"{len(changed)} of {len(known)} cases; expected the same files, in any folder. Restore them, or train on "
+            "the new ones into another --output folder."
         )
     return True
 
