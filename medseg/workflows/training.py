@@ -314,10 +314,9 @@ def _install(fresh: Path, run: Path, *, explicit_epochs: bool, same_data: bool) 
 
 def _move_data(configs: Path, folder: str) -> None:
     """Write where the data are now into a run's configs."""
-    for path in sorted(configs.glob("*.yaml")):
-        config = merged_config([path])
-        if "dataset_dir" in config:
-            dump_yaml(config | {"dataset_dir": folder}, path, f"Its data were moved to {folder}.")
+    for path in (configs / "inference.yaml", configs / "train.yaml"):  # the last one is what the next start reads
+        if path.is_file():
+            dump_yaml(merged_config([path]) | {"dataset_dir": folder}, path, "Its data were moved.")
     logger.info("the data lie in %s now; images and labels are the same", folder)
 
 
