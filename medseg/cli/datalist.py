@@ -62,7 +62,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subject_pattern",
         metavar="REGEX",
-        help="the subject in a case's name, such as '^(sub-[0-9]+)'; stays in one fold",
+        help="the subject in a case's name, such as '^(sub-[0-9]+)'; stays in one fold (default: guessed from names "
+        "such as patient00_slice03; '.*': each case is a subject of its own)",
     )
     parser.add_argument("--name", metavar="N", help="name of the data set (default: the folder's)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the folds (default 0)")
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     counts = [f"{number} {name}" for name, number in made.sections.items() if number]
     counts[0] += f" in {made.folds} folds" if made.folds else ""
     print(f"{made.path}: {', '.join(counts)} cases")
-    print(f"paths are relative to {made.root}: use --data_dir {made.root}")
+    print(f"its paths are relative to {made.root}")
     return 0
 
 

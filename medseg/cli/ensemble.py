@@ -42,7 +42,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from medseg.cli.validate import print_scores
     from medseg.errors import ConfigError
+    from medseg.metrics import background_note
     from medseg.workflows.ensemble import ensemble
+    from medseg.workflows.run_folder import read_facts
 
     weights: list[float] | str | None = args.weights
     if weights is not None and weights != "dice":
@@ -66,6 +68,9 @@ def run(args: argparse.Namespace) -> int:
         postprocess=not args.no_postprocess,
     )
     if result is None:
+        facts = read_facts(args.output)
+        if note := background_note(facts["background_predictions"], facts["predictions"]):
+            print(f"warning: {note}")
         print(f"predictions: {args.output}/predictions")
     else:
         print_scores(result)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from medseg.cli.validate import CHECKPOINT
@@ -69,8 +71,17 @@ def run(args: argparse.Namespace) -> int:
     source = args.run or args.bundle
     if args.checkpoint == "all":
         for name, made in predict_checkpoints(source, args.output, **settings).items():
-            print(f"{len(made)} label maps in {args.output}/{name}")
+            _summarize(made, f"{args.output}/{name}")
         return 0
     done = predict(source, args.output, checkpoint=args.checkpoint, **settings)
-    print(f"{len(done)} label maps in {args.output}")
+    _summarize(done, args.output)
     return 0
+
+
+def _summarize(label_maps: Sequence[Path], folder: str) -> None:
+    from medseg.inferers.prediction_folder import background_predictions
+    from medseg.metrics import background_note
+
+    if note := background_note(background_predictions(label_maps), len(label_maps)):
+        print(f"warning: {note}")
+    print(f"{len(label_maps)} label maps in {folder}")

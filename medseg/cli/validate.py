@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_scores(result: dict[str, Any]) -> None:
-    """What was scored, the table per label, and the mean as the last line."""
+    """What was scored, the table per label, which predictions are background, and the mean as the last line."""
+    from medseg.metrics import background_cases, background_note
     from medseg.reports.scored import scored_lines
 
     print("\n".join(scored_lines(result)))
@@ -85,6 +86,9 @@ def print_scores(result: dict[str, Any]) -> None:
             f"{len(result['folds'])} scores on the same cases, not pooled ({each}); mean over folds, standard "
             f"deviation {_digits(result['sd_over_folds'])}. `medseg ensemble` joins the folds into one prediction."
         )
+    scored = result.get("cases", {})
+    if note := background_note(background_cases(scored), len(scored)):
+        print(f"warning: {note}")
     print(f"mean_dice: {_digits(result['mean_dice'], 'nan')}")
 
 

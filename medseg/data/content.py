@@ -1,4 +1,4 @@
-"""What a file holds, as a hash: equal for copies, links and other spellings of a path."""
+"""What files and volumes hold, as a hash: equal for copies, links and other spellings of a path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["content_hash"]
+import numpy as np
+
+__all__ = ["content_hash", "voxel_hash"]
+
+_BLOCK = 1 << 20
 
 _DATA_FILE = re.compile(rb"^ElementDataFile\s*=\s*(.+?)\s*$", re.MULTILINE)
 
@@ -19,16 +23,31 @@ def content_hash(path: str | Path) -> str:
         OSError: the file cannot be read.
     """
     path = Path(path).resolve()
-    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in (path, *_data_file(path)))
-    return _hash(stamps)
+    return _hash(tuple((str(file), *_stamps(file)) for file in (path, *_data_file(path))))
+
+
+def voxel_hash(array: np.ndarray) -> str:
+    """SHA-256 of shape and values: equal also for copies in another voxel type, compression or format."""
+    digest = hashlib.sha256(str(array.shape).encode())
+    flat = array.ravel(order="F")  # as NIfTI, NRRD and MetaImage store it: no copy
+    for start in range(0, flat.size, _BLOCK):
+        with np.errstate(over="ignore", invalid="ignore"):
+            digest.update(np.ascontiguousarray(flat[start : start + _BLOCK], np.float32).data)
+    return digest.hexdigest()
+
+
+def _stamps(file: Path) -> tuple[int, int, int]:
+    """What changes when a file is written, also where its time is set back."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @lru_cache(maxsize=1 << 16)
-def _hash(stamps: tuple[tuple[str, int, int], ...]) -> str:
+def _hash(stamps: tuple[tuple[str, int, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for file, _, _ in stamps:
+    for file, *_ in stamps:
         with Path(file).open("rb") as stream:
-            while block := stream.read(1 << 20):
+            while block := stream.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
 

@@ -4,13 +4,15 @@
 "label": ..., "fold": 0, "subject": "s1"}], "validation": [...], "test": [...]}``. Paths are relative to ``data_dir``;
 ``image`` is a path or a list of channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``,
 ``case_id`` and keys of one's own; optional at the top: ``regions`` and ``ignore`` beside ``labels``, or a whole
-``label_space`` (see ``medseg.labels``), and ``known_overlaps``.
+``label_space`` (see ``medseg.labels``), ``known_overlaps``, and ``data_dir``, the folder that paths are relative to
+where that is not the file's own.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import textwrap
@@ -31,7 +33,7 @@ from medseg.errors import DataError, nearest, unwrapped
 from medseg.labels import LabelSpace, check_name
 from medseg.storage import read_table, whole_file, write_text
 
-__all__ = ["Datalist", "Entry", "assign_folds", "read_datalist", "subject_of", "write_datalist"]
+__all__ = ["Datalist", "Entry", "assign_folds", "read_datalist", "root_entry", "subject_of", "write_datalist"]
 
 Entry = dict[str, Any]  # a case as the file lists it
 
@@ -39,6 +41,7 @@ logger = logging.getLogger("medseg")
 
 _CASE_KEYS = ("image", "label", "fold", "subject", "modality", "dataset", "case_id")
 _SECTIONS = ("training", "validation", "test")
+_ROOT = "data_dir"
 
 
 @dataclass
@@ -125,9 +128,11 @@ class Datalist:
         return case.id
 
     def copy_to(self, path: str | Path) -> None:
-        """Write the datalist as JSON: the file itself, or what a union of several comes to."""
-        if self.path.suffix in UNION_SUFFIXES:
-            write_text(path, _to_text(self.table))
+        """Write the datalist as JSON: the file itself, or what a union of several comes to. Where its data are is not
+        part of the copy, which lies elsewhere.
+        """
+        if self.path.suffix in UNION_SUFFIXES or _ROOT in self.table:
+            write_text(path, _to_text({key: value for key, value in self.table.items() if key != _ROOT}))
         else:
             shutil.copyfile(self.path, path)
 
@@ -160,8 +165,8 @@ def subject_of(entry: Mapping[str, Any]) -> str:
 
 @unwrapped()
 def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datalist:
-    """Read a datalist, or a union of several (``medseg.data.union``); ``data_dir`` defaults to the file's folder. No
-    image is opened.
+    """Read a datalist, or a union of several (``medseg.data.union``); ``data_dir`` defaults to the list's own, or
+    the file's folder. No image is opened.
 
     Raises:
         DataError: the file is missing or no valid datalist; the sentence names the entry.
@@ -170,7 +175,8 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
     if path.suffix in UNION_SUFFIXES:
         table, root = union_table(path, data_dir)
     else:
-        table, root = _load_json(path), Path(data_dir) if data_dir is not None else path.parent
+        table = _load_json(path)
+        root = Path(data_dir) if data_dir is not None else _own_root(table, path)
     listed = [key for key, value in table.items() if key in _SECTIONS or key == "testing" or _holds_cases(value)]
     if "training" not in table:
         raise DataError(
@@ -234,6 +240,17 @@ def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | P
     return path
 
 
+def root_entry(root: Path, folder: Path) -> dict[str, str]:
+    """The entry of a list in ``folder`` whose paths lead from ``root``, so that it can be read without ``data_dir``:
+    relative where one folder holds the other and both may be moved together; none where they are one.
+    """
+    root, folder = root.resolve(), folder.resolve()
+    if root == folder:
+        return {}
+    together = root.is_relative_to(folder) or folder.is_relative_to(root)
+    return {_ROOT: Path(os.path.relpath(root, folder) if together else root).as_posix()}
+
+
 def _to_text(table: Mapping[str, Any]) -> str:
     """The JSON of a datalist, one case per line."""
     entries = []
@@ -260,6 +277,14 @@ def _load_json(path: Path) -> dict[str, Any]:
     return read_table(path, "an object with a 'training' section")
 
 
+def _own_root(table: Mapping[str, Any], path: Path) -> Path:
+    """The folder that paths are relative to: the file's own, or the list's ``data_dir``, relative to that."""
+    given = table.get(_ROOT, ".")
+    if not isinstance(given, str):
+        raise DataError(f"{path}: '{_ROOT}' is {given!r}; expected the folder that paths are relative to.")
+    return path.parent / given
+
+
 def _read_entry(entry: Any, where: str, root: Path, *, labelled: bool) -> Entry:
     if isinstance(entry, (str, list)) and not labelled:
         entry = {"image": entry}
@@ -283,11 +308,19 @@ def _read_entry(entry: Any, where: str, root: Path, *, labelled: bool) -> Entry:
         case["case_id"] = str(case["case_id"])  # it names output files: never a path
         if not case["case_id"].strip(". ") or re.search(r"[/\\\x00-\x1f]", case["case_id"]):
             raise DataError(f"{where} has case_id {case['case_id']!r}; expected a plain name without '/' or '\\'.")
-    absolute = [str(root / image) for image in images]
+    absolute = [_absolute(image, root) for image in images]
     case["image"] = absolute if isinstance(entry["image"], list) else absolute[0]
     if case.get("label"):
-        case["label"] = str(root / entry["label"])
+        case["label"] = _absolute(entry["label"], root)
     return case
+
+
+def _absolute(file: str, root: Path) -> str:
+    """A path of the list, complete; a list from Windows has backslashes."""
+    path = root / file
+    if "\\" in file and os.sep == "/" and not path.exists():
+        path = root / file.replace("\\", "/")
+    return str(path)
 
 
 def _channels(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:

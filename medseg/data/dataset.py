@@ -8,7 +8,7 @@ be resumed at any iteration.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from monai.data import (
 from monai.transforms import Compose
 from monai.utils import TraceKeys
 
+from medseg.data.content import content_hash
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError, unwrapped
 
@@ -80,13 +81,21 @@ _CACHED_TYPES: list[Any] = [
 
 
 class _DiskDataset(PersistentDataset):
-    """MONAI's cache on disk. Its safe loading refuses the NumPy arrays in its own files (MONAI 1.6.1), takes them for
-    damaged and makes every case anew in every epoch; here they are allowed.
+    """MONAI's cache on disk, keyed by what the files of a case hold and not by their paths alone: a corrected image is
+    not taken from the cache. Its safe loading refuses the NumPy arrays in its own files (MONAI 1.6.1), takes them
+    for damaged and makes every case again in every epoch; here they are allowed.
     """
 
     def _cachecheck(self, item_transformed: Any) -> Any:
         with torch.serialization.safe_globals(_CACHED_TYPES):
             return super()._cachecheck(item_transformed)
+
+
+def _hash_of_case(case: Mapping[str, Any]) -> bytes:
+    """MONAI's hash of a case's dictionary, with the contents of its files."""
+    values = [item for value in case.values() for item in (value if isinstance(value, (list, tuple)) else [value])]
+    files = [value for value in values if isinstance(value, str) and Path(value).is_file()]
+    return pickle_hashing({**case, "files": [content_hash(file) for file in files]})
 
 
 def make_dataset(
@@ -106,7 +115,7 @@ def make_dataset(
     Args:
         data: cases from a datalist.
         transform: deterministic transforms, then random ones.
-        kind: ``cache`` (memory), ``persistent`` (disk, keyed by case *and* transforms), ``smart`` (rolling part in
+        kind: ``cache`` (memory), ``persistent`` (disk, keyed by files *and* transforms), ``smart`` (rolling part in
             memory; a run with it cannot be resumed exactly) or ``plain``.
         seed: the run's seed.
         repeats: passes over the cases per epoch.
@@ -126,7 +135,12 @@ def make_dataset(
         if cache_dir is None:
             raise ConfigError("Data set kind 'persistent' needs a folder; set cache_dir.")
         dataset = _DiskDataset(
-            data, transform, cache_dir=str(cache_dir), hash_transform=pickle_hashing, track_meta=True
+            data,
+            transform,
+            cache_dir=str(cache_dir),
+            hash_func=_hash_of_case,
+            hash_transform=pickle_hashing,
+            track_meta=True,
         )
     elif kind == "smart":
         dataset = SmartCacheDataset(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.data.case import Case
+from medseg.data.content import content_hash, voxel_hash
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.findings import Finding, Problem, by
 from medseg.data.geometry import check_grid, check_same_grid, ras_axes, spacing_of
@@ -45,6 +46,8 @@ class CaseFacts:
         zero_share: share of voxels that are 0 in every channel.
         label_counts: raw label value -> voxels; empty without a label.
         label_edges: values of a 2D mask that are at edges only (``edge_values``).
+        image_hashes: hash of each channel's voxels (``medseg.data.content.voxel_hash``).
+        label_hash: hash of the label's voxels; empty without a label.
         picture: PNG, JPEG, TIFF or BMP: without physical size.
         orientation, label_orientation: EXIF orientation of the image and of the label, 1 without a tag.
         notes: what is done with the files' values.
@@ -64,6 +67,8 @@ class CaseFacts:
     zero_share: float = 0.0
     label_counts: dict[int, int] = field(default_factory=dict)
     label_edges: frozenset[float] = frozenset()
+    image_hashes: tuple[str, ...] = ()
+    label_hash: str = ""
     picture: bool = False
     orientation: int = 1
     label_orientation: int = 1
@@ -111,7 +116,7 @@ def inspect_case(
 ) -> CaseFacts:
     """Facts and problems of one case (arguments as for ``inspect_cases``).
 
-    ``intensities``: also sample them, which a plan needs and a check does not.
+    ``intensities``: also sample them, which a plan needs, and hash the files, both of which inference does not need.
     """
     facts = CaseFacts(case.id, case.dataset)
     images = [_read(path, root, facts) for path in case.images]
@@ -159,6 +164,10 @@ def inspect_case(
         mask = foreground(channels, label.channels[0] if label is not None else None, counts, raw)
         facts.intensity = [sample(channel, mask) for channel in channels]
         facts.zero_share = zero_share(channels)
+        facts.image_hashes = tuple(voxel_hash(channel) for channel in channels)
+        facts.label_hash = voxel_hash(label.channels[0]) if label is not None else ""
+        for file in case.files:
+            content_hash(file)  # kept: read now, while the file is in memory
     return facts
 
 

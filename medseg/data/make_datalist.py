@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.case import name_cases
-from medseg.data.datalist import Entry, assign_folds, subject_of, write_datalist
+from medseg.data.datalist import Entry, assign_folds, root_entry, subject_of, write_datalist
 from medseg.data.files import Unreadable, Volume, read_grid, read_volume
 from medseg.data.findings import Finding
 from medseg.data.geometry import check_same_grid
@@ -17,6 +17,7 @@ from medseg.data.layouts import Found, few, read_layout
 from medseg.data.mask_values import MaskValues, edge_values, jpeg_finding, mixed_finding, soft_finding
 from medseg.data.splits import Split, read_split
 from medseg.data.stratified import stratified_folds
+from medseg.data.subjects import guess_subjects
 from medseg.data.voxels import count_values
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.transforms.picture import is_grey
@@ -79,6 +80,7 @@ def make_datalist(
             255; without them those of the layout, else the values found in the files are numbered.
         num_folds: at most the number of subjects; default: the layout's own folds or splits, else five.
         subject_pattern: a regular expression; its first group (or the whole match) in the case's name is the subject.
+            Without it subjects are guessed from names such as ``patient00_slice03`` (``medseg.data.subjects``).
         stratify: deal folds such that each has its share of every ``labels`` (which labels a case holds), or of the
             values of a key of the cases or a column of BIDS's ``participants.tsv``.
         splits: nnU-Net's ``splits_final.json``, a datalist, or the name of a published one.
@@ -116,6 +118,7 @@ def make_datalist(
     if strict and found.warnings:
         raise DataError(" ".join(found.warnings) + " Mend this, or allow it without --strict.")
     table = {"name": name or found.name, "modality": channels, "labels": labels, **about}
+    table |= root_entry(found.root, output.parent)
     write_datalist(table | _entries(sections, found.root), output, found.root)
     folds = {case["fold"] for case in sections["training"] if "fold" in case}
     counts = {key: len(cases) for key, cases in sections.items()}
@@ -184,6 +187,8 @@ def _deal(found: Found, num_folds: int | None, stratify: str | None, seed: int) 
     if num_folds is None and stratify is None and any("fold" in case for case in training):
         found.notes.append("Folds are those that the folder's list has; deal others with --folds.")
         return found.sections
+    if not any("subject" in case for case in training):
+        _guess_subjects(found)
     subjects, number = len({subject_of(case) for case in training}), num_folds or _FOLDS
     if subjects < number:
         what = "subjects" if any("subject" in case for case in training) else "cases"
@@ -192,6 +197,28 @@ def _deal(found: Found, num_folds: int | None, stratify: str | None, seed: int) 
     if stratify is None:
         return found.sections | {"training": assign_folds(training, number, seed)}
     return found.sections | {"training": stratified_folds(training, _traits(found, stratify), number, seed)}
+
+
+def _guess_subjects(found: Found) -> None:
+    """Write the subjects that the names of the training cases suggest, and say so."""
+    training = found.sections["training"]
+    guess = guess_subjects([case["case_id"] for case in training])
+    if guess is None:
+        return
+    one, other = guess.example
+    if not guess.sure:
+        found.warnings.append(
+            f"Names such as {one} and {other} may be of one subject ('{guess.subjects[one]}'), whose cases must stay "
+            "in one fold; they are taken for different ones. If so, name the subject with --subject_pattern."
+        )
+        return
+    for case in training:
+        case["subject"] = guess.subjects[case["case_id"]]
+    found.notes.append(
+        f"Subjects are guessed from the names: {one} and {other} are of subject '{guess.subjects[one]}' "
+        f"({guess.number} subjects of {len(training)} cases), and a subject stays in one fold. Name others with "
+        "--subject_pattern; with --subject_pattern '.*' each case is a subject of its own."
+    )
 
 
 def _traits(found: Found, key: str) -> list[set[str]]:

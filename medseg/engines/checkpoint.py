@@ -33,7 +33,7 @@ from medseg.engines.ema import evaluated_network
 from medseg.engines.ranks import agree, barrier, unwrap
 from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.storage import as_formed
-from medseg.weights.files import check_match, load_file, save_file
+from medseg.weights.files import check_match, load_file, refuse_non_finite, save_file
 
 __all__ = ["Checkpoint", "RandomStreams"]
 
@@ -353,6 +353,8 @@ class Checkpoint:
             try:
                 state = load_file(path)
                 _check_state(state, path)
+                for part in ("network", "average"):
+                    refuse_non_finite(state.get(part) or {}, f"{path}, {part}")
             except ModelError as error:
                 problems.append(str(error))
                 self._last_is_whole = False

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from medseg import __version__
-from medseg.data.case import Case, output_files
+from medseg.data.case import Case, output_files, stem_of
 from medseg.data.content import content_hash
 from medseg.errors import ConfigError, DataError
 from medseg.storage import read_table, write_text
 
-__all__ = ["Origin", "PredictionFolder", "PredictionRecord"]
+__all__ = ["Origin", "PredictionFolder", "PredictionRecord", "background_predictions"]
 
 logger = logging.getLogger("medseg")
 
@@ -67,6 +67,7 @@ class PredictionRecord:
         modality, dataset: what the network was told of the case.
         origin: name of the ``Origin``.
         label_map: SHA-256 of the prediction itself; empty until it is written.
+        background: whether all of the prediction is background.
     """
 
     images: tuple[str, ...]
@@ -74,6 +75,7 @@ class PredictionRecord:
     dataset: str | None
     origin: str
     label_map: str = ""
+    background: bool = False
 
 
 class PredictionFolder:
@@ -142,10 +144,10 @@ class PredictionFolder:
                     )
         return output_files(cases, self.folder)
 
-    def add(self, case: Case) -> None:
-        """Record a label map that was just written."""
+    def add(self, case: Case, background: bool) -> None:
+        """Record a label map that was just written; ``background``: all of it is."""
         made = content_hash(self.folder / case.output_name)
-        self._write(case, replace(self._wanted(case), label_map=made))
+        self._write(case, replace(self._wanted(case), label_map=made, background=background))
 
     def _write(self, case: Case, record: PredictionRecord) -> None:
         origin = self._origin(self.origin.name)
@@ -196,6 +198,12 @@ class PredictionFolder:
         mixed = [case for case, record in records.items() if record is not None and record.origin != self.origin.name]
         if mixed:
             logger.warning("%s also holds predictions made in another way: %s.", self.folder, _few(mixed))
+
+
+def background_predictions(label_maps: Sequence[Path]) -> list[str]:
+    """Case ids of the label maps, of one or several folders, that are recorded as background throughout."""
+    cases = [(path.parent, stem_of(path)) for path in label_maps]
+    return [case for folder, case in cases if _read(folder / _FOLDER / f"{case}.json").get("background") is True]
 
 
 def _few(names: Sequence[str]) -> str:

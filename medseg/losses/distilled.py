@@ -17,8 +17,8 @@ __all__ = ["DistilledLoss"]
 
 class DistilledLoss(nn.Module):
     """``loss`` of an image's own tasks + ``weight`` times the binary cross-entropy of old tasks against the
-    probabilities of an earlier network, mean over heads, tasks and voxels. It has its minimum where both answer the
-    same; Dice has not.
+    probabilities of an earlier network, mean over heads, tasks and voxels that are not ignored. It has its minimum
+    where both answer the same; Dice has not.
 
     ``forward(prediction, target: TaskTarget) -> scalar``; ``prediction`` is what
     ``medseg.engines.DistillingInferer`` returns.
@@ -32,5 +32,5 @@ class DistilledLoss(nn.Module):
     def forward(self, prediction: Sequence[Any], target: TaskTarget) -> Tensor:
         logits, old, answers, *kind = prediction  # old: a list of heads
         known = torch.ones(answers.shape[:2], dtype=torch.bool, device=answers.device)
-        drift = torch.stack([masked_bce(head, answers.sigmoid(), known) for head in old]).mean()
+        drift = torch.stack([masked_bce(head, answers.sigmoid(), known, target.valid) for head in old]).mean()
         return self.loss((logits, *kind) if kind else logits, target) + self.weight * drift

@@ -62,7 +62,7 @@ class ExponentialLogLoss(RegionLoss):
         self.register_buffer("weights", None if frequencies is None else (frequencies.sum() / frequencies).sqrt())
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        p, y = (value.flatten(2) for value in self.prepared(input, target))
+        p, y, _ = self.prepared(input, target)
         if self.weights is not None and len(self.weights) != p.shape[1]:
             raise ConfigError(
                 f"label_frequencies has {len(self.weights)} numbers, {p.shape[1]} channels count; give one for each."

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from medseg.labels import IGNORE, LabelSpace
+from medseg.losses.region_loss import summable
 
 __all__ = ["MaskedDiceCELoss"]
 
@@ -38,6 +39,7 @@ class MaskedDiceCELoss(nn.Module):
         self.members = list(label_space.targets.values())
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = summable(logits)
         valid = labels != IGNORE
         safe = torch.where(valid, labels, 0).long()
         if self.mode == "softmax":

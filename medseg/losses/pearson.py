@@ -21,8 +21,9 @@ class PearsonLoss(RegionLoss):
     """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        p, y = (value.flatten(2) for value in self.prepared(input, target))
-        p = p - p.mean(2, keepdim=True)
-        y = y - y.mean(2, keepdim=True)
+        p, y, valid = self.prepared(input, target)
+        voxels = valid.sum(2, keepdim=True).clamp(min=1)
+        p = (p - p.sum(2, keepdim=True) / voxels) * valid
+        y = (y - y.sum(2, keepdim=True) / voxels) * valid
         correlation = (p * y).sum(2) / (p.square().sum(2) * y.square().sum(2) + _SMOOTH).sqrt()
         return self.reduced((1 - correlation) / 2)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from monai.networks import one_hot
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
+from medseg.labels import IGNORE
 
-__all__ = ["RegionLoss"]
+__all__ = ["RegionLoss", "summable"]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
 
+def summable(values: Tensor) -> Tensor:
+    """The values in float32 or float64: sums over a volume need more digits, and a wider range, than half precision."""
+    return values if values.dtype.itemsize > 2 else values.float()
+
+
 class RegionLoss(nn.Module):
-    """Base of losses with one value per sample and channel.
+    """Base of losses with one value per sample and channel. Voxels whose target is ``IGNORE`` (-1) take no part.
 
     Args:
         include_background: whether channel 0 counts.
@@ -46,15 +53,18 @@ class RegionLoss(nn.Module):
         self.softmax = softmax
         self.reduction = reduction
 
-    def prepared(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities and targets of the channels that count, both (B, C, *spatial), in float32 or float64.
+    def prepared(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities and targets of the channels that count, both (B, C, voxels) and 0 where ignored, and what is
+        not ignored, (B, 1, voxels), 0 or 1; all in float32 or float64.
 
         Raises:
             ConfigError: different shapes, or no channel is left.
         """
-        input = input if input.dtype.itemsize > 2 else input.float()  # sums over a volume need more digits
+        input = summable(input)
         channels = input.shape[1]
         probabilities = input.sigmoid() if self.sigmoid else input.softmax(1) if self.softmax else input
+        valid = (target != IGNORE).all(1, keepdim=True)
+        target = torch.where(valid, target, 0)
         target = one_hot(target, channels) if self.to_onehot_y else target
         if target.shape != input.shape:
             raise ConfigError(
@@ -65,7 +75,9 @@ class RegionLoss(nn.Module):
             if channels == 1:
                 raise ConfigError("include_background is off, but channel 0 is the only one; set include_background.")
             probabilities, target = probabilities[:, 1:], target[:, 1:]
-        return probabilities, target.to(probabilities.dtype)
+        counts = valid.to(probabilities.dtype)
+        p, y, valid = (value.flatten(2) for value in (probabilities, target.to(probabilities.dtype), counts))
+        return p * valid, y * valid, valid
 
     def reduced(self, values: Tensor) -> Tensor:
         """(B, C) by the reduction."""

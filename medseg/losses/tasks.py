@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.losses.region_loss import summable
 
 __all__ = ["TaskLoss", "TaskTarget", "masked_bce", "masked_tversky", "modality_loss"]
 
@@ -42,6 +43,7 @@ def _mean(per_pair: Tensor, annotated: Tensor) -> Tensor:
 
 def masked_bce(logits: Tensor, masks: Tensor, annotated: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean over pairs of the voxels' mean binary cross-entropy; shapes as in ``TaskTarget``."""
+    logits = summable(logits)
     voxelwise = F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype), reduction="none")
     if valid is None:
         return _mean(voxelwise.flatten(2).mean(2), annotated)
@@ -64,7 +66,8 @@ def masked_tversky(
     within ``bounds``, and differentiated through, as published. 0.5 is the Dice loss. A structure that is not in the
     window gives 1 and no gradient: it is taught by the cross-entropy alone.
     """
-    probabilities, target = logits.sigmoid(), masks.to(logits.dtype)
+    probabilities = summable(logits).sigmoid()
+    target = masks.to(probabilities.dtype)
     if valid is not None:
         probabilities, target = probabilities * valid, target * valid
     hit = (probabilities * target).flatten(2).sum(2)

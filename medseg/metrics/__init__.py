@@ -1,6 +1,14 @@
 """Metrics per case and label, in millimetres where they are lengths."""
 
-from medseg.metrics.cases import case_scores, dice, mean_dice, pooled, summarize
+from medseg.metrics.cases import (
+    background_cases,
+    background_note,
+    case_scores,
+    dice,
+    mean_dice,
+    pooled,
+    summarize,
+)
 from medseg.metrics.definition import NOT_RECORDED, ScoreDefinition, target_values
 from medseg.metrics.intervals import Interval, MedianInterval, mean_interval, median_interval
 from medseg.metrics.photo import photo_scores
@@ -12,6 +20,8 @@ __all__ = [
     "MedianInterval",
     "ScoreDefinition",
     "area_surface_scores",
+    "background_cases",
+    "background_note",
     "case_scores",
     "dice",
     "mean_dice",

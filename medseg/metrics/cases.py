@@ -21,7 +21,7 @@ from medseg.metrics.surface_area import area_surface_scores
 
 warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
 
-__all__ = ["case_scores", "dice", "mean_dice", "pooled", "summarize"]
+__all__ = ["background_cases", "background_note", "case_scores", "dice", "mean_dice", "pooled", "summarize"]
 
 _SIZES = ("volume_ml", "reference_ml", "area", "reference_area")  # of 3D and 2D cases
 
@@ -137,6 +137,29 @@ def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, 
         score = twice_shared / total if total else math.nan
         result[target] = {"dice": score, "iou": score / (2 - score)}
     return result
+
+
+def background_cases(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """Cases whose prediction is background throughout, by the sizes in their rows; rows without sizes do not tell."""
+    found = []
+    for case, rows in cases.items():
+        predicted = [
+            [row[size] for size in _SIZES[::2] if size in row] for name, row in rows.items() if name != BACKGROUND
+        ]
+        if predicted and all(sizes and not any(sizes) for sizes in predicted):
+            found.append(case)
+    return found
+
+
+def background_note(cases: Sequence[str], total: int) -> str:
+    """The sentence about ``total`` predictions of which those of ``cases`` are background; empty without any."""
+    if not cases:
+        return ""
+    shown = ", ".join(cases[:10]) + (", …" if len(cases) > 10 else "")
+    return (
+        f"Entirely background: the predictions of {len(cases)} of {total} case{'' if total == 1 else 's'} ({shown}). "
+        "Check that these images show what the network was trained on, and its scores on others."
+    )
 
 
 def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -12,7 +12,7 @@ import numpy as np
 from medseg import __version__
 from medseg.data import Datalist, read_datalist
 from medseg.errors import DataError
-from medseg.metrics import Interval, mean_interval
+from medseg.metrics import Interval, background_cases, background_note, mean_interval
 from medseg.reports import page
 from medseg.reports.charts import curves_svg, scores_svg
 from medseg.reports.colors import label_colors
@@ -28,6 +28,7 @@ logger = logging.getLogger("medseg")
 
 _SHOWN = 3  # worst and best cases each
 _MOST_WARNINGS = 30
+_OF_SCORES = "Entirely background"  # logged by validation
 _OTHER_COLOR = "#808080"  # of the background, where it is scored
 
 
@@ -240,15 +241,9 @@ def _figure(
 # ---------------------------------------------------------------------- warnings
 def _score_warnings(record: RunRecord) -> list[str]:
     assert record.metrics is not None
-    found = list(record.metrics.get("biases", ()))
-    empty = [
-        case
-        for case, rows in record.metrics["cases"].items()
-        if rows and not any(row.get("volume_ml") or row.get("area") for row in rows.values())
-    ]
-    if empty:
-        shown = ", ".join(empty[:10]) + (", …" if len(empty) > 10 else "")
-        found.append(f"Entirely background: the predictions of {_count(len(empty), 'case')} ({shown}).")
+    scored = record.metrics["cases"]
+    note = background_note(background_cases(scored), len(scored))
+    found = [*record.metrics.get("biases", ()), *([note] if note else [])]
     lacking = [t for t in record.targets if not record.metrics["labels"][t].get("dice", {}).get("cases")]
     if lacking:
         found.append(f"In no validation case: {', '.join(lacking)}.")
@@ -267,7 +262,9 @@ def _data_warnings(record: RunRecord) -> list[str]:
         found.append(f"Known overlaps between training and validation, so results are biased: {shown}.")
     if record.facts.get("status") not in (None, "finished"):
         found.append(f"The training is not finished (status: {record.facts['status']}).")
-    return found + record.warnings[-_MOST_WARNINGS:]
+    # What validation logged on predictions is told from the scores as they are now.
+    logged = [text for text in record.warnings if not text.startswith(_OF_SCORES)]
+    return found + logged[-_MOST_WARNINGS:]
 
 
 # ---------------------------------------------------------------------- numbers

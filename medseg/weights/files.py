@@ -16,7 +16,7 @@ from torch import nn
 from medseg.errors import ModelError, ResourceError
 from medseg.storage import whole_file
 
-__all__ = ["check_match", "load_file", "load_weights", "read_state_dict", "save_file"]
+__all__ = ["check_match", "load_file", "load_weights", "read_state_dict", "refuse_non_finite", "save_file"]
 
 # Training states of other programs often hold a loss as a NumPy number; making one from bytes runs no code.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -101,7 +101,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """The state dict of a file: plain, or under one of the names that training programs use; averaged weights first.
 
     Raises:
-        ModelError: the file is missing or damaged, or holds none.
+        ModelError: the file is missing or damaged, holds none, or a tensor of it holds NaN or infinity.
     """
     content = load_file(path)
     state = content
@@ -116,7 +116,26 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         raise ModelError(
             f"{path} holds no state dict; expected tensors by name, plain or under {', '.join(_STATE_KEYS)}."
         )
+    refuse_non_finite(state, str(path))
     return state
+
+
+def refuse_non_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse weights with which every prediction would be background; ``source`` begins the message.
+
+    Raises:
+        ModelError: a tensor holds NaN or infinity.
+    """
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if not broken:
+        return
+    value = state[broken[0]]
+    others = f" (and so do {len(broken) - 1} other tensors)" if len(broken) > 1 else ""
+    raise ModelError(
+        f"{source}: tensor '{broken[0]}' holds {int(value.isnan().sum())} NaN and {int(value.isinf().sum())} infinite "
+        f"of {value.numel()} values{others}; expected finite weights. The training diverged or the file is damaged: "
+        "use another checkpoint, or train again with a smaller learning_rate."
+    )
 
 
 def check_match(network: nn.Module, state: Mapping[str, torch.Tensor], source: str, strict: bool = True) -> None:

@@ -38,7 +38,7 @@ def run_cases(
     cases: Sequence[Case],
     check: Callable[[Case], None],
     dims: int,
-    done: Callable[[Case], None] = lambda case: None,
+    done: Callable[[Case, bool], None] = lambda case, background: None,
 ) -> dict[str, str]:
     """Run a bundle's ``inference.yaml`` over cases.
 
@@ -48,7 +48,7 @@ def run_cases(
         cases: to segment.
         check: raises what is wrong with a case.
         dims: spatial axes.
-        done: called with each case whose label map is written.
+        done: called with each case whose label map is written, and whether all of it is background.
 
     Returns:
         case id -> reason, for those that failed; the others are done.
@@ -102,7 +102,7 @@ class _Finish:
     """A context in which an engine's outputs are postprocessed, up to ``behind`` of them in a thread of their own."""
 
     def __init__(
-        self, behind: int, cases: Sequence[Case], failures: dict[str, str], written: Callable[[Case], None]
+        self, behind: int, cases: Sequence[Case], failures: dict[str, str], written: Callable[[Case, bool], None]
     ) -> None:
         self.behind = behind
         self.total = len(cases)
@@ -133,8 +133,8 @@ class _Finish:
     def _finish(self, item: dict[str, Any], postprocessing: Callable[[dict[str, Any]], Any]) -> None:
         try:
             with unwrapped():
-                postprocessing(item)
-                self.written(self.cases[str(item["case_id"])])
+                finished = postprocessing(item)
+                self.written(self.cases[str(item["case_id"])], not bool(torch.as_tensor(finished["pred"]).any()))
         except Exception as error:
             _note(str(item["case_id"]), error, self.failures)
             return

@@ -26,6 +26,7 @@ from medseg.data.files import is_there
 from medseg.data.findings import by
 from medseg.data.geometry import far_spacing
 from medseg.data.intensities import check_odd_cases
+from medseg.data.overlaps import check_names, check_overlaps
 from medseg.data.plan import available_gib
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError, nearest
@@ -82,7 +83,8 @@ def check_cases(
     Args:
         cases: to read.
         datalist: that they are from.
-        training: those of them that are trained on: classes that they lack are named.
+        training: those of them that are trained on: classes that they lack are named, and what they share with
+            other cases of the datalist.
         fold: named in sentences.
         strict: warnings are errors.
         rows: of the table; ``None`` for all.
@@ -102,6 +104,7 @@ def check_cases(
         *check_empty_labels(facts, datalist, training=training is not None),
         *check_regions(datalist),
         *(check_classes(facts, datalist, training, fold) if training is not None else ()),
+        *((*check_overlaps(datalist, facts), *check_names(datalist)) if training is not None else ()),
         *more,
     ]
     _report(problems, len(facts), strict=strict, rows=rows)

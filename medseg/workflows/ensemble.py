@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
@@ -25,12 +26,12 @@ from medseg.weights import load_weights
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.compose import load_workflow, merged_config
-from medseg.workflows.evaluation import weights_of
+from medseg.workflows.evaluation import warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import device_component
-from medseg.workflows.run_folder import read_facts, require_run, write_facts
+from medseg.workflows.run_folder import read_facts, require_run, require_same_data, write_facts
 from medseg.workflows.run_limits import check_channels, check_members, check_scored, mirrored_axes
 from medseg.workflows.selection import own_role
 from medseg.workflows.stored_list import read_stored_list
@@ -113,6 +114,8 @@ def ensemble(
     datalist, cases = _cases(folders[0], config, json_list, data_dir, section, fold)
     check_channels(folders[0], datalist)
     check_scored(config, check_cases(cases, datalist), datalist)
+    for folder in folders if json_list is None else ():
+        require_same_data(folder, cases)
     if weights == "dice":
         weights = _validation_dice(folders, checkpoint)
     elif isinstance(weights, str):
@@ -126,13 +129,16 @@ def ensemble(
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
     cost = CaseCost()
     facts |= {"ensemble": method, "members": [str(folder) for folder in folders], "member_weights": network.weights}
-    result = predict_ensemble(network, cases, Path(output), choose_device(device), facts, cost)
+    result, background = predict_ensemble(network, cases, Path(output), choose_device(device), facts, cost)
+    warn_of_background(background, len(cases))
     names = dict.fromkeys(type(member.network).__name__ for member in members)
     write_facts(
         output,
         network=f"{method} of {len(members)} ({', '.join(names)})",
         parameters=count_parameters(network),
         training_cases=sorted({case for folder in folders for case in read_facts(folder).get("training_cases", [])}),
+        predictions=len(cases),
+        background_predictions=background,
         **cost.facts(),
     )
     return result
@@ -145,7 +151,7 @@ def predict_ensemble(
     device: Any,
     facts: Mapping[str, Any],
     cost: CaseCost | None = None,
-) -> dict[str, Any] | None:
+) -> tuple[dict[str, Any] | None, list[str]]:
     """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are in the original image
     space.
 
@@ -156,6 +162,9 @@ def predict_ensemble(
         device: of the loaded images.
         facts: of ``metrics.json``; its rules of ``cleanup`` are applied to the label maps.
         cost: measures the cases; a member's preprocessing and way back are in it.
+
+    Returns:
+        The scores, ``None`` without references, and the cases whose label map is background throughout.
     """
     space = network.label_space
     unlabelled = [case.id for case in cases if not case.label]
@@ -181,12 +190,21 @@ def predict_ensemble(
     )
     if cost is not None:
         cost.attach(evaluator)
+
+    background: list[str] = []
+
+    def note(engine: Any) -> None:
+        for item, made in zip(engine.state.batch, engine.state.output, strict=True):
+            if not made["pred"].any():
+                background.append(str(item["case_id"]))
+
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, note)
     evaluator.run()
     if unlabelled:
-        return None
+        return None, background
     written = {case.id: content_hash(output / "predictions" / case.output_name) for case in cases}
     add_facts(output, {"predictions": {"folder": "predictions", "sha256": written}})
-    return read_scores(output / "metrics.json")
+    return read_scores(output / "metrics.json"), background
 
 
 def _cases(

@@ -20,6 +20,7 @@ from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
+from medseg.metrics import background_cases, background_note
 from medseg.transforms import SaveLabelsd
 from medseg.workflows.checks import check_cases, refuse_other_names
 from medseg.workflows.cleanup import add_cleaning, rules_of
@@ -31,7 +32,7 @@ from medseg.workflows.run_folder import log_to, require_run, write_facts
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, scoring_changes, select
 
-__all__ = ["evaluate", "kept_checkpoints", "weights_of"]
+__all__ = ["evaluate", "kept_checkpoints", "warn_of_background", "weights_of"]
 
 logger = logging.getLogger("medseg")
 
@@ -189,8 +190,15 @@ def evaluate(
             write_facts(folder, mean_dice=_content(target)["mean_dice"], **measured)
     barrier()  # the first process writes the scores of all
     content = _content(target)
+    warn_of_background(background_cases(content["cases"]), len(content["cases"]))
     workflow.finalize()
     return content
+
+
+def warn_of_background(cases: Sequence[str], total: int) -> None:
+    """Log which predictions are background throughout."""
+    if cases and is_main():
+        logger.warning("%s", background_note(cases, total))
 
 
 def _target(run: Path, tree: Mapping[str, Any], selection: Selection, into: str | None) -> dict[str, Any]:

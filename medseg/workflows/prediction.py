@@ -17,7 +17,7 @@ from medseg.data.inspect import inspect_case
 from medseg.data.intensities import Expected
 from medseg.engines.ranks import gather, is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
-from medseg.inferers.prediction_folder import Origin, PredictionFolder
+from medseg.inferers.prediction_folder import Origin, PredictionFolder, background_predictions
 from medseg.labels import BACKGROUND, LabelSpace
 from medseg.storage import read_table, write_json
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
@@ -25,7 +25,7 @@ from medseg.transforms.picture import is_grey
 from medseg.workflows.case_stream import run_cases
 from medseg.workflows.checks import model_spacing, unfit
 from medseg.workflows.compose import config_files, merged_config, used_config, with_changes
-from medseg.workflows.evaluation import kept_checkpoints, weights_of
+from medseg.workflows.evaluation import kept_checkpoints, warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
@@ -177,6 +177,7 @@ def predict(
     failures = gather(run_cases(folder, changes, todo, check, dims, predictions.add) if todo else {})
     if is_main():
         _write_failures(target, failures)
+        warn_of_background(background_predictions(list(files.values())), len(cases) - len(failures))
     finalize()
     if failures:
         listed = "; ".join(f"{case}: {reason}" for case, reason in list(failures.items())[:5])

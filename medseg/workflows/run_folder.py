@@ -6,17 +6,19 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from medseg import __version__
+from medseg.data import Case
+from medseg.data.fingerprint import DataFingerprint
 from medseg.engines.run_files import read_facts
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, DataError
 from medseg.storage import write_json
 
-__all__ = ["differences", "log_to", "read_facts", "require_run", "write_facts"]
+__all__ = ["differences", "log_to", "read_facts", "require_run", "require_same_data", "write_facts"]
 
 logger = logging.getLogger("medseg")
 
@@ -60,6 +62,31 @@ def write_facts(run: str | Path, **facts: Any) -> None:
     }
     content |= facts
     write_json(path, content)
+
+
+def require_same_data(run: str | Path, cases: Sequence[Case]) -> bool:
+    """Hold cases against the fingerprint of the data that a run was trained on and validated with.
+
+    Returns:
+        Whether there is one: runs of earlier versions have none.
+
+    Raises:
+        DataError: images or labels of these cases differ, wherever they lie now.
+    """
+    stored = DataFingerprint.from_table(read_facts(run).get("data"))
+    if stored is None:
+        logger.info("%s has no fingerprint of its data: whether they changed since its training is not known", run)
+        return False
+    known = [case for case in cases if case.id in stored.cases and all(Path(file).is_file() for file in case.files)]
+    changed = stored.changes(DataFingerprint.of(known))  # missing files are reported with the other problems of cases
+    if changed:
+        shown = ", ".join(f"{case} ({what})" for case, what in list(changed.items())[:5])
+        raise DataError(
+            f"{run}: the data are not those of its training: {shown}{', …' if len(changed) > 5 else ''} changed, "
+            f"{len(changed)} of {len(known)} cases; expected the same files, in any folder. Restore them, or train on "
+            "the new ones into another --output folder."
+        )
+    return True
 
 
 def log_to(run: str | Path) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data import Case, Datalist, read_datalist
+from medseg.engines.ranks import on_main
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.workflows.compose import config_files, load_workflow, merged_config
 from medseg.workflows.own_words import user_speaks
-from medseg.workflows.run_folder import require_run
+from medseg.workflows.run_folder import require_run, require_same_data
 from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["ROLES", "Selection", "own_role", "scoring_changes", "select"]
@@ -142,6 +143,8 @@ def select(
     cases = [_case(entry, listed) for entry in entries]
     _refuse_unscorable(cases, datalist, asked, folder)
     role, found, seen = _role(cases, datalist, folder)
+    if role != "external":
+        on_main(lambda: require_same_data(folder, cases))
     if section is not None and found != section:
         raise ConfigError(
             f"--section {section}: {_DATA} of {' + '.join(['the run', *overlays])} names other cases itself; leave "

@@ -16,6 +16,7 @@ import torch
 
 from medseg.bundle import copy_texts, document_bundle, dump_yaml
 from medseg.data import Case, CaseFacts, Datalist, read_datalist
+from medseg.data.fingerprint import DataFingerprint
 from medseg.data.run_settings import SET
 from medseg.engines import network_facts
 from medseg.engines.ranks import gather, is_main, on_main, unwrap
@@ -30,7 +31,7 @@ from medseg.workflows.new_bundle import announce, given_nnunet, overlay_reasons,
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import device_component, finalize, start_distributed
-from medseg.workflows.run_folder import differences, log_to, read_facts, write_facts
+from medseg.workflows.run_folder import differences, log_to, read_facts, require_same_data, write_facts
 from medseg.workflows.run_limits import check_training, refuse_double
 from medseg.workflows.stored_list import remember_list
 from medseg.workflows.timing import fit_validation
@@ -148,6 +149,7 @@ def train(
         """
         log_to(run)
         facts = check_cases(training + validation, datalist, training=training, fold=fold)
+        same_data = (run / "run.json").is_file() and require_same_data(run, training + validation)
         fresh = run / "configs.new"
         shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
         if network is not None:
@@ -157,7 +159,7 @@ def train(
         if start is not None:
             reasons.update(start.install(fresh))
         announce(fresh, f"training of {network or bundle} on {datalist.name}", reasons, datalist)
-        _install(fresh, run, explicit_epochs=epochs is not None)
+        _install(fresh, run, explicit_epochs=epochs is not None, same_data=same_data)
         remember_list(run, datalist)
         if read_facts(run).get("status") == "finished":
             logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
@@ -272,8 +274,11 @@ def _copy_bundle(
     datalist.copy_to(fresh / "configs" / "datalist.json")
 
 
-def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
-    """Make the new bundle the run's, or hold it against the one that is there."""
+def _install(fresh: Path, run: Path, *, explicit_epochs: bool, same_data: bool) -> None:
+    """Make the new bundle the run's, or hold it against the one that is there.
+
+    ``same_data``: the images and labels are those that the run was started with, so that they may lie elsewhere now.
+    """
     target = run / "configs"
     if not target.exists():
         for item in fresh.iterdir():
@@ -285,6 +290,7 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
     lists = [(folder / "configs" / "datalist.json").read_bytes() for folder in (run, fresh)]
     shutil.rmtree(fresh)
     free = _MAY_CHANGE | (_FITTED if _FITTED_TO_TIME & {*read_facts(run)} else set())
+    free |= {"dataset_dir"} if same_data else set()
     changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
     if lists[0] != lists[1]:
         changed["datalist"] = ("as stored", "another content")
@@ -294,6 +300,9 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
             f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of "
             f"that run."
         )
+    if new["dataset_dir"] != old["dataset_dir"]:
+        _move_data(target, new["dataset_dir"])
+        old["dataset_dir"] = new["dataset_dir"]
     if new.get("max_minutes") != old.get("max_minutes"):
         old["max_minutes"] = new.get("max_minutes")
         dump_yaml(old, target / "train.yaml", "With another time limit.")
@@ -316,6 +325,14 @@ def _install(fresh: Path, run: Path, explicit_epochs: bool) -> None:
         )
 
 
+def _move_data(configs: Path, folder: str) -> None:
+    """Write where the data are now into a run's configs."""
+    for path in (configs / "inference.yaml", configs / "train.yaml"):  # the last one is what the next start reads
+        if path.is_file():
+            dump_yaml(merged_config([path]) | {"dataset_dir": folder}, path, "Its data were moved.")
+    logger.info("the data lie in %s now; images and labels are the same", folder)
+
+
 def _done_epochs(run: Path) -> int:
     return int(read_facts(run).get("epochs_done", 0))
 
@@ -330,6 +347,7 @@ def _report_start(run: Path, device: torch.device, training: list[Case], validat
         run,
         device=str(device),
         seed=seed,
+        data=DataFingerprint.of(training + validation).to_table(),
         training_cases=[case.id for case in training],
         validation_cases=[case.id for case in validation],
     )

@@ -152,7 +152,7 @@ def test_holds_figures_scores_and_facts(report):
 
 def test_warnings(report):
     shown = report[report.index('<ul class="warnings">') : report.index("</ul>")]
-    assert "Entirely background: the predictions of 1 case (case3)" in shown
+    assert "Entirely background: the predictions of 1 of 4 cases (case3)" in shown
     assert "Known overlaps" in shown and "case0" in shown
     assert shown.count("case3: odd header") == 1
 

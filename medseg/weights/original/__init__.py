@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network
 from medseg.storage import parse_yaml
-from medseg.weights.files import check_match
+from medseg.weights.files import check_match, refuse_non_finite
 from medseg.weights.original.contract import Architecture, Conversion, ImportReport
 
 __all__ = ["ImportReport", "architectures", "import_original", "import_with_report", "read_config", "systems"]
@@ -88,7 +88,7 @@ def import_original(
 
     Raises:
         ConfigError: unknown system, architecture or argument.
-        ModelError: keys or shapes that do not fit.
+        ModelError: keys or shapes that do not fit, or a tensor that holds NaN or infinity.
     """
     return import_with_report(system, architecture, arguments, state_dict)[0]
 
@@ -107,6 +107,7 @@ def import_with_report(
     network = create_network(name, **ours)
     conversion = Conversion()
     if state_dict is not None:
+        refuse_non_finite(state_dict, f"The state dict of {system} {architecture}")
         conversion = known[architecture].convert(state_dict, network)
         check_match(network, conversion.state, f"The state dict of {system} {architecture}")
         network.load_state_dict(conversion.state)
