@@ -15,8 +15,8 @@ from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.storage import parse_yaml, read_json, read_yaml
 from medseg.workflows.compose import merged_config, parse_assignments
-from medseg.workflows.config_check import check_config, check_overrides
-from medseg.workflows.trust import require_trust
+from medseg.workflows.config_check import check_arguments, check_config, check_overrides
+from medseg.workflows.trust import judged
 
 _BUNDLE = Path(__file__).parents[2] / "bundles"
 _LIST = {
@@ -86,9 +86,9 @@ def test_configs(seed: int, config: dict[str, Any], tmp_path_factory: Any) -> No
 
     def judge() -> None:
         merged = merged_config([path])
-        require_trust(merged, [path])
         check_overrides(merged, {"roi_size": [32, 32, 32], "overlap": 0.5}, path.name)
         check_config(merged, path.name)
+        check_arguments(judged(merged, [path]))
 
     survives(judge)
 
