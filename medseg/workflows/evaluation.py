@@ -134,8 +134,7 @@ def evaluate(
         changes["tolerance"] = tolerance
     asked: dict[str, Any] = {"overlays": overlays, "data_dir": data_dir, "section": section}
     selection = select(folder, overrides=changes, **asked)
-    if selection.role == "external":
-        refuse_other_names(LabelSpace.from_table(used["labels"]), selection.datalist.label_space, "The run")
+    refuse_other_names(LabelSpace.from_table(used["labels"]), selection.datalist.label_space, "The run")
     changes = scoring_changes(folder, overrides=changes, **asked)
     tree = with_changes(merged_config(config_files(folder, "evaluate", overlays)), changes)
     if not checked:
