@@ -122,7 +122,7 @@ def ensemble(
         raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
     rules = _common_rules(folders) if postprocess else {}
     facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {"checkpoint": checkpoint}
-    if json_list is None:
+    if json_list is None and section in ("training", "validation"):
         facts["fold"] = config.get("fold") if fold is None else fold
     members = [load_member(folder, checkpoint=checkpoint, device=device) for folder in folders]
     network = Ensemble(members, method, weights)

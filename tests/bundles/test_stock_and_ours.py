@@ -142,6 +142,7 @@ def test_the_published_protocol_is_another_one(ours, datalist):
     assert "hd95" in plain["labels"]["spleen"]
     assert "hd95" not in published["labels"]["spleen"]
     # by hand from the kept label map: one component per label, Dice with background, mean over labels
+    assert published["postprocessing"] == "cleaned"  # the largest component of each label
     predicted = nibabel.load(ours / "predictions_published" / "case_4.nii.gz").get_fdata()
     label = nibabel.load(datalist.parent / "labels" / "case_4.nii.gz").get_fdata()
     np.testing.assert_array_equal(KeepLargestConnectedComponent()(torch.from_numpy(predicted)[None])[0], predicted)
