@@ -25,15 +25,23 @@ _FACTS = {
     "mean_dice?": (float, None),
     **dict.fromkeys(("parameters?", "multiply_adds_per_window?", "multiply_adds_per_case?"), (float, None)),
     **dict.fromkeys(("seconds_per_case?", "windows_per_case?", "peak_memory_bytes?"), (float, None)),
-    "training_seconds?": float,
+    **dict.fromkeys(("training_seconds?", "cpu_seconds?", "wall_seconds?"), float),
+    **dict.fromkeys(("iterations?", "validations?"), int),
+    "schedule_completed?": bool,
 }
 _SCORES = {
     "mean_dice": (float, None),
     "labels": {str: {str: {"mean": (float, None), "cases": int, "undefined": int}}},
     "pooled?": {str: {str: (float, None)}},
     "cases": {str: {str: {str: (float, None)}}},
-    "unit?": str,
-    "space?": str,
+    **dict.fromkeys(("unit?", "space?", "role?", "checkpoint?", "weights_sha256?"), str),
+    "section?": (str, None),
+    "fold?": (int, None),
+    "cleanup?": {str: {str: (bool, float)}},
+    "biases?": [str],
+    "targets?": {str: {str: [int]}},
+    "files_sha256?": {str: [str]},
+    "predictions?": ({"folder": str, "sha256": {str: str}}, None),
 }
 
 

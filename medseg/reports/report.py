@@ -77,7 +77,7 @@ def _result(record: RunRecord) -> list[str]:
     assert record.metrics is not None
     cases, dice = record.scores()
     overall = mean_interval(dice)
-    line = f"Mean Dice {_with_bounds(overall)}: {scored_as(record.metrics)}"
+    line = f"Mean Dice {_with_bounds(overall)} over {scored_as(record.metrics)}"
     surface = mean_interval(record.scores("surface_dice")[1])
     distance = mean_interval(record.scores("hd95")[1])
     tiles = [
