@@ -63,6 +63,7 @@ class Study:
         self.folder = folder
         self._capsys, self._caplog = capsys, caplog
         self.random = np.random.default_rng(0)
+        self.labels = 0
 
     def save(self, name: str, array: np.ndarray, affine: np.ndarray | None = None) -> str:
         image = nibabel.Nifti1Image(array, np.eye(4) if affine is None else affine, dtype=array.dtype)
@@ -75,6 +76,8 @@ class Study:
     def label(self, name: str, shape: tuple[int, ...] = SHAPE, affine: np.ndarray | None = None) -> str:
         values = np.zeros(shape, np.uint8)
         values[tuple(slice(2, 5) for _ in shape)] = 1
+        values.flat[self.labels] = 1  # no two are alike
+        self.labels += 1
         return self.save(name, values, affine)
 
     def case(self, name: str, **changes: Any) -> dict[str, Any]:

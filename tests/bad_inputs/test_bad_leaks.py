@@ -1,9 +1,8 @@
-"""One image or label for two cases, subjects on both sides, data changed under a run (rows 8 and 9)."""
+"""One image or label for two cases, and subjects on both sides of a split (numbers 8 and 9 of the matrix)."""
 
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def spellings(folder: Path, name: str) -> dict[str, str]:
     """Other names of the same file."""
     (folder / "sub").mkdir()
     (folder / "link.nii.gz").symlink_to(folder / name)
-    os.link(folder / name, folder / "hard.nii.gz")
+    (folder / "hard.nii.gz").hardlink_to(folder / name)
     (folder / "elsewhere").symlink_to(folder)
     return {
         "dots": f"sub/../{name}",
@@ -91,8 +90,8 @@ def test_8_one_label_for_two_images(study: Any) -> None:
     mask, empty = label(study, "mask.nii.gz", 1), study.save("none.nii.gz", np.zeros((12, 10, 8), np.uint8))
     shutil.copyfile(study.folder / mask, study.folder / "copy.nii.gz")
     first, second = study.case("a", label=mask), study.case("b", label="copy.nii.gz")
-    none = study.save("no.nii.gz", np.zeros((12, 10, 8), np.uint8))
-    healthy = [study.case(name, label=empty if name == "c" else none) for name in "cd"]
+    shutil.copyfile(study.folder / empty, study.folder / "no.nii.gz")
+    healthy = [study.case("c", label=empty), study.case("d", label="no.nii.gz")]
     found = study.check([first, second, *healthy])
     assert found.status == 0
     found.warns("b", "a (training) and b (training) have labels of the same voxels for different images", "'subject'")

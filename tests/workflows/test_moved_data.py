@@ -111,7 +111,7 @@ def test_a_changed_image_is_not_taken_from_the_cache(tmp_path: Path) -> None:
 
 
 def test_background_alone_is_warned_of(study: Path, capsys: Any, caplog: Any) -> None:
-    """Weights with which every voxel is background: warned of in log, summary and report; status 0."""
+    """With weights that make every voxel background: in log, summary and report of each command, with status 0."""
     run, data = study / "run", study / "new place"
     weights = torch.load(run / "models" / "model.pt")
     torch.save({name: torch.zeros_like(value) for name, value in weights.items()}, run / "models" / "model.pt")
