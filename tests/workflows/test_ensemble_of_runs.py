@@ -45,7 +45,7 @@ def runs(tmp_path: Path) -> list[Path]:
         folder = write_bundle(tmp_path / f"run{number}", "UNet", _UNET, datalist, plan, {"fold": 0})
         torch.manual_seed(number)
         save_file(create_network("UNet", **_UNET).state_dict(), folder / "models" / "model.pt")
-        (folder / "metrics.json").write_text(json.dumps({"mean_dice": 0.25 * (number + 1)}))
+        (folder / "metrics.json").write_text(json.dumps({"mean_dice": 0.25 * (number + 1), "labels": {}, "cases": {}}))
         folders.append(folder)
     return folders
 
@@ -61,7 +61,7 @@ def test_weights_are_the_runs_validation_scores(runs: list[Path], tmp_path: Path
         given = ensemble(runs, tmp_path / "given", weights=[1, 2, 3], device="cpu")
     assert caplog.text.count("mean of 3 members, weights [0.167, 0.333, 0.5]") == 2
     assert by_dice == given
-    (runs[1] / "metrics.json").write_text('{"mean_dice": null}')
+    (runs[1] / "metrics.json").write_text('{"mean_dice": null, "labels": {}, "cases": {}}')
     with pytest.raises(ConfigError, match="run1 has no mean Dice"):
         ensemble(runs, tmp_path / "null", weights="dice", device="cpu")
     (runs[1] / "metrics.json").unlink()
