@@ -43,7 +43,8 @@ _STATE: dict[str, Any] = {
     **dict.fromkeys(("network", "optimizer", "scaler"), dict),
     **dict.fromkeys(("lr_scheduler", "average", "best_values?"), (dict, None)),
     **dict.fromkeys(("iteration", "epoch_length", "best_metric_epoch", "threads"), int),
-    **dict.fromkeys(("loss_sum", "best_metric", "elapsed_seconds"), float),
+    **dict.fromkeys(("loss_sum", "best_metric"), float),
+    "elapsed_seconds": ([float], float),  # wall and CPU; the first alone in states of earlier versions
 }
 _BETTER: dict[str, Callable[[float, float], bool]] = {"max": operator.gt, "min": operator.lt}
 
