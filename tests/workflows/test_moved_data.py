@@ -77,8 +77,8 @@ def test_changed_data_are_refused_by_name(study: Path, name: str, what: str, cap
     assert read_facts(study / "run")["epochs_done"] == 1
     arguments = ["--run", str(study / "run"), "--data_dir", str(study / "new place")]
     if what == "label":  # of a validation case
-        for command in (["validate", "--device", "cpu"], ["postprocess"]):
-            assert main([*command, *arguments]) == 3
+        for command in (["validate"], ["ensemble", "--output", str(study / "joined"), *arguments[:2]]):
+            assert main([*command, *arguments, "--device", "cpu"]) == 3
             assert "case_2_image (label) changed, 1 of 2 cases" in capsys.readouterr().err
 
 
