@@ -194,8 +194,8 @@ def _scheme(scheme: Any) -> str:
     if not isinstance(scheme, Mapping):
         return str(scheme)
     if scheme.get("kind") == "fixed":
-        clip, center = (scheme.get("lower"), scheme.get("upper")), (scheme.get("mean"), scheme.get("std"))
-        return f"clip to {clip[0]:g} … {clip[1]:g}, minus {center[0]:g}, over {center[1]:g}"
+        lower, upper, mean, std = (shown(scheme.get(key)) for key in ("lower", "upper", "mean", "std"))
+        return f"clip to {lower} … {upper}, minus {mean}, over {std}"
     others = [f"{key} {shown(value)}" for key, value in scheme.items() if key not in ("kind", "nonzero")]
     return ", ".join(["z-score per case" + (" over non-zero voxels" if scheme.get("nonzero") else ""), *others])
 

@@ -45,6 +45,7 @@ _STATE: dict[str, Any] = {
     **dict.fromkeys(("iteration", "epoch_length", "best_metric_epoch", "threads"), int),
     **dict.fromkeys(("loss_sum", "best_metric"), float),
     "elapsed_seconds": ([float], float),  # wall and CPU; the first alone in states of earlier versions
+    "validations?": list,
 }
 _BETTER: dict[str, Callable[[float, float], bool]] = {"max": operator.gt, "min": operator.lt}
 
