@@ -22,6 +22,7 @@ from medseg.networks import create_network
 from medseg.weights.original import architectures
 from medseg.workflows.checks import check_fit
 from medseg.workflows.compose import load_workflow
+from medseg.workflows.own_words import own_words
 from medseg.workflows.run_folder import differences
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,8 @@ def test_the_originals_checkpoint_runs_in_the_bundle(liver: Path, tmp_path: Path
     changes = case | {"ckpt_path": str(weights), "output_dir": str(tmp_path), "network_def::base_channels": 8}
     changes |= {"roi_size": [16, 16, 16], "device": "cpu"}
     overlays = ["evaluate_published", "published_weights"]
-    workflow = load_workflow(BUNDLES["resunet"], "evaluate", changes, overlays)
+    with own_words(changes):
+        workflow = load_workflow(BUNDLES["resunet"], "evaluate", changes, overlays)
     workflow.run()
     scores = json.loads((tmp_path / "metrics.json").read_text())["cases"]["case_4"]
     image, label = (nibabel.load(liver.parent / kind / "case_4.nii.gz").get_fdata() for kind in ("images", "labels"))
