@@ -101,7 +101,7 @@ def test_the_plan_takes_them_with_their_source(tmp_path: Path) -> None:
     source = "nnU-Net's 3d_fullres (nnUNetPlans.json)"
     assert [plan.reasons[key] for key in ("spacing", "roi_size", "normalization")] == [source] * 3
     own = make_plan(datalist, _facts(), nnunet=_read(tmp_path), roi_size=[32, 32, 8], spacing=[1, 1, 5])
-    assert (own.spacing, own.roi_size, own.reasons["spacing"]) == ((1, 1, 5), (32, 32, 8), "given by the user")
+    assert (own.spacing, own.roi_size, own.reasons["spacing"]) == ((1, 1, 5), (32, 32, 8), "set by you")
     whole = make_plan(datalist, _facts(), nnunet=_read(tmp_path), whole_volume=True, scale=1)
     assert (whole.spacing, whole.roi_size) == ((0.7, 0.8, 5.0), (480, 512, 40))  # no window cuts them
 

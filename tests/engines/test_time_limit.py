@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +47,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(SegmentationTrainer, "_iteration", iteration)
     monkeypatch.setattr(CaseScores, "score", slow_score)
     monkeypatch.setattr(Checkpoint, "elapsed_seconds", property(lambda self: self._elapsed + clock.now))
+    still = SimpleNamespace(monotonic=lambda: 0.0, strftime=time.strftime)  # preparing takes no time
+    monkeypatch.setattr("medseg.workflows.training.time", still)
     monkeypatch.setattr(time_limit, "validation_seconds", lambda evaluator, most: 2 * clock.case)
     return clock
 
@@ -75,7 +79,7 @@ def test_the_time_is_used_however_fast_the_machine_is(
     tiny_train: Train, tmp_path: Path, clock: Clock, step: Callable[[float], float]
 ) -> None:
     clock.step = step
-    run = tiny_train(tmp_path / "run", epochs=2, settings=minutes(100))
+    run = tiny_train(tmp_path / "run", epochs=2, **minutes(100))
     assert 95 <= clock.now <= 105
     last = rows(run)[-1]
     assert last["mean_dice"] and float(last["learning_rate"]) == 0
@@ -90,19 +94,19 @@ def test_the_time_is_used_however_fast_the_machine_is(
 def test_a_long_validation_ends_in_time(tiny_train: Train, tmp_path: Path, clock: Clock) -> None:
     """The last epoch is cut for it, and it is the only one."""
     clock.case = 15.0
-    run = tiny_train(tmp_path / "run", settings=minutes(100))
+    run = tiny_train(tmp_path / "run", **minutes(100))
     assert 95 <= clock.now <= 105 and facts(run)["validations"] == 1 and rows(run)[-1]["mean_dice"]
 
 
 def test_no_time_at_all_gives_a_score(tiny_train: Train, tmp_path: Path) -> None:
     settings = minutes(1e-7)
-    run = tiny_train(tmp_path / "run", epochs=6, settings=settings)
+    run = tiny_train(tmp_path / "run", epochs=6, **settings)
     (row,) = rows(run)
     assert row["iteration"] == "1" and row["mean_dice"]
     state = load_file(run / "checkpoints" / "last.pt")
     assert state["iteration"] == 1 and state["best_metric_epoch"] == 1
     (run / "run.json").write_text((run / "run.json").read_text().replace('"finished"', '"started"'))
-    tiny_train(run, epochs=6, settings=settings)  # was over, and stays so
+    tiny_train(run, epochs=6, **settings)  # was over, and stays so
     assert rows(run) == [row] and facts(run)["schedule_completed"]
 
 
@@ -117,11 +121,11 @@ def test_a_killed_run_goes_on_with_what_is_left(tiny_train: Train, tmp_path: Pat
 
     clock.step, run = step, tmp_path / "run"
     with pytest.raises(Killed):
-        tiny_train(run, settings=minutes(100))
+        tiny_train(run, **minutes(100))
     before = load_file(run / "checkpoints" / "last.pt")["elapsed_seconds"][0]
     assert before > 50
     clock.now, clock.step = 0.0, lambda now: 1.0
-    tiny_train(run, settings=minutes(100))
+    tiny_train(run, **minutes(100))
     assert 95 <= before + clock.now <= 105
     rates = [float(row["learning_rate"]) for row in rows(run)]
     assert rates[2:] == sorted(rates[2:], reverse=True) and rates[-1] == 0  # after the warm-up
@@ -131,8 +135,8 @@ def test_a_killed_run_goes_on_with_what_is_left(tiny_train: Train, tmp_path: Pat
 def test_epochs_of_the_config_are_shares_of_the_time(tiny_train: Train, tmp_path: Path, clock: Clock) -> None:
     """No weights are chosen before ``select_after`` of the planned epochs; early stopping counts validations."""
     clock.equal = True
-    settings = minutes(100) | {"checkpoint::select_after": 5, "val_interval": 7, "early_stop": 2}
-    run = tiny_train(tmp_path / "run", epochs=10, settings=settings)
+    settings = {"checkpoint::select_after": 5, "val_interval": 7, "early_stop": 2}
+    run = tiny_train(tmp_path / "run", epochs=10, settings=settings, **minutes(100))
     scored = [int(row["iteration"]) for row in rows(run) if row["mean_dice"]]
     best = load_file(run / "checkpoints" / "best.pt")["epoch"]
     assert 40 < int(rows(run)[best - 1]["iteration"]) < 70
