@@ -85,6 +85,8 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except SystemExit as error:
+        if error.code == 143:
+            print("stopped by SIGTERM; files that are there are whole", file=sys.stderr)
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:  # ours: one sentence for the user, the trace with --debug
         if args.debug:

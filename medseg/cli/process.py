@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -59,6 +60,7 @@ def stopped_by_sigterm() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL if os.getpid() != process else signal.SIG_IGN)
         if os.getpid() != process:  # a worker, forked with this handler
             os.kill(os.getpid(), number)
+        logging.disable(logging.ERROR)  # engines report the exit as an error of theirs
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -66,3 +68,4 @@ def stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        logging.disable(logging.NOTSET)

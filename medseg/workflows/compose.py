@@ -11,8 +11,8 @@ from typing import Any
 from monai.bundle import BundleWorkflow, ConfigParser, ConfigWorkflow
 from monai.bundle.utils import merge_kv
 
-from medseg.errors import ConfigError, ModelError, nearest, unwrapped
-from medseg.storage import parse_yaml, read_yaml
+from medseg.errors import ConfigError, DataError, ModelError, nearest, unwrapped
+from medseg.storage import as_formed, parse_yaml, read_yaml
 from medseg.workflows.config_check import check_arguments, check_config, check_overrides
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.trust import judged, require_own_folder
@@ -32,6 +32,10 @@ __all__ = [
 
 # Both configs have these ids, each with its own value.
 _OWN_OF_INFERENCE = ("imports", "bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
+_FORM = {
+    **dict.fromkeys(("labels?", "network_def?", "preprocess?"), dict),
+    "roi_size?": ([int], str),  # or an expression
+}
 TASKS = {
     "train": ("train",),
     "evaluate": ("train", "evaluate"),
@@ -84,7 +88,26 @@ def merged_config(files: Sequence[Path], *, patches: bool = False) -> dict[str, 
                 f"{file}: an entry patches something that {', '.join(f.name for f in files)} do not hold ({error}); "
                 "check its id."
             ) from error
-    return merged
+    return _Config(merged, " + ".join(map(str, files)))
+
+
+class _Config(dict[str, Any]):
+    """A merged config; what it lacks is a fault of its files.
+
+    Raises:
+        ConfigError: an entry that every config of medseg has is missing, or of another kind.
+    """
+
+    def __init__(self, content: Mapping[str, Any], where: str) -> None:
+        super().__init__(content)
+        self.where = where
+        try:
+            as_formed(content, _FORM, f"{where} is damaged", "restore it, or make the bundle again")
+        except DataError as error:
+            raise ConfigError(str(error)) from error
+
+    def __missing__(self, key: str) -> Any:
+        raise ConfigError(f"{self.where} has no '{key}', which configs of medseg have; restore it, or name another.")
 
 
 def with_changes(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from medseg.errors import MedsegError
 _TIMES = int(os.environ.get("FUZZ", "1"))
 _SECONDS = 10
 _DEEP: Any = []
-for _ in range(200):
+for _ in range(100):
     _DEEP = [_DEEP]
 _HOSTILE: list[Any] = [
     *(None, True, -1, 0, 3, 2**70, -1.5, 1e308, float("inf"), float("nan"), 10**4000),
