@@ -214,6 +214,8 @@ def _optimizer(component: Any) -> str:
 
 
 def _device(value: Any) -> str:
+    if isinstance(value, Mapping) and "name" in value:
+        return shown(value["name"])
     match = _DEVICE.fullmatch(str(value or ""))
     if match is None:
         return shown(value)

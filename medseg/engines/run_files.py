@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medseg.data.content import content_hash
 from medseg.errors import DataError
 from medseg.storage import read_table
 from medseg.storage.limits import OutOfLimits, read_text
 
-__all__ = ["read_curves", "read_facts", "read_scores"]
+__all__ = ["is_outdated", "read_curves", "read_facts", "read_scores"]
 
 _FACTS = {
     "status?": str,
@@ -71,6 +73,14 @@ def read_scores(path: str | Path) -> dict[str, Any]:
                     "that wrote it again."
                 )
     return scores
+
+
+def is_outdated(run: str | Path, scores: Mapping[str, Any]) -> bool:
+    """Whether scores are of weights that their run no longer keeps; of what records no weights, that cannot be told."""
+    made = scores.get("weights_sha256")
+    kept = [Path(run) / "models" / "model.pt", *sorted((Path(run) / "checkpoints").glob("*.pt"))]
+    kept = [path for path in kept if path.is_file()]
+    return made is not None and bool(kept) and all(content_hash(path) != made for path in kept)
 
 
 def read_curves(path: str | Path) -> list[dict[str, str]]:

@@ -139,7 +139,9 @@ def read_record(folder: str | Path) -> RunRecord:
     """
     run = Path(folder)
     if not (run / "configs" / "train.yaml").is_file():
-        raise ConfigError(f"{run} is no run: configs/train.yaml is missing. Name a folder that `medseg train` wrote.")
+        fold = next((path.parents[1] for path in sorted(run.glob("fold*/configs/train.yaml"))), None)
+        remedy = f"It holds folds: name one, such as {fold}" if fold else "Name a folder that `medseg train` wrote"
+        raise ConfigError(f"{run} is not a run: configs/train.yaml is missing. {remedy}.")
     file = run / "configs" / "train.yaml"
     config = as_formed(read_yaml(file, DataError), _FORM, f"{file} is damaged", "restore it, or train again")
     listed = run / "configs" / "datalist.json"

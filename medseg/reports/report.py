@@ -11,6 +11,7 @@ import numpy as np
 
 from medseg import __version__
 from medseg.data import Datalist, read_datalist
+from medseg.engines.run_files import is_outdated
 from medseg.errors import DataError
 from medseg.metrics import Interval, background_cases, background_note, mean_interval
 from medseg.reports import page
@@ -244,6 +245,8 @@ def _score_warnings(record: RunRecord) -> list[str]:
     scored = record.metrics["cases"]
     note = background_note(background_cases(scored), len(scored))
     found = [*record.metrics.get("biases", ()), *([note] if note else [])]
+    if is_outdated(record.folder, record.metrics):
+        found.append("The run no longer has the weights that were scored; run `medseg validate` again.")
     lacking = [t for t in record.targets if not record.metrics["labels"][t].get("dice", {}).get("cases")]
     if lacking:
         found.append(f"In no validation case: {', '.join(lacking)}.")

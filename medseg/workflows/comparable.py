@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.engines.run_files import read_scores
+from medseg.engines.run_files import is_outdated, read_scores
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import NOT_RECORDED, ScoreDefinition, target_values
 from medseg.workflows.compose import merged_config
-from medseg.workflows.run_folder import read_facts
+from medseg.workflows.run_folder import read_facts, trained_on
 from medseg.workflows.selection import own_role
 
 __all__ = ["EFFORT", "ScoredRun", "differing", "read_scored", "refuse_unlike", "run_names"]
@@ -162,10 +162,14 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
     found = []
     cases = runs[0].cases
     for run in runs:
-        seen = cases & set(run.facts.get("training_cases", []))
+        seen = trained_on(run.facts, run.scores.get("files_sha256") or dict.fromkeys(cases, ()))
         if seen:
             found.append(f"{run.name} was trained on {len(seen)} of the {len(cases)} cases: the comparison is biased.")
         found += [f"{run.name}: {text}" for text in run.scores.get("biases", ()) if "trained on" not in text]
+        if changed := run.scores.get("differs_from_training"):
+            found.append(f"{run.name} was scored with other settings than it was trained with: {', '.join(changed)}.")
+        if is_outdated(run.folder, run.scores):
+            found.append(f"{run.name} no longer has the weights that were scored; run `medseg validate` again.")
         if run.facts.get("schedule_completed") is False:
             found.append(f"The learning-rate schedule of {run.name} was cut before its end.")
     shown: dict[str, Callable[[ScoredRun], Any]] = {

@@ -55,13 +55,14 @@ def config_files(bundle: str | Path, task: str, overlays: Sequence[str] = ()) ->
 
 
 def _config(configs: Path, name: str) -> Path:
-    for candidate in (Path(name), *(configs / f"{name}{suffix}" for suffix in ("", ".yaml", ".yml", ".json"))):
+    for candidate in (*(configs / f"{name}{suffix}" for suffix in ("", ".yaml", ".yml", ".json")), Path(name)):
         if candidate.is_file():
             return candidate
     known = sorted(p.stem for p in configs.glob("*.yaml")) if configs.is_dir() else []
-    raise ModelError(
-        f"{configs.parent} has no config '{name}'.{nearest(name, known)} Expected a bundle with configs/{name}.yaml."
-    )
+    fold = next((path.parents[1] for path in sorted(configs.parent.glob("fold*/configs/train.yaml"))), None)
+    hint = f" It holds folds: name one, such as {fold}, or join them with `medseg ensemble`." if fold else ""
+    expected = f"Expected a bundle with configs/{name}.yaml.{hint}"
+    raise ModelError(f"{configs.parent} has no config '{name}'.{nearest(name, known)} {expected}")
 
 
 def merged_config(files: Sequence[Path], *, patches: bool = False) -> dict[str, Any]:

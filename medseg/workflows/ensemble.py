@@ -31,7 +31,7 @@ from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.parts import device as choose_device
 from medseg.workflows.parts import device_component
-from medseg.workflows.run_folder import read_facts, require_run, require_same_data, write_facts
+from medseg.workflows.run_folder import read_facts, require_run, require_same_data, trained_on, write_facts
 from medseg.workflows.run_limits import check_channels, check_members, check_scored, mirrored_axes
 from medseg.workflows.selection import own_role
 from medseg.workflows.stored_list import read_stored_list
@@ -122,7 +122,7 @@ def ensemble(
         raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
     rules = _common_rules(folders) if postprocess else {}
     facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {"checkpoint": checkpoint}
-    if json_list is None and section in ("training", "validation"):
+    if section in ("training", "validation"):
         facts["fold"] = config.get("fold") if fold is None else fold
     members = [load_member(folder, checkpoint=checkpoint, device=device) for folder in folders]
     network = Ensemble(members, method, weights)
@@ -215,12 +215,11 @@ def _cases(
     section: str,
     fold: int | None,
 ) -> tuple[Datalist, list[Case]]:
-    own = json_list is None
     if json_list is None:
         datalist = read_stored_list(run, data_dir or config["dataset_dir"])
     else:
         datalist = read_datalist(json_list, data_dir)
-    cases = datalist.cases(section, config.get("fold") if own and fold is None else fold)
+    cases = datalist.cases(section, config.get("fold") if fold is None else fold)
     if not cases:
         raise DataError(f"{datalist.path} has no case in '{section}'; name another with --section.")
     return datalist, cases
@@ -236,10 +235,10 @@ def _facts(
     own: bool,
 ) -> dict[str, Any]:
     """What ``metrics.json`` says of the cases, and why their scores may be better than those of new cases."""
-    ids = {case.id for case in cases}
-    seen = {folder: len(ids & set(read_facts(folder).get("training_cases", []))) for folder in folders}
+    files = {case.id: [content_hash(file) for file in case.files] for case in cases}
+    seen = {folder: len(trained_on(read_facts(folder), files)) for folder in folders}
     biases = [
-        f"{folder.name} was trained on {number} of these {len(ids)} cases: the scores are optimistically biased."
+        f"{folder.name} was trained on {number} of these {len(files)} cases: the scores are optimistically biased."
         for folder, number in seen.items()
         if number
     ]
@@ -252,7 +251,6 @@ def _facts(
         )
     for text in biases:
         logger.warning("%s", text)
-    files = {case.id: [content_hash(file) for file in case.files] for case in cases}
     facts: dict[str, Any] = {"section": section, "role": role, "datalist": str(datalist.path), "biases": biases}
     return facts | {"files_sha256": files} | ({"cleanup": dict(rules)} if rules else {})
 

@@ -13,7 +13,7 @@ import numpy as np
 from monai.transforms import Compose
 
 from medseg.data.content import content_hash
-from medseg.engines.run_files import read_scores
+from medseg.engines.run_files import is_outdated, read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import case_scores
@@ -121,6 +121,13 @@ def _metrics(folder: Path) -> dict[str, Any]:
     if content.get("cleanup"):
         raise ConfigError(
             f"The predictions in {folder} are cleaned already, rules are chosen on raw ones; {_validate(folder)}"
+        )
+    if is_outdated(folder, content):
+        raise ConfigError(f"{folder} no longer has the weights that were scored; {_validate(folder)}")
+    if content.get("checkpoint", "best") != "best" or content.get("differs_from_training"):
+        raise ConfigError(
+            f"{folder} was scored with checkpoint {content.get('checkpoint')} or with other settings than its own; "
+            f"rules are for what inference does by default: {_validate(folder)}"
         )
     return content
 

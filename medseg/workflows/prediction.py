@@ -119,6 +119,7 @@ def predict(
             or an option is not what the run allows.
     """
     folder, target = Path(bundle).resolve(), Path(output).resolve()
+    _refuse_run_folder(target)
     _refuse_idle(inputs, json_list, data_dir, section)
     section = section or "test"
     overrides = dict(overrides or {})
@@ -185,6 +186,17 @@ def predict(
             f"{len(failures)} of {len(cases)} cases failed, listed in {target / 'failures.json'}: {listed}"
         )
     return list(files.values())
+
+
+def _refuse_run_folder(target: Path) -> None:
+    """The folder of a run, and that of its validation predictions, which its scores are of, hold nothing else.
+
+    Raises:
+        ConfigError: it is one of them.
+    """
+    for run in (target, target.parent if target.name.startswith("predictions") else target):
+        if (run / "configs" / "train.yaml").is_file():
+            raise ConfigError(f"--output {target} belongs to the run {run} itself; name a folder of its own.")
 
 
 def _refuse_idle(

@@ -18,7 +18,7 @@ from medseg.engines.run_files import read_facts
 from medseg.errors import ConfigError, DataError
 from medseg.storage import write_json
 
-__all__ = ["differences", "log_to", "read_facts", "require_run", "require_same_data", "write_facts"]
+__all__ = ["differences", "log_to", "read_facts", "require_run", "require_same_data", "trained_on", "write_facts"]
 
 logger = logging.getLogger("medseg")
 
@@ -32,7 +32,7 @@ def require_run(path: str | Path) -> Path:
     run = Path(path)
     if not (run / "configs" / "train.yaml").is_file():
         raise ConfigError(
-            f"{run} is no run: configs/train.yaml is missing. Train one with `medseg train --output {run}`."
+            f"{run} is not a run: configs/train.yaml is missing. Train one with `medseg train --output {run}`."
         )
     return run
 
@@ -87,6 +87,21 @@ def require_same_data(run: str | Path, cases: Sequence[Case]) -> bool:
             "the new ones into another --output folder."
         )
     return True
+
+
+def trained_on(facts: Mapping[str, Any], files: Mapping[str, Sequence[str]]) -> set[str]:
+    """The cases among these whose images a run was trained on, whatever they are called there.
+
+    Args:
+        facts: of the run. Those of earlier versions, and of ensembles, know their cases by id alone.
+        files: case id -> hashes of its files (``content_hash``).
+    """
+    trained = set(map(str, facts.get("training_cases", [])))
+    fingerprint = DataFingerprint.from_table(facts.get("data"))
+    if fingerprint is None:
+        return trained & set(files)
+    images = {image for case in trained for image in fingerprint.cases.get(case, ())[:-1]}
+    return {case for case, hashes in files.items() if images & set(hashes)}
 
 
 def log_to(run: str | Path) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data import Case, Datalist, read_datalist
+from medseg.data.content import content_hash
 from medseg.engines.ranks import on_main
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.workflows.compose import config_files, load_workflow, merged_config
 from medseg.workflows.own_words import user_speaks
-from medseg.workflows.run_folder import require_run, require_same_data
+from medseg.workflows.run_folder import read_facts, require_run, require_same_data, trained_on
 from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["ROLES", "Selection", "own_role", "scoring_changes", "select"]
@@ -143,7 +144,10 @@ def select(
     cases = [_case(entry, listed) for entry in entries]
     _refuse_unscorable(cases, datalist, asked, folder)
     role, found, seen = _role(cases, datalist, folder)
-    if role != "external":
+    if role == "external":
+        files = {case.id: [content_hash(image) for image in case.images if Path(image).is_file()] for case in cases}
+        seen = max(seen, len(trained_on(read_facts(folder), files)))
+    else:
         on_main(lambda: require_same_data(folder, cases))
     if section is not None and found != section:
         raise ConfigError(

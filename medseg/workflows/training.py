@@ -172,7 +172,10 @@ def train(
     if not is_main():
         logger.setLevel(logging.ERROR)  # the first process speaks for all
     with only_writer(run):
-        left, fit = on_main(prepare)
+        try:
+            left, fit = on_main(prepare)
+        finally:
+            shutil.rmtree(run / "configs.new", ignore_errors=True)  # of a start that was refused
         if left:
             _run(run, max_minutes, started, fit)
     finalize()

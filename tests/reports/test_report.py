@@ -241,7 +241,7 @@ def test_without_images(tmp_path):
 
 
 def test_errors(tmp_path, capsys):
-    with pytest.raises(ConfigError, match="is no run"):
+    with pytest.raises(ConfigError, match="is not a run"):
         write_report(tmp_path)
     assert main(["report", "--run", str(tmp_path)]) == 2
     run = write_run(tmp_path / "x", validated=False)

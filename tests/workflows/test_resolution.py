@@ -63,7 +63,7 @@ def test_wrong_values_are_refused(tmp_path):
     for given, sentence in (({}, "either by --sizes"), ({"sizes": [0.5, -1]}, "--sizes: -1 is no size")):
         with pytest.raises(ConfigError, match=sentence):
             resolution([tmp_path], tmp_path / "out", **given)
-    with pytest.raises(ConfigError, match="is no run"):
+    with pytest.raises(ConfigError, match="is not a run"):
         resolution([tmp_path / "none"], tmp_path / "out", sizes=[1])
 
 
