@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a trace
     args = _parse(argv)
     try:
-        with stopped_by_sigterm(), unwrapped(getattr(args, "output", None)), _trust(args):
+        with stopped_by_sigterm(), unwrapped(_place(args)), _trust(args):
             status = int(importlib.import_module(f"medseg.cli.{args.module}").run(args) or 0)
             sys.stdout.flush()
             return status
@@ -117,6 +117,12 @@ def _more_arguments(argv: list[str]) -> Callable[[argparse.ArgumentParser, argpa
     if not argv or argv[0] not in COMMANDS:
         return None
     return getattr(importlib.import_module(f"medseg.cli.{argv[0].replace('-', '_')}"), "more_arguments", None)
+
+
+def _place(args: argparse.Namespace) -> str | None:
+    """Where a command writes."""
+    places = (getattr(args, name, None) for name in ("output", "run"))
+    return next((str(place) for place in places if isinstance(place, (str, Path))), None)
 
 
 def _trust(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
