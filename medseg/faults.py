@@ -21,7 +21,7 @@ _SYSTEM: dict[int, tuple[type[MedsegError], str, str]] = {
     errno.ENOSPC: (ResourceError, "the disk is full", _ELSEWHERE),
     errno.EDQUOT: (ResourceError, "the disk quota is used up", _ELSEWHERE),
     errno.EFBIG: (ResourceError, "the file would be larger than the system allows", "Raise the limit (ulimit -f)"),
-    errno.EROFS: (ResourceError, "the disk is read-only", "Name a folder that can be written, for example by --output"),
+    errno.EROFS: (ResourceError, "the disk is read-only", "Name a folder that can be written"),
     errno.EACCES: (ResourceError, "no permission", "Change the permissions, or name another file or folder"),
     errno.EPERM: (ResourceError, "not permitted", "Change the permissions, or name another file or folder"),
     errno.EMFILE: (ResourceError, "too many open files", "Raise the limit (ulimit -n), or use --set num_workers=0"),
@@ -40,6 +40,7 @@ _FREE = re.compile(r"of which ([\d.]+ ?[KMGT]i?B) is free")
 _SHARED = re.compile(r"shared memory|\bshm\b|torch_shm_manager|mmap", re.I)
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: ([^.]+)|exited unexpectedly)")
 _DEVICE = re.compile(r"^(CUDA|HIP|MPS|NCCL|cuDNN)\b.*error", re.I)
+_REFUSALS = (TypeError, ValueError, ImportError, AttributeError, KeyError, IndexError, AssertionError)
 _BUILT = re.compile(r"Failed to instantiate component '([^']+)'")
 # torch passes an error of a worker process on as text: "Caught X in DataLoader worker process 0.\nOriginal Traceback …"
 _FROM_WORKER = re.compile(r"Caught \w+ in .*process.*?\n(?:.*\n)*medseg\.errors\.\w+: ", re.M)
@@ -66,7 +67,7 @@ def _not_built(chain: list[BaseException]) -> ConfigError | None:
     """Of a component that refuses its arguments, which are a config's."""
     for error, cause in zip(chain, chain[1:], strict=False):
         match = _BUILT.match(str(error))
-        if match is not None and isinstance(cause, (TypeError, ValueError, ImportError)):
+        if match is not None and isinstance(cause, _REFUSALS):
             reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0].rstrip(".")
             return ConfigError(f"'{match[1]}' cannot be built: {reason}. Fix its arguments in the config or in --set.")
     return None

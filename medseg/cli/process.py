@@ -36,7 +36,10 @@ def open_streams() -> None:
     """Standard output and error of a process of our own; what a terminal's encoding lacks is written as an escape."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None or stream is not getattr(sys, f"__{name}__"):
+        if stream is None:  # closed by whoever started the command
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+            continue
+        if stream is not getattr(sys, f"__{name}__"):
             continue  # a program around this one has put its own there, or this was done before
         stream.flush()
         buffer = io.BufferedWriter(_Leavable(stream.fileno(), "w", closefd=False))

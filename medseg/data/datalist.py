@@ -236,7 +236,10 @@ def write_datalist(table: Mapping[str, Any], path: str | Path, data_dir: str | P
     path = Path(path)
     with whole_file(path) as temporary:
         temporary.write_text(_to_text(table), encoding="utf-8")
-        read_datalist(temporary, data_dir or path.parent)
+        try:
+            read_datalist(temporary, data_dir or path.parent)
+        except DataError as error:
+            raise DataError(str(error).replace(str(temporary), str(path))) from error
     return path
 
 
@@ -302,8 +305,8 @@ def _read_entry(entry: Any, where: str, root: Path, *, labelled: bool) -> Entry:
     images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
     if not all(isinstance(image, str) for image in images) or not isinstance(entry.get("label", ""), str):
         raise DataError(f"{where} must give 'image' as a path or a list of paths and 'label' as a path.")
-    if "fold" in case and (not isinstance(case["fold"], int) or isinstance(case["fold"], bool)):
-        raise DataError(f"{where} has fold {case['fold']!r}; expected an integer.")
+    if "fold" in case and (not isinstance(case["fold"], int) or isinstance(case["fold"], bool) or case["fold"] < 0):
+        raise DataError(f"{where} has fold {case['fold']!r}; expected an integer from 0 on.")
     if "case_id" in case:
         case["case_id"] = str(case["case_id"])  # it names output files: never a path
         if not case["case_id"].strip(". ") or re.search(r"[/\\\x00-\x1f]", case["case_id"]):

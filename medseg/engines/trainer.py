@@ -126,8 +126,9 @@ class SegmentationTrainer(SupervisedTrainer):
             predictions = self.inferer(inputs, self.network, *args, **kwargs)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         heads = _heads(predictions[0] if isinstance(predictions, tuple) and not plain else predictions, inputs.dim())
-        loss = self._loss(heads, targets) if plain else self.loss_function(_in_float32(predictions), targets)
-        value = float(loss.detach())
+        with loss_refusal(self.loss_function):
+            loss = self._loss(heads, targets) if plain else self.loss_function(_in_float32(predictions), targets)
+            value = float(loss.detach())
         self.loss_sum += value
         self._group_is_finite &= math.isfinite(value)
         self.state.output |= {Keys.PRED: heads[0], Keys.LOSS: loss}
@@ -188,6 +189,25 @@ def refusal_of(network: torch.nn.Module, inputs: torch.Tensor) -> Iterator[None]
         raise ModelError(
             f"{type(network).__name__} does not take {len(inputs)} patches of {shape} with {inputs.shape[1]} channels: "
             f"{reason}. Use a larger patch (--set roi_size=…), or other arguments of the network."
+        ) from error
+
+
+@contextlib.contextmanager
+def loss_refusal(loss: Any) -> Iterator[None]:
+    """Say which loss does not take logits and labels, where it raises an error of its own.
+
+    Raises:
+        ConfigError: naming it, with its reason.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, AssertionError) as error:
+        if as_ours(error) is not None:
+            raise  # of the machine
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ConfigError(
+            f"Loss {type(loss).__name__} does not take the network's logits and the labels: {reason}. Name another "
+            "with --set loss=…, or fix its arguments."
         ) from error
 
 

@@ -79,7 +79,7 @@ def network_target(name: str) -> str:
     by_class = {facts.class_name: facts for facts in catalog().values()}
     if name in by_class:
         return f"medseg.networks.{name}"
-    if "." in name:
+    if "." in name.strip("."):
         _import_class(name)
         return name
     import monai.networks.nets as monai_nets

@@ -23,7 +23,7 @@ def read_json(path: str | Path) -> Any:
     try:
         if not path.is_file():
             raise DataError(f"{path} not found; expected a JSON file. Fix the path.")
-        content = json.loads(read_text(path))
+        content = json.loads(read_text(path), object_pairs_hook=lambda pairs: _unique(pairs, path))
         check_limits(content)
     except json.JSONDecodeError as error:
         raise DataError(
@@ -37,6 +37,15 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path} cannot be read (a number has too many digits); fix that number.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected a JSON text file in UTF-8.") from error
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DataError(f"{path}: key '{twice}' appears twice in one table; keep one.")
     return content
 
 

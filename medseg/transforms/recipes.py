@@ -13,6 +13,7 @@ import torch
 from monai import transforms as mt
 from monai.transforms import Transform
 
+from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms.grid import SameGridd
 from medseg.transforms.intensity import NormalizeChannelsd
@@ -125,6 +126,8 @@ def augmentation(
     """
     keys = ["image", "label"]
     dims = len(roi_size)
+    if any(axis not in range(dims) for axis in flip_axes):
+        raise ConfigError(f"flip_axes: expected some of the axes {list(range(dims))}, got {list(flip_axes)}.")
     classes = len(label_space.labels) + 1
     angles = np.broadcast_to(np.asarray(rotate, dtype=float), (3 if dims == 3 else 1,)).tolist()
     steps: list[Transform] = [

@@ -63,6 +63,8 @@ def run_cases(
             # An engine that failed cannot run again: ignite takes its next run for done.
             parser = load_workflow(bundle, "infer", changes).parser
             parser["evaluator::postprocessing"] = None  # done beside the engine
+            if isinstance(parser.get().get("dataset"), Mapping):
+                parser["dataset::data"] = []  # the cases are given: the bundle's own list is not asked for
             with unwrapped():
                 preprocessing = parser.get_parsed_content("preprocessing")
                 evaluator: SupervisedEvaluator = parser.get_parsed_content("evaluator")

@@ -44,8 +44,9 @@ def store_rules(bundle: str | Path, rules: Mapping[str, Any]) -> None:
         ConfigError: its post-processing is no list of transforms.
     """
     path = config_files(bundle, "infer")[0]
+    content = with_rules(merged_config([path]), rules)
     comment = path.read_text(encoding="utf-8").splitlines()[0]
-    dump_yaml(with_rules(merged_config([path]), rules), path, comment.removeprefix("# ") if comment[:1] == "#" else "")
+    dump_yaml(content, path, comment.removeprefix("# ") if comment[:1] == "#" else "")
 
 
 def with_rules(config: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, Any]:

@@ -209,7 +209,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(("iterations", "validation_cases"), _POSITIVE),
     **dict.fromkeys(("accumulation_steps", "samples_per_case", "sw_batch_size"), _POSITIVE),
-    **dict.fromkeys(("seed", "num_workers", "fold"), _COUNT),
+    **dict.fromkeys(("seed", "fold"), _COUNT),
+    "num_workers": (lambda v: _whole(0)(v) and v <= 256, "an integer from 0 to 256"),
     **dict.fromkeys(("learning_rate", "clip_norm", "max_minutes"), _ABOVE_0),
     "weight_decay": (_number(0), "a number from 0 on"),
     "tolerance": (_number(0), "a length in mm from 0 on"),
@@ -221,6 +222,9 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "cache": _one_of("cache", "persistent", "smart", "plain"),
     "schedule": _one_of("cosine", "poly", "exp_poly", "step", "constant"),
 }
+# Mappings and components without which no config works.
+_NEEDED = {"network_def", "labels", "label_space", "preprocess", "augment", "loss", "optimizer", "train", "validate"}
+_NEEDED |= {"checkpoint", "train::trainer", "train::dataset", "train::dataloader", "validate::evaluator", "evaluator"}
 _FOREIGN = ("network_def", "labels")  # names below these belong to the network and to the data
 
 
@@ -257,8 +261,12 @@ def check_roi(roi_size: Any, dims: int, usual: Sequence[int] = ()) -> None:
 
 def _check_kind(key: str, current: Any, value: Any) -> None:
     """The kind of value must stay: a number for a number, a list for a list; null and what is computed fit anywhere."""
-    computed = [_is_expression(v) or (isinstance(v, Mapping) and "_target_" in v) for v in (value, current)]
-    if value is None or current is None or any(computed):
+    component = [isinstance(v, Mapping) and "_target_" in v for v in (value, current)]
+    if isinstance(current, Mapping) and value is None and key in _NEEDED:
+        raise ConfigError(f"{key}: expected a mapping, got null. Leave it out.")
+    if component[1] and value is not None and not (component[0] or _is_expression(value)):
+        raise ConfigError(f"{key}: expected a component, a mapping with '_target_', got {value!r}.")
+    if value is None or current is None or any(component) or _is_expression(value) or _is_expression(current):
         return
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
         (bool, "true or false"),

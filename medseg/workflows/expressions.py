@@ -162,7 +162,8 @@ class Known:
     def _known_loop(self, node: ast.ListComp, bound: frozenset[str]) -> bool:
         loop = node.generators[0]
         name = loop.target.id if isinstance(loop.target, ast.Name) else None
-        if name is None or len(node.generators) > 1 or loop.is_async or name in {_REFERENCES, *self.aliases}:
+        taken = {_REFERENCES, *_BUILTINS, *self.aliases}  # a function in their place would not be what its name says
+        if name is None or len(node.generators) > 1 or loop.is_async or name in taken:
             return False
         inner = bound | {name}
         return self._known(loop.iter, bound) and all(self._known(part, inner) for part in (node.elt, *loop.ifs))

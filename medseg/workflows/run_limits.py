@@ -118,6 +118,8 @@ def check_training(config: Mapping[str, Any], facts: Sequence[CaseFacts], datali
     """
     network, space = config.get("network_def"), LabelSpace.from_table(config["labels"])
     arguments = network if isinstance(network, Mapping) else {}
+    if arguments and "in_channels" not in arguments:
+        raise ConfigError(f"network_def has no in_channels; expected {facts[0].channels}, the images' number of them.")
     check_fit(facts, datalist, config)
     if is_union(space):
         least, out = max(space.task_ids) + 1, arguments.get("out_channels")

@@ -20,7 +20,7 @@ from medseg.data.fingerprint import DataFingerprint
 from medseg.data.run_settings import SET
 from medseg.engines import network_facts
 from medseg.engines.ranks import gather, is_main, on_main, unwrap
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, ModelError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import store_rules, with_rules
@@ -161,6 +161,7 @@ def train(
         announce(fresh, f"training of {network or bundle} on {datalist.name}", reasons, datalist)
         _install(fresh, run, explicit_epochs=epochs is not None, same_data=same_data)
         remember_list(run, datalist)
+        _require_state(run)
         if read_facts(run).get("status") == "finished":
             logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
             return False, False
@@ -334,6 +335,19 @@ def _move_data(configs: Path, folder: str) -> None:
         if path.is_file():
             dump_yaml(merged_config([path]) | {"dataset_dir": folder}, path, "Its data were moved.")
     logger.info("the data lie in %s now; images and labels are the same", folder)
+
+
+def _require_state(run: Path) -> None:
+    """Refuse to start a run again from scratch over what it has learned.
+
+    Raises:
+        ModelError: it was trained, and no state of it is left.
+    """
+    if _done_epochs(run) and not any((run / "checkpoints").glob("*.pt")):
+        raise ModelError(
+            f"{run} was trained for {_done_epochs(run)} epochs, but checkpoints/ holds no state to resume from; "
+            "restore it, or train into another --output folder."
+        )
 
 
 def _done_epochs(run: Path) -> int:
