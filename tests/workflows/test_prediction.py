@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from medseg.bundle import write_bundle
 from medseg.data import inspect_cases, make_plan, read_datalist
@@ -87,6 +88,13 @@ def test_a_ct_that_is_not_in_hounsfield_units_is_named(bundle: Path, caplog: pyt
     said = [record.getMessage() for record in caplog.records if "Hounsfield" in record.getMessage()]
     assert [line.split(":")[0] for line in said] == ["a", "b"]
     assert all("in channel 1 (CT); Hounsfield units" in line for line in said)
+
+
+def test_images_are_segmented_where_the_data_of_the_training_are_not(bundle: Path) -> None:
+    path = bundle / "configs" / "inference.yaml"
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(config | {"dataset_dir": "/nowhere"}, sort_keys=False))
+    assert len(predict(bundle, bundle.parent / "out", inputs=[bundle.parent / "images"], device="cpu")) == 2
 
 
 def test_mirror_averaging_changes_the_result(bundle: Path) -> None:
