@@ -62,7 +62,7 @@ def test_missing_files_are_named(raw, tmp_path):
 
 def test_a_broken_list_is_named(raw, tmp_path):
     (raw / "dataset.json").write_text("{")
-    with pytest.raises(DataError, match="dataset.json is no list of cases"):
+    with pytest.raises(DataError, match=r"dataset\.json, line 1, column 2: not valid JSON"):
         prepare(raw, tmp_path / "out")
 
 

@@ -110,7 +110,7 @@ def test_all_checkpoints_are_scored_and_used(
     assert scores["scores/last"]["weights"].endswith("last.pt")
     assert (run / "scores" / "best_mean_iou" / "predictions").is_dir()
 
-    assert main(["validate", "--run", str(run), "--checkpoint", "all", "--section", "test"]) == 2
+    assert main(["validate", "--run", str(run), "--checkpoint", "all", "--section", "training"]) == 2
     assert "would choose the model on these cases" in capsys.readouterr().err
     assert main(["validate", "--run", str(run), "--section", "training", "--device", "cpu"]) == 0
     assert len(json.loads((run / "scores" / "training" / "metrics.json").read_text())["cases"]) == 4
