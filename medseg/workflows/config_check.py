@@ -264,7 +264,7 @@ def _check_kind(key: str, current: Any, value: Any) -> None:
     component = [isinstance(v, Mapping) and "_target_" in v for v in (value, current)]
     if isinstance(current, Mapping) and value is None and key in _NEEDED:
         raise ConfigError(f"{key}: expected a mapping, got null. Leave it out.")
-    if component[1] and value is not None and not (component[0] or _is_expression(value)):
+    if component[1] and key in _NEEDED and not (component[0] or _is_expression(value)):
         raise ConfigError(f"{key}: expected a component, a mapping with '_target_', got {value!r}.")
     if value is None or current is None or any(component) or _is_expression(value) or _is_expression(current):
         return
