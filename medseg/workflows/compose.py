@@ -250,7 +250,7 @@ def bundle_tree(
 
     Raises:
         ConfigError: the config or an override holds what ``config_check`` refuses.
-        ModelError: the folder is no bundle, or its config would run foreign code (``medseg.workflows.trust``).
+        ModelError: the folder is not a bundle, or its config would run foreign code (``medseg.workflows.trust``).
     """
     root = Path(bundle).resolve()
     require_own_folder(root)

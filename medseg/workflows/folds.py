@@ -134,7 +134,7 @@ def evaluate_checkpoints(run: str | Path, **settings: Any) -> dict[str, dict[str
     The results of ``best`` are the run's own, those of the others lie in ``scores/<name>``.
 
     Raises:
-        ConfigError: other cases than the validation cases: a test set is no place to choose a model.
+        ConfigError: other cases than the validation cases: a test set must not choose a model.
         ModelError: nothing is kept.
     """
     folders = fold_runs(run)
