@@ -3,6 +3,16 @@
 from medseg.storage.form import as_formed
 from medseg.storage.json_file import read_json, read_table
 from medseg.storage.whole import whole_file, write_json, write_text
-from medseg.storage.yaml_file import parse_yaml, read_yaml
+from medseg.storage.yaml_file import parse_yaml, read_yaml, read_yaml_lines
 
-__all__ = ["as_formed", "parse_yaml", "read_json", "read_table", "read_yaml", "whole_file", "write_json", "write_text"]
+__all__ = [
+    "as_formed",
+    "parse_yaml",
+    "read_json",
+    "read_table",
+    "read_yaml",
+    "read_yaml_lines",
+    "whole_file",
+    "write_json",
+    "write_text",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from medseg.errors import ConfigError, DataError, MedsegError
 from medseg.storage.json_file import read_table
 from medseg.storage.limits import OutOfLimits, check_limits, read_text
 
-__all__ = ["parse_yaml", "read_yaml"]
+__all__ = ["parse_yaml", "read_yaml", "read_yaml_lines"]
 
 _LARGEST = 2 << 20  # bytes; a hundred times the largest config, and a few seconds for the parser
 _MOST_VALUES = 200_000  # once all aliases are written out
@@ -47,6 +47,29 @@ def read_yaml(path: str | Path, error: type[MedsegError] = ConfigError) -> dict[
     if not isinstance(content, dict):
         raise error(f"{path} is not a mapping; expected a mapping, in 'key: value' lines.")
     return content
+
+
+def read_yaml_lines(path: str | Path, error: type[MedsegError] = ConfigError) -> tuple[dict[str, Any], dict[str, int]]:
+    """The mapping that a YAML or JSON file holds, and the line of every id in it (``a::b``).
+
+    Raises:
+        MedsegError: as ``read_yaml``.
+    """
+    content = read_yaml(path, error)
+    node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    return content, dict(_lines(node, "")) if node is not None else {}
+
+
+def _lines(node: yaml.Node, above: str) -> Iterator[tuple[str, int]]:
+    pairs: list[tuple[str, int, yaml.Node]] = []
+    if isinstance(node, yaml.MappingNode):
+        pairs = [(str(key.value), key.start_mark.line, value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        pairs = [(str(number), value.start_mark.line, value) for number, value in enumerate(node.value)]
+    for name, line, value in pairs:
+        id_ = f"{above}::{name}" if above else name
+        yield id_, line + 1
+        yield from _lines(value, id_)
 
 
 def parse_yaml(text: str, where: str, error: type[MedsegError] = ConfigError) -> Any:
