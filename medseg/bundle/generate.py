@@ -17,6 +17,7 @@ from medseg.bundle.configs import (
 from medseg.bundle.document import document_bundle
 from medseg.bundle.dump import dump_yaml
 from medseg.bundle.metadata import make_metadata, plain_text
+from medseg.bundle.trust import remember_own
 from medseg.bundle.universal import (
     is_universal,
     universal_evaluation,
@@ -29,7 +30,6 @@ from medseg.data.plan import Plan
 from medseg.data.run_settings import settings_of
 from medseg.networks import network_target
 from medseg.storage import write_text
-from medseg.workflows.trust import remember_own
 
 __all__ = ["write_bundle"]
 

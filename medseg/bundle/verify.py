@@ -20,17 +20,17 @@ import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from torch import nn
 
+from medseg.bundle.compose import TASKS, Workflow, bundle_tree, config_files, merged_config
 from medseg.bundle.generate import dump_yaml
 from medseg.bundle.metadata import output_names
+from medseg.bundle.parts import device_component
 from medseg.bundle.schema import check_metadata
+from medseg.bundle.trust import judged
 from medseg.data.findings import Problem
 from medseg.errors import ConfigError, MedsegError, unwrapped
 from medseg.labels import LabelSpace
 from medseg.storage import read_table, read_yaml, write_json
 from medseg.weights import load_weights
-from medseg.workflows.compose import TASKS, Workflow, bundle_tree, config_files, merged_config
-from medseg.workflows.parts import device_component
-from medseg.workflows.trust import judged
 
 __all__ = ["verify_bundle"]
 
@@ -49,7 +49,7 @@ def verify_bundle(bundle: str | Path, overrides: Mapping[str, Any] | None = None
         overrides: config id -> value, such as a narrower network.
 
     Raises:
-        ModelError: the folder is no bundle, or its configs would run foreign code (``medseg.workflows.trust``).
+        ModelError: the folder is no bundle, or its configs would run foreign code (``medseg.bundle.trust``).
     """
     root = Path(bundle).resolve()
     config_files(root, "infer")  # no bundle without it

@@ -128,7 +128,7 @@ def _place(args: argparse.Namespace) -> str | None:
 def _trust(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
     if not getattr(args, "trust_bundle", False):
         return contextlib.nullcontext()
-    from medseg.workflows.trust import trusted_bundles
+    from medseg.bundle.trust import trusted_bundles
 
     return trusted_bundles()
 

@@ -41,9 +41,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from medseg.bundle.compose import parse_assignments
     from medseg.workflows.benchmark import benchmark
     from medseg.workflows.benchmark_table import benchmark_lines
-    from medseg.workflows.compose import parse_assignments
 
     networks = named_networks(args.network)
     result = benchmark(

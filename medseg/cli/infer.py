@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from medseg.workflows.compose import parse_assignments
+    from medseg.bundle.compose import parse_assignments
     from medseg.workflows.prediction import predict, predict_checkpoints
 
     settings: dict[str, Any] = {

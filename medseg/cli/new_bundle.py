@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from medseg.workflows.compose import parse_assignments
+    from medseg.bundle.compose import parse_assignments
     from medseg.workflows.new_bundle import new_bundle
 
     settings = new_bundle(

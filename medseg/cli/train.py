@@ -85,7 +85,7 @@ def fold_argument(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
-    from medseg.workflows.compose import parse_assignments
+    from medseg.bundle.compose import parse_assignments
     from medseg.workflows.folds import train_folds
     from medseg.workflows.training import train
 

@@ -43,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from medseg.workflows.compose import parse_assignments
+    from medseg.bundle.compose import parse_assignments
     from medseg.workflows.evaluation import evaluate
     from medseg.workflows.folds import evaluate_checkpoints, evaluate_folds, fold_runs
 

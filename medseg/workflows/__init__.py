@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.workflows.parts import (
+from medseg.bundle.parts import (
     cases,
     checkpoints,
     device,

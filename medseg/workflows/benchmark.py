@@ -24,6 +24,8 @@ from monai.losses import DiceCELoss
 from torch import nn
 
 from medseg.bundle import accepts_roi, planned_arguments
+from medseg.bundle.config_check import check_roi
+from medseg.bundle.parts import device as choose_device
 from medseg.data import Plan
 from medseg.engines import SegmentationTrainer
 from medseg.engines.memory import MEMORY_CONVENTION, PeakMemory
@@ -32,8 +34,6 @@ from medseg.metrics import median_interval
 from medseg.networks import catalog, create_network
 from medseg.networks.cost import CONVENTION, count_parameters, multiply_adds_of
 from medseg.storage import write_json
-from medseg.workflows.config_check import check_roi
-from medseg.workflows.parts import device as choose_device
 
 __all__ = ["benchmark"]
 

@@ -19,9 +19,9 @@ from ignite.engine import Events
 from monai.data import ThreadBuffer, list_data_collate
 from monai.engines import SupervisedEvaluator
 
+from medseg.bundle.compose import load_workflow
 from medseg.data import Case
 from medseg.errors import MedsegError, unwrapped
-from medseg.workflows.compose import load_workflow
 
 __all__ = ["run_cases"]
 

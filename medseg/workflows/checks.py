@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.bundle.config_check import check_roi
 from medseg.data import Case, CaseFacts, Datalist, Problem, inspect_cases, read_datalist
 from medseg.data.consistency import (
     check_agreement,
@@ -31,7 +32,6 @@ from medseg.data.plan import available_gib
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.labels import LabelSpace
-from medseg.workflows.config_check import check_roi
 
 __all__ = [
     "check_cases",

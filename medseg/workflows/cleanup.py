@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import dump_yaml
+from medseg.bundle.compose import config_files, merged_config
 from medseg.errors import ConfigError
-from medseg.workflows.compose import config_files, merged_config
 
 __all__ = ["add_cleaning", "rules_of", "store_rules", "stored_rules", "with_rules"]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.bundle.compose import merged_config
 from medseg.engines.run_files import is_outdated, read_scores
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import NOT_RECORDED, ScoreDefinition, target_values
-from medseg.workflows.compose import merged_config
 from medseg.workflows.run_folder import read_facts, trained_on
 from medseg.workflows.selection import own_role
 

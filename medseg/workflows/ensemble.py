@@ -13,6 +13,9 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose
 
+from medseg.bundle.compose import load_workflow, merged_config
+from medseg.bundle.parts import device as choose_device
+from medseg.bundle.parts import device_component
 from medseg.data import Case, Datalist, read_datalist
 from medseg.data.content import content_hash
 from medseg.engines import CaseCost, CaseScores, add_facts
@@ -25,12 +28,9 @@ from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
 from medseg.weights import load_weights
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import stored_rules
-from medseg.workflows.compose import load_workflow, merged_config
 from medseg.workflows.evaluation import warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
-from medseg.workflows.parts import device as choose_device
-from medseg.workflows.parts import device_component
 from medseg.workflows.run_folder import read_facts, require_run, require_same_data, trained_on, write_facts
 from medseg.workflows.run_limits import check_channels, check_members, check_scored, mirrored_axes
 from medseg.workflows.selection import own_role

@@ -13,6 +13,9 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from medseg import __version__
+from medseg.bundle.compose import config_files, load_workflow, merged_config, used_config, with_changes
+from medseg.bundle.own_words import user_speaks
+from medseg.bundle.parts import device_component, start_distributed
 from medseg.data import Case
 from medseg.data.content import content_hash
 from medseg.engines import CaseCost, add_facts, network_facts
@@ -24,10 +27,7 @@ from medseg.metrics import background_cases, background_note
 from medseg.transforms import SaveLabelsd
 from medseg.workflows.checks import check_cases, refuse_other_names
 from medseg.workflows.cleanup import add_cleaning, rules_of
-from medseg.workflows.compose import config_files, load_workflow, merged_config, used_config, with_changes
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.own_words import user_speaks
-from medseg.workflows.parts import device_component, start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, scoring_changes, select

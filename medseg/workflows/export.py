@@ -11,16 +11,16 @@ from typing import Any
 import medseg
 from medseg.bundle import deployment as about
 from medseg.bundle import reference_runner
+from medseg.bundle.compose import load_workflow
 from medseg.bundle.export import as_record, chosen_formats, export_network, other_size
+from medseg.bundle.parts import device_component
 from medseg.errors import ConfigError, nearest, unwrapped
 from medseg.inferers import TaskPasses
 from medseg.labels import LabelSpace
 from medseg.networks.layers.task_conditioned import FixedTasks, TaskConditioned
 from medseg.storage import write_json
 from medseg.weights import load_weights
-from medseg.workflows.compose import load_workflow
 from medseg.workflows.evaluation import weights_of
-from medseg.workflows.parts import device_component
 
 __all__ = ["RUNNER", "export"]
 

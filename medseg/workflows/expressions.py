@@ -12,7 +12,7 @@ from typing import Any
 
 from monai.bundle import ReferenceResolver
 
-from medseg.workflows.known_parts import EXPRESSION_NAMES, MODULES
+from medseg.bundle.known_parts import EXPRESSION_NAMES, MODULES
 
 __all__ = ["PRE_IMPORTED", "Known", "count_loops", "imported", "joined", "references"]
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 from uuid import uuid4
 
+from medseg.bundle.parts import start_distributed
 from medseg.engines.ranks import is_main, on_main
 from medseg.errors import ConfigError, ResourceError
-from medseg.workflows.parts import start_distributed
 
 __all__ = ["LOCK", "Holder", "only_writer", "writes_into"]
 

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import document_bundle, dump_yaml, plan_for_network, write_bundle
+from medseg.bundle.compose import changed_configs, config_files
+from medseg.bundle.config_check import check_ranges
+from medseg.bundle.own_words import user_speaks
+from medseg.bundle.parts import device as choose_device
+from medseg.bundle.trust import remember_own
 from medseg.bundle.universal import is_universal, universal_plan
 from medseg.data import CaseFacts, Datalist, read_datalist
 from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
@@ -16,12 +21,7 @@ from medseg.errors import ConfigError
 from medseg.networks import network_target
 from medseg.storage import read_yaml
 from medseg.workflows.checks import check_cases, check_window
-from medseg.workflows.compose import changed_configs, config_files
-from medseg.workflows.config_check import check_ranges
-from medseg.workflows.own_words import user_speaks
-from medseg.workflows.parts import device as choose_device
 from medseg.workflows.run_limits import check_arguments, check_training, refuse_double
-from medseg.workflows.trust import remember_own
 
 __all__ = ["announce", "given_nnunet", "new_bundle", "overlay_reasons", "plan_bundle"]
 

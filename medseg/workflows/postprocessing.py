@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import Compose
 
+from medseg.bundle.compose import merged_config
 from medseg.data.content import content_hash
 from medseg.engines.run_files import is_outdated, read_scores
 from medseg.errors import ConfigError, DataError
@@ -22,7 +23,6 @@ from medseg.storage import write_json
 from medseg.transforms import CleanRule, clean_labels, find_label_map, load
 from medseg.workflows.cleanup import store_rules
 from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
-from medseg.workflows.compose import merged_config
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.run_folder import log_to, require_run

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import TRAINED_AXES
+from medseg.bundle.compose import config_files, merged_config, used_config, with_changes
+from medseg.bundle.own_words import user_speaks
+from medseg.bundle.parts import device as choose_device
+from medseg.bundle.parts import device_component, finalize, start_distributed
 from medseg.data import Case, read_datalist
 from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
 from medseg.data.content import content_hash
@@ -24,12 +28,8 @@ from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
 from medseg.workflows.case_stream import run_cases
 from medseg.workflows.checks import model_spacing, unfit
-from medseg.workflows.compose import config_files, merged_config, used_config, with_changes
 from medseg.workflows.evaluation import kept_checkpoints, warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.own_words import user_speaks
-from medseg.workflows.parts import device as choose_device
-from medseg.workflows.parts import device_component, finalize, start_distributed
 from medseg.workflows.run_limits import (
     check_channels,
     check_use,

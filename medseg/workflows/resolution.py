@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from medseg.bundle.compose import merged_config
+from medseg.bundle.own_words import user_speaks
 from medseg.data import CaseFacts
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import mean_interval
@@ -25,9 +27,7 @@ from medseg.reports.tables import digits
 from medseg.transforms import scaled_size
 from medseg.workflows.checks import check_cases
 from medseg.workflows.comparable import run_names
-from medseg.workflows.compose import merged_config
 from medseg.workflows.evaluation import evaluate
-from medseg.workflows.own_words import user_speaks
 from medseg.workflows.run_folder import read_facts, require_run
 from medseg.workflows.selection import select
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import TRAINED_AXES, accepts_roi
+from medseg.bundle.compose import merged_config
+from medseg.bundle.config_check import check_roi
 from medseg.data import CaseFacts, Datalist
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError
@@ -19,8 +21,6 @@ from medseg.labels import LabelSpace
 from medseg.storage import read_table
 from medseg.transforms.augmentations import trained_mirror_axes
 from medseg.workflows.checks import check_fit, refuse_other_names, unfit
-from medseg.workflows.compose import merged_config
-from medseg.workflows.config_check import check_roi
 from medseg.workflows.run_folder import differences
 
 __all__ = [

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.bundle.compose import config_files, load_workflow, merged_config
+from medseg.bundle.own_words import user_speaks
 from medseg.data import Case, Datalist, read_datalist
 from medseg.data.content import content_hash
 from medseg.engines.ranks import on_main
 from medseg.errors import ConfigError, DataError, nearest
-from medseg.workflows.compose import config_files, load_workflow, merged_config
-from medseg.workflows.own_words import user_speaks
 from medseg.workflows.run_folder import read_facts, require_run, require_same_data, trained_on
 from medseg.workflows.stored_list import read_stored_list
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from medseg.bundle.own_words import remember, remembered
+from medseg.bundle.trust import is_trusted
 from medseg.data import Datalist, read_datalist
 from medseg.errors import DataError
-from medseg.workflows.own_words import remember, remembered
-from medseg.workflows.trust import is_trusted
 
 __all__ = ["read_stored_list", "remember_list"]
 

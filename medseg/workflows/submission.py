@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from medseg.bundle.compose import merged_config
 from medseg.data import read_datalist
 from medseg.errors import ConfigError
 from medseg.storage import write_text
 from medseg.submission import ChallengeFacts, challenge_module
 from medseg.submission.check import Submission, check_predictions
-from medseg.workflows.compose import merged_config
 from medseg.workflows.options import check_options
 from medseg.workflows.prediction import predict
 from medseg.workflows.run_folder import require_run

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import document_bundle, dump_yaml
+from medseg.bundle.compose import merged_config
 from medseg.data.sampling import turns
 from medseg.engines.ranks import world_size
 from medseg.engines.validation_cost import case_seconds, cases_of
-from medseg.workflows.compose import merged_config
 from medseg.workflows.run_folder import write_facts
 
 __all__ = ["fit_validation"]

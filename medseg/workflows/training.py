@@ -15,6 +15,12 @@ from typing import Any
 import torch
 
 from medseg.bundle import copy_texts, document_bundle, dump_yaml
+from medseg.bundle.compose import Workflow, changed_configs, load_workflow, merged_config
+from medseg.bundle.config_check import check_ranges
+from medseg.bundle.own_words import user_speaks
+from medseg.bundle.parts import device as choose_device
+from medseg.bundle.parts import device_component, finalize, start_distributed
+from medseg.bundle.trust import remember_own
 from medseg.data import Case, CaseFacts, Datalist, read_datalist
 from medseg.data.fingerprint import DataFingerprint
 from medseg.data.run_settings import SET
@@ -24,19 +30,13 @@ from medseg.errors import ConfigError, DataError, ModelError
 from medseg.networks import network_target
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import store_rules, with_rules
-from medseg.workflows.compose import Workflow, changed_configs, load_workflow, merged_config
-from medseg.workflows.config_check import check_ranges
 from medseg.workflows.folder_lock import LOCK, only_writer
 from medseg.workflows.new_bundle import announce, given_nnunet, overlay_reasons, plan_bundle
-from medseg.workflows.own_words import user_speaks
-from medseg.workflows.parts import device as choose_device
-from medseg.workflows.parts import device_component, finalize, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, require_same_data, write_facts
 from medseg.workflows.run_limits import check_training, refuse_double
 from medseg.workflows.stored_list import remember_list
 from medseg.workflows.timing import fit_validation
 from medseg.workflows.transfer import Transfer
-from medseg.workflows.trust import remember_own
 
 __all__ = ["train"]
 

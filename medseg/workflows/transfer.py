@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from medseg.bundle import dump_yaml
+from medseg.bundle.compose import config_files, merged_config
 from medseg.data import read_datalist
 from medseg.data.sampling import replay_weights
 from medseg.errors import ConfigError, ModelError
@@ -19,7 +20,6 @@ from medseg.networks import create_network
 from medseg.networks.layers.task_conditioned import TaskConditioned
 from medseg.weights import read_state_dict, save_file, transfer_weights
 from medseg.weights.task_rows import rows_by_name
-from medseg.workflows.compose import config_files, merged_config
 from medseg.workflows.evaluation import weights_of
 from medseg.workflows.run_folder import differences
 

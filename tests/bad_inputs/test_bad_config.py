@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from medseg.bundle.compose import merged_config
+from medseg.bundle.config_check import check_config, check_overrides, check_roi
 from medseg.errors import ConfigError
-from medseg.workflows.compose import merged_config
-from medseg.workflows.config_check import check_config, check_overrides, check_roi
 
 
 @pytest.fixture

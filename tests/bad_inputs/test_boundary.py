@@ -18,15 +18,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from medseg.bundle.compose import load_workflow
+from medseg.bundle.config_check import check_arguments
+from medseg.bundle.parts import device
 from medseg.cli import main
 from medseg.data import read_datalist
 from medseg.engines.trainer import refusal_of
 from medseg.errors import ConfigError, DataError, MedsegError, ModelError, ResourceError, unwrapped
 from medseg.faults import as_ours
 from medseg.storage import whole_file, write_json
-from medseg.workflows.compose import load_workflow
-from medseg.workflows.config_check import check_arguments
-from medseg.workflows.parts import device
 
 _ALLOCATION = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000 bytes."
 _CUDA = "CUDA out of memory. Tried to allocate 11.00 GiB. GPU 0 has 23.5 GiB of which 8.00 GiB is free."

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from medseg.bundle.compose import config_files, merged_config, parse_assignments
+from medseg.bundle.parts import device
 from medseg.cli import main as command
 from medseg.data import make_datalist
 from medseg.networks import create_network
 from medseg.weights import save_file
-from medseg.workflows.compose import config_files, merged_config, parse_assignments
 from medseg.workflows.new_bundle import new_bundle
-from medseg.workflows.parts import device
 
 
 def write_pictures(folder: Path, number: int, size: int) -> None:

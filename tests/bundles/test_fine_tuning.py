@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from medseg.bundle.compose import merged_config
 from medseg.errors import ConfigError, ModelError
 from medseg.weights import read_state_dict
 from medseg.workflows import train
-from medseg.workflows.compose import merged_config
 from medseg.workflows.transfer import channel_tensors
 
 _TINY = {"roi_size": [16, 16, 16], "network_def::init_filters": 8, "network_def::blocks_down": [1, 1]}

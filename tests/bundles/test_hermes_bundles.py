@@ -13,6 +13,8 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
+from medseg.bundle.compose import load_workflow
+from medseg.bundle.own_words import own_words
 from medseg.cli import main
 from medseg.data import read_datalist
 from medseg.errors import ConfigError
@@ -21,8 +23,6 @@ from medseg.labels import LabelSpace
 from medseg.networks import create_network
 from medseg.weights.original import architectures
 from medseg.workflows.checks import check_fit
-from medseg.workflows.compose import load_workflow
-from medseg.workflows.own_words import own_words
 from medseg.workflows.run_folder import differences
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from medseg.bundle.compose import load_workflow
 from medseg.data import read_datalist
 from medseg.errors import MedsegError
-from medseg.workflows.compose import load_workflow
 from medseg.workflows.new_bundle import new_bundle
 
 NETWORK = {"network": "BasicUNet", "overrides": {"network_def::features": [4, 4, 4, 4, 4, 4], "roi_size": [32, 32, 32]}}

@@ -11,13 +11,13 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from medseg.bundle.compose import load_workflow
 from medseg.labels import LabelSpace
 from medseg.networks.repuxnet import RepUXNet
 from medseg.optimizers import frequency_mask
 from medseg.weights import import_original, read_state_dict
 from medseg.weights.original import read_config
 from medseg.workflows import evaluate, train
-from medseg.workflows.compose import load_workflow
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = [f"{network}_{data}_ct_segmentation" for network in ("repuxnet", "uxnet") for data in ("flare21", "amos22")]

@@ -15,12 +15,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from medseg.bundle.compose import load_workflow
 from medseg.cli import main
 from medseg.labels import LabelSpace
 from medseg.metrics.surface_area import area_surface_scores
 from medseg.weights import load_file
 from medseg.workflows import train
-from medseg.workflows.compose import load_workflow
 from medseg.workflows.run_folder import differences
 
 ROOT = Path(__file__).parents[2]

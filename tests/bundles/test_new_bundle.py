@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from medseg.bundle.compose import merged_config
 from medseg.cli import main
-from medseg.workflows.compose import merged_config
 
 
 def run(*arguments: object) -> int:

@@ -17,9 +17,9 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import KeepLargestConnectedComponent
 
+from medseg.bundle.compose import load_workflow, merged_config
 from medseg.cli import main
 from medseg.labels import LabelSpace
-from medseg.workflows.compose import load_workflow, merged_config
 from medseg.workflows.evaluation import evaluate
 from medseg.workflows.prediction import predict
 from medseg.workflows.training import train

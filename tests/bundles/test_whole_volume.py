@@ -10,11 +10,11 @@ import nibabel
 import numpy as np
 import pytest
 
+from medseg.bundle.compose import load_workflow, merged_config
 from medseg.cli import main
 from medseg.errors import ConfigError
 from medseg.networks import list_networks, network_class
 from medseg.workflows import evaluate, predict, train
-from medseg.workflows.compose import load_workflow, merged_config
 from medseg.workflows.new_bundle import new_bundle
 
 FAMILY = ("fno", "fnoseg", "hartley_mha", "hnoseg", "hnoseg_xs", "vnet_ds")

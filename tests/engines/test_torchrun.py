@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from medseg.bundle.compose import load_workflow
 from medseg.cli import main
 from medseg.weights import load_file, load_weights, read_state_dict
-from medseg.workflows.compose import load_workflow
 
 _START = """
 import sys

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from mutation import mutations, spoiled_bytes, spoiled_value, survives
 
+from medseg.bundle.compose import merged_config, parse_assignments
+from medseg.bundle.config_check import check_arguments, check_config, check_overrides
+from medseg.bundle.trust import judged
 from medseg.data import read_datalist
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.storage import parse_yaml, read_json, read_yaml
-from medseg.workflows.compose import merged_config, parse_assignments
-from medseg.workflows.config_check import check_arguments, check_config, check_overrides
-from medseg.workflows.trust import judged
 
 _BUNDLE = Path(__file__).parents[2] / "bundles"
 _LIST = {

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import nn
 
 from medseg.bundle import write_bundle
+from medseg.bundle.trust import remember_own
 from medseg.data import inspect_cases, make_plan, read_datalist
 from medseg.networks import create_network
 from medseg.weights import save_file
-from medseg.workflows.trust import remember_own
 
 SPACING = (1.0, 1.0, 2.0)
 STEP = 50  # of the image's values from label to label

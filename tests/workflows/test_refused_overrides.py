@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from medseg.bundle.compose import parse_assignments
+from medseg.bundle.config_check import check_overrides
 from medseg.cli.process import open_streams
 from medseg.engines.trainer import loss_refusal
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.networks import network_target
 from medseg.storage import read_json
-from medseg.workflows.compose import parse_assignments
-from medseg.workflows.config_check import check_overrides
 from medseg.workflows.expressions import Known
 from medseg.workflows.training import _require_state
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from medseg.bundle.compose import config_files
 from medseg.data.content import content_hash
 from medseg.engines.run_files import is_outdated
 from medseg.errors import ConfigError, ModelError
 from medseg.workflows.comparable import differing, read_scored
-from medseg.workflows.compose import config_files
 from medseg.workflows.postprocessing import postprocess
 from medseg.workflows.prediction import predict
 from medseg.workflows.run_folder import trained_on

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from medseg.bundle.trust import trusted_bundles
 from medseg.data import read_datalist
 from medseg.errors import DataError
 from medseg.workflows.stored_list import read_stored_list, remember_list
-from medseg.workflows.trust import trusted_bundles
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 
+from medseg.bundle.compose import merged_config
 from medseg.cli import main
 from medseg.errors import ConfigError, DataError
 from medseg.networks import create_network
 from medseg.weights import read_state_dict
-from medseg.workflows.compose import merged_config
 from medseg.workflows.evaluation import evaluate
 from medseg.workflows.export import export
 from medseg.workflows.prediction import predict

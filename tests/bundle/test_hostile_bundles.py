@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
+from medseg.bundle.compose import Workflow, bundle_tree, load_workflow
+from medseg.bundle.trust import trusted_bundles
 from medseg.cli import main
 from medseg.errors import ConfigError, MedsegError, ModelError
-from medseg.workflows.compose import Workflow, bundle_tree, load_workflow
-from medseg.workflows.trust import trusted_bundles
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
 RUN = "$__import__('os').system('touch {mark}')"
@@ -109,7 +109,7 @@ TARGETS = [
     "medseg.networks.create_network",
     "medseg.networks.registry.create_network",
     "medseg.workflows.train",
-    "medseg.workflows.parts.os.system",
+    "medseg.bundle.parts.os.system",
     "medseg.engines.write_scores",
     "medseg.transforms.write_label_map",
     "medseg.weights.save_file",

@@ -1,7 +1,7 @@
 """The exact names that a config from anywhere may use: nothing here downloads, unpickles, imports what it is told to,
 or writes anywhere but where its arguments in ``WRITES`` say.
 
-Whoever adds a component to ``medseg`` that configs name adds it here; ``tests/workflows/test_known_parts.py`` holds
+Whoever adds a component to ``medseg`` that configs name adds it here; ``tests/bundle/test_known_parts.py`` holds
 every name against the package that it is in.
 """
 

@@ -11,8 +11,8 @@ from monai.bundle.config_item import ComponentLocator
 
 import medseg.losses
 import medseg.optimizers
+from medseg.bundle.known_parts import EXPRESSION_NAMES, WRITES, components
 from medseg.networks import catalog
-from medseg.workflows.known_parts import EXPRESSION_NAMES, WRITES, components
 
 FETCHING = {"pretrained", "pretrained_url", "download", "url"}
 

@@ -11,11 +11,11 @@ from typing import Any
 from monai.bundle import BundleWorkflow, ConfigParser, ConfigWorkflow
 from monai.bundle.utils import merge_kv
 
+from medseg.bundle.config_check import check_arguments, check_config, check_overrides
+from medseg.bundle.own_words import user_speaks
+from medseg.bundle.trust import judged, require_own_folder
 from medseg.errors import ConfigError, DataError, ModelError, nearest, unwrapped
 from medseg.storage import as_formed, parse_yaml, read_yaml
-from medseg.workflows.config_check import check_arguments, check_config, check_overrides
-from medseg.workflows.own_words import user_speaks
-from medseg.workflows.trust import judged, require_own_folder
 
 __all__ = [
     "TASKS",
@@ -250,7 +250,7 @@ def bundle_tree(
 
     Raises:
         ConfigError: the config or an override holds what ``config_check`` refuses.
-        ModelError: the folder is not a bundle, or its config would run foreign code (``medseg.workflows.trust``).
+        ModelError: the folder is not a bundle, or its config would run foreign code (``medseg.bundle.trust``).
     """
     root = Path(bundle).resolve()
     require_own_folder(root)

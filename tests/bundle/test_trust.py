@@ -12,11 +12,11 @@ import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
+from medseg.bundle.compose import changed_configs, load_workflow
+from medseg.bundle.own_words import own_words, user_speaks
+from medseg.bundle.trust import foreign_code, remember_own, trusted_bundles
 from medseg.cli import main
 from medseg.errors import ModelError
-from medseg.workflows.compose import changed_configs, load_workflow
-from medseg.workflows.own_words import own_words, user_speaks
-from medseg.workflows.trust import foreign_code, remember_own, trusted_bundles
 
 BUNDLES = sorted((Path(__file__).parents[2] / "bundles").glob("*/configs"))
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
@@ -105,7 +105,7 @@ def test_known_parts_pass(value):
         {"_target_": "builtins.eval"},
         {"_target_": "eval"},
         {"_target_": "medseg.transforms.save.os.replace"},
-        {"_target_": "medseg.workflows.parts.os.system"},
+        {"_target_": "medseg.bundle.parts.os.system"},
         {"_target_": "medseg.networks.create_network", "name": "subprocess.Popen"},
         {"_target_": "medseg.cli.__main__"},
         {"_target_": "medseg.workflows.train"},

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from medseg.bundle.compose import changed_configs, config_files, load_workflow, merged_config, parse_assignments
+from medseg.bundle.config_check import check_config, check_overrides, check_ranges
 from medseg.errors import ConfigError, ModelError
-from medseg.workflows.compose import changed_configs, config_files, load_workflow, merged_config, parse_assignments
-from medseg.workflows.config_check import check_config, check_overrides, check_ranges
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
 

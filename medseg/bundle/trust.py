@@ -26,10 +26,10 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
+from medseg.bundle.known_parts import WRITES, components, is_misspelt
+from medseg.bundle.own_words import remember, remembered, said
 from medseg.errors import ConfigError, ModelError
 from medseg.workflows.expressions import PRE_IMPORTED, Known, count_loops, imported, joined, references
-from medseg.workflows.known_parts import WRITES, components, is_misspelt
-from medseg.workflows.own_words import remember, remembered, said
 
 __all__ = [
     "foreign_code",
