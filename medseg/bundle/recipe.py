@@ -16,7 +16,9 @@ from typing import Any
 from medseg.errors import ConfigError, nearest
 from medseg.storage import read_yaml_lines
 
-__all__ = ["Layer", "Recipe", "ValueOrigin", "leaves", "split_id"]
+__all__ = ["FILES", "Layer", "Recipe", "Tree", "ValueOrigin", "leaves", "split_id"]
+
+FILES = ("bundle", "overlay")  # kinds of origin that anybody may have written
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,25 @@ class ValueOrigin:
     """Where a value of a config comes from.
 
     Attributes:
-        kind: ``base``, ``plan``, ``bundle``, ``overlay`` or ``user``.
-        place: file and line, or the option.
+        kind: ``base``, ``plan``, ``bundle``, ``overlay``, ``user``, or ``command`` for what a command itself sets.
+        place: file or option.
+        line: of the file.
         reason: why it is so, where a plan knows.
     """
 
     kind: str
     place: str = ""
+    line: int | None = None
     reason: str = ""
 
     def __str__(self) -> str:
-        return ", ".join(filter(None, (self.place or self.kind, self.reason)))
+        where = f"{self.place}:{self.line}" if self.line else self.place or self.kind
+        return ", ".join(filter(None, (where, self.reason)))
+
+    @property
+    def words(self) -> str:
+        """Such as ``configs/train.yaml, line 3`` in a sentence."""
+        return f"{self.place}, line {self.line}" if self.line else self.place or self.kind
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,18 @@ class Layer:
         line = next((self.lines[name] for name in _upwards(key, below) if name in self.lines), None)
         name = key.lstrip("+~")
         reason = next((self.reasons[id_] for id_ in _upwards(name, below) if id_ in self.reasons), "")
-        return ValueOrigin(self.kind, self.place + (f":{line}" if line else ""), reason)
+        return ValueOrigin(self.kind, self.place, line, reason)
+
+
+class Tree(dict[str, Any]):
+    """The content of a config; what it lacks is a fault of the files that it is from (``where``)."""
+
+    where = ""
+
+    def __missing__(self, key: str) -> Any:
+        raise ConfigError(
+            f"{self.where or 'The config'} has no '{key}', which configs of medseg have; restore it, or name another."
+        )
 
 
 @dataclass(frozen=True)
@@ -81,11 +102,11 @@ class Recipe:
     """A config tree and, for every value in it, its origin.
 
     Attributes:
-        tree: plain mappings, lists and values; not to be changed.
+        tree: plain mappings, lists and values.
         origins: id of a leaf -> origin.
     """
 
-    tree: Mapping[str, Any] = field(default_factory=dict)
+    tree: Tree = field(default_factory=Tree)
     origins: Mapping[str, ValueOrigin] = field(default_factory=dict)
 
     @classmethod
@@ -106,10 +127,12 @@ class Recipe:
         Raises:
             ConfigError: an entry is below something that is not there, or extends or removes it.
         """
-        tree, origins = deepcopy(dict(self.tree)), dict(self.origins)
+        tree, origins = deepcopy(self.tree), dict(self.origins)
+        if layer.kind in FILES:
+            tree.where = " + ".join(filter(None, (tree.where, layer.place)))
         for key, value in layer.changes.items():
             name = "::".join(split_id(key))
-            place = f"{layer.origin(key).place}: " if layer.place else ""
+            place = f"{layer.origin(key).words}: " if layer.place else ""
             _put(tree, key, deepcopy(value), place)
             for old in [id_ for id_ in origins if _is_below(id_, name)]:
                 del origins[old]
@@ -121,8 +144,15 @@ class Recipe:
         return Recipe(tree, origins)
 
     def origin(self, id_: str) -> ValueOrigin | None:
-        """Of a value, or of the first value below it; ``None`` where there is none."""
-        return self.origins.get(id_) or next((o for name, o in self.origins.items() if _is_below(name, id_)), None)
+        """Of a value, of what contains it, or of the first value below it; ``None`` where there is none."""
+        above = next((self.origins[name] for name in _upwards(id_, "") if name in self.origins), None)
+        return above or next((found for name, found in self.origins.items() if _is_below(name, id_)), None)
+
+    def is_from_file(self, id_: str) -> bool:
+        """Whether a value, or any below it, is from a file that anybody may have written; so is what has no origin."""
+        above = next((self.origins[name] for name in _upwards(id_, "") if name in self.origins), None)
+        found = [above] if above else [origin for name, origin in self.origins.items() if _is_below(name, id_)]
+        return not found or any(origin.kind in FILES for origin in found)
 
     def value(self, id_: str) -> Any:
         """The content of an id.

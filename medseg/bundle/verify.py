@@ -13,6 +13,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,18 @@ import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from torch import nn
 
-from medseg.bundle.compose import TASKS, Workflow, bundle_tree, config_files, merged_config
-from medseg.bundle.generate import dump_yaml
+from medseg.bundle.compose import Workflow, command, resolve, user
+from medseg.bundle.dump import dump_yaml
+from medseg.bundle.folder import TASKS, Bundle
 from medseg.bundle.metadata import output_names
 from medseg.bundle.parts import device_component
+from medseg.bundle.recipe import Layer, Recipe, split_id
 from medseg.bundle.schema import check_metadata
 from medseg.bundle.trust import judged
 from medseg.data.findings import Problem
 from medseg.errors import ConfigError, MedsegError, unwrapped
 from medseg.labels import LabelSpace
-from medseg.storage import read_table, read_yaml, write_json
+from medseg.storage import write_json
 from medseg.weights import load_weights
 
 __all__ = ["verify_bundle"]
@@ -38,7 +41,7 @@ _NEEDED = ("LICENSE", "configs/metadata.json", "configs/inference", "docs/README
 _LARGE = 25 * 2**20  # the zoo's limit for a file that is not downloaded
 _SMALL = 32  # voxels per axis for the network; the window where it takes no other
 _TOLERANCE = 1e-4
-_MEND = "Mend the bundle"
+_REMEDY = "Fix the bundle"
 
 
 def verify_bundle(bundle: str | Path, overrides: Mapping[str, Any] | None = None) -> list[Problem]:
@@ -51,23 +54,21 @@ def verify_bundle(bundle: str | Path, overrides: Mapping[str, Any] | None = None
     Raises:
         ModelError: the folder is no bundle, or its configs would run foreign code (``medseg.bundle.trust``).
     """
-    root = Path(bundle).resolve()
-    config_files(root, "infer")  # no bundle without it
-    _judge(root)
-    problems = [*_check_files(root), *_check_texts(root)]
-    meta_path = root / "configs" / "metadata.json"
-    meta = _read(meta_path) if meta_path.is_file() else {}
+    folder = Bundle(bundle)
+    folder.config("inference")  # no bundle without it
+    _judge(folder)
+    problems = [*_check_files(folder.root), *_check_texts(folder)]
+    meta = folder.metadata
     problems += [_problem("configs/metadata.json", message) for message in check_metadata(meta)]
-    inference = merged_config(config_files(root, "infer"))
-    problems += _check_agreement(root, meta, inference)
-    problems += _check_properties(root)
+    problems += _check_agreement(folder)
+    problems += _check_properties(folder)
     if not any(not problem.warning for problem in problems):
         with tempfile.TemporaryDirectory() as scratch:
-            problems += _check_network(root, meta, overrides or {}, Path(scratch))
+            problems += _check_network(folder, overrides or {}, Path(scratch))
     return problems
 
 
-def _problem(place: str, message: str, remedy: str = _MEND, warning: bool = False) -> Problem:
+def _problem(place: str, message: str, remedy: str = _REMEDY, warning: bool = False) -> Problem:
     what, _, expected = message.partition("; ")
     return Problem(place, what, f"{expected[:1].upper()}{expected[1:]}." if expected else remedy, warning=warning)
 
@@ -75,45 +76,41 @@ def _problem(place: str, message: str, remedy: str = _MEND, warning: bool = Fals
 def _configs(root: Path) -> list[Path]:
     """The configs that MONAI may read; datalists and original settings beside them are data."""
     yamls = [path for path in sorted((root / "configs").glob("*")) if path.suffix in (".yaml", ".yml")]
-    jsons = [root / "configs" / name for name in ("metadata.json", "train.json", "inference.json")]
+    jsons = [root / "configs" / name for name in ("train.json", "inference.json")]
     return yamls + [path for path in jsons if path.is_file()]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if path.name == "metadata.json":
-        return read_table(path, "metadata")
-    return merged_config([path]) if path.stem in ("train", "inference", "ensemble") else _plain(path)
-
-
-def _plain(path: Path) -> dict[str, Any]:
-    """An overlay: its patches stay as they are."""
-    return read_yaml(path)
-
-
-def _judge(root: Path) -> None:
+def _judge(folder: Bundle) -> None:
     """Hold every config against the rule, merged as the commands would, before anything in it is evaluated.
 
     An overlay goes over the configs that it fits; one that fits none is judged as it stands.
     """
-    meta = root / "configs" / "metadata.json"
-    bases = [files for files in (_base(root, *TASKS[task]) for task in ("evaluate", "train", "infer")) if files]
-    described = {"_meta_": _read(meta)} if meta.is_file() else {}
-    for files in bases:
-        judged(merged_config(files) | described, [*files, meta] if described else files)
-    known = {path for files in bases for path in files} | {meta}
-    for path in [path for path in _configs(root) if path not in known]:
-        for files in (*([*files, path] for files in bases), [path]):
+    tasks = [task for task in ("evaluate", "train", "infer") if all(map(folder.has, TASKS[task]))]
+    bases = [folder.recipe(task) for task in tasks]
+    meta = Layer({"_meta_": dict(folder.metadata)}, "bundle", str(folder.root / "configs" / "metadata.json"))
+    for base in bases:
+        judged(base.over(meta))
+    known = {name for task in tasks for name in TASKS[task]}
+    for path in (path for path in _configs(folder.root) if path.stem not in known):
+        overlay = folder.layer(str(path), "overlay")
+        for base in (*bases, None):
             try:
-                tree = merged_config(files, patches=len(files) == 1)
+                tree = base.over(overlay) if base is not None else Recipe().over(_as_it_stands(overlay))
             except ConfigError:
                 continue
-            judged(tree, files)
+            judged(tree)
             break
 
 
-def _base(root: Path, *names: str) -> list[Path]:
-    found = [next((p for p in _configs(root) if p.stem == name), None) for name in names]
-    return [path for path in found if path is not None] if None not in found else []
+def _as_it_stands(overlay: Layer) -> Layer:
+    """Each entry of an overlay as an id of its own, nested where it patches."""
+    changes: dict[str, Any] = {}
+    for number, (key, value) in enumerate(overlay.changes.items()):
+        top, *below = split_id(key)
+        for part in reversed(below):
+            value = {part: value}
+        changes[f"{top} ({number})"] = value
+    return replace(overlay, changes=changes)
 
 
 # ---------------------------------------------------------------------- files and texts
@@ -133,16 +130,14 @@ def _check_files(root: Path) -> Iterator[Problem]:
             yield _problem(name, f"{path.stat().st_size >> 20} MiB", "List it in large_files.yml instead.")
 
 
-def _check_texts(root: Path) -> Iterator[Problem]:
-    for path in _configs(root):
-        if path.name == "metadata.json":
-            continue
+def _check_texts(folder: Bundle) -> Iterator[Problem]:
+    for path in _configs(folder.root):
         place, text = f"configs/{path.name}", path.read_text(encoding="utf-8")
         for number in re.findall(r"(?<=[\s\[,:])\d+e-?\d+(?![\w.])", text):
             yield _problem(place, f"{number} is text in YAML; write it with a point")
         if re.search(r"https?://", text):
             yield _problem(place, "an address: running the bundle would need the network", "Name a file instead.")
-        content = _plain(path)
+        content = folder.layer(str(path)).changes
         for section in ("train", "validate"):
             part = content.get(section)
             handlers = [part.get("handlers", [])] if isinstance(part, Mapping) else []
@@ -155,10 +150,10 @@ def _check_texts(root: Path) -> Iterator[Problem]:
 
 
 # ---------------------------------------------------------------------- metadata and configs
-def _check_agreement(root: Path, meta: Mapping[str, Any], inference: Mapping[str, Any]) -> Iterator[Problem]:
-    place = "configs/inference"
+def _check_agreement(folder: Bundle) -> Iterator[Problem]:
+    place, inference = "configs/inference", folder.recipe("infer").tree
     try:
-        formats = meta["network_data_format"]
+        formats = folder.metadata["network_data_format"]
         image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
         network, roi = inference["network_def"], inference["roi_size"]
         channels = output_names(LabelSpace.from_table(inference["labels"]), network.get("out_channels", 0))
@@ -175,21 +170,20 @@ def _check_agreement(root: Path, meta: Mapping[str, Any], inference: Mapping[str
     for name, own, described in said:
         if own != described:
             yield _problem(place, f"{name} is {own}, the metadata say {described}; make them equal")
-    train = merged_config(config_files(root, "train")) if (root / "configs" / "train.yaml").is_file() else {}
+    train = folder.recipe("train").tree if folder.has("train") else {}
     for name in ("network_def", "labels", "label_space", "preprocess", "roi_size"):
         if train and train.get(name) != inference.get(name):
             yield _problem(place, f"{name} differs from that of train.yaml; make them equal")
 
 
-def _check_properties(root: Path) -> Iterator[Problem]:
+def _check_properties(folder: Bundle) -> Iterator[Problem]:
     """What ``ConfigWorkflow.check_properties`` asks, without building data sets."""
-    tasks = {"infer": ("inference",), "train": ("train",), "evaluate": ("evaluate",), "ensemble": ("ensemble",)}
-    for task, needed in tasks.items():
-        if not all(any((root / "configs").glob(f"{name}.*")) for name in needed):
+    for task, needed in TASKS.items():
+        if not all(map(folder.has, needed)):
             continue
         try:
             with unwrapped():
-                tree = bundle_tree(root, task)
+                tree = resolve(folder, task).tree
                 workflow: Any = Workflow(tree, "infer" if task in ("infer", "ensemble") else "train")
         except MedsegError as error:
             yield _problem(f"configs, {task}", str(error))
@@ -203,15 +197,14 @@ def _check_properties(root: Path) -> Iterator[Problem]:
 
 
 # ---------------------------------------------------------------------- the network
-def _check_network(
-    root: Path, meta: Mapping[str, Any], overrides: Mapping[str, Any], scratch: Path
-) -> Iterator[Problem]:
+def _check_network(folder: Bundle, overrides: Mapping[str, Any], scratch: Path) -> Iterator[Problem]:
     """``verify_net_in_out`` and ``ckpt_export`` at a small size; random weights where there are none."""
     torch.manual_seed(0)
-    tree = bundle_tree(root, "infer", {"device": device_component("cpu"), **overrides})
+    meta = folder.metadata
+    tree = resolve(folder, "infer", command({"device": device_component("cpu")}), user(overrides)).tree
     parser = Workflow(tree, "infer").parser
     network: nn.Module = parser.get_parsed_content("network_def").eval()
-    weights, made = root / "models" / "model.pt", scratch / "model.pt"
+    weights, made = folder.root / "models" / "model.pt", scratch / "model.pt"
     if weights.is_file() and not overrides:
         try:
             load_weights(network, weights)

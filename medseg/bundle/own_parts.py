@@ -1,4 +1,4 @@
-"""What the user said: the texts that this command was given, and the parts that earlier ones were.
+"""The parts of configs that the user has given to earlier commands.
 
 A run whose network or loss is the user's own class is a file like any other to the next command, and whoever forges a
 run can write that name into it. So what was given is remembered where no bundle can write: in the user's state folder.
@@ -6,63 +6,19 @@ run can write that name into it. So what was given is remembered where no bundle
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-__all__ = ["own_words", "remember", "remembered", "said", "user_speaks"]
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+__all__ = ["remember", "remembered"]
 
 logger = logging.getLogger("medseg")
 
-_words: ContextVar[frozenset[str] | None] = ContextVar("own_words", default=None)
 _now: set[str] = set()  # remembered by this process, also where the folder cannot be written
-
-
-@contextmanager
-def own_words(*values: Any) -> Iterator[None]:
-    """Inside, every text in ``values``, and the place that it names as a path, counts as the user's own."""
-    token = _words.set(said() | {text for value in values for text in _texts(value)})
-    try:
-        yield
-    finally:
-        _words.reset(token)
-
-
-def user_speaks(*names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorator of what people call: the arguments of these names are the user's own words.
-
-    Of one such function that calls another, the outer one's count: what it adds may come from a file.
-    """
-
-    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        bind = inspect.signature(function).bind
-
-        @functools.wraps(function)
-        def speaking(*args: _P.args, **arguments: _P.kwargs) -> _R:
-            given = {} if _words.get() is not None else bind(*args, **arguments).arguments
-            with own_words(*(given[name] for name in names if name in given)):
-                return function(*args, **arguments)
-
-        return speaking
-
-    return decorate
-
-
-def said() -> frozenset[str]:
-    """The texts that are the user's own in this command."""
-    return _words.get() or frozenset()
 
 
 def remember(parts: Mapping[str, Any]) -> None:
@@ -111,12 +67,3 @@ def _file() -> Path:
     else:
         base = home / ".local" / "state"
     return Path(os.environ.get("XDG_STATE_HOME") or base) / "medseg" / "own_parts.txt"
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, (str, Path)):
-        yield str(value)
-        with contextlib.suppress(OSError, ValueError, RuntimeError):  # too long for a path, or none
-            yield str(Path(value).expanduser().resolve())
-    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ():
-        yield from _texts(item)
