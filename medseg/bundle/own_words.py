@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -41,7 +42,8 @@ def own_words(*values: Any) -> Iterator[None]:
 
 
 def user_speaks(*names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Decorator of what people call: the arguments of these names are the user's own words.
+    """Decorator of what people call: the arguments of these names, or the fields of a settings value, are the user's
+    own words.
 
     Of one such function that calls another, the outer one's count: what it adds may come from a file.
     """
@@ -51,7 +53,9 @@ def user_speaks(*names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
         @functools.wraps(function)
         def speaking(*args: _P.args, **arguments: _P.kwargs) -> _R:
-            given = {} if _words.get() is not None else bind(*args, **arguments).arguments
+            given = {} if _words.get() is not None else dict(bind(*args, **arguments).arguments)
+            for value in [*given.values()]:
+                given |= vars(value) if is_dataclass(value) else {}
             with own_words(*(given[name] for name in names if name in given)):
                 return function(*args, **arguments)
 
