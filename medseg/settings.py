@@ -2,7 +2,8 @@
 
 A settings class stands beside its function and is the one home of the command's options: field, type and default, and
 under ``Attributes:`` of its docstring the line of ``--help``. A field's metadata says ``option`` where the command line
-calls it otherwise: a name; several names, of which one has to be given; or ``None``, for Python alone.
+calls it otherwise (a name; several names, of which one has to be given; or ``None``, for Python alone), and
+``positional`` that it is no option, but shown by this word.
 """
 
 from __future__ import annotations
