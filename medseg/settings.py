@@ -46,7 +46,9 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Command[P, S
 
         given: Any = call
         given.of = function
-        given.__signature__ = inspect.signature(settings)
+        given.__signature__ = inspect.signature(settings).replace(
+            return_annotation=inspect.signature(function).return_annotation
+        )
         given.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(settings)}"
         return cast("Command[P, S, R]", given)
 
