@@ -33,6 +33,7 @@ from medseg.data.plan import available_gib
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.labels import LabelSpace
+from medseg.settings import File, Folder, takes
 
 __all__ = [
     "CheckSettings",
