@@ -11,14 +11,16 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medseg.errors import ConfigError, ModelError, ResourceError
+from medseg.settings import File, Folder, takes
 from medseg.storage import read_json, read_yaml
 from medseg.submission.archive import write_zip
 
-__all__ = ["package", "unpack"]
+__all__ = ["PackageSettings", "UnpackSettings", "package", "unpack"]
 
 _SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 _LARGEST = 20 * 2**30  # bytes after unpacking; the largest published networks have 2
@@ -30,15 +32,25 @@ _DATA_DIR = re.compile(r"^(\s*\"?dataset_dir\"?: ).*?(,?)$", re.MULTILINE)
 
 
 # ---------------------------------------------------------------------- packing
-def package(folder: str | Path, output: str | Path) -> list[str]:
+@dataclass(frozen=True)
+class PackageSettings:
+    """What is packed where.
+
+    Attributes:
+        folder: run or bundle folder with weights in models/.
+        output: new .zip file; its name without suffix is the folder in the archive.
+    """
+
+    folder: Folder = field(metadata={"positional": "DIR"})
+    output: File
+
+
+@takes(PackageSettings)
+def package(s: PackageSettings) -> list[str]:
     """Write a run or bundle as a zip file: configs, docs, licence and weights, each with its checksum.
 
     Left out is what only this machine needs: checkpoints, logs, caches, predictions, links, and the folder of the
     images, which becomes ``data`` in the configs.
-
-    Args:
-        folder: of a run or a bundle, with weights in ``models/``.
-        output: ``….zip``; its name without suffix is the folder in the archive.
 
     Returns:
         The archive's members.
@@ -47,7 +59,7 @@ def package(folder: str | Path, output: str | Path) -> list[str]:
         ConfigError: the output is no zip file or exists.
         ModelError: the folder is no bundle, has no weights, or names other paths of this machine in its configs.
     """
-    root, target = Path(folder).resolve(), Path(output)
+    root, target = Path(s.folder).resolve(), Path(s.output)
     if target.suffix != ".zip" or target.exists():
         raise ConfigError(f"--output {target}: expected a new file that ends in .zip; name another.")
     configs = [path for path in _plain_files(root / "configs") if path.suffix in (*_CONFIGS, ".conf")]
@@ -112,7 +124,21 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 # ---------------------------------------------------------------------- unpacking
-def unpack(archive: str | Path, output: str | Path) -> Path:
+@dataclass(frozen=True)
+class UnpackSettings:
+    """What is unpacked where.
+
+    Attributes:
+        archive: zip file of `medseg package`.
+        output: folder for the bundle's folder.
+    """
+
+    archive: File = field(metadata={"positional": "FILE"})
+    output: Folder
+
+
+@takes(UnpackSettings)
+def unpack(s: UnpackSettings) -> Path:
     """Unpack what ``package`` wrote; nothing is written before every member was checked, and nothing is left over.
 
     Returns:
@@ -124,7 +150,7 @@ def unpack(archive: str | Path, output: str | Path) -> Path:
             differs from its checksum or is too large.
         ResourceError: the disk has too little room, or cannot be written.
     """
-    path, parent = Path(archive), Path(output)
+    path, parent = Path(s.archive), Path(s.output)
     if not path.is_file():
         raise ModelError(f"{path} not found; name an archive that `medseg package` wrote.")
     try:

@@ -81,11 +81,16 @@ def run(args: argparse.Namespace) -> int:
         if not separator or not name or name in channels:
             raise ConfigError(f"--channel {item!r}: expected NAME=PATTERN with a new name, such as 'T1={{case}}_t1'.")
         channels[name] = pattern
-    of_layout = {key: getattr(args, key) for key in ("images", "labels", "test", "image_pattern", "label_pattern")}
     made = make_datalist(
         args.output,
         folder=args.folder,
         layout=args.layout,
+        images=args.images,
+        labels=args.labels,
+        test=args.test,
+        image_pattern=args.image_pattern,
+        label_pattern=args.label_pattern,
+        channels=channels,
         modality=_names(args.modality),
         label_names=_names(args.label_names),
         num_folds=args.folds,
@@ -96,7 +101,6 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         overwrite=args.overwrite,
         strict=args.strict,
-        **{key: value for key, value in (of_layout | {"channels": channels}).items() if value},
     )
     for note in made.notes:
         print(note)

@@ -23,12 +23,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from medseg.weights import import_with_report, read_state_dict, save_file
-    from medseg.weights.original import read_config
+    from medseg.weights.importing import import_weights
 
-    architecture, constructor = read_config(args.config, args.system, args.architecture)
-    network, report = import_with_report(args.system, architecture, constructor, read_state_dict(args.checkpoint))
-    save_file(network.state_dict(), args.output)
+    report = import_weights(
+        system=args.system,
+        architecture=args.architecture,
+        config=args.config,
+        checkpoint=args.checkpoint,
+        output=args.output,
+    )
     print("\n".join(report.lines()))
     print(f"written: {args.output}")
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from medseg.cli.validate import CHECKPOINT
 
@@ -53,28 +52,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from medseg.bundle.compose import parse_assignments
-    from medseg.workflows.prediction import predict, predict_checkpoints
+    from medseg.workflows.prediction import PredictSettings, predict, predict_checkpoints
 
-    settings: dict[str, Any] = {
-        "inputs": args.inputs,
-        "json_list": args.json_list,
-        "data_dir": args.data_dir,
-        "section": args.section,
-        "device": args.device,
-        "tta": args.tta,
-        "overwrite": args.overwrite,
-        "tasks": args.tasks,
-        "modality": args.modality,
-        "postprocess": not args.no_postprocess,
-        "overrides": parse_assignments(args.set),
-    }
-    source = args.run or args.bundle
+    settings = PredictSettings(
+        args.run or args.bundle,
+        args.output,
+        inputs=args.inputs,
+        json_list=args.json_list,
+        data_dir=args.data_dir,
+        section=args.section,
+        checkpoint=args.checkpoint,
+        device=args.device,
+        tta=args.tta,
+        overwrite=args.overwrite,
+        tasks=args.tasks,
+        modality=args.modality,
+        postprocess=not args.no_postprocess,
+        overrides=parse_assignments(args.set),
+    )
     if args.checkpoint == "all":
-        for name, made in predict_checkpoints(source, args.output, **settings).items():
+        for name, made in predict_checkpoints.of(settings).items():
             _summarize(made, f"{args.output}/{name}")
         return 0
-    done = predict(source, args.output, checkpoint=args.checkpoint, **settings)
-    _summarize(done, args.output)
+    _summarize(predict.of(settings), args.output)
     return 0
 
 

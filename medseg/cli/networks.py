@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 
 HELP = "List the registered networks with parameters, dimensions and paper."
 
@@ -13,12 +12,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from medseg.networks.catalog import catalog
+    from medseg.networks.catalog import networks
 
     rows = [
-        (n, ",".join(f"{d}D" for d in f.spatial_dims), f"{f.parameters:,}", f.setting, f.paper)
-        for n, f in catalog().items()
-        if fnmatch.fnmatch(n, args.pattern)
+        (f.name, ",".join(f"{d}D" for d in f.spatial_dims), f"{f.parameters:,}", f.setting, f.paper)
+        for f in networks(args.pattern)
     ]
     header = ("name", "dims", "parameters", "at", "paper")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

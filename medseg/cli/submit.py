@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         overwrite=args.overwrite,
         show=print,
-        **options_given(args, module.items),
+        options=options_given(args, module.items),
     )
     print(f"written: {args.output}")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
 from medseg.cli.options import add_nnunet
 
@@ -87,12 +86,14 @@ def fold_argument(text: str) -> int | str:
 def run(args: argparse.Namespace) -> int:
     from medseg.bundle.compose import parse_assignments
     from medseg.workflows.folds import train_folds
-    from medseg.workflows.training import train
+    from medseg.workflows.training import TrainSettings, train
 
-    folder = (train_folds if args.fold == "all" else partial(train, fold=args.fold))(
+    every = args.fold == "all"
+    settings = TrainSettings(
         output=args.output,
         json_list=args.json_list,
         data_dir=args.data_dir,
+        fold=None if every else args.fold,
         network=args.network,
         bundle=args.bundle,
         epochs=args.epochs,
@@ -110,5 +111,5 @@ def run(args: argparse.Namespace) -> int:
         replay=args.replay,
         distill=args.distill,
     )
-    print(f"run: {folder}")
+    print(f"run: {(train_folds if every else train).of(settings)}")
     return 0

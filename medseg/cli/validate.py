@@ -44,28 +44,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from medseg.bundle.compose import parse_assignments
-    from medseg.workflows.evaluation import evaluate
+    from medseg.workflows.evaluation import EvaluateSettings, evaluate
     from medseg.workflows.folds import evaluate_checkpoints, evaluate_folds, fold_runs
 
-    settings: dict[str, Any] = {
-        "space": args.space,
-        "tolerance": args.tolerance,
-        "device": args.device,
-        "data_dir": args.data_dir,
-        "postprocess": not args.no_postprocess,
-        "overrides": parse_assignments(args.set),
-        "overlays": args.overlay,
-        "section": args.section,
-    }
+    settings = EvaluateSettings(
+        args.run,
+        checkpoint=args.checkpoint,
+        space=args.space,
+        tolerance=args.tolerance,
+        device=args.device,
+        data_dir=args.data_dir,
+        postprocess=not args.no_postprocess,
+        overrides=parse_assignments(args.set),
+        overlays=args.overlay,
+        section=args.section,
+    )
     if args.checkpoint == "all":
-        results = evaluate_checkpoints(args.run, **settings)
-        for name, result in results.items():
+        for name, result in evaluate_checkpoints.of(settings).items():
             print(f"checkpoint {name}")
             print_scores(result)
         return 0
-    print_scores(
-        (evaluate_folds if fold_runs(args.run) else evaluate)(args.run, checkpoint=args.checkpoint, **settings)
-    )
+    print_scores((evaluate_folds if fold_runs(args.run) else evaluate).of(settings))
     return 0
 
 

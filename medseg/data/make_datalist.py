@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medseg.data.case import name_cases
 from medseg.data.datalist import Entry, assign_folds, root_entry, subject_of, write_datalist
@@ -20,10 +20,11 @@ from medseg.data.stratified import stratified_folds
 from medseg.data.subjects import guess_subjects
 from medseg.data.voxels import count_values
 from medseg.errors import ConfigError, DataError, nearest
+from medseg.settings import File, Folder, takes
 from medseg.transforms.picture import is_grey
 from medseg.transforms.reader import is_2d_file
 
-__all__ = ["MadeDatalist", "make_datalist"]
+__all__ = ["MadeDatalist", "MakeDatalistSettings", "make_datalist"]
 
 _FOLDS = 5
 _PICTURE_VALUES = 50  # more grey values than this in masks are an image's
@@ -50,74 +51,97 @@ class MadeDatalist:
     notes: list[str] = field(default_factory=list)
 
 
-def make_datalist(
-    output: str | Path,
-    *,
-    folder: str | Path | None = None,
-    layout: str | None = None,
-    modality: Sequence[str] = (),
-    label_names: Sequence[str] = (),
-    num_folds: int | None = None,
-    subject_pattern: str | None = None,
-    stratify: str | None = None,
-    splits: str | Path | None = None,
-    name: str | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-    strict: bool = False,
-    **options: Any,
-) -> MadeDatalist:
-    """Read a folder's cases, deal folds by subject or take those of a split, and write the datalist.
+@dataclass(frozen=True)
+class MakeDatalistSettings:
+    """From what a datalist is made, and how its folds are.
 
-    Args:
-        output: the JSON file.
-        folder: MSD, nnU-Net raw data, BIDS, or one with folders of images and labels; may be left out where
-            ``images`` and ``labels`` are named.
-        layout: ``nnunet``, ``msd``, ``bids`` or ``pairs``; default: recognised.
-        modality: names of the channels, such as ``["CT"]``, instead of the layout's; of BIDS, which channels; pictures
-            are RGB or grey by themselves.
-        label_names: names of the values 0, 1, 2, …, for pictures also of other values in their order, such as 0 and
-            255; without them those of the layout, else the values found in the files are numbered.
-        num_folds: at most the number of subjects; default: the layout's own folds or splits, else five.
-        subject_pattern: a regular expression; its first group (or the whole match) in the case's name is the subject.
-            Without it subjects are guessed from names such as ``patient00_slice03`` (``medseg.data.subjects``).
-        stratify: deal folds such that each has its share of every ``labels`` (which labels a case holds), or of the
-            values of a key of the cases or a column of BIDS's ``participants.tsv``.
-        splits: nnU-Net's ``splits_final.json``, a datalist, or the name of a published one.
-        name: of the data set; default the layout's, or the folder's.
-        seed: of the folds.
-        overwrite: replace an existing file.
-        strict: warnings are errors.
-        **options: of the layout's ``read``, such as ``images`` and ``labels``.
+    Attributes:
+        output: datalist to write (JSON).
+        folder: MSD task, nnU-Net raw folder, BIDS data set, or folder that holds images and labels.
+        layout: layout of the folder (default: recognised by what it holds).
+        images: folder of the training images, instead of the one folder.
+        labels: folder of their labels (of BIDS: which derivatives).
+        test: folder of images without labels.
+        modality: names of the channels, such as CT or T1,FLAIR (of BIDS: which; 2D images: RGB or grey, as they are).
+        label_names: names of the values 0, 1, 2, … (masks as 2D images: of the values in order, such as 0 and 255),
+            such as background,liver,tumour (default: the layout's, else the values found).
+        image_pattern: image names, such as '{case}_0000.nii.gz' or '{case}/imaging.nii.gz'.
+        label_pattern: label names, such as '{case}_seg.nii.gz'.
+        channels: patterns of the channels by their names, such as 'T1={case}_t1.nii.gz' (default: {case}_0000,
+            {case}_0001, … where there are).
+        num_folds: number of folds, at most that of subjects (default: the folder's own folds or splits, else 5).
+        splits: nnU-Net's splits_final.json, a datalist whose sections and folds are taken, or the name of a published
+            one such as btcv (default: the splits_final.json that lies beside an nnU-Net folder).
+        stratify: what has equal shares in every fold: 'labels', a key of the cases, or a column of BIDS's
+            participants.tsv.
+        subject_pattern: regular expression for the subject in a case's name (its first group, or the whole match), such
+            as '^(sub-[0-9]+)'; a subject stays in one fold (default: guessed from names such as patient00_slice03;
+            '.*': each case is a subject of its own).
+        name: name of the data set (default: the layout's, or the folder's).
+        seed: random seed of the folds (default 0).
+        overwrite: new file in the place of an existing one.
+        strict: warnings are treated as errors.
+    """
+
+    output: File
+    _: KW_ONLY
+    folder: Folder | None = field(default=None, metadata={"positional": "DIR"})
+    layout: Literal["nnunet", "msd", "bids", "pairs"] | None = None
+    images: Folder | None = None
+    labels: Folder | None = None
+    test: Folder | None = None
+    modality: Sequence[str] = ()
+    label_names: Sequence[str] = ()
+    image_pattern: str | None = None
+    label_pattern: str | None = None
+    channels: Mapping[str, str] | None = field(default=None, metadata={"option": "channel"})
+    num_folds: int | None = field(default=None, metadata={"option": "folds"})
+    splits: str | Path | None = None
+    stratify: str | None = None
+    subject_pattern: str | None = None
+    name: str | None = None
+    seed: int = 0
+    overwrite: bool = False
+    strict: bool = False
+
+    def of_layout(self) -> dict[str, Any]:
+        """Arguments of the layout's ``read``."""
+        names = ("images", "labels", "test", "image_pattern", "label_pattern", "channels")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
+
+
+@takes(MakeDatalistSettings)
+def make_datalist(s: MakeDatalistSettings) -> MadeDatalist:
+    """Read a folder's cases, create folds by subject or take those of a split, and write the datalist.
 
     Raises:
         ConfigError: the output exists, or an argument cannot be used.
         DataError: no case, files on differing grids, labels that cannot be read, or a split that does not fit.
     """
-    output = Path(output)
-    if output.exists() and not overwrite:
+    output, num_folds, splits, stratify = Path(s.output), s.num_folds, s.splits, s.stratify
+    if output.exists() and not s.overwrite:
         raise ConfigError(f"{output} exists; name another --output, or allow it with --overwrite.")
     if num_folds is not None and num_folds < 1:
         raise ConfigError(f"folds: expected a positive integer, got {num_folds}; 5 is usual.")
     if splits is not None and (num_folds is not None or stratify is not None):
         raise ConfigError("--splits takes folds that are made; leave out --folds and --stratify, or leave it out.")
-    found = read_layout(Path(folder) if folder else None, layout, options, {"modality": modality})
-    for case in found.sections["training"] if subject_pattern else ():
-        case["subject"] = _subject(str(subject_pattern), case["case_id"])
+    found = read_layout(Path(s.folder) if s.folder else None, s.layout, s.of_layout(), {"modality": s.modality})
+    for case in found.sections["training"] if s.subject_pattern else ():
+        case["subject"] = _subject(str(s.subject_pattern), case["case_id"])
     _refuse_grids(found)
-    channels = {str(i): channel for i, channel in enumerate(_modality(modality, found))}
-    labels = _labels(label_names, found)
-    about = {key: value for key, value in found.about.items() if key != "label_space" or not label_names}
+    channels = {str(i): channel for i, channel in enumerate(_modality(s.modality, found))}
+    labels = _labels(s.label_names, found)
+    about = {key: value for key, value in found.about.items() if key != "label_space" or not s.label_names}
     source = splits or (found.splits if num_folds is None and stratify is None else None)
     if source is not None:
         split = read_split(source)
         sections = _split(found, split)
         about |= {"known_overlaps": split.known_overlaps} if split.known_overlaps else {}
     else:
-        sections = _deal(found, num_folds, stratify, seed)
-    if strict and found.warnings:
+        sections = _deal(found, num_folds, stratify, s.seed)
+    if s.strict and found.warnings:
         raise DataError(" ".join(found.warnings) + " Mend this, or allow it without --strict.")
-    table = {"name": name or found.name, "modality": channels, "labels": labels, **about}
+    table = {"name": s.name or found.name, "modality": channels, "labels": labels, **about}
     table |= root_entry(found.root, output.parent)
     write_datalist(table | _entries(sections, found.root), output, found.root)
     folds = {case["fold"] for case in sections["training"] if "fold" in case}

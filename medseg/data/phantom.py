@@ -18,8 +18,9 @@ share its anatomy; folds keep them together. Every random number derives from (s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
@@ -29,9 +30,10 @@ from scipy.ndimage import gaussian_filter
 from medseg.data.datalist import assign_folds
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError, nearest
+from medseg.settings import Folder, takes
 from medseg.storage import write_json
 
-__all__ = ["KINDS", "write_phantom"]
+__all__ = ["KINDS", "PhantomSettings", "write_phantom"]
 
 KINDS = ("organs", "lesions", "skin")
 _TABLES: dict[str, dict[str, Any]] = {
@@ -57,14 +59,27 @@ _FOLDS = 5
 Blob = Callable[[np.ndarray], np.ndarray]
 
 
-def write_phantom(directory: str | Path, kind: str = "organs", cases: int = 24, seed: int = 0) -> Path:
-    """Write a phantom data set: ``imagesTr``, ``labelsTr``, ``imagesTs`` and ``dataset.json``.
+@dataclass(frozen=True)
+class PhantomSettings:
+    """Which synthetic data set is written.
 
-    Args:
-        directory: where; files of the same name are replaced.
-        kind: ``organs``, ``lesions`` or ``skin``.
-        cases: labelled cases, at least 2; two more without label are the test section.
-        seed: another seed gives other cases.
+    Attributes:
+        output: folder for the data set; files of the same name are replaced.
+        kind: kind of the images; organs: CT-like; lesions: MR-like, three channels; skin: 2D photographs (default
+            organs).
+        cases: number of labelled cases, at least 2 (default 24); two more without label are the test section.
+        seed: random seed; another one gives other cases (default 0).
+    """
+
+    output: Folder
+    kind: Literal["organs", "lesions", "skin"] = "organs"
+    cases: int = 24
+    seed: int = 0
+
+
+@takes(PhantomSettings)
+def write_phantom(s: PhantomSettings) -> Path:
+    """Write a phantom data set: ``imagesTr``, ``labelsTr``, ``imagesTs`` and ``dataset.json``.
 
     Returns:
         The datalist: Decathlon JSON with folds by subject.
@@ -72,11 +87,12 @@ def write_phantom(directory: str | Path, kind: str = "organs", cases: int = 24, 
     Raises:
         ConfigError: an unknown kind, or fewer than 2 cases.
     """
+    kind, cases, seed = s.kind, s.cases, s.seed
     if kind not in KINDS:
         raise ConfigError(f"Unknown phantom '{kind}'; expected one of {', '.join(KINDS)}.{nearest(kind, KINDS)}")
     if cases < 2:
         raise ConfigError(f"{cases} cases are too few for a phantom; expected at least 2.")
-    root = Path(directory)
+    root = Path(s.output)
     for name in ("imagesTr", "labelsTr", "imagesTs"):
         (root / name).mkdir(parents=True, exist_ok=True)
     make = {"organs": _organs, "lesions": _lesions, "skin": _skin}[kind]

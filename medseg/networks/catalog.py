@@ -7,11 +7,14 @@ complete names parse that decorator, so that ``medseg networks`` and ``--help`` 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+import fnmatch
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-__all__ = ["NetworkFacts", "catalog"]
+from medseg.settings import takes
+
+__all__ = ["NetworkFacts", "NetworksSettings", "catalog", "networks"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,20 @@ def catalog() -> dict[str, NetworkFacts]:
                         raise ValueError(f"Network '{name}' is registered in {found[name].module} and in {path.stem}.")
                     found[name] = NetworkFacts(name, node.name, f"medseg.networks.{path.stem}", **facts)
     return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class NetworksSettings:
+    """Which networks are listed.
+
+    Attributes:
+        pattern: shell pattern of their names, such as 'hno*' (default: all).
+    """
+
+    pattern: str = field(default="*", metadata={"positional": "PATTERN"})
+
+
+@takes(NetworksSettings)
+def networks(s: NetworksSettings) -> list[NetworkFacts]:
+    """The registered networks whose names match, sorted by name."""
+    return [facts for name, facts in catalog().items() if fnmatch.fnmatch(name, s.pattern)]

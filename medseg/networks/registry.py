@@ -16,7 +16,6 @@ says that the network needs whole images: the plan makes them coarse enough for 
 
 from __future__ import annotations
 
-import fnmatch
 import importlib
 import inspect
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from monai.utils import ComponentStore
 from torch import nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.catalog import catalog
+from medseg.networks.catalog import catalog, networks
 
 __all__ = ["NETWORKS", "PlannedFor", "create_network", "list_networks", "network_class", "network_target", "register"]
 
@@ -65,7 +64,7 @@ def register(
 
 def list_networks(pattern: str = "*") -> list[str]:
     """Names of the registered networks that match a shell pattern, sorted."""
-    return fnmatch.filter(catalog(), pattern)
+    return [facts.name for facts in networks(pattern)]
 
 
 def network_target(name: str) -> str:

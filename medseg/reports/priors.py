@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from torch import Tensor
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
 from medseg.reports.drawing import INK
+from medseg.settings import File, Folder, takes
 from medseg.storage import read_yaml, whole_file
 from medseg.weights import read_state_dict
 
-__all__ = ["prior_similarity", "similar_order", "write_prior_picture"]
+__all__ = ["PriorsSettings", "prior_similarity", "similar_order", "write_prior_picture"]
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -55,14 +57,28 @@ def similar_order(similarity: np.ndarray) -> list[int]:
     return [int(i) for i in leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True))]
 
 
-def write_prior_picture(run: str | Path, output: str | Path) -> Path:
+@dataclass(frozen=True)
+class PriorsSettings:
+    """The run whose priors are drawn.
+
+    Attributes:
+        run: run or bundle folder with models/model.pt.
+        output: image file: .png, .svg or .pdf.
+    """
+
+    run: Folder
+    output: File
+
+
+@takes(PriorsSettings)
+def write_prior_picture(s: PriorsSettings) -> Path:
     """Two matrices of similarities, tasks and modalities, of a run's or bundle's best weights.
 
     Raises:
         ModelError: no weights, or a network without priors.
-        ConfigError: ``output`` is no picture.
+        ConfigError: ``output`` is not an image file.
     """
-    folder, output = Path(run), Path(output)
+    folder, output = Path(s.run), Path(s.output)
     if output.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"--output {output}: expected a picture, {', '.join(_SUFFIXES)}.")
     config = folder / "configs" / "inference.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from medseg.reports.overlays import load_view, overlay_jpeg
 from medseg.reports.record import RunRecord, read_record
 from medseg.reports.scored import scored_as
 from medseg.reports.settings import setting_groups
+from medseg.settings import Folder, takes
 from medseg.storage import write_text
 
-__all__ = ["write_report"]
+__all__ = ["ReportSettings", "write_report"]
 
 logger = logging.getLogger("medseg")
 
@@ -33,12 +35,23 @@ _OF_SCORES = "Entirely background"  # logged by validation
 _OTHER_COLOR = "#808080"  # of the background, where it is scored
 
 
-def write_report(run: str | Path, *, data_dir: str | Path | None = None) -> Path:
-    """Write the report of a run; one file that needs no other.
+@dataclass(frozen=True)
+class ReportSettings:
+    """The run that is reported.
 
-    Args:
-        run: the run folder. Scores and overlays need `medseg validate` first; curves and facts do not.
-        data_dir: where the images are now; default: as in training.
+    Attributes:
+        run: run folder. Scores and overlays need `medseg validate` first; curves and facts do not.
+        data_dir: folder of the images, where they were moved (default: as in training).
+    """
+
+    run: Folder
+    _: KW_ONLY
+    data_dir: Folder | None = None
+
+
+@takes(ReportSettings)
+def write_report(s: ReportSettings) -> Path:
+    """Write the report of a run; one file that needs no other.
 
     Returns:
         ``<run>/report.html``.
@@ -47,7 +60,7 @@ def write_report(run: str | Path, *, data_dir: str | Path | None = None) -> Path
         ConfigError: there is no run.
         DataError: a file of the run is damaged.
     """
-    record = read_record(run)
+    record = read_record(s.run)
     colors = label_colors([*record.label_space.labels, *record.label_space.regions])
     title = f"{record.network} on {record.dataset}"
     parts = [f"<h1>{page.escape(title)}</h1>"]
@@ -59,7 +72,7 @@ def write_report(run: str | Path, *, data_dir: str | Path | None = None) -> Path
     else:
         parts += _result(record)
         colors |= _target_colors(record, colors)
-        scored = [_labels(record, colors), _overlays(record, colors, data_dir, notes), _cases(record)]
+        scored = [_labels(record, colors), _overlays(record, colors, s.data_dir, notes), _cases(record)]
         notes += _score_warnings(record)
     notes += _data_warnings(record)
     if notes:

@@ -7,9 +7,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from medseg.metrics import mean_interval
 from medseg.metrics.paired import holm, paired_comparison
 from medseg.reports.comparison import write_comparison
 from medseg.reports.comparison_charts import COSTS
+from medseg.settings import Folder, takes
 from medseg.storage import whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 from medseg.workflows.comparable import EFFORT, ScoredRun, differing, read_scored, refuse_unlike
 
-__all__ = ["compare"]
+__all__ = ["CompareSettings", "compare"]
 
 logger = logging.getLogger("medseg")
 
@@ -30,14 +31,25 @@ _FEW = 10  # cases
 _DRAWS = 10_000  # bootstrap resamples of the difference of means
 
 
-def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dice") -> dict[str, Any]:
-    """Compare every run with the first; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html`` and its figures.
+@dataclass(frozen=True)
+class CompareSettings:
+    """Which runs are compared, by which score.
 
-    Args:
-        runs: two or more folders with ``metrics.json`` (``medseg validate``, ``medseg ensemble``), such as runs, or
-            ``scores/test`` of runs.
-        output: result folder.
-        score: ``dice``, ``surface_dice`` or ``hd95``.
+    Attributes:
+        runs: two or more run folders, results of `medseg ensemble`, or scores/test of a run; the first is the baseline.
+        output: folder for comparison.html, .md, .csv, .json and figures.
+        score: score that is compared (default dice).
+    """
+
+    runs: Sequence[Folder] = field(metadata={"option": "run"})
+    output: Folder
+    _: KW_ONLY
+    score: Literal["dice", "surface_dice", "hd95"] = "dice"
+
+
+@takes(CompareSettings)
+def compare(s: CompareSettings) -> dict[str, Any]:
+    """Compare every run with the first; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html`` and its figures.
 
     Returns:
         ``cases``, ``labels``, ``warnings``, ``runs`` (name, mean with interval, cost), ``scores`` (run -> label ->
@@ -49,7 +61,8 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         ConfigError: fewer than two runs.
         DataError: a run was not validated, or its scores mean something else (``refuse_unlike``).
     """
-    folders = [Path(run).resolve() for run in runs]
+    score = s.score
+    folders = [Path(run).resolve() for run in s.runs]
     if len(folders) < 2:
         raise ConfigError("A comparison needs two or more runs; repeat --run.")
     scored = read_scored(folders)
@@ -84,7 +97,7 @@ def compare(runs: Sequence[str | Path], output: str | Path, *, score: str = "dic
         "scores": {name: values.by_label for name, values in zip(names, table, strict=True)},
         "comparisons": rows,
     }
-    target_dir = Path(output)
+    target_dir = Path(s.output)
     write_json(target_dir / "comparison.json", _finite(content))
     table_file = target_dir / "comparison.csv"
     with whole_file(table_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
@@ -24,6 +25,7 @@ from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.metrics import ScoreDefinition
 from medseg.networks.cost import count_parameters
+from medseg.settings import File, Folder, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
 from medseg.weights import load_weights
 from medseg.workflows.checks import check_cases
@@ -36,7 +38,7 @@ from medseg.workflows.run_limits import check_channels, check_members, check_sco
 from medseg.workflows.selection import own_role
 from medseg.workflows.stored_list import read_stored_list
 
-__all__ = ["ensemble", "load_member"]
+__all__ = ["EnsembleSettings", "ensemble", "load_member"]
 
 logger = logging.getLogger("medseg")
 
@@ -68,39 +70,50 @@ def _grid(run: Path) -> str:
     return json.dumps({key: value for key, value in config.items() if key not in _OWN}, sort_keys=True, default=str)
 
 
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """Which runs are joined, on which cases, and how.
+
+    Attributes:
+        runs: run folders; a folder of folds stands for its folds.
+        output: folder for predictions and scores.
+        method: mean of probabilities, or vote of labels (default mean).
+        weights: numbers, one per run, or 'dice' for each run's score on its validation cases (default: equal).
+        json_list: datalist (default: the first run's).
+        data_dir: base directory for relative paths in the datalist (default: its folder).
+        section: section of the datalist (default validation).
+        fold: fold whose validation cases are predicted (default: the first run's).
+        checkpoint: best, last, or best_<metric> where it is kept (default best).
+        device: cpu, cuda or cuda:N (default: a GPU where there is one).
+        postprocess: cleaning by the rules that `medseg postprocess` stored in all runs alike, as in the folds of one
+            training.
+    """
+
+    runs: Sequence[Folder] = field(metadata={"option": "run"})
+    output: Folder
+    _: KW_ONLY
+    method: Literal["mean", "vote"] = "mean"
+    weights: Sequence[float] | str | None = None
+    json_list: File | None = None
+    data_dir: Folder | None = None
+    section: str = "validation"
+    fold: int | None = None
+    checkpoint: str = "best"
+    device: str | None = None
+    postprocess: bool = field(default=True, metadata={"option": "no_postprocess"})
+
+
+@takes(EnsembleSettings)
 @writes_into("output")
-def ensemble(
-    runs: Sequence[str | Path],
-    output: str | Path,
-    *,
-    method: str = "mean",
-    weights: Sequence[float] | str | None = None,
-    json_list: str | Path | None = None,
-    data_dir: str | Path | None = None,
-    section: str = "validation",
-    fold: int | None = None,
-    checkpoint: str = "best",
-    device: str | None = None,
-    postprocess: bool = True,
-) -> dict[str, Any] | None:
+def ensemble(s: EnsembleSettings) -> dict[str, Any] | None:
     """Predict a datalist section with all runs together; writes ``predictions/`` and, with references,
     ``metrics.json``.
-
-    Args:
-        runs: run folders; one with folds stands for its folds.
-        output: result folder.
-        method: ``mean`` of probabilities or ``vote``.
-        weights: one per member, ``"dice"`` for each run's ``mean_dice`` on its validation cases, or ``None`` for equal
-            ones.
-        json_list, data_dir, section, fold: the cases; default: the first run's datalist and fold.
-        checkpoint, device: as for validation.
-        postprocess: clean the joint label map by the rules that `medseg postprocess` stored, if all members have the
-            same ones, as the folds of one training have.
 
     Returns:
         The scores, or ``None`` where the section has no references.
     """
-    folders = [member for run in runs for member in fold_runs(run) or [require_run(run)]]
+    output, method, weights, json_list, section, fold = s.output, s.method, s.weights, s.json_list, s.section, s.fold
+    folders = [member for run in s.runs for member in fold_runs(run) or [require_run(run)]]
     for folder in folders:
         if "tasks" in merged_config([folder / "configs" / "inference.yaml"]):
             raise ConfigError(
@@ -111,25 +124,25 @@ def ensemble(
         raise ConfigError(f"--fold {fold}: section '{section}' has no folds; leave one of --fold and --section out.")
     config = merged_config([folders[0] / "configs" / "train.yaml"])
     check_members(folders)
-    datalist, cases = _cases(folders[0], config, json_list, data_dir, section, fold)
+    datalist, cases = _cases(folders[0], config, s)
     check_channels(folders[0], datalist)
     check_scored(config, check_cases(cases, datalist), datalist)
     for folder in folders if json_list is None else ():
         require_same_data(folder, cases)
     if weights == "dice":
-        weights = _validation_dice(folders, checkpoint)
+        weights = _validation_dice(folders, s.checkpoint)
     elif isinstance(weights, str):
         raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
-    rules = _common_rules(folders) if postprocess else {}
-    facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {"checkpoint": checkpoint}
+    rules = _common_rules(folders) if s.postprocess else {}
+    facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {"checkpoint": s.checkpoint}
     if section in ("training", "validation"):
         facts["fold"] = config.get("fold") if fold is None else fold
-    members = [load_member(folder, checkpoint=checkpoint, device=device) for folder in folders]
+    members = [load_member(folder, checkpoint=s.checkpoint, device=s.device) for folder in folders]
     network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
     cost = CaseCost()
     facts |= {"ensemble": method, "members": [str(folder) for folder in folders], "member_weights": network.weights}
-    result, background = predict_ensemble(network, cases, Path(output), choose_device(device), facts, cost)
+    result, background = predict_ensemble(network, cases, Path(output), choose_device(s.device), facts, cost)
     warn_of_background(background, len(cases))
     names = dict.fromkeys(type(member.network).__name__ for member in members)
     write_facts(
@@ -207,21 +220,14 @@ def predict_ensemble(
     return read_scores(output / "metrics.json"), background
 
 
-def _cases(
-    run: Path,
-    config: Mapping[str, Any],
-    json_list: str | Path | None,
-    data_dir: str | Path | None,
-    section: str,
-    fold: int | None,
-) -> tuple[Datalist, list[Case]]:
-    if json_list is None:
-        datalist = read_stored_list(run, data_dir or config["dataset_dir"])
+def _cases(run: Path, config: Mapping[str, Any], s: EnsembleSettings) -> tuple[Datalist, list[Case]]:
+    if s.json_list is None:
+        datalist = read_stored_list(run, s.data_dir or config["dataset_dir"])
     else:
-        datalist = read_datalist(json_list, data_dir)
-    cases = datalist.cases(section, config.get("fold") if fold is None else fold)
+        datalist = read_datalist(s.json_list, s.data_dir)
+    cases = datalist.cases(s.section, config.get("fold") if s.fold is None else s.fold)
     if not cases:
-        raise DataError(f"{datalist.path} has no case in '{section}'; name another with --section.")
+        raise DataError(f"{datalist.path} has no case in '{s.section}'; name another with --section.")
     return datalist, cases
 
 

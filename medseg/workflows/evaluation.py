@@ -6,8 +6,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
@@ -24,6 +25,7 @@ from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
 from medseg.metrics import background_cases, background_note
+from medseg.settings import Folder, takes
 from medseg.transforms import SaveLabelsd
 from medseg.workflows.checks import check_cases, refuse_other_names
 from medseg.workflows.cleanup import add_cleaning, rules_of
@@ -32,7 +34,7 @@ from medseg.workflows.run_folder import log_to, require_run, write_facts
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, scoring_changes, select
 
-__all__ = ["evaluate", "kept_checkpoints", "warn_of_background", "weights_of"]
+__all__ = ["EvaluateSettings", "evaluate", "kept_checkpoints", "warn_of_background", "weights_of"]
 
 logger = logging.getLogger("medseg")
 
@@ -68,51 +70,62 @@ def weights_of(run: Path, checkpoint: str) -> Path:
     return path.resolve()
 
 
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Which cases of a run are scored, and how.
+
+    Attributes:
+        run: run folder.
+        checkpoint: best, last, best_<metric> where it is kept, all, or a file (default best).
+        space: grid of the scores: the original image space, or the space after preprocessing, in which no predictions
+            are written (default source).
+        tolerance: tolerance of the surface Dice in mm (default 1).
+        device: cpu, cuda or cuda:N (default: a GPU where there is one).
+        data_dir: folder of the images, where they were moved (default: as in training).
+        postprocess: cleaning by the rules that `medseg postprocess` stored, as inference does it in the original image
+            space.
+        overrides: values of the config by their ids, such as overlap=0.25; with json_list, all labelled cases of that
+            list are scored, a set that the run never saw.
+        overlays: further configs of the run, such as evaluate_published.
+        section: section of the run's datalist (default: that of the config, validation); test is for the last score,
+            not for choices, and its scores lie in scores/test.
+        into: folder in the run for the results (default: the run itself, or scores/<section>).
+        checked: whether the caller has checked the cases, and says itself what differs from the training.
+        reuse: whether scores are kept that were made from the same weights, settings and files.
+    """
+
+    run: Folder
+    _: KW_ONLY
+    checkpoint: str = "best"
+    space: Literal["source", "model"] = "source"
+    tolerance: float | None = None
+    device: str | None = None
+    data_dir: Folder | None = None
+    postprocess: bool = field(default=True, metadata={"option": "no_postprocess"})
+    overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
+    overlays: Sequence[str] = field(default=(), metadata={"option": "overlay"})
+    section: str | None = None
+    into: str | None = field(default=None, metadata={"option": None})
+    checked: bool = field(default=False, metadata={"option": None})
+    reuse: bool = field(default=False, metadata={"option": None})
+
+
+@takes(EvaluateSettings)
 @writes_into("run")
 @user_speaks("overrides")
-def evaluate(
-    run: str | Path,
-    *,
-    checkpoint: str = "best",
-    space: str = "source",
-    tolerance: float | None = None,
-    device: str | None = None,
-    data_dir: str | Path | None = None,
-    postprocess: bool = True,
-    overrides: Mapping[str, Any] | None = None,
-    overlays: Sequence[str] = (),
-    section: str | None = None,
-    into: str | None = None,
-    checked: bool = False,
-    reuse: bool = False,
-) -> dict[str, Any]:
+def evaluate(s: EvaluateSettings) -> dict[str, Any]:
     """Score cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and what a
     validation case costs into ``run.json``.
 
     Scores of other cases than the run's validation cases lie in a folder of their own, ``scores/<section>``, wherever
-    the choice came from, and are no facts of the run. Under torchrun every process makes the same call and takes its
+    the choice came from, and are not facts of the run. Under torchrun every process makes the same call and takes its
     share of the cases.
-
-    Args:
-        run: the run folder.
-        checkpoint: ``best``, ``last``, ``best_<metric>`` where the run keeps it, or a file.
-        space: ``source`` (original image space) or ``model`` (after preprocessing; no predictions are written).
-        tolerance: of the surface Dice in mm.
-        device, data_dir: as for training.
-        postprocess: apply the rules that `medseg postprocess` stored, as inference does; they work in the original
-            image space alone. Rules are chosen on raw predictions.
-        overrides: config id -> value; with ``json_list``, and an overlay that says what its values mean, all labelled
-            cases of that list are scored, a set that the run never saw.
-        overlays: further config files of the run, such as a published protocol.
-        section: of the datalist; default: what the config says, which is ``validation`` and follows the run's fold.
-        into: folder in the run for the results; default: as above.
-        checked: the caller has checked the cases, and says itself what differs from the training.
-        reuse: keep scores that are there already, if they were made from the same weights, settings and files.
 
     Returns:
         The content of ``metrics.json``.
     """
-    folder = require_run(run).resolve()
+    folder = require_run(s.run).resolve()
+    checkpoint, space, overlays = s.checkpoint, s.space, s.overlays
     start_distributed()
     if is_main():
         log_to(folder)
@@ -120,26 +133,26 @@ def evaluate(
         logger.setLevel(logging.ERROR)  # the first process speaks for all
     config = merged_config([folder / "configs" / "train.yaml"])
     weights = weights_of(folder, checkpoint)
-    given = dict(overrides or {})
-    refuse_double("evaluate", given, tolerance=tolerance, device=device)
+    given = dict(s.overrides or {})
+    refuse_double("evaluate", given, tolerance=s.tolerance, device=s.device)
     used = used_config(folder, "evaluate", given, overlays)
     changed = check_use(config, used, given, own_weights=weights.is_relative_to(folder))
     mirrored_axes(folder, used)
-    if not checked:
+    if not s.checked:
         warn_changed(changed)
     changes: dict[str, Any] = given | {"ckpt_path": str(weights)}
-    if device is not None:
-        changes["device"] = device_component(device)
-    if tolerance is not None:
-        changes["tolerance"] = tolerance
-    asked: dict[str, Any] = {"overlays": overlays, "data_dir": data_dir, "section": section}
+    if s.device is not None:
+        changes["device"] = device_component(s.device)
+    if s.tolerance is not None:
+        changes["tolerance"] = s.tolerance
+    asked: dict[str, Any] = {"overlays": overlays, "data_dir": s.data_dir, "section": s.section}
     selection = select(folder, overrides=changes, **asked)
     refuse_other_names(LabelSpace.from_table(used["labels"]), selection.datalist.label_space, "The run")
     changes = scoring_changes(folder, overrides=changes, **asked)
     tree = with_changes(merged_config(config_files(folder, "evaluate", overlays)), changes)
-    if not checked:
+    if not s.checked:
         on_main(lambda: check_cases(selection.cases, selection.datalist))
-    rules = rules_of(folder, tree) if postprocess and space == "source" else {}
+    rules = rules_of(folder, tree) if s.postprocess and space == "source" else {}
     facts = selection.facts | {"checkpoint": checkpoint, "biases": _biases(selection, cleaned=bool(rules))}
     if changed:
         facts["differs_from_training"] = changed
@@ -157,7 +170,7 @@ def evaluate(
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
     record = on_main(lambda: _record(selection.cases, weights, with_changes(tree, changes)))
-    changes |= _target(folder, tree, selection, into)
+    changes |= _target(folder, tree, selection, s.into)
     workflow = load_workflow(folder, "evaluate", changes, overlays)
     target = Path(workflow.parser.get_parsed_content("score_dir" if "score_dir" in tree else "output_dir"))
     if selection.place and target.resolve() == folder:
@@ -165,7 +178,7 @@ def evaluate(
             f"{target} has the scores of validation cases, which those of {selection.words} would replace; name "
             "another score_dir."
         )
-    kept = on_main(lambda: _kept(target, record)) if reuse else None
+    kept = on_main(lambda: _kept(target, record)) if s.reuse else None
     if kept is not None:
         workflow.finalize()
         return kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +19,48 @@ from medseg.errors import ConfigError, nearest, unwrapped
 from medseg.inferers import TaskPasses
 from medseg.labels import LabelSpace
 from medseg.networks.layers.task_conditioned import FixedTasks, TaskConditioned
+from medseg.settings import Folder, takes
 from medseg.storage import write_json
 from medseg.weights import load_weights
 from medseg.workflows.evaluation import weights_of
 
-__all__ = ["RUNNER", "export"]
+__all__ = ["RUNNER", "ExportSettings", "export"]
 
 logger = logging.getLogger("medseg")
 
 RUNNER = "predict.py"
 
 
-def export(
-    bundle: str | Path,
-    output: str | Path,
-    *,
-    format: str = "all",
-    sizes: Sequence[Sequence[int]] | None = None,
-    checkpoint: str = "best",
-    overlays: Sequence[str] = (),
-    dataset: str | None = None,
-    modality: str | None = None,
-) -> dict[str, Any]:
-    """Write ``model.ts``, ``model.pt2``, ``model.onnx``, ``deployment.json`` and ``predict.py`` to ``output``.
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is exported, and in which formats.
 
-    Args:
-        bundle: a run or bundle with weights.
-        output: result folder; files of the same names are replaced.
-        format: ``torchscript``, ``torch_export``, ``onnx`` or ``all``.
-        sizes: spatial sizes to compare at besides the window; default: one that differs from it in every axis.
-        checkpoint: ``best``, ``last`` or a file.
-        overlays: further configs of the bundle, such as a variant of the network.
-        dataset, modality: of a run on several data sets: whose tasks the exported network segments, and in what kind
-            of images (default: unknown).
+    Attributes:
+        bundle: folder of a run, or of a bundle with models/model.pt.
+        output: folder for the files; those of the same names are replaced.
+        format: torchscript, torch_export, onnx (needs the extra `export`) or all (default all).
+        sizes: spatial sizes to compare at besides the patch size, such as 128,96,64 (default: one that differs from it
+            in every axis).
+        checkpoint: best, last or a file (default best).
+        overlays: further configs of the bundle, such as gsm.
+        dataset: name of the data set whose labels the exported network segments, of a run on several data sets.
+        modality: modality of the images, with --dataset, such as ct (default: unknown).
+    """
+
+    bundle: Folder = field(metadata={"positional": "RUN_OR_BUNDLE"})
+    output: Folder
+    _: KW_ONLY
+    format: str = "all"
+    sizes: Sequence[Sequence[int]] | None = None
+    checkpoint: str = "best"
+    overlays: Sequence[str] = field(default=(), metadata={"option": "overlay"})
+    dataset: str | None = None
+    modality: str | None = None
+
+
+@takes(ExportSettings)
+def export(s: ExportSettings) -> dict[str, Any]:
+    """Write ``model.ts``, ``model.pt2``, ``model.onnx``, ``deployment.json`` and ``predict.py`` to ``output``.
 
     Returns:
         The content of ``deployment.json``.
@@ -59,11 +69,11 @@ def export(
         ConfigError: an unknown format, a package of the extra ``export`` is missing, or a data set has to be named.
         ModelError: no weights, or a network that cannot be recorded.
     """
-    formats = chosen_formats(format)
-    folder, target = Path(bundle).resolve(), Path(output).resolve()
-    weights = weights_of(folder, checkpoint)
+    formats, sizes, dataset, modality = chosen_formats(s.format), s.sizes, s.dataset, s.modality
+    folder, target = Path(s.bundle).resolve(), Path(s.output).resolve()
+    weights = weights_of(folder, s.checkpoint)
     overrides = {"device": device_component("cpu")}
-    parser = load_workflow(folder, "infer", overrides, overlays).parser
+    parser = load_workflow(folder, "infer", overrides, s.overlays).parser
     with unwrapped():
         network = parser.get_parsed_content("network_def")
         parts = {key: parser.get_parsed_content(key) for key in ("preprocessing", "inferer", "postprocessing")}

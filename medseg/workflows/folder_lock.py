@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from medseg.bundle.parts import start_distributed
@@ -33,7 +32,7 @@ __all__ = ["LOCK", "Holder", "only_writer", "writes_into"]
 
 logger = logging.getLogger("medseg")
 
-_P = ParamSpec("_P")
+_S = TypeVar("_S")
 _R = TypeVar("_R")
 
 LOCK = ".medseg.lock"
@@ -113,22 +112,20 @@ def only_writer(folder: str | Path) -> Iterator[None]:
                         path.rmdir()  # nothing came of it
 
 
-def writes_into(parameter: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """A decorator of functions that write into the folder of this name among their parameters: ``output``, which is
-    made, or ``run``, which the function itself refuses if it is missing.
+def writes_into(field: str) -> Callable[[Callable[[_S], _R]], Callable[[_S], _R]]:
+    """A decorator of commands that write into the folder of this name in their settings: ``output``, which is made, or
+    ``run``, which the function itself refuses if it is missing.
     """
 
-    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        signature = inspect.signature(function)
-
+    def decorate(function: Callable[[_S], _R]) -> Callable[[_S], _R]:
         @functools.wraps(function)
-        def alone(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            folder = Path(signature.bind(*args, **kwargs).arguments[parameter])
+        def alone(settings: _S) -> _R:
+            folder = Path(getattr(settings, field))
             start_distributed()
-            if parameter == "run" and not folder.is_dir():
-                return function(*args, **kwargs)
+            if field == "run" and not folder.is_dir():
+                return function(settings)
             with only_writer(folder):
-                return function(*args, **kwargs)
+                return function(settings)
 
         return alone
 

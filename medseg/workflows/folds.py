@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 from medseg.data import read_datalist
 from medseg.engines.scores import json_safe, write_scores
 from medseg.errors import ConfigError, ModelError
+from medseg.settings import takes
 from medseg.storage import write_json
-from medseg.workflows.evaluation import evaluate, kept_checkpoints
+from medseg.workflows.evaluation import EvaluateSettings, evaluate, kept_checkpoints
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_folder import read_facts, write_facts
 from medseg.workflows.selection import Selection, select
-from medseg.workflows.training import train
+from medseg.workflows.training import TrainSettings, train
 
 __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "train_folds"]
 
@@ -33,26 +35,26 @@ def fold_runs(run: str | Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[4:]))
 
 
-def train_folds(
-    *, output: str | Path, json_list: str | Path, data_dir: str | Path | None = None, **settings: Any
-) -> Path:
-    """``train`` for every fold of the datalist (five made on the spot where it names none); finished folds are left
-    alone.
+@takes(TrainSettings)
+def train_folds(s: TrainSettings) -> Path:
+    """``train`` for every fold of the datalist (five made on the spot where it names none), each in a run of its own
+    below ``output``; finished folds are skipped. The settings' own ``fold`` is not read.
     """
-    datalist = read_datalist(json_list, data_dir)
+    datalist = read_datalist(s.json_list, s.data_dir)
     folds = datalist.folds() or list(range(min(5, len(datalist.sections["training"]))))
     if len(folds) < 2:
         raise ConfigError(
-            f"{json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."
+            f"{s.json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."
         )
     for fold in folds:
         logger.info("fold %d of %d", fold, len(folds))
-        train(output=Path(output) / f"fold{fold}", json_list=json_list, data_dir=data_dir, fold=fold, **settings)
-    return Path(output).resolve()
+        train.of(replace(s, output=Path(s.output) / f"fold{fold}", fold=fold))
+    return Path(s.output).resolve()
 
 
+@takes(EvaluateSettings)
 @writes_into("run")
-def evaluate_folds(run: str | Path, *, into: str | None = None, **settings: Any) -> dict[str, Any]:
+def evaluate_folds(s: EvaluateSettings) -> dict[str, Any]:
     """``evaluate`` each fold's run and pool their out-of-fold cases into ``metrics.json`` of the folder above.
 
     Cases that several folds score, such as a test section, are not pooled: ``folds.json`` in a folder of the section's
@@ -64,8 +66,9 @@ def evaluate_folds(run: str | Path, *, into: str | None = None, **settings: Any)
     Raises:
         ConfigError: the cases are validation cases of some folds and not of others.
     """
+    run, into = Path(s.run), s.into
     folders = fold_runs(run)
-    selections = [_select(folder, settings) for folder in folders]
+    selections = [_select(folder, s) for folder in folders]
     roles = sorted({selection.role for selection in selections})
     ids = [case.id for selection in selections for case in selection.cases]
     pooled = roles == ["validation"] and len(set(ids)) == len(ids)
@@ -74,23 +77,20 @@ def evaluate_folds(run: str | Path, *, into: str | None = None, **settings: Any)
             f"The folds of {run} would score cases as {' and '.join(roles)}, some of them twice; expected each "
             "fold's own validation cases, or the same test cases for all. Name one fold's run."
         )
-    contents = [evaluate(folder, into=into, **settings) for folder in folders]
+    contents = [evaluate.of(replace(s, run=folder)) for folder in folders]
     if not pooled:
-        return _spread(Path(run) / (into or selections[0].place), [f.name for f in folders], contents)
+        return _spread(run / (into or selections[0].place), [f.name for f in folders], contents)
     cases = {case: rows for content in contents for case, rows in content["cases"].items()}
     restored = {case: {label: _numbers(row) for label, row in rows.items()} for case, rows in sorted(cases.items())}
-    content = write_scores(
-        restored, Path(run) / (into or "."), _shared(contents) | {"folds": [f.name for f in folders]}
-    )
+    content = write_scores(restored, run / (into or "."), _shared(contents) | {"folds": [f.name for f in folders]})
     if into is None:
         write_facts(run, mean_dice=content["mean_dice"], **_pooled_facts([read_facts(folder) for folder in folders]))
     return content
 
 
-def _select(folder: Path, settings: Mapping[str, Any]) -> Selection:
+def _select(folder: Path, s: EvaluateSettings) -> Selection:
     """The cases that ``evaluate`` would score with these settings."""
-    names = ("overrides", "overlays", "data_dir", "section")
-    return select(folder, **{key: settings[key] for key in names if key in settings})
+    return select(folder, overrides=s.overrides, overlays=s.overlays, data_dir=s.data_dir, section=s.section)
 
 
 _OF_EACH = ("fold", "weights", "weights_sha256", "settings_sha256", "datalist", "predictions", "biases")
@@ -128,30 +128,32 @@ def _spread(directory: Path, names: Sequence[str], contents: Sequence[Mapping[st
     return content
 
 
-def evaluate_checkpoints(run: str | Path, **settings: Any) -> dict[str, dict[str, Any]]:
+@takes(EvaluateSettings)
+def evaluate_checkpoints(s: EvaluateSettings) -> dict[str, dict[str, Any]]:
     """Score every checkpoint that a run, or each of its folds, keeps; name -> the content of its ``metrics.json``.
 
-    The results of ``best`` are the run's own, those of the others lie in ``scores/<name>``.
+    The results of ``best`` are the run's own, those of the others lie in ``scores/<name>``. The settings' own
+    ``checkpoint`` and ``into`` are not read.
 
     Raises:
         ConfigError: other cases than the validation cases: a test set must not choose a model.
         ModelError: nothing is kept.
     """
+    run = Path(s.run)
     folders = fold_runs(run)
-    for selection in (_select(folder, settings) for folder in folders or [Path(run)]):
+    for selection in (_select(folder, s) for folder in folders or [run]):
         if selection.role != "validation":
             raise ConfigError(
                 f"--checkpoint all on {selection.words} would choose the model on these cases; choose it on the "
                 "validation cases, then score the one that you chose."
             )
-    kept = [kept_checkpoints(folder) for folder in folders or [Path(run)]]
+    kept = [kept_checkpoints(folder) for folder in folders or [run]]
     names = [name for name in kept[0] if all(name in other for other in kept)]
     if not names:
         raise ModelError(f"{run} keeps no checkpoint that all its folds have; train it first.")
     score = evaluate_folds if folders else evaluate
     return {
-        name: score(run, checkpoint=name, into=None if name == "best" else f"scores/{name}", **settings)
-        for name in names
+        name: score.of(replace(s, checkpoint=name, into=None if name == "best" else f"scores/{name}")) for name in names
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +20,56 @@ from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
 from medseg.data.run_settings import SET, Setting
 from medseg.errors import ConfigError
 from medseg.networks import network_target
+from medseg.settings import File, Folder, takes
 from medseg.storage import read_yaml
 from medseg.workflows.checks import check_cases, check_window
 from medseg.workflows.run_limits import check_arguments, check_training, refuse_double
 
-__all__ = ["announce", "given_nnunet", "new_bundle", "overlay_reasons", "plan_bundle"]
+__all__ = [
+    "NewBundleSettings",
+    "PlanRequest",
+    "announce",
+    "given_nnunet",
+    "new_bundle",
+    "overlay_reasons",
+    "plan_bundle",
+]
 
 logger = logging.getLogger("medseg")
 
 
-@user_speaks("overrides")
-def new_bundle(
-    *,
-    network: str,
-    json_list: str | Path,
-    output: str | Path,
-    data_dir: str | Path | None = None,
-    fold: int | None = None,
-    device: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    nnunet_plans: str | Path | None = None,
-    nnunet_configuration: str | None = None,
-) -> list[Setting]:
-    """Read and check the cases of a datalist, plan for a network and a device, and write the bundle to ``output``.
+@dataclass(frozen=True, kw_only=True)
+class NewBundleSettings:
+    """What a new bundle is planned for.
 
-    Args:
-        network: registered name, MONAI class or dotted path.
-        json_list, data_dir: the datalist and what its paths are relative to.
-        output: the bundle's folder; it must not hold a bundle.
-        fold: validation fold; ``None`` uses the datalist's validation section, else fold 0.
-        device: where it will train: a GPU gets published sizes, a CPU light ones; default as ``train`` chooses.
-        overrides: config id -> value.
-        nnunet_plans: nnU-Net's plans file, whose spacing, patch size and normalisation are taken over.
-        nnunet_configuration: of the plans; default ``3d_fullres``, of 2D images ``2d``.
+    Attributes:
+        network: name of `medseg networks`, MONAI class such as SegResNet, or dotted path.
+        json_list: datalist (Decathlon JSON), or YAML that joins several.
+        output: folder of the new bundle; it must not hold one.
+        data_dir: base directory for relative paths in the datalist (default: its folder).
+        fold: validation fold (default: the validation section, else fold 0).
+        device: cpu or cuda, where it will train: a GPU gets published sizes, a CPU light ones (default: a GPU where
+            there is one).
+        overrides: values of the config by their ids, such as learning_rate=0.001 or network_def::filters=[16,32].
+        nnunet_plans: nnUNetPlans.json of nnU-Net 2, whose spacing, patch size and normalisation are used.
+        nnunet_configuration: name of a configuration in these plans (default 3d_fullres; of 2D images 2d).
+    """
+
+    network: str
+    json_list: File
+    output: Folder
+    data_dir: Folder | None = None
+    fold: int | None = None
+    device: str | None = None
+    overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
+    nnunet_plans: File | None = None
+    nnunet_configuration: str | None = None
+
+
+@takes(NewBundleSettings)
+@user_speaks("overrides")
+def new_bundle(s: NewBundleSettings) -> list[Setting]:
+    """Read and check the cases of a datalist, plan for a network and a device, and write the bundle to ``output``.
 
     Returns:
         The settings of the written ``train.yaml``.
@@ -60,23 +78,24 @@ def new_bundle(
         ConfigError: the folder holds a bundle, the network does not fit, or an override is refused.
         DataError: the datalist or a case cannot be used.
     """
-    root = Path(output).resolve()
+    network, fold, device, changes = s.network, s.fold, s.device, dict(s.overrides or {})
+    root = Path(s.output).resolve()
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
     network_target(network)  # an unknown name is told before the data are read
-    remember_own(overrides or {})
-    nnunet = given_nnunet(nnunet_plans, nnunet_configuration)
-    refuse_double("train", overrides or {})
-    given = {key: value for key, value in (overrides or {}).items() if key != "roi_size"}  # that needs the images' axes
+    remember_own(changes)
+    nnunet = given_nnunet(s.nnunet_plans, s.nnunet_configuration)
+    refuse_double("train", changes)
+    given = {key: value for key, value in changes.items() if key != "roi_size"}  # that needs the images' axes
     check_ranges({"fold": fold, **given})
-    datalist = read_datalist(json_list, data_dir)
+    datalist = read_datalist(s.json_list, s.data_dir)
     training, validation = datalist.split(fold)
     facts = check_cases(training + validation, datalist, training=training, fold=fold)
     chosen = (device or str(choose_device())).partition(":")[0]  # a plan for a GPU needs none
     if chosen not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device}: expected cpu or cuda.")
-    changes = dict(overrides or {})
-    plan_bundle(root, network, datalist, facts, len(training), chosen, changes, {"fold": fold}, nnunet)
+    request = PlanRequest(network, chosen, changes, {"fold": fold}, nnunet)
+    plan_bundle(root, request, datalist, facts, len(training))
     given = dict.fromkeys([*changes, *(["fold"] if fold is not None else [])], SET)
     return announce(root, f"plan for {network} on {datalist.name}", given, datalist)
 
@@ -119,18 +138,30 @@ def overlay_reasons(bundle: Path, overlays: Sequence[str]) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class PlanRequest:
+    """What is asked of a planned bundle.
+
+    Attributes:
+        network: registered name, MONAI class or dotted path.
+        device_type: ``cpu`` or ``cuda``.
+        overrides: config id -> value, in both configs.
+        settings: config id -> value of ``train.yaml``.
+        nnunet: plans of nnU-Net to follow.
+    """
+
+    network: str
+    device_type: str
+    overrides: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    nnunet: NnunetPlans | None
+
+
 def plan_bundle(
-    directory: Path,
-    network: str,
-    datalist: Datalist,
-    facts: Sequence[CaseFacts],
-    num_training: int,
-    device_type: str,
-    overrides: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    nnunet: NnunetPlans | None = None,
+    directory: Path, request: PlanRequest, datalist: Datalist, facts: Sequence[CaseFacts], num_training: int
 ) -> None:
-    """Plan for checked cases and write the bundle, with the overrides in both its configs."""
+    """Plan for checked cases and write the bundle."""
+    network, overrides, nnunet = request.network, request.overrides, request.nnunet
     if is_universal(network, datalist):
         if nnunet is not None:
             raise ConfigError("--nnunet_plans are of one data set, the datalist joins several; leave them out.")
@@ -139,8 +170,8 @@ def plan_bundle(
     window = overrides.get("roi_size") or (nnunet.choices(facts).patch_size if nnunet is not None else None)
     if window is not None:
         check_window(window, facts, overrides.get("batch_size", 2))
-    plan, arguments = plan_for_network(network, datalist, facts, num_training, device_type, overrides, nnunet)
-    write_bundle(directory, network, arguments, datalist, plan, settings)
+    plan, arguments = plan_for_network(network, datalist, facts, num_training, request.device_type, overrides, nnunet)
+    write_bundle(directory, network, arguments, datalist, plan, request.settings)
     configs = changed_configs(directory, (), overrides)
     check_training(configs["train"], facts, datalist)
     for name, config in configs.items() if overrides else ():

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import case_scores
 from medseg.metrics.paired import paired_comparison
+from medseg.settings import Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import CleanRule, clean_labels, find_label_map, load
 from medseg.workflows.cleanup import store_rules
@@ -28,13 +30,28 @@ from medseg.workflows.folds import fold_runs
 from medseg.workflows.run_folder import log_to, require_run
 from medseg.workflows.selection import own_role, select
 
-__all__ = ["postprocess"]
+__all__ = ["PostprocessSettings", "postprocess"]
 
 logger = logging.getLogger("medseg")
 
 
+@dataclass(frozen=True)
+class PostprocessSettings:
+    """The run whose predictions are cleaned.
+
+    Attributes:
+        run: run folder with raw validation predictions; folds are pooled.
+        data_dir: folder of the references, where they were moved (default: as in training).
+    """
+
+    run: Folder
+    _: KW_ONLY
+    data_dir: Folder | None = None
+
+
+@takes(PostprocessSettings)
 @writes_into("run")
-def postprocess(run: str | Path, *, data_dir: str | Path | None = None) -> dict[str, Any]:
+def postprocess(s: PostprocessSettings) -> dict[str, Any]:
     """Choose rules on a run's validation predictions and store them in its bundle; ``--fold all`` runs are pooled.
 
     Writes ``postprocessing.json`` into the run's folder, and the rules into ``configs/inference.yaml`` of the run or
@@ -49,6 +66,7 @@ def postprocess(run: str | Path, *, data_dir: str | Path | None = None) -> dict[
             validation cases, or a prediction is missing or was written by another command.
         ConfigError: its predictions are cleaned already.
     """
+    run, data_dir = s.run, s.data_dir
     folders = fold_runs(run) or [require_run(run)]
     space = LabelSpace.from_table(merged_config([folders[0] / "configs" / "train.yaml"])["labels"])
     log_to(run)

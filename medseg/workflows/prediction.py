@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from medseg.engines.ranks import gather, is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import Origin, PredictionFolder, background_predictions
 from medseg.labels import BACKGROUND, LabelSpace
+from medseg.settings import File, Folder, takes
 from medseg.storage import read_table, write_json
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
@@ -39,7 +40,7 @@ from medseg.workflows.run_limits import (
     warn_changed,
 )
 
-__all__ = ["collect_cases", "predict", "predict_checkpoints"]
+__all__ = ["PredictSettings", "collect_cases", "predict", "predict_checkpoints"]
 
 logger = logging.getLogger("medseg")
 
@@ -80,35 +81,57 @@ def _is_color(file: Path) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class PredictSettings:
+    """What is segmented, with which weights, and how.
+
+    Attributes:
+        bundle: run folder, or bundle folder with models/model.pt.
+        output: folder for the label maps.
+        inputs: image files or folders; several channels: <case>_0000, <case>_0001, ….
+        cases: cases of a datalist that was read already.
+        json_list: datalist, instead of files.
+        data_dir: base directory for relative paths in the datalist (default: its folder).
+        section: section of the datalist (default test).
+        checkpoint: best, last, best_<metric> where it is kept, all, or a file (default best).
+        device: cpu, cuda or cuda:N (default: a GPU where there is one).
+        tta: average over mirror images along the axes that training mirrored.
+        postprocess: cleaning by the rules that `medseg postprocess` stored in the run.
+        tasks: names of the labels to segment, of a run on several data sets (default: all, or those of a case's own
+            data set).
+        modality: modality of the images, for a run on several data sets, such as ct.
+        overrides: values of inference.yaml by their ids, such as overlap=0.25.
+        overwrite: new predictions of all cases (default: of those whose images, weights or settings changed).
+    """
+
+    bundle: Folder = field(metadata={"option": ("run", "bundle")})
+    output: Folder
+    _: KW_ONLY
+    inputs: Sequence[str | Path] = field(default=(), metadata={"positional": "IMAGE"})
+    cases: Sequence[Case] = field(default=(), metadata={"option": None})
+    json_list: File | None = None
+    data_dir: Folder | None = None
+    section: str | None = None
+    checkpoint: str = "best"
+    device: str | None = None
+    tta: bool = False
+    postprocess: bool = field(default=True, metadata={"option": "no_postprocess"})
+    tasks: Sequence[str] | None = None
+    modality: str | None = None
+    overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
+    overwrite: bool = False
+
+
+@takes(PredictSettings)
 @writes_into("output")
 @user_speaks("overrides", "output")
-def predict(
-    bundle: str | Path,
-    output: str | Path,
-    *,
-    inputs: Sequence[str | Path] = (),
-    cases: Sequence[Case] = (),
-    json_list: str | Path | None = None,
-    data_dir: str | Path | None = None,
-    section: str | None = None,
-    checkpoint: str = "best",
-    device: str | None = None,
-    tta: bool = False,
-    postprocess: bool = True,
-    tasks: Sequence[str] | None = None,
-    modality: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
-) -> list[Path]:
+def predict(s: PredictSettings) -> list[Path]:
     """Segment files and folders, a datalist's section or ``cases`` of one with a run or bundle.
 
     A prediction that ``output`` holds is kept if it was made from the same images, weights, settings and version
-    (``PredictionFolder``), else made again; ``overwrite`` makes all of them again. ``section`` is of the datalist
-    (default ``test``). ``tta`` averages over mirror images along the axes that training mirrored; ``postprocess``
-    applies the rules that `medseg postprocess` stored. A run on several data sets together segments ``tasks`` (default:
-    all of them, or those of a case's own data set), and is told the ``modality`` of files. A case
-    that cannot be read or that fails is reported, listed in ``output/failures.json`` and left out; the others are done.
-    Under torchrun every process makes the same call and takes its share of the cases.
+    (``PredictionFolder``), else made again. A case that cannot be read or that fails is reported, listed in
+    ``output/failures.json`` and skipped; the others are done. Under torchrun every process makes the same call and
+    takes its share of the cases.
 
     Returns:
         The label maps of this call's cases.
@@ -118,11 +141,11 @@ def predict(
         ConfigError: ``output`` is the images' folder, or holds files of the predictions' names from elsewhere,
             or an option is not what the run allows.
     """
-    folder, target = Path(bundle).resolve(), Path(output).resolve()
+    folder, target = Path(s.bundle).resolve(), Path(s.output).resolve()
     _refuse_run_folder(target)
-    _refuse_idle(inputs, json_list, data_dir, section)
-    section = section or "test"
-    overrides = dict(overrides or {})
+    _refuse_idle(s)
+    inputs, cases, json_list, section = s.inputs, s.cases, s.json_list, s.section or "test"
+    overrides = dict(s.overrides or {})
     refuse_double("infer", overrides)
     config = merged_config(config_files(folder, "infer"))
     space = LabelSpace.from_table(config["labels"])
@@ -130,28 +153,28 @@ def predict(
     if inputs:
         cases = collect_cases(inputs, in_channels)
     elif json_list is not None:
-        datalist = read_datalist(json_list, data_dir)
+        datalist = read_datalist(json_list, s.data_dir)
         cases = datalist.cases(section)
         check_channels(folder, datalist)
     elif not cases:
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
-    cases, asked = _conditions(config, space, cases, tasks, modality)
-    weights = weights_of(folder, checkpoint)
+    cases, asked = _conditions(config, space, cases, s.tasks, s.modality)
+    weights = weights_of(folder, s.checkpoint)
     used = used_config(folder, "infer", overrides)
     changed = check_use(trained_config(folder, config), used, overrides, own_weights=weights.is_relative_to(folder))
     warn_changed(changed)
-    axes = mirrored_axes(folder, used, tta=tta, chosen=overrides.get("mirror_axes"))
+    axes = mirrored_axes(folder, used, tta=s.tta, chosen=overrides.get("mirror_axes"))
     start_distributed()
     changes = overrides | {"output_dir": str(target), "ckpt_path": str(weights)} | asked
-    if not postprocess and "cleanup" in config:
+    if not s.postprocess and "cleanup" in config:
         changes["cleanup"] = {}
     if axes is not None:
         changes["mirror_axes"] = axes
-    if device is not None:
-        changes["device"] = device_component(device)
-    origin = origin_of(config, changes, weights, choose_device(device).type)
+    if s.device is not None:
+        changes["device"] = device_component(s.device)
+    origin = origin_of(config, changes, weights, choose_device(s.device).type)
     if changed:
         origin = replace(origin, settings={**origin.settings, "differs_from_training": changed})
     predictions = PredictionFolder(target, origin)
@@ -163,7 +186,7 @@ def predict(
         if "tasks" in config:
             names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(space.labels, 1)}}
             write_json(target / "labels.json", names)
-        return predictions.pending(cases, overwrite=overwrite)
+        return predictions.pending(cases, overwrite=s.overwrite)
 
     todo = share(on_main(prepare))
     color = bool(config["preprocess"].get("color"))
@@ -199,18 +222,16 @@ def _refuse_run_folder(target: Path) -> None:
             raise ConfigError(f"--output {target} belongs to the run {run} itself; name a folder of its own.")
 
 
-def _refuse_idle(
-    inputs: Sequence[str | Path], json_list: str | Path | None, data_dir: str | Path | None, section: str | None
-) -> None:
+def _refuse_idle(s: PredictSettings) -> None:
     """Options that would be read by nobody.
 
     Raises:
         ConfigError: naming them.
     """
-    if inputs and json_list is not None:
+    if s.inputs and s.json_list is not None:
         raise ConfigError("Name either image files or a datalist (--json_list), not both.")
-    idle = [name for name, value in (("--section", section), ("--data_dir", data_dir)) if value is not None]
-    if json_list is None and idle:
+    idle = [name for name, value in (("--section", s.section), ("--data_dir", s.data_dir)) if value is not None]
+    if s.json_list is None and idle:
         raise ConfigError(f"{' and '.join(idle)}: of a datalist; name that with --json_list, or leave them out.")
 
 
@@ -245,21 +266,23 @@ def _conditions(
     return known, {} if tasks is None else {"tasks": list(tasks)}
 
 
-def predict_checkpoints(bundle: str | Path, output: str | Path, **settings: Any) -> dict[str, list[Path]]:
-    """``predict`` with every checkpoint that a run keeps, into ``output/<name>``; name -> label maps.
+@takes(PredictSettings)
+def predict_checkpoints(s: PredictSettings) -> dict[str, list[Path]]:
+    """``predict`` with every checkpoint that a run keeps, into ``output/<name>``; name -> label maps. The settings' own
+    ``checkpoint`` is not read.
 
     Raises:
         CasesFailed: some cases failed, with any of them; the others are done.
         ModelError: nothing is kept.
     """
-    kept = kept_checkpoints(Path(bundle))
+    kept = kept_checkpoints(Path(s.bundle))
     if not kept:
-        weights_of(Path(bundle), "best")  # says what to do
+        weights_of(Path(s.bundle), "best")  # says what to do
     done: dict[str, list[Path]] = {}
     failed: CasesFailed | None = None
     for name in kept:
         try:
-            done[name] = predict(bundle, Path(output) / name, checkpoint=name, **settings)
+            done[name] = predict.of(replace(s, output=Path(s.output) / name, checkpoint=name))
         except CasesFailed as error:
             failed = error
     if failed is not None:

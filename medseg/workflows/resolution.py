@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from medseg.errors import ConfigError, DataError
 from medseg.metrics import mean_interval
 from medseg.reports.resolution import write_resolution
 from medseg.reports.tables import digits
+from medseg.settings import Folder, takes
 from medseg.transforms import scaled_size
 from medseg.workflows.checks import check_cases
 from medseg.workflows.comparable import run_names
@@ -31,11 +32,11 @@ from medseg.workflows.evaluation import evaluate
 from medseg.workflows.run_folder import read_facts, require_run
 from medseg.workflows.selection import select
 
-__all__ = ["TrainedGrid", "resolution"]
+__all__ = ["ResolutionSettings", "TrainedGrid", "resolution"]
 
 logger = logging.getLogger("medseg")
 
-SPACES = ("model", "source")
+SPACES: tuple[Literal["model", "source"], ...] = ("model", "source")
 _FEW = 10  # cases
 
 
@@ -125,28 +126,38 @@ class TrainedGrid:
         return {"roi_size": [scaled_size([n], f)[0] for n, f in zip(self.roi_size, factors, strict=True)]}
 
 
+@dataclass(frozen=True)
+class ResolutionSettings:
+    """Which runs are scored at which resolutions.
+
+    Attributes:
+        runs: run folders, of any network, on the same cases and labels.
+        output: folder for resolution.md, .csv, .json and .png, and a folder per run and resolution.
+        sizes: numbers of voxels per axis, as fractions of the source's, such as 0.5 1.
+        spacings: isotropic voxel sizes in mm.
+        checkpoint: best, last, best_<metric> where it is kept, or a file (default best).
+        section: section of the datalist (default validation).
+        data_dir: folder of the images, where they were moved (default: as in training).
+        device: cpu, cuda or cuda:N (default: a GPU where there is one).
+    """
+
+    runs: Sequence[Folder] = field(metadata={"option": "run"})
+    output: Folder
+    _: KW_ONLY
+    sizes: Sequence[float] = ()
+    spacings: Sequence[float] = ()
+    checkpoint: str = "best"
+    section: str = "validation"
+    data_dir: Folder | None = None
+    device: str | None = None
+
+
+@takes(ResolutionSettings)
 @user_speaks("output")
-def resolution(
-    runs: Sequence[str | Path],
-    output: str | Path,
-    *,
-    sizes: Sequence[float] = (),
-    spacings: Sequence[float] = (),
-    checkpoint: str = "best",
-    section: str = "validation",
-    data_dir: str | Path | None = None,
-    device: str | None = None,
-) -> dict[str, Any]:
+def resolution(s: ResolutionSettings) -> dict[str, Any]:
     """Score runs at several resolutions; writes ``resolution.json``, ``.csv``, ``.md`` and ``.png`` to ``output``, and
     what `medseg validate --no_postprocess` writes to a folder per run and resolution below it. The same call again
     keeps scores that were made from the same weights, settings and files.
-
-    Args:
-        runs: run folders, of any network; their cases and labels must be the same.
-        output: result folder.
-        sizes: fractions of the source grid's voxels per axis, such as 0.5; or
-        spacings: isotropic voxel sizes in mm.
-        checkpoint, section, data_dir, device: as for `medseg validate`.
 
     Returns:
         ``axis`` (``size`` or ``spacing``), ``values``, ``cases``, ``labels``, ``warnings`` and ``runs``: name,
@@ -158,7 +169,8 @@ def resolution(
         ConfigError: neither or both of sizes and spacings, a value that is not positive, or a run that cannot change.
         DataError: the runs' cases or labels differ.
     """
-    folders = [require_run(run).resolve() for run in runs]
+    sizes, spacings = s.sizes, s.spacings
+    folders = [require_run(run).resolve() for run in s.runs]
     values = sorted({float(value) for value in sizes or spacings})
     if bool(sizes) == bool(spacings):
         raise ConfigError("Name the resolutions either by --sizes, such as 0.5 1, or by --spacings in mm.")
@@ -166,17 +178,16 @@ def resolution(
         raise ConfigError(f"{'--sizes' if sizes else '--spacings'}: {values[0]:g} is no size; give numbers above 0.")
     names = run_names(folders)
     configs = [merged_config([folder / "configs" / "train.yaml"]) for folder in folders]
-    cases, facts = _cases(folders, names, data_dir, section)
+    cases, facts = _cases(folders, names, s.data_dir, s.section)
     grids = [TrainedGrid.of(name, config, facts) for name, config in zip(names, configs, strict=True)]
     plans = [[grid.at_size(v) if sizes else grid.at_spacing(v) for v in values] for grid in grids]
-    target = Path(output)
+    target = Path(s.output)
     target.mkdir(parents=True, exist_ok=True)
-    settings = {"checkpoint": checkpoint, "section": section, "data_dir": data_dir, "device": device}
     content: dict[str, Any] = {
         "axis": "size" if sizes else "spacing",
         "values": values,
         "cases": cases,
-        "section": section,
+        "section": s.section,
         "postprocessing": "raw",
         "labels": [],
         "warnings": _warnings(folders, names, cases),
@@ -186,7 +197,7 @@ def resolution(
         points: list[dict[str, Any]] = []
         for value, changes in zip(values, plan, strict=True):
             place = target.resolve() / "runs" / grid.name / f"{content['axis']}_{value:g}"
-            scores = {space: _scores(folder, place / space, space, changes, settings) for space in SPACES}
+            scores = {space: _scores(folder, place / space, space, changes, s) for space in SPACES}
             content["labels"] = content["labels"] or list(scores["source"]["labels"])
             points.append({"value": value} | {space: _summary(found) for space, found in scores.items()})
             logger.info(
@@ -237,12 +248,22 @@ def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str
 
 
 def _scores(
-    run: Path, place: Path, space: str, changes: Mapping[str, Any], settings: Mapping[str, Any]
+    run: Path, place: Path, space: Literal["model", "source"], changes: Mapping[str, Any], s: ResolutionSettings
 ) -> dict[str, Any]:
     """The content of ``metrics.json`` of raw predictions; kept where it was made from the same."""
     overrides = {"validate::dataset::kind": "plain", "validate::key_metric::mean_dice::surface": False} | dict(changes)
     return evaluate(
-        run, space=space, overrides=overrides, into=str(place), checked=True, reuse=True, postprocess=False, **settings
+        run,
+        space=space,
+        overrides=overrides,
+        into=str(place),
+        checked=True,
+        reuse=True,
+        postprocess=False,
+        checkpoint=s.checkpoint,
+        section=s.section,
+        data_dir=s.data_dir,
+        device=s.device,
     )
 
 

@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,18 @@ from medseg.engines import network_facts
 from medseg.engines.ranks import gather, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.networks import network_target
+from medseg.settings import File, Folder, takes
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.folder_lock import LOCK, only_writer
-from medseg.workflows.new_bundle import announce, given_nnunet, overlay_reasons, plan_bundle
+from medseg.workflows.new_bundle import PlanRequest, announce, given_nnunet, overlay_reasons, plan_bundle
 from medseg.workflows.run_folder import differences, log_to, read_facts, require_same_data, write_facts
 from medseg.workflows.run_limits import check_training, refuse_double
 from medseg.workflows.stored_list import remember_list
 from medseg.workflows.timing import fit_validation
-from medseg.workflows.transfer import Transfer
+from medseg.workflows.transfer import Transfer, TransferRequest
 
-__all__ = ["train"]
+__all__ = ["TrainSettings", "train"]
 
 logger = logging.getLogger("medseg")
 
@@ -47,101 +48,124 @@ _FITTED_TO_TIME = {"fitted_epochs", "fitted_validation_cases"}  # facts that say
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What a training is told.
+
+    Attributes:
+        output: run folder.
+        json_list: datalist (Decathlon JSON), or YAML that joins several.
+        data_dir: base directory for relative paths in the datalist (default: its folder).
+        network: name of `medseg networks`, MONAI class such as SegResNet, or dotted path; a bundle is planned for it.
+        bundle: bundle folder such as bundles/ssh_unet_btcv_ct_segmentation.
+        fold: validation fold (default: the validation section, else fold 0).
+        epochs: number of epochs (default: the bundle's).
+        max_minutes: time in minutes for the whole training with its last validation; it decides on the learning-rate
+            schedule and the end, instead of the number of epochs. Reading the images is never cut short, and one
+            validation always takes place.
+        device: cpu, cuda or cuda:N (default: a GPU where there is one).
+        seed: random seed (default 0).
+        overrides: values of the config by their ids, such as learning_rate=0.001.
+        overlays: further configs of the bundle, such as gsm.
+        transfer: run, bundle or file whose weights the training starts from; a head of other labels starts from
+            scratch.
+        reinitialize: with --transfer: patterns of the names of further parameters that start from scratch, such as
+            'decoder*'.
+        partial: with --transfer: use of the weights that fit; the others are skipped.
+        new_tasks_only: with --transfer of a run on several data sets: training of the tasks that it lacks; its old
+            tasks predict as before.
+        nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2, whose spacing, patch size and normalisation are
+            used.
+        nnunet_configuration: name of a configuration in these plans (default 3d_fullres; of 2D images 2d).
+        replay: with --transfer of a run on several data sets: share of the drawn cases that are of its data sets.
+        distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
+    """
+
+    output: Folder
+    json_list: File
+    data_dir: Folder | None = None
+    network: str | None = None
+    bundle: Folder | None = None
+    fold: int | None = None
+    epochs: int | None = None
+    max_minutes: float | None = None
+    device: str | None = None
+    seed: int = 0
+    overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
+    overlays: Sequence[str] = field(default=(), metadata={"option": "overlay"})
+    transfer: str | Path | None = None
+    reinitialize: Sequence[str] = ()
+    partial: bool = False
+    new_tasks_only: bool = False
+    nnunet_plans: File | None = None
+    nnunet_configuration: str | None = None
+    replay: float | None = None
+    distill: float | None = None
+
+    def transfer_request(self) -> TransferRequest | None:
+        """What is asked of the weights that the training starts from; ``None`` from scratch.
+
+        Raises:
+            ConfigError: a source is not named, or a number is out of range.
+        """
+        how = (self.reinitialize, self.partial, self.new_tasks_only, self.replay, self.distill)
+        if self.transfer is not None:
+            return TransferRequest(Path(self.transfer).expanduser().resolve(), *how)
+        if any(how[:3]) or how[3:] != (None, None):
+            raise ConfigError(
+                "--reinitialize, --partial, --new_tasks_only, --replay and --distill say how to go on from other "
+                "weights; name their source with --transfer."
+            )
+        return None
+
+
+@takes(TrainSettings)
 @user_speaks("overrides", "network")
-def train(
-    *,
-    output: str | Path,
-    json_list: str | Path,
-    data_dir: str | Path | None = None,
-    network: str | None = None,
-    bundle: str | Path | None = None,
-    fold: int | None = None,
-    epochs: int | None = None,
-    max_minutes: float | None = None,
-    device: str | None = None,
-    seed: int = 0,
-    overrides: Mapping[str, Any] | None = None,
-    overlays: Sequence[str] = (),
-    transfer: str | Path | None = None,
-    reinitialize: Sequence[str] = (),
-    partial: bool = False,
-    new_tasks_only: bool = False,
-    nnunet_plans: str | Path | None = None,
-    nnunet_configuration: str | None = None,
-    replay: float | None = None,
-    distill: float | None = None,
-) -> Path:
-    """Train a network on a datalist; the same call again continues, and a finished run does nothing.
+def train(s: TrainSettings) -> Path:
+    """Train a network on a datalist; the same call again resumes, and a finished run does nothing.
 
     Under torchrun every process makes the same call; the first one checks, plans and writes, the others wait.
-
-    Args:
-        output: the run folder.
-        json_list, data_dir: the datalist and what its paths are relative to.
-        network: registered name, MONAI class or dotted path: a bundle is planned and written for it.
-        bundle: an existing bundle instead.
-        fold: validation fold; ``None`` uses the datalist's validation section, else fold 0.
-        epochs: passes; default from the bundle.
-        max_minutes: time for all of it, from this call on, with the last validation; the time and not the number of
-            epochs then decides on the learning-rate schedule and the end. Reading and preparing the images cannot be
-            cut short, and one validation always takes place.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; default: a GPU where there is one.
-        seed: of every random number.
-        overrides: config id -> value.
-        overlays: further config files of the bundle, such as ``gsm``.
-        transfer: start from the weights of this run, bundle or file; a head of other labels starts anew.
-        reinitialize: patterns of further tensor names that start anew.
-        partial: take over what fits of weights that do not fit as a whole.
-        new_tasks_only: learn the tasks that a source of several data sets lacks; its old tasks predict as before.
-        nnunet_plans: with ``network``: nnU-Net's plans file, whose spacing, patch size and normalisation are taken.
-        nnunet_configuration: of the plans; default ``3d_fullres``, of 2D images ``2d``.
-        replay: of such a source, share of the drawn cases that are of its data sets.
-        distill: of such a source, weight of the loss that holds its old answers.
 
     Returns:
         The run folder.
     """
     started = time.monotonic()
+    network, bundle, fold, overrides = s.network, s.bundle, s.fold, dict(s.overrides or {})
     if (network is None) == (bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
-    refuse_double("train", overrides or {}, epochs=epochs)
-    check_ranges({"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "seed": seed})
-    check_ranges(
-        {key: value for key, value in (overrides or {}).items() if key != "roi_size"}
-    )  # needs the images' axes
-    how = (reinitialize, partial, new_tasks_only, replay, distill)
-    start = Transfer(transfer, *how) if transfer is not None else None
-    if start is None and (any(how[:3]) or how[3:] != (None, None)):
-        raise ConfigError(
-            "--reinitialize, --partial, --new_tasks_only, --replay and --distill say how to go on from other weights; "
-            "name their source with --transfer."
-        )
-    nnunet = given_nnunet(nnunet_plans, nnunet_configuration)
+    refuse_double("train", overrides, epochs=s.epochs)
+    check_ranges({"fold": fold, "epochs": s.epochs, "max_minutes": s.max_minutes, "seed": s.seed})
+    check_ranges({key: value for key, value in overrides.items() if key != "roi_size"})  # needs the images' axes
+    request = s.transfer_request()
+    start = Transfer(request) if request else None
+    nnunet = given_nnunet(s.nnunet_plans, s.nnunet_configuration)
     if nnunet is not None and bundle is not None:
         raise ConfigError("--nnunet_plans are for --network: a bundle has a plan of its own. Leave one out.")
-    changes = dict(overrides or {})
+    changes = dict(overrides)
     remember_own(changes)
     if network is not None:
         target = network_target(network)  # an unknown name is told before the data are read
         taken = start.network_arguments(target) if start else {}
         changes = taken | changes
-        reasons = dict.fromkeys(taken, f"as in {transfer}")
+        reasons = dict.fromkeys(taken, f"as in {s.transfer}")
     else:
-        reasons = overlay_reasons(Path(str(bundle)), overlays)
-    run = Path(output).resolve()
+        reasons = overlay_reasons(Path(str(bundle)), s.overlays)
+    run = Path(s.output).resolve()
     start_distributed()
     _refuse_foreign(run)
-    chosen = choose_device(device)
-    datalist = read_datalist(json_list, data_dir)
+    chosen = choose_device(s.device)
+    datalist = read_datalist(s.json_list, s.data_dir)
     training, validation = datalist.split(fold)
     if not training:
         raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
-    settings = _settings(datalist, fold, seed, epochs, max_minutes, device)
-    options = {"fold": fold, "epochs": epochs, "max_minutes": max_minutes, "device": device, "seed": seed or None}
-    if max_minutes is not None:
+    settings = _settings(datalist, s)
+    options = {name: getattr(s, name) for name in ("fold", "epochs", "max_minutes", "device")} | {
+        "seed": s.seed or None
+    }
+    if s.max_minutes is not None:
         reasons["epochs"] = "of no account: --max_minutes decides when the training ends"
         options.pop("epochs")
-    reasons |= dict.fromkeys([*(overrides or {}), *(key for key, value in options.items() if value is not None)], SET)
+    reasons |= dict.fromkeys([*overrides, *(key for key, value in options.items() if value is not None)], SET)
 
     def prepare() -> tuple[bool, bool]:
         """Write the bundle, or hold it against the one that is there; whether anything is left to train, and whether
@@ -153,22 +177,23 @@ def train(
         fresh = run / "configs.new"
         shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
         if network is not None:
-            plan_bundle(fresh, network, datalist, facts, len(training), chosen.type, changes, settings, nnunet)
+            asked = PlanRequest(network, chosen.type, changes, settings, nnunet)
+            plan_bundle(fresh, asked, datalist, facts, len(training))
         else:
-            _copy_bundle(fresh, Path(str(bundle)), datalist, facts, overlays, changes, settings)
+            _copy_bundle(fresh, Path(str(bundle)), datalist, facts, s.overlays, changes, settings)
         if start is not None:
             reasons.update(start.install(fresh))
         announce(fresh, f"training of {network or bundle} on {datalist.name}", reasons, datalist)
-        _install(fresh, run, explicit_epochs=epochs is not None, same_data=same_data)
+        _install(fresh, run, explicit_epochs=s.epochs is not None, same_data=same_data)
         remember_list(run, datalist)
         _require_state(run)
         if read_facts(run).get("status") == "finished":
             logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
             return False, False
-        if epochs is not None and max_minutes is not None:
+        if s.epochs is not None and s.max_minutes is not None:
             logger.warning("--max_minutes decides when the training ends, not --epochs")
-        _report_start(run, chosen, training, validation, seed)
-        return True, max_minutes is not None and not _FITTED_TO_TIME & {*read_facts(run)}
+        _report_start(run, chosen, training, validation, s.seed)
+        return True, s.max_minutes is not None and not _FITTED_TO_TIME & {*read_facts(run)}
 
     if not is_main():
         logger.setLevel(logging.ERROR)  # the first process speaks for all
@@ -178,7 +203,7 @@ def train(
         finally:
             shutil.rmtree(run / "configs.new", ignore_errors=True)  # of a start that was refused
         if left:
-            _run(run, max_minutes, started, fit)
+            _run(run, s.max_minutes, started, fit)
     finalize()
     return run
 
@@ -237,19 +262,17 @@ def _refuse_foreign(run: Path) -> None:
         )
 
 
-def _settings(
-    datalist: Datalist, fold: int | None, seed: int, epochs: int | None, max_minutes: float | None, device: str | None
-) -> dict[str, Any]:
+def _settings(datalist: Datalist, s: TrainSettings) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "dataset_dir": str(datalist.data_dir.resolve()),
-        "fold": fold,
-        "seed": seed,
-        "max_minutes": max_minutes,
+        "fold": s.fold,
+        "seed": s.seed,
+        "max_minutes": s.max_minutes,
     }
-    if epochs is not None:
-        settings["epochs"] = epochs
-    if device is not None:
-        settings["device"] = device_component(device)
+    if s.epochs is not None:
+        settings["epochs"] = s.epochs
+    if s.device is not None:
+        settings["device"] = device_component(s.device)
     return settings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,50 +24,55 @@ from medseg.weights.task_rows import rows_by_name
 from medseg.workflows.evaluation import weights_of
 from medseg.workflows.run_folder import differences
 
-__all__ = ["Transfer", "channel_tensors"]
+__all__ = ["Transfer", "TransferRequest", "channel_tensors"]
 
 logger = logging.getLogger("medseg")
 
 _OF_DATA = ("spatial_dims", "in_channels", "out_channels", "num_modalities")
 
 
+@dataclass(frozen=True)
+class TransferRequest:
+    """What a user asks of a new run that starts from other weights.
+
+    Attributes:
+        source: run or bundle folder (its best weights), or file of weights.
+        reinitialize: patterns of the names of parameters that start from scratch, besides the head where the labels
+            differ and the first layers where the channels do.
+        partial: whether weights that do not fit are skipped.
+        new_tasks_only: of a source that was trained on several data sets: whether only the rows of tasks that it lacks
+            are trained.
+        replay: of such a source: share of the drawn cases that are of its data sets.
+        distill: of such a source: weight of the loss that holds the answers for its tasks where they were.
+
+    Raises:
+        ConfigError: ``replay`` is not a share, or ``distill`` is not above 0.
+    """
+
+    source: Path
+    reinitialize: Sequence[str] = ()
+    partial: bool = False
+    new_tasks_only: bool = False
+    replay: float | None = None
+    distill: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.replay is not None and not 0 < self.replay < 1:
+            raise ConfigError(f"--replay: expected a share between 0 and 1, got {self.replay}.")
+        if self.distill is not None and not self.distill > 0:
+            raise ConfigError(f"--distill: expected a weight above 0, got {self.distill}.")
+
+
 class Transfer:
     """What a new run takes over from a source of weights.
 
-    Args:
-        source: a run or bundle folder (its best weights), or a file of weights.
-        reinitialize: patterns of tensor names that start anew, besides the head where the labels differ and the first
-            layers where the channels do.
-        partial: take what fits and leave the rest.
-        new_tasks_only: of a source that was trained on several data sets, train the rows of tasks that it lacks, and
-            nothing else.
-        replay: of such a source, share of the drawn cases that are of its data sets.
-        distill: of such a source, weight of the loss that holds the answers for its tasks where they were.
-
     Raises:
-        ConfigError: ``replay`` is no share, or ``distill`` not above 0.
         ModelError: there are no weights at the source, or they are damaged.
     """
 
-    def __init__(
-        self,
-        source: str | Path,
-        reinitialize: Sequence[str] = (),
-        partial: bool = False,
-        new_tasks_only: bool = False,
-        replay: float | None = None,
-        distill: float | None = None,
-    ) -> None:
-        if replay is not None and not 0 < replay < 1:
-            raise ConfigError(f"--replay: expected a share between 0 and 1, got {replay}.")
-        if distill is not None and not distill > 0:
-            raise ConfigError(f"--distill: expected a weight above 0, got {distill}.")
-        self.source = Path(source).expanduser().resolve()
-        self.reinitialize = list(reinitialize)
-        self.partial = partial
-        self.new_tasks_only = new_tasks_only
-        self.replay = replay
-        self.distill = distill
+    def __init__(self, request: TransferRequest) -> None:
+        self.request = request
+        self.source = request.source
         self.config: dict[str, Any] = {}
         if self.source.is_dir():
             self.config = merged_config(config_files(self.source, "train"))
@@ -103,21 +109,21 @@ class Transfer:
         network = create_network(config["network_def"]["_target_"], **arguments)
         target = bundle / "models" / "initial.pt"
         target.parent.mkdir(exist_ok=True)
-        anew = list(self.reinitialize)
+        anew = list(self.request.reinitialize)
         before = dict(config)
         if isinstance(network, TaskConditioned) and "labels" in self.config:
             config |= self._move_rows(network, config, target)
             config |= self._remember(config, bundle)
         else:
-            if self.replay is not None or self.distill is not None:
+            if self.request.replay is not None or self.request.distill is not None:
                 raise ConfigError("--replay and --distill go on from a run on several data sets; leave them out.")
             anew += self._new_tensors(config)
             shutil.copyfile(self.weights, target)
-        transfer_weights(network, target, reinitialize=anew, partial=self.partial)  # a misfit is told now
+        transfer_weights(network, target, reinitialize=anew, partial=self.request.partial)  # a misfit is told now
         config["initial"] = {
             "path": "$@bundle_root + '/models/initial.pt'",
             "reinitialize": anew,
-            "partial": self.partial,
+            "partial": self.request.partial,
         }
         dump_yaml(config, path, f"Starts from the weights of {self.source.name}.")
         return dict.fromkeys(differences(before, config), f"starts from {self.source.name}")
@@ -131,7 +137,7 @@ class Transfer:
         for line in lines:
             logger.info("start from %s: %s", self.source, line)
         save_file(state, target)
-        if not self.new_tasks_only:
+        if not self.request.new_tasks_only:
             return {}
         fresh = [task for name, task in zip(new.labels, new.task_ids, strict=True) if name not in old.labels]
         if not fresh or "new_tasks" not in config:
@@ -143,17 +149,17 @@ class Transfer:
 
     def _remember(self, config: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
         """What changes in the config so that old tasks are not forgotten: weights of cases, loss and inferer."""
-        if self.replay is None and self.distill is None:
+        if self.request.replay is None and self.request.distill is None:
             return {}
         old, new = (LabelSpace.from_table(content["labels"]) for content in (self.config, config))
         known = [name for name, part in new.fragments.items() if name and set(part.values) <= set(old.labels)]
         changes: dict[str, Any] = {}
-        if self.replay is not None:
+        if self.request.replay is not None:
             listed = read_datalist(bundle / "configs" / "datalist.json", config["dataset_dir"])
             training, _ = listed.split(config["fold"])
             cases = [case.to_dict() for case in training]
-            changes["weights"] = replay_weights(cases, config["weights"], known, self.replay)
-        if self.distill is not None:
+            changes["weights"] = replay_weights(cases, config["weights"], known, self.request.replay)
+        if self.request.distill is not None:
             if not known:
                 raise ConfigError(
                     f"--distill: the datalist has no data set whose tasks {self.source} knows; name one there, by its "
@@ -165,7 +171,7 @@ class Transfer:
             changes["loss"] = {
                 "_target_": "medseg.losses.DistilledLoss",
                 "loss": config["loss"],
-                "weight": self.distill,
+                "weight": self.request.distill,
             }
         return changes
 

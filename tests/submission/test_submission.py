@@ -69,9 +69,9 @@ def amos(images: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def make(challenge: str, images: Path, predictions: Path, **options: object) -> Path:
+def make(challenge: str, images: Path, predictions: Path, **settings: object) -> Path:
     output = predictions.parent / "made.zip"
-    submit(challenge, output, predictions=predictions, json_list=images / f"{challenge}.json", **options)
+    submit(challenge, output, predictions=predictions, json_list=images / f"{challenge}.json", **settings)
     return output
 
 
@@ -124,7 +124,7 @@ def test_btcv_round_trip(images, btcv):
     # what was handed in can be handed in again: its files are named as in the archive
     make("btcv", images, btcv.parent / "opened", overwrite=True)
     assert output.read_bytes() == first
-    make("btcv", images, btcv, overwrite=True, prefix="label")
+    make("btcv", images, btcv, overwrite=True, options={"prefix": "label"})
     assert zipfile.ZipFile(output).namelist()[0] == "label0061.nii.gz"
     assert [path.name for path in btcv.parent.glob(".partial*")] == []
 
@@ -139,11 +139,11 @@ def test_amos_task_1_leaves_mr_out_and_task_2_takes_it(images, amos):
     assert "left out: 20 cases (amos_0501, amos_0502, amos_0503, …)" in report
     assert "documented rules:\n  - validation phase: one zip with the folder results/" in report
     output.unlink()
-    make("amos", images, amos, task=2)
+    make("amos", images, amos, options={"task": 2})
     assert len(zipfile.ZipFile(output).namelist()) == 120
     (amos / "amos_0501.nii.gz").unlink()
     with pytest.raises(DataError, match="amos_0501: no prediction"):
-        make("amos", images, amos, task=2, overwrite=True)
+        make("amos", images, amos, options={"task": 2}, overwrite=True)
     make("amos", images, amos, overwrite=True)  # task 1 does not ask for it
     with pytest.raises(DataError, match="has 199 cases of AMOS task 1; its validation phase takes exactly 100"):
         make("amos", images, amos, overwrite=True, section="test")

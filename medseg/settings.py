@@ -1,0 +1,55 @@
+"""Commands are functions of one frozen settings value, and are called with its fields.
+
+A settings class stands beside its function and is the one home of the command's options: field, type and default, and
+under ``Attributes:`` of its docstring the line of ``--help``. A field's metadata says ``option`` where the command line
+calls it otherwise (a name; several names, of which one has to be given; or ``None``, for Python alone), and
+``positional`` that it is no option, but shown by this word.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+
+__all__ = ["Command", "File", "Folder", "takes"]
+
+P = ParamSpec("P")
+S = TypeVar("S")
+R = TypeVar("R")
+
+File: TypeAlias = str | Path
+Folder: TypeAlias = str | Path
+
+
+class Command(Protocol[P, S, R]):
+    """A function that is called with the fields of its settings, or by ``of`` with a settings value.
+
+    Attributes:
+        of: the function of the settings value.
+    """
+
+    of: Callable[[S], R]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Command[P, S, R]]:
+    """Decorator: the function of one settings value is called with the settings' fields."""
+
+    def decorate(function: Callable[[S], R]) -> Command[P, S, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return function(settings(*args, **kwargs))
+
+        given: Any = call
+        given.of = function
+        given.__signature__ = inspect.signature(settings).replace(
+            return_annotation=inspect.signature(function).return_annotation
+        )
+        given.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(settings)}"
+        return cast("Command[P, S, R]", given)
+
+    return decorate

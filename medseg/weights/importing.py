@@ -1,0 +1,44 @@
+"""Import an original system's checkpoint file as weights of our network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medseg.settings import File, takes
+from medseg.weights.files import read_state_dict, save_file
+from medseg.weights.original import ImportReport, import_with_report, read_config
+
+__all__ = ["ImportWeightsSettings", "import_weights"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportWeightsSettings:
+    """Which checkpoint is imported where.
+
+    Attributes:
+        system: original system, such as sshunet.
+        architecture: class of the original's network (default: the config's, or the only one).
+        config: JSON or YAML of its constructor's arguments, or the original's own config.
+        checkpoint: checkpoint of the original.
+        output: file for our weights (default models/model.pt).
+    """
+
+    system: str
+    architecture: str | None = None
+    config: File
+    checkpoint: File
+    output: File = "models/model.pt"
+
+
+@takes(ImportWeightsSettings)
+def import_weights(s: ImportWeightsSettings) -> ImportReport:
+    """Write an original system's checkpoint as weights of our network, and report every key.
+
+    Raises:
+        ConfigError: unknown system, architecture or argument, or a config that cannot be read.
+        ModelError: keys or shapes that do not fit, or a tensor that holds NaN or infinity.
+    """
+    architecture, constructor = read_config(s.config, s.system, s.architecture)
+    network, report = import_with_report(s.system, architecture, constructor, read_state_dict(s.checkpoint))
+    save_file(network.state_dict(), s.output)
+    return report
