@@ -19,6 +19,7 @@ from medseg.storage import parse_yaml
 
 __all__ = [
     "Workflow",
+    "amended",
     "changed_configs",
     "command",
     "derived",
@@ -74,6 +75,15 @@ def _checked(recipe: Recipe, layers: Iterable[Layer], names: str) -> Recipe:
     recipe = judged(recipe)
     check_arguments(recipe.tree)
     return recipe
+
+
+def amended(recipe: Recipe, *layers: Layer) -> Recipe:
+    """A resolved recipe with further layers, checked and judged again.
+
+    Raises:
+        ConfigError, ModelError: as ``resolve``.
+    """
+    return _checked(recipe, layers, _names(recipe)) if any(layer.changes for layer in layers) else recipe
 
 
 def changed_configs(bundle: Bundle | str | Path, overlays: Sequence[str], *layers: Layer) -> dict[str, Recipe]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.recipe import Layer, Recipe
+from medseg.bundle.recipe import Layer, Recipe, Tree
 from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.storage import as_formed, read_table
 
@@ -37,6 +37,7 @@ class Bundle:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).resolve()
         self._layers: dict[Path, Layer] = {}
+        self._recipes: dict[tuple[str, ...], Recipe] = {}
         self._metadata: dict[str, Any] | None = None
 
     @classmethod
@@ -86,13 +87,26 @@ class Bundle:
             ModelError: the folder is not a bundle, or a config is missing.
             ConfigError: a config cannot be read, or is damaged.
         """
+        key = (task, *overlays)
+        if key in self._recipes:
+            return self._recipes[key]
         layers = [self.layer(name) for name in TASKS[task]]
         recipe = Recipe.of(*layers, *(self.layer(name, "overlay") for name in overlays))
         try:
             as_formed(recipe.tree, _FORM, f"{recipe.tree.where} is damaged", "restore it, or make the bundle again")
         except DataError as error:
             raise ConfigError(str(error)) from error
+        self._recipes[key] = recipe
         return recipe
+
+    @property
+    def trained(self) -> Tree:
+        """The config that its network was trained with; of a bundle without ``train.yaml``, that of inference.
+
+        Raises:
+            ModelError, ConfigError: as ``recipe``.
+        """
+        return self.recipe("train" if self.has("train") else "infer").tree
 
     @property
     def metadata(self) -> Mapping[str, Any]:

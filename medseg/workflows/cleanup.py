@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from medseg.bundle import dump_yaml
-from medseg.bundle.compose import config_files, merged_config
+from medseg.bundle.folder import Bundle
 from medseg.errors import ConfigError
 
 __all__ = ["add_cleaning", "rules_of", "store_rules", "stored_rules", "with_rules"]
@@ -20,31 +19,29 @@ _TARGET = "medseg.transforms.CleanLabelsd"
 _SAVE = "medseg.transforms.SaveLabelsd"
 
 
-def stored_rules(bundle: str | Path) -> dict[str, Any]:
+def stored_rules(bundle: Bundle) -> dict[str, Any]:
     """The rules of a run or bundle, label -> steps; empty where it has none."""
-    return dict(merged_config(config_files(bundle, "infer")).get("cleanup") or {})
+    return dict(bundle.recipe("infer").tree.get("cleanup") or {}) if bundle.has("inference") else {}
 
 
-def rules_of(run: Path, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def rules_of(run: Bundle, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """The rules that an evaluation applies: those of inference, unless its config has ``cleanup`` itself.
 
     Args:
-        run: the run folder, which may have no ``inference.yaml``.
+        run: the run, which may have no ``inference.yaml``.
         evaluation: its merged config; a published protocol without post-processing says ``cleanup: {}``.
     """
-    if "cleanup" in evaluation:
-        return dict(evaluation["cleanup"] or {})
-    return stored_rules(run) if (run / "configs" / "inference.yaml").is_file() else {}
+    return dict(evaluation["cleanup"] or {}) if "cleanup" in evaluation else stored_rules(run)
 
 
-def store_rules(bundle: str | Path, rules: Mapping[str, Any]) -> None:
+def store_rules(bundle: Bundle, rules: Mapping[str, Any]) -> None:
     """Write the rules into ``configs/inference.yaml``; empty ones leave no trace.
 
     Raises:
-        ConfigError: its post-processing is no list of transforms.
+        ConfigError: its post-processing is not a list of transforms.
     """
-    path = config_files(bundle, "infer")[0]
-    content = with_rules(merged_config([path]), rules)
+    path = bundle.config("inference")
+    content = with_rules(bundle.recipe("infer").tree, rules)
     comment = path.read_text(encoding="utf-8").splitlines()[0]
     dump_yaml(content, path, comment.removeprefix("# ") if comment[:1] == "#" else "")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.compose import merged_config
+from medseg.bundle.folder import Bundle
 from medseg.engines.run_files import is_outdated, read_scores
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
@@ -86,12 +86,13 @@ def _read(folder: Path, name: str) -> ScoredRun:
         raise DataError(f"{folder} has no metrics.json; run `medseg validate --run {folder}` first.")
     scores = read_scores(path)
     run = next((place for place in (folder, *list(folder.parents)[:2]) if (place / "run.json").is_file()), folder)
-    if "targets" not in scores and (folder / "configs" / "train.yaml").is_file():  # of an earlier version
-        space = LabelSpace.from_table(merged_config([folder / "configs" / "train.yaml"])["labels"])
+    bundle = Bundle(folder)
+    if "targets" not in scores and bundle.has("train"):  # of an earlier version
+        space = LabelSpace.from_table(bundle.trained["labels"])
         scores |= {"targets": target_values(space, [None])} if "" in space.fragments else {}
     role = scores.get("role")
     if role is None and (run / "configs" / "datalist.json").is_file():
-        role = own_role(run, list(scores["cases"]))
+        role = own_role(Bundle(run), list(scores["cases"]))
     return ScoredRun(name, folder, scores, read_facts(run), role or NOT_RECORDED)
 
 

@@ -10,13 +10,13 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from medseg import __version__
-from medseg.bundle.compose import config_files, load_workflow, merged_config, used_config, with_changes
-from medseg.bundle.own_words import user_speaks
+from medseg.bundle.compose import amended, command, derived, resolve, start, user
+from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device_component, start_distributed
+from medseg.bundle.recipe import Layer, Recipe
 from medseg.data import Case
 from medseg.data.content import content_hash
 from medseg.engines import CaseCost, add_facts, network_facts
@@ -32,7 +32,7 @@ from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
-from medseg.workflows.selection import Selection, scoring_changes, select
+from medseg.workflows.selection import Selection, select
 
 __all__ = ["EvaluateSettings", "evaluate", "kept_checkpoints", "warn_of_background", "weights_of"]
 
@@ -109,10 +109,34 @@ class EvaluateSettings:
     checked: bool = field(default=False, metadata={"option": None})
     reuse: bool = field(default=False, metadata={"option": None})
 
+    def recipe(self, bundle: Bundle, *layers: Layer) -> Recipe:
+        """The run's evaluation with these settings and further layers.
+
+        Raises:
+            ConfigError, ModelError: as ``resolve``; an option and an override contradict each other.
+        """
+        refuse_double("evaluate", self.overrides or {}, tolerance=self.tolerance, device=self.device)
+        own: dict[str, Any] = {"tolerance": self.tolerance, "section": self.section}
+        if self.device is not None:
+            own["device"] = device_component(self.device)
+        if self.data_dir is not None:
+            own["dataset_dir"] = str(Path(self.data_dir).resolve())
+        given = command({key: value for key, value in own.items() if value is not None})
+        return resolve(bundle, "evaluate", user(self.overrides), given, *layers, overlays=self.overlays)
+
+    def selection(self) -> Selection:
+        """The cases that ``evaluate`` scores with these settings.
+
+        Raises:
+            ConfigError, DataError, ModelError: as ``recipe`` and ``select``.
+        """
+        bundle = require_run(self.run)
+        named = "json_list" in (self.overrides or {})
+        return select(bundle, self.recipe(bundle), named=named, section=self.section)
+
 
 @takes(EvaluateSettings)
 @writes_into("run")
-@user_speaks("overrides")
 def evaluate(s: EvaluateSettings) -> dict[str, Any]:
     """Score cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and what a
     validation case costs into ``run.json``.
@@ -124,55 +148,44 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
     Returns:
         The content of ``metrics.json``.
     """
-    folder = require_run(s.run).resolve()
-    checkpoint, space, overlays = s.checkpoint, s.space, s.overlays
+    bundle = require_run(s.run)
+    folder, checkpoint = bundle.root, s.checkpoint
     start_distributed()
     if is_main():
         log_to(folder)
     else:
         logger.setLevel(logging.ERROR)  # the first process speaks for all
-    config = merged_config([folder / "configs" / "train.yaml"])
     weights = weights_of(folder, checkpoint)
+    if s.space not in ("source", "model"):
+        raise ConfigError(f"space '{s.space}' is unknown; use 'source' or 'model'.")
+    recipe = s.recipe(bundle, command({"ckpt_path": str(weights)}))
     given = dict(s.overrides or {})
-    refuse_double("evaluate", given, tolerance=s.tolerance, device=s.device)
-    used = used_config(folder, "evaluate", given, overlays)
-    changed = check_use(config, used, given, own_weights=weights.is_relative_to(folder))
-    mirrored_axes(folder, used)
+    changed = check_use(bundle.trained, recipe.tree, given, own_weights=weights.is_relative_to(folder))
+    mirrored_axes(bundle, recipe.tree)
     if not s.checked:
         warn_changed(changed)
-    changes: dict[str, Any] = given | {"ckpt_path": str(weights)}
-    if s.device is not None:
-        changes["device"] = device_component(s.device)
-    if s.tolerance is not None:
-        changes["tolerance"] = s.tolerance
-    asked: dict[str, Any] = {"overlays": overlays, "data_dir": s.data_dir, "section": s.section}
-    selection = select(folder, overrides=changes, **asked)
-    refuse_other_names(LabelSpace.from_table(used["labels"]), selection.datalist.label_space, "The run")
-    changes = scoring_changes(folder, overrides=changes, **asked)
-    tree = with_changes(merged_config(config_files(folder, "evaluate", overlays)), changes)
+    selection = select(bundle, recipe, named="json_list" in given, section=s.section)
+    refuse_other_names(LabelSpace.from_table(recipe.tree["labels"]), selection.datalist.label_space, "The run")
     if not s.checked:
         on_main(lambda: check_cases(selection.cases, selection.datalist))
-    rules = rules_of(folder, tree) if s.postprocess and space == "source" else {}
+    rules = rules_of(bundle, recipe.tree) if s.postprocess and s.space == "source" else {}
     facts = selection.facts | {"checkpoint": checkpoint, "biases": _biases(selection, cleaned=bool(rules))}
     if changed:
         facts["differs_from_training"] = changed
     if rules:
-        changes[_STEPS] = add_cleaning(ConfigParser(tree)[_STEPS], rules)
+        cleaned = {_STEPS: add_cleaning(recipe.value(_STEPS), rules)}
+        recipe = amended(recipe, derived(cleaned, f"{folder}/configs/inference.yaml"))
         facts["cleanup"] = rules
-    if space == "model":
+    if s.space == "model":
         # As while training: labels go through the preprocessing too, predictions stay where they are.
-        validate = merged_config([folder / "configs" / "train.yaml"])["validate"]
-        changes |= {
-            f"validate::{part}::transforms": validate[part]["transforms"]
-            for part in ("preprocessing", "postprocessing")
-        }
+        parts = ("validate::preprocessing", "validate::postprocessing")
+        steps = {part: bundle.recipe("train").value(part) for part in parts}
+        recipe = amended(recipe, derived(steps, f"{folder}/configs/train.yaml"))
         facts["space"] = "model"
-    elif space != "source":
-        raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
-    record = on_main(lambda: _record(selection.cases, weights, with_changes(tree, changes)))
-    changes |= _target(folder, tree, selection, s.into)
-    workflow = load_workflow(folder, "evaluate", changes, overlays)
-    target = Path(workflow.parser.get_parsed_content("score_dir" if "score_dir" in tree else "output_dir"))
+    record = on_main(lambda: _record(selection.cases, weights, recipe.tree))
+    recipe = amended(recipe, _target(bundle, recipe, selection, s.into))
+    workflow = start(recipe, "evaluate")
+    target = Path(workflow.parser.get_parsed_content("score_dir"))
     if selection.place and target.resolve() == folder:
         raise ConfigError(
             f"{target} has the scores of validation cases, which those of {selection.words} would replace; name "
@@ -213,17 +226,15 @@ def warn_of_background(cases: Sequence[str], total: int) -> None:
         logger.warning("%s", background_note(cases, total))
 
 
-def _target(run: Path, tree: Mapping[str, Any], selection: Selection, into: str | None) -> dict[str, Any]:
-    """The override of where the scores go; empty where the config, or an overlay that keeps them apart, says it."""
-    key = "score_dir" if "score_dir" in tree else "output_dir"
+def _target(bundle: Bundle, recipe: Recipe, selection: Selection, into: str | None) -> Layer:
+    """Where the scores go; nothing where an overlay or the user keeps them apart."""
     if into is not None:
-        return {key: str(run / into)}
-    own = merged_config(config_files(run, "evaluate"))
-    if not selection.place or tree[key] != own.get(key):  # by an overlay or an override
-        return {}
-    place, root = f"/{selection.place}", str(own["output_dir"])
-    root = "$@output_dir" if key == "score_dir" else f"${root}" if root.startswith("@") else root
-    return {key: f"{root} + {place!r}" if root.startswith("$") else root + place}
+        return command({"score_dir": str(bundle.root / into)})
+    own = bundle.recipe("evaluate").tree
+    if not selection.place or recipe.tree["score_dir"] != own["score_dir"]:
+        return command({})
+    place = {"_target_": "medseg.workflows.inside", "root": own["score_dir"], "name": selection.place}
+    return command({"score_dir": place})
 
 
 def _biases(selection: Selection, *, cleaned: bool) -> list[str]:

@@ -18,7 +18,6 @@ from medseg.storage import write_json
 from medseg.workflows.evaluation import EvaluateSettings, evaluate, kept_checkpoints
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_folder import read_facts, write_facts
-from medseg.workflows.selection import Selection, select
 from medseg.workflows.training import TrainSettings, train
 
 __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "train_folds"]
@@ -68,7 +67,7 @@ def evaluate_folds(s: EvaluateSettings) -> dict[str, Any]:
     """
     run, into = Path(s.run), s.into
     folders = fold_runs(run)
-    selections = [_select(folder, s) for folder in folders]
+    selections = [replace(s, run=folder).selection() for folder in folders]
     roles = sorted({selection.role for selection in selections})
     ids = [case.id for selection in selections for case in selection.cases]
     pooled = roles == ["validation"] and len(set(ids)) == len(ids)
@@ -86,11 +85,6 @@ def evaluate_folds(s: EvaluateSettings) -> dict[str, Any]:
     if into is None:
         write_facts(run, mean_dice=content["mean_dice"], **_pooled_facts([read_facts(folder) for folder in folders]))
     return content
-
-
-def _select(folder: Path, s: EvaluateSettings) -> Selection:
-    """The cases that ``evaluate`` would score with these settings."""
-    return select(folder, overrides=s.overrides, overlays=s.overlays, data_dir=s.data_dir, section=s.section)
 
 
 _OF_EACH = ("fold", "weights", "weights_sha256", "settings_sha256", "datalist", "predictions", "biases")
@@ -141,7 +135,7 @@ def evaluate_checkpoints(s: EvaluateSettings) -> dict[str, dict[str, Any]]:
     """
     run = Path(s.run)
     folders = fold_runs(run)
-    for selection in (_select(folder, s) for folder in folders or [run]):
+    for selection in (replace(s, run=folder).selection() for folder in folders or [run]):
         if selection.role != "validation":
             raise ConfigError(
                 f"--checkpoint all on {selection.words} would choose the model on these cases; choose it on the "

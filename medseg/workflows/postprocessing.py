@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from monai.transforms import Compose
 
-from medseg.bundle.compose import merged_config
+from medseg.bundle.folder import Bundle
 from medseg.data.content import content_hash
 from medseg.engines.run_files import is_outdated, read_scores
 from medseg.errors import ConfigError, DataError
@@ -28,7 +28,8 @@ from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.run_folder import log_to, require_run
-from medseg.workflows.selection import own_role, select
+from medseg.workflows.selection import own_role
+from medseg.workflows.evaluation import EvaluateSettings
 
 __all__ = ["PostprocessSettings", "postprocess"]
 
@@ -67,8 +68,8 @@ def postprocess(s: PostprocessSettings) -> dict[str, Any]:
         ConfigError: its predictions are cleaned already.
     """
     run, data_dir = s.run, s.data_dir
-    folders = fold_runs(run) or [require_run(run)]
-    space = LabelSpace.from_table(merged_config([folders[0] / "configs" / "train.yaml"])["labels"])
+    folders = fold_runs(run) or [require_run(run).root]
+    space = LabelSpace.from_table(Bundle(folders[0]).trained["labels"])
     log_to(run)
     tables: dict[str, list[dict[CleanRule, float]]] = {label: [] for label in space.labels}
     for pair in _pairs(folders, space, data_dir):
@@ -90,7 +91,7 @@ def postprocess(s: PostprocessSettings) -> dict[str, Any]:
     }
     write_json(Path(run) / "postprocessing.json", content)
     for folder in folders:
-        store_rules(folder, content["rules"])
+        store_rules(Bundle(folder), content["rules"])
     logger.info("post-processing of %s: %s", run, content["rules"] or "none helps")
     return content
 
@@ -101,7 +102,7 @@ def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | No
         scored = _metrics(folder)
         written = scored.get("predictions") or {"folder": "predictions", "sha256": {}}
         reader = Compose(load(["label"], space))
-        for case in select(folder, data_dir=data_dir, section="validation").cases:
+        for case in EvaluateSettings(folder, data_dir=data_dir, section="validation").selection().cases:
             if case.id not in scored["cases"]:
                 continue
             path = find_label_map(folder / written["folder"], case.id)
@@ -133,7 +134,7 @@ def _metrics(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder} was scored in {content.get('space')} space, which keeps no label maps; {_validate(folder)}"
         )
-    role = content.get("role") or own_role(folder, list(content["cases"]))
+    role = content.get("role") or own_role(Bundle(folder), list(content["cases"]))
     if role != "validation":
         raise DataError(f"{path} has scores of {role} cases, on which nothing may be chosen; {_validate(folder)}")
     if content.get("cleanup"):

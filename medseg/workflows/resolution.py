@@ -17,8 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medseg.bundle.compose import merged_config
-from medseg.bundle.own_words import user_speaks
 from medseg.data import CaseFacts
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import mean_interval
@@ -28,9 +26,8 @@ from medseg.settings import Folder, takes
 from medseg.transforms import scaled_size
 from medseg.workflows.checks import check_cases
 from medseg.workflows.comparable import run_names
-from medseg.workflows.evaluation import evaluate
+from medseg.workflows.evaluation import EvaluateSettings, evaluate
 from medseg.workflows.run_folder import read_facts, require_run
-from medseg.workflows.selection import select
 
 __all__ = ["ResolutionSettings", "TrainedGrid", "resolution"]
 
@@ -153,7 +150,6 @@ class ResolutionSettings:
 
 
 @takes(ResolutionSettings)
-@user_speaks("output")
 def resolution(s: ResolutionSettings) -> dict[str, Any]:
     """Score runs at several resolutions; writes ``resolution.json``, ``.csv``, ``.md`` and ``.png`` to ``output``, and
     what `medseg validate --no_postprocess` writes to a folder per run and resolution below it. The same call again
@@ -170,16 +166,16 @@ def resolution(s: ResolutionSettings) -> dict[str, Any]:
         DataError: the runs' cases or labels differ.
     """
     sizes, spacings = s.sizes, s.spacings
-    folders = [require_run(run).resolve() for run in s.runs]
+    bundles = [require_run(run) for run in s.runs]
+    folders = [bundle.root for bundle in bundles]
     values = sorted({float(value) for value in sizes or spacings})
     if bool(sizes) == bool(spacings):
         raise ConfigError("Name the resolutions either by --sizes, such as 0.5 1, or by --spacings in mm.")
     if values[0] <= 0 or not all(map(math.isfinite, values)):
         raise ConfigError(f"{'--sizes' if sizes else '--spacings'}: {values[0]:g} is no size; give numbers above 0.")
     names = run_names(folders)
-    configs = [merged_config([folder / "configs" / "train.yaml"]) for folder in folders]
     cases, facts = _cases(folders, names, s.data_dir, s.section)
-    grids = [TrainedGrid.of(name, config, facts) for name, config in zip(names, configs, strict=True)]
+    grids = [TrainedGrid.of(name, bundle.trained, facts) for name, bundle in zip(names, bundles, strict=True)]
     plans = [[grid.at_size(v) if sizes else grid.at_spacing(v) for v in values] for grid in grids]
     target = Path(s.output)
     target.mkdir(parents=True, exist_ok=True)
@@ -223,7 +219,7 @@ def _cases(
     section: str,
 ) -> tuple[list[str], list[CaseFacts]]:
     """Ids and facts of the cases, which must be the same for all runs."""
-    found = [select(folder, data_dir=data_dir, section=section) for folder in folders]
+    found = [EvaluateSettings(folder, data_dir=data_dir, section=section).selection() for folder in folders]
     ids = [sorted(case.id for case in selection.cases) for selection in found]
     first = found[0].datalist
     for name, other, selection in zip(names[1:], ids[1:], found[1:], strict=True):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg import __version__
+from medseg.bundle.folder import Bundle
 from medseg.data import Case
 from medseg.data.fingerprint import DataFingerprint
 from medseg.engines.run_files import read_facts
@@ -23,16 +24,16 @@ __all__ = ["differences", "log_to", "read_facts", "require_run", "require_same_d
 logger = logging.getLogger("medseg")
 
 
-def require_run(path: str | Path) -> Path:
-    """The folder of a run.
+def require_run(path: Bundle | str | Path) -> Bundle:
+    """The run in a folder.
 
     Raises:
         ConfigError: there is no run.
     """
-    run = Path(path)
-    if not (run / "configs" / "train.yaml").is_file():
+    run = Bundle.at(path)
+    if not run.has("train"):
         raise ConfigError(
-            f"{run} is not a run: configs/train.yaml is missing. Train one with `medseg train --output {run}`."
+            f"{path} is not a run: configs/train.yaml is missing. Train one with `medseg train --output {path}`."
         )
     return run
 

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from medseg.bundle import TRAINED_AXES, accepts_roi
-from medseg.bundle.compose import merged_config
 from medseg.bundle.config_check import check_roi
+from medseg.bundle.folder import Bundle
 from medseg.data import CaseFacts, Datalist
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
-from medseg.storage import read_table
 from medseg.transforms.augmentations import trained_mirror_axes
 from medseg.workflows.checks import check_fit, refuse_other_names, unfit
 from medseg.workflows.run_folder import differences
 
 __all__ = [
-    "channel_names",
     "check_arguments",
     "check_channels",
     "check_members",
@@ -32,9 +29,9 @@ __all__ = [
     "check_training",
     "check_use",
     "mirrored_axes",
+    "named_channels",
     "refuse_double",
     "refuse_reordered",
-    "trained_config",
     "warn_changed",
 ]
 
@@ -141,12 +138,6 @@ def _expect(arguments: Mapping[str, Any], name: str, value: int, why: str) -> No
 
 
 # ---------------------------------------------------------------------- inference and validation
-def trained_config(folder: Path, inference: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config that a network was trained with: train.yaml, or what a bundle without one says for inference."""
-    path = folder / "configs" / "train.yaml"
-    return merged_config([path]) if path.is_file() else inference
-
-
 def check_use(
     trained: Mapping[str, Any], used: Mapping[str, Any], overrides: Mapping[str, Any], *, own_weights: bool = True
 ) -> dict[str, list[Any]]:
@@ -205,30 +196,24 @@ def _refuse_roi(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"The network does not take roi_size {config['roi_size']} ({problem}); leave it as trained.")
 
 
-def check_channels(folder: Path, datalist: Datalist) -> None:
+def check_channels(bundle: Bundle, datalist: Datalist) -> None:
     """Hold the channels of a datalist against those that a run or bundle was trained with.
 
     Raises:
         ConfigError: the same channels in another order, which no number would show.
     """
-    own, others = channel_names(folder), list(datalist.channels)
-    refuse_reordered(own, others, f"{datalist.path}", f"{folder}")
+    own, others = named_channels(bundle), list(datalist.channels)
+    refuse_reordered(own, others, f"{datalist.path}", f"{bundle}")
     if len(own) == len(others) and not _same(own, others):
         logger.warning(
             "%s has the channels %s, %s was trained with %s: the network does not know such images.",
-            datalist.path, ", ".join(others), folder, ", ".join(own),
+            datalist.path, ", ".join(others), bundle, ", ".join(own),
         )  # fmt: skip
 
 
-def channel_names(folder: Path) -> list[str]:
-    """Names of the image channels that a run or bundle was trained with; empty where it has none."""
-    path = folder / "configs" / "metadata.json"
-    if not path.is_file():
-        return []
-    names: Any = read_table(path, "metadata; restore it")
-    for key in ("network_data_format", "inputs", "image", "channel_def"):
-        names = names.get(key, {}) if isinstance(names, Mapping) else {}
-    names = [str(name) for name in names.values()] if isinstance(names, Mapping) else []
+def named_channels(bundle: Bundle) -> list[str]:
+    """Names of the image channels that a run or bundle was trained with; empty where they are only numbered."""
+    names = bundle.channel_names
     return [] if names == ["image"] or any(name.startswith("channel ") for name in names) else names
 
 
@@ -249,27 +234,27 @@ def _same(first: Sequence[str], second: Sequence[str]) -> bool:
     return [*map(str.casefold, first)] == [*map(str.casefold, second)]
 
 
-def check_members(folders: Sequence[Path]) -> None:
+def check_members(bundles: Sequence[Bundle]) -> None:
     """Whether runs can be joined: one number of axes, the same image channels in one order, one label table.
 
     Raises:
         ConfigError: naming the two runs that differ.
     """
-    configs = [merged_config([folder / "configs" / "train.yaml"]) for folder in folders]
-    for folder, config in zip(folders[1:], configs[1:], strict=True):
+    first, names = bundles[0], named_channels(bundles[0])
+    definition, space = first.trained["network_def"], LabelSpace.from_table(first.trained["labels"])
+    for bundle in bundles[1:]:
         for name in ("spatial_dims", "in_channels"):
-            own, other = (content["network_def"].get(name) for content in (configs[0], config))
+            own, other = definition.get(name), bundle.trained["network_def"].get(name)
             if own != other:
                 raise ConfigError(
-                    f"{folder} has {name} {other}, {folders[0]} has {own}: they take different images. Join runs on "
+                    f"{bundle} has {name} {other}, {first} has {own}: they take different images. Join runs on "
                     "the same images."
                 )
-        first, names = channel_names(folders[0]), channel_names(folder)
-        refuse_reordered(first, names, str(folder), str(folders[0]))
-        spaces = [LabelSpace.from_table(content["labels"]) for content in (configs[0], config)]
-        if spaces[0].channels == spaces[1].channels and spaces[0].to_table() != spaces[1].to_table():
+        refuse_reordered(names, named_channels(bundle), str(bundle), str(first))
+        others = LabelSpace.from_table(bundle.trained["labels"])
+        if space.channels == others.channels and space.to_table() != others.to_table():
             raise ConfigError(
-                f"{folder} has the labels {spaces[1].to_table()}, {folders[0]} {spaces[0].to_table()}: the same names "
+                f"{bundle} has the labels {others.to_table()}, {first} {space.to_table()}: the same names "
                 "with other values. Join runs of one label table."
             )
 
@@ -291,12 +276,12 @@ def check_scored(config: Mapping[str, Any], facts: Sequence[CaseFacts], datalist
 
 # ---------------------------------------------------------------------- test-time augmentation
 def mirrored_axes(
-    folder: Path, used: Mapping[str, Any], *, tta: bool = False, chosen: Sequence[int] | None = None
+    bundle: Bundle, used: Mapping[str, Any], *, tta: bool = False, chosen: Sequence[int] | None = None
 ) -> list[int] | None:
     """The axes of test-time augmentation: those that training mirrored.
 
     Args:
-        folder: of the run or bundle.
+        bundle: of the run or bundle.
         used: its merged config for inference or validation, with overrides.
         tta: all of them are asked for,
         chosen: or these.
@@ -307,8 +292,7 @@ def mirrored_axes(
     Raises:
         ConfigError: an axis that training did not mirror, or ``tta`` where it mirrored none or is not known to have.
     """
-    path = folder / "configs" / "train.yaml"
-    trained = trained_mirror_axes(merged_config([path])) if path.is_file() else None
+    trained = trained_mirror_axes(bundle.trained) if bundle.has("train") else None
     if trained is None and isinstance(used.get(TRAINED_AXES), list):
         trained = tuple(used[TRAINED_AXES])
     _refuse_untrained_axes(used, trained)
@@ -316,16 +300,16 @@ def mirrored_axes(
         return None
     if "mirror_axes" not in used:
         raise ConfigError(
-            f"--tta: inference.yaml of {folder} has no id mirror_axes; leave --tta out, or give its inferer one."
+            f"--tta: inference.yaml of {bundle} has no id mirror_axes; leave --tta out, or give its inferer one."
         )
     if trained is None and not chosen:
         raise ConfigError(
-            f"--tta: the configs of {folder} do not tell which axes its training mirrored; name them with --set "
+            f"--tta: the configs of {bundle} do not tell which axes its training mirrored; name them with --set "
             "mirror_axes=[0], or leave --tta out."
         )
     if trained is not None and not trained:
         raise ConfigError(
-            f"--tta: {folder} was trained without mirror images, so its network does not know them, and averaging "
+            f"--tta: {bundle} was trained without mirror images, so its network does not know them, and averaging "
             "over them makes predictions worse. Leave --tta out."
         )
     return list(trained or ()) if chosen is None else None

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.compose import config_files, load_workflow, merged_config
-from medseg.bundle.own_words import user_speaks
+from medseg.bundle.compose import start
+from medseg.bundle.folder import Bundle
+from medseg.bundle.recipe import Recipe
 from medseg.data import Case, Datalist, read_datalist
 from medseg.data.content import content_hash
 from medseg.engines.ranks import on_main
 from medseg.errors import ConfigError, DataError, nearest
-from medseg.workflows.run_folder import read_facts, require_run, require_same_data, trained_on
+from medseg.workflows.run_folder import read_facts, require_same_data, trained_on
 from medseg.workflows.stored_list import read_stored_list
 
-__all__ = ["ROLES", "Selection", "own_role", "scoring_changes", "select"]
+__all__ = ["ROLES", "Selection", "own_role", "select"]
 
 ROLES = ("validation", "training", "test", "external")
 _DATA = "validate::dataset::data"
@@ -76,74 +77,35 @@ class Selection:
         return f"{len(self.cases)} {what}"
 
 
-def scoring_changes(
-    run: Path,
-    *,
-    overrides: Mapping[str, Any] | None = None,
-    overlays: Sequence[str] = (),
-    data_dir: str | Path | None = None,
-    section: str | None = None,
-) -> dict[str, Any]:
-    """The overrides of evaluate.yaml by which a section is scored, over the user's own.
-
-    A run of an earlier version has no id ``section``; its list of cases is replaced where an option or an overlay
-    names one.
-    """
-    changes = dict(overrides or {})
-    if data_dir is not None:
-        changes["dataset_dir"] = str(Path(data_dir).resolve())
-    own = merged_config(config_files(run, "evaluate"))
-    if "section" in own:
-        return changes | ({} if section is None else {"section": section})
-    merged = merged_config(config_files(run, "evaluate", overlays))
-    if section is None and merged["validate"]["dataset"]["data"] == own["validate"]["dataset"]["data"]:
-        section = merged.get("section")
-    if section is not None:
-        references = {key: f"@{key}" for key in ("json_list", "dataset_dir", "fold")}
-        changes[_DATA] = {"_target_": "medseg.workflows.cases", **references, "section": section}
-    return changes
-
-
-@user_speaks("overrides")
-def select(
-    run: str | Path,
-    *,
-    overrides: Mapping[str, Any] | None = None,
-    overlays: Sequence[str] = (),
-    data_dir: str | Path | None = None,
-    section: str | None = None,
-) -> Selection:
-    """The cases that ``evaluate`` scores with these settings.
+def select(bundle: Bundle, recipe: Recipe, *, named: bool = False, section: str | None = None) -> Selection:
+    """The cases that an evaluation scores.
 
     Args:
-        run: the run folder.
-        overrides: config id -> value.
-        overlays: further config files of the run.
-        data_dir: base directory of the datalist's paths; default: as in training.
-        section: of the datalist; default: the config's own.
+        bundle: the run.
+        recipe: its resolved evaluation, with what the user and the command say.
+        named: whether the user names the datalist.
+        section: that the user asks for; default: the config's own.
 
     Raises:
         ConfigError: the config names its cases itself, and not those of ``section``.
         DataError: there are no cases, or some have no label.
     """
-    folder = require_run(run).resolve()
-    changes = scoring_changes(folder, overrides=overrides, overlays=overlays, data_dir=data_dir, section=section)
-    parser = load_workflow(folder, "evaluate", changes, overlays).parser
+    folder, parser = bundle.root, start(recipe, "evaluate").parser
     json_list, data, fold = (parser.get_parsed_content(key) for key in ("json_list", "dataset_dir", "fold"))
-    named = "json_list" in changes  # by the user
     datalist = read_datalist(json_list, data) if named else read_stored_list(folder, data, json_list)
-    asked = section or (str(parser["section"]) if "section" in parser else "validation")
+    asked = section or str(recipe.tree["section"])
     entries = parser.get_parsed_content(_DATA)
     if not isinstance(entries, list) or not all(
         isinstance(e, Mapping) and {"image", "case_id"} <= {*e} for e in entries
     ):
         raise ConfigError(
-            f"{_DATA}: expected a list of cases with 'image', 'label' and 'case_id', as w.cases gives it."
+            f"{_DATA}: expected a list of cases with 'image', 'label' and 'case_id', as medseg.workflows.cases gives "
+            "it. Use that component."
         )
     listed = {case.id: case for cases in datalist.sections.values() for case in cases}
     cases = [_case(entry, listed) for entry in entries]
     _refuse_unscorable(cases, datalist, asked, folder)
-    role, found, seen = _role(cases, datalist, folder)
+    role, found, seen = _role(cases, datalist, bundle)
     if role == "external":
         files = {case.id: [content_hash(image) for image in case.images if Path(image).is_file()] for case in cases}
         seen = max(seen, len(trained_on(read_facts(folder), files)))
@@ -151,21 +113,21 @@ def select(
         on_main(lambda: require_same_data(folder, cases))
     if section is not None and found != section:
         raise ConfigError(
-            f"--section {section}: {_DATA} of {' + '.join(['the run', *overlays])} names other cases itself; leave "
-            "--section out, or the overlay."
+            f"--section {section}: {_DATA} of {recipe.tree.where} names other cases itself; leave --section out, or "
+            "the overlay."
         )
     return Selection(tuple(cases), datalist, role, found, fold, seen)
 
 
-def own_role(run: Path, case_ids: Sequence[str]) -> str:
+def own_role(bundle: Bundle, case_ids: Sequence[str]) -> str:
     """The role of cases that earlier scores of a run name by their ids alone.
 
     Raises:
         DataError: the run's datalist cannot be read.
     """
-    config = merged_config([run / "configs" / "train.yaml"])
-    datalist = read_datalist(run / "configs" / "datalist.json", run)  # ids alone: no image is opened
-    ids = {name: {case.id for case in datalist.cases(name, config.get("fold"))} for name in datalist.sections}
+    datalist = read_datalist(bundle.root / "configs" / "datalist.json", bundle.root)  # ids alone: no image is opened
+    fold = bundle.trained.get("fold")
+    ids = {name: {case.id for case in datalist.cases(name, fold)} for name in datalist.sections}
     for role in ("validation", "training"):
         if set(case_ids) <= ids[role]:
             return role
@@ -197,14 +159,13 @@ def _refuse_unscorable(cases: Sequence[Case], datalist: Datalist, section: str, 
         )
 
 
-def _role(cases: Sequence[Case], datalist: Datalist, run: Path) -> tuple[str, str | None, int]:
+def _role(cases: Sequence[Case], datalist: Datalist, bundle: Bundle) -> tuple[str, str | None, int]:
     """Role, section, and how many of the cases the run was trained on."""
-    stored = run / "configs" / "datalist.json"
-    config = merged_config([run / "configs" / "train.yaml"])
+    stored, config = bundle.root / "configs" / "datalist.json", bundle.trained
     own: Datalist | None = datalist
     if stored.is_file() and Path(datalist.path).resolve() != stored.resolve():
         try:
-            own = read_stored_list(run, config["dataset_dir"])
+            own = read_stored_list(bundle.root, config["dataset_dir"])
         except DataError:  # its images are no longer there: none of these are among them
             own = None
     files = {_files(case) for case in cases}

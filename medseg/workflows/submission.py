@@ -8,7 +8,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.compose import merged_config
 from medseg.data import read_datalist
 from medseg.errors import ConfigError
 from medseg.settings import File, Folder, takes
@@ -75,8 +74,7 @@ def submit(s: SubmitSettings) -> Submission:
     if run is None and (predictions is None or s.json_list is None):
         raise ConfigError("Nothing to submit: name a run with --run, or --predictions and --json_list.")
     if s.json_list is None and run is not None:
-        config = merged_config([require_run(run) / "configs" / "train.yaml"])
-        datalist = read_stored_list(run, s.data_dir or config["dataset_dir"])
+        datalist = read_stored_list(run, s.data_dir or require_run(run).trained["dataset_dir"])
     else:
         datalist = read_datalist(Path(str(s.json_list)), s.data_dir)
     cases = datalist.cases(s.section or module.FACTS.section)

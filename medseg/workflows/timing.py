@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import document_bundle, dump_yaml
-from medseg.bundle.compose import merged_config
 from medseg.data.sampling import turns
 from medseg.engines.ranks import world_size
 from medseg.engines.validation_cost import case_seconds, cases_of
+from medseg.storage import read_yaml
 from medseg.workflows.run_folder import write_facts
 
 __all__ = ["fit_validation"]
@@ -27,7 +27,7 @@ def fit_validation(workflow: Any, run: Path, seconds: float) -> bool:
     changed.
     """
     path = run / "configs" / "train.yaml"
-    config = merged_config([path])
+    config = read_yaml(path)
     if "validation_cases" not in config:
         return False
     evaluator = workflow.parser.get_parsed_content("validate::evaluator")

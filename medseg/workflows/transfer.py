@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from medseg.bundle import dump_yaml
-from medseg.bundle.compose import config_files, merged_config
-from medseg.data import read_datalist
+from medseg.bundle.compose import command
+from medseg.bundle.folder import Bundle
+from medseg.bundle.recipe import Layer
+from medseg.data import Datalist
 from medseg.data.sampling import replay_weights
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
@@ -22,7 +23,6 @@ from medseg.networks.layers.task_conditioned import TaskConditioned
 from medseg.weights import read_state_dict, save_file, transfer_weights
 from medseg.weights.task_rows import rows_by_name
 from medseg.workflows.evaluation import weights_of
-from medseg.workflows.run_folder import differences
 
 __all__ = ["Transfer", "TransferRequest", "channel_tensors"]
 
@@ -75,7 +75,7 @@ class Transfer:
         self.source = request.source
         self.config: dict[str, Any] = {}
         if self.source.is_dir():
-            self.config = merged_config(config_files(self.source, "train"))
+            self.config = Bundle(self.source).recipe("train").tree
             self.weights = weights_of(self.source, "best")
         else:
             self.weights = self.source
@@ -88,45 +88,39 @@ class Transfer:
             return {}
         return {f"network_def::{k}": v for k, v in definition.items() if k not in ("_target_", *_OF_DATA)}
 
-    def install(self, bundle: Path) -> dict[str, str]:
-        """Copy the weights into a bundle that was just written, and write into its ``initial`` what starts anew.
+    def install(self, config: Mapping[str, Any], datalist: Datalist, target: Path) -> Layer:
+        """Write the weights that a training starts from, and say what changes in its config.
 
-        Returns:
-            Ids of the config that changed -> why.
+        Args:
+            config: of the new training, unresolved and judged.
+            datalist: that it trains on.
+            target: file of the weights, ``models/initial.pt`` of the run.
 
         Raises:
-            ConfigError: the bundle's config has no ``initial``.
-            ModelError: the weights do not fit the bundle's network.
+            ConfigError: the config has no ``initial``.
+            ModelError: the weights do not fit the config's network.
         """
-        path = bundle / "configs" / "train.yaml"
-        config = merged_config([path])
         if "initial" not in config:
             raise ConfigError(
-                f"{path} has no id 'initial', so it cannot start from other weights; its network has to be "
-                "'$w.distribute(w.start_from(@network_def, **@initial), @device)'."
+                "The bundle's train.yaml has no id 'initial', so it cannot start from other weights; give its "
+                "medseg.workflows.network the argument initial: '@initial'."
             )
         arguments = {key: value for key, value in config["network_def"].items() if key != "_target_"}
         network = create_network(config["network_def"]["_target_"], **arguments)
-        target = bundle / "models" / "initial.pt"
-        target.parent.mkdir(exist_ok=True)
-        anew = list(self.request.reinitialize)
-        before = dict(config)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = list(self.request.reinitialize)
+        changes: dict[str, Any] = {}
         if isinstance(network, TaskConditioned) and "labels" in self.config:
-            config |= self._move_rows(network, config, target)
-            config |= self._remember(config, bundle)
+            changes = self._move_rows(network, config, target) | self._remember(config, datalist)
         else:
             if self.request.replay is not None or self.request.distill is not None:
-                raise ConfigError("--replay and --distill go on from a run on several data sets; leave them out.")
-            anew += self._new_tensors(config)
+                raise ConfigError("--replay and --distill continue from a run on several data sets; leave them out.")
+            fresh += self._new_tensors(config)
             shutil.copyfile(self.weights, target)
-        transfer_weights(network, target, reinitialize=anew, partial=self.request.partial)  # a misfit is told now
-        config["initial"] = {
-            "path": "$@bundle_root + '/models/initial.pt'",
-            "reinitialize": anew,
-            "partial": self.request.partial,
-        }
-        dump_yaml(config, path, f"Starts from the weights of {self.source.name}.")
-        return dict.fromkeys(differences(before, config), f"starts from {self.source.name}")
+        transfer_weights(network, target, reinitialize=fresh, partial=self.request.partial)  # a misfit is told now
+        initial = {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": "models/initial.pt"}
+        changes["initial"] = {"path": initial, "reinitialize": fresh, "partial": self.request.partial}
+        return command(changes, f"starts from {self.source.name}")
 
     def _move_rows(self, network: TaskConditioned, config: Mapping[str, Any], target: Path) -> dict[str, Any]:
         """Write the weights with the rows of tasks and modalities where the new label table has them; what changes in
@@ -147,7 +141,7 @@ class Transfer:
             )
         return {"new_tasks": fresh}
 
-    def _remember(self, config: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
+    def _remember(self, config: Mapping[str, Any], datalist: Datalist) -> dict[str, Any]:
         """What changes in the config so that old tasks are not forgotten: weights of cases, loss and inferer."""
         if self.request.replay is None and self.request.distill is None:
             return {}
@@ -155,8 +149,7 @@ class Transfer:
         known = [name for name, part in new.fragments.items() if name and set(part.values) <= set(old.labels)]
         changes: dict[str, Any] = {}
         if self.request.replay is not None:
-            listed = read_datalist(bundle / "configs" / "datalist.json", config["dataset_dir"])
-            training, _ = listed.split(config["fold"])
+            training, _ = datalist.split(config["fold"])
             cases = [case.to_dict() for case in training]
             changes["weights"] = replay_weights(cases, config["weights"], known, self.request.replay)
         if self.request.distill is not None:
@@ -167,7 +160,7 @@ class Transfer:
                 )
             inferer = {"_target_": "medseg.engines.DistillingInferer", "network": "@network", "datasets": known}
             inferer |= {"label_space": "@label_space"} | {k: f"@{k}" for k in ("null_tasks",) if k in config}
-            changes["train"] = {**config["train"], "inferer": inferer}
+            changes["train::inferer"] = inferer
             changes["loss"] = {
                 "_target_": "medseg.losses.DistilledLoss",
                 "loss": config["loss"],
