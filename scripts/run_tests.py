@@ -3,7 +3,7 @@
 
 Only Python 3.10 or newer is needed. It makes .venv in the repository and installs medseg with its development tools
 there (once), then runs ruff check, ruff format --check, mypy and pytest, which uses a process per core, at most four.
-All of them run, whatever the first say. The exit status is pytest's; 1 where the tests pass but another check does not.
+The slow tests, which a plain pytest leaves out, are among them. All of them run, whatever the first say. The exit status is pytest's; 1 where the tests pass but another check does not.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def run_tests(arguments: list[str]) -> int:
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb")) for argument in further):
         further = [f"--numprocesses={min(4, os.cpu_count() or 1)}", "--dist=loadfile", *further]
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # per process
+    if not any(argument.startswith("-m") for argument in further):
+        further = ["-m", "slow or not slow", *further]
     failed = [" ".join(check) for check in CHECKS if not passes(python, check)]
     if failed:
         say(f"FAILED: {', '.join(failed)} (see above)")

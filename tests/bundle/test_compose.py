@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from medseg.bundle.compose import changed_configs, config_files, load_workflow, merged_config, parse_assignments
+from medseg.bundle.compose import changed_configs, load_workflow, parse_assignments, user
 from medseg.bundle.config_check import check_config, check_overrides, check_ranges
+from medseg.bundle.folder import Bundle
 from medseg.errors import ConfigError, ModelError
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
@@ -23,7 +24,7 @@ def bundle(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def config() -> dict:
-    return merged_config(config_files(BUNDLE, "train"))
+    return Bundle(BUNDLE).recipe("train").tree
 
 
 def edit(bundle: Path, old: str, new: str, name: str = "train.yaml") -> None:
@@ -63,7 +64,7 @@ def test_a_bad_assignment_is_refused(text):
 )
 def test_an_override_lands_where_it_says(key, value, config):
     check_overrides(config, {key: value})
-    changed = changed_configs(BUNDLE, (), {key: value})["train"]
+    changed = changed_configs(BUNDLE, (), user({key: value}))["train"].tree
     for part in key.split("::"):
         changed = changed[int(part)] if isinstance(changed, list) else changed[part]
     assert changed == value
@@ -104,7 +105,7 @@ def test_an_override_lands_where_it_says(key, value, config):
 )
 def test_an_override_is_refused(key, value, sentence, config):
     with pytest.raises(ConfigError, match=sentence):
-        changed_configs(BUNDLE, (), {key: value})
+        changed_configs(BUNDLE, (), user({key: value}))
 
 
 def test_ranges_leave_the_networks_own_arguments_alone():
@@ -147,14 +148,14 @@ def test_an_overlay_with_a_misspelt_entry_is_refused(bundle):
 
 def test_a_missing_overlay_or_bundle_is_named(tmp_path):
     with pytest.raises(ModelError, match="no config 'gsn'.*'gsm'"):
-        config_files(BUNDLE, "train", ["gsn"])
+        Bundle(BUNDLE).recipe("train", ["gsn"])
     with pytest.raises(ModelError, match=r"Expected a bundle with configs/train.yaml"):
-        config_files(tmp_path, "train")
+        Bundle(tmp_path).recipe("train")
 
 
 def test_every_config_of_the_bundle_passes():
     for task, overlays in (("train", ()), ("train", ("gsm",)), ("evaluate", ("evaluate_published",)), ("infer", ())):
-        check_config(merged_config(config_files(BUNDLE, task, overlays)), task)
+        check_config(Bundle(BUNDLE).recipe(task, overlays).tree, task)
 
 
 @pytest.mark.parametrize(
@@ -162,14 +163,15 @@ def test_every_config_of_the_bundle_passes():
     [("gsm", {"gate_type": "gsm"}), ("gsf", {"gate_type": "gsf"}), ("tsm_vfn", {"vfn": True, "align_views": False})],
 )
 def test_an_overlay_changes_training_evaluation_and_inference(overlay, expected):
-    for name, config in changed_configs(BUNDLE, [overlay]).items():
-        assert config["network_def"].items() >= expected.items(), name
-    evaluation = merged_config([*config_files(BUNDLE, "evaluate"), *config_files(BUNDLE, "train", [overlay])[1:]])
+    for name, recipe in changed_configs(BUNDLE, [overlay]).items():
+        assert recipe.tree["network_def"].items() >= expected.items(), name
+    evaluation = Bundle(BUNDLE).recipe("evaluate", [overlay]).tree
     assert evaluation["network_def"].items() >= expected.items()
 
 
 def test_what_training_alone_has_stays_out_of_inference():
-    changed = changed_configs(BUNDLE, (), {"epochs": 3, "output_dir": "/tmp/x", "overlap": 0.25})
+    given = user({"epochs": 3, "output_dir": "/tmp/x", "overlap": 0.25})
+    changed = {name: recipe.tree for name, recipe in changed_configs(BUNDLE, (), given).items()}
     assert "epochs" not in changed["inference"]
     assert changed["inference"]["output_dir"] != "/tmp/x"
     assert changed["inference"]["overlap"] == changed["train"]["overlap"] == 0.25
@@ -185,7 +187,7 @@ def test_overrides_reach_the_objects():
 
 
 def test_an_error_of_ours_comes_out_of_monais_wrapping():
-    workflow = load_workflow(BUNDLE, "infer", {"device": "$w.device('cuda:7')"})
+    workflow = load_workflow(BUNDLE, "infer", {"device": device_component("cuda:7")})
     import torch
 
     if torch.cuda.is_available():

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medseg.bundle.compose import Workflow, bundle_tree, load_workflow
+from medseg.bundle.compose import Workflow, load_workflow, resolve
 from medseg.bundle.trust import trusted_bundles
 from medseg.cli import main
 from medseg.errors import ConfigError, MedsegError, ModelError
@@ -133,65 +133,21 @@ def test_a_target_outside_the_list_is_never_imported(target, place, bundle) -> N
 
 EXPRESSIONS = [
     "$10**10**8",
-    "$2**@batch",
-    "$1 << 10**9",
-    "$'a' * 10**10",
-    "$'a' * 9999999999",
-    "$9999999999 * 'a'",
-    "$[0] * 9999999999",
-    "$(0,) * 9999999999",
-    "$@text * 9999999999",
-    "$@list * 9999999999",
-    "$@roi_size * 9999999999",
-    "$str(@text) * 9999999999",
-    "$list(range(10**10))",
-    "$sum(range(10**10))",
-    "$[a for a in @list for b in @list]",
-    "$'%9999999999d' % 1",
-    "$'{:9999999999}'.format(1)",
-    "$f'{1:9999999999}'",
-    "$round(5, -999999999)",
-    "$(1).__class__",
-    "$().__class__.__base__.__subclasses__()",
-    "$@network_def.__init__.__globals__",
-    "$@network_def.apply(@text)",
-    "$(lambda: 1)()",
-    "$[x for x in ().__class__.__mro__]",
-    "$(x := 1)",
-    "$'@f{1}'",
-    "$__local_refs['text']",
-    "$__builtins__",
-    "$globals()",
-    "$getattr(@network_def, 'eval')",
+    "$__import__('os')",
     "$open('/etc/passwd').read()",
-    "$t.save.os.remove('x')",
-    "$t.SaveLabelsd('pred', '/tmp', @label_space)",
-    "$t.window_postprocessing(@preprocessing, @label_space, '/tmp')",
-    "$t.window_postprocessing(@preprocessing, @label_space, @outside)",
-    "$t.window_postprocessing(@preprocessing, @label_space, output_dir='/tmp')",
-    "$e.write_scores({}, '/tmp', {})",
-    "$w.train(output='/tmp', json_list='x')",
-    "$torch.save(1, '/tmp/x')",
-    "$torch.hub.load('a/b', 'c')",
-    "$monai.bundle.run()",
-    "$np.memmap('/tmp/x')",
     "$import os",
-    "$import this",
-    "$import os.path as w",
-    "$from os import system as s",
-    "$from medseg.workflows import train as x",
-    "$from medseg.transforms import *",
-    "$from . import os",
-    "$import medseg.transforms; import os",
-    "$import importlib, os",
     "$ open('x')",
     "$",
     "$@",
-    "$" + "-" * 3000 + "1",
-    "$" + "(" * 300 + ")" * 300,
+    "$@text",
     "$::a",
     "$@::text",
+    "$w.device()",
+    "$@bundle_root + '/models/model.pt'",
+    "$" + "-" * 3000 + "1",
+    "$" + "(" * 300 + ")" * 300,
     "%::text",
+    "%text",
     "%/etc/passwd.yaml::root",
     "%train.yaml::run",
 ]
@@ -199,7 +155,7 @@ EXPRESSIONS = [
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 @pytest.mark.parametrize("name", ["inference.yaml", "metadata.json"])
-def test_an_expression_is_refused_by_its_form(expression, name, bundle) -> None:
+def test_an_expression_or_macro_is_refused(expression, name, bundle) -> None:
     change(
         bundle, "inference.yaml", text="aaaa", list=[1, 2], batch=3, outside="/tmp", use=["@text", "@list", "@batch"]
     )
@@ -230,9 +186,9 @@ def test_an_expression_is_refused_by_its_form(expression, name, bundle) -> None:
         {"_meta_": {"a": {"_target_": "os.system"}}},
         {"x": {"_target_": "monai.networks.nets.ResNet", "pretrained": True}},
         {"output_dir": "/tmp/elsewhere"},
-        {"output_dir": "$@bundle_root + '/../elsewhere'"},
-        {"output_dir": "$@bundle_root + '_elsewhere'"},
-        {"output_dir": "$@bundle_root + @x", "x": "/../.."},
+        {"output_dir": {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": "../elsewhere"}},
+        {"output_dir": {"_target_": "medseg.workflows.inside", "root": "/tmp", "name": "elsewhere"}},
+        {"output_dir": {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": "@x"}, "x": "/.."},
         {"output_dir": "@x", "x": "~/elsewhere"},
         {"output_dir": "relative/to/here"},
         {"x": {"_target_": "medseg.engines.CaseScores", "label_space": "@label_space", "output_dir": "/tmp"}},
@@ -285,39 +241,32 @@ def test_a_config_in_json_and_one_with_anchors(bundle) -> None:
 
 
 # ---------------------------------------------------------------------- size of what is written out
-@pytest.mark.parametrize("mark", ["@", "%"])
-@pytest.mark.parametrize("form", ["list", "expression"])
-def test_references_that_multiply_are_refused(mark, form, bundle) -> None:
-    def pair(name: str) -> Any:
-        return [mark + name] * 10 if form == "list" or mark == "%" else "$" + " + ".join([mark + name] * 10)
-
+def test_references_that_multiply_are_refused(bundle) -> None:
     names = [chr(97 + number) * 5 for number in range(20)]
-    entries = {name: pair(before) for before, name in zip(names, names[1:], strict=False)}
+    entries = {name: [f"@{before}"] * 10 for before, name in zip(names, names[1:], strict=False)}
     change(bundle, "inference.yaml", **{names[0]: ["a"] * 10}, **entries, use=f"@{names[-1]}")
     with pytest.raises(ConfigError, match="written out"):
         load_workflow(bundle, "infer")
 
 
-@pytest.mark.parametrize(
-    "entries", [{"x": ["@x"]}, {"x": {"y": "%x"}}, {"x": "@y", "y": "$len(@x)"}, {"x": "@"}], ids=str
-)
+@pytest.mark.parametrize("entries", [{"x": ["@x"]}, {"x": "@y", "y": {"z": "@x"}}, {"x": "@"}], ids=str)
 def test_a_reference_to_itself_is_refused(entries, bundle) -> None:
     change(bundle, "inference.yaml", **entries, use="@x")
     refused(bundle)
 
 
-def test_macros_that_copy_within_the_config_go_on_to_work(bundle) -> None:
-    change(bundle, "inference.yaml", a={"b": [1, 2]}, c="%a", d={"e": "%a::b", "f": "@::e"}, use=["@c", "@d"])
-    parser = load_workflow(bundle, "infer").parser
-    assert parser.get_parsed_content("c") == {"b": [1, 2]}
-    assert parser.get_parsed_content("d") == {"e": [1, 2], "f": [1, 2]}
+def test_what_the_user_says_may_be_an_expression_or_a_macro(bundle) -> None:
+    change(bundle, "inference.yaml", a={"b": [1, 2]}, c=None, d=None, use=["@a", "@c", "@d"])
+    parser = load_workflow(bundle, "infer", {"c": "%a::b", "d": "$1 + 1"}).parser
+    assert parser.get_parsed_content("c") == [1, 2]
+    assert parser.get_parsed_content("d") == 2
 
 
 # ---------------------------------------------------------------------- judged = evaluated
 def test_what_changes_after_the_judgement_is_not_evaluated(bundle) -> None:
-    tree = bundle_tree(bundle, "infer")
+    tree = resolve(bundle, "infer").tree
     with pytest.raises(AssertionError, match="between its judgement"):
-        Workflow(tree | {"a": "%text", "text": "x"}, "infer").initialize()
+        Workflow({**tree, "a": "%text", "text": "x"}, "infer").initialize()
 
 
 def test_nothing_of_the_current_folder_is_read(bundle, tmp_path, monkeypatch) -> None:
@@ -332,8 +281,8 @@ def test_nothing_of_the_current_folder_is_read(bundle, tmp_path, monkeypatch) ->
 
 def test_running_leaves_the_import_path_alone(bundle, monkeypatch) -> None:
     before = list(sys.path)
-    change(bundle, "inference.yaml", run=["$len(@roi_size)"])
-    assert load_workflow(bundle, "infer").run() == [3]
+    change(bundle, "inference.yaml", run=[{"_target_": "Identity"}])
+    assert load_workflow(bundle, "infer").run()
     assert sys.path == before
 
 

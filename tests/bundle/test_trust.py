@@ -9,53 +9,48 @@ from typing import Any
 
 import pytest
 import yaml
-from monai.bundle import ConfigParser
 from torch import nn
 
 from medseg.bundle.compose import changed_configs, load_workflow
-from medseg.bundle.own_words import own_words, user_speaks
+from medseg.bundle.folder import TASKS, Bundle
+from medseg.bundle.recipe import Layer, Recipe
 from medseg.bundle.trust import foreign_code, remember_own, trusted_bundles
 from medseg.cli import main
 from medseg.errors import ModelError
 
 BUNDLES = sorted((Path(__file__).parents[2] / "bundles").glob("*/configs"))
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
-IMPORTS = ["$import medseg.workflows as w", "$import medseg.transforms as t", "$import medseg.engines as e"]
 
 
 class Own(nn.Module):
     """A network of the user's own."""
 
 
-def foreign(config: dict[str, Any]) -> list[str]:
-    return foreign_code({"imports": IMPORTS, **config})
+def foreign(config: dict[str, Any], *layers: Layer) -> list[Any]:
+    """What is refused of a config from a file, each once."""
+    found = foreign_code(Recipe.of(Layer(config, "bundle", "x.yaml"), *layers))
+    return list(dict.fromkeys(str(value) for _, value in found))
 
 
 @pytest.mark.parametrize("folder", BUNDLES, ids=lambda path: path.parent.name)
 def test_our_own_bundles_need_no_permission(folder: Path) -> None:
-    for path in (*folder.glob("*.yaml"), folder / "metadata.json"):
-        assert foreign(ConfigParser.load_config_file(str(path))) == [], path
+    bundle = Bundle(folder.parent)
+    tasks = [task for task, names in TASKS.items() if all(map(bundle.has, names))]
+    for task in tasks:
+        assert foreign_code(bundle.recipe(task)) == [], task
+    for path in folder.glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert "$" not in text and "%" not in text, path
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        "$w.device()",
-        "$@bundle_root + '/models/model.pt'",
-        "$'fp16' if str(@device).startswith('cuda') else 'fp32'",
-        "$@epochs * len(@train::dataloader)",
-        "$t.preprocessing(['image'], **@preprocess) + t.load(['label'], @label_space)",
-        "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "$monai.utils.set_determinism(0)",
-        "$[t.LogitsToLabelsd('pred', @label_space)]",
-        "$[x + 1 for x in @roi_size]",
-        "$w.cases(@json_list, @dataset_dir, @fold, 'training')",
-        "$import monai.transforms as m",
-        "$from medseg.transforms import load",
-        "%preprocess",
         "@network",
         "costs $5, or 5 % of __import__('os')",
-        {"_target_": "torch.optim.AdamW", "params": "$@network.parameters()"},
+        {"_target_": "torch.optim.AdamW", "params": "@parameters"},
+        {"_target_": "SegResNet", "_mode_": "callable"},
+        {"_target_": "medseg.workflows.device", "name": None},
         {"_target_": "SegResNet", "spatial_dims": 3},
         {"_target_": "monai.networks.nets.DynUNet"},
         {"_target_": "medseg.networks.SSHUNet"},
@@ -72,32 +67,13 @@ def test_known_parts_pass(value):
 @pytest.mark.parametrize(
     "value",
     [
+        "$1",
+        "$@bundle_root + '/models/model.pt'",
+        "$import medseg.transforms as t",
         "$__import__('os').system('id')",
-        "$open('x', 'w')",
-        "$eval('1')",
-        "$(lambda: 1)()",
-        "$f'{@network}'",
-        "$@network.__class__.__init__.__globals__",
-        "$@network.register_forward_hook(@x)",
-        "$[t for t in (1, 2)]",
-        "$[x.__class__ for x in (1, 2)]",
-        "$[x.system for x in (1, 2)]",
-        "$torch.load('x.pt')",
-        "$torch.hub.load('a/b', 'c')",
-        "$torch.os.system('id')",
-        "$np.load('x.npy', allow_pickle=True)",
-        "$monai.bundle.download('x')",
-        "$monai.transforms.LoadImaged('image', 'os.system')",
-        "$t.save.os.system('id')",
-        "$t.reader.Path('x').unlink()",
-        "$w.predict('b', 'out')",
-        "$w",
         "$import os",
-        "$import subprocess as t",
-        "$from os import system as s",
-        "$1 +",
-        "$@a[1 #__import__('os').system('id')]\n]",
         "$@::a",
+        "%a",
         "%::a",
         "%/tmp/other.yaml::x",
         {"_target_": "os.system", "command": "id"},
@@ -119,7 +95,7 @@ def test_known_parts_pass(value):
         {"_target_": "@x"},
         {"_target_": "$'os.' + 'system'"},
         {"_target_": ["os.system"]},
-        {"_target_": "SegResNet", "_mode_": "callable"},
+        {"_target_": "SegResNet", "_mode_": "debug"},
         {"_target_": "LoadImaged", "reader": "NibabelReader"},  # imports the reader that it is told
         {"_target_": "SaveImaged", "writer": "os.system"},
         {"_target_": "monai.networks.nets.ResNet", "pretrained": True},
@@ -130,27 +106,24 @@ def test_anything_else_is_listed(value):
     assert len(foreign({"x": value})) == 1
 
 
-def test_a_patch_is_a_target_too() -> None:
-    assert foreign({"network_def::_target_": "os.system"}) == ["os.system"]
-    assert foreign({"+run": ["$__import__('os')"]}) == ["$__import__('os')"]
-    assert foreign({"network_def::pretrained": True}) == ["pretrained: True"]
+def test_a_patch_of_a_file_is_a_target_too() -> None:
+    base = {"network_def": {"_target_": "SegResNet"}, "run": []}
+    for kind in ("bundle", "overlay"):
+        assert foreign(base, Layer({"network_def::_target_": "os.system"}, kind)) == ["os.system"]
+        assert foreign(base, Layer({"+run": ["$1"]}, kind)) == ["$1"]
+        assert foreign(base, Layer({"+network_def": {"pretrained": True}}, kind)) == ["True"]
 
 
-def test_an_alias_of_two_packages_is_judged_by_both() -> None:
-    assert foreign({"x": "$t.load(['image'])"}) == []
-    assert len(foreign({"x": "$t.load(['image'])", "y": "$import shutil as t"})) == 2
-
-
-def test_what_a_part_imports_for_itself_is_no_part() -> None:
-    config = {"more": "$from medseg.transforms.save import os as o", "x": "$o.system('id')", "y": "$o"}
-    assert foreign(config) == ["$from medseg.transforms.save import os as o", "$o.system('id')", "$o"]
+@pytest.mark.parametrize("kind", ["user", "command", "plan", "base"])
+def test_what_no_file_says_passes(kind) -> None:
+    base = {"network_def": {"_target_": "SegResNet"}, "x": {"_target_": "os.system"}}
+    given = Layer({"network_def::_target_": f"{__name__}.Own", "y": "$1 + 1", "x::command": "id"}, kind)
+    assert foreign(base, given) == ["os.system"]
 
 
 def test_a_network_of_the_users_own_runs_because_the_user_named_it() -> None:
     target = {"network_def": {"_target_": f"{__name__}.Own"}}
     assert foreign(target) == [f"{__name__}.Own"]
-    with own_words({"network_def::_target_": f"{__name__}.Own"}):
-        assert foreign(target) == []
     remember_own({"network_def::_target_": f"{__name__}.Own"})
     assert foreign(target) == []
     assert foreign({"x": {"_target_": f"{__name__}.Own"}}) == [f"{__name__}.Own"]
@@ -172,18 +145,41 @@ def test_without_a_state_folder_it_is_said(tmp_path, monkeypatch, caplog) -> Non
     assert foreign({"network_def": {"_target_": "unwritable.Net"}}) == []  # in this process
 
 
-def test_the_outer_function_speaks_for_the_user() -> None:
-    @user_speaks("overrides")
-    def inner(overrides: dict) -> list[str]:
-        return foreign(overrides)
+INSIDE = "medseg.workflows.inside"
 
-    @user_speaks("overrides")
-    def outer(overrides: dict) -> list[str]:
-        return inner(overrides | {"from a file": "$open('y')"})
 
-    assert inner({"x": "$open('x')"}) == []
-    assert outer({"x": "$open('x')"}) == ["$open('y')"]
-    assert foreign({"x": "$open('x')"}) == ["$open('x')"]
+@pytest.mark.parametrize(
+    ("value", "refused"),
+    [
+        ({"_target_": INSIDE, "root": "@bundle_root", "name": "eval/scores"}, False),
+        ({"_target_": INSIDE, "root": {"_target_": INSIDE, "root": "@bundle_root", "name": "a"}, "name": "@b"}, False),
+        (None, False),
+        ("@other", False),
+        ({"_target_": INSIDE, "root": "@bundle_root", "name": "../x"}, True),
+        ({"_target_": INSIDE, "root": "@bundle_root", "name": "/tmp"}, True),
+        ({"_target_": INSIDE, "root": "@bundle_root", "name": "@up"}, True),
+        ({"_target_": INSIDE, "root": "/tmp", "name": "x"}, True),
+        ({"_target_": INSIDE, "root": "@json_list", "name": "x"}, True),
+        ({"a": 1}, True),
+        (["/tmp"], True),
+        ("/tmp", True),
+        ("relative", True),
+        ("@missing", True),
+        ("@output_dir", True),
+    ],
+    ids=str,
+)
+def test_what_is_written_lies_below_the_bundle(value, refused) -> None:
+    other = {"_target_": INSIDE, "root": "@bundle_root", "name": "other"}
+    config = {"bundle_root": "/b", "b": "plain", "up": "a/../..", "json_list": "/lists", "other": other}
+    recipe = Recipe.of(Layer(config | {"output_dir": value}, "bundle"), Layer({"bundle_root": "/b"}, "command"))
+    assert bool(foreign_code(recipe)) == refused
+
+
+def test_the_user_writes_where_the_user_says() -> None:
+    config = {"bundle_root": "/b", "output_dir": None, "x": {"directory": "@output_dir"}}
+    assert foreign(config, Layer({"output_dir": "/elsewhere"}, "command")) == []
+    assert foreign(config, Layer({"output_dir": "/elsewhere"}, "overlay")) == ["/elsewhere", "@output_dir"]
 
 
 # ---------------------------------------------------------------------- the commands
@@ -206,7 +202,7 @@ def test_a_bundle_is_refused_before_anything_runs_and_says_where(hostile, tmp_pa
     with pytest.raises(ModelError, match=rf"inference.yaml, line {lines + 2}: '\$open\(.*--trust_bundle"):
         load_workflow(hostile, "infer")
     with pytest.raises(ModelError, match="trust_bundle"):
-        changed_configs(hostile)
+        changed_configs(hostile, ())
     assert not mark.exists()
     with trusted_bundles():
         load_workflow(hostile, "infer").parser.get_parsed_content("extra")
