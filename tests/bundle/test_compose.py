@@ -187,7 +187,7 @@ def test_overrides_reach_the_objects():
 
 
 def test_an_error_of_ours_comes_out_of_monais_wrapping():
-    workflow = load_workflow(BUNDLE, "infer", {"device": device_component("cuda:7")})
+    workflow = load_workflow(BUNDLE, "infer", {"device": {"_target_": "medseg.workflows.device", "name": "cuda:7"}})
     import torch
 
     if torch.cuda.is_available():

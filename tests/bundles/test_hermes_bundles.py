@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from medseg.bundle.own_words import own_words
 from monai.bundle import ConfigParser
 
 from medseg.bundle.compose import load_workflow
-from medseg.bundle.own_words import own_words
 from medseg.cli import main
 from medseg.data import read_datalist
 from medseg.errors import ConfigError

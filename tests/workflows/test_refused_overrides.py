@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from medseg.workflows.expressions import Known
 
 from medseg.bundle.compose import parse_assignments
 from medseg.bundle.config_check import check_overrides
@@ -16,7 +17,6 @@ from medseg.engines.trainer import loss_refusal
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.networks import network_target
 from medseg.storage import read_json
-from medseg.workflows.expressions import Known
 from medseg.workflows.training import _require_state
 
 CONFIG: dict[str, Any] = {
