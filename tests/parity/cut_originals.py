@@ -31,6 +31,7 @@ class Cut:
     Attributes:
         source: full fixture, without suffix.
         system: as ``import_original`` names it; "" for losses and masks.
+        architecture: the original's class where the sidecar names none.
         facts: fields of the sidecar that are taken.
         without: arrays that are not taken.
         every: only each n-th value of the flattened array is taken.
@@ -41,6 +42,7 @@ class Cut:
 
     source: str
     system: str = ""
+    architecture: str = ""
     facts: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     every: Mapping[str, int] = field(default_factory=dict)
@@ -57,20 +59,20 @@ _LOSSES = ("pcc", "dice", "expdice_0_3", "expdice_0_7", "expdice_1")
 
 
 def _operator(source: str) -> Cut:
-    return Cut(f"ibm/{source}", "ibm", _IBM)
+    return Cut(f"ibm/{source}", "ibm", facts=_IBM)
 
 
 def _large_kernel(source: str) -> Cut:
-    return Cut(f"repux/{source}", "repux", _REPUX, every={"output": 41, "encoder_out/*": 13})
+    return Cut(f"repux/{source}", "repux", facts=_REPUX, every={"output": 41, "encoder_out/*": 13})
 
 
 def _shifted(source: str) -> Cut:
-    return Cut(f"sshunet/{source}", "sshunet", _SSH)
+    return Cut(f"sshunet/{source}", "sshunet", "SSHUNet", _SSH)
 
 
 CUTS = {
     "ibm_hnosegxs": _operator("hnosegxs_3d_a"),
-    "ibm_hnosegxs_published": Cut("ibm/published_hnosegxs", "ibm", ("cases",), without=("out_sample*",)),
+    "ibm_hnosegxs_published": Cut("ibm/published_hnosegxs", "ibm", "HNOSegXS", ("cases",), without=("out_sample*",)),
     "ibm_hnoseg": _operator("hnoseg_3d_a"),
     "ibm_fnoseg": _operator("fnoseg_3d_a"),
     "ibm_fno": _operator("fno_3d_a"),
@@ -83,7 +85,7 @@ CUTS = {
     "hermes_resunet": Cut(
         "hermes/resunet_a",
         "hermes",
-        _HERMES,
+        facts=_HERMES,
         without=(
             *(f"sd/{part}.*" for part in ("down3", "prior_init_fuse_3", "down4", "prior_init_fuse_4")),
             *(f"sd/{part}.*" for part in ("up1", "prior_fuse_5", "up2", "prior_fuse_6")),
@@ -96,7 +98,7 @@ CUTS = {
     "hermes_medformer": Cut(
         "hermes/medformer_a",
         "hermes",
-        _HERMES,
+        facts=_HERMES,
         without=(
             *(f"sd/{part}.*" for part in ("down3", "down4", "up1")),
             "mid/down1.0",
@@ -114,6 +116,7 @@ CUTS = {
     "qtseg_dma": Cut(
         "qtseg/dma_full_recipe_128",
         "qtseg",
+        "QTSeg",
         ("args", "n_params", "input_shape", "output_mean", "output_absmax", "suggested_tolerance_atol"),
         without=("input",),
         every={"output_masks": 5},
@@ -123,6 +126,7 @@ CUTS = {
     "qtseg_mqm": Cut(
         "qtseg/mqm_small_binary",
         "qtseg",
+        "QTSeg",
         ("args", "n_params"),
         without=("sd/image_encoder.*", "input", "bridge/*", "output_*", "target", "grad/*", "train_mode/*"),
         first=("encoder/*", "low_res_masks"),
@@ -131,8 +135,8 @@ CUTS = {
     ),
     "sshunet_tsm": _shifted("tsm"),
     "sshunet_gsm": _shifted("gsm_affine"),
-    "sshunet_gsf": Cut("sshunet/gsf", "sshunet", _SSH, first=("input", "output")),
-    "sshunet_vfn": Cut("sshunet/tsm_vfn", "sshunet", _SSH, rounded=("sd/*",)),
+    "sshunet_gsf": Cut("sshunet/gsf", "sshunet", "SSHUNet", _SSH, first=("input", "output")),
+    "sshunet_vfn": Cut("sshunet/tsm_vfn", "sshunet", "SSHUNet", _SSH, rounded=("sd/*",)),
 }
 
 
@@ -142,6 +146,8 @@ def cut(name: str, full_set: Path, folder: Path) -> None:
     sidecar = json.loads((full_set / f"{rule.source}.json").read_text())
     facts: dict[str, Any] = {"source": rule.source, "system": rule.system}
     facts |= {key: sidecar[key] for key in rule.facts}
+    if rule.architecture:
+        facts["architecture"] = rule.architecture
     arrays: dict[str, list[Any]] = {}
     aliases: dict[str, str] = {}
     values: dict[str, list[np.ndarray]] = {}
