@@ -86,6 +86,11 @@ class Numbers:
         assert found.shape == expected.shape
         assert float((found - expected).norm() / expected.norm()) < part, name
 
+    def share_of_equals(self, found: Tensor, name: str) -> float:
+        """Share of values that are those of a float16 array after rounding; tighter than its resolution."""
+        found, expected = self._pair(found, name)
+        return float((found.half() == expected.half()).float().mean())
+
     def _pair(self, found: Tensor, name: str) -> tuple[Tensor, Tensor]:
         """Both, each n-th value where no more is kept."""
         step = self.facts.get("every", {}).get(name)

@@ -41,6 +41,7 @@ COMPARED = {
     "hermes_resunet": {"encoder_priors.0": "prior_init_fuse_2"},
     "hermes_medformer": {"encoder_priors.0": "down2", "map_fusion": "map_fusion", "decoder_priors.1": "up2"},
 }
+FIRST = {"hermes_resunet": "prior_init_fuse_2", "hermes_medformer": "down2"}  # compared before anything is played back
 # Nothing but what is played back reads these.
 BESIDE = {
     "hermes_resunet": ("encoder.2", "encoder.3", "decoder.0", "decoder.1"),
@@ -87,6 +88,8 @@ def test_hermes(name: str) -> None:
     for theirs, out in found.items():
         for i, part in enumerate(out):
             numbers.compare_norms(part, f"mid/{theirs}.{i}", part=1e-3)
+            if theirs == FIRST[name]:  # nothing rounded went in: ours rounds to the same float16, but for borders
+                assert numbers.share_of_equals(part, f"mid/{theirs}.{i}") > 0.95, theirs
     for head, output in zip(heads if isinstance(heads, list) else [heads], facts["outputs"], strict=True):
         numbers.compare_norms(head, f"out/{output}", part=1e-3)
     numbers.compare_norms(kind, "out/modality_logits", part=1e-3)
