@@ -1,4 +1,4 @@
-"""For all tests: what medseg remembers of a user stays out of the home folder."""
+"""For all tests: what medseg remembers of a user stays out of the home folder; where the originals' full sets are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_set import FULL_SET
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -18,3 +19,11 @@ def _state_folder(tmp_path_factory) -> Iterator[Path]:
     os.environ.pop("XDG_STATE_HOME")
     if before is not None:
         os.environ["XDG_STATE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def full_set() -> Path:
+    """Folder of the full sets of the originals' numbers; a clone has the small ones in ``tests/parity`` only."""
+    if not FULL_SET.is_dir():
+        pytest.skip(f"the full sets of the originals' numbers are not at {FULL_SET}; tests/parity holds small ones")
+    return FULL_SET

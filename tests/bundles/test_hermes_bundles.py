@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from medseg.bundle.own_words import own_words
+from full_set import FULL_SET
 from monai.bundle import ConfigParser
 
 from medseg.bundle.compose import load_workflow
@@ -53,7 +53,7 @@ OWN = {
     "resunet": {"weight_decay": 1e-5, "warmup": 5 / 200},
     "medformer": {"weight_decay": 0.05, "warmup": 0.0},
 }
-KEYS = ROOT.parent / "shared" / "fixtures" / "hermes" / "state_dict_keys_hermes_resunet.txt"
+KEYS = FULL_SET / "hermes" / "state_dict_keys_hermes_resunet.txt"
 PARAMETERS = {"resunet": 60_884_998, "medformer": 47_129_990}
 
 
@@ -112,7 +112,7 @@ def liver(make_datalist: Any) -> Path:
     )
 
 
-@pytest.mark.skipif(not KEYS.is_file(), reason=f"the original's keys are not at {KEYS}")
+@pytest.mark.usefixtures("full_set")
 def test_the_originals_checkpoint_runs_in_the_bundle(liver: Path, tmp_path: Path) -> None:
     """Imported by command with its configuration; scored by the published protocol."""
     theirs = {"arch": "resunet", "in_chan": 1, "base_chan": 8, "block": "BasicBlock", "norm": "in", "tn": 72, "mn": 6}

@@ -8,15 +8,16 @@ import re
 from pathlib import Path, PurePosixPath
 
 import pytest
+from full_set import FULL_SET
 
 from medseg.data import read_datalist
 from medseg.datasets import datasets
 
 ROOT = Path(__file__).parents[2]
 LISTS = sorted((ROOT / "data_json").rglob("*.json"))
-HERMES = ROOT.parent / "shared" / "fixtures" / "hermes" / "splits.json"
+HERMES = FULL_SET / "hermes" / "splits.json"
 SECTIONS = ("training", "validation", "test")
-PUBLISHED = ROOT.parent / "shared" / "fixtures" / "sshunet" / "datalists"
+PUBLISHED = FULL_SET / "sshunet" / "datalists"
 
 
 def ids(entries: list[dict], key: str = "image") -> set[int]:
@@ -154,22 +155,20 @@ def test_hermes_splits_amos_almost_as_the_challenge_does():
     assert all(500 < int(case) <= 600 for cases in mr.values() for case in cases)
 
 
+@pytest.mark.usefixtures("full_set")
 def test_the_sections_of_hermes_are_the_published_ones():
-    if not HERMES.is_file():
-        pytest.skip(f"the published lists {HERMES} are not here")
     for name, published in json.loads(HERMES.read_text())["splits"].items():
         ours = hermes(name)
         for section, theirs in zip(SECTIONS, ("train", "val", "test"), strict=True):
             assert ours[section] == list(dict.fromkeys(map(str, published[theirs]))), (name, section)
 
 
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize(
     ("ours", "theirs"), [("btcv", "btcv_dataset"), ("amos_task01", "amos_task01_dataset")], ids=["btcv", "amos"]
 )
 def test_the_sections_are_the_published_ones(ours, theirs):
     published = PUBLISHED / f"{theirs}.json"
-    if not published.is_file():
-        pytest.skip(f"the published datalist {published} is not here")
     mine, other = json.loads((ROOT / "data_json" / f"{ours}.json").read_text()), json.loads(published.read_text())
     for section in ("training", "validation", "test"):
         assert mine[section] == [{"image": e} if isinstance(e, str) else e for e in other[section]]

@@ -8,6 +8,7 @@ from pathlib import Path
 import layouts
 import numpy as np
 import pytest
+from full_set import FULL_SET
 from PIL import Image
 
 from medseg.data import inspect_cases, read_datalist
@@ -15,7 +16,7 @@ from medseg.datasets.busi import prepare
 from medseg.errors import DataError
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT.parent / "shared" / "fixtures" / "qtseg" / "busi_folds.json"
+GOLDEN = FULL_SET / "qtseg" / "busi_folds.json"
 COUNTS = {"benign": 437, "malignant": 210, "normal": 3}
 
 
@@ -53,10 +54,12 @@ def test_the_ready_list_is_the_published_one(tmp_path: Path) -> None:
     raw = layouts.busi_of(tmp_path / "raw", COUNTS, shape=(5, 5))
     path = prepare(raw, tmp_path / "out")
     assert path.read_bytes() == (ROOT / "data_json" / "busi.json").read_bytes()
-    if not GOLDEN.is_file():
-        pytest.skip(f"{GOLDEN} is not here")
+
+
+@pytest.mark.usefixtures("full_set")
+def test_the_folds_of_the_ready_list_are_the_published_ones() -> None:
     golden = json.loads(GOLDEN.read_text())
-    datalist = read_datalist(path)
+    datalist = read_datalist(ROOT / "data_json" / "busi.json")
     for fold in range(5):
         training, validation = datalist.split(fold)
         expected = {name for part in golden.values() for name in part["folds"][f"fold_{fold}"]}

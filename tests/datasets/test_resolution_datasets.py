@@ -9,6 +9,7 @@ import layouts
 import nibabel
 import numpy as np
 import pytest
+from full_set import FULL_SET
 from layouts import CONTRASTS_2023 as CONTRASTS
 from layouts import touch
 
@@ -20,7 +21,7 @@ from medseg.transforms import scaled_size
 
 ROOT = Path(__file__).parents[2]
 LIST = ROOT / "data_json" / "brats23.json"
-FIXTURE = ROOT.parent / "shared" / "fixtures" / "ibm" / "brats23_split_seed100.json"
+FIXTURE = FULL_SET / "ibm" / "brats23_split_seed100.json"
 OLDER = ("t1ce", "t1", "flair", "t2", "seg")
 SECTIONS = ("training", "validation", "test")
 
@@ -44,9 +45,11 @@ def test_the_published_split_is_the_list_byte_for_byte(raw, tmp_path):
     assert path.read_bytes() == LIST.read_bytes()
     table = json.loads(path.read_text())
     assert [len(table[section]) for section in SECTIONS] == [751, 125, 375]
-    if not FIXTURE.is_file():
-        pytest.skip(f"the published lists {FIXTURE} are not here")
-    published = json.loads(FIXTURE.read_text())
+
+
+@pytest.mark.usefixtures("full_set")
+def test_the_cases_of_the_list_are_the_published_ones():
+    table, published = json.loads(LIST.read_text()), json.loads(FIXTURE.read_text())
     assert [ids(table, section) for section in SECTIONS] == list(published.values())
 
 

@@ -10,6 +10,7 @@ import layouts
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from full_set import FULL_SET
 from layouts import LABEL, volume
 
 from medseg.cli import main
@@ -33,8 +34,7 @@ from medseg.errors import CasesFailed, ConfigError, DataError
 
 ROOT = Path(__file__).parents[2]
 LISTS = ROOT / "data_json" / "hermes"
-GOLDENS = ROOT.parent / "shared" / "fixtures" / "hermes"
-golden_test = pytest.mark.skipif(not GOLDENS.is_dir(), reason="the goldens of the original program are not here")
+GOLDENS = FULL_SET / "hermes"
 
 
 def read(path: Path) -> np.ndarray:
@@ -58,7 +58,7 @@ def counts(path: Path, root: Path | None = None) -> dict[str, int]:
 
 
 # ---------------------------------------------------------------------- as published
-@golden_test
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize(("name", "context"), [("bcv", (20, 20, 20)), ("kits", (30, 40, 20))])
 def test_volumes_are_as_published(tmp_path: Path, name: str, context: tuple[int, ...]) -> None:
     arrays, spacing = golden(name)
@@ -71,7 +71,7 @@ def test_volumes_are_as_published(tmp_path: Path, name: str, context: tuple[int,
     np.testing.assert_array_equal(sitk.GetArrayFromImage(label), arrays["out_lab"])
 
 
-@golden_test
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("down", [False, True], ids=["up", "down"])
 def test_chaos_is_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: bool) -> None:
     """From DICOM and pictures, whichever way the slices are numbered."""
@@ -87,7 +87,7 @@ def test_chaos_is_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     check(tmp_path / "out", "20_t1_out", arrays)
 
 
-@golden_test
+@pytest.mark.usefixtures("full_set")
 def test_brain_structures_are_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays, spacing = golden("brain")
     raw, name = layouts.brain_structure(tmp_path / "raw", monkeypatch), "dlbs_0028400"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 from monai.data import MetaTensor, list_data_collate
 from monai.inferers import sliding_window_inference
 
@@ -15,8 +15,7 @@ from medseg.errors import ConfigError
 from medseg.inferers import HalfStepWindow
 from medseg.inferers.half_step import half_step_starts
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "hermes"
 
 
 def toy(window: torch.Tensor) -> torch.Tensor:
@@ -26,13 +25,13 @@ def toy(window: torch.Tensor) -> torch.Tensor:
     return torch.cat([0.5 * (k + 1) * window + (k - 1) * ramp for k in range(3)], 1)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_starts_of_the_original() -> None:
     table = json.loads((FIXTURES / "sliding_window.json").read_text())["window_starts"]
     assert table == {key: half_step_starts(*map(int, key.split("/"))) for key in table}
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("batch", [1, 5])
 def test_probabilities_of_the_original(batch: int) -> None:
     arrays = np.load(FIXTURES / "sliding_window_a.npz")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from full_set import FULL_SET
 
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "hermes"
 MODALITIES = {"ct": 0, "pet": 1, "t1": 2, "t2": 3, "cine": 4}
 
 
@@ -33,7 +32,7 @@ def published_space() -> LabelSpace:
     return LabelSpace.merge(tables)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_published_space() -> None:
     facts = json.loads((FIXTURES / "label_space.json").read_text())
     space = published_space()
@@ -43,7 +42,7 @@ def test_published_space() -> None:
     assert LabelSpace.from_table(space.to_table()) == space
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_targets_of_the_original() -> None:
     space = published_space()
     arrays = np.load(FIXTURES / "label_targets.npz")

@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 from monai.losses import DiceLoss
+from original_numbers import LOSSES, check_loss, read_full
 from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.losses import ExponentialLogLoss, PearsonLoss, WeightedSum
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "ibm"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "ibm"
 
 
-def dice_term(gamma: float) -> ExponentialLogLoss:
-    return ExponentialLogLoss(dice_weight=1, ce_weight=0, gamma_dice=gamma, smooth_nr=0, smooth_dr=1e-7)
-
-
-# The original's Dice loss is MONAI's.
-ORIGINALS: dict[str, nn.Module] = {
-    "pcc": PearsonLoss(),
-    "dice": DiceLoss(smooth_nr=0, smooth_dr=1e-7),
-    "expdice_0_3": dice_term(0.3),
-    "expdice_0_7": dice_term(0.7),
-    "expdice_1": dice_term(1.0),
-}
-
-
-@needs_fixtures
-@pytest.mark.parametrize("loss", ORIGINALS)
+@pytest.mark.usefixtures("full_set")
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("case", ["loss_3d_a", "loss_2d_missing", "loss_3d_perfect"])
 def test_numbers_of_the_original(case: str, loss: str) -> None:
-    arrays, values = np.load(FIXTURES / f"{case}.npz"), json.loads((FIXTURES / f"{case}.json").read_text())[loss]
-    prediction, target = torch.from_numpy(arrays["pred"]).requires_grad_(), torch.from_numpy(arrays["target"])
-    value = ORIGINALS[loss](prediction, target)
-    value.backward()
-    assert value.item() == pytest.approx(values["float32"], abs=1e-6)
-    torch.testing.assert_close(prediction.grad, torch.from_numpy(arrays[f"{loss}/grad"]), rtol=1e-4, atol=1e-7)
-    exact = ORIGINALS[loss](prediction.detach().double(), target.double())
-    assert exact.item() == pytest.approx(values["float64"], abs=1e-12)
+    check_loss(read_full(FIXTURES / case), loss)
 
 
 def sample() -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 from torch import Tensor, nn
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "qtseg"
-pytestmark = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "qtseg"
+pytestmark = pytest.mark.usefixtures("full_set")
 
 SMOOTH: dict[str, Any] = {"smooth_nr": 1e-6, "smooth_dr": 1e-6}
 SOFTMAX: dict[str, Any] = {"softmax": True, "to_onehot_y": True, **SMOOTH}

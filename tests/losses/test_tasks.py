@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 
 from medseg.errors import ConfigError
 from medseg.losses import TaskLoss, TaskTarget
 from medseg.losses.tasks import masked_bce, masked_tversky, modality_loss
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "hermes"
 
 
 def sample(tasks: int = 3) -> tuple[torch.Tensor, TaskTarget]:
@@ -25,7 +24,7 @@ def sample(tasks: int = 3) -> tuple[torch.Tensor, TaskTarget]:
     return logits, TaskTarget(masks, annotated, torch.tensor([0, -1]))
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_values_and_gradients_of_the_original() -> None:
     facts = json.loads((FIXTURES / "losses_a.json").read_text())
     arrays = {key: torch.from_numpy(value) for key, value in np.load(FIXTURES / "losses_a.npz").items()}

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from full_set import FULL_SET
 
 from medseg.labels import LabelSpace
 from medseg.metrics import photo_scores
 from medseg.transforms import AreaResized
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "qtseg"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "qtseg"
 ONE = LabelSpace.from_table({"labels": {"background": 0, "lesion": 1}})
 TWO = LabelSpace.from_table({"labels": {"background": 0, "a": 1, "b": 2}})
 NAMES = {"mae": "mae", "acc": "accuracy", "dice": "dice", "iou": "iou"}
@@ -25,7 +24,7 @@ def percent(rows: list[dict[str, float]]) -> dict[str, float]:
     return {theirs: 100 * float(np.mean([row[ours] for row in rows])) for theirs, ours in NAMES.items()}
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_one_label_of_the_original() -> None:
     facts, arrays = json.loads((FIXTURES / "metrics.json").read_text()), np.load(FIXTURES / "metrics.npz")
     predictions = arrays["bin2/logits"].argmax(1)
@@ -38,7 +37,7 @@ def test_one_label_of_the_original() -> None:
         assert percent([photo_scores(p, r, ONE)["lesion"] for p, r in pairs]) == pytest.approx(facts[name], rel=1e-5)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_several_labels_of_the_original() -> None:
     facts, arrays = json.loads((FIXTURES / "metrics.json").read_text()), np.load(FIXTURES / "metrics.npz")
     pairs = zip(arrays["multi/logits"].argmax(1), arrays["multi/target"], strict=True)
@@ -48,7 +47,7 @@ def test_several_labels_of_the_original() -> None:
         assert percent([row[label] for row in rows]) == pytest.approx(expected, rel=1e-5)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("case", ["orig0", "orig1", "orig2", "orig3"])
 def test_source_resolution_of_the_original(case: str) -> None:
     """Padding is cut off, and labels go to the nearest pixel of the source."""

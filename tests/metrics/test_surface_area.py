@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from full_set import FULL_SET
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.metrics import area_surface_scores, case_scores
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "ibm"
+FIXTURES = FULL_SET / "ibm"
 SPACE = LabelSpace.from_table({"labels": {"background": 0, "a": 1}})
 
 
@@ -23,7 +23,7 @@ def cube(start: int, length: int = 6, size: int = 20) -> np.ndarray:
     return mask
 
 
-@pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+@pytest.mark.usefixtures("full_set")
 def test_numbers_of_the_original() -> None:
     arrays = np.load(FIXTURES / "metrics.npz")
     for row in json.loads((FIXTURES / "metrics.json").read_text()):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -21,8 +21,7 @@ from medseg.optimizers import frequency_mask, frequency_reparameterized
 from medseg.optimizers.frequency import MODES
 from medseg.weights import import_original
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "repux"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "repux"
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adamw": lambda p: AdamW(p, lr=0.01, weight_decay=0.01),
     "sgd": lambda p: SGD(p, lr=0.1, momentum=0.9),
@@ -38,7 +37,7 @@ TINY: dict[str, Any] = {
 }
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_masks_of_the_original() -> None:
     arrays = np.load(FIXTURES / "bfr_masks.npz")
     for name in arrays:
@@ -57,7 +56,7 @@ def test_masks_of_any_kernel() -> None:
         frequency_mask((3,), 0)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("form", ["direct", "fft"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -102,7 +101,7 @@ def _ours(arrays: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.replace("dwconv", "conv"): value for key, value in found.items()}
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_the_released_network_changes_with_every_evaluation() -> None:
     name = "repuxnet_k7_training_mode_flag"
     arrays, sidecar = np.load(FIXTURES / f"{name}.npz"), json.loads((FIXTURES / f"{name}.json").read_text())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from full_set import FULL_SET
 
 from medseg.errors import ConfigError
 from medseg.optimizers import make_schedule
@@ -49,10 +49,10 @@ def test_step_falls_at_each_third() -> None:
     assert values[66] == pytest.approx(0.2) and values[67] == pytest.approx(0.02) == values[99]
 
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
+FIXTURES = FULL_SET / "hermes"
 
 
-@pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize(("name", "warmup"), [("hermes_resunet", 5 / 200), ("hermes_medformer", 0.0)])
 def test_exp_poly_is_the_published_table(name: str, warmup: float) -> None:
     table = json.loads((FIXTURES / "schedules.json").read_text())["lr_per_epoch"][name]

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 from monai.data import MetaTensor
 from monai.transforms import Compose, Padd
 
@@ -21,8 +22,7 @@ from medseg.transforms.hermes import HERMES_NORMALIZATION, EqualPad, NormalizeBy
 from medseg.transforms.hermes_affine import RandHermesAffined, affine_matrix, warp
 from medseg.transforms.hermes_intensity import RandHermesIntensityd, adjust_contrast, adjust_gamma, blur
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "hermes"
 SPACE = LabelSpace.merge({"one": {"labels": {"a": 1, "b": 2}}, "two": {"labels": {"c": 7}}})
 
 
@@ -31,7 +31,7 @@ def fixture(name: str) -> tuple[Any, dict[str, torch.Tensor]]:
     return json.loads((FIXTURES / f"{name}.json").read_text()), arrays
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("modality", ["ct", "mr"])
 def test_normalisation_of_the_original(modality: str) -> None:
     facts, arrays = fixture(f"normalise_{modality}")
@@ -57,7 +57,7 @@ def test_the_files_own_order_and_back() -> None:
     assert torch.equal(back.as_tensor(), volume.as_tensor()) and torch.equal(back.affine, affine)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_intensity_changes_of_the_original() -> None:
     facts, arrays = fixture("intensity_augment")
     image = arrays["img"][None]
@@ -70,7 +70,7 @@ def test_intensity_changes_of_the_original() -> None:
         torch.testing.assert_close(changed[0], arrays[name], rtol=0, atol=1e-5)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_affine_maps_of_the_original() -> None:
     facts, arrays = fixture("affine_augment")
     for i, fact in enumerate(facts):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 from monai.data import MetaTensor
 from monai.transforms import Compose, SomeOf
 from PIL import Image
@@ -30,17 +30,8 @@ from medseg.transforms.colors import rgb_to_hsv
 from medseg.transforms.photo import RandLinearContrastd, RandSharedNoised
 from medseg.transforms.resize import area_weights
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "qtseg"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "qtseg"
 SPACE = LabelSpace.from_table({"labels": {"background": 0, "lesion": 255}})
-
-
-def golden_cases() -> list[str]:
-    return (
-        [case["case"] for case in json.loads((FIXTURES / "preprocess.json").read_text())["cases"]]
-        if FIXTURES.is_dir()
-        else []
-    )
 
 
 def files(folder: Path, image: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
@@ -49,8 +40,8 @@ def files(folder: Path, image: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
     return {"image": str(folder / "image.png"), "label": str(folder / "mask.png"), "case_id": "c"}
 
 
-@needs_fixtures
-@pytest.mark.parametrize("case", golden_cases())
+@pytest.mark.usefixtures("full_set")
+@pytest.mark.parametrize("case", [f"{number}/{color}" for number in range(4) for color in ("rgb", "ycrcb")])
 def test_preprocessing_of_the_original(case: str, tmp_path: Path) -> None:
     arrays = np.load(FIXTURES / "preprocess.npz")
     number, color = case.split("/")
@@ -109,7 +100,7 @@ def test_constant_image_has_no_nan(tmp_path: Path) -> None:
     assert Compose(photo_preprocessing(["image"], size=8))(data)["image"].isfinite().all()
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_painted_masks_of_the_original() -> None:
     arrays = np.load(FIXTURES / "bkai_mask.npz")
     assert np.array_equal(colors_to_labels(arrays["rgb"], {1: GREEN, 2: RED}), arrays["label"])

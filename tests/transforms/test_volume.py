@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
@@ -18,12 +18,11 @@ from medseg.labels import LabelSpace
 from medseg.transforms import NormalizeChannelsd, RandNearestAffined, volume_augmentation, volume_preprocessing
 from medseg.transforms.nearest_affine import AffineDraw, draw_affine, warp_nearest
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "ibm"
+FIXTURES = FULL_SET / "ibm"
 PUBLISHED = {"rotate": (30, 0, 0), "shift": (0.2,) * 3, "zoom": (0.8, 1.2), "flip": (False,) * 3, "prob": 0.8}
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the published figures {FIXTURES} are not here")
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize(
     ("name", "scheme"),
     [("mask0", {"nonzero": True}), ("nomask", {}), ("mask0_clip_10_150", {"nonzero": True, "lower": 10, "upper": 150})],
@@ -35,7 +34,7 @@ def test_normalisation_is_the_published_one(name, scheme):
     np.testing.assert_allclose(found.numpy(), golden[name], atol=2e-6)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("seed", [5, 8])
 def test_augmentation_is_the_published_one(seed):
     golden, facts = np.load(FIXTURES / f"augment_seed{seed}.npz"), FIXTURES / f"augment_seed{seed}.json"

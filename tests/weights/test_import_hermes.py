@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 from torch import nn
 
 from medseg.errors import ConfigError, ModelError
@@ -16,8 +17,7 @@ from medseg.losses import TaskLoss, TaskTarget
 from medseg.weights import import_original, import_with_report, read_state_dict
 from medseg.weights.original import ImportReport
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "hermes"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "hermes"
 
 COUNTS = {"hermes_resunet": 60_884_998, "hermes_medformer": 47_129_990}
 NAMES = ("resunet_a", "medformer_a")
@@ -43,7 +43,7 @@ def load(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], nn.Module,
     return sidecar, arrays, network, report
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_of_the_original(name: str) -> None:
     sidecar, arrays, network, _ = load(name)
@@ -59,7 +59,7 @@ def test_numbers_of_the_original(name: str) -> None:
         torch.testing.assert_close(alone, arrays["out/single_logits0"], rtol=0, atol=2e-4)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_and_gradients_of_the_original(name: str) -> None:
     sidecar, arrays, network, report = load(name)
@@ -85,7 +85,7 @@ def test_published_parameters(architecture: str) -> None:
         assert import_with_report("hermes", architecture, {})[1].parameters == COUNTS[architecture]
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("architecture", COUNTS)
 def test_key_tables(architecture: str) -> None:
     lines = (FIXTURES / f"state_dict_keys_{architecture}.txt").read_text().splitlines()
@@ -99,7 +99,7 @@ def test_key_tables(architecture: str) -> None:
     assert all(torch.equal(ours[key], state[theirs].reshape(ours[key].shape)) for key, theirs in report.taken.items())
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("name", NAMES)
 def test_wrapped_and_foreign_keys(name: str) -> None:
     sidecar = json.loads((FIXTURES / f"{name}.json").read_text())

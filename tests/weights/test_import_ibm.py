@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
+from original_numbers import PUBLISHED_XS, check_operator, check_published_operator, read_full
 from torch import Tensor, nn
 
 from medseg.cli import main
 from medseg.errors import ConfigError, ModelError
 from medseg.weights import import_original, import_with_report
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "ibm"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "ibm"
 
 BRATS = {"in_channels": 4, "out_channels": 4, "filters": 24, "num_modes": (10, 14, 14)}
-XS = {**BRATS, "num_transform_blocks": [3] * 8}
+XS = PUBLISHED_XS
 CHAIN = {**BRATS, "num_transform_blocks": 24}
 OLD = {**CHAIN, "filters": 12, "num_transform_blocks": 32, "use_deep_supervision": True, "use_block_concat": False}
 FNO = {"weights_type": "individual", "use_bias_conv_branch": True, "use_block_skip": False, "num_modes": (4, 6, 6)}
@@ -57,10 +57,10 @@ TABLES = {
 }
 
 
-def cases() -> list[str]:
-    return sorted(
-        p.stem for p in FIXTURES.glob("*.json") if p.with_suffix(".npz").exists() and '"class"' in p.read_text()
-    )
+CASES = [
+    *("fno_2d", "fno_3d_a", "fnoseg_3d_a", "hartleymha_2d", "hartleymha_3d_a", "hnoseg_2d", "hnoseg_3d_a"),
+    *("hnosegxs_2d", "hnosegxs_3d_a", "hnosegxs_3d_clip", "hnosegxs_opts", "vnetds_2d", "vnetds_3d_a", "vnetds_snn"),
+]
 
 
 @pytest.mark.parametrize(("architecture", "arguments", "count"), COUNTS)
@@ -70,64 +70,19 @@ def test_parameter_counts(architecture: str, arguments: dict[str, Any], count: i
     assert report.parameters == count
 
 
-@needs_fixtures
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.usefixtures("full_set")
+@pytest.mark.parametrize("name", CASES)
 def test_numbers_of_the_original(name: str) -> None:
-    """Probabilities in slabs, at once and in float64; gradients of the input and of every weight."""
-    facts, arrays = json.loads((FIXTURES / f"{name}.json").read_text()), np.load(FIXTURES / f"{name}.npz")
-    state = {key[3:]: torch.from_numpy(arrays[key]) for key in arrays if key.startswith("sd/")}
-    network, report = import_with_report("ibm", facts["class"], facts["args"], state)
-    assert report.parameters == facts["num_params"]
-    assert sorted(report.taken.values()) == sorted(state) and not report.dropped
-    last = facts["args"].get("output_activation", "softmax")
-
-    def probabilities(x: Tensor) -> Tensor:
-        return network(x).softmax(1) if last == "softmax" else getattr(torch, last)(network(x))
-
-    x, expected = torch.from_numpy(arrays["input"]), torch.from_numpy(arrays["output"])
-    with torch.no_grad():
-        torch.testing.assert_close(probabilities(x), expected, rtol=0, atol=2e-5)
-        network.double()
-        torch.testing.assert_close(probabilities(x.double()).float(), expected, rtol=0, atol=1e-5)
-        network.float()
-    x.requires_grad_()
-    result = probabilities(x)
-    torch.testing.assert_close(result.detach(), expected, rtol=0, atol=2e-5)
-    weight = torch.from_numpy(np.sin(0.37 * np.arange(result.numel()) + 0.3).astype(np.float32)).view_as(result)
-    (result * weight).sum().backward()
-    assert x.grad is not None
-    gradient, sample = (
-        x.grad.flatten()[:: int(arrays["grad_input_step"])],
-        torch.from_numpy(arrays["grad_input_sample"]),
-    )
-    assert (gradient - sample).norm() < 1e-3 * sample.norm()
-    theirs = {ours: key for ours, key in report.taken.items()}
-    for ours, parameter in network.named_parameters():
-        assert parameter.grad is not None
-        assert parameter.grad.norm().item() == pytest.approx(facts["grad_norms"][theirs[ours]], rel=1e-3)
+    check_operator(read_full(FIXTURES / name))
 
 
-@needs_fixtures
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_published_network(precision: str) -> None:
-    facts, arrays = (
-        json.loads((FIXTURES / "published_hnosegxs.json").read_text()),
-        np.load(FIXTURES / "published_hnosegxs.npz"),
-    )
-    state = {key[3:]: torch.from_numpy(arrays[key]) for key in arrays if key.startswith("sd/")}
-    network = import_original("ibm", "HNOSegXS", XS, state).eval().to(getattr(torch, precision))
-    name, tolerance = ("out_sample", 5e-4) if precision == "float32" else ("out64_sample", 1e-7)
-    for number, case in enumerate(facts["cases"]):
-        image = np.random.default_rng(case["input_seed"]).standard_normal(case["shape"], dtype=np.float32)
-        with torch.no_grad():
-            result = network(torch.from_numpy(image).to(getattr(torch, precision))).softmax(1)
-        sample = torch.from_numpy(arrays[f"{name}{number}"])
-        torch.testing.assert_close(result.flatten()[::97], sample, rtol=0, atol=tolerance)
-        counts = torch.bincount(result.argmax(1).flatten(), minlength=4)
-        assert (counts - torch.tensor(case["label_counts"])).abs().max() <= 2
+@pytest.mark.usefixtures("full_set")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_published_network(dtype: torch.dtype) -> None:
+    check_published_operator(read_full(FIXTURES / "published_hnosegxs"), dtype)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("table", TABLES)
 def test_key_tables(table: str) -> None:
     lines = (FIXTURES / f"state_dict_keys_{table}.txt").read_text().splitlines()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
 from monai.losses import DiceCELoss
+from original_numbers import check_published_qtseg, read_full
 
 from medseg.cli import main
 from medseg.errors import ConfigError, ModelError
@@ -21,8 +22,7 @@ from medseg.weights import import_original, import_with_report
 from medseg.weights.original import qtseg as names
 from medseg.workflows import start_from
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "qtseg"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "qtseg"
 
 MQM = {"decoder_model": "MultiQueryMaskDecoder", "bridge_model": "MLFF"}
 TINY = {"n_channel": 2, "image_channel": 1, "mask_depths": [1, 1, 1], "mask_num_head": 2, "mask_mlp_dim": 8}
@@ -56,36 +56,6 @@ def key_table(name: str) -> dict[str, tuple[int, ...]]:
     return {key: ast.literal_eval(shape) for key, shape, _ in rows}
 
 
-def noise(seed: str, count: int) -> np.ndarray:
-    """The numbers of RECIPE.md, from 0 to 1."""
-    x = (np.arange(count, dtype=np.uint64) + np.uint64(zlib.crc32(seed.encode()))) % 2**32
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor) % 2**32
-    return ((x ^ (x >> np.uint64(16))).astype(np.float64) + 0.5) / 2**32
-
-
-def closed_form(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """A weight of RECIPE.md."""
-    if key.endswith("num_batches_tracked"):
-        return torch.zeros((), dtype=torch.int64)
-    u = noise(key, int(np.prod(shape)))
-    s = 2 * u - 1
-    if key.endswith(("positional_encoding_gaussian_matrix", "mask_tokens.weight")):
-        value = 3**0.5 * s
-    elif key.endswith("gamma"):
-        value = np.full_like(s, 0.5)
-    elif key.endswith("running_mean"):
-        value = 0.1 * s
-    elif key.endswith("running_var"):
-        value = 0.5 + u
-    elif key.endswith("weight") and len(shape) > 1:
-        transposed = any(part in key for part in ("conv_transpose", ".SUB_s", ".output_upscaling_s"))
-        value = s * (3 / (shape[0] if transposed else np.prod(shape[1:]))) ** 0.5
-    else:
-        value = 1 + 0.2 * s if key.endswith("weight") else 0.05 * s
-    return torch.from_numpy(value.reshape(shape).astype(np.float32))
-
-
 @pytest.mark.parametrize(("options", "count"), COUNTS)
 def test_parameter_counts(options: dict[str, Any], count: int) -> None:
     with torch.device("meta"):
@@ -112,8 +82,8 @@ def test_parameters_of_the_parts() -> None:
             assert sum(p.numel() for p in network.get_submodule(part).parameters()) == count, part
 
 
-@needs_fixtures
-@pytest.mark.parametrize("name", sorted(path.stem for path in FIXTURES.glob("*_small_*.json")))
+@pytest.mark.usefixtures("full_set")
+@pytest.mark.parametrize("name", ["dma_small_binary", "mqm_small_binary"])
 def test_numbers_of_the_original(name: str) -> None:
     facts, arrays = golden(name)
     network, report = import_with_report("qtseg", "QTSeg", facts["args"], weights_in(arrays))
@@ -136,7 +106,7 @@ def test_numbers_of_the_original(name: str) -> None:
         torch.testing.assert_close(output, arrays["output_masks"], **tolerance)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("name", ["dma_small_binary", "mqm_small_binary"])
 def test_training_of_the_original(name: str) -> None:
     facts, arrays = golden(name)
@@ -176,24 +146,12 @@ def _trains(key: str) -> bool:
     return not key.endswith(("running_mean", "running_var", "num_batches_tracked", "frequencies"))
 
 
-@needs_fixtures
-@pytest.mark.parametrize("name", sorted(path.stem for path in FIXTURES.glob("*_full_recipe_*.json")))
-def test_numbers_of_the_full_size(name: str) -> None:
-    facts, arrays = golden(name)
-    table = key_table("qtseg_dma_v0.3.1_2class" if name.startswith("dma") else "qtseg_mqm_v0.1.0_2class")
-    state = {key: closed_form(key, shape) for key, shape in table.items()}
-    x = torch.from_numpy((2 * noise("input", int(np.prod(facts["input_shape"]))) - 1).astype(np.float32))
-    network = import_original("qtseg", "QTSeg", facts["args"], state).eval()
-    with torch.no_grad():
-        output = network(x.view(facts["input_shape"]))
-    atol = facts["suggested_tolerance_atol"]
-    assert float(output.mean()) == pytest.approx(facts["output_mean"], abs=atol)
-    assert float(output.abs().max()) == pytest.approx(facts["output_absmax"], abs=atol)
-    step = facts.get("output_subsample", 1)
-    torch.testing.assert_close(output[:, :, ::step, ::step], arrays["output_masks"], rtol=0, atol=atol)
+@pytest.mark.usefixtures("full_set")
+def test_numbers_of_the_published_size() -> None:
+    check_published_qtseg(read_full(FIXTURES / "dma_full_recipe_128"), key_table("qtseg_dma_v0.3.1_2class"))
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize(
     ("table", "options", "count"),
     [
@@ -269,7 +227,7 @@ def test_arguments_of_the_original() -> None:
                 import_original("qtseg", "QTSeg", arguments)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts, arrays = golden("dma_small_binary")
     config, checkpoint, output = (tmp_path / name for name in ("cfg.json", "weight_last.pt", "model.pt"))

@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from full_set import FULL_SET
+from original_numbers import check_large_kernels, read_full
 
 from medseg.cli import main
 from medseg.errors import ConfigError, ModelError
 from medseg.weights import import_original, import_with_report
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "repux"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "repux"
 
 NAMES = [f"{network}_k{kernel}" for network in ("repuxnet", "uxnet") for kernel in (7, 21)]
 TINY: dict[str, Any] = {
@@ -27,34 +27,14 @@ TINY: dict[str, Any] = {
 }
 
 
-def fixture(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, torch.Tensor]]:
-    arrays = dict(np.load(FIXTURES / f"{name}.npz"))
-    state = {key[6:]: torch.from_numpy(value) for key, value in arrays.items() if key.startswith("state/")}
-    return json.loads((FIXTURES / f"{name}.json").read_text()), arrays, state
-
-
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("method", ["direct", "fft", "auto"])
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_of_the_original(name: str, method: str) -> None:
-    sidecar, arrays, state = fixture(name)
-    network, report = import_with_report("repux", sidecar["architecture"], sidecar["constructor"], state)
-    assert report.parameters == sidecar["parameters"]
-    assert len(report.taken) == len(state)
-    for module in network.modules():
-        if hasattr(module, "method"):
-            module.method = method
-    network.eval()
-    x = torch.from_numpy(arrays["input"])
-    with torch.no_grad():
-        for _ in range(2):  # the second time with kept spectra
-            logits, features = network(x), network.encode(x)
-            np.testing.assert_allclose(logits, arrays["output"], atol=5e-5, rtol=0)
-            for level, feature in enumerate(features):
-                np.testing.assert_allclose(feature, arrays[f"encoder_out/{level}"], atol=5e-5, rtol=0)
+    check_large_kernels(read_full(FIXTURES / name), method)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize(
     ("name", "arguments", "count"),
     [

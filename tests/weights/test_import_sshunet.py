@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from full_set import FULL_SET
+from original_numbers import check_ssh_unet, read_full
 
 from medseg.cli import main
 from medseg.errors import ConfigError, ModelError
 from medseg.networks.layers.slice_shift import create_shift
 from medseg.weights import import_original, import_with_report
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "sshunet"
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason=f"the original's numbers are not at {FIXTURES}")
+FIXTURES = FULL_SET / "sshunet"
 
 PUBLISHED: dict[str, Any] = {
     "in_channels": 1,
@@ -56,10 +56,6 @@ COUNTS: list[tuple[dict[str, Any], int]] = [
 ]
 
 
-def stems(pattern: str) -> list[str]:
-    return sorted(path.stem for path in FIXTURES.glob(pattern) if not path.stem.startswith("modules"))
-
-
 def original_keys(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Our state dict of a TSM network under the original's names, by the inverse of the rule, without aliases."""
     renamed = {}
@@ -76,27 +72,14 @@ def test_parameter_counts(options: dict[str, Any], count: int) -> None:
     assert report.parameters == count
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("execution", ["fast", "lean"])
-@pytest.mark.parametrize("name", stems("*.json"))
+@pytest.mark.parametrize("name", ["gsf", "gsf_vfn", "gsm_affine", "gsm_vfn", "tsm", "tsm_deepsup_train", "tsm_vfn"])
 def test_numbers_of_the_original(name: str, execution: str) -> None:
-    sidecar = json.loads((FIXTURES / f"{name}.json").read_text())
-    arrays = np.load(FIXTURES / f"{name}.npz")
-    state = {key[3:]: torch.from_numpy(arrays[key]) for key in arrays if key.startswith("sd/")}
-    network, report = import_with_report("sshunet", "SSHUNet", sidecar["constructor"], state)
-    assert report.parameters == sidecar["n_params"]
-    assert len(report.taken) + len(report.dropped) == len(state) == sidecar["n_state_keys"]
-    assert len(report.taken) == sidecar["n_unique_tensors"]
-    network.execution = execution
-    network.train(sidecar["mode"] == "train")
-    with torch.no_grad():
-        result = network(torch.from_numpy(arrays["input"]))
-    if isinstance(result, list):  # the original stacks the heads at full size
-        result = torch.stack([F.interpolate(head, size=result[0].shape[2:]) for head in result], dim=1)
-    torch.testing.assert_close(result, torch.from_numpy(arrays["output"]), **sidecar["tolerance"])
+    check_ssh_unet(read_full(FIXTURES / name), execution)
 
 
-@needs_fixtures
+@pytest.mark.usefixtures("full_set")
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize("name", ["tsm_enc", "tsm_dec", "gsm_enc", "gsm_dec", "gsf_enc", "gsf_dec"])
 def test_shift_modules_of_the_original(name: str, memory: torch.memory_format) -> None:
@@ -118,10 +101,10 @@ def test_shift_modules_of_the_original(name: str, memory: torch.memory_format) -
         torch.testing.assert_close(shift(x), arrays["output"], rtol=1e-4, atol=1e-5)
 
 
-@needs_fixtures
-@pytest.mark.parametrize("name", stems("state_dict_keys_*.txt"))
+@pytest.mark.usefixtures("full_set")
+@pytest.mark.parametrize("name", ["amos_tsm", "amos_tsm_vfn", "gsf", "gsm", "tsm", "tsm_vfn"])
 def test_key_tables(name: str) -> None:
-    header, *lines = (FIXTURES / f"{name}.txt").read_text().splitlines()
+    header, *lines = (FIXTURES / f"state_dict_keys_{name}.txt").read_text().splitlines()
     facts = dict(part.split("=", 1) for part in header[2:].replace("[0, 1, 2]", "").split() if "=" in part)
     rows = [line.split("\t") for line in lines if not line.startswith("#")]
     arguments = {**PUBLISHED, "gate_type": facts["gate_type"], "vfn": facts["vfn"] == "True"}
