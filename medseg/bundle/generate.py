@@ -7,29 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.configs import (
-    ensemble_config,
-    evaluate_config,
-    inference_config,
-    multi_gpu_config,
-    train_config,
-)
 from medseg.bundle.document import document_bundle
-from medseg.bundle.dump import dump_yaml
 from medseg.bundle.metadata import make_metadata, plain_text
-from medseg.bundle.universal import (
-    is_universal,
-    universal_evaluation,
-    universal_inference,
-    universal_published,
-    universal_train,
-)
+from medseg.bundle.plan_layer import is_universal, plan_recipe, reasons_of
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
-from medseg.data.run_settings import settings_of
 from medseg.networks import network_target
 from medseg.storage import write_text
-from medseg.workflows.trust import remember_own
 
 __all__ = ["write_bundle"]
 
@@ -41,6 +25,7 @@ def write_bundle(
     datalist: Datalist,
     plan: Plan,
     settings: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``configs/``, ``docs/`` and ``LICENSE``; returns the bundle's folder.
 
@@ -53,57 +38,28 @@ def write_bundle(
         datalist: copied into ``configs/datalist.json``.
         plan: what the plan chose.
         settings: top-level values that differ from the defaults (``fold``, ``epochs``, ``seed``, ``learning_rate``, …).
+        overrides: config id -> value, the user's.
     """
     root = Path(directory)
     configs = root / "configs"
-    configs.mkdir(parents=True, exist_ok=True)
-    (root / "docs").mkdir(exist_ok=True)
-    (root / "models").mkdir(exist_ok=True)
-    network_def = {"_target_": network_target(network), **arguments}
-    remember_own({"network_def::_target_": network_def["_target_"]})  # whoever writes a bundle for it trusts it
-    train, evaluate = train_config(network_def, datalist, plan), evaluate_config()
-    universal = is_universal(network, datalist)
-    reasons = plan.reasons_by_id()
-    if universal:
-        planned = {setting.id: setting.value for setting in settings_of(train)}
-        train, evaluate = universal_train(train, datalist, plan), universal_evaluation(evaluate)
-        changed = {s.id for s in settings_of(train) if s.value != planned.get(s.id)}
-        reasons = {k: why for k, why in reasons.items() if k not in changed and not k.startswith("augment::")}
-        reasons |= {id_: "as published for several data sets together" for id_ in changed}
-    train |= dict(settings)
-    inference = inference_config(train)
-    dump_yaml(train, configs / "train.yaml", f"{network} on {datalist.name}: training and validation.")
-    dump_yaml(evaluate, configs / "evaluate.yaml", "Overlay on train.yaml: scores on the source images' own grid.")
-    dump_yaml(
-        universal_inference(inference) if universal else inference,
-        configs / "inference.yaml",
-        "Images to label maps on their own grid.",
+    for name in ("configs", "docs", "models"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    recipe = plan_recipe(
+        {"_target_": network_target(network), **arguments},
+        datalist,
+        plan,
+        settings,
+        universal=is_universal(network, datalist),
+        overrides=overrides,
     )
-    if universal:
-        dump_yaml(
-            universal_published(),
-            configs / "evaluate_published.yaml",
-            "Overlay on train.yaml and evaluate.yaml: the protocol of Hermes's publication.",
-        )
-    else:
-        dump_yaml(
-            ensemble_config(inference),
-            configs / "ensemble.yaml",
-            "Overlay on inference.yaml: several weights of this network, joined.",
-        )
-    dump_yaml(multi_gpu_config(), configs / "multi_gpu_train.yaml", "Overlay on train.yaml for torchrun.")
-    datalist.copy_to(configs / "datalist.json")
-    metadata = make_metadata(network, train, datalist)
+    metadata = make_metadata(network, recipe.config("train").tree, datalist)
     write_text(configs / "metadata.json", json.dumps(metadata, indent=4) + "\n")
-    write_text(root / "LICENSE", _license())
+    recipe.write(root)
+    datalist.copy_to(configs / "datalist.json")
     write_text(root / "docs" / "README.md", _readme(network, datalist))
     write_text(root / "docs" / "data_license.txt", _data_license(datalist))
-    document_bundle(root, reasons, datalist.channels)
+    document_bundle(root, reasons_of(recipe, plan), datalist.channels)
     return root
-
-
-def _license() -> str:
-    return (Path(__file__).parent / "LICENSE.txt").read_text(encoding="utf-8")
 
 
 def _readme(network: str, datalist: Datalist) -> str:

@@ -27,7 +27,7 @@ from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.compose import config_files, load_workflow, merged_config, used_config, with_changes
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.own_words import user_speaks
-from medseg.workflows.parts import device_component, start_distributed
+from medseg.workflows.parts import device_component, inside_of, start_distributed
 from medseg.workflows.run_folder import log_to, require_run, write_facts
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, scoring_changes, select
@@ -149,10 +149,7 @@ def evaluate(
     if space == "model":
         # As while training: labels go through the preprocessing too, predictions stay where they are.
         validate = merged_config([folder / "configs" / "train.yaml"])["validate"]
-        changes |= {
-            f"validate::{part}::transforms": validate[part]["transforms"]
-            for part in ("preprocessing", "postprocessing")
-        }
+        changes |= {f"validate::{part}": validate[part] for part in ("preprocessing", "postprocessing")}
         facts["space"] = "model"
     elif space != "source":
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
@@ -208,9 +205,8 @@ def _target(run: Path, tree: Mapping[str, Any], selection: Selection, into: str 
     own = merged_config(config_files(run, "evaluate"))
     if not selection.place or tree[key] != own.get(key):  # by an overlay or an override
         return {}
-    place, root = f"/{selection.place}", str(own["output_dir"])
-    root = "$@output_dir" if key == "score_dir" else f"${root}" if root.startswith("@") else root
-    return {key: f"{root} + {place!r}" if root.startswith("$") else root + place}
+    inside = inside_of("output_dir", selection.place)
+    return {key: inside if key == "score_dir" else inside | {"root": own["output_dir"]}}
 
 
 def _biases(selection: Selection, *, cleaned: bool) -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle import document_bundle, dump_yaml, plan_for_network, write_bundle
-from medseg.bundle.universal import is_universal, universal_plan
+from medseg.bundle import document_bundle, plan_for_network, write_bundle
+from medseg.bundle.plan_layer import is_universal, universal_plan
 from medseg.data import CaseFacts, Datalist, read_datalist
 from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
 from medseg.data.run_settings import SET, Setting
@@ -140,9 +140,8 @@ def plan_bundle(
     if window is not None:
         check_window(window, facts, overrides.get("batch_size", 2))
     plan, arguments = plan_for_network(network, datalist, facts, num_training, device_type, overrides, nnunet)
+    remember_own({"network_def::_target_": network_target(network)})  # whoever names it trusts it
     write_bundle(directory, network, arguments, datalist, plan, settings)
-    configs = changed_configs(directory, (), overrides)
-    check_training(configs["train"], facts, datalist)
-    for name, config in configs.items() if overrides else ():
-        path = directory / "configs" / f"{name}.yaml"
-        dump_yaml(config, path, path.read_text(encoding="utf-8").splitlines()[0][2:])
+    check_training(changed_configs(directory, (), overrides)["train"], facts, datalist)
+    if overrides:
+        write_bundle(directory, network, arguments, datalist, plan, settings, overrides)

@@ -30,7 +30,7 @@ from medseg.workflows.folder_lock import LOCK, only_writer
 from medseg.workflows.new_bundle import announce, given_nnunet, overlay_reasons, plan_bundle
 from medseg.workflows.own_words import user_speaks
 from medseg.workflows.parts import device as choose_device
-from medseg.workflows.parts import device_component, finalize, start_distributed
+from medseg.workflows.parts import device_component, finalize, inside_of, start_distributed
 from medseg.workflows.run_folder import differences, log_to, read_facts, require_same_data, write_facts
 from medseg.workflows.run_limits import check_training, refuse_double
 from medseg.workflows.stored_list import remember_list
@@ -265,12 +265,12 @@ def _copy_bundle(
     configs = changed_configs(bundle, overlays, overrides)
     check_training(configs["train"], facts, datalist)
     copy_texts(bundle, fresh)
-    own = {"bundle_root": ".", "json_list": "$@bundle_root + '/configs/datalist.json'"}
+    own = {"bundle_root": ".", "json_list": inside_of("bundle_root", "configs/datalist.json")}
     given = {key: value for key, value in settings.items() if (value is not None or key == "fold")} | own
     configs |= {"inference": with_rules(configs["inference"], {})} if "inference" in configs else {}  # of other weights
     for name, config in configs.items():
         if name == "train":
-            config["output_dir"] = "$@bundle_root"  # the run folder is the bundle
+            config["output_dir"] = "@bundle_root"  # the run folder is the bundle
             config.setdefault("max_minutes", None)
         keys = given if name == "train" else ("dataset_dir", *own)
         config |= {key: given[key] for key in keys if key in config and (key in own or key not in overrides)}

@@ -21,6 +21,7 @@ from medseg.weights import read_state_dict, save_file, transfer_weights
 from medseg.weights.task_rows import rows_by_name
 from medseg.workflows.compose import config_files, merged_config
 from medseg.workflows.evaluation import weights_of
+from medseg.workflows.parts import inside_of
 from medseg.workflows.run_folder import differences
 
 __all__ = ["Transfer", "channel_tensors"]
@@ -97,7 +98,7 @@ class Transfer:
         if "initial" not in config:
             raise ConfigError(
                 f"{path} has no id 'initial', so it cannot start from other weights; its network has to be "
-                "'$w.distribute(w.start_from(@network_def, **@initial), @device)'."
+                "medseg.workflows.network with the argument initial: '@initial'."
             )
         arguments = {key: value for key, value in config["network_def"].items() if key != "_target_"}
         network = create_network(config["network_def"]["_target_"], **arguments)
@@ -115,7 +116,7 @@ class Transfer:
             shutil.copyfile(self.weights, target)
         transfer_weights(network, target, reinitialize=anew, partial=self.partial)  # a misfit is told now
         config["initial"] = {
-            "path": "$@bundle_root + '/models/initial.pt'",
+            "path": inside_of("bundle_root", "models/initial.pt"),
             "reinitialize": anew,
             "partial": self.partial,
         }

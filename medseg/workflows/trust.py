@@ -4,7 +4,7 @@ MONAI evaluates every text that begins with ``$`` and calls every ``_target_`` w
 is a program. What is evaluated is one tree: files, overlays and overrides merged, macros and relative ids replaced.
 That tree is held against this rule before anything in it is imported or evaluated:
 
-* A ``_target_`` is one of ``known_parts.components()``, called in the default way.
+* A ``_target_`` is one of ``known_parts.components()``, called in the default way, or one of ``CALLABLES``.
 * An expression is known by its form (``expressions``) and names only what ``known_parts`` lists.
 * A macro (``%id``) copies from the same config; references are finite, and their content stays of a sane size.
 * What components write lies in the folder of the run or of the results; nothing downloads or unpickles.
@@ -28,7 +28,7 @@ from monai.bundle import ConfigParser, ReferenceResolver
 
 from medseg.errors import ConfigError, ModelError
 from medseg.workflows.expressions import PRE_IMPORTED, Known, count_loops, imported, joined, references
-from medseg.workflows.known_parts import WRITES, components, is_misspelt
+from medseg.workflows.known_parts import CALLABLES, INSIDE, WRITES, components, is_misspelt
 from medseg.workflows.own_words import remember, remembered, said
 
 __all__ = [
@@ -203,13 +203,14 @@ def _is_known(names: Sequence[str], value: Any, known: Known, config: _Tree) -> 
     if name == "_target_":
         return isinstance(value, str) and (value in components() or is_misspelt(value))
     if name == "_mode_":
-        return value == "default"
+        target = config.get(_SEPARATOR.join((*names[:-1], "_target_")))
+        return value == "default" or (value == "callable" and target in CALLABLES)
     if _OFF & set(names):
         return not value
+    if name in WRITES and isinstance(value, (str, Mapping)) and not config.is_inside(_SEPARATOR.join(names)):
+        return False
     if not isinstance(value, str):
         return True
-    if name in WRITES and not config.is_inside(_SEPARATOR.join(names)):
-        return False
     if value[:1] in ("$", "%") and ConfigParser.relative_id_prefix.search(ReferenceResolver.normalize_id(value)):
         return False  # MONAI would write the names of keys into the text
     if value.startswith("$"):
@@ -267,9 +268,13 @@ class _Tree:
     def is_inside(self, name: str, depth: int = 0) -> bool:
         """Whether an id holds a path below ``bundle_root`` or below a folder that the user named; nothing is one too.
 
-        Such a path is written ``@id`` or ``$@id + '/…'``, and leads there by ids of the same kind.
+        Such a path is written ``@id``, as the component ``inside`` or as ``$@id + '/…'``, and leads there by ids of
+        the same kind.
         """
         value = self.get(name)
+        if isinstance(value, Mapping):  # ``inside`` itself refuses names that lead out of its root
+            known = value.get("_target_") == INSIDE and value.get("root") is not None
+            return known and self.is_inside(f"{name}{_SEPARATOR}root", depth + 1)
         if value is None or name == "bundle_root":
             return True
         if not isinstance(value, str) or depth > 20:
@@ -325,5 +330,5 @@ def _entries(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             yield (*above, "_target_"), f"{key}"
         if isinstance(item, (Mapping, list)):
             yield from _entries(item, names)
-        if not isinstance(item, (Mapping, list)) or names[-1] in ("_target_", "_mode_", *_OFF):
+        if not isinstance(item, (Mapping, list)) or names[-1] in ("_target_", "_mode_", *_OFF, *WRITES):
             yield names, item

@@ -20,7 +20,7 @@ import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from torch import nn
 
-from medseg.bundle.generate import dump_yaml
+from medseg.bundle import dump_yaml
 from medseg.bundle.metadata import output_names
 from medseg.bundle.schema import check_metadata
 from medseg.data.findings import Problem
