@@ -12,15 +12,16 @@ from monai.bundle import BundleWorkflow, ConfigParser, ConfigWorkflow
 
 from medseg.bundle.config_check import check_arguments, check_config, check_overrides
 from medseg.bundle.folder import Bundle
-from medseg.bundle.recipe import FILES, Layer, Recipe, split_id
+from medseg.bundle.recipe import FILES, Layer, Recipe
 from medseg.bundle.trust import judged, require_own_folder
+from medseg.data.run_settings import SET
 from medseg.errors import ConfigError, unwrapped
 from medseg.storage import parse_yaml
 
 __all__ = [
     "Workflow",
     "amended",
-    "changed_configs",
+    "checked",
     "command",
     "derived",
     "load_workflow",
@@ -30,13 +31,10 @@ __all__ = [
     "user",
 ]
 
-# Both configs have these ids, each with its own value.
-_OWN_OF_INFERENCE = ("bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
-
-
 def user(overrides: Mapping[str, Any] | None) -> Layer:
     """What the user says (``--set``): config id -> value."""
-    return Layer(dict(overrides or {}), "user", "--set")
+    changes = dict(overrides or {})
+    return Layer(changes, "user", "--set", reasons=dict.fromkeys(changes, SET))
 
 
 def command(changes: Mapping[str, Any], reason: str = "") -> Layer:
@@ -59,21 +57,29 @@ def resolve(bundle: Bundle | str | Path, task: str, *layers: Layer, overlays: Se
     folder = Bundle.at(bundle)
     require_own_folder(folder.root)
     described = Layer({"_meta_": dict(folder.metadata)}, "bundle", str(folder.root / "configs" / "metadata.json"))
-    recipe = folder.recipe(task, overlays)
-    names = _names(recipe)
-    for layer in layers:
-        if layer.kind not in FILES:
-            check_overrides(recipe.tree, layer.changes, names)
-    return _checked(recipe, [*layers, command({"bundle_root": str(folder.root)}), described], names)
+    root = command({"bundle_root": str(folder.root)})
+    return checked(_over(folder.recipe(task, overlays), [*layers, root]).over(described))
 
 
-def _checked(recipe: Recipe, layers: Iterable[Layer], names: str) -> Recipe:
-    """With layers, checked; what it names is imported for the check of arguments, so it is judged before."""
-    for layer in layers:
-        recipe = recipe.over(layer)
-    check_config(recipe.tree, names)
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe, if its ids are known, it is judged, and its components take their arguments.
+
+    What it names is imported for the last of these, so it is judged before.
+
+    Raises:
+        ConfigError, ModelError: as ``resolve``.
+    """
+    check_config(recipe.tree, _names(recipe))
     recipe = judged(recipe)
     check_arguments(recipe.tree)
+    return recipe
+
+
+def _over(recipe: Recipe, layers: Iterable[Layer]) -> Recipe:
+    for layer in layers:
+        if layer.kind not in FILES:
+            check_overrides(recipe.tree, layer.changes, _names(recipe))
+        recipe = recipe.over(layer)
     return recipe
 
 
@@ -83,47 +89,11 @@ def amended(recipe: Recipe, *layers: Layer) -> Recipe:
     Raises:
         ConfigError, ModelError: as ``resolve``.
     """
-    return _checked(recipe, layers, _names(recipe)) if any(layer.changes for layer in layers) else recipe
-
-
-def changed_configs(bundle: Bundle | str | Path, overlays: Sequence[str], *layers: Layer) -> dict[str, Recipe]:
-    """``train`` and ``inference`` config of a bundle with overlays and further layers over both.
-
-    What inference shares with training (network, patch, preprocessing, labels) changes in both; entries whose top-level
-    id inference does not have concern training alone.
-
-    Raises:
-        ConfigError: a layer names what the config does not have.
-    """
-    folder = Bundle.at(bundle)
-    require_own_folder(folder.root)
-    train = folder.recipe("train", overlays)
-    for layer in layers:
-        check_overrides(train.tree, layer.changes, _names(train))
-    result = {"train": _checked(train, layers, _names(train))}
-    if folder.has("inference"):  # a bundle may be for training alone
-        inference = folder.recipe("infer")
-        shared = [
-            Layer(
-                {k: v for k, v in layer.changes.items() if _is_shared(k, inference.tree)},
-                layer.kind,
-                layer.place,
-                layer.lines,
-                layer.reasons,
-            )
-            for layer in (*(folder.layer(name, "overlay") for name in overlays), *layers)
-        ]
-        result["inference"] = _checked(inference, shared, _names(inference))
-    return result
-
-
-def _is_shared(key: str, inference: Mapping[str, Any]) -> bool:
-    top = split_id(key)[0]
-    return top in inference and top not in _OWN_OF_INFERENCE
+    return checked(_over(recipe, layers)) if any(layer.changes for layer in layers) else recipe
 
 
 def _names(recipe: Recipe) -> str:
-    return " + ".join(Path(place).name for place in recipe.tree.where.split(" + "))
+    return " + ".join(Path(place).name for place in recipe.tree.where.split(" + ")) or "the config"
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:

@@ -1,73 +1,71 @@
-"""What a bundle says of itself, written from its final config: the settings in ``docs/README.md``, what goes in and out
-in ``metadata.json``, and in ``inference.yaml`` the axes that training mirrors.
-
-Called whenever a ``train.yaml`` was written, so that nothing said differs from what runs.
+"""What a bundle says of itself, from its final config: the settings in ``docs/README.md``, what goes in and out in
+``metadata.json``, and where each value comes from in ``configs/origin.json``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from medseg.bundle.dump import dump_yaml
+from medseg.bundle.folder import Bundle
 from medseg.bundle.metadata import data_format
-from medseg.data.run_settings import Setting, settings_of
-from medseg.errors import DataError
-from medseg.storage import read_table, read_yaml, write_json, write_text
-from medseg.transforms.augmentations import trained_mirror_axes
+from medseg.bundle.recipe import Layer, Recipe, ValueOrigin
+from medseg.data.run_settings import ORIGINS, Setting, read_origins, reasons_in, settings_of
+from medseg.storage import write_json, write_text
 
-__all__ = ["TRAINED_AXES", "document_bundle", "read_reasons"]
+__all__ = ["describe_data", "readme_with", "rewrite_training", "stored_training", "write_origins"]
 
-TRAINED_AXES = "trained_mirror_axes"  # id of inference.yaml: a packaged bundle may have no train.yaml
 _HEADING = "\n## Settings of the training\n"
-_REASONS = "reasons.json"
 
 
-def document_bundle(
-    root: str | Path, reasons: Mapping[str, str] | None = None, channels: Sequence[str] = ()
-) -> list[Setting]:
-    """Write what follows from ``configs/train.yaml``; returns its settings.
+def readme_with(text: str, settings: Sequence[Setting]) -> str:
+    """A README whose last section is these settings."""
+    before = text.partition(_HEADING)[0].rstrip("\n")
+    lines = "\n".join(f"    {setting.line()}" for setting in settings)
+    return f"{before}\n{_HEADING}\n{lines}\n"
+
+
+def write_origins(root: str | Path, train: Recipe) -> None:
+    """Write where each value of ``train.yaml`` comes from; for display, never for trust."""
+    shown = {id_: [origin.where, origin.reason] for id_, origin in train.origins.items()}
+    write_json(Path(root) / ORIGINS, shown)
+
+
+def stored_training(bundle: Bundle) -> Recipe:
+    """A run's ``train.yaml`` with the origins that it was written with; the file and line where they are not known."""
+    recipe = bundle.recipe("train")
+    known = {id_: ValueOrigin("bundle", place, None, why) for id_, (place, why) in read_origins(bundle.root).items()}
+    return Recipe(recipe.tree, {id_: known.get(id_, origin) for id_, origin in recipe.origins.items()})
+
+
+def rewrite_training(root: str | Path, layer: Layer) -> None:
+    """Change a run's ``train.yaml`` and what is said of it."""
+    bundle = Bundle(root)
+    train = stored_training(bundle).over(layer)
+    path = bundle.config("train")
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    dump_yaml(train.tree, path, first.removeprefix("# ") if first.startswith("#") else "")
+    write_origins(bundle.root, train)
+    readme = bundle.root / "docs" / "README.md"
+    settings = [one for one in settings_of(train.tree, reasons_in(train.reasons)) if one.value]
+    write_text(readme, readme_with(readme.read_text(encoding="utf-8") if readme.is_file() else "", settings))
+
+
+def describe_data(metadata: Mapping[str, Any], train: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any]:
+    """Metadata with what goes in and out; what they say besides, such as authors and references, stays.
 
     Args:
-        root: the bundle's folder.
-        reasons: config id -> why it is so, besides those that ``docs/reasons.json`` holds already.
+        metadata: the content of ``metadata.json``.
+        train: the final config, unresolved.
         channels: names of the image's channels, where the data set gives them.
     """
-    folder = Path(root)
-    train = read_yaml(folder / "configs" / "train.yaml")
-    known = read_reasons(folder) | dict(reasons or {})
-    docs = folder / "docs"
-    write_json(docs / _REASONS, known)
-    settings = [setting for setting in settings_of(train, known) if setting.value]
-    readme = docs / "README.md"
-    before = readme.read_text(encoding="utf-8").partition(_HEADING)[0].rstrip("\n") if readme.is_file() else ""
-    lines = "\n".join(f"    {setting.line()}" for setting in settings)
-    write_text(readme, f"{before}\n{_HEADING}\n{lines}\n")
-    _describe_data(folder / "configs" / "metadata.json", train, channels)
-    _store_axes(folder / "configs" / "inference.yaml", train)
-    return settings
-
-
-def read_reasons(root: str | Path) -> dict[str, str]:
-    """Config id -> why it is so, as ``document_bundle`` stored it; empty for other bundles."""
-    path = Path(root) / "docs" / _REASONS
-    try:
-        content = read_table(path, "reasons") if path.is_file() else {}
-    except DataError:  # for display alone
-        return {}
-    return {str(key): str(value) for key, value in content.items()}
-
-
-def _describe_data(path: Path, train: Mapping[str, Any], channels: Sequence[str]) -> None:
-    """Keep what a metadata file says besides, such as authors and references."""
-    if not path.is_file():
-        return
-    content = read_table(path, "metadata; restore it")
+    content: dict[str, Any] = deepcopy(dict(metadata))
     image, pred = (_part(content, "network_data_format", *keys) for keys in (("inputs", "image"), ("outputs", "pred")))
     if not isinstance(image, dict) or not isinstance(pred, dict):
-        return  # another task's
+        return content  # another task's
     names = list(channels) or list(image.get("channel_def", {}).values())
     inputs, outputs = data_format(train, names)
     if outputs["channel_def"] != pred.get("channel_def"):
@@ -75,27 +73,10 @@ def _describe_data(path: Path, train: Mapping[str, Any], channels: Sequence[str]
         content["label_classes"] = content["pred_classes"].removeprefix("background, ")
     image |= inputs
     pred |= outputs
-    write_text(path, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    return content
 
 
 def _part(value: Any, *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value
-
-
-def _store_axes(path: Path, train: Mapping[str, Any]) -> None:
-    axes = trained_mirror_axes(train)
-    if not path.is_file() or axes is None:
-        return
-    config = read_yaml(path)
-    if "mirror_axes" not in config or config.get(TRAINED_AXES) == list(axes):
-        return
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    entries: dict[str, Any] = {}
-    for key, value in config.items():
-        if key == "mirror_axes":
-            entries[TRAINED_AXES] = list(axes)
-        if key != TRAINED_AXES:
-            entries[key] = value
-    dump_yaml(entries, path, first.removeprefix("# ") if first.startswith("#") else "")

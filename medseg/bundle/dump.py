@@ -15,18 +15,32 @@ from medseg.storage import write_text
 __all__ = ["dump_yaml"]
 
 
+_WIDTH = 140
+_SHORT = 5 * _WIDTH  # characters of a mapping that stands on one line, or is wrapped; longer ones have a line per key
+_MAP = "tag:yaml.org,2002:map"
+
+
 class _Dumper(yaml.SafeDumper):
-    """Lists of plain values on one line, no anchors."""
+    """Short lists and mappings on one line, no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
+class _Flow(dict[str, Any]):
+    """A mapping that is written on as few lines as hold it."""
+
+
+def _compact(value: Any) -> Any:
+    """Mappings that fit into a few lines as ``_Flow``."""
+    if isinstance(value, dict):
+        kind = _Flow if len(str(value)) <= _SHORT else dict
+        return kind((key, _compact(item)) for key, item in value.items())
+    return [_compact(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def _represent_list(dumper: yaml.SafeDumper, data: Sequence[Any]) -> yaml.Node:
-    nested = any(isinstance(item, dict) for item in data) or any(
-        isinstance(item, str) and len(item) > 40 for item in data
-    )
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=not nested)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=len(str(data)) <= _WIDTH)
 
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
@@ -39,10 +53,12 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
 
 
 _Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(_Flow, lambda dumper, data: dumper.represent_mapping(_MAP, data.items(), flow_style=True))
 _Dumper.add_representer(float, _represent_float)
 
 
 def dump_yaml(config: Mapping[str, Any], path: str | Path, comment: str = "") -> None:
-    """Write a config as MONAI's parser reads it back, with an optional first comment line."""
-    text = yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, width=140, allow_unicode=True)
-    write_text(path, (f"# {comment}\n" if comment else "") + text)
+    """Write a config as MONAI's parser reads it back, with an optional comment of some lines before it."""
+    content = {key: _compact(value) for key, value in config.items()}
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True)
+    write_text(path, "".join(f"# {line}\n" for line in comment.splitlines()) + text)

@@ -11,7 +11,7 @@ from functools import cache
 
 from medseg.networks import catalog
 
-__all__ = ["EXPRESSION_NAMES", "MODULES", "WRITES", "components", "is_misspelt"]
+__all__ = ["CALLABLES", "INSIDE", "WRITES", "components", "is_misspelt"]
 
 # Module -> names that `_target_` may have. Those of MONAI's may be written bare, as its own bundles do.
 _COMPONENTS = {
@@ -19,18 +19,22 @@ _COMPONENTS = {
     "medseg.engines": """
         Attach CaseScores Checkpoint DistillingInferer EarlyStop FreezePart KeepOldTasks LoadWeights PhotoScores
         PreparePasses PrepareTasks Progress RandomStreams RunLog SegmentationTrainer TaskMapScores TaskScores TimeLimit
-        UpdateAverage ValidationLoss""",
+        UpdateAverage ValidationLoss evaluated_network frozen_epochs lower_is_better make_average run target_maps
+        unselected_epochs""",
     "medseg.inferers": "HalfStepWindow SlidingWindow TaskPasses WholeVolume",
     "medseg.labels": "LabelSpace.from_table",
     "medseg.losses": """
         DistilledLoss ExponentialLogLoss MaskedDiceCELoss PearsonLoss TaskLoss TaskTarget WeightedSum""",
-    "medseg.optimizers": "Lamb frequency_reparameterized make_schedule parameter_groups",
+    "medseg.optimizers": "Lamb frequency_reparameterized iterations make_schedule parameter_groups",
     "medseg.transforms": """
         AreaResized CaseFactsd CleanLabelsd EncodeLabelsd LogitsToLabelsd NormalizeChannelsd RGBToYCrCbd
-        RandNearestAffined SaveLabelsd ScaleSized TasksToLabelsd TasksToSourceGridd ToSourceGridd""",
+        RandNearestAffined SaveLabelsd ScaleSized TasksToLabelsd TasksToSourceGridd ToSourceGridd augmentation
+        hermes_augmentation hermes_preprocessing join_members photo_augmentation photo_preprocessing pipeline
+        preprocessing volume_augmentation volume_preprocessing window_affine_augmentation window_augmentation
+        window_preprocessing""",
     "medseg.workflows": """
-        cases checkpoints device distribute finalize initialize labelled prediction_keys section start_from
-        with_weights""",
+        cases checkpoints device distribute finalize initialize inside labelled network prediction_keys section
+        start_from with_weights""",
     "monai.data": "CacheDataset DataLoader Dataset ThreadDataLoader",
     "monai.engines": "EnsembleEvaluator SupervisedEvaluator SupervisedTrainer",
     "monai.handlers": """
@@ -51,8 +55,8 @@ _COMPONENTS = {
     "monai.optimizers": "Novograd WarmupCosineSchedule",
     "monai.transforms": """
         Activationsd AsDiscreted CastToTyped CenterSpatialCropd Compose CopyItemsd CropForegroundd DivisiblePadd
-        EnsureChannelFirstd EnsureTyped FillHolesd KeepLargestConnectedComponentd MeanEnsembled NormalizeIntensityd
-        Orientationd Rand2DElasticd Rand3DElasticd RandAdjustContrastd RandAffined RandBiasFieldd
+        EnsureChannelFirstd EnsureTyped FillHolesd Invertd KeepLargestConnectedComponentd MeanEnsembled
+        NormalizeIntensityd Orientationd Rand2DElasticd Rand3DElasticd RandAdjustContrastd RandAffined RandBiasFieldd
         RandCoarseDropoutd RandCropByLabelClassesd RandCropByPosNegLabeld RandFlipd RandGaussianNoised
         RandGaussianSharpend RandGaussianSmoothd RandHistogramShiftd RandRotate90d RandRotated RandScaleIntensityd
         RandShiftIntensityd RandSimulateLowResolutiond RandSpatialCropd RandZoomd RemoveSmallObjectsd Resized
@@ -65,28 +69,20 @@ _COMPONENTS = {
         PolynomialLR ReduceLROnPlateau StepLR""",
 }
 
-# Module -> what expressions may name.
-_EXPRESSIONS = {
-    "medseg.engines": "evaluated_network lower_is_better make_average target_maps",
-    "medseg.transforms": """
-        LogitsToLabelsd TasksToLabelsd ToSourceGridd augmentation hermes_augmentation hermes_preprocessing load
-        photo_augmentation photo_preprocessing preprocessing volume_augmentation volume_preprocessing
-        window_affine_augmentation window_augmentation window_postprocessing window_preprocessing""",
-    "medseg.workflows": """
-        cases checkpoints device distribute finalize initialize labelled prediction_keys section start_from
-        with_weights""",
-    "monai.data": "decollate_batch list_data_collate",
-    "monai.utils": "set_determinism",
-    "numpy": "inf nan",
-    "torch": "bfloat16 cuda.device_count cuda.is_available device float16 float32",
-}
+INSIDE = "medseg.workflows.inside"  # the component that makes paths
+
+# What may be handed on uncalled (``_mode_: callable``): functions that write nothing, whatever they are called with.
+CALLABLES = frozenset(
+    {"medseg.engines.lower_is_better"}
+    | {
+        f"medseg.transforms.{name}"
+        for name in _COMPONENTS["medseg.transforms"].split()
+        if name.endswith(("augmentation", "preprocessing"))
+    }
+)
 
 # Arguments that say where something is written: in any component, as a key of any mapping.
 WRITES = frozenset({"cache_dir", "directory", "model_path", "output_dir"})
-
-MODULES = frozenset({*_COMPONENTS, *_EXPRESSIONS, "monai"})  # what `$import` may name
-
-EXPRESSION_NAMES = frozenset(f"{module}.{name}" for module, names in _EXPRESSIONS.items() for name in names.split())
 
 
 @cache

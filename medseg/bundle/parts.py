@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -24,7 +24,9 @@ __all__ = [
     "distribute",
     "finalize",
     "initialize",
+    "inside",
     "labelled",
+    "network",
     "prediction_keys",
     "section",
     "start_from",
@@ -73,6 +75,47 @@ def device_component(name: str) -> dict[str, str]:
     """
     device(name)
     return {"_target_": "medseg.workflows.device", "name": name}
+
+
+def inside(root: str | Path, name: str | Sequence[str]) -> str:
+    """The path of something in a folder.
+
+    Args:
+        root: the folder.
+        name: relative path in it, or its parts.
+
+    Raises:
+        ConfigError: it leads out of the folder.
+    """
+    parts = [name] if isinstance(name, str) else [str(part) for part in name]
+    path = PurePosixPath(*parts)
+    if path.is_absolute() or ".." in path.parts or "\\" in str(path):
+        raise ConfigError(f"{path} leads out of {root}; expected a relative path without '..'. Rename it.")
+    return str(Path(root, path))
+
+
+def inside_of(root: str, name: str) -> dict[str, str]:
+    """What a config says for ``inside`` of the folder under the id ``root``."""
+    return {"_target_": "medseg.workflows.inside", "root": f"@{root}", "name": name}
+
+
+def network(
+    definition: nn.Module,
+    device: torch.device | str,
+    initial: Mapping[str, Any] | None = None,
+    *,
+    distributed: bool = False,
+) -> nn.Module:
+    """The network of a run on its device.
+
+    Args:
+        definition: the network as it was created.
+        device: where it computes.
+        initial: arguments of ``start_from``, the weights that a training starts from.
+        distributed: a training: under torchrun the network is wrapped for data-parallel training.
+    """
+    started = start_from(definition, **(initial or {}))
+    return distribute(started, device) if distributed else started.to(device)
 
 
 def distribute(network: nn.Module, device: torch.device | str) -> nn.Module:

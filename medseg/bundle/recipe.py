@@ -37,9 +37,13 @@ class ValueOrigin:
     line: int | None = None
     reason: str = ""
 
+    @property
+    def where(self) -> str:
+        """Such as ``train.yaml:3``, ``--set`` or ``plan``."""
+        return f"{self.place}:{self.line}" if self.line else self.place or self.kind
+
     def __str__(self) -> str:
-        where = f"{self.place}:{self.line}" if self.line else self.place or self.kind
-        return ", ".join(filter(None, (where, self.reason)))
+        return ", ".join(filter(None, (self.where, self.reason)))
 
     @property
     def words(self) -> str:
@@ -147,6 +151,11 @@ class Recipe:
         """Of a value, of what contains it, or of the first value below it; ``None`` where there is none."""
         above = next((self.origins[name] for name in _upwards(id_, "") if name in self.origins), None)
         return above or next((found for name, found in self.origins.items() if _is_below(name, id_)), None)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Id of a leaf -> why it is so, where that is known."""
+        return {id_: origin.reason for id_, origin in self.origins.items() if origin.reason}
 
     def is_from_file(self, id_: str) -> bool:
         """Whether a value, or any below it, is from a file that anybody may have written; so is what has no origin."""

@@ -4,7 +4,7 @@ MONAI calls every ``_target_`` of a config with the arguments beside it and eval
 ``$``, so a config is a program. What runs is one tree, merged from files and from what the user and the command say.
 It is held against this rule before anything in it is imported or evaluated. Of every value that is from a file:
 
-* A ``_target_`` is one of ``known_parts.components()``, called in the default way or kept as a function.
+* A ``_target_`` is one of ``known_parts.components()``, called in the default way, or one of ``CALLABLES``.
 * No string begins with ``$`` or ``%``: nothing is evaluated, and no other file is copied in.
 * References are finite, and their content stays of a sane size.
 * What components write lies in the folder of the run; nothing downloads or unpickles.
@@ -22,12 +22,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
-from medseg.bundle.known_parts import WRITES, components, is_misspelt
+from medseg.bundle.known_parts import CALLABLES, INSIDE, WRITES, components, is_misspelt
 from medseg.bundle.own_parts import remember, remembered
 from medseg.bundle.recipe import Recipe, Tree
 from medseg.errors import ConfigError, ModelError
@@ -48,7 +48,6 @@ _OFF = {"_debug_", "allow_pickle", "download", "pretrained", "pretrained_url"}
 _LARGEST = 10**7  # characters with every reference written out; the largest shipped config comes to 5 * 10**4
 _ROUNDS = 8  # of macros that copy macros
 _SEPARATOR = ReferenceResolver.sep
-_INSIDE = "medseg.workflows.inside"
 _CODE = (".py", ".pyc", ".pyd", ".so")
 
 
@@ -134,7 +133,8 @@ def _is_known(recipe: Recipe, names: Sequence[str], value: Any) -> bool:
     if name == "_target_":
         return isinstance(value, str) and (value in components() or is_misspelt(value))
     if name == "_mode_":
-        return value in ("default", "callable")
+        target = _get(recipe.tree, _SEPARATOR.join((*names[:-1], "_target_")))
+        return value == "default" or (value == "callable" and target in CALLABLES)
     if _OFF & set(names):
         return not value
     if name in WRITES and not _is_inside(recipe, _SEPARATOR.join(names)):
@@ -152,10 +152,9 @@ def _is_inside(recipe: Recipe, id_: str, depth: int = 0) -> bool:
         return True
     if depth > 20:
         return False
-    if isinstance(value, Mapping) and value.get("_target_") == _INSIDE:
-        name = _plain(recipe.tree, value.get("name"))
-        sound = isinstance(name, str) and "\\" not in name and not PurePosixPath(name).is_absolute()
-        return sound and ".." not in name.split("/") and _is_inside(recipe, f"{id_}{_SEPARATOR}root", depth + 1)
+    if isinstance(value, Mapping):  # ``inside`` itself refuses names that lead out of its root
+        below = value.get("_target_") == INSIDE and value.get("root") is not None
+        return below and _is_inside(recipe, f"{id_}{_SEPARATOR}root", depth + 1)
     if not isinstance(value, str):
         return False
     if value.startswith("@"):
@@ -206,15 +205,6 @@ def _get(tree: Mapping[str, Any], id_: str) -> Any:
         else:
             return None
     return found
-
-
-def _plain(tree: Mapping[str, Any], value: Any) -> Any:
-    """A value, through plain references such as ``"@section"``."""
-    for _ in range(20):
-        if not (isinstance(value, str) and value.startswith("@")):
-            return value
-        value = _get(tree, value[1:])
-    return None
 
 
 def _require_sane_size(tree: Tree) -> None:

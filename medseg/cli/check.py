@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.bundle is not None:
         return _check_bundle(args.bundle, args.strict)
-    from medseg.bundle.configs import train_config
+    from medseg.bundle.plan_layer import plan_recipe
     from medseg.data import make_plan
     from medseg.data.run_settings import settings_of
     from medseg.networks import network_target
@@ -32,18 +32,19 @@ def run(args: argparse.Namespace) -> int:
     datalist, training, facts = check_datalist(args.json_list, args.data_dir, fold=args.fold, strict=args.strict)
     print(f"{len(facts)} cases are sound. A plan for this machine's CPU:")
     plan = make_plan(datalist, facts, num_training=len(training))
-    config = train_config(
+    recipe = plan_recipe(
         {"_target_": network_target("SegResNet")}, datalist, plan
     )  # any: networks are not planned here
+    config = recipe.config("train").tree
     settings = [s for s in settings_of(config, plan.reasons_by_id()) if s.reason and not s.id.startswith("network_def")]
     print("\n".join(setting.line() for setting in settings))
     return 0
 
 
 def _check_bundle(bundle: str, strict: bool) -> int:
-    from medseg.bundle.verify import verify_bundle
     from medseg.errors import ModelError
     from medseg.workflows.checks import problem_table
+    from medseg.bundle.verify import verify_bundle
 
     problems = verify_bundle(bundle)
     errors = [problem for problem in problems if strict or not problem.warning]

@@ -28,6 +28,7 @@ import numpy as np
 from medseg.data.case import Case, channel_files, name_cases
 from medseg.data.findings import Finding
 from medseg.data.randomness import derive_seed
+from medseg.data.shipped import find_list
 from medseg.data.union import UNION_SUFFIXES, union_table
 from medseg.errors import DataError, nearest, unwrapped
 from medseg.labels import LabelSpace, check_name
@@ -166,12 +167,12 @@ def subject_of(entry: Mapping[str, Any]) -> str:
 @unwrapped()
 def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datalist:
     """Read a datalist, or a union of several (``medseg.data.union``); ``data_dir`` defaults to the list's own, or
-    the file's folder. No image is opened.
+    the file's folder. ``path`` may be the name of a shipped list. No image is opened.
 
     Raises:
         DataError: the file is missing or no valid datalist; the sentence names the entry.
     """
-    path = Path(path)
+    path = find_list(path)
     if path.suffix in UNION_SUFFIXES:
         table, root = union_table(path, data_dir)
     else:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from medseg.errors import DataError
+from medseg.storage import read_table
 from medseg.transforms.augmentations import describe_augmentation, trained_mirror_axes
 
-__all__ = ["SET", "Setting", "by", "settings_of", "shown"]
+__all__ = ["ORIGINS", "SET", "Setting", "by", "read_origins", "reasons_in", "settings_of", "shown"]
 
 _COMPONENTS = ("_target_", "_desc_", "_disabled_", "_requires_", "_mode_")
 _DEVICE = re.compile(r"\$w\.device\((?:'([\w:]+)')?\)")
@@ -48,6 +51,7 @@ _PLAIN = {
     "seed": ("Training", "seed", ""),
 }
 SET = "set by you"
+ORIGINS = "configs/origin.json"  # in a run: id -> where its value comes from, and why
 _MISSING = object()
 
 
@@ -94,6 +98,39 @@ def settings_of(config: Mapping[str, Any], reasons: Mapping[str, str] | None = N
             value = shown(_find(config, id_))
             found.append(Setting(id_, "Training", id_, value or "none" if reason == SET else value, reason))
     return found
+
+
+def read_origins(run: str | Path) -> dict[str, tuple[str, str]]:
+    """Id of a value in a run's ``train.yaml`` -> where it comes from, and why; empty for other bundles."""
+    path = Path(run) / ORIGINS
+    try:
+        content = read_table(path, "origins of values") if path.is_file() else {}
+    except DataError:  # for display alone
+        return {}
+    return {id_: (str(found[0]), str(found[1])) for id_, found in content.items() if _is_pair(found)}
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+def reasons_in(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Reasons of single values joined where all that an id holds has the same one; id -> reason.
+
+    Args:
+        reasons: id of a value -> why it is so.
+    """
+    below: dict[str, set[str]] = {}
+    for id_, reason in reasons.items():
+        parts = id_.split("::")
+        for end in range(1, len(parts) + 1):
+            below.setdefault("::".join(parts[:end]), set()).add(reason)
+    joined = {id_: next(iter(found)) for id_, found in below.items() if len(found) == 1}
+    return {id_: why for id_, why in joined.items() if "" not in below[id_] and not _has_above(id_, joined)}
+
+
+def _has_above(id_: str, joined: Mapping[str, str]) -> bool:
+    return "::" in id_ and id_.rpartition("::")[0] in joined
 
 
 def _rows(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str, str]]:

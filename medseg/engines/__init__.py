@@ -1,15 +1,16 @@
 """Training and validation engines: MONAI's, with what they lack."""
 
 from medseg.engines.attach import Attach
-from medseg.engines.checkpoint import Checkpoint, RandomStreams
+from medseg.engines.checkpoint import Checkpoint, RandomStreams, unselected_epochs
 from medseg.engines.cost import CaseCost, network_facts
 from medseg.engines.distill import DistillingInferer
 from medseg.engines.ema import UpdateAverage, evaluated_network, make_average
-from medseg.engines.freeze import FreezePart
+from medseg.engines.freeze import FreezePart, frozen_epochs
 from medseg.engines.keep_tasks import KeepOldTasks
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
 from medseg.engines.scores import CaseScores, PhotoScores, TaskMapScores, TaskScores, add_facts, write_scores
+from medseg.engines.start import run
 from medseg.engines.stopping import EarlyStop
 from medseg.engines.target_maps import target_maps
 from medseg.engines.task_batches import PreparePasses, PrepareTasks
@@ -41,9 +42,12 @@ __all__ = [
     "ValidationLoss",
     "add_facts",
     "evaluated_network",
+    "frozen_epochs",
     "lower_is_better",
     "make_average",
     "network_facts",
+    "run",
     "target_maps",
+    "unselected_epochs",
     "write_scores",
 ]

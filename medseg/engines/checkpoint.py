@@ -35,7 +35,7 @@ from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.storage import as_formed
 from medseg.weights.files import check_match, load_file, refuse_non_finite, save_file
 
-__all__ = ["Checkpoint", "RandomStreams"]
+__all__ = ["Checkpoint", "RandomStreams", "unselected_epochs"]
 
 logger = logging.getLogger("medseg")
 
@@ -80,6 +80,11 @@ class RandomStreams:
 
     def _iteration(self, engine: Any) -> None:
         seed_everything(self.seed, engine.state.rank, engine.state.iteration)
+
+
+def unselected_epochs(epochs: int, portion: float) -> int:
+    """``select_after`` of ``Checkpoint`` where the model is chosen after a ``portion``, 0 to 1, of the epochs."""
+    return int(epochs * portion) + 1
 
 
 class Checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ignite.engine import Events
@@ -11,7 +12,12 @@ from torch import nn
 from medseg.engines.ranks import is_distributed, unwrap
 from medseg.errors import ConfigError
 
-__all__ = ["FreezePart"]
+__all__ = ["FreezePart", "frozen_epochs"]
+
+
+def frozen_epochs(initial: Mapping[str, Any], epochs: int) -> int:
+    """``epochs`` of a training that starts from weights (``initial["path"]``), 0 of one from scratch."""
+    return epochs if initial["path"] else 0
 
 
 class FreezePart:

@@ -21,12 +21,11 @@ from medseg.engines.ranks import agree
 from medseg.engines.time_limit import TimeLimit
 from medseg.errors import ConfigError, ModelError
 from medseg.faults import as_ours
+from medseg.inferers.window import autocast_dtype
 
 __all__ = ["SegmentationTrainer"]
 
 logger = logging.getLogger("medseg")
-
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class SegmentationTrainer(SupervisedTrainer):
@@ -41,7 +40,7 @@ class SegmentationTrainer(SupervisedTrainer):
     returns.
 
     Args:
-        precision: ``fp32``, ``bf16`` (no scaling) or ``fp16`` (with a gradient scaler).
+        precision: ``fp32``, ``bf16`` (no scaling), ``fp16`` (with a gradient scaler) or ``auto`` (``autocast_dtype``).
         clip_norm: largest norm of all gradients together; ``None`` leaves them.
         compile_network: compile the network in place (state-dict keys stay as they are).
         max_non_finite: stop after so many steps in a row with a loss that is not finite; such steps change nothing.
@@ -63,12 +62,9 @@ class SegmentationTrainer(SupervisedTrainer):
         max_non_finite: int = 10,
         **kwargs: Any,
     ) -> None:
-        if precision not in _DTYPES:
-            raise ConfigError(f"precision '{precision}' is unknown; use fp32, bf16 or fp16.")
         if clip_norm is not None and not clip_norm > 0:
             raise ConfigError(f"clip_norm {clip_norm} is not positive; use for example 12, or null for no clipping.")
         # The attributes come first: handlers, which MONAI attaches in its constructor, may look at them.
-        self.dtype = _DTYPES[precision]
         self.clip_norm = clip_norm
         self.max_non_finite = max_non_finite
         self.non_finite = 0
@@ -80,7 +76,8 @@ class SegmentationTrainer(SupervisedTrainer):
         if self.limit is not None:
             kwargs["train_handlers"] = self.limit.driven(handlers)
         super().__init__(*args, **kwargs)
-        self.grad_scaler = torch.amp.GradScaler(self.state.device.type, enabled=precision == "fp16")
+        self.dtype = autocast_dtype(precision, self.state.device)
+        self.grad_scaler = torch.amp.GradScaler(self.state.device.type, enabled=self.dtype is torch.float16)
         self.logger.setLevel(logging.CRITICAL)  # ignite's; whoever ends a run says why
         if compile_network:
             self.network.compile(dynamic=False)

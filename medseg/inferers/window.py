@@ -16,7 +16,7 @@ from torch import nn
 
 from medseg.errors import ConfigError
 
-__all__ = ["SlidingWindow", "WholeVolume", "even_overlap"]
+__all__ = ["SlidingWindow", "WholeVolume", "autocast_dtype", "even_overlap"]
 
 
 def even_overlap(size: int, roi: int, overlap: float) -> float:
@@ -34,6 +34,21 @@ def even_overlap(size: int, roi: int, overlap: float) -> float:
 
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """What a network computes in on a device; ``None`` is float32. ``auto`` is ``fp16`` on CUDA, else ``fp32``.
+
+    Raises:
+        ConfigError: an unknown precision.
+    """
+    if precision == "auto":
+        precision = "fp16" if device.type == "cuda" else "fp32"
+    if precision not in _DTYPES:
+        raise ConfigError(f"precision '{precision}' is unknown; use {', '.join(_DTYPES)} or auto.")
+    return _DTYPES[precision]
+
+
 _ONEDNN_LEAST = 20_480  # channels x rows x columns
 
 
@@ -52,7 +67,7 @@ class _Predictor:
 
     def __init__(self, network: Callable[..., torch.Tensor], mirror_axes: Sequence[int], precision: str) -> None:
         self.network = network
-        self.dtype = _DTYPES[precision]
+        self.precision = precision
         self.windows = 0
         self.flips = [
             tuple(axis + 2 for axis in axes)
@@ -75,15 +90,15 @@ class _Predictor:
     def _forward(self, window: torch.Tensor, axes: tuple[int, ...], *args: Any, **kwargs: Any) -> torch.Tensor:
         window = torch.flip(window, axes) if axes else window
         doubled = not args and not kwargs and _slow_alone(self.network, window)
-        with torch.autocast(window.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        dtype = autocast_dtype(self.precision, window.device)
+        with torch.autocast(window.device.type, dtype=dtype, enabled=dtype is not None):
             logits = self.network(torch.cat([window, window]) if doubled else window, *args, **kwargs)
         logits = logits[:1] if doubled else logits
         return torch.flip(logits, axes).float() if axes else logits.float()
 
 
 def _check_options(mirror_axes: Sequence[int], precision: str, dims: int = 3) -> None:
-    if precision not in _DTYPES:
-        raise ConfigError(f"precision '{precision}' is unknown; use {', '.join(_DTYPES)}.")
+    autocast_dtype(precision, torch.device("cpu"))  # an unknown one is told at once
     if len(set(mirror_axes)) < len(mirror_axes) or not set(mirror_axes) <= set(range(dims)):
         raise ConfigError(f"mirror_axes {list(mirror_axes)} must be different spatial axes between 0 and {dims - 1}.")
 
@@ -98,7 +113,7 @@ class SlidingWindow(SlidingWindowInfererAdapt):
         sw_batch_size: windows per forward pass.
         even_spacing: space the windows evenly (``even_overlap``); never more windows than MONAI's own rule.
         mirror_axes: spatial axes of mirror test-time augmentation; the mean of logits over all 2^n flips.
-        precision: ``fp32``, ``bf16`` or ``fp16`` autocast of the network; blending is in float32.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (``autocast_dtype``) of the network; blending is in float32.
 
     Attributes:
         windows: windows of the last call, mirror images included.

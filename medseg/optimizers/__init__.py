@@ -3,6 +3,14 @@
 from medseg.optimizers.frequency import frequency_mask, frequency_reparameterized
 from medseg.optimizers.groups import parameter_groups
 from medseg.optimizers.lamb import Lamb
-from medseg.optimizers.schedules import Schedule, make_schedule
+from medseg.optimizers.schedules import Schedule, iterations, make_schedule
 
-__all__ = ["Lamb", "Schedule", "frequency_mask", "frequency_reparameterized", "make_schedule", "parameter_groups"]
+__all__ = [
+    "Lamb",
+    "Schedule",
+    "frequency_mask",
+    "frequency_reparameterized",
+    "iterations",
+    "make_schedule",
+    "parameter_groups",
+]

@@ -25,7 +25,7 @@ part of the optimiser's state, and the network's kernel is ``delta W``, one floa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -65,7 +65,7 @@ def frequency_reparameterized(
     mode: str = "effective",
     alpha: float = 1.0,
     layers: Sequence[str] | None = None,
-    initial: str = "raw",
+    initial: str | Mapping[str, Any] = "raw",
 ) -> Optimizer:
     """The optimiser, which from now on trains the network's large kernels by ``mode``; for a bundle's YAML::
 
@@ -73,7 +73,7 @@ def frequency_reparameterized(
           _target_: medseg.optimizers.frequency_reparameterized
           network: "@network"
           mode: effective
-          optimizer: {_target_: torch.optim.AdamW, params: "$@network.parameters()", lr: "@learning_rate"}
+          optimizer: {_target_: torch.optim.AdamW, params: …, lr: "@learning_rate"}
 
     Weights that are loaded later are taken as the kernels that the forward uses.
 
@@ -85,11 +85,13 @@ def frequency_reparameterized(
         layers: patterns of module names, such as ``["stages.*.conv"]``; default: all depth-wise convolutions with more
             than one tap.
         initial: what the kernels are now: ``raw`` (a fresh network) or ``effective`` (trained weights, whose function
-            must stay). Matters in ``effective`` mode only.
+            must stay); or a config's ``initial``, whose ``path`` tells which. Matters in ``effective`` mode only.
 
     Raises:
         ConfigError: an unknown mode, or no such layer in the network or the optimiser.
     """
+    if isinstance(initial, Mapping):
+        initial = "effective" if initial["path"] else "raw"
     for name, value, known in (("mode", mode, MODES), ("initial", initial, ("raw", "effective"))):
         if value not in known:
             raise ConfigError(f"No {name} '{value}'.{nearest(str(value), known)} Known: {', '.join(known)}.")

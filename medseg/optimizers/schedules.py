@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 from torch.optim import Optimizer
@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from medseg.errors import ConfigError
 
-__all__ = ["Schedule", "make_schedule"]
+__all__ = ["Schedule", "iterations", "make_schedule"]
 
 _PUBLISHED_E = 2.718  # to three digits in the published schedule
 
@@ -38,6 +38,11 @@ class Schedule(LambdaLR):
 
     def state_dict(self) -> dict[str, Any]:
         return {key: value for key, value in super().state_dict().items() if key != "steps"}
+
+
+def iterations(epochs: int, loader: Sized) -> int:
+    """Number of iterations of a training: the steps of a schedule that moves with each of them."""
+    return epochs * len(loader)
 
 
 def make_schedule(

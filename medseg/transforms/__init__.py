@@ -4,8 +4,10 @@ from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
 from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
+from medseg.transforms.members import join_members
 from medseg.transforms.nearest_affine import RandNearestAffined
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
+from medseg.transforms.pipeline import pipeline
 from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels, clean_mask
 from medseg.transforms.published import (
     window_affine_augmentation,
@@ -48,10 +50,12 @@ __all__ = [
     "hermes_augmentation",
     "hermes_preprocessing",
     "is_2d_file",
+    "join_members",
     "label_map_name",
     "load",
     "photo_augmentation",
     "photo_preprocessing",
+    "pipeline",
     "preprocessing",
     "scaled_size",
     "volume_augmentation",

@@ -58,6 +58,9 @@ def random_transforms(config: Mapping[str, Any]) -> list[Transform] | None:
         config: its content, unresolved.
     """
     try:
+        chain = _at(config, "train::preprocessing")
+        if isinstance(chain, Mapping) and chain.get("_target_") == "medseg.transforms.pipeline":
+            return _of_pipeline(config, chain)
         steps = _at(config, "train::preprocessing::transforms")
         if isinstance(steps, str) and steps.startswith("$"):
             return _of_expression(config, steps)
@@ -108,6 +111,33 @@ def _single(steps: Sequence[Transform]) -> Iterator[Transform]:
 
 
 # ---------------------------------------------------------------------- read from the config
+def _of_pipeline(config: Mapping[str, Any], chain: Mapping[str, Any]) -> list[Transform]:
+    of, augment = (_component(config, chain.get(key)) for key in ("of", "augment"))
+    if _own_name(of) not in _WITHOUT_CHANCE:
+        raise _Unknown
+    if augment is None:
+        return []
+    built = _RECIPES[_own_name(augment)](**{k: _value(config, v) for k, v in augment.items() if not k.startswith("_")})
+    return [step for step in built if _is_random(step)]
+
+
+def _component(config: Mapping[str, Any], item: Any) -> Any:
+    """A component through plain references."""
+    return _component(config, _at(config, item[1:])) if isinstance(item, str) and item.startswith("@") else item
+
+
+def _own_name(component: Any) -> str:
+    """The name of a component of ``medseg.transforms``.
+
+    Raises:
+        _Unknown: it is of another package.
+    """
+    package, _, name = str(component.get("_target_", "") if isinstance(component, Mapping) else "").rpartition(".")
+    if package != "medseg.transforms" or name not in {*_RECIPES, *_WITHOUT_CHANCE}:
+        raise _Unknown
+    return name
+
+
 def _of_expression(config: Mapping[str, Any], text: str) -> list[Transform]:
     tree = ast.parse(_REFERENCE.sub(lambda match: f"_ref({match[1].replace('#', '::')!r})", text[1:]), mode="eval")
     found: list[Transform] = []

@@ -31,7 +31,7 @@ __all__ = ["RandLinearContrastd", "RandSharedNoised", "photo_augmentation", "pho
 def photo_preprocessing(
     keys: Sequence[str],
     *,
-    size: int = 512,
+    size: int | Sequence[int] = 512,
     fit: str = "longest",
     color: str = "rgb",
     label_space: LabelSpace | None = None,
@@ -41,7 +41,7 @@ def photo_preprocessing(
 
     Args:
         keys: ``["image"]`` or ``["image", "label"]``.
-        size: side length of the result in pixels.
+        size: side length of the result in pixels, or a config's ``roi_size``, whose axes are equal.
         fit: ``longest``: the longest side becomes ``size``, zeros at the bottom and right make a square, and the
             image's smallest and largest value, padding included, become -1 and 1 (versions 0.3). ``stretch``: both
             sides become ``size``, and 0 and 255 become -1 and 1 (versions 0.1 and 0.2).
@@ -54,6 +54,7 @@ def photo_preprocessing(
     """
     if color not in ("rgb", "ycrcb"):
         raise ConfigError(f"color is '{color}'; use 'rgb' or 'ycrcb'.")
+    size = _side(size)
     steps = [*load(keys, label_space), ToRGBd("image"), AreaResized(keys, size, fit)]
     if color == "ycrcb":
         steps.append(RGBToYCrCbd("image"))
@@ -72,11 +73,18 @@ def photo_preprocessing(
     return steps
 
 
-def photo_augmentation(size: int = 512) -> list[Transform]:
+def _side(size: int | Sequence[int]) -> int:
+    return size if isinstance(size, int) else size[0]
+
+
+def photo_augmentation(size: int | Sequence[int] = 512) -> list[Transform]:
     """None to four of ten changes, in random order, of an image of 0..255 and its label, before scaling.
 
     Flips; noise and blur; contrast; scale, rotation, shear, shift, and a distortion by 4 x 4 points, outside zero.
+
+    ``size`` is that of ``photo_preprocessing``.
     """
+    size = _side(size)
     keys = ["image", "label"]
     warp: dict[str, Any] = {"prob": 1.0, "mode": ["bilinear", "nearest"], "padding_mode": "zeros"}
     choices: list[Transform] = [

@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle import document_bundle, dump_yaml, plan_for_network, write_bundle
-from medseg.bundle.compose import changed_configs, config_files
+from medseg.bundle import plan_for_network
+from medseg.bundle.build import RECIPE
+from medseg.bundle.compose import command, user
 from medseg.bundle.config_check import check_ranges
-from medseg.bundle.own_words import user_speaks
+from medseg.bundle.draft import Draft
 from medseg.bundle.parts import device as choose_device
+from medseg.bundle.plan_layer import is_universal, universal_plan
+from medseg.bundle.recipe import Layer
 from medseg.bundle.trust import remember_own
-from medseg.bundle.universal import is_universal, universal_plan
 from medseg.data import CaseFacts, Datalist, read_datalist
 from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
 from medseg.data.run_settings import SET, Setting
 from medseg.errors import ConfigError
 from medseg.networks import network_target
 from medseg.settings import File, Folder, takes
-from medseg.storage import read_yaml
 from medseg.workflows.checks import check_cases, check_window
 from medseg.workflows.run_limits import check_arguments, check_training, refuse_double
 
@@ -31,8 +32,7 @@ __all__ = [
     "announce",
     "given_nnunet",
     "new_bundle",
-    "overlay_reasons",
-    "plan_bundle",
+    "planned_draft",
 ]
 
 logger = logging.getLogger("medseg")
@@ -67,7 +67,6 @@ class NewBundleSettings:
 
 
 @takes(NewBundleSettings)
-@user_speaks("overrides")
 def new_bundle(s: NewBundleSettings) -> list[Setting]:
     """Read and check the cases of a datalist, plan for a network and a device, and write the bundle to ``output``.
 
@@ -94,26 +93,21 @@ def new_bundle(s: NewBundleSettings) -> list[Setting]:
     chosen = (device or str(choose_device())).partition(":")[0]  # a plan for a GPU needs none
     if chosen not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device}: expected cpu or cuda.")
-    request = PlanRequest(network, chosen, changes, {"fold": fold}, nnunet)
-    plan_bundle(root, request, datalist, facts, len(training))
-    given = dict.fromkeys([*changes, *(["fold"] if fold is not None else [])], SET)
-    return announce(root, f"plan for {network} on {datalist.name}", given, datalist)
+    draft = planned_draft(PlanRequest(network, chosen, changes, nnunet), datalist, facts, len(training))
+    draft = draft.over(command({"fold": fold}, SET if fold is not None else ""))
+    check_training(draft.train.tree, facts, datalist)
+    draft.check()
+    announce(draft, f"plan for {network} on {datalist.name}")
+    draft.write(root)
+    draft.recipe.dump(root / RECIPE, f"{network} on {datalist.name}: what was planned; `medseg bundle build` applies it.")
+    return draft.settings
 
 
-def announce(bundle: Path, title: str, reasons: Mapping[str, str], datalist: Datalist) -> list[Setting]:
-    """Document a bundle whose configs are final, and log its settings.
-
-    Args:
-        bundle: its folder.
-        title: first line of the log.
-        reasons: config id -> why it is so, besides the plan's.
-        datalist: that it is for.
-    """
-    settings = document_bundle(bundle, reasons, datalist.channels)
+def announce(draft: Draft, title: str) -> None:
+    """Log the settings of a bundle."""
     logger.info("%s:", title)
-    for setting in settings:
+    for setting in draft.settings:
         logger.info("  %s", setting.line())
-    return settings
 
 
 def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetPlans | None:
@@ -127,17 +121,6 @@ def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetP
     return None if plans is None else read_nnunet_plans(plans, configuration)
 
 
-def overlay_reasons(bundle: Path, overlays: Sequence[str]) -> dict[str, str]:
-    """Config id -> the overlay that sets it."""
-    files = config_files(bundle, "train", overlays)[1:]
-    contents = [read_yaml(file) for file in files]
-    return {
-        key.lstrip("+"): f"overlay {file.stem}"
-        for file, content in zip(files, contents, strict=True)
-        for key in content
-    }
-
-
 @dataclass(frozen=True)
 class PlanRequest:
     """What is asked of a planned bundle.
@@ -145,35 +128,34 @@ class PlanRequest:
     Attributes:
         network: registered name, MONAI class or dotted path.
         device_type: ``cpu`` or ``cuda``.
-        overrides: config id -> value, in both configs.
-        settings: config id -> value of ``train.yaml``.
+        overrides: config id -> value, the user's.
         nnunet: plans of nnU-Net to follow.
+        taken: config id -> value that the source of a transfer gives.
     """
 
     network: str
     device_type: str
     overrides: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    nnunet: NnunetPlans | None
+    nnunet: NnunetPlans | None = None
+    taken: Layer = Layer({}, "plan")
 
 
-def plan_bundle(
-    directory: Path, request: PlanRequest, datalist: Datalist, facts: Sequence[CaseFacts], num_training: int
-) -> None:
-    """Plan for checked cases and write the bundle."""
-    network, overrides, nnunet = request.network, request.overrides, request.nnunet
+def planned_draft(request: PlanRequest, datalist: Datalist, facts: Sequence[CaseFacts], num_training: int) -> Draft:
+    """The bundle that is planned for checked cases, with what the user overrides.
+
+    Raises:
+        ConfigError: an override does not fit the images, or the network does not take the patch size.
+    """
+    network, nnunet = request.network, request.nnunet
+    overrides = {**request.taken.changes, **request.overrides}
     if is_universal(network, datalist):
         if nnunet is not None:
             raise ConfigError("--nnunet_plans are of one data set, the datalist joins several; leave them out.")
-        overrides = universal_plan(datalist) | dict(overrides)
+        overrides = universal_plan(datalist) | overrides
     check_arguments(overrides, facts)
     window = overrides.get("roi_size") or (nnunet.choices(facts).patch_size if nnunet is not None else None)
     if window is not None:
         check_window(window, facts, overrides.get("batch_size", 2))
     plan, arguments = plan_for_network(network, datalist, facts, num_training, request.device_type, overrides, nnunet)
-    write_bundle(directory, network, arguments, datalist, plan, request.settings)
-    configs = changed_configs(directory, (), overrides)
-    check_training(configs["train"], facts, datalist)
-    for name, config in configs.items() if overrides else ():
-        path = directory / "configs" / f"{name}.yaml"
-        dump_yaml(config, path, path.read_text(encoding="utf-8").splitlines()[0][2:])
+    remember_own({"network_def::_target_": network_target(network)})  # whoever names it trusts it
+    return Draft.planned(network, arguments, datalist, plan).over(request.taken, user(request.overrides))

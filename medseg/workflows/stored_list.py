@@ -32,7 +32,7 @@ def read_stored_list(run: str | Path, data_dir: str | Path, file: str | Path | N
     path = Path(run) / _LIST if file is None else Path(file)
     datalist = read_datalist(path, data_dir)
     found = next(_outside(datalist), None)
-    if found is not None and not is_trusted() and not remembered()(_LIST, _digest(path)):
+    if found is not None and not is_trusted() and not remembered()(_LIST, _digest(datalist.path)):
         raise DataError(
             f"{path}: {found} leaves the data root {datalist.data_dir}. Name the folder that holds all of its files "
             "with --data_dir, or, if you trust the list, run the same command with --trust_bundle."

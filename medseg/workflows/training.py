@@ -4,6 +4,7 @@ stopped.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -14,16 +15,20 @@ from typing import Any
 
 import torch
 
-from medseg.bundle import copy_texts, document_bundle, dump_yaml
-from medseg.bundle.compose import Workflow, changed_configs, load_workflow, merged_config
+from medseg.bundle import dump_yaml
+from medseg.bundle.build import Section
+from medseg.bundle.compose import Workflow, command, load_workflow, user
 from medseg.bundle.config_check import check_ranges
-from medseg.bundle.own_words import user_speaks
+from medseg.bundle.document import rewrite_training
+from medseg.bundle.draft import Draft
+from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device as choose_device
-from medseg.bundle.parts import device_component, finalize, start_distributed
+from medseg.bundle.parts import device_component, finalize, inside_of, start_distributed
+from medseg.bundle.recipe import Layer, leaves
 from medseg.bundle.trust import remember_own
 from medseg.data import Case, CaseFacts, Datalist, read_datalist
 from medseg.data.fingerprint import DataFingerprint
-from medseg.data.run_settings import SET
+from medseg.data.run_settings import SET, shown
 from medseg.engines import network_facts
 from medseg.engines.ranks import gather, is_main, on_main, unwrap
 from medseg.errors import ConfigError, DataError, ModelError
@@ -32,7 +37,7 @@ from medseg.settings import File, Folder, takes
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.folder_lock import LOCK, only_writer
-from medseg.workflows.new_bundle import PlanRequest, announce, given_nnunet, overlay_reasons, plan_bundle
+from medseg.workflows.new_bundle import PlanRequest, announce, given_nnunet, planned_draft
 from medseg.workflows.run_folder import differences, log_to, read_facts, require_same_data, write_facts
 from medseg.workflows.run_limits import check_training, refuse_double
 from medseg.workflows.stored_list import remember_list
@@ -45,6 +50,7 @@ logger = logging.getLogger("medseg")
 
 _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
 _FITTED_TO_TIME = {"fitted_epochs", "fitted_validation_cases"}  # facts that say so; the first is of earlier versions
+_FRESH = "configs.new"  # in a run: the bundle until all of it is written
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 
 
@@ -79,6 +85,7 @@ class TrainSettings:
         nnunet_configuration: name of a configuration in these plans (default 3d_fullres; of 2D images 2d).
         replay: with --transfer of a run on several data sets: share of the drawn cases that are of its data sets.
         distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
+        dry_run: no training: the plan with the origin of every value of the config is printed.
     """
 
     output: Folder
@@ -101,6 +108,7 @@ class TrainSettings:
     nnunet_configuration: str | None = None
     replay: float | None = None
     distill: float | None = None
+    dry_run: bool = False
 
     def transfer_request(self) -> TransferRequest | None:
         """What is asked of the weights that the training starts from; ``None`` from scratch.
@@ -120,7 +128,6 @@ class TrainSettings:
 
 
 @takes(TrainSettings)
-@user_speaks("overrides", "network")
 def train(s: TrainSettings) -> Path:
     """Train a network on a datalist; the same call again resumes, and a finished run does nothing.
 
@@ -130,82 +137,175 @@ def train(s: TrainSettings) -> Path:
         The run folder.
     """
     started = time.monotonic()
-    network, bundle, fold, overrides = s.network, s.bundle, s.fold, dict(s.overrides or {})
-    if (network is None) == (bundle is None):
-        raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
-    refuse_double("train", overrides, epochs=s.epochs)
-    check_ranges({"fold": fold, "epochs": s.epochs, "max_minutes": s.max_minutes, "seed": s.seed})
-    check_ranges({key: value for key, value in overrides.items() if key != "roi_size"})  # needs the images' axes
-    request = s.transfer_request()
-    start = Transfer(request) if request else None
-    nnunet = given_nnunet(s.nnunet_plans, s.nnunet_configuration)
-    if nnunet is not None and bundle is not None:
-        raise ConfigError("--nnunet_plans are for --network: a bundle has a plan of its own. Leave one out.")
-    changes = dict(overrides)
-    remember_own(changes)
-    if network is not None:
-        target = network_target(network)  # an unknown name is told before the data are read
-        taken = start.network_arguments(target) if start else {}
-        changes = taken | changes
-        reasons = dict.fromkeys(taken, f"as in {s.transfer}")
-    else:
-        reasons = overlay_reasons(Path(str(bundle)), s.overlays)
+    _refuse_settings(s)
     run = Path(s.output).resolve()
     start_distributed()
     _refuse_foreign(run)
-    chosen = choose_device(s.device)
-    datalist = read_datalist(s.json_list, s.data_dir)
-    training, validation = datalist.split(fold)
-    if not training:
-        raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
-    settings = _settings(datalist, s)
-    options = {name: getattr(s, name) for name in ("fold", "epochs", "max_minutes", "device")} | {
-        "seed": s.seed or None
-    }
-    if s.max_minutes is not None:
-        reasons["epochs"] = "of no account: --max_minutes decides when the training ends"
-        options.pop("epochs")
-    reasons |= dict.fromkeys([*overrides, *(key for key, value in options.items() if value is not None)], SET)
-
-    def prepare() -> tuple[bool, bool]:
-        """Write the bundle, or hold it against the one that is there; whether anything is left to train, and whether
-        the validation is still to be fitted to the time.
-        """
-        log_to(run)
-        facts = check_cases(training + validation, datalist, training=training, fold=fold)
-        same_data = (run / "run.json").is_file() and require_same_data(run, training + validation)
-        fresh = run / "configs.new"
-        shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
-        if network is not None:
-            asked = PlanRequest(network, chosen.type, changes, settings, nnunet)
-            plan_bundle(fresh, asked, datalist, facts, len(training))
-        else:
-            _copy_bundle(fresh, Path(str(bundle)), datalist, facts, s.overlays, changes, settings)
-        if start is not None:
-            reasons.update(start.install(fresh))
-        announce(fresh, f"training of {network or bundle} on {datalist.name}", reasons, datalist)
-        _install(fresh, run, explicit_epochs=s.epochs is not None, same_data=same_data)
-        remember_list(run, datalist)
-        _require_state(run)
-        if read_facts(run).get("status") == "finished":
-            logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
-            return False, False
-        if s.epochs is not None and s.max_minutes is not None:
-            logger.warning("--max_minutes decides when the training ends, not --epochs")
-        _report_start(run, chosen, training, validation, s.seed)
-        return True, s.max_minutes is not None and not _FITTED_TO_TIME & {*read_facts(run)}
-
+    remember_own(s.overrides or {})
+    chosen, datalist = choose_device(s.device), read_datalist(s.json_list, s.data_dir)
     if not is_main():
         logger.setLevel(logging.ERROR)  # the first process speaks for all
+    if s.dry_run:
+        on_main(lambda: _show(_Start.of(s, datalist, chosen), run))
+        finalize()
+        return run
     with only_writer(run):
         try:
-            left, fit = on_main(prepare)
+            left, fit = on_main(lambda: _prepare(s, datalist, chosen, run))
         finally:
-            shutil.rmtree(run / "configs.new", ignore_errors=True)  # of a start that was refused
+            shutil.rmtree(run / _FRESH, ignore_errors=True)  # of a start that was refused
         if left:
             _run(run, s.max_minutes, started, fit)
     finalize()
     return run
+
+
+def _refuse_settings(s: TrainSettings) -> None:
+    """What can be told before any data are read.
+
+    Raises:
+        ConfigError: settings that contradict each other or are out of range, or an unknown network.
+    """
+    if (s.network is None) == (s.bundle is None):
+        raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
+    overrides = s.overrides or {}
+    refuse_double("train", overrides, epochs=s.epochs)
+    check_ranges({"fold": s.fold, "epochs": s.epochs, "max_minutes": s.max_minutes, "seed": s.seed})
+    check_ranges({key: value for key, value in overrides.items() if key != "roi_size"})  # needs the images' axes
+    s.transfer_request()
+    if given_nnunet(s.nnunet_plans, s.nnunet_configuration) is not None and s.bundle is not None:
+        raise ConfigError("--nnunet_plans are for --network: a bundle has a plan of its own. Leave one out.")
+    if s.network is not None:
+        network_target(s.network)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a training starts with, decided before anything is written.
+
+    Attributes:
+        settings: as they were given.
+        datalist: the cases' list.
+        training, validation: its cases after the split.
+        facts: of all of them, checked.
+        transfer: source of weights.
+        draft: the bundle that the run will be.
+        device: on which it runs.
+    """
+
+    settings: TrainSettings
+    datalist: Datalist
+    training: list[Case]
+    validation: list[Case]
+    facts: Sequence[CaseFacts]
+    transfer: Transfer | None
+    draft: Draft
+    device: torch.device
+
+    @classmethod
+    def of(cls, s: TrainSettings, datalist: Datalist, chosen: torch.device) -> _Start:
+        """Read and check the cases, then plan a bundle, or take the one that is named.
+
+        Raises:
+            ConfigError, DataError, ModelError: what is given does not fit together.
+        """
+        request = s.transfer_request()
+        transfer = Transfer(request) if request else None
+        training, validation = datalist.split(s.fold)
+        if not training:
+            raise DataError(f"{datalist.path} leaves no training case for fold {s.fold}; choose another --fold.")
+        facts = check_cases(training + validation, datalist, training=training, fold=s.fold)
+        if s.network is not None:
+            taken = transfer.network_arguments(network_target(s.network)) if transfer else {}
+            layer = Layer(taken, "plan", reasons=dict.fromkeys(taken, f"as in {s.transfer}"))
+            nnunet = given_nnunet(s.nnunet_plans, s.nnunet_configuration)
+            asked = PlanRequest(s.network, chosen.type, dict(s.overrides or {}), nnunet, layer)
+            draft = planned_draft(asked, datalist, facts, len(training))
+        else:
+            bundle = Bundle(str(s.bundle))
+            draft = _own_places(Draft.copied(bundle, s.overlays, datalist)).over(user(s.overrides))
+        draft = draft.over(*_options(s, datalist, draft))
+        check_training(draft.train.tree, facts, datalist)
+        draft.check()
+        return cls(s, datalist, training, validation, facts, transfer, draft, chosen)
+
+
+def _options(s: TrainSettings, datalist: Datalist, draft: Draft) -> list[Layer]:
+    """What the command's options say of a config; overrides of the user stay."""
+    given = {"fold": s.fold, "max_minutes": s.max_minutes, "epochs": s.epochs, "seed": s.seed or None}
+    if s.device is not None:
+        given["device"] = device_component(s.device)  # type: ignore[assignment]
+    always: dict[str, Any] = {"dataset_dir": str(datalist.data_dir.resolve()), "fold": s.fold}
+    always |= {"seed": s.seed} if s.network is not None else {}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    layers = [command({k: v for k, v in always.items() if k in draft.train.tree and k not in chosen})]
+    layers.append(command({k: v for k, v in chosen.items() if k in draft.train.tree}, SET))
+    if s.max_minutes is not None and "epochs" in draft.train.tree:
+        epochs = s.epochs or draft.train.tree["epochs"]
+        layers.append(command({"epochs": epochs}, "of no account: --max_minutes decides when the training ends"))
+    return layers
+
+
+def _own_places(draft: Draft) -> Draft:
+    """A bundle that is copied into a run: the run's folder is the bundle, its datalist lies in it, and rules that were
+    chosen for other weights go.
+    """
+    own = {"bundle_root": ".", "json_list": inside_of("bundle_root", "configs/datalist.json")}
+    train: dict[str, Any] = {**own, "output_dir": "@bundle_root", "max_minutes": None}
+    recipe = draft.recipe.with_section(Section("train", command(train)))
+    if "inference" in recipe.files:
+        tree = recipe.config("inference").tree
+        cleaned = with_rules(tree, {})
+        changes = {key: value for key, value in cleaned.items() if value != tree[key]}
+        changes |= {f"~{key}": None for key in tree if key not in cleaned}
+        recipe = recipe.with_section(Section("inference", command(own | changes)))
+    return replace(draft, recipe=recipe)
+
+
+def _show(start: _Start, run: Path) -> None:
+    """Log what a training would do."""
+    s = start.settings
+    announce(start.draft, f"training of {s.network or s.bundle} on {start.datalist.name}")
+    for id_, value in leaves(start.draft.train.tree):
+        logger.info("  %-48s %-40s %s", id_, shown(value) or "null", start.draft.train.origin(id_))
+    logger.info(
+        "nothing was written to %s; %d training and %d validation cases, device %s",
+        run, len(start.training), len(start.validation), start.device,
+    )  # fmt: skip
+
+
+def _prepare(s: TrainSettings, datalist: Datalist, chosen: torch.device, run: Path) -> tuple[bool, bool]:
+    """Write the run's bundle, or hold it against the one that is there; whether anything is left to train, and whether
+    the validation is still to be fitted to the time.
+    """
+    log_to(run)
+    start = _Start.of(s, datalist, chosen)
+    cases = start.training + start.validation
+    same_data = (run / "run.json").is_file() and require_same_data(run, cases)
+    fresh = run / _FRESH
+    shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
+    draft = start.draft
+    if start.transfer is not None:
+        changes = start.transfer.install(draft.train.tree, start.datalist, fresh / "models" / "initial.pt")
+        draft = draft.over(changes)
+    announce(draft, f"training of {s.network or s.bundle} on {start.datalist.name}")
+    if (run / "configs").exists():
+        _hold_against(draft, run, explicit_epochs=s.epochs is not None, same_data=same_data)
+    else:
+        draft.write(fresh)
+        for item in fresh.iterdir():
+            shutil.move(str(item), str(run / item.name))
+        write_facts(run, status="started", started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    remember_list(run, start.datalist)
+    _require_state(run)
+    facts = read_facts(run)
+    if facts.get("status") == "finished":
+        logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
+        return False, False
+    if s.epochs is not None and s.max_minutes is not None:
+        logger.warning("--max_minutes decides when the training ends, not --epochs")
+    _report_start(run, start)
+    return True, s.max_minutes is not None and not _FITTED_TO_TIME & {*facts}
 
 
 def _run(run: Path, max_minutes: float | None, started: float, fit: bool) -> None:
@@ -245,7 +345,7 @@ def _workflow(run: Path, max_minutes: float | None, started: float, built: Mappi
     return load_workflow(run, "train", left, built=built)
 
 
-_OWN = {"log.txt", "configs.new", LOCK}  # what a start that failed its checks leaves behind
+_OWN = {"log.txt", _FRESH, LOCK}  # what a start that failed its checks leaves behind
 
 
 def _refuse_foreign(run: Path) -> None:
@@ -262,64 +362,24 @@ def _refuse_foreign(run: Path) -> None:
         )
 
 
-def _settings(datalist: Datalist, s: TrainSettings) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "dataset_dir": str(datalist.data_dir.resolve()),
-        "fold": s.fold,
-        "seed": s.seed,
-        "max_minutes": s.max_minutes,
-    }
-    if s.epochs is not None:
-        settings["epochs"] = s.epochs
-    if s.device is not None:
-        settings["device"] = device_component(s.device)
-    return settings
+def _hold_against(draft: Draft, run: Path, *, explicit_epochs: bool, same_data: bool) -> None:
+    """Hold a bundle against that of the run that is there, and take over what may change.
 
+    Args:
+        draft: the bundle.
+        run: the run folder.
+        explicit_epochs: the number of epochs was given.
+        same_data: images and labels are those that the run was started with, so that they may lie elsewhere now.
 
-def _copy_bundle(
-    fresh: Path,
-    bundle: Path,
-    datalist: Datalist,
-    facts: Sequence[CaseFacts],
-    overlays: Sequence[str],
-    overrides: dict[str, Any],
-    settings: dict[str, Any],
-) -> None:
-    configs = changed_configs(bundle, overlays, overrides)
-    check_training(configs["train"], facts, datalist)
-    copy_texts(bundle, fresh)
-    own = {"bundle_root": ".", "json_list": "$@bundle_root + '/configs/datalist.json'"}
-    given = {key: value for key, value in settings.items() if (value is not None or key == "fold")} | own
-    configs |= {"inference": with_rules(configs["inference"], {})} if "inference" in configs else {}  # of other weights
-    for name, config in configs.items():
-        if name == "train":
-            config["output_dir"] = "$@bundle_root"  # the run folder is the bundle
-            config.setdefault("max_minutes", None)
-        keys = given if name == "train" else ("dataset_dir", *own)
-        config |= {key: given[key] for key in keys if key in config and (key in own or key not in overrides)}
-        dump_yaml(config, fresh / "configs" / f"{name}.yaml", f"From the bundle {bundle.name}.")
-    datalist.copy_to(fresh / "configs" / "datalist.json")
-
-
-def _install(fresh: Path, run: Path, *, explicit_epochs: bool, same_data: bool) -> None:
-    """Make the new bundle the run's, or hold it against the one that is there.
-
-    ``same_data``: the images and labels are those that the run was started with, so that they may lie elsewhere now.
+    Raises:
+        ConfigError: another setting or datalist.
     """
-    target = run / "configs"
-    if not target.exists():
-        for item in fresh.iterdir():
-            shutil.move(str(item), str(run / item.name))
-        shutil.rmtree(fresh)
-        write_facts(run, status="started", started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-        return
-    old, new = merged_config([target / "train.yaml"]), merged_config([fresh / "configs" / "train.yaml"])
-    lists = [(folder / "configs" / "datalist.json").read_bytes() for folder in (run, fresh)]
-    shutil.rmtree(fresh)
+    bundle = Bundle(run)
+    old, new = (json.loads(json.dumps(tree)) for tree in (bundle.recipe("train").tree, draft.train.tree))
     free = _MAY_CHANGE | (_FITTED if _FITTED_TO_TIME & {*read_facts(run)} else set())
     free |= {"dataset_dir"} if same_data else set()
     changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
-    if lists[0] != lists[1]:
+    if (run / "configs" / "datalist.json").read_bytes() != draft.datalist.as_stored():
         changed["datalist"] = ("as stored", "another content")
     if changed:
         shown = "; ".join(f"{key}: {before!r} -> {after!r}" for key, (before, after) in list(changed.items())[:5])
@@ -327,36 +387,34 @@ def _install(fresh: Path, run: Path, *, explicit_epochs: bool, same_data: bool) 
             f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of "
             f"that run."
         )
-    if new["dataset_dir"] != old["dataset_dir"]:
-        _move_data(target, new["dataset_dir"])
-        old["dataset_dir"] = new["dataset_dir"]
-    if new.get("max_minutes") != old.get("max_minutes"):
-        old["max_minutes"] = new.get("max_minutes")
-        dump_yaml(old, target / "train.yaml", "With another time limit.")
-    if explicit_epochs and old.get("max_minutes") is None and new["epochs"] != old["epochs"]:
+    update = {key: new[key] for key in ("dataset_dir", "max_minutes") if new.get(key) != old.get(key)}
+    longer = explicit_epochs and new.get("max_minutes") is None and new["epochs"] != old["epochs"]
+    if longer:
         if new["epochs"] < old["epochs"]:
             raise ConfigError(
                 f"{run} was started with {old['epochs']} epochs; {new['epochs']} are fewer. Use another "
                 f"--output folder."
             )
-        old["epochs"] = new["epochs"]
-        dump_yaml(old, target / "train.yaml", "Extended to more epochs.")
-        document_bundle(run, {"epochs": SET})
-        if (target / "inference.yaml").is_file():
-            store_rules(run, {})  # they were chosen on the predictions of other weights
+        update["epochs"] = new["epochs"]
+    if "dataset_dir" in update:
+        _move_data(bundle, new["dataset_dir"])
+    if update:
+        rewrite_training(run, command(update, SET))
+    if longer:
+        if bundle.has("inference"):
+            store_rules(Bundle(run), {})  # they were chosen on the predictions of other weights
         write_facts(run, status="started")
         logger.warning(
-            "going on to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up "
+            "resuming to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up "
             "from where it was",
             new["epochs"],
         )
 
 
-def _move_data(configs: Path, folder: str) -> None:
-    """Write where the data are now into a run's configs."""
-    for path in (configs / "inference.yaml", configs / "train.yaml"):  # the last one is what the next start reads
-        if path.is_file():
-            dump_yaml(merged_config([path]) | {"dataset_dir": folder}, path, "Its data were moved.")
+def _move_data(bundle: Bundle, folder: str) -> None:
+    """Write where the data are now into a run's ``inference.yaml``."""
+    if bundle.has("inference"):
+        dump_yaml(bundle.recipe("infer").tree | {"dataset_dir": folder}, bundle.config("inference"), "Its data moved.")
     logger.info("the data lie in %s now; images and labels are the same", folder)
 
 
@@ -377,17 +435,17 @@ def _done_epochs(run: Path) -> int:
     return int(read_facts(run).get("epochs_done", 0))
 
 
-def _report_start(run: Path, device: torch.device, training: list[Case], validation: list[Case], seed: int) -> None:
-    if not training:
-        raise DataError("There is no training case after the split.")
+def _report_start(run: Path, start: _Start) -> None:
+    cases = start.training + start.validation
     logger.info(
-        "%d training and %d validation cases, device %s, run folder %s", len(training), len(validation), device, run
-    )
+        "%d training and %d validation cases, device %s, run folder %s",
+        len(start.training), len(start.validation), start.device, run,
+    )  # fmt: skip
     write_facts(
         run,
-        device=str(device),
-        seed=seed,
-        data=DataFingerprint.of(training + validation).to_table(),
-        training_cases=[case.id for case in training],
-        validation_cases=[case.id for case in validation],
+        device=str(start.device),
+        seed=start.settings.seed,
+        data=DataFingerprint.of(cases).to_table(),
+        training_cases=[case.id for case in start.training],
+        validation_cases=[case.id for case in start.validation],
     )

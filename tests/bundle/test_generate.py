@@ -9,7 +9,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from medseg.bundle import dump_yaml, make_metadata, unet_topology
-from medseg.bundle.configs import train_config
+from medseg.bundle.plan_layer import plan_recipe
 from medseg.data import CaseFacts, make_plan, read_datalist
 
 
@@ -71,7 +71,7 @@ def test_metadata_of_regions_and_two_modalities(tmp_path):
     )
     plan = make_plan(datalist, [facts])
     definition = {"_target_": "monai.networks.nets.SegResNet", "in_channels": 2, "out_channels": plan.out_channels}
-    meta = make_metadata("SegResNet", train_config(definition, datalist, plan), datalist)
+    meta = make_metadata("SegResNet", plan_recipe(definition, datalist, plan).config("train").tree, datalist)
     image = meta["network_data_format"]["inputs"]["image"]
     pred = meta["network_data_format"]["outputs"]["pred"]
     assert image["channel_def"] == {"0": "CT", "1": "PET"}

@@ -9,7 +9,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 
 from medseg.bundle import plan_for_network, planned_arguments
-from medseg.bundle.configs import train_config
+from medseg.bundle.plan_layer import plan_recipe
 from medseg.data import inspect_cases, read_datalist
 from medseg.errors import ConfigError
 from medseg.networks import create_network
@@ -83,9 +83,11 @@ def test_a_network_is_planned_built_and_trained(network, inspected):
 def test_large_kernels_are_planned_with_their_reparameterization(mode, inspected):
     """The frequency mask is part of RepUX-Net's training, and of no other network's."""
     plan, arguments = plan_for_network("repuxnet", *inspected, num_training=4, device_type="cpu")
-    config = train_config({"_target_": "medseg.networks.RepUXNet", **arguments}, inspected[0], plan)
+    recipe = plan_recipe({"_target_": "medseg.networks.RepUXNet", **arguments}, inspected[0], plan)
+    config = recipe.config("train").tree
     assert config["reparameterization"] == "effective"
-    assert "reparameterization" not in train_config({"_target_": "monai.networks.nets.UNet"}, inspected[0], plan)
+    plain = plan_recipe({"_target_": "monai.networks.nets.UNet"}, inspected[0], plan)
+    assert "reparameterization" not in plain.config("train").tree
     parser = ConfigParser(config | {"reparameterization": mode, "device": "cpu"})
     optimizer = parser.get_parsed_content("optimizer")
     assert isinstance(optimizer, torch.optim.AdamW)

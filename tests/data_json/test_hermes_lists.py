@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg.bundle.universal import universal_plan
+from medseg.bundle.plan_layer import universal_plan
 from medseg.data import Datalist, read_datalist
 from medseg.data.sampling import case_weights
 

@@ -1,0 +1,141 @@
+"""The recipe of a bundle that is planned for a network and a datalist: what the plan chose, on ``bundle/base``.
+
+A datalist that joins several data sets is trained as Hermes trains (arXiv 2306.02416).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from medseg.bundle.build import BundleRecipe, Section
+from medseg.bundle.recipe import Layer
+from medseg.data.datalist import Datalist
+from medseg.data.plan import Plan
+from medseg.data.run_settings import settings_of
+from medseg.data.union import is_union
+from medseg.errors import ConfigError
+from medseg.networks import network_class
+from medseg.networks.layers.task_conditioned import TaskConditioned
+
+__all__ = ["is_universal", "plan_recipe", "universal_plan"]
+
+_SPACING = [1.5, 1.5, 1.5]  # mm, as published for all data sets
+_CPU_ITERATIONS = 50  # per epoch, whatever the number of cases; 400 as published on a GPU
+_MANY_CHANGES = 0.2  # chance of each intensity change for MR, published; 0.1 for others
+_PUBLISHED = "as published for several data sets together"
+_UNIVERSAL = "universal.yaml"
+
+
+def is_universal(network: str, datalist: Datalist) -> bool:
+    """Whether a bundle trains several data sets together.
+
+    Raises:
+        ConfigError: the datalist is a union, and the network cannot be asked for tasks.
+    """
+    if not is_union(datalist.label_space):
+        return False
+    if not issubclass(network_class(network), TaskConditioned):
+        raise ConfigError(
+            f"{datalist.path} joins several data sets with labels of their own, and '{network}' cannot be asked for "
+            "tasks: it would take what a data set leaves out for background. Use hermes_resunet or hermes_medformer."
+        )
+    return True
+
+
+def universal_plan(datalist: Datalist) -> dict[str, Any]:
+    """Overrides that a plan starts from: rows for every task and modality, and the published spacing."""
+    space = datalist.label_space
+    return {
+        "network_def::out_channels": max(max(space.task_ids) + 1, int(datalist.table.get("capacity", 0))),
+        "network_def::num_modalities": max(space.modalities.values(), default=-1) + 1,
+        "preprocess::spacing": _SPACING,
+    }
+
+
+def plan_recipe(
+    network_def: Mapping[str, Any],
+    datalist: Datalist,
+    plan: Plan,
+    *,
+    universal: bool = False,
+) -> BundleRecipe:
+    """The recipe for a network, a datalist and a plan.
+
+    Args:
+        network_def: the network's class and arguments.
+        datalist: whose folder and labels are written down.
+        plan: what was chosen.
+        universal: several data sets are trained together (``is_universal``).
+    """
+    reparameterized = getattr(network_class(network_def["_target_"]), "reparameterization", None)
+    base = ["generated"] + ["sliding_window"] * (not plan.whole_volume) + ["reparameterized"] * bool(reparameterized)
+    base += ["universal" if universal else "ensemble"]
+    shared, train = _shared(network_def, datalist, plan), _train(datalist, plan)
+    if reparameterized:
+        train |= {"reparameterization": reparameterized, "optimizer::mode": "@reparameterization"}
+    if universal:
+        shared, train = _universal(shared, train, datalist, plan)
+    reasons = plan.reasons_by_id()
+    sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
+    sections += [Section("train", Layer(train, "plan", reasons=reasons))]
+    if not universal:
+        place = {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": "predictions_ensemble"}
+        sections += [Section("ensemble", Layer({"output_dir": place}, "plan"))]
+    return BundleRecipe(tuple(base), tuple(sections))
+
+
+def _shared(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan) -> dict[str, Any]:
+    return {
+        "dataset_dir": str(datalist.data_dir.resolve()),
+        "precision": "fp32" if plan.light else "bf16",
+        "roi_size": list(plan.roi_size),
+        "labels": datalist.label_space.to_table(),
+        "preprocess::spacing": list(plan.spacing) if plan.spacing is not None else None,
+        "preprocess::crop_foreground": plan.crop_foreground,
+        **({"preprocess::color": plan.color, "preprocess::longest": plan.longest} if plan.spatial_dims == 2 else {}),
+        "preprocess::scale": plan.scale,
+        "preprocess::normalization": plan.normalization,
+        "network_def": dict(network_def),
+    }
+
+
+def _train(datalist: Datalist, plan: Plan) -> dict[str, Any]:
+    space = datalist.label_space
+    masked = {"_target_": "medseg.losses.MaskedDiceCELoss", "label_space": "@label_space"}
+    return {
+        "learning_rate": plan.learning_rate,
+        "batch_size": plan.batch_size,
+        "repeats": plan.repeats,
+        "num_workers": 0 if plan.light else 4,
+        "cache": plan.cache,
+        "augment::flip_axes": list(plan.flip_axes),
+        "augment::rotate": list(plan.rotate),
+        "augment::samples_per_case": plan.samples_per_case,
+        **({"loss": masked} if space.mode != "softmax" or space.has_ignore else {}),
+    }
+
+
+def _universal(
+    shared: dict[str, Any], train: dict[str, Any], datalist: Datalist, plan: Plan
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is left to a plan where ``base/universal.yaml`` says how several data sets are trained."""
+    left = {k: v for k, v in shared.items() if not k.startswith("preprocess::") or k == "preprocess::spacing"}
+    kept = {k: train[k] for k in ("batch_size", "num_workers", "cache")}
+    kept |= {"schedule": "exp_poly", "weights": _weights(datalist)}
+    kept |= {"iterations": _CPU_ITERATIONS} if plan.light else {}
+    return left, kept | {"augment::intensity_of": {name: _MANY_CHANGES for name in _mr_datasets(datalist)}}
+
+
+def _mr_datasets(datalist: Datalist) -> list[str]:
+    """Data sets whose images are neither CT nor PET, in the datalist's order."""
+    cases = [case for section in datalist.sections.values() for case in section]
+    others = {case.dataset or "" for case in cases if case.modality not in ("ct", "pet")}
+    return [name for name in dict.fromkeys(case.dataset or "" for case in cases) if name in others]
+
+
+def _weights(datalist: Datalist) -> dict[str, float]:
+    """The union's, or such that a data set of four times the cases is drawn twice as often."""
+    counts = Counter(case.dataset or "" for case in datalist.sections["training"])
+    return dict(datalist.table.get("weights") or {name: count**-0.5 for name, count in counts.items()})
