@@ -12,7 +12,7 @@ import numpy as np
 
 from medseg.data.case import channel_files
 from medseg.data.content import content_hash
-from medseg.engines.run_files import read_curves, read_facts, read_scores
+from medseg.engines.run_files import is_outdated, read_curves, read_facts, read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.storage import as_formed, read_table, read_yaml
@@ -93,6 +93,11 @@ class RunRecord:
         """The unit of lengths: photographs have pixels only."""
         cases = self.table.get("training") or [{"image": ""}]
         return "px" if is_2d_file(channel_files(cases[0])[0]) else "mm"
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the run no longer has the weights that were scored."""
+        return self.metrics is not None and is_outdated(self.folder, self.metrics)
 
     @property
     def targets(self) -> list[str]:
