@@ -12,7 +12,8 @@ import numpy as np
 
 from medseg.data.case import channel_files
 from medseg.data.content import content_hash
-from medseg.engines.run_files import is_outdated, read_curves, read_facts, read_scores
+from medseg.engines.run_facts import RunFacts, read_facts
+from medseg.engines.run_files import is_outdated, read_curves, read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.storage import as_formed, read_table, read_yaml
@@ -50,7 +51,7 @@ class RunRecord:
     Attributes:
         folder: the run folder.
         config: ``configs/train.yaml`` as written.
-        facts: ``run.json``.
+        facts: what the run did.
         reasons: config id -> who or what set it.
         table: ``configs/datalist.json`` as written.
         label_space: what voxel values mean.
@@ -61,7 +62,7 @@ class RunRecord:
 
     folder: Path
     config: dict[str, Any]
-    facts: dict[str, Any]
+    facts: RunFacts
     reasons: dict[str, str]
     table: dict[str, Any]
     label_space: LabelSpace

@@ -115,8 +115,8 @@ def _data_warnings(record: RunRecord) -> list[str]:
     if overlaps:
         shown = ", ".join(map(str, overlaps[:10])) + (", …" if len(overlaps) > 10 else "")
         found.append(f"Known overlaps between training and validation, so results are biased: {shown}.")
-    if record.facts.get("status") not in (None, "finished"):
-        found.append(f"The training is not finished (status: {record.facts['status']}).")
+    if record.facts.status not in (None, "finished"):
+        found.append(f"The training is not finished (status: {record.facts.status}).")
     # What validation logged on predictions is told from the scores as they are now.
     logged = [text for text in record.warnings if not text.startswith(_OF_SCORES)]
     return found + logged[-_MOST_WARNINGS:]

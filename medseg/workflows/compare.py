@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medseg.engines.run_facts import RunFacts
 from medseg.errors import ConfigError
 from medseg.metrics import mean_interval
 from medseg.metrics.paired import holm, paired_comparison
@@ -160,9 +161,9 @@ def _scored_as(run: ScoredRun) -> dict[str, Any]:
     }
 
 
-def _cost(facts: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("network", *COSTS, "measured_on", *EFFORT, "schedule_completed")
-    return {key: facts[key] for key in keys if key in facts}
+def _cost(facts: RunFacts) -> dict[str, Any]:
+    names = ("network", *COSTS, "measured_on", *EFFORT, "schedule_completed")
+    return {name: value for name in names if (value := getattr(facts, name)) is not None}
 
 
 def _number(value: Any) -> float:

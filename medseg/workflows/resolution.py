@@ -20,6 +20,7 @@ import numpy as np
 from medseg.bundle.compose import merged_config
 from medseg.bundle.own_words import user_speaks
 from medseg.data import CaseFacts
+from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import mean_interval
 from medseg.reports.resolution import write_resolution
@@ -29,7 +30,7 @@ from medseg.transforms import scaled_size
 from medseg.workflows.checks import check_cases
 from medseg.workflows.comparable import run_names
 from medseg.workflows.evaluation import evaluate
-from medseg.workflows.run_folder import read_facts, require_run
+from medseg.workflows.run_folder import require_run
 from medseg.workflows.selection import select
 
 __all__ = ["ResolutionSettings", "TrainedGrid", "resolution"]
@@ -207,7 +208,7 @@ def resolution(s: ResolutionSettings) -> dict[str, Any]:
         content["runs"].append(
             {
                 "run": grid.name,
-                "network": read_facts(folder).get("network"),
+                "network": read_facts(folder).network,
                 "trained_at": grid.size if sizes else grid.spacing,
                 "points": points,
             }
@@ -237,7 +238,7 @@ def _cases(
 def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str]) -> list[str]:
     found = []
     for name, folder in zip(names, folders, strict=True):
-        seen = set(cases) & set(read_facts(folder).get("training_cases", []))
+        seen = set(cases) & set(read_facts(folder).training_cases or ())
         if seen:
             found.append(f"{name} was trained on {len(seen)} of the {len(cases)} cases: its scores are biased.")
     if len(cases) < _FEW:

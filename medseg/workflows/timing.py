@@ -10,8 +10,8 @@ from medseg.bundle import document_bundle, dump_yaml
 from medseg.bundle.compose import merged_config
 from medseg.data.sampling import turns
 from medseg.engines.ranks import world_size
+from medseg.engines.run_facts import RunFacts, write_facts
 from medseg.engines.validation_cost import case_seconds, cases_of
-from medseg.workflows.run_folder import write_facts
 
 __all__ = ["fit_validation"]
 
@@ -37,7 +37,7 @@ def fit_validation(workflow: Any, run: Path, seconds: float) -> bool:
     while _seconds(costs, numbers, few) > _LONG * seconds and most > 1:
         most -= 1
         few = most
-    write_facts(run, fitted_validation_cases=few)
+    write_facts(run, RunFacts(fitted_to_time=True))
     if few == asked:
         return False
     logger.warning("a validation of all cases would take too long; it goes over %d of each data set", few)

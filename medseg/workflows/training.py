@@ -26,6 +26,7 @@ from medseg.data.fingerprint import DataFingerprint
 from medseg.data.run_settings import SET
 from medseg.engines import network_facts
 from medseg.engines.ranks import gather, is_main, on_main, unwrap
+from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.networks import network_target
 from medseg.settings import File, Folder, takes
@@ -33,7 +34,7 @@ from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.folder_lock import LOCK, only_writer
 from medseg.workflows.new_bundle import PlanRequest, announce, given_nnunet, overlay_reasons, plan_bundle
-from medseg.workflows.run_folder import differences, log_to, read_facts, require_same_data, write_facts
+from medseg.workflows.run_folder import differences, log_to, require_same_data
 from medseg.workflows.run_limits import check_training, refuse_double
 from medseg.workflows.stored_list import remember_list
 from medseg.workflows.timing import fit_validation
@@ -44,7 +45,6 @@ __all__ = ["TrainSettings", "train"]
 logger = logging.getLogger("medseg")
 
 _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
-_FITTED_TO_TIME = {"fitted_epochs", "fitted_validation_cases"}  # facts that say so; the first is of earlier versions
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 
 
@@ -187,13 +187,13 @@ def train(s: TrainSettings) -> Path:
         _install(fresh, run, explicit_epochs=s.epochs is not None, same_data=same_data)
         remember_list(run, datalist)
         _require_state(run)
-        if read_facts(run).get("status") == "finished":
+        if read_facts(run).status == "finished":
             logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
             return False, False
         if s.epochs is not None and s.max_minutes is not None:
             logger.warning("--max_minutes decides when the training ends, not --epochs")
         _report_start(run, chosen, training, validation, s.seed)
-        return True, s.max_minutes is not None and not _FITTED_TO_TIME & {*read_facts(run)}
+        return True, s.max_minutes is not None and not read_facts(run).fitted_to_time
 
     if not is_main():
         logger.setLevel(logging.ERROR)  # the first process speaks for all
@@ -227,14 +227,8 @@ def _run(run: Path, max_minutes: float | None, started: float, fit: bool) -> Non
     cpu = gather({str(trainer.state.rank): effort.cpu_seconds})
     effort = replace(effort, cpu_seconds=round(sum(cpu.values()), 1))
     if is_main():
-        write_facts(
-            run,
-            status="finished",
-            epochs_done=int(trainer.state.epoch),
-            training_seconds=effort.wall_seconds,
-            **asdict(effort),
-            **network_facts(unwrap(trainer.network), in_channels, roi_size),
-        )
+        trained = RunFacts(status="finished", epochs_done=int(trainer.state.epoch), **asdict(effort))
+        write_facts(run, trained | network_facts(unwrap(trainer.network), in_channels, roi_size))
         logger.info("trained: %s", effort)
     workflow.finalize()
 
@@ -311,12 +305,12 @@ def _install(fresh: Path, run: Path, *, explicit_epochs: bool, same_data: bool) 
         for item in fresh.iterdir():
             shutil.move(str(item), str(run / item.name))
         shutil.rmtree(fresh)
-        write_facts(run, status="started", started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        write_facts(run, RunFacts(status="started", started=time.strftime("%Y-%m-%dT%H:%M:%S%z")))
         return
     old, new = merged_config([target / "train.yaml"]), merged_config([fresh / "configs" / "train.yaml"])
     lists = [(folder / "configs" / "datalist.json").read_bytes() for folder in (run, fresh)]
     shutil.rmtree(fresh)
-    free = _MAY_CHANGE | (_FITTED if _FITTED_TO_TIME & {*read_facts(run)} else set())
+    free = _MAY_CHANGE | (_FITTED if read_facts(run).fitted_to_time else set())
     free |= {"dataset_dir"} if same_data else set()
     changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
     if lists[0] != lists[1]:
@@ -344,7 +338,7 @@ def _install(fresh: Path, run: Path, *, explicit_epochs: bool, same_data: bool) 
         document_bundle(run, {"epochs": SET})
         if (target / "inference.yaml").is_file():
             store_rules(run, {})  # they were chosen on the predictions of other weights
-        write_facts(run, status="started")
+        write_facts(run, RunFacts(status="started"))
         logger.warning(
             "going on to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up "
             "from where it was",
@@ -374,7 +368,7 @@ def _require_state(run: Path) -> None:
 
 
 def _done_epochs(run: Path) -> int:
-    return int(read_facts(run).get("epochs_done", 0))
+    return read_facts(run).epochs_done or 0
 
 
 def _report_start(run: Path, device: torch.device, training: list[Case], validation: list[Case], seed: int) -> None:
@@ -383,11 +377,11 @@ def _report_start(run: Path, device: torch.device, training: list[Case], validat
     logger.info(
         "%d training and %d validation cases, device %s, run folder %s", len(training), len(validation), device, run
     )
-    write_facts(
-        run,
+    facts = RunFacts(
         device=str(device),
         seed=seed,
-        data=DataFingerprint.of(training + validation).to_table(),
-        training_cases=[case.id for case in training],
-        validation_cases=[case.id for case in validation],
+        data=DataFingerprint.of(training + validation),
+        training_cases=tuple(case.id for case in training),
+        validation_cases=tuple(case.id for case in validation),
     )
+    write_facts(run, facts)
