@@ -113,8 +113,6 @@ class RunFacts:
         table = self._recorded()
         if self.data is not None:
             table["data"] = self.data.to_table()
-        if self.mean_dice is not None and math.isnan(self.mean_dice):
-            table["mean_dice"] = None
         return table
 
 

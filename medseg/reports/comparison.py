@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medseg.reports.comparison_charts import COSTS, cost_figure, differences_figure
 from medseg.reports.drawing import Chart, save_png, to_chart
 from medseg.reports.page import Table, render
@@ -176,7 +178,7 @@ def _difference_table(content: Mapping[str, Any]) -> Table:
 def _case_table(content: Mapping[str, Any]) -> Table:
     names = [run["run"] for run in content["runs"]]
     means = [content["scores"][name]["mean"] for name in names]
-    change = [_number(other) - _number(first) for first, other in zip(means[0], means[1], strict=True)]
+    change = np.subtract(means[1], means[0], dtype=float)
     order = sorted(range(len(change)), key=lambda i: (math.isnan(change[i]), change[i]))
     shown = order if len(order) <= _MOST_CASES else [*order[: _MOST_CASES // 2], *order[-_MOST_CASES // 2 :]]
     rows = [
@@ -202,7 +204,3 @@ def _p_value(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -120,7 +120,7 @@ class RunRecord:
     def scores(self, score: str = "dice") -> tuple[list[str], np.ndarray]:
         """Case ids and one score per case and target ``(cases, targets)``; NaN where it is undefined."""
         cases: Mapping[str, Any] = (self.metrics or {}).get("cases", {})
-        rows = [[_number(row.get(target, {}).get(score)) for target in self.targets] for row in cases.values()]
+        rows = [[row.get(target, {}).get(score) for target in self.targets] for row in cases.values()]
         return list(cases), np.array(rows, dtype=float).reshape(len(cases), len(self.targets))
 
     def prediction(self, case_id: str) -> Path | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from medseg.data import read_datalist
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
-from medseg.engines.scores import json_safe, write_scores
+from medseg.engines.scores import write_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.settings import takes
 from medseg.storage import write_json
@@ -125,7 +125,7 @@ def _spread(directory: Path, names: Sequence[str], contents: Sequence[Mapping[st
         "scored_cases": len(contents[0]["cases"]),
         "labels": labels,
     }
-    write_json(directory / "folds.json", json_safe(content))
+    write_json(directory / "folds.json", content)
     return content
 
 

@@ -270,9 +270,8 @@ def _scores(
 
 def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
     labels = list(content["labels"])
-    table = np.array(
-        [[_number(rows.get(label, {}).get("dice")) for label in labels] for rows in content["cases"].values()]
-    )
+    scores = [[rows.get(label, {}).get("dice") for label in labels] for rows in content["cases"].values()]
+    table = np.array(scores, dtype=float)  # an undefined score, null in JSON, is NaN
     mean, low, high = (_defined(value) for value in mean_interval(table))
     rows = {label: content["labels"][label]["dice"] for label in labels}
     return {
@@ -280,10 +279,6 @@ def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
         "interval": [low, high],
         "labels": {label: {"mean": _defined(row["mean"]), "cases": row["cases"]} for label, row in rows.items()},
     }
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _defined(value: float | None) -> float | None:
