@@ -25,8 +25,8 @@ logger = logging.getLogger("medseg")
 
 
 def network_facts(network: nn.Module, in_channels: int, roi_size: Sequence[int]) -> RunFacts:
-    """Class, parameters and multiply-adds of a forward pass over one window; these are left out where they cannot be
-    counted.
+    """Class, parameters and multiply-adds of a forward pass over one patch; the last is left out where it cannot
+    be counted.
     """
     facts = RunFacts(network=type(network).__name__, parameters=count_parameters(network))
     try:
@@ -69,7 +69,7 @@ class CaseCost:
             self.windows.append(windows)
 
     def facts(self, multiply_adds_per_window: int | None = None) -> RunFacts:
-        """Median time, largest memory above the level before the case, means of windows and multiply-adds."""
+        """Median time, largest memory above the level before the case, mean numbers of patches and multiply-adds."""
         if not self.seconds:
             return RunFacts()
         cuda = self.device.type == "cuda"

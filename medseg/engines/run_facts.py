@@ -28,11 +28,11 @@ class RunFacts:
     """The facts of a run or an ensemble; ``None`` where one is not recorded.
 
     Attributes:
-        status: ``started`` or ``finished``.
+        status: state of the training, ``started`` or ``finished``.
         started, updated: times of the first and the last change.
         versions: name of a library -> its version.
         python: version of Python.
-        device: of the training.
+        device: device of the training.
         threads: number of CPU threads of torch.
         seed: random seed.
         data: hashes of the files of its cases.
@@ -46,15 +46,15 @@ class RunFacts:
         schedule_completed: whether the learning rate came to the end of its schedule.
         network: class of the network.
         parameters: number of its parameters.
-        multiply_adds_per_window: of a forward pass over one window.
-        multiply_adds_without: operators that are not in it.
-        mean_dice: of the validation cases; NaN where it is undefined.
-        seconds_per_case: median time of inference.
-        windows_per_case, multiply_adds_per_case: means over cases.
+        multiply_adds_per_window: number of multiply-adds of a forward pass over one patch.
+        multiply_adds_without: operators that are not counted in it.
+        mean_dice: mean Dice of the validation cases; NaN where it is undefined.
+        seconds_per_case: median time of inference of a case.
+        windows_per_case, multiply_adds_per_case: mean numbers of patches and multiply-adds of a case.
         peak_memory_bytes: largest memory above the level before the case.
-        measured_on: machine and threads of these figures.
+        measured_on: machine and number of threads that these figures were measured with.
         predictions: number of predictions of an ensemble.
-        background_predictions: cases whose prediction is background throughout.
+        background_predictions: ids of cases whose prediction is background throughout.
     """
 
     status: str | None = None

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medseg.reports.drawing import ACCENT, FAINT, INK, Chart, plain_axes, shortened, to_chart
+from medseg.reports.drawing import ACCENT, FAINT, INK, Chart, even_spread, plain_axes, shortened, to_chart
 
 __all__ = ["curves_chart", "scores_chart"]
 
@@ -67,12 +67,19 @@ def scores_chart(labels: Sequence[str], dice: np.ndarray, colors: Mapping[str, s
         low, median, high = np.percentile(values, [25, 50, 75])
         axes.plot([values[0], values[-1]], [row, row], color=FAINT, linewidth=1.2, zorder=1)
         axes.barh(row, high - low, left=low, height=0.56, color=colors[label], alpha=0.28, zorder=2)
-        # A spread that is even and the same every time: golden-ratio steps instead of random numbers.
-        spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.42
         if len(values) == 1:
             axes.plot(values, [row], "o", color=colors[label], markersize=6)
             continue
-        axes.plot(values, row + spread, "o", color=colors[label], markersize=4, alpha=0.85, mec="none", zorder=3)
+        axes.plot(
+            values,
+            row + even_spread(len(values), 0.42),
+            "o",
+            color=colors[label],
+            markersize=4,
+            alpha=0.85,
+            mec="none",
+            zorder=3,
+        )
         axes.plot([median, median], [row - 0.32, row + 0.32], color=INK, linewidth=1.8, zorder=4)
     axes.set_yticks(range(len(labels)), [shortened(label) for label in labels])
     axes.set_ylim(len(labels) - 0.45, -0.55)

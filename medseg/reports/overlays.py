@@ -39,7 +39,7 @@ _CONTENTS = ("image", "reference", "prediction")
 _TAG = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 3}  # behind words on pictures
 
 
-@dataclass
+@dataclass(frozen=True)
 class CaseView:
     """A case, ready to be drawn; axis 0 runs to the right of a picture, the last axis down.
 

@@ -44,7 +44,7 @@ _LIST = {
 _CURVES = ("epoch", "loss", "learning_rate", "mean_dice", "seconds")
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunRecord:
     """A run as its files tell it.
 

@@ -44,7 +44,7 @@ def draw_overlays(record: RunRecord, colors: Mapping[str, str], data_dir: str | 
 
     Args:
         record: a validated run.
-        colors: of every label.
+        colors: label -> its colour.
         data_dir: where the images are now; default: as in training.
     """
     volume = len(record.setting("roi_size", (0, 0, 0))) == 3
