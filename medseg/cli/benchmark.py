@@ -19,13 +19,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "NAME= tells two settings of one network apart",
     )
     parser.add_argument("--size", required=True, metavar="D,H,W", help="input in voxels, such as 96,96,96 or 512,512")
-    parser.add_argument("--in_channels", type=int, metavar="C", help="number of channels of the input (default 1)")
-    parser.add_argument("--out_channels", type=int, metavar="K", help="number of channels of the logits (default 2)")
-    parser.add_argument("--batch_size", type=int, metavar="B", help="images per pass (default 1)")
+    parser.add_argument("--in_channels", type=int, default=1, metavar="C", help="of the input (default 1)")
+    parser.add_argument("--out_channels", type=int, default=2, metavar="K", help="of the logits (default 2)")
+    parser.add_argument("--batch_size", type=int, default=1, metavar="B", help="images per pass (default 1)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N (default: a GPU where there is one)")
-    parser.add_argument("--threads", type=int, metavar="T", help="number of CPU threads (default: torch's)")
-    parser.add_argument("--precision", metavar="P", help="fp32, bf16 or fp16 (default fp32)")
-    parser.add_argument("--repeats", type=int, metavar="R", help="turns that count (default 15, least 6)")
+    parser.add_argument("--threads", type=int, metavar="T", help="of the CPU (default: torch's)")
+    parser.add_argument("--precision", default="fp32", metavar="P", help="fp32, bf16 or fp16 (default fp32)")
+    parser.add_argument("--repeats", type=int, default=15, metavar="R", help="turns that count (default 15, least 6)")
     parser.add_argument("--train", action="store_true", help="measure a training step too")
     parser.add_argument(
         "--published", action="store_true", help="networks as published (default: as `medseg train` plans them here)"
@@ -41,17 +41,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dataclasses import fields
-
     from medseg.bundle.compose import parse_assignments
-    from medseg.workflows.benchmark import BenchmarkSettings, benchmark
+    from medseg.workflows.benchmark import benchmark
     from medseg.workflows.benchmark_table import benchmark_lines
 
     networks = named_networks(args.network)
-    given = {field.name: getattr(args, field.name) for field in fields(BenchmarkSettings)} | {"size": _size(args.size)}
-    settings = BenchmarkSettings(**{name: value for name, value in given.items() if value is not None})
-    arguments = split_arguments(parse_assignments(args.set), networks)
-    result = benchmark(networks, settings, arguments=arguments, output=args.output)
+    result = benchmark(
+        networks,
+        size=_size(args.size),
+        in_channels=args.in_channels,
+        out_channels=args.out_channels,
+        batch_size=args.batch_size,
+        device=args.device,
+        threads=args.threads,
+        precision=args.precision,
+        repeats=args.repeats,
+        train=args.train,
+        published=args.published,
+        arguments=split_arguments(parse_assignments(args.set), networks),
+        output=args.output,
+    )
     print("\n".join(benchmark_lines(result)))
     return 0
 
@@ -94,10 +103,10 @@ def split_arguments(assignments: dict[str, Any], networks: Iterable[str]) -> dic
     return found
 
 
-def _size(text: str) -> tuple[int, ...]:
+def _size(text: str) -> list[int]:
     from medseg.errors import ConfigError
 
     try:
-        return tuple(int(part) for part in text.replace("x", ",").split(","))
+        return [int(part) for part in text.replace("x", ",").split(",")]
     except ValueError as error:
         raise ConfigError(f"--size {text!r}: expected whole numbers separated by commas, such as 96,96,96.") from error

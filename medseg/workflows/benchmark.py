@@ -10,73 +10,136 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from medseg.bundle import accepts_roi, planned_arguments
+from medseg.bundle.config_check import check_roi
+from medseg.bundle.parts import device as choose_device
 from medseg.data import Plan
 from medseg.engines.memory import MEMORY_CONVENTION
 from medseg.errors import ConfigError, nearest
 from medseg.networks import catalog, create_network
 from medseg.networks.cost import CONVENTION, count_parameters, multiply_adds_of
+from medseg.settings import File, takes
 from medseg.storage import write_json
-from medseg.workflows.benchmark_steps import STEPS, WARM_UP, BenchmarkSettings, failure, peak_memory, times
+from medseg.workflows.benchmark_steps import PRECISIONS, STEPS, WARM_UP, Conditions, failure, peak_memory, times
 
 __all__ = ["BenchmarkSettings", "benchmark"]
 
 
-def benchmark(
-    networks: Mapping[str, str],
-    settings: BenchmarkSettings,
-    *,
-    arguments: Mapping[str, Mapping[str, Any]] | None = None,
-    output: str | Path | None = None,
-) -> dict[str, Any]:
-    """Measure networks; the first is the baseline.
+_LEAST_REPEATS = 6  # an interval of 95 % for a median needs six values
 
-    Args:
-        networks: name in the result -> registered name, MONAI class or dotted path.
-        settings: conditions of the measurement.
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """Which networks are measured, and under which conditions.
+
+    Attributes:
+        networks: name in the result -> registered name, MONAI class or dotted path; the first is the baseline.
+        size: input in voxels, such as 96,96,96 or 512,512.
+        in_channels: number of channels of the input (default 1).
+        out_channels: number of channels of the logits (default 2).
+        batch_size: number of images per step (default 1).
+        device: cpu, cuda or cuda:N (default: a GPU where there is one).
+        threads: number of CPU threads (default: torch's).
+        precision: fp32, bf16 or fp16 (default fp32).
+        repeats: number of turns that count (default 15, least 6).
+        train: measure a training step too.
+        published: networks as published (default: as `medseg train` plans them here).
         arguments: name in the result -> constructor arguments.
-        output: a JSON file for the result.
+        output: JSON file for the result.
+    """
+
+    networks: Mapping[str, str]
+    _: KW_ONLY
+    size: Sequence[int]
+    in_channels: int = 1
+    out_channels: int = 2
+    batch_size: int = 1
+    device: str | None = None
+    threads: int | None = None
+    precision: str = "fp32"
+    repeats: int = 15
+    train: bool = False
+    published: bool = False
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    output: File | None = None
+
+    def conditions(self) -> Conditions:
+        """What the networks share.
+
+        Raises:
+            ConfigError: a value out of range.
+            ResourceError: no such device.
+        """
+        for name in ("in_channels", "out_channels", "batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name}: expected a positive integer, got {value!r}.")
+        if len(self.size) not in (2, 3) or min(self.size) < 1:
+            raise ConfigError(f"size {[*self.size]}: expected two or three positive integers, for example 64,64,64.")
+        check_roi([*self.size], len(self.size))
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision '{self.precision}' is unknown; use {', '.join(PRECISIONS)}.")
+        if self.repeats < _LEAST_REPEATS:
+            raise ConfigError(
+                f"repeats: an interval of 95 % needs at least {_LEAST_REPEATS} turns, got {self.repeats}."
+            )
+        return Conditions(
+            size=tuple(self.size),
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            batch_size=self.batch_size,
+            device=str(choose_device(self.device)),
+            threads=self.threads or torch.get_num_threads(),
+            precision=self.precision,
+        )
+
+
+@takes(BenchmarkSettings)
+def benchmark(s: BenchmarkSettings) -> dict[str, Any]:
+    """Measure networks side by side.
 
     Returns:
         ``conditions``, ``conventions`` and ``networks``; per network and step the ``seconds`` and the ``ratio`` to the
         baseline as ``[median, low, high]`` (95 %), ``multiply_adds`` and ``peak_memory_bytes``.
 
     Raises:
-        ConfigError: a network that is not known, or does not take the size.
-        ResourceError: too little memory.
+        ConfigError: a value out of range, or a network that does not take the size.
+        ResourceError: no such device, or too little memory.
     """
-    built = _arguments(networks, settings, arguments or {})
-    entries = [_on_paper(name, networks[name], built[name], settings) for name in networks]
-    conditions = _conditions(settings)
+    setup = s.conditions()
+    steps = ("forward", "train") if s.train else ("forward",)
+    built = _arguments(s.networks, setup, s.arguments, published=s.published)
+    entries = [_on_paper(name, s.networks[name], built[name], setup, steps) for name in s.networks]
+    conditions = _conditions(setup, s)
     for entry in entries:
-        for step in settings.steps:
-            entry[step]["peak_memory_bytes"] = peak_memory(entry, settings, step)
-    for step in settings.steps:
-        for entry, (seconds, ratio) in zip(entries, times(entries, settings, step), strict=True):
+        for step in steps:
+            entry[step]["peak_memory_bytes"] = peak_memory(entry, setup, step)
+    for step in steps:
+        for entry, (seconds, ratio) in zip(entries, times(entries, setup, step, s.repeats), strict=True):
             entry[step] |= {"seconds": seconds, "ratio": ratio}
-    memory = MEMORY_CONVENTION[torch.device(settings.device).type]
+    memory = MEMORY_CONVENTION[torch.device(setup.device).type]
     conventions = {
-        "steps": {step: STEPS[step] for step in settings.steps},
-        "seconds": f"[median, low, high] over {settings.repeats} turns in alternating order; bounds: 95 %, order "
-        "statistics",
+        "steps": {step: STEPS[step] for step in steps},
+        "seconds": f"[median, low, high] over {s.repeats} turns in alternating order; bounds: 95 %, order statistics",
         "ratio": "seconds over the baseline's in the same turn, likewise",
         "multiply_adds": CONVENTION,
         "peak_memory_bytes": f"In a fresh process, network included: {memory}.",
     }
     content = {"conditions": conditions, "conventions": conventions, "networks": entries}
-    if output is not None:
-        write_json(output, content)
+    if s.output is not None:
+        write_json(s.output, content)
     return content
 
 
 def _arguments(
-    networks: Mapping[str, str], setup: BenchmarkSettings, given: Mapping[str, Mapping[str, Any]]
+    networks: Mapping[str, str], setup: Conditions, given: Mapping[str, Mapping[str, Any]], *, published: bool
 ) -> dict[str, dict[str, Any]]:
     """The constructor arguments of each network, after a trial on torch's meta device."""
     if not networks:
@@ -91,14 +154,14 @@ def _arguments(
         if facts is not None and len(setup.size) not in facts.spatial_dims:
             known = " or ".join(f"{dims}" for dims in facts.spatial_dims)
             raise ConfigError(f"{network} takes {known} spatial axes; size {list(setup.size)} has {len(setup.size)}.")
-        result[name] = planned_arguments(network, plan, given.get(name), published=setup.published)
+        result[name] = planned_arguments(network, plan, given.get(name), published=published)
         problem = accepts_roi(network, result[name], setup.size)
         if problem is not None:
             raise ConfigError(f"{name} does not take size {list(setup.size)} ({problem}); try a multiple of 32.")
     return result
 
 
-def _plan(setup: BenchmarkSettings) -> Plan:
+def _plan(setup: Conditions) -> Plan:
     """The plan of isotropic data whose window is the size."""
     dims = len(setup.size)
     return Plan(
@@ -122,7 +185,9 @@ def _plan(setup: BenchmarkSettings) -> Plan:
     )
 
 
-def _on_paper(name: str, network: str, arguments: dict[str, Any], setup: BenchmarkSettings) -> dict[str, Any]:
+def _on_paper(
+    name: str, network: str, arguments: dict[str, Any], setup: Conditions, steps: Sequence[str]
+) -> dict[str, Any]:
     """What needs no clock: parameters, and the multiply-adds of each step."""
     with torch.device("cpu"):
         net = create_network(network, **arguments)
@@ -135,7 +200,7 @@ def _on_paper(name: str, network: str, arguments: dict[str, Any], setup: Benchma
     facts = catalog().get(network)
     if facts is not None:
         entry["published"] = {"parameters": facts.parameters, "setting": facts.setting}
-    for step in setup.steps:
+    for step in steps:
         try:
             counted = multiply_adds_of(net, setup.shape, training=step == "train")
         except (RuntimeError, ValueError) as error:
@@ -148,21 +213,21 @@ def _on_paper(name: str, network: str, arguments: dict[str, Any], setup: Benchma
     return entry
 
 
-def _conditions(setup: BenchmarkSettings) -> dict[str, Any]:
+def _conditions(setup: Conditions, s: BenchmarkSettings) -> dict[str, Any]:
     cuda = setup.device.startswith("cuda")
     return {
         "size": list(setup.size),
         "in_channels": setup.in_channels,
         "out_channels": setup.out_channels,
         "batch_size": setup.batch_size,
-        "arguments": "published" if setup.published else "planned",
+        "arguments": "published" if s.published else "planned",
         "precision": setup.precision,
         "device": setup.device,
         "device_name": torch.cuda.get_device_name(setup.device) if cuda else _cpu_name(),
         "threads": setup.threads,
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "repeats": setup.repeats,
+        "repeats": s.repeats,
         "warm_up": WARM_UP,
         "torch": torch.__version__,
         "python": platform.python_version(),

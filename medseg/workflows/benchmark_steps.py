@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -17,87 +17,52 @@ from monai.losses import DiceCELoss
 from torch import nn
 from torch.utils.benchmark import set_torch_threads, timer
 
-from medseg.bundle.config_check import check_roi
-from medseg.bundle.parts import device as choose_device
 from medseg.engines import SegmentationTrainer
 from medseg.engines.memory import PeakMemory
 from medseg.errors import ConfigError, MedsegError, ResourceError
 from medseg.metrics import median_interval
 from medseg.networks import create_network
 
-__all__ = ["STEPS", "WARM_UP", "BenchmarkSettings", "failure", "peak_memory", "times"]
+__all__ = ["PRECISIONS", "STEPS", "WARM_UP", "Conditions", "failure", "peak_memory", "times"]
 
 STEPS = {
     "forward": "evaluation mode, without gradients",
     "train": "one step of medseg's trainer: forward, DiceCE loss, backward, gradients clipped, AdamW",
 }
 WARM_UP = 2  # steps before the first that counts: caches, kernels, the optimiser's state
-_LEAST_REPEATS = 6  # an interval of 95 % for a median needs six values
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CLIP_NORM = 12.0  # as in generated bundles
 
 
 @dataclass(frozen=True)
-class BenchmarkSettings:
-    """The conditions that all networks share; small enough to be sent to another process.
+class Conditions:
+    """What all networks share; small enough to be sent to another process.
 
     Attributes:
         size: shape of the input in voxels, ``(D, H, W)`` or ``(H, W)``.
         in_channels: number of channels of the input.
         out_channels: number of channels of the logits.
         batch_size: number of images per step.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; default: a GPU where there is one.
-        threads: number of CPU threads; default: torch's.
-        precision: ``fp32``, ``bf16`` or ``fp16`` autocast.
-        repeats: number of turns that count, at least 6.
-        train: whether a training step is measured as well as the forward pass.
-        published: whether networks are as published (their constructors' defaults); else as ``medseg train`` plans
-            them for this size and device.
-
-    Raises:
-        ConfigError: a value out of range.
-        ResourceError: no such device.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: number of CPU threads.
+        precision: key of ``PRECISIONS``.
     """
 
     size: tuple[int, ...]
-    in_channels: int = 1
-    out_channels: int = 2
-    batch_size: int = 1
-    device: str = field(default_factory=lambda: str(choose_device(None)))
-    threads: int = field(default_factory=torch.get_num_threads)
-    precision: str = "fp32"
-    repeats: int = 15
-    train: bool = False
-    published: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("in_channels", "out_channels", "batch_size", "threads"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name}: expected a positive integer, got {value!r}.")
-        if len(self.size) not in (2, 3) or min(self.size) < 1:
-            raise ConfigError(f"size {[*self.size]}: expected two or three positive integers, for example 64,64,64.")
-        check_roi([*self.size], len(self.size))
-        if self.precision not in _DTYPES:
-            raise ConfigError(f"precision '{self.precision}' is unknown; use {', '.join(_DTYPES)}.")
-        if self.repeats < _LEAST_REPEATS:
-            raise ConfigError(
-                f"repeats: an interval of 95 % needs at least {_LEAST_REPEATS} turns, got {self.repeats}."
-            )
-        choose_device(self.device)
+    in_channels: int
+    out_channels: int
+    batch_size: int
+    device: str
+    threads: int
+    precision: str
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the input, ``(B, C, *spatial)``."""
         return (self.batch_size, self.in_channels, *self.size)
 
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """What is measured."""
-        return ("forward", "train") if self.train else ("forward",)
 
-
-def _make_step(entry: Mapping[str, Any], setup: BenchmarkSettings, step: str) -> Callable[[], object]:
+def _make_step(entry: Mapping[str, Any], setup: Conditions, step: str) -> Callable[[], object]:
     """Build a network and its input; the result runs one step of it."""
     torch.manual_seed(0)
     device = torch.device(setup.device)
@@ -120,7 +85,7 @@ def _make_step(entry: Mapping[str, Any], setup: BenchmarkSettings, step: str) ->
 
 
 def _forward(network: nn.Module, image: torch.Tensor, precision: str) -> Callable[[], object]:
-    dtype = _DTYPES[precision]
+    dtype = PRECISIONS[precision]
 
     def run() -> object:
         with torch.no_grad(), torch.autocast(image.device.type, dtype=dtype, enabled=dtype is not None):
@@ -131,7 +96,7 @@ def _forward(network: nn.Module, image: torch.Tensor, precision: str) -> Callabl
 
 # ---------------------------------------------------------------------- time
 def times(
-    entries: Sequence[Mapping[str, Any]], setup: BenchmarkSettings, step: str
+    entries: Sequence[Mapping[str, Any]], setup: Conditions, step: str, repeats: int
 ) -> list[tuple[list[float], list[float]]]:
     """Per network: seconds, and ratio to the first, each as ``[median, low, high]``.
 
@@ -144,7 +109,7 @@ def times(
             runs = [_make_step(entry, setup, step) for entry in entries]
             for run in runs * WARM_UP:
                 run()
-            turns = _turns(runs, setup.repeats)
+            turns = _turns(runs, repeats)
     except (RuntimeError, ValueError) as error:
         raise failure(error, "Together, the networks", setup, step) from error
     return [
@@ -154,7 +119,7 @@ def times(
 
 
 @contextmanager
-def _at_work(setup: BenchmarkSettings) -> Iterator[None]:
+def _at_work(setup: Conditions) -> Iterator[None]:
     """With the threads and on the GPU of the settings, which torch's clock waits for."""
     gpu = torch.cuda.device(setup.device) if setup.device.startswith("cuda") else nullcontext()
     with set_torch_threads(setup.threads), gpu:
@@ -174,7 +139,7 @@ def _turns(runs: Sequence[Callable[[], object]], repeats: int) -> list[list[floa
 
 
 # ---------------------------------------------------------------------- memory
-def peak_memory(entry: Mapping[str, Any], setup: BenchmarkSettings, step: str) -> int | None:
+def peak_memory(entry: Mapping[str, Any], setup: Conditions, step: str) -> int | None:
     """Bytes that a network and a step need, measured in a fresh process; ``None`` where the system does not say.
 
     Raises:
@@ -191,7 +156,7 @@ def peak_memory(entry: Mapping[str, Any], setup: BenchmarkSettings, step: str) -
         ) from error
 
 
-def _peak(entry: Mapping[str, Any], setup: BenchmarkSettings, step: str) -> int | None:
+def _peak(entry: Mapping[str, Any], setup: Conditions, step: str) -> int | None:
     """The largest memory of building a network and of two steps, above that of a process with torch at work."""
     torch.set_num_threads(setup.threads)
     device = torch.device(setup.device)
@@ -209,7 +174,7 @@ def _peak(entry: Mapping[str, Any], setup: BenchmarkSettings, step: str) -> int 
     return peak.read()
 
 
-def failure(error: Exception, name: str, setup: BenchmarkSettings, step: str) -> MedsegError:
+def failure(error: Exception, name: str, setup: Conditions, step: str) -> MedsegError:
     """The error of a network that could not run a step."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:

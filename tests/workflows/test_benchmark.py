@@ -93,8 +93,8 @@ def test_turns_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux records the peak")
 def test_a_training_step_needs_gradients_and_the_optimisers_state() -> None:
-    setup = BenchmarkSettings((8, 8, 8), device="cpu", threads=1)
-    arguments = module._arguments({"x": HUNGRY}, setup, {"x": {"mib": 32}})["x"]
+    setup = BenchmarkSettings({}, size=(8, 8, 8), device="cpu", threads=1).conditions()
+    arguments = module._arguments({"x": HUNGRY}, setup, {"x": {"mib": 32}}, published=False)["x"]
     entry = {"name": "x", "network": HUNGRY, "arguments": arguments}
     forward, training = (benchmark_steps.peak_memory(entry, setup, step) for step in ("forward", "train"))
     # Weights and a product; then their gradient and AdamW's two moments as well.
@@ -107,8 +107,8 @@ def test_a_training_step_needs_gradients_and_the_optimisers_state() -> None:
 def test_published_means_what_the_catalogue_says(name: str) -> None:
     """The constructor's defaults, whatever the size and the device; the plan's arguments are others."""
     dims = catalog()[name].spatial_dims[-1]
-    setup = BenchmarkSettings((32,) * dims, device="cpu", published=True)
-    published = module._arguments({name: name}, setup, {})[name]
+    setup = BenchmarkSettings({}, size=(32,) * dims, device="cpu").conditions()
+    published = module._arguments({name: name}, setup, {}, published=True)[name]
     assert set(published) <= {"spatial_dims", "in_channels", "out_channels", "img_size"}
     with torch.device("meta"):
         count = count_parameters(create_network(name, **published))
@@ -119,9 +119,9 @@ def test_published_means_what_the_catalogue_says(name: str) -> None:
 def test_every_registered_network_is_counted(name: str) -> None:
     """A training step, on the meta device, with nothing that is not counted."""
     dims = catalog()[name].spatial_dims[-1]
-    setup = BenchmarkSettings((32,) * dims, batch_size=2, device="cpu", train=True)
+    setup = BenchmarkSettings({}, size=(32,) * dims, batch_size=2, device="cpu").conditions()
     arguments = planned_arguments(name, module._plan(setup))
-    entry = module._on_paper(name, name, arguments, setup)
+    entry = module._on_paper(name, name, arguments, setup, ("train",))
     assert entry["parameters"] > 0
     assert entry["train"]["multiply_adds"] > 1e6
     assert entry["train"]["not_counted"] == []
@@ -146,10 +146,9 @@ def test_every_registered_network_is_counted(name: str) -> None:
     ],
 )
 def test_bad_input_gets_a_sentence(changes: dict[str, Any], sentence: str) -> None:
-    settings: dict[str, Any] = {"size": (32, 32, 32), "device": "cpu"} | changes
-    networks, arguments = settings.pop("networks", {"ssh_unet": "ssh_unet"}), settings.pop("arguments", None)
+    arguments: dict[str, Any] = {"networks": {"ssh_unet": "ssh_unet"}, "size": (32, 32, 32), "device": "cpu"} | changes
     with pytest.raises(ConfigError, match=sentence):
-        benchmark(networks, BenchmarkSettings(**settings), arguments=arguments)
+        benchmark(**arguments)
 
 
 def test_names_and_arguments_of_the_command() -> None:
