@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.data.convert import convert_files
-from medseg.data.datalist import assign_folds, write_datalist
+from medseg.data.datalist_file import write_datalist
+from medseg.data.folds import assign_folds
 from medseg.errors import ConfigError
 from medseg.storage import read_table, write_json
 

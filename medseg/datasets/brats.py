@@ -102,7 +102,7 @@ def prepare(
         CasesFailed: copies could not be made.
     """
     from medseg.data import assign_folds, write_datalist
-    from medseg.data.split import grouped_split, random_split
+    from medseg.data.random_split import grouped_split, random_split
 
     if split not in ("patient", "published"):
         raise ConfigError(f"split '{split}' is unknown; use patient or published.")

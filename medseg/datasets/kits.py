@@ -50,7 +50,7 @@ def prepare(
         DataError: a file is missing, or there is no case.
     """
     from medseg.data import assign_folds, write_datalist
-    from medseg.data.split import random_split
+    from medseg.data.random_split import random_split
 
     raw = Path(raw_dir)
     cases = sorted(path.name for path in raw.glob("case_*") if path.is_dir())

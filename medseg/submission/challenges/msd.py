@@ -66,7 +66,7 @@ def items(cases: Sequence[Case], *, dataset_json: str | None = None, folder: str
 
 def _refuse_others(cases: Sequence[Case], source: Path) -> tuple[int, ...]:
     """The label values of a task whose test images these are."""
-    from medseg.data.datalist import read_datalist
+    from medseg.data.datalist_file import read_datalist
 
     task = read_datalist(source)
     expected = {case.id for case in task.sections["test"]}
