@@ -19,7 +19,11 @@ FACTS = ChallengeFacts(
     dataset="msd",
     section="test",
     source="decathlon-10.grand-challenge.org",
-    documented=("one label map for each test image of dataset.json, with its name, on its grid, of declared values",),
+    examples=("la_001",),
+    documented=(
+        "one label map for each test image of dataset.json, with its name (la_001.nii.gz), on its grid, of "
+        "declared values",
+    ),
     unverified=(
         "one zip without folders; --folder Task04_Hippocampus puts the files into one",
         "voxel type uint8",
