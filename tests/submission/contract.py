@@ -17,7 +17,7 @@ from medseg.submission import ChallengeFacts, Item
 
 ARCHIVE_VALUES = (0, 1, 2)  # where the archive says them
 _STATED_NUMBER = re.compile(r"(\d+) (?:test |validation )?(?:images|pictures)")
-_STATED_VALUES = re.compile(r"values (\d.*)")
+_STATED_VALUES = re.compile(r"(?:\(([^)]*)\) )?values (\d.*)")  # of all names, or of those in parentheses
 
 
 def ids(example: str, number: int) -> list[str]:
@@ -42,7 +42,8 @@ def contradictions(facts: ChallengeFacts, items: Sequence[Item]) -> list[str]:
     member = items[0].member.replace(items[0].case_id, "X") if facts.suffix != ".zip" else items[0].member
     if not any(re.search(rf"(?<![\w/]){re.escape(member)}(?!\w|\.\w)", rule) for rule in rules):
         found.append(f"name {member} is not stated")
-    stated = [_values(match[1]) for rule in rules if (match := _STATED_VALUES.search(rule))]
+    matches = [match for rule in rules if (match := _STATED_VALUES.search(rule))]
+    stated = [_values(m[2]) for m in matches if items[0].member.startswith(tuple((m[1] or "").split(", ")))]
     if stated and values_of(facts, items[0]) not in stated:
         found.append(f"values {values_of(facts, items[0])}; stated are {stated}")
     return found
