@@ -54,20 +54,17 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_f
     convert_files([(mask, out / "labels" / f"{image.stem}.png") for image, mask in pairs], _write_classes)
     folds = sliced_folds([image.stem for image in images], num_folds)
     three = {name: value for value, name in FACTS.labels.items()}
-    table = {
-        "name": "NeoPolyp-Small",
-        "description": "Polyps in colonoscopy; folds of the QTSeg publication",
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "modality": {"0": FACTS.modality[0]},
-        "labels": three if classes == 3 else {"background": 0, "polyp": [value for value in FACTS.labels if value]},
-        "training": [
+    table = FACTS.table(
+        name="NeoPolyp-Small",
+        description="Polyps in colonoscopy; folds of the QTSeg publication",
+        labels=three if classes == 3 else {"background": 0, "polyp": [value for value in FACTS.labels if value]},
+        training=[
             {"image": f"images/{image.name}", "label": f"labels/{image.stem}.png"}
             | ({} if fold is None else {"fold": fold})
             for image, fold in zip(images, folds, strict=True)
         ],
-        "test": [{"image": f"images/{image.name}"} for image in tests],
-    }
+        test=[{"image": f"images/{image.name}"} for image in tests],
+    )
     return write_datalist(table, out / _LISTS[classes])
 
 

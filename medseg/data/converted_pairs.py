@@ -17,10 +17,10 @@ from medseg.storage import read_table, write_json
 if TYPE_CHECKING:
     from medseg.data.isotropic import Pair
 
-__all__ = ["prepare_pairs", "split_sections"]
+__all__ = ["convert_pairs", "split_sections"]
 
 
-def prepare_pairs(
+def convert_pairs(
     table: Mapping[str, Any],
     sections: Mapping[str, Sequence[Mapping[str, Any]]],
     make: Callable[[str], Pair],
