@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.channels_last import channels_last
+from medseg.networks.kernels.channels_last import channels_last
 from medseg.networks.layers.dual_mix_layer import DualMixLayer
 from medseg.networks.layers.feature_distribution import FeatureDistribution
 from medseg.networks.layers.pyramid_encoder import PyramidEncoder

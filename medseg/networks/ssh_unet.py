@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.channels_last import InstanceNorm, PointwiseConv, channels_last
-from medseg.networks.layers.sizes import largest, sizes_are_symbols
+from medseg.networks.kernels.channels_last import InstanceNorm, PointwiseConv, channels_last
 from medseg.networks.layers.slice_shift import create_shift
 from medseg.networks.layers.unet_blocks import (
     LEAKY_RELU,
@@ -30,6 +29,7 @@ from medseg.networks.layers.unet_blocks import (
     norm_layer,
 )
 from medseg.networks.layers.view_fusion import SumViews, ViewFusionNetwork, swap_view
+from medseg.networks.recording import largest, sizes_are_symbols
 from medseg.networks.registry import PlannedFor, register
 
 __all__ = ["SSHUNet"]

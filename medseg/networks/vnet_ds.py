@@ -11,7 +11,8 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.conv_units import ConvUnit, activation_layer, conv_in, initialize_selu, mix_channels
+from medseg.networks.kernels.mix_channels import mix_channels
+from medseg.networks.layers.conv_units import ConvUnit, activation_layer, conv_in, initialize_selu
 from medseg.networks.registry import PlannedFor, register
 
 __all__ = ["VNetDS"]

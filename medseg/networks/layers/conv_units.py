@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import autocasting, recording
+from medseg.networks.kernels.mix_channels import mix_channels
 from medseg.networks.layers.unet_blocks import activation
+from medseg.networks.recording import recording
 
-__all__ = ["ConvUnit", "activation_layer", "conv_in", "initialize_selu", "mix_channels"]
+__all__ = ["ConvUnit", "activation_layer", "conv_in", "initialize_selu"]
 
 _ALPHA, _SCALE = 1.6732632423543772, 1.0507009873554805  # of SELU, as in torch
 _IN_PLACE = ("relu", "leakyrelu", "elu")  # their gradients need the result only
@@ -62,30 +63,6 @@ def activation_layer(name: str, *, features: bool = False) -> nn.Module:
     if name.lower() == "selu":
         return SELU(fast=features)
     return activation((name, {"inplace": True}) if name.lower() in _IN_PLACE else name)
-
-
-def mix_channels(weight: Tensor, start: Tensor | None, *inputs: Tensor) -> Tensor:
-    """The 1x1 convolution of inputs (B, C_i, *spatial), concatenated along channels, without the concatenation.
-
-    Args:
-        weight: ``(out_channels, sum of C_i, 1, ...)``.
-        start: what the sum starts from: a bias ``(out_channels,)``, or ``(B, out_channels, *spatial)``, which is
-            overwritten.
-    """
-    # In place it would not take part in autocast.
-    add = torch.baddbmm if autocasting(inputs[0]) else Tensor.baddbmm_
-    parts = weight.flatten(1).split([x.shape[1] for x in inputs], dim=1)
-    total = start.flatten(2) if start is not None and start.dim() > 1 else None
-    for part, x in zip(parts, inputs, strict=True):
-        matrix, rows = part.expand(x.shape[0], -1, -1), x.flatten(2)
-        if total is not None:
-            total = add(total, matrix, rows)
-        elif start is None:
-            total = torch.bmm(matrix, rows)
-        else:
-            total = torch.baddbmm(start[:, None], matrix, rows)
-    assert total is not None
-    return total.unflatten(2, inputs[0].shape[2:])
 
 
 class ConvUnit(nn.Module):

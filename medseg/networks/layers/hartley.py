@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medseg.networks.layers.channels_last import autocasting, recording
+from medseg.networks.recording import autocasting, recording
 
 __all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirror_sum", "mirrored", "padded"]
 

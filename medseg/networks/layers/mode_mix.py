@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.conv_units import activation_layer, mix_channels
+from medseg.networks.kernels.mix_channels import mix_channels
+from medseg.networks.layers.conv_units import activation_layer
 from medseg.networks.layers.hartley import kept, mirror_sum, mirrored, padded
 
 __all__ = ["FourierMix", "HartleyMix", "HartleyOperator"]

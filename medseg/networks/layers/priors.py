@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.channels_last import recording
+from medseg.networks.recording import recording
 
 __all__ = ["MODALITY_TOKENS", "Chosen", "PriorTable", "choose"]
 

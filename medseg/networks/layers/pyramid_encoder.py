@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import recording
-
 __all__ = ["ConvNormAct", "PyramidEncoder"]
 
 
@@ -36,12 +34,7 @@ class ConvNormAct(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.conv.kernel_size == (1, 1) and x.device.type == "cpu" and not recording():
-            # In channels-last memory one matrix product, which torch's convolution does not make of it.
-            y = F.linear(x.permute(0, 2, 3, 1), self.conv.weight.flatten(1)).permute(0, 3, 1, 2)
-        else:
-            y = self.conv(x)
-        return F.silu(self.norm(y), inplace=not torch.is_grad_enabled())
+        return F.silu(self.norm(self.conv(x)), inplace=not torch.is_grad_enabled())
 
 
 class Bottleneck(nn.Module):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import recording
 from medseg.networks.layers.token_attention import TokensToPixels, position_map
+from medseg.networks.recording import recording
 
 __all__ = ["QueryDecoder"]
 

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.channels_last import instance_norm, recording
+from medseg.networks.kernels.channels_last import instance_norm
+from medseg.networks.kernels.shift_quarters import shift_quarters_
+from medseg.networks.recording import recording
 
 __all__ = ["GSF", "GSM", "SHIFTS", "TSM", "create_shift", "shift_slices"]
 
@@ -21,32 +23,6 @@ def shift_slices(x: Tensor, up: bool) -> Tensor:
     """``x: (B, C, S, H, W)`` moved by one slice along dimension 2, zero-filled."""
     pad = (0, 0, 0, 0, 1, 0) if up else (0, 0, 0, 0, 0, 1)
     return F.pad(x[:, :, :-1] if up else x[:, :, 1:], pad)
-
-
-def _shift_quarters_(x: Tensor, fold: int, reverse: bool = False) -> Tensor:
-    """In place: the first ``fold`` channels up, the last ``fold`` down (``reverse``: the other way round)."""
-    first, last = x[:, :fold], x[:, -fold:]
-    if reverse:
-        first, last = last, first
-    first[:, :, 1:] = first[:, :, :-1].clone()
-    first[:, :, 0] = 0
-    last[:, :, :-1] = last[:, :, 1:].clone()
-    last[:, :, -1] = 0
-    return x
-
-
-class _ShiftQuarters(torch.autograd.Function):
-    """The in-place shift; its backward pass is the opposite shift of the gradient."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, fold: int) -> Tensor:
-        ctx.mark_dirty(x)
-        ctx.fold = fold
-        return _shift_quarters_(x, fold)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return _shift_quarters_(grad.clone(), ctx.fold, reverse=True), None
 
 
 class TSM(nn.Module):
@@ -68,9 +44,7 @@ class TSM(nn.Module):
         if recording():
             up, stay, down = x.split((self.fold, x.shape[1] - 2 * self.fold, self.fold), dim=1)
             return torch.cat((shift_slices(up, True), stay, shift_slices(down, False)), dim=1)
-        if torch.is_grad_enabled() and x.requires_grad:
-            return _ShiftQuarters.apply(x, self.fold)
-        return _shift_quarters_(x, self.fold)
+        return shift_quarters_(x, self.fold)
 
 
 class GSM(nn.Module):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.channels_last import channels_last
+from medseg.networks.kernels.channels_last import channels_last
 from medseg.networks.layers.prior_heads import ModalityHead
 from medseg.networks.layers.priors import MODALITY_TOKENS, Chosen, PriorTable, choose
 from medseg.networks.layers.unet_blocks import Triple

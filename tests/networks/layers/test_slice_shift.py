@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.channels_last import PointwiseConv, channels_last, instance_norm
+from medseg.networks.kernels.channels_last import PointwiseConv, channels_last, instance_norm
 from medseg.networks.layers.slice_shift import GSM, TSM, create_shift, shift_slices
 
 FORMATS = [torch.contiguous_format, torch.channels_last_3d]

@@ -12,19 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["InstanceNorm", "PointwiseConv", "autocasting", "channels_last", "instance_norm", "recording"]
+from medseg.networks.recording import recording
+
+__all__ = ["InstanceNorm", "PointwiseConv", "channels_last", "instance_norm"]
 
 _BLOCK = 2**17  # numbers whose squares are summed at once: they stay in cache, and the rounding error stays small
-
-
-def recording() -> bool:
-    """Whether the current forward is being traced, exported or compiled."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
-
-
-def autocasting(x: Tensor) -> bool:
-    """Whether autocast is on for the device of ``x``; torch has none for its meta device, and raises."""
-    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 def channels_last(x: Tensor) -> Tensor:
