@@ -33,6 +33,7 @@ _STRIDE = 32
     "qtseg",
     title="QTSeg",
     spatial_dims=(2,),
+    channels=(3, 2),
     parameters=9214850,
     setting="DMA decoder, 2 classes",
     paper="QTSeg, arXiv 2412.17241",

@@ -85,6 +85,7 @@ class ShiftResidualBlock(nn.Module):
     "ssh_unet",
     title="SSH-UNet",
     spatial_dims=(3,),
+    channels=(1, 14),
     parameters=6480142,
     setting="BTCV, TSM, 14 channels",
     paper="Slice-Shift UNet, ICMVA 2024, arXiv 2307.12853",

@@ -66,6 +66,7 @@ class UpUnit(nn.Module):
     "vnet_ds",
     title="V-Net-DS",
     spatial_dims=(2, 3),
+    channels=(4, 4),
     parameters=22547764,
     setting="BraTS 2023, 4 channels in and out",
     paper="3D Segmentation with Exponential Logarithmic Loss, MICCAI 2018, arXiv 1809.00076",

@@ -186,7 +186,7 @@ def test_compiles_as_one_graph(name: str) -> None:
 
 def test_plans() -> None:
     """Modes follow the window, patches divide them, and few voxels get few levels."""
-    from test_networks import plan
+    from network_contract import plan
 
     for name in SMALL:
         for side in (8, 16, 40, 120):

@@ -23,14 +23,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medseg.networks.recording import autocasting, recording
+from medseg.networks.recording import autocasting
 
 __all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirror_sum", "mirrored", "padded"]
 
@@ -64,9 +63,7 @@ class HartleyGrid:
         self.size = [int(n) for n in size]
         self.frequencies = [2 * m + 1 for m in modes]
         self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        # A tensor that is made while a graph is recorded may be a stand-in, which must not stay in the cache.
-        build = _bases if recording() else _cached_bases
-        first, *self.middle, self.last = build(tuple(self.size), tuple(modes), self.dtype, like.device)
+        first, *self.middle, self.last = _bases(tuple(self.size), tuple(modes), self.dtype, like.device)
         self.synthesis = first / 2  # the factor of the sum of mirrored spectra
         self.analysis = self.synthesis.t() / math.prod(self.size)
 
@@ -113,9 +110,6 @@ def _bases(
         matrices.append((np.cos(angles) + np.sin(angles)).astype(np.float64 if dtype == torch.float64 else np.float32))
     matrices[-1] = np.pad(matrices[-1], ((0, 0), (0, -matrices[-1].shape[1] % _COLUMNS)))
     return tuple(torch.from_numpy(matrix).to(device) for matrix in matrices)
-
-
-_cached_bases = lru_cache(maxsize=16)(_bases)
 
 
 def mirror_sum(products: Tensor) -> Tensor:
