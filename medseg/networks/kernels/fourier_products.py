@@ -1,7 +1,7 @@
 """Shared complex weights on Fourier modes without a spectrum: from sums over products of cas to coefficients of such.
 
-Which modes count is a matter of each axis alone, and for sums P over products of
-cas the whole is the real part of (R + i I) T P with one complex factor of T per axis. It mixes a frequency k of the
+Which modes count is a matter of each axis alone, and for sums P over products of cas the whole is the real part of
+(R + i I) T P with one complex factor of T per axis. It mixes a frequency k of the
 axis with -k only, by what cas of an angle and of its negative are to cosine and sine:
 
     (T P)(k) = P(k) + i sign(k) P(-k)  for the last axis and |k| < m, which leaves out k < 0; 0 for k = m and -m
