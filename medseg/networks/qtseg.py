@@ -89,7 +89,7 @@ class QTSeg(nn.Module):
 
         def layer(channels: int, first: bool) -> nn.Module:
             if decoder == "mqm":
-                return TwoWayLayer(channels, num_heads, mlp_dim, first)
+                return TwoWayLayer(channels, num_heads, mlp_dim, first=first)
             return DualMixLayer(channels, num_heads, mlp_dim)
 
         self.decoder = QueryDecoder(out_channels, width, depths, num_heads, layer)

@@ -186,7 +186,7 @@ class SSHUNet(nn.Module):
             kernel = kernels[level_in] if decoder else kernels[level]
             if decoder and do_basic and not gate_dec:
                 return BasicBlock(channels, widths[level], kernel, stride, **common)
-            shift = create_shift(gate_type, widths[level], decoder) if has_gate else None
+            shift = create_shift(gate_type, widths[level], decoder=decoder) if has_gate else None
             return ShiftResidualBlock(
                 channels, widths[level], kernel, stride, shift=shift, shift_first=shift_after == "both", **common
             )

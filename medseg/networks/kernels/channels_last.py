@@ -82,7 +82,7 @@ class _InstanceNorm(torch.autograd.Function):
 
 
 def instance_norm(
-    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, inplace: bool = False
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *, inplace: bool = False
 ) -> Tensor:
     """``torch.nn.functional.instance_norm`` of ``x: (B, C, D, H, W)``.
 
@@ -115,7 +115,7 @@ class PointwiseConv(nn.Conv3d):
     """A 1x1x1 convolution; a stride picks voxels first, and channels-last features are one matrix product."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: tuple[int, int, int] = (1, 1, 1), bias: bool = True
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int] = (1, 1, 1), *, bias: bool = True
     ):
         super().__init__(in_channels, out_channels, kernel_size=1, stride=stride, bias=bias)
 

@@ -72,7 +72,7 @@ class ConvUnit(nn.Module):
 
 
 def conv_in(
-    spatial_dims: int, in_channels: int, out_channels: int, act_name: str, norm: bool | None = None
+    spatial_dims: int, in_channels: int, out_channels: int, act_name: str, *, norm: bool | None = None
 ) -> ConvUnit:
     """The learned halving of the input: kernel 2, stride 2, padding 1, so n voxels become floor(n / 2) + 1 [parity].
 

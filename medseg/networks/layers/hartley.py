@@ -129,7 +129,7 @@ def mirrored(spectrum: Tensor) -> Tensor:
     return spectrum.flip(tuple(range(2, spectrum.dim())))
 
 
-def kept(spectrum: Tensor, half: bool = False) -> Tensor:
+def kept(spectrum: Tensor, *, half: bool = False) -> Tensor:
     """The modes of a spectrum, (B, C, *2m), in the order 0 ... m-1, -m ... -1; without modes (m = 0) the mean.
 
     ``half``: of the last axis 0 ... m-1 only.
@@ -142,7 +142,7 @@ def kept(spectrum: Tensor, half: bool = False) -> Tensor:
     return spectrum.roll([-(spectrum.shape[axis] // 2) for axis in axes], axes)
 
 
-def padded(modes: Tensor, size: Sequence[int], half: bool = False) -> Tensor:
+def padded(modes: Tensor, size: Sequence[int], *, half: bool = False) -> Tensor:
     """The spectrum (B, C, *size) of modes as ``kept`` orders them, zero elsewhere."""
     axes = list(range(2, modes.dim()))
     ordered = axes[:-1] if half else axes

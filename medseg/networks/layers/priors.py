@@ -34,7 +34,7 @@ class Chosen(NamedTuple):
 
 
 def choose(
-    x: Tensor, tasks: Tensor | None, modality: Tensor | None, num_tasks: int, num_modalities: int, mask_null: bool
+    x: Tensor, tasks: Tensor | None, modality: Tensor | None, num_tasks: int, num_modalities: int, *, mask_null: bool
 ) -> Chosen:
     """Rows for the images ``x: (B, ...)`` from ids ``tasks: (B or 1, T)`` and ``modality: (B or 1,)``.
 

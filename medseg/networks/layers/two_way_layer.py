@@ -17,7 +17,7 @@ class TwoWayLayer(nn.Module):
     ``size``, (H, W), plays no part here.
     """
 
-    def __init__(self, channels: int, num_heads: int, mlp_dim: int, first: bool) -> None:
+    def __init__(self, channels: int, num_heads: int, mlp_dim: int, *, first: bool) -> None:
         super().__init__()
         self.self_attention = TokenAttention(channels, num_heads, reduction=1)
         self.tokens_to_pixels = TokenAttention(channels, num_heads)
