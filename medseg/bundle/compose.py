@@ -31,6 +31,7 @@ __all__ = [
     "user",
 ]
 
+
 def user(overrides: Mapping[str, Any] | None) -> Layer:
     """What the user says (``--set``): config id -> value."""
     changes = dict(overrides or {})

@@ -118,7 +118,7 @@ class Draft:
         if self.source is not None:
             copy_texts(self.source, root)
         self.recipe.write(root, self.title)
-        self.datalist.copy_to(root / "configs" / "datalist.json")
+        (root / "configs" / "datalist.json").write_bytes(self.datalist.as_stored())
         if self.metadata:
             described = describe_data(self.metadata, self.train.tree, self.datalist.channels)
             write_text(root / "configs" / "metadata.json", json.dumps(described, indent=4, ensure_ascii=False) + "\n")

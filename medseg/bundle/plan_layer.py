@@ -13,7 +13,6 @@ from medseg.bundle.build import BundleRecipe, Section
 from medseg.bundle.recipe import Layer
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
-from medseg.data.run_settings import settings_of
 from medseg.data.union import is_union
 from medseg.errors import ConfigError
 from medseg.networks import network_class

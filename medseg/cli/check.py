@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_bundle(bundle: str, strict: bool) -> int:
+    from medseg.bundle.verify import verify_bundle
     from medseg.errors import ModelError
     from medseg.workflows.checks import problem_table
-    from medseg.bundle.verify import verify_bundle
 
     problems = verify_bundle(bundle)
     errors = [problem for problem in problems if strict or not problem.warning]

@@ -41,10 +41,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from medseg.cli.validate import print_scores
+    from medseg.engines.run_facts import read_facts
     from medseg.errors import ConfigError
     from medseg.metrics import background_note
     from medseg.workflows.ensemble import ensemble
-    from medseg.workflows.run_folder import read_facts
 
     weights: list[float] | str | None = args.weights
     if weights is not None and weights != "dice":
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if result is None:
         facts = read_facts(args.output)
-        if note := background_note(facts["background_predictions"], facts["predictions"]):
+        if note := background_note(facts.background_predictions or (), facts.predictions or 0):
             print(f"warning: {note}")
         print(f"predictions: {args.output}/predictions")
     else:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medseg.data.case import name_cases
-from medseg.data.datalist import Entry, assign_folds, root_entry, subject_of, write_datalist
+from medseg.data.datalist_file import root_entry, write_datalist
+from medseg.data.entry import Entry
 from medseg.data.files import Unreadable, Volume, read_grid, read_volume
 from medseg.data.findings import Finding
+from medseg.data.folds import assign_folds, stratified_folds, subject_of
 from medseg.data.geometry import check_same_grid
 from medseg.data.layouts import Found, few, read_layout
 from medseg.data.mask_values import MaskValues, edge_values, jpeg_finding, mixed_finding, soft_finding
-from medseg.data.splits import Split, read_split
-from medseg.data.stratified import stratified_folds
+from medseg.data.split_file import Split, read_split
 from medseg.data.subjects import guess_subjects
 from medseg.data.voxels import count_values
 from medseg.errors import ConfigError, DataError, nearest
@@ -220,7 +221,8 @@ def _deal(found: Found, num_folds: int | None, stratify: str | None, seed: int) 
         number = subjects
     if stratify is None:
         return found.sections | {"training": assign_folds(training, number, seed)}
-    return found.sections | {"training": stratified_folds(training, _traits(found, stratify), number, seed)}
+    folds = stratified_folds([subject_of(case) for case in training], _traits(found, stratify), number, seed)
+    return found.sections | {"training": [{**case, "fold": fold} for case, fold in zip(training, folds, strict=True)]}
 
 
 def _guess_subjects(found: Found) -> None:

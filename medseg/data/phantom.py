@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from medseg.data.datalist import assign_folds
+from medseg.data.folds import assign_folds
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError, nearest
 from medseg.settings import Folder, takes

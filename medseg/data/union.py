@@ -30,24 +30,82 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from medseg.data.case import Case
+from medseg.data.datalist import Datalist
+from medseg.data.datalist_form import SECTIONS
 from medseg.data.modality import channel_kind
 from medseg.errors import DataError, nearest
 from medseg.labels import LabelSpace
 from medseg.storage import read_yaml
 
-if TYPE_CHECKING:
-    from medseg.data.case import Case
-    from medseg.data.datalist import Datalist
+__all__ = ["Union", "UnionPart", "is_union", "read_union", "union_table"]
 
-__all__ = ["UNION_SUFFIXES", "is_union", "union_table"]
-
-UNION_SUFFIXES = (".yaml", ".yml")
 _KEYS = ("name", "description", "reference", "tasks", "modalities", "capacity", "datasets")
-_DATASET_KEYS = ("json_list", "data_dir", "weight", "channel", "modality", "fold", "labels")
-_SECTIONS = ("training", "validation", "test")
+_PART_KEYS = ("json_list", "data_dir", "weight", "channel", "modality", "fold", "labels")
+
+
+@dataclass(frozen=True)
+class UnionPart:
+    """One data set of a union, as its file has it.
+
+    Attributes:
+        name: name of the data set.
+        where: place in the file, for sentences.
+        json_list: path of its datalist, relative to the union's folder; empty without images.
+        data_dir: base directory of the datalist's paths; empty: the datalist's own.
+        weight: weight of each image when cases are drawn; ``None``: by the number of training images.
+        channel: name or number of the channel that is used.
+        modality: modality of images that name none.
+        fold: validation fold.
+        labels: label table instead of the datalist's.
+    """
+
+    name: str
+    where: str
+    json_list: str = ""
+    data_dir: str = ""
+    weight: float | None = None
+    channel: str | int | None = None
+    modality: str | None = None
+    fold: int | None = None
+    labels: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_entry(cls, name: str, entry: Any, where: str) -> UnionPart:
+        """A checked entry of ``datasets``.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+        part = {"json_list": entry} if isinstance(entry, str) else entry
+        if isinstance(part, Mapping) and part.keys() == {"labels"}:
+            return cls(name, where, labels=_labels(part["labels"]))
+        if not isinstance(part, Mapping) or not isinstance(part.get("json_list"), str):
+            raise DataError(f"{where} has no 'json_list'; expected the path of its datalist.")
+        _refuse_unknown(part, _PART_KEYS, where)
+        weight: Any = part.get("weight")
+        fold = part.get("fold")
+        if "weight" in part and (isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0):
+            raise DataError(f"{where} has weight {weight!r}; expected a number above 0.")
+        if fold is not None and (isinstance(fold, bool) or not isinstance(fold, int)):
+            raise DataError(f"{where} has fold {fold!r}; expected a number.")
+        modality = str(part["modality"]) if "modality" in part else None
+        labels = _labels(part["labels"]) if "labels" in part else None
+        values = {key: part[key] for key in ("json_list", "data_dir", "channel") if key in part}
+        return cls(name, where, **values, weight=weight, modality=modality, fold=fold, labels=labels)
+
+
+@dataclass(frozen=True)
+class Union:
+    """The content of a union file: its data sets, and the entries beside them."""
+
+    path: Path
+    parts: tuple[UnionPart, ...]
+    content: Mapping[str, Any]
 
 
 def is_union(label_space: LabelSpace) -> bool:
@@ -55,76 +113,59 @@ def is_union(label_space: LabelSpace) -> bool:
     return "" not in label_space.fragments
 
 
-def union_table(path: str | Path, data_dir: str | Path | None = None) -> tuple[dict[str, Any], Path]:
-    """The datalist of a union file, as one would write it into JSON, and the folder that its paths are relative to.
-
-    Case ids and subjects are led by the name of their data set; ``weights`` says how cases are drawn.
+def read_union(path: str | Path) -> Union:
+    """Read a union file; its datalists are not read.
 
     Raises:
-        DataError: the file or one of its datalists cannot be used, an image is both trained on and scored, or ids
-            collide.
+        DataError: the file cannot be used.
     """
-    from medseg.data.datalist import read_datalist  # which reads unions by this module
-
     path = Path(path)
-    base = Path(data_dir) if data_dir is not None else path.parent
     content = read_yaml(path, DataError)
     _refuse_unknown(content, _KEYS, str(path))
     parts = content.get("datasets")
     if not isinstance(parts, Mapping) or not parts:
         raise DataError(f"{path} has no 'datasets'; expected for example {{spleen: {{json_list: spleen.json}}}}.")
-    lists: dict[str, Datalist] = {}
-    tables: dict[str, dict[str, Any]] = {}
-    kinds: dict[str, str] = {}
-    folds: dict[str, int | None] = {}
-    for name, entry in parts.items():
-        where = f"{path}: data set '{name}'"
-        part = {"json_list": entry} if isinstance(entry, str) else entry
-        if isinstance(part, Mapping) and part.keys() == {"labels"}:
-            tables[str(name)] = _labels(part["labels"])
-            continue
-        if not isinstance(part, Mapping) or not isinstance(part.get("json_list"), str):
-            raise DataError(f"{where} has no 'json_list'; expected the path of its datalist.")
-        _refuse_unknown(part, _DATASET_KEYS, where)
-        weight = part.get("weight", 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight > 0:
-            raise DataError(f"{where} has weight {weight!r}; expected a number above 0.")
-        fold = part.get("fold")
-        if fold is not None and (isinstance(fold, bool) or not isinstance(fold, int)):
-            raise DataError(f"{where} has fold {fold!r}; expected a number.")
-        folds[str(name)] = fold
-        file = path.parent / part["json_list"]
-        own_dir = base / part["data_dir"] if "data_dir" in part else None
-        listed = lists[str(name)] = read_datalist(file, own_dir)
-        tables[str(name)] = _labels(part["labels"]) if "labels" in part else listed.label_space.to_table()
-        kinds[str(name)] = _kind(part, listed.channels, where)
-    if not lists:
+    found = [UnionPart.from_entry(str(name), entry, f"{path}: data set '{name}'") for name, entry in parts.items()]
+    if not any(part.json_list for part in found):
         raise DataError(f"{path} has no data set with images; give one of them a 'json_list'.")
+    return Union(path, tuple(found), content)
+
+
+def union_table(union: Union, lists: Mapping[str, Datalist]) -> tuple[dict[str, Any], Path]:
+    """The datalist of a union, as one would write it into JSON, and the base directory of its paths.
+
+    Case ids and subjects are led by the name of their data set; ``weights`` says how cases are drawn.
+
+    Args:
+        union: content of the file.
+        lists: data set -> its datalist, for all parts that have one.
+
+    Raises:
+        DataError: the datalists do not fit together, an image is both trained on and scored, or ids collide.
+    """
     root = Path(os.path.commonpath([listed.data_dir.resolve() for listed in lists.values()]))
-    sections: dict[str, list[dict[str, Any]]] = {key: [] for key in _SECTIONS}
-    counts: dict[str, int] = {}
-    for name, listed in lists.items():
-        part = parts[name] if isinstance(parts[name], Mapping) else {}
-        training, validation = listed.split(folds[name])
-        counts[name] = len(training)
-        for section, cases in zip(_SECTIONS, (training, validation, listed.sections["test"]), strict=True):
-            for case in cases:
-                sections[section].append(_case(name, part, case, kinds[name], listed, root))
-    _refuse_shared_images(sections, path)
-    space = _label_space(content, tables, sections, path)
+    sections: dict[str, list[dict[str, Any]]] = {key: [] for key in SECTIONS}
     weights: dict[str, float] = {}
-    for name, listed in lists.items():
-        part = parts[name] if isinstance(parts[name], Mapping) else {}
-        own_weights = {} if "weight" in part else listed.table.get("weights", {})
-        weight = float(part.get("weight", max(1, counts[name]) ** -0.5))
-        weights |= {own or name: own_weights.get(own, weight) for own in listed.label_space.fragments}
-    table: dict[str, Any] = {key: content[key] for key in ("description", "reference", "capacity") if key in content}
-    kinds_found = sorted(set(kinds.values()))
+    kinds: set[str] = set()
+    for part in union.parts:
+        if part.name not in lists:
+            continue
+        listed = lists[part.name]
+        kind = _kind(part, listed.channels)
+        kinds.add(kind)
+        training, validation = listed.split(part.fold)
+        for section, cases in zip(SECTIONS, (training, validation, listed.sections["test"]), strict=True):
+            sections[section] += [_case(part, case, kind, listed, root) for case in cases]
+        own = listed.table.get("weights", {}) if part.weight is None else {}
+        weight = float(max(1, len(training)) ** -0.5 if part.weight is None else part.weight)
+        weights |= {key or part.name: own.get(key, weight) for key in listed.label_space.fragments}
+    _refuse_shared_images(sections, union.path)
+    content = union.content
     return {
-        "name": str(content.get("name", path.stem)),
-        **table,
-        "modality": {"0": " or ".join(k.upper() if len(k) < 4 else k for k in kinds_found)},
-        "label_space": space.to_table(),
+        "name": str(content.get("name", union.path.stem)),
+        **{key: content[key] for key in ("description", "reference", "capacity") if key in content},
+        "modality": {"0": " or ".join(k.upper() if len(k) < 4 else k for k in sorted(kinds))},
+        "label_space": _label_space(union, lists, sections).to_table(),
         "weights": weights,
         "known_overlaps": _known_overlaps(lists),
         **sections,
@@ -143,44 +184,46 @@ def _labels(given: Any) -> dict[str, Any]:
     return dict(given) if whole else {"labels": given}
 
 
-def _kind(part: Mapping[str, Any], channels: tuple[str, ...], where: str) -> str:
-    if "modality" in part:
-        return str(part["modality"])
-    index = _channel(part, channels, where)
+def _kind(part: UnionPart, channels: tuple[str, ...]) -> str:
+    if part.modality is not None:
+        return part.modality
+    index = _channel(part, channels)
     return channel_kind(channels[index]) if index < len(channels) else "unknown"
 
 
-def _channel(part: Mapping[str, Any], channels: tuple[str, ...], where: str) -> int:
-    wanted = part.get("channel", 0)
+def _channel(part: UnionPart, channels: tuple[str, ...]) -> int:
+    wanted = 0 if part.channel is None else part.channel
     if isinstance(wanted, str):
         if wanted not in channels:
             raise DataError(
-                f"{where} has no channel '{wanted}'.{nearest(wanted, channels)} Channels: {', '.join(channels)}."
+                f"{part.where} has no channel '{wanted}'.{nearest(wanted, channels)} Channels: {', '.join(channels)}."
             )
         return channels.index(wanted)
     if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted < max(1, len(channels)):
-        raise DataError(f"{where} has channel {wanted!r}; expected a name or a number from 0 to {len(channels) - 1}.")
+        raise DataError(
+            f"{part.where} has channel {wanted!r}; expected a name or a number from 0 to {len(channels) - 1}."
+        )
     return wanted
 
 
-def _case(name: str, part: Mapping[str, Any], case: Case, kind: str, listed: Datalist, root: Path) -> dict[str, Any]:
+def _case(part: UnionPart, case: Case, kind: str, listed: Datalist, root: Path) -> dict[str, Any]:
     result = {key: value for key, value in case.to_dict().items() if key != "fold"}
     image = case.images[0]
     if len(case.images) > 1:
-        if "channel" not in part:
+        if part.channel is None:
             raise DataError(
-                f"Data set '{name}' has {len(case.images)} channels per case ({', '.join(listed.channels)}); say which "
-                "one is used by 'channel'."
+                f"Data set '{part.name}' has {len(case.images)} channels per case ({', '.join(listed.channels)}); say "
+                "which one is used by 'channel'."
             )
-        image = case.images[_channel(part, listed.channels, f"Data set '{name}'")]
+        image = case.images[_channel(part, listed.channels)]
     result["image"] = os.path.relpath(Path(image).resolve(), root)
     if case.label:
         result["label"] = os.path.relpath(Path(case.label).resolve(), root)
-    result["dataset"] = case.dataset if case.dataset in listed.label_space.fragments else name
+    result["dataset"] = case.dataset if case.dataset in listed.label_space.fragments else part.name
     result["modality"] = str(case.modality or kind)
-    result["case_id"] = f"{name}_{case.id}"
+    result["case_id"] = f"{part.name}_{case.id}"
     if case.subject is not None:
-        result["subject"] = f"{name}/{case.subject}"
+        result["subject"] = f"{part.name}/{case.subject}"
     return result
 
 
@@ -203,10 +246,12 @@ def _refuse_shared_images(sections: Mapping[str, list[dict[str, Any]]], path: Pa
                 )
 
 
-def _label_space(
-    content: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]], sections: Mapping[str, Any], path: Path
-) -> LabelSpace:
-    tasks, modalities = (content.get(key) or {} for key in ("tasks", "modalities"))
+def _label_space(union: Union, lists: Mapping[str, Datalist], sections: Mapping[str, Any]) -> LabelSpace:
+    tables = {
+        part.name: lists[part.name].label_space.to_table() if part.labels is None else part.labels
+        for part in union.parts
+    }
+    tasks, modalities = (union.content.get(key) or {} for key in ("tasks", "modalities"))
     try:
         space = LabelSpace.merge(tables)
         for name in tasks:
@@ -224,9 +269,9 @@ def _label_space(
         merged = space.to_table() | {"modalities": known | dict(zip(found, free, strict=False))}
         some = LabelSpace.from_table(merged | {"tasks": {**own, **tasks}})
         done = LabelSpace.from_table(merged | {"tasks": dict(zip(some.labels, some.task_ids, strict=True))})
-        largest, capacity = max(done.task_ids) + 1, content.get("capacity")
+        largest, capacity = max(done.task_ids) + 1, union.content.get("capacity")
         if capacity is not None and (not isinstance(capacity, int) or capacity < largest):
             raise DataError(f"'capacity' is {capacity!r}; expected at least {largest}, the largest task id and one.")
         return done
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{union.path}: {error}") from error

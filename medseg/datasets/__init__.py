@@ -12,7 +12,7 @@ A module ``medseg/datasets/<name>.py`` holds
 
 ``FACTS.require`` refuses an archive that lacks files; ``medseg.data.write_datalist`` writes the list;
 ``medseg.data.convert.convert_files`` converts files in parallel, goes on where it was stopped, and shows a progress bar
-on a terminal; ``medseg.data.pairs.prepare_pairs`` does both for images and labels that are made.
+on a terminal; ``medseg.data.converted_pairs.convert_pairs`` does both for images and labels that are made.
 
 Modules import torch and other heavy packages inside ``prepare``, so that listing data sets is quick.
 """
@@ -57,16 +57,32 @@ class DatasetFacts:
     labels: Mapping[int, str] = field(default_factory=dict)
     splits: Mapping[str, int] = field(default_factory=dict)
 
-    def table(self, **changed: Any) -> dict[str, Any]:
-        """The head of a datalist; ``changed`` are keys that differ or come in addition."""
+    def table(
+        self, *, name: str | None = None, description: str | None = None, axes: str | None = None, **changed: Any
+    ) -> dict[str, Any]:
+        """The head of a datalist.
+
+        Args:
+            name: name of the list; default: the title.
+            description: what the list is, in a sentence.
+            axes: ``tensorImageSize`` of the Decathlon, such as ``3D``.
+            **changed: keys that differ or come in addition.
+        """
+        told = {"description": description, "reference": self.source, "licence": self.terms, "tensorImageSize": axes}
         return {
-            "name": self.title,
-            "reference": self.source,
-            "licence": self.terms,
+            "name": name or self.title,
+            **{key: value for key, value in told.items() if value is not None},
             "modality": {str(index): name for index, name in enumerate(self.modality)},
             "labels": {str(value): name for value, name in self.labels.items()},
             **changed,
         }
+
+    def hint(self, raw: Path, *patterns: str, otherwise: str = "Unpack the archive again") -> str:
+        """What to do about an incomplete archive: the folder that was meant, whose content a pattern finds below
+        ``raw``, or how to get it.
+        """
+        inner = next((found.parent for pattern in patterns for found in raw.glob(pattern)), None)
+        return f"Did you mean {inner}?" if inner else f"{otherwise}; expected {self.layout}."
 
     def require(self, raw: Path, files: Sequence[str]) -> None:
         """Refuse an archive that lacks any of ``files`` (relative to ``raw``), or that has none to name.
@@ -78,8 +94,7 @@ class DatasetFacts:
         if files and not missing:
             return
         top = Path(files[0]).parts[0] if files else ""
-        inner = next((found.parent for pattern in ("*", "*/*") for found in raw.glob(f"{pattern}/{top}") if top), None)
-        hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {self.layout}."
+        hint = self.hint(raw, *([f"*/{top}", f"*/*/{top}"] if top else []))
         listed = ": " + ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "") if missing else ""
         what = f"{len(missing)} of {len(files)} files of {self.title} are missing in {raw}{listed}"
         raise DataError(f"{what if files else f'{raw} holds no case of {self.title}'}. {hint}")

@@ -173,27 +173,23 @@ def repux_table(labelled: list[dict[str, Any]], num_folds: int = 5, seed: int = 
     test = [entry for entry, case in zip(labelled, ids, strict=True) if case in names]
     rest = [entry | {"case_id": case} for entry, case in zip(labelled, ids, strict=True) if case not in names]
     folded = [{k: v for k, v in case.items() if k != "case_id"} for case in assign_folds(rest, num_folds, seed)]
-    return {
-        "name": "AMOS22 RepUX",
-        "description": "AMOS 2022, the 200 labelled CT: the 180/20 split of 3D RepUX-Net, whose 20 test cases are "
+    return FACTS.table(
+        name="AMOS22 RepUX",
+        description="AMOS 2022, the 200 labelled CT: the 180/20 split of 3D RepUX-Net, whose 20 test cases are "
         "training cases of amos_task01.json",
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "tensorImageSize": "3D",
-        "modality": {"0": "CT"},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-        "known_overlaps": names,
-        "numTraining": len(folded),
-        "numTest": len(test),
-        "training": folded,
-        "test": test,
-    }
+        axes="3D",
+        known_overlaps=names,
+        numTraining=len(folded),
+        numTest=len(test),
+        training=folded,
+        test=test,
+    )
 
 
 def _prepare_hermes(raw: Path, out: Path, kind: str, isotropic: bool, crop: bool, num_folds: int, seed: int) -> Path:
     """The labelled cases of one modality at 1.5 mm, in the sections of Hermes."""
+    from medseg.data.converted_pairs import convert_pairs, split_sections
     from medseg.data.isotropic import read_pair, to_form
-    from medseg.data.pairs import prepare_pairs, split_sections
 
     names = {section: _images(raw, section, 2) for section in _FOLDERS}
     _refuse_incomplete(raw, {section: found for section, found in names.items() if section != "test"}, 2)
@@ -214,7 +210,7 @@ def _prepare_hermes(raw: Path, out: Path, kind: str, isotropic: bool, crop: bool
         return to_form((image, label), isotropic=isotropic, context=_HERMES_CONTEXT if crop else None)
 
     absent = _ABSENT_IN_MR if kind == "MR" else ()
-    return prepare_pairs(
+    return convert_pairs(
         FACTS.table(
             name=f"AMOS 2022, {kind}",
             modality={"0": kind},
@@ -262,8 +258,7 @@ def _refuse_incomplete(raw: Path, names: dict[str, list[str]], task: int) -> Non
     if missing:
         more = ", …" if len(missing) > 5 else ""
         counts.append(f"{len(missing)} of {len(listed)} files are missing: {', '.join(missing[:5])}{more}")
-    inner = next((folder.parent for folder in raw.glob("*/imagesTr")), None)
-    hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {FACTS.layout}."
+    hint = FACTS.hint(raw, "*/imagesTr")
     raise DataError(f"AMOS is incomplete in {raw}: {'; '.join(counts)}. {hint}")
 
 

@@ -63,7 +63,7 @@ def prepare(
         DataError: studies or files are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
-    from medseg.data.pairs import prepare_pairs
+    from medseg.data.converted_pairs import convert_pairs
 
     if form not in _FORMS:
         raise ConfigError(f"AutoPET has no form '{form}'; use {', '.join(_FORMS)}.")
@@ -78,7 +78,7 @@ def prepare(
     def make(case: str) -> Pair:
         return _convert(studies[case], along_z=form == "isotropic", crop=crop)
 
-    return prepare_pairs(
+    return convert_pairs(
         FACTS.table(),
         {"training": cases},
         make,
@@ -102,8 +102,7 @@ def _studies(raw: Path, files: tuple[str, ...], partial: bool) -> dict[str, Path
                 found[case] = study
     if found and (partial or (len(found) == _STUDIES and not lacking)):
         return found
-    inner = next((path.parent for path in raw.glob("*/PETCT_*")), None)
-    hint = f"Did you mean {inner}?" if inner else f"Download the others, or use --partial; expected {FACTS.layout}."
+    hint = FACTS.hint(raw, "*/PETCT_*", otherwise="Download the others, or use --partial")
     listed = f"; missing are {', '.join(lacking[:5])}" + (", …" if len(lacking) > 5 else "") if lacking else ""
     raise DataError(f"{raw} has {len(found)} of {_STUDIES} studies of AutoPET{listed}. {hint}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from medseg.datasets import DatasetFacts
 from medseg.errors import ConfigError, DataError
@@ -21,11 +20,7 @@ FACTS = DatasetFacts(
     splits={"training": 1000, "test": 200},
 )
 
-# Classes of the datalist -> its label table; the masks hold 0, 1 and 2 for both.
-_LABELS: dict[int, dict[str, Any]] = {
-    2: {"background": 0, "polyp": [1, 2]},
-    3: {name: value for value, name in FACTS.labels.items()},
-}
+_LISTS = {2: "bkai_binary.json", 3: "bkai_three_classes.json"}  # by the number of classes; the masks are the same
 
 
 def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_folds: int = 5) -> Path:
@@ -49,7 +44,7 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_f
     from medseg.data.convert import convert_files, link_or_copy
     from medseg.data.picture_masks import pair_pictures, sliced_folds
 
-    if classes not in _LABELS:
+    if classes not in _LISTS:
         raise ConfigError(f"NeoPolyp has no list of {classes} classes; use 2 (background and polyp) or 3.")
     raw, out = Path(raw_dir), Path(out_dir)
     pairs = pair_pictures(_folder(raw, "train"), _folder(raw, "train_gt"), ".jpeg", ".jpeg")
@@ -58,21 +53,19 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_f
     convert_files([(image, out / "images" / image.name) for image in (*images, *tests)], link_or_copy)
     convert_files([(mask, out / "labels" / f"{image.stem}.png") for image, mask in pairs], _write_classes)
     folds = sliced_folds([image.stem for image in images], num_folds)
-    table = {
-        "name": "NeoPolyp-Small",
-        "description": "Polyps in colonoscopy; folds of the QTSeg publication",
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "modality": {"0": FACTS.modality[0]},
-        "labels": _LABELS[classes],
-        "training": [
+    three = {name: value for value, name in FACTS.labels.items()}
+    table = FACTS.table(
+        name="NeoPolyp-Small",
+        description="Polyps in colonoscopy; folds of the QTSeg publication",
+        labels=three if classes == 3 else {"background": 0, "polyp": [value for value in FACTS.labels if value]},
+        training=[
             {"image": f"images/{image.name}", "label": f"labels/{image.stem}.png"}
             | ({} if fold is None else {"fold": fold})
             for image, fold in zip(images, folds, strict=True)
         ],
-        "test": [{"image": f"images/{image.name}"} for image in tests],
-    }
-    return write_datalist(table, out / ("bkai_binary.json" if classes == 2 else "bkai_three_classes.json"))
+        test=[{"image": f"images/{image.name}"} for image in tests],
+    )
+    return write_datalist(table, out / _LISTS[classes])
 
 
 def _folder(raw: Path, name: str) -> Path:

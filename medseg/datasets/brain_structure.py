@@ -49,7 +49,7 @@ def prepare(
         DataError: maps are missing, or there is no image.
         CasesFailed: some cannot be converted; the others are done.
     """
-    from medseg.data.pairs import prepare_pairs
+    from medseg.data.converted_pairs import convert_pairs
 
     raw = Path(raw_dir)
     images = {section: _images(raw / folder / "image") for section, folder in _FOLDERS.items()}
@@ -64,7 +64,7 @@ def prepare(
     def make(name: str) -> Pair:
         return _convert(cases[name], maps[name], 1.5 if isotropic else None)
 
-    return prepare_pairs(
+    return convert_pairs(
         FACTS.table(),
         {section: [{"case_id": name} for name in found] for section, found in images.items()},
         make,

@@ -102,7 +102,7 @@ def prepare(
         CasesFailed: copies could not be made.
     """
     from medseg.data import assign_folds, write_datalist
-    from medseg.data.split import grouped_split, random_split
+    from medseg.data.random_split import grouped_split, random_split
 
     if split not in ("patient", "published"):
         raise ConfigError(f"split '{split}' is unknown; use patient or published.")
@@ -125,26 +125,21 @@ def prepare(
     if num_folds:
         sections["training"] = assign_folds(sections["training"], num_folds, seed)
     year = release.name.removeprefix("brats")
-    table: dict[str, Any] = {
-        "name": f"BraTS'{year}",
-        "description": f"BraTS 20{year}, glioma in four MR contrasts; "
+    table = FACTS.table(
+        name=f"BraTS'{year}",
+        description=f"BraTS 20{year}, glioma in four MR contrasts; "
         + ("the published split by scan" if split == "published" else "split by patient")
         + (f"; resized to {size}, {interpolation}" if size else ""),
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "tensorImageSize": "4D",
-        "modality": {str(index): name for index, name in enumerate(FACTS.modality)},
-        "labels": _labels(release),
-        "label_space": {
+        axes="4D",
+        labels=_labels(release),
+        label_space={
             "mode": mode,
             "labels": {name: int(value) for value, name in _labels(release).items()},
             "regions": REGIONS,
         },
         **({"known_overlaps": overlaps} if overlaps else {}),
-        "numTraining": len(sections["training"]),
-        "numValidation": len(sections["validation"]),
-        "numTest": len(sections["test"]),
-    }
+        **{f"num{name.capitalize()}": len(entries) for name, entries in sections.items()},
+    )
     filled = {name: entries for name, entries in sections.items() if entries}
     return write_datalist(table | filled, out / f"{release.name}.json", out if size else raw)
 
@@ -178,9 +173,7 @@ def _cases(raw: Path) -> dict[str, list[str]]:
     }
     found = {name: cases for name, cases in found.items() if cases}
     if not found or all(not any((raw / name / case).glob("*.nii*")) for name, cases in found.items() for case in cases):
-        inner = next((path.parent for path in raw.glob("*/[Bb]ra[Tt][Ss]*") if path.is_dir()), None)
-        hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {FACTS.layout}."
-        raise DataError(f"{raw} holds no case of BraTS. {hint}")
+        raise DataError(f"{raw} holds no case of BraTS. {FACTS.hint(raw, '*/[Bb]ra[Tt][Ss]*/')}")
     return found
 
 

@@ -108,15 +108,15 @@ def prepare(
 
 def _prepare_hermes(raw: Path, out: Path, isotropic: bool, crop: bool, num_folds: int, seed: int) -> Path:
     """The labelled cases at 1.5 mm, in the sections of Hermes."""
+    from medseg.data.converted_pairs import convert_pairs, split_sections
     from medseg.data.isotropic import pairs_from_files
-    from medseg.data.pairs import prepare_pairs, split_sections
 
     names = {number: f"img{number:04}" for section in ("training", "validation") for number in _IDS[section]}
     files = {names[n]: [source for source, _ in _files("training", n)] for n in names}
     FACTS.require(raw, [file for pair in files.values() for file in pair])
     sources = {name: (raw / image, raw / label) for name, (image, label) in files.items()}
     held_out = {section: [names[n] for n in numbers] for section, numbers in HERMES.items()}
-    return prepare_pairs(
+    return convert_pairs(
         FACTS.table(),
         split_sections(files, held_out["validation"], held_out["test"]),
         pairs_from_files(sources, isotropic=isotropic, context=_HERMES_CONTEXT if crop else None),

@@ -61,16 +61,12 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
             masks.append((files, out / case["label"]))
     convert_files(images, link_or_copy)
     convert_files(masks, write_union)
-    table = {
-        "name": "BUSI",
-        "description": "Breast lesions in ultrasound, benign and malignant; folds of the QTSeg publication",
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "modality": {"0": FACTS.modality[0]},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-        "numTraining": len(cases),
-        "training": cases,
-    }
+    table = FACTS.table(
+        name="BUSI",
+        description="Breast lesions in ultrasound, benign and malignant; folds of the QTSeg publication",
+        numTraining=len(cases),
+        training=cases,
+    )
     return write_datalist(table, out / "busi.json")
 
 
@@ -79,8 +75,7 @@ def _pictures(raw: Path, name: str) -> dict[str, list[Path]]:
     folder = raw / name
     files = sorted(path.name for path in folder.glob("*.png")) if folder.is_dir() else []
     if not files:
-        inner = next((inner.parent for inner in raw.glob(f"*/{name}")), None)
-        hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {FACTS.layout}."
+        hint = FACTS.hint(raw, f"*/{name}")
         raise DataError(f"{folder} holds no picture. {hint}")
     masks: dict[str, list[Path]] = {file.removesuffix(".png"): [] for file in files if not _MASK.fullmatch(file)}
     orphans = []

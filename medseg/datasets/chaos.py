@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medseg.datasets import DatasetFacts
 from medseg.errors import ConfigError, DataError
@@ -84,8 +84,8 @@ def prepare(
         DataError: subjects or folders are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
+    from medseg.data.converted_pairs import convert_pairs
     from medseg.data.isotropic import to_form
-    from medseg.data.pairs import prepare_pairs
 
     if modality not in _SEQUENCES:
         raise ConfigError(f"CHAOS has no modality '{modality}'; use {' or '.join(_SEQUENCES)}.")
@@ -106,8 +106,10 @@ def prepare(
     for case, (subject, name) in cases.items():
         entry = {"case_id": case, "subject": subject, "modality": sequences[name].modality}
         sections[parts.get(subject, "training")].append(entry)
-    own = {} if modality == "MR" else {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
-    return prepare_pairs(
+    own: dict[str, Any] = (
+        {} if modality == "MR" else {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
+    )
+    return convert_pairs(
         FACTS.table(name=f"CHAOS, {modality}", **own),
         sections,
         make,
@@ -133,8 +135,7 @@ def _subjects(raw: Path, modality: str) -> list[str]:
     what = f"{len(folders)} of {_SUBJECTS} subjects of CHAOS, {modality}"
     if lacking:
         what += f", without files in {', '.join(list(dict.fromkeys(lacking))[:5])}"
-    inner = next((path.parent for pattern in ("*", "*/*") for path in raw.glob(f"{pattern}/{modality}")), None)
-    hint = f"Did you mean {inner}?" if inner else f"Unpack CHAOS_Train_Sets again; expected {FACTS.layout}."
+    hint = FACTS.hint(raw, f"*/{modality}", f"*/*/{modality}", otherwise="Unpack CHAOS_Train_Sets again")
     raise DataError(f"{raw} has {what}. {hint}")
 
 

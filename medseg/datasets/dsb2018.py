@@ -52,16 +52,12 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
     convert_files([(path, out / "images" / path.name) for path in images], link_or_copy)
     masks = [sorted((raw / "stage1_train" / name / "masks").glob("*.png")) for name in training]
     convert_files([(m, out / "labels" / f"{n}.png") for m, n in zip(masks, training, strict=True)], write_union)
-    table = {
-        "name": "DSB 2018",
-        "description": "Cell nuclei in microscopy, semantic masks; folds of the QTSeg publication",
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "modality": {"0": FACTS.modality[0]},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-        "training": cases,
-        "test": [{"image": f"images/{name}.png"} for name in test],
-    }
+    table = FACTS.table(
+        name="DSB 2018",
+        description="Cell nuclei in microscopy, semantic masks; folds of the QTSeg publication",
+        training=cases,
+        test=[{"image": f"images/{name}.png"} for name in test],
+    )
     return write_datalist(table, out / "dsb2018.json")
 
 

@@ -53,17 +53,13 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     raw = Path(raw_dir)
     cases = _cases(raw)
     folded = [{k: v for k, v in case.items() if k != "case_id"} for case in assign_folds(cases, num_folds, seed)]
-    table: dict[str, Any] = {
-        "name": "FeTA21",
-        "description": "FeTA 2021: seven tissues of the fetal brain in T2-weighted MRI",
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "tensorImageSize": "3D",
-        "modality": {"0": FACTS.modality[0]},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-        "numTraining": len(folded),
-        "training": folded,
-    }
+    table = FACTS.table(
+        name="FeTA21",
+        description="FeTA 2021: seven tissues of the fetal brain in T2-weighted MRI",
+        axes="3D",
+        numTraining=len(folded),
+        training=folded,
+    )
     return write_datalist(table, Path(out_dir) / "feta21.json", raw)
 
 
@@ -72,8 +68,7 @@ def _cases(raw: Path) -> list[dict[str, Any]]:
     found = [(path, match) for path in images if (match := _IMAGE.fullmatch(path.name))]
     subjects = [match[1] for _, match in found]
     if len(set(subjects)) != _SUBJECTS or len(found) != _SUBJECTS:
-        inner = next((folder.parent for folder in raw.glob("*/sub-001")), None)
-        hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {FACTS.layout}."
+        hint = FACTS.hint(raw, "*/sub-001")
         raise DataError(
             f"{raw} has {len(found)} images of {len(set(subjects))} subjects, expected one of each of {_SUBJECTS}. "
             f"{hint}"

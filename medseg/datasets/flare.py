@@ -80,8 +80,7 @@ def _images(raw: Path) -> dict[int, str]:
     missing = [number for number in range(_CASES) if number not in found]
     if missing or len(found) > _CASES:
         listed = ", ".join(f"train_{n:03}" for n in missing[:5]) + (", …" if len(missing) > 5 else "")
-        inner = next((folder.parent for folder in raw.glob("*/TrainingImg")), None)
-        hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {FACTS.layout}."
+        hint = FACTS.hint(raw, "*/TrainingImg")
         lacking = f", without {listed}" if missing else ""
         raise DataError(f"{raw / 'TrainingImg'} has {len(found)} of {_CASES} cases of FLARE 2021{lacking}. {hint}")
     return found

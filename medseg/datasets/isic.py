@@ -49,12 +49,8 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
             for image, mask in pair_pictures(images, masks, ".jpg", "_Segmentation.png")
         ]
     sections["training"] = assign_folds(sections["training"], min(num_folds, len(sections["training"])), seed)
-    table = {
-        "name": "ISIC 2016",
-        "description": "Skin lesions in dermoscopy; the official split, folds of the training cases dealt with a seed",
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "modality": {"0": FACTS.modality[0]},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-    }
+    table = FACTS.table(
+        name="ISIC 2016",
+        description="Skin lesions in dermoscopy; the official split, folds of the training cases dealt with a seed",
+    )
     return write_datalist(table | sections, Path(out_dir) / "isic.json", raw)

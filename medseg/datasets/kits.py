@@ -50,16 +50,15 @@ def prepare(
         DataError: a file is missing, or there is no case.
     """
     from medseg.data import assign_folds, write_datalist
-    from medseg.data.split import random_split
+    from medseg.data.random_split import random_split
 
     raw = Path(raw_dir)
     cases = sorted(path.name for path in raw.glob("case_*") if path.is_dir())
     files = [f"{case}/{name}" for case in cases for name in ("imaging.nii.gz", "segmentation.nii.gz")]
     missing = [file for file in files if not (raw / file).is_file()]
     if missing or not cases:
-        inner = next((path.parent for path in raw.glob("**/case_00000")), None) if not cases else None
         what = f"{len(missing)} of {len(files)} files are missing: {', '.join(missing[:5])}" if cases else "no case"
-        hint = f"Did you mean {inner}?" if inner else f"Download it again; expected {FACTS.layout}."
+        hint = FACTS.hint(raw, *([] if cases else ["**/case_00000"]), otherwise="Download it again")
         raise DataError(f"KiTS is incomplete in {raw}: {what}. {hint}")
     parts = random_split(cases, [float(share) for share in fractions], seed)
     sections: dict[str, list[dict[str, Any]]] = {
@@ -71,17 +70,13 @@ def prepare(
     }
     if num_folds:
         sections["training"] = assign_folds(sections["training"], num_folds, seed)
-    table: dict[str, Any] = {
-        "name": "KiTS'23",
-        "description": "Kidneys, tumours and cysts in CT; random split by the rule that the resolution study has for "
+    table = FACTS.table(
+        name="KiTS'23",
+        description="Kidneys, tumours and cysts in CT; random split by the rule that the resolution study has for "
         "BraTS (inferred)",
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "tensorImageSize": "3D",
-        "modality": {"0": "CT"},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-        "label_space": {"labels": {name: value for value, name in FACTS.labels.items()}, "regions": REGIONS},
+        axes="3D",
+        label_space={"labels": {name: value for value, name in FACTS.labels.items()}, "regions": REGIONS},
         **{f"num{name.capitalize()}": len(entries) for name, entries in sections.items()},
-    }
+    )
     filled = {name: entries for name, entries in sections.items() if entries}
     return write_datalist(table | filled, Path(out_dir) / "kits23.json", raw)

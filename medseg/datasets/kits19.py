@@ -54,14 +54,14 @@ def prepare(
         DataError: cases are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
+    from medseg.data.converted_pairs import convert_pairs, split_sections
     from medseg.data.isotropic import pairs_from_files
-    from medseg.data.pairs import prepare_pairs, split_sections
 
     raw = Path(raw_dir)
     files = {str(n): [f"case_{n:05}/{kind}.nii.gz" for kind in ("imaging", "segmentation")] for n in range(_CASES)}
     FACTS.require(raw, [file for pair in files.values() for file in pair])
     sources = {name: (raw / image, raw / label) for name, (image, label) in files.items()}
-    return prepare_pairs(
+    return convert_pairs(
         FACTS.table(),
         split_sections(range(_CASES), VALIDATION, TEST),
         pairs_from_files(sources, isotropic=isotropic, context=_CONTEXT if crop else None),

@@ -56,8 +56,8 @@ def prepare(
         DataError: cases are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
+    from medseg.data.converted_pairs import convert_pairs, split_sections
     from medseg.data.isotropic import pairs_from_files
-    from medseg.data.pairs import prepare_pairs, split_sections
 
     raw = Path(raw_dir)
     found = {path.name.removesuffix(".gz"): path for path in sorted(raw.rglob("*-*.nii*"))}
@@ -75,7 +75,7 @@ def prepare(
 
     context = _CONTEXT if crop else None
     spacings = {str(number): spacing for number, spacing in WRONG_SPACING.items()}
-    return prepare_pairs(
+    return convert_pairs(
         FACTS.table(),
         split_sections(range(_CASES), VALIDATION, TEST),
         pairs_from_files(sources, isotropic=isotropic, context=context, spacings=spacings),

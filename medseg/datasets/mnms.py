@@ -59,8 +59,8 @@ def prepare(
         DataError: subjects are missing, or the table cannot be used.
         CasesFailed: some cannot be converted; the others are done.
     """
+    from medseg.data.converted_pairs import convert_pairs
     from medseg.data.isotropic import to_form
-    from medseg.data.pairs import prepare_pairs
 
     raw = Path(raw_dir)
     subjects = {section: _subjects(raw, folder) for section, folder in _FOLDERS.items()}
@@ -80,7 +80,7 @@ def prepare(
         ]
         for section, names in subjects.items()
     }
-    return prepare_pairs(
+    return convert_pairs(
         FACTS.table(),
         sections,
         make,
@@ -102,8 +102,7 @@ def _refuse_incomplete(raw: Path, subjects: dict[str, list[str]]) -> None:
         if len(names) != FACTS.splits[section] // _PHASES
     ]
     if counts:
-        inner = next((path.parent for path in raw.glob("*/Training")), None)
-        hint = f"Did you mean {inner}?" if inner else f"Unpack the archive again; expected {FACTS.layout}."
+        hint = FACTS.hint(raw, "*/Training")
         raise DataError(f"M&Ms is incomplete in {raw}: {'; '.join(counts)}. {hint}")
     files = [
         f"{_FOLDERS[section]}/{name}/{name}_{kind}.nii.gz"

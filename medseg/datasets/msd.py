@@ -91,8 +91,8 @@ def prepare(
 def _prepare_isotropic(
     datalist: Datalist, table: dict[str, Any], target: Path, crop: bool, num_folds: int, seed: int
 ) -> Path:
+    from medseg.data.converted_pairs import convert_pairs
     from medseg.data.isotropic import pairs_from_files
-    from medseg.data.pairs import prepare_pairs
 
     if len(datalist.channels) != 1:
         raise DataError(
@@ -102,7 +102,7 @@ def _prepare_isotropic(
     labelled = {section: datalist.sections[section] for section in ("training", "validation")}
     sources = {c.id: (Path(c.images[0]), Path(str(c.label))) for cases in labelled.values() for c in cases}
     kept = ("case_id", "subject", "fold")
-    return prepare_pairs(
+    return convert_pairs(
         {key: value for key, value in table.items() if key in _KEPT},
         {name: [_some(case, kept) for case in cases] for name, cases in labelled.items()},
         pairs_from_files(sources, isotropic=True, context=_CONTEXT if crop else None),

@@ -45,21 +45,16 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 0, see
     sections = {section: _entries(raw, section) for section in _FOLDERS}
     for section in ("training", "validation"):
         if not sections[section]:
-            inner = next((path.parent for path in raw.glob("*/train")), None)
-            hint = f"Did you mean {inner}?" if inner else f"Unpack the archives again; expected {FACTS.layout}."
+            hint = FACTS.hint(raw, "*/train", otherwise="Unpack the archives again")
             raise DataError(f"{raw / _FOLDERS[section]} holds no image <case>-US.nii.gz. {hint}")
     if num_folds:
         sections["training"] = assign_folds(sections["training"], num_folds, seed)
-    table: dict[str, Any] = {
-        "name": "MVSeg'23",
-        "description": "Leaflets of the mitral valve in 3D transoesophageal echocardiography; the challenge's split",
-        "reference": FACTS.source,
-        "licence": FACTS.terms,
-        "tensorImageSize": "3D",
-        "modality": {"0": FACTS.modality[0]},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
+    table = FACTS.table(
+        name="MVSeg'23",
+        description="Leaflets of the mitral valve in 3D transoesophageal echocardiography; the challenge's split",
+        axes="3D",
         **{f"num{section.capitalize()}": len(entries) for section, entries in sections.items()},
-    }
+    )
     filled = {section: entries for section, entries in sections.items() if entries}
     return write_datalist(table | filled, Path(out_dir) / "mvseg23.json", raw)
 

@@ -48,15 +48,15 @@ def prepare(
         DataError: cases are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
+    from medseg.data.converted_pairs import convert_pairs
     from medseg.data.isotropic import pairs_from_files
-    from medseg.data.pairs import prepare_pairs
 
     raw = Path(raw_dir)
     names = [f"Patient_{number:02}" for number in range(1, FACTS.splits["training"] + 1)]
     files = {name: (f"train/{name}/{name}.nii.gz", f"train/{name}/GT.nii.gz") for name in names}
     FACTS.require(raw, [file for pair in files.values() for file in pair])
     sources = {name: (raw / image, raw / label) for name, (image, label) in files.items()}
-    return prepare_pairs(
+    return convert_pairs(
         FACTS.table(),
         {"training": [{"case_id": name} for name in names]},
         pairs_from_files(sources, isotropic=isotropic, context=_CONTEXT if crop else None),

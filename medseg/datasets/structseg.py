@@ -90,8 +90,8 @@ def prepare(
         DataError: cases are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
+    from medseg.data.converted_pairs import convert_pairs, split_sections
     from medseg.data.isotropic import pairs_from_files
-    from medseg.data.pairs import prepare_pairs, split_sections
 
     if part not in PARTS:
         raise ConfigError(f"StructSeg has no part '{part}'; use {' or '.join(PARTS)}.")
@@ -100,7 +100,7 @@ def prepare(
     files = {str(n): [f"{chosen.folder}/{n}/{kind}.nii.gz" for kind in ("data", "label")] for n in numbers}
     FACTS.require(raw, [file for pair in files.values() for file in pair])
     sources = {name: (raw / image, raw / label) for name, (image, label) in files.items()}
-    return prepare_pairs(
+    return convert_pairs(
         FACTS.table(name=chosen.title, labels={str(value): name for value, name in chosen.labels.items()}),
         split_sections(numbers, chosen.validation, chosen.test),
         pairs_from_files(sources, isotropic=isotropic, context=_CONTEXT if crop else None),

@@ -159,7 +159,7 @@ class Checkpoint:
         """What the training took, earlier parts of a resumed run included; of this process alone."""
         return Effort(
             iterations=int(engine.state.iteration),
-            wall_seconds=round(self.elapsed_seconds, 1),
+            training_seconds=round(self.elapsed_seconds, 1),
             cpu_seconds=round(self._cpu_elapsed, 1),
             validations=len(self.validations),
             schedule_completed=engine.share_done >= 1,

@@ -7,6 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from medseg.engines.memory import PeakMemory
+from medseg.engines.run_facts import RunFacts
 from medseg.networks.cost import count_parameters, multiply_adds_of
 
 __all__ = ["CaseCost", "network_facts"]
@@ -22,20 +24,17 @@ __all__ = ["CaseCost", "network_facts"]
 logger = logging.getLogger("medseg")
 
 
-def network_facts(network: nn.Module, in_channels: int, roi_size: Sequence[int]) -> dict[str, Any]:
-    """``network`` (class), ``parameters`` and ``multiply_adds_per_window`` of a forward pass over one window; the last
-    is left out where it cannot be counted.
+def network_facts(network: nn.Module, in_channels: int, roi_size: Sequence[int]) -> RunFacts:
+    """Class, parameters and multiply-adds of a forward pass over one patch; the last is left out where it cannot
+    be counted.
     """
-    facts: dict[str, Any] = {"network": type(network).__name__, "parameters": count_parameters(network)}
+    facts = RunFacts(network=type(network).__name__, parameters=count_parameters(network))
     try:
         counted = multiply_adds_of(network, (1, in_channels, *roi_size))
     except Exception as error:  # any network may fail in any way; a run is not lost for the lack of one figure
-        logger.debug("multiply-adds of %s: %s", facts["network"], error)
+        logger.debug("multiply-adds of %s: %s", facts.network, error)
         return facts
-    facts["multiply_adds_per_window"] = counted.total
-    if counted.not_counted:
-        facts["multiply_adds_without"] = list(counted.not_counted)
-    return facts
+    return replace(facts, multiply_adds_per_window=counted.total, multiply_adds_without=counted.not_counted or None)
 
 
 class CaseCost:
@@ -69,20 +68,20 @@ class CaseCost:
         if windows:
             self.windows.append(windows)
 
-    def facts(self, multiply_adds_per_window: int | None = None) -> dict[str, Any]:
-        """``seconds_per_case`` (median), ``peak_memory_bytes`` (largest, above the level before the case),
-        ``windows_per_case`` and ``multiply_adds_per_case`` (means), and ``measured_on``.
-        """
+    def facts(self, multiply_adds_per_window: int | None = None) -> RunFacts:
+        """Median time, largest memory above the level before the case, mean numbers of patches and multiply-adds."""
         if not self.seconds:
-            return {}
+            return RunFacts()
         cuda = self.device.type == "cuda"
         threads = torch.get_num_threads()
         name = torch.cuda.get_device_name(self.device) if cuda else f"CPU ({platform.machine()}), threads: {threads}"
-        facts: dict[str, Any] = {"seconds_per_case": statistics.median(self.seconds), "measured_on": name}
-        if self.peaks:
-            facts["peak_memory_bytes"] = max(self.peaks)
-        if self.windows:
-            facts["windows_per_case"] = statistics.fmean(self.windows)
-            if multiply_adds_per_window is not None:
-                facts["multiply_adds_per_case"] = round(facts["windows_per_case"] * multiply_adds_per_window)
-        return facts
+        windows = statistics.fmean(self.windows) if self.windows else None
+        return RunFacts(
+            seconds_per_case=statistics.median(self.seconds),
+            measured_on=name,
+            peak_memory_bytes=max(self.peaks, default=None),
+            windows_per_case=windows,
+            multiply_adds_per_case=round(windows * multiply_adds_per_window)
+            if windows is not None and multiply_adds_per_window is not None
+            else None,
+        )

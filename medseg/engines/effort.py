@@ -14,14 +14,14 @@ class Effort:
 
     Attributes:
         iterations: batches of each process.
-        wall_seconds: from the first iteration to the last, validations included.
+        training_seconds: from the first iteration to the last, validations included.
         cpu_seconds: of the processes and their loader workers.
         validations: how many gave a score.
         schedule_completed: whether the learning rate came to the end of its schedule.
     """
 
     iterations: int
-    wall_seconds: float
+    training_seconds: float
     cpu_seconds: float
     validations: int
     schedule_completed: bool
@@ -29,7 +29,7 @@ class Effort:
     def __str__(self) -> str:
         completed = "completed" if self.schedule_completed else "not completed"
         return (
-            f"{self.iterations} iterations in {self.wall_seconds:.0f} s ({self.cpu_seconds:.0f} s of CPU), "
+            f"{self.iterations} iterations in {self.training_seconds:.0f} s ({self.cpu_seconds:.0f} s of CPU), "
             f"{self.validations} validations, learning-rate schedule {completed}"
         )
 

@@ -1,4 +1,4 @@
-"""Read what a run left: its facts, its scores and its curves; a damaged file is named."""
+"""Read what a run left: its scores and its curves; a damaged file is named."""
 
 from __future__ import annotations
 
@@ -12,25 +12,8 @@ from medseg.errors import DataError
 from medseg.storage import read_table
 from medseg.storage.limits import OutOfLimits, read_text
 
-__all__ = ["is_outdated", "read_curves", "read_facts", "read_scores"]
+__all__ = ["is_outdated", "read_curves", "read_scores"]
 
-_FACTS = {
-    "status?": str,
-    "training_cases?": [str],
-    "validation_cases?": [str],
-    "versions?": {str: str},
-    "epochs_done?": int,
-    "fitted_epochs?": int,
-    "device?": str,
-    "network?": str,
-    "measured_on?": str,
-    "mean_dice?": (float, None),
-    **dict.fromkeys(("parameters?", "multiply_adds_per_window?", "multiply_adds_per_case?"), (float, None)),
-    **dict.fromkeys(("seconds_per_case?", "windows_per_case?", "peak_memory_bytes?"), (float, None)),
-    **dict.fromkeys(("training_seconds?", "cpu_seconds?", "wall_seconds?"), float),
-    **dict.fromkeys(("iterations?", "validations?"), int),
-    "schedule_completed?": bool,
-}
 _SCORES = {
     "mean_dice": (float, None),
     "labels": {str: {str: {"mean": (float, None), "cases": int, "undefined": int}}},
@@ -45,16 +28,6 @@ _SCORES = {
     "files_sha256?": {str: [str]},
     "predictions?": ({"folder": str, "sha256": {str: str}}, None),
 }
-
-
-def read_facts(run: str | Path) -> dict[str, Any]:
-    """``run.json`` of a folder, empty where there is none.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    path = Path(run) / "run.json"
-    return read_table(path, "the facts that medseg wrote; restore it, or remove it", _FACTS) if path.is_file() else {}
 
 
 def read_scores(path: str | Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from medseg.storage import read_table, whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 from medseg.transforms import is_2d_file
 
-__all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores", "add_facts", "json_safe", "write_scores"]
+__all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores", "add_facts", "write_scores"]
 
 
 class CaseScores(Metric):
@@ -159,7 +159,7 @@ def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str,
     named = {"postprocessing": ScoreDefinition.read(facts).postprocessing}
     content = {"mean_dice": mean_dice(cases), **facts, **named, "labels": summarize(cases), "pooled": pooled(cases)}
     content["cases"] = cases
-    write_json(directory / "metrics.json", json_safe(content))
+    write_json(directory / "metrics.json", content)
     scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
     table = directory / "metrics_per_case.csv"
     with whole_file(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -175,19 +175,8 @@ def add_facts(output_dir: str | Path, facts: Mapping[str, Any]) -> dict[str, Any
     """Add to ``metrics.json`` what is known after the run alone; returns its content."""
     path = Path(output_dir) / "metrics.json"
     content = read_table(path, "the scores of this run") | dict(facts)
-    write_json(path, json_safe(content))
+    write_json(path, content)
     return content
-
-
-def json_safe(value: Any) -> Any:
-    """NaN is no JSON: it becomes null."""
-    if isinstance(value, dict):
-        return {key: json_safe(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_safe(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _array(volume: Any) -> np.ndarray:

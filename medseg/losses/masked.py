@@ -30,7 +30,7 @@ class MaskedDiceCELoss(nn.Module):
     Source: nnU-Net's loss (Isensee et al. 2021), with masks as in its region-based and ignore-label training.
     """
 
-    def __init__(self, label_space: LabelSpace, include_background: bool = False, smooth: float = 1e-5) -> None:
+    def __init__(self, label_space: LabelSpace, *, include_background: bool = False, smooth: float = 1e-5) -> None:
         super().__init__()
         self.mode = label_space.mode
         self.include_background = include_background

@@ -34,6 +34,7 @@ class RegionLoss(nn.Module):
 
     def __init__(
         self,
+        *,
         include_background: bool = True,
         to_onehot_y: bool = False,
         sigmoid: bool = False,

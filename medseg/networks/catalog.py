@@ -27,7 +27,8 @@ class NetworkFacts:
         module: module that defines it.
         title: the name used in the paper.
         spatial_dims: supported numbers of spatial axes.
-        parameters: parameter count at the published setting.
+        channels: channels in and out at the published setting.
+        parameters: parameter count there: the constructor's defaults, with the highest number of spatial axes.
         setting: that setting in a few words.
         paper: citation.
     """
@@ -37,6 +38,7 @@ class NetworkFacts:
     module: str
     title: str
     spatial_dims: tuple[int, ...]
+    channels: tuple[int, int]
     parameters: int
     setting: str
     paper: str

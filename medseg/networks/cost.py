@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry
 
 __all__ = ["CONVENTION", "MultiplyAdds", "count_multiply_adds", "count_parameters", "multiply_adds_of"]
 
@@ -55,12 +55,13 @@ def count_parameters(network: nn.Module) -> int:
 
 def count_multiply_adds(run: Callable[[], object]) -> MultiplyAdds:
     """The multiply-adds of what ``run`` computes, forward and backward."""
-    counter = _Counter()
-    with counter:
+    seen = _Operators()
+    with seen, FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
         run()
-    shares = {str(packet).removeprefix("aten."): flops // 2 for packet, flops in counter.flops.items()}
+    counts = counter.get_flop_counts().get("Global", {})
+    shares = {str(packet).removeprefix("aten."): flops // 2 for packet, flops in counts.items()}
     own = ("aten.", "prim.", "prims.")
-    names = {str(packet) for packet in counter.without}
+    names = {str(packet) for packet in seen.packets - counts.keys()}
     foreign = {name for name in names if not name.startswith(own)} | {f"aten.{name}" for name in _PRODUCTS} & names
     return MultiplyAdds(sum(shares.values()), shares, tuple(sorted(foreign)))
 
@@ -84,91 +85,71 @@ def multiply_adds_of(network: nn.Module, shape: Sequence[int], *, training: bool
 def _pass(network: nn.Module, shape: Sequence[int], training: bool) -> MultiplyAdds:
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     network.train(training)
+    if not training:
+        network.requires_grad_(False)  # torch's counter hooks into gradients, not into passes under no_grad
 
     def run() -> None:
-        with torch.set_grad_enabled(training):
-            result = network(torch.zeros(tuple(shape), device=device))
-            if training:
-                heads = [result] if isinstance(result, torch.Tensor) else list(result)
-                torch.stack([head.sum() for head in heads]).sum().backward()
+        result = network(torch.zeros(tuple(shape), device=device))
+        if training:
+            heads = [result] if isinstance(result, torch.Tensor) else list(result)
+            torch.stack([head.sum() for head in heads]).sum().backward()
 
     return count_multiply_adds(run)
 
 
-class _Counter(TorchDispatchMode):
-    """Adds up the FLOP of the operators that run; ``torch.utils.flop_counter.FlopCounterMode`` also hooks into every
-    module, and some networks cannot train with that.
-    """
+class _Operators(TorchDispatchMode):
+    """Notes the operators that run below torch's counter, which keeps silent about those that it has no formula for."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.flops: dict[Any, int] = {}
-        self.without: set[Any] = set()
+        self.packets: set[Any] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        packet = getattr(func, "overloadpacket", func)
-        formula = _FORMULAS.get(packet)
-        if formula is None and hasattr(func, "decompose"):
-            with self:
-                result = func.decompose(*args, **kwargs)  # of what it is made, where it is made of others
-            if result is not NotImplemented:
-                return result
-        out = func(*args, **kwargs)
-        if formula is None:
-            self.without.add(packet)
-        else:
-            self.flops[packet] = self.flops.get(packet, 0) + formula(*args, **kwargs, out_val=out)
-        return out
+        self.packets.add(getattr(func, "overloadpacket", func))
+        return func(*args, **(kwargs or {}))
+
+
+def _on_tensors(formula: Any) -> Any:
+    """Marks a formula that torch's counter calls with tensors instead of their shapes."""
+    formula._get_raw = True
+    return formula
 
 
 def _product(packet: Any) -> Callable[..., int]:
-    """torch's formula, times four where numbers are complex."""
+    """torch's formula of an operator, times four where numbers are complex."""
 
-    def flops(*args: Any, out_val: torch.Tensor, **kwargs: Any) -> int:
-        return flop_registry[packet](*args, out_val=out_val, **kwargs) * (4 if out_val.is_complex() else 1)
-
-    return flops
-
-
-def _fourier(full_size: Callable[..., torch.Tensor], real: bool) -> Callable[..., int]:
-    """5 N log2 N per transform of N points, half where input or output is real; ``full_size`` of the two tensors."""
-
-    def flops(x: torch.Tensor, dim: Sequence[int], *args: Any, out_val: torch.Tensor, **kwargs: Any) -> int:
-        full = full_size(x, out_val)
-        points = math.prod(full.shape[axis] for axis in dim)
-        return round(full.numel() * math.log2(max(points, 1)) * (2.5 if real else 5.0))
+    @_on_tensors
+    def flops(*args: Any, **kwargs: Any) -> int:
+        return int(flop_registry[packet](*args, **kwargs)) * (4 if args[0].is_complex() else 1)
 
     return flops
 
 
-def _convolution_backward(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *args: Any, out_val: Any = None, **kwargs: Any
-) -> int:
+def _fourier(x: Sequence[int], dim: Sequence[int], *args: Any, out_shape: Sequence[int], **kwargs: Any) -> int:
+    """2.5 N log2 N per real transform of N points; half of the spectrum is stored, the other grid is the full one."""
+    full = max(x, out_shape, key=math.prod)
+    return round(2.5 * math.prod(full) * math.log2(math.prod(full[axis] for axis in dim)))
+
+
+def _complex_fourier(x: Sequence[int], dim: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """5 N log2 N per transform of N points."""
+    return 2 * _fourier(x, dim, out_shape=x)
+
+
+def _convolution_backward(grad: list[int], x: list[int], weight: list[int], *args: Any, **kwargs: Any) -> int:
     """As much as forward for each gradient that is asked for; torch 2.13 forgets the groups of the weights'."""
     transposed, mask = args[4], args[7]
-    forward = conv_flop_count(list(x.shape), list(weight.shape), list(grad.shape), transposed=transposed)
-    return forward * (int(mask[0]) + int(mask[1]))
+    return conv_flop_count(x, weight, grad, transposed=transposed) * (int(mask[0]) + int(mask[1]))
 
 
-def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any) -> int:
-    return sdpa_flop_count(q.shape, k.shape, v.shape)
-
-
-def _attention_backward(
-    grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any
-) -> int:
-    return sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)
-
-
+# What torch 2.13 counts otherwise or not at all.
 _FORMULAS: dict[Any, Callable[..., int]] = {
-    **flop_registry,
     **{packet: _product(packet) for packet in (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm)},
     _aten.convolution_backward: _convolution_backward,
-    _aten._fft_r2c: _fourier(lambda x, out: x, real=True),
-    _aten._fft_c2r: _fourier(lambda x, out: out, real=True),
-    _aten._fft_c2c: _fourier(lambda x, out: x, real=False),
-    # The CPU's fused attention, which torch 2.13 leaves out of its table.
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    **dict.fromkeys((_aten._fft_r2c, _aten._fft_c2r), _fourier),
+    _aten._fft_c2c: _complex_fourier,
+    _aten._scaled_dot_product_flash_attention_for_cpu: _product(_aten._scaled_dot_product_flash_attention),
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _product(
+        _aten._scaled_dot_product_flash_attention_backward
+    ),
 }

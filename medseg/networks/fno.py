@@ -16,6 +16,7 @@ __all__ = ["FNO"]
     "fno",
     title="FNO",
     spatial_dims=(2, 3),
+    channels=(4, 4),
     parameters=15941136,
     setting="BraTS 2023, 4 channels in and out",
     paper="Fourier neural operator, ICLR 2021, arXiv 2010.08895; as in arXiv 2507.08205",

@@ -17,6 +17,7 @@ __all__ = ["FNOSeg"]
     "fnoseg",
     title="FNOSeg",
     spatial_dims=(2, 3),
+    channels=(4, 4),
     parameters=71184,
     setting="BraTS 2023, 4 channels in and out",
     paper="FNOSeg3D, ISBI 2023, arXiv 2310.03872",

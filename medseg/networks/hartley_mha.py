@@ -19,6 +19,7 @@ __all__ = ["HartleyMHA"]
     "hartley_mha",
     title="HartleyMHA",
     spatial_dims=(2, 3),
+    channels=(4, 4),
     parameters=45356,
     setting="BraTS, 4 channels in and out",
     paper="HartleyMHA, MICCAI 2023, arXiv 2310.04466",

@@ -33,6 +33,7 @@ __all__ = ["HermesMedFormer"]
     "hermes_medformer",
     title="Hermes-M",
     spatial_dims=(2, 3),
+    channels=(1, 72),
     parameters=47129990,
     setting="11 data sets, 72 tasks, 5 modalities",
     paper="Universal segmentation by context-prior learning, CVPR 2024, arXiv 2306.02416",

@@ -31,6 +31,7 @@ __all__ = ["HermesResUNet"]
     "hermes_resunet",
     title="Hermes-R",
     spatial_dims=(2, 3),
+    channels=(1, 72),
     parameters=60884998,
     setting="11 data sets, 72 tasks, 5 modalities",
     paper="Universal segmentation by context-prior learning, CVPR 2024, arXiv 2306.02416",

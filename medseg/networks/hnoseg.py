@@ -18,6 +18,7 @@ __all__ = ["HNOSeg"]
     "hnoseg",
     title="HNOSeg",
     spatial_dims=(2, 3),
+    channels=(4, 4),
     parameters=57360,
     setting="BraTS 2023, 4 channels in and out",
     paper="HartleyMHA, MICCAI 2023, arXiv 2310.04466",

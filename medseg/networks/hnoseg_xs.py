@@ -71,6 +71,7 @@ class HNOXSBlock(OperatorBlock):
     "hnoseg_xs",
     title="HNOSeg-XS",
     spatial_dims=(2, 3),
+    channels=(4, 4),
     parameters=28248,
     setting="BraTS 2023, 4 channels in and out",
     paper="HNOSeg-XS, IEEE TMI 2025, arXiv 2507.08205",

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.channels_last import channels_last
+from medseg.networks.kernels.channels_last import channels_last
 from medseg.networks.layers.dual_mix_layer import DualMixLayer
 from medseg.networks.layers.feature_distribution import FeatureDistribution
 from medseg.networks.layers.pyramid_encoder import PyramidEncoder
@@ -33,6 +33,7 @@ _STRIDE = 32
     "qtseg",
     title="QTSeg",
     spatial_dims=(2,),
+    channels=(3, 2),
     parameters=9214850,
     setting="DMA decoder, 2 classes",
     paper="QTSeg, arXiv 2412.17241",
@@ -88,7 +89,7 @@ class QTSeg(nn.Module):
 
         def layer(channels: int, first: bool) -> nn.Module:
             if decoder == "mqm":
-                return TwoWayLayer(channels, num_heads, mlp_dim, first)
+                return TwoWayLayer(channels, num_heads, mlp_dim, first=first)
             return DualMixLayer(channels, num_heads, mlp_dim)
 
         self.decoder = QueryDecoder(out_channels, width, depths, num_heads, layer)

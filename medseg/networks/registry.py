@@ -2,7 +2,7 @@
 
 Add a network by writing one module in this folder::
 
-    @register("my_net", title="MyNet", spatial_dims=(2, 3), parameters=123, setting="BTCV",
+    @register("my_net", title="MyNet", spatial_dims=(2, 3), channels=(1, 14), parameters=123, setting="BTCV",
               paper="journal or arXiv number")
     class MyNet(nn.Module):
         def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, *, width: int = 32) -> None: ...
@@ -45,7 +45,14 @@ _Network = TypeVar("_Network", bound=type[nn.Module])
 
 
 def register(
-    name: str, *, title: str, spatial_dims: tuple[int, ...], parameters: int, setting: str, paper: str
+    name: str,
+    *,
+    title: str,
+    spatial_dims: tuple[int, ...],
+    channels: tuple[int, int],
+    parameters: int,
+    setting: str,
+    paper: str,
 ) -> Callable[[_Network], _Network]:
     """Class decorator: put a network into ``NETWORKS``; the arguments must be literals (see ``catalog``).
 

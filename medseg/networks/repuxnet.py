@@ -39,6 +39,7 @@ class RepUXBlock(nn.Module):
     "repuxnet",
     title="3D RepUX-Net",
     spatial_dims=(2, 3),
+    channels=(1, 5),
     parameters=65827829,
     setting="FLARE 2021, kernel 21, 5 channels",
     paper="Scaling Up 3D Kernels with Bayesian Frequency Re-parameterization, MICCAI 2023, arXiv 2303.05785",

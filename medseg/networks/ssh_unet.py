@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.channels_last import InstanceNorm, PointwiseConv, channels_last
-from medseg.networks.layers.sizes import largest, sizes_are_symbols
+from medseg.networks.kernels.channels_last import InstanceNorm, PointwiseConv, channels_last
 from medseg.networks.layers.slice_shift import create_shift
 from medseg.networks.layers.unet_blocks import (
     LEAKY_RELU,
@@ -30,6 +29,7 @@ from medseg.networks.layers.unet_blocks import (
     norm_layer,
 )
 from medseg.networks.layers.view_fusion import SumViews, ViewFusionNetwork, swap_view
+from medseg.networks.recording import largest, sizes_are_symbols
 from medseg.networks.registry import PlannedFor, register
 
 __all__ = ["SSHUNet"]
@@ -85,6 +85,7 @@ class ShiftResidualBlock(nn.Module):
     "ssh_unet",
     title="SSH-UNet",
     spatial_dims=(3,),
+    channels=(1, 14),
     parameters=6480142,
     setting="BTCV, TSM, 14 channels",
     paper="Slice-Shift UNet, ICMVA 2024, arXiv 2307.12853",
@@ -185,7 +186,7 @@ class SSHUNet(nn.Module):
             kernel = kernels[level_in] if decoder else kernels[level]
             if decoder and do_basic and not gate_dec:
                 return BasicBlock(channels, widths[level], kernel, stride, **common)
-            shift = create_shift(gate_type, widths[level], decoder) if has_gate else None
+            shift = create_shift(gate_type, widths[level], decoder=decoder) if has_gate else None
             return ShiftResidualBlock(
                 channels, widths[level], kernel, stride, shift=shift, shift_first=shift_after == "both", **common
             )

@@ -58,6 +58,7 @@ class UXBlock(nn.Module):
     "uxnet",
     title="3D UX-Net",
     spatial_dims=(2, 3),
+    channels=(1, 5),
     parameters=53006069,
     setting="FLARE 2021, kernel 7, 5 channels",
     paper="3D UX-Net, ICLR 2023, arXiv 2209.15076",

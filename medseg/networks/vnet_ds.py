@@ -11,7 +11,8 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.conv_units import ConvUnit, activation_layer, conv_in, initialize_selu, mix_channels
+from medseg.networks.kernels.mix_channels import mix_channels
+from medseg.networks.layers.conv_units import ConvUnit, activation_layer, conv_in, initialize_selu
 from medseg.networks.registry import PlannedFor, register
 
 __all__ = ["VNetDS"]
@@ -65,6 +66,7 @@ class UpUnit(nn.Module):
     "vnet_ds",
     title="V-Net-DS",
     spatial_dims=(2, 3),
+    channels=(4, 4),
     parameters=22547764,
     setting="BraTS 2023, 4 channels in and out",
     paper="3D Segmentation with Exponential Logarithmic Loss, MICCAI 2018, arXiv 1809.00076",

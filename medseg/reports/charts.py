@@ -1,4 +1,4 @@
-"""Charts as SVG text for a page: learning curves, and the scores of single cases per label."""
+"""Charts for a page: learning curves, and the scores of single cases per label."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medseg.reports.drawing import ACCENT, FAINT, INK, plain_axes, shortened, to_svg
+from medseg.reports.drawing import ACCENT, FAINT, INK, Chart, even_spread, plain_axes, shortened, to_chart
 
-__all__ = ["curves_svg", "scores_svg"]
+__all__ = ["curves_chart", "scores_chart"]
 
 _PANELS = (
     ("loss", "training loss"),
@@ -19,7 +19,7 @@ _PANELS = (
 )
 
 
-def curves_svg(curves: Mapping[str, np.ndarray]) -> str:
+def curves_chart(curves: Mapping[str, np.ndarray]) -> Chart:
     """Loss, validation Dice and learning rate over epochs."""
     figure = Figure(figsize=(10.4, 2.7), layout="constrained")
     for axes, (name, title) in zip(np.ravel(figure.subplots(1, len(_PANELS))), _PANELS, strict=True):
@@ -47,7 +47,7 @@ def curves_svg(curves: Mapping[str, np.ndarray]) -> str:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.04, y=0.12)
         axes.set_xlim(*_epoch_limits(curves["epoch"]))
-    return to_svg(figure, "curves", "Learning curves: loss, validation Dice and learning rate per epoch")
+    return to_chart(figure, "curves", "Learning curves: loss, validation Dice and learning rate per epoch")
 
 
 def _epoch_limits(epochs: np.ndarray) -> tuple[float, float]:
@@ -56,7 +56,7 @@ def _epoch_limits(epochs: np.ndarray) -> tuple[float, float]:
     return first - margin, last + margin
 
 
-def scores_svg(labels: Sequence[str], dice: np.ndarray, colors: Mapping[str, str]) -> str:
+def scores_chart(labels: Sequence[str], dice: np.ndarray, colors: Mapping[str, str]) -> Chart:
     """Dice of every case ``(cases, labels)``: one row per label with points, quartile box, median and range."""
     figure = Figure(figsize=(10.4, 0.75 + (0.48 if len(labels) < 8 else 0.34) * len(labels)), layout="constrained")
     axes: Axes = figure.subplots()
@@ -67,12 +67,19 @@ def scores_svg(labels: Sequence[str], dice: np.ndarray, colors: Mapping[str, str
         low, median, high = np.percentile(values, [25, 50, 75])
         axes.plot([values[0], values[-1]], [row, row], color=FAINT, linewidth=1.2, zorder=1)
         axes.barh(row, high - low, left=low, height=0.56, color=colors[label], alpha=0.28, zorder=2)
-        # A spread that is even and the same every time: golden-ratio steps instead of random numbers.
-        spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.42
         if len(values) == 1:
             axes.plot(values, [row], "o", color=colors[label], markersize=6)
             continue
-        axes.plot(values, row + spread, "o", color=colors[label], markersize=4, alpha=0.85, mec="none", zorder=3)
+        axes.plot(
+            values,
+            row + even_spread(len(values), 0.42),
+            "o",
+            color=colors[label],
+            markersize=4,
+            alpha=0.85,
+            mec="none",
+            zorder=3,
+        )
         axes.plot([median, median], [row - 0.32, row + 0.32], color=INK, linewidth=1.8, zorder=4)
     axes.set_yticks(range(len(labels)), [shortened(label) for label in labels])
     axes.set_ylim(len(labels) - 0.45, -0.55)
@@ -85,4 +92,4 @@ def scores_svg(labels: Sequence[str], dice: np.ndarray, colors: Mapping[str, str
     for tick in axes.get_yticklabels():
         tick.set_parse_math(False)
         tick.set_fontsize(10)
-    return to_svg(figure, "scores", "Dice of every case per label")
+    return to_chart(figure, "scores", "Dice of every case per label")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 
-__all__ = ["label_colors", "rgb"]
+from matplotlib.colors import to_hex
+
+__all__ = ["label_colors"]
 
 # Bright on grey images, and apart from each other in this order (for common colour blindness too as far as 6 go).
 _FIRST = (
@@ -30,13 +32,6 @@ def label_colors(names: Sequence[str]) -> dict[str, str]:
     return {name: _FIRST[i] if i < len(_FIRST) else _further(i) for i, name in enumerate(names)}
 
 
-def rgb(color: str) -> tuple[float, float, float]:
-    """``#rrggbb`` -> three numbers in [0, 1]."""
-    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return red, green, blue
-
-
 def _further(index: int) -> str:
     hue = (0.13 + index * _GOLDEN) % 1
-    parts = colorsys.hls_to_rgb(hue, (0.45, 0.68, 0.57)[index % 3], (0.9, 0.65)[index % 2])
-    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
+    return to_hex(colorsys.hls_to_rgb(hue, (0.45, 0.68, 0.57)[index % 3], (0.9, 0.65)[index % 2]))

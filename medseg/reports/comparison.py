@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg import __version__
-from medseg.reports import page
+import numpy as np
+
 from medseg.reports.comparison_charts import COSTS, cost_figure, differences_figure
-from medseg.reports.drawing import save_png, to_svg
+from medseg.reports.drawing import Chart, save_png, to_chart
+from medseg.reports.page import Table, render
 from medseg.reports.tables import digits, grouped, markdown_table, scaled
 from medseg.storage import write_text
 
@@ -33,6 +35,25 @@ _COST = (
 )
 
 
+@dataclass(frozen=True)
+class _Page:
+    """What ``templates/comparison.html`` shows; what is ``None`` is left out."""
+
+    title: str
+    sentences: Sequence[str]
+    warnings: Sequence[str]
+    score: str
+    differences: Chart
+    difference_table: Table
+    method: str
+    costs: Chart | None
+    run_table: Table
+    training_table: Table | None
+    case_table: Table
+    case_order: str
+    cost_method: str = _COST
+
+
 def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
     """Write page, Markdown and figures; returns the page.
 
@@ -49,36 +70,30 @@ def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
         save_png(costs, folder / "costs.png")
     text = "\n\n".join([*(f"Warning: {line}" for line in content["warnings"]), comparison_markdown(content)])
     write_text(folder / "comparison.md", text + "\n")
-    title = f"{', '.join(run['run'] for run in content['runs'][1:])} against {content['runs'][0]['run']}"
-    parts = [f"<h1>{page.escape(title)}</h1>"]
-    parts += [page.paragraph(sentence, "lead") for sentence in _sentences(content)]
-    if content["warnings"]:
-        parts.append(page.section("Warnings", page.warning_list(content["warnings"])))
-    chart = to_svg(differences, "differences", f"Paired differences of {name} per label")
-    table = page.table(*_difference_table(content)) + page.paragraph(_method(content), "soft")
-    parts.append(page.section(f"Paired differences of {name}", chart + table))
-    svg = to_svg(costs, "costs", f"{name} against cost") if costs is not None else ""
-    parts.append(
-        page.section("Scores and costs", svg + page.table(*_run_table(content)) + page.paragraph(_COST, "soft"))
+    page = _Page(
+        title=f"{', '.join(run['run'] for run in content['runs'][1:])} against {content['runs'][0]['run']}",
+        sentences=_sentences(content),
+        warnings=content["warnings"],
+        score=name,
+        differences=to_chart(differences, "differences", f"Paired differences of {name} per label"),
+        difference_table=_difference_table(content),
+        method=_method(content),
+        costs=None if costs is None else to_chart(costs, "costs", f"{name} against cost"),
+        run_table=_run_table(content),
+        training_table=_training_table(content),
+        case_table=_case_table(content),
+        case_order=_case_order(content),
     )
-    if training := _training_table(content):
-        parts.append(page.section("Training", page.table(*training)))
-    parts.append(page.section(f"Mean {name} per case", _case_table(content)))
     path = folder / "comparison.html"
-    write_text(path, page.page(title, "\n".join(parts), f"Written by medseg {__version__}"))
+    write_text(path, render("comparison.html", page))
     return path
 
 
 def comparison_markdown(content: Mapping[str, Any]) -> str:
     """The tables and what they mean, for a terminal and for a README."""
-    return "\n\n".join(
-        [
-            markdown_table(*_run_table(content)),
-            *(markdown_table(*training) for training in [_training_table(content)] if training),
-            markdown_table(*_difference_table(content)),
-            f"{len(content['cases'])} cases; score: {score_name(content['score'])}. {_method(content)} {_COST}",
-        ]
-    )
+    tables = [_run_table(content), _training_table(content), _difference_table(content)]
+    meaning = f"{len(content['cases'])} cases; score: {score_name(content['score'])}. {_method(content)} {_COST}"
+    return "\n\n".join([*(markdown_table(table.header, table.rows) for table in tables if table), meaning])
 
 
 def score_name(score: str) -> str:
@@ -103,7 +118,7 @@ def _sentences(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _run_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _run_table(content: Mapping[str, Any]) -> Table:
     header = ["run", "network", "scored on", "checkpoint", "predictions"]
     header += [f"mean {score_name(content['score'])}", "95 % interval"]
     header += [f"{name}, {unit}" for name, unit, _ in COSTS.values()] + ["measured on"]
@@ -123,10 +138,10 @@ def _run_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 str(run.get("measured_on", "–")),
             ]
         )
-    return header, rows
+    return Table(header, rows)
 
 
-def _training_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+def _training_table(content: Mapping[str, Any]) -> Table | None:
     """How much each run was trained; ``None`` where nothing is recorded."""
     header = ["run", "iterations", "epochs", "validations", "training, min", "CPU, min", "learning-rate schedule"]
     schedule = {True: "completed", False: "cut before its end"}
@@ -139,10 +154,10 @@ def _training_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[st
         ]
         for run in content["runs"]
     ]
-    return (header, rows) if any(cell != "–" for row in rows for cell in row[1:]) else None
+    return Table(header, rows) if any(cell != "–" for row in rows for cell in row[1:]) else None
 
 
-def _difference_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _difference_table(content: Mapping[str, Any]) -> Table:
     header = ["run", "label", "cases", "mean difference", "95 % interval", "p", "p (Holm)", "effect"]
     rows = [
         [
@@ -157,27 +172,31 @@ def _difference_table(content: Mapping[str, Any]) -> tuple[list[str], list[list[
         ]
         for row in content["comparisons"]
     ]
-    return header, rows
+    return Table(header, rows)
 
 
-def _case_table(content: Mapping[str, Any]) -> str:
+def _case_table(content: Mapping[str, Any]) -> Table:
     names = [run["run"] for run in content["runs"]]
     means = [content["scores"][name]["mean"] for name in names]
-    change = [_number(other) - _number(first) for first, other in zip(means[0], means[1], strict=True)]
+    change = np.subtract(means[1], means[0], dtype=float)
     order = sorted(range(len(change)), key=lambda i: (math.isnan(change[i]), change[i]))
     shown = order if len(order) <= _MOST_CASES else [*order[: _MOST_CASES // 2], *order[-_MOST_CASES // 2 :]]
     rows = [
         [content["cases"][i], *(digits(column[i], 4) for column in means), digits(change[i], 4, sign=True)]
         for i in shown
     ]
-    text = f"Sorted by the difference {names[1]} minus {names[0]}."
-    if len(shown) < len(order):
-        text += f" The {_MOST_CASES // 2} lowest and highest of {len(order)}; all are in comparison.json."
-    return page.table(["case", *names, "difference"], rows) + page.paragraph(text, "soft")
+    return Table(["case", *names, "difference"], rows)
 
 
-def _interval(bounds: Sequence[float | None], sign: bool = False) -> str:
-    low, high = (digits(bound, 4, sign) for bound in bounds)
+def _case_order(content: Mapping[str, Any]) -> str:
+    first, other = (run["run"] for run in content["runs"][:2])
+    number = len(content["cases"])
+    some = f" The {_MOST_CASES // 2} lowest and highest of {number}; all are in comparison.json."
+    return f"Sorted by the difference {other} minus {first}." + (some if number > _MOST_CASES else "")
+
+
+def _interval(bounds: Sequence[float | None], *, sign: bool = False) -> str:
+    low, high = (digits(bound, 4, sign=sign) for bound in bounds)
     return "–" if low == "–" else f"{low} to {high}"
 
 
@@ -185,7 +204,3 @@ def _p_value(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

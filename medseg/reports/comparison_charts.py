@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from medseg.reports.colors import label_colors
-from medseg.reports.drawing import ACCENT, FAINT, INK, plain_axes, shortened
+from medseg.reports.drawing import ACCENT, FAINT, INK, even_spread, plain_axes, shortened
 
 __all__ = ["COSTS", "cost_figure", "differences_figure"]
 
@@ -57,9 +57,8 @@ def _differences(axes: Axes, content: Mapping[str, Any], run: str, targets: Sequ
         pair = (content["scores"][name][target] for name in (run, baseline))
         difference = np.subtract(*(np.array(values, dtype=float) for values in pair))
         difference = np.sort(difference[np.isfinite(difference)])
-        # A spread that is even and the same every time: golden-ratio steps instead of random numbers.
-        spread = ((np.arange(len(difference)) * 0.618034) % 1 - 0.5) * 0.5
-        axes.plot(difference, place + spread, "o", color=ACCENT, markersize=3.5, alpha=0.4, mec="none", zorder=2)
+        places = place + even_spread(len(difference), 0.5)
+        axes.plot(difference, places, "o", color=ACCENT, markersize=3.5, alpha=0.4, mec="none", zorder=2)
         row = rows[target]
         if row["cases"] > 1:
             axes.plot(row["interval"], [place] * 2, color=INK, linewidth=2.4, solid_capstyle="butt", zorder=3)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "FAINT", "INK", "plain_axes", "save_png", "shortened", "to_svg"]
+__all__ = ["ACCENT", "FAINT", "INK", "Chart", "even_spread", "plain_axes", "save_png", "shortened", "to_chart"]
 
 INK, FAINT, ACCENT = "#1b2330", "#c9d0da", "#2563c9"
 _VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", ACCENT: "var(--accent)"}
@@ -38,8 +40,16 @@ def plain_axes(axes: Axes) -> None:
         spine.set_color(FAINT)
 
 
-def to_svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an ``<svg>`` element; words stay words, and ids carry ``name`` since several share a page."""
+@dataclass(frozen=True)
+class Chart:
+    """A figure as an SVG element, whose words matplotlib has escaped, and what it shows in words."""
+
+    svg: str
+    description: str
+
+
+def to_chart(figure: Figure, name: str, description: str) -> Chart:
+    """The figure for a page; words stay words, and ids carry ``name`` since several share a page."""
     buffer = io.StringIO()
     metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
@@ -50,7 +60,12 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
         text = text.replace(stand_in, variable)
     text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font(-family)?: ([^;\"]*?)(['\"]?DejaVu Sans['\"]?[^;\"]*)", r"font\1: \2inherit", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1)
+    return Chart(text, description)
+
+
+def even_spread(count: int, width: float) -> np.ndarray:
+    """Places of so many points around 0, even and the same every time: golden-ratio steps, not random numbers."""
+    return ((np.arange(count) * 0.618034) % 1 - 0.5) * width
 
 
 def save_png(figure: Figure, path: str | Path) -> None:

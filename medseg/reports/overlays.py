@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from monai.transforms import Compose
@@ -23,7 +24,6 @@ from PIL import Image
 from medseg.data.case import Case
 from medseg.data.plan import channel_kind
 from medseg.labels import LabelSpace
-from medseg.reports.colors import rgb
 from medseg.transforms import load
 
 __all__ = ["CaseView", "load_view", "overlay_jpeg"]
@@ -39,7 +39,7 @@ _CONTENTS = ("image", "reference", "prediction")
 _TAG = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 3}  # behind words on pictures
 
 
-@dataclass
+@dataclass(frozen=True)
 class CaseView:
     """A case, ready to be drawn; axis 0 runs to the right of a picture, the last axis down.
 
@@ -181,7 +181,7 @@ def _draw(
     shown = labels[cut].T
     fill = np.zeros((*shown.shape, 4))
     for index in np.unique(shown[shown > 0]):
-        fill[shown == index] = (*rgb(colors[index - 1]), 0.3)
+        fill[shown == index] = to_rgba(colors[index - 1], 0.3)
     axes.imshow(fill, aspect="auto", interpolation="nearest")
     for index in np.unique(shown[shown > 0]):
         # A border of zeros closes contours at the edge of the picture.

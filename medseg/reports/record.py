@@ -12,7 +12,8 @@ import numpy as np
 
 from medseg.data.case import channel_files
 from medseg.data.content import content_hash
-from medseg.engines.run_files import read_curves, read_facts, read_scores
+from medseg.engines.run_facts import RunFacts, read_facts
+from medseg.engines.run_files import is_outdated, read_curves, read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.storage import as_formed, read_table, read_yaml
@@ -43,14 +44,14 @@ _LIST = {
 _CURVES = ("epoch", "loss", "learning_rate", "mean_dice", "seconds")
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunRecord:
     """A run as its files tell it.
 
     Attributes:
         folder: the run folder.
         config: ``configs/train.yaml`` as written.
-        facts: ``run.json``.
+        facts: what the run did.
         reasons: config id -> who or what set it.
         table: ``configs/datalist.json`` as written.
         label_space: what voxel values mean.
@@ -61,7 +62,7 @@ class RunRecord:
 
     folder: Path
     config: dict[str, Any]
-    facts: dict[str, Any]
+    facts: RunFacts
     reasons: dict[str, str]
     table: dict[str, Any]
     label_space: LabelSpace
@@ -95,6 +96,11 @@ class RunRecord:
         return "px" if is_2d_file(channel_files(cases[0])[0]) else "mm"
 
     @property
+    def outdated(self) -> bool:
+        """Whether the run no longer has the weights that were scored."""
+        return self.metrics is not None and is_outdated(self.folder, self.metrics)
+
+    @property
     def targets(self) -> list[str]:
         """The labels or regions that have scores."""
         assert self.metrics is not None
@@ -114,7 +120,7 @@ class RunRecord:
     def scores(self, score: str = "dice") -> tuple[list[str], np.ndarray]:
         """Case ids and one score per case and target ``(cases, targets)``; NaN where it is undefined."""
         cases: Mapping[str, Any] = (self.metrics or {}).get("cases", {})
-        rows = [[_number(row.get(target, {}).get(score)) for target in self.targets] for row in cases.values()]
+        rows = [[row.get(target, {}).get(score) for target in self.targets] for row in cases.values()]
         return list(cases), np.array(rows, dtype=float).reshape(len(cases), len(self.targets))
 
     def prediction(self, case_id: str) -> Path | None:

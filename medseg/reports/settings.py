@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from medseg.data.run_settings import SET, settings_of, shown
+from medseg.engines.run_facts import RunFacts
 from medseg.errors import MedsegError
 from medseg.reports.record import RunRecord
 from medseg.weights import load_file
@@ -29,8 +29,8 @@ def setting_groups(record: RunRecord) -> dict[str, dict[str, str]]:
             "data set": record.dataset,
             "description": shown(record.table.get("description")),
             "licence": shown(record.table.get("licence", record.table.get("license"))),
-            "training cases": _number_of(facts.get("training_cases")),
-            "validation cases": _number_of(facts.get("validation_cases")),
+            "training cases": _number_of(facts.training_cases),
+            "validation cases": _number_of(facts.validation_cases),
             "channels": ", ".join(record.channels),
             "labels": ", ".join(record.label_space.labels),
             **said["Data"],
@@ -38,46 +38,46 @@ def setting_groups(record: RunRecord) -> dict[str, dict[str, str]]:
         "Training": {
             "epochs": _epochs(record),
             **said["Training"],
-            "time": _span(facts.get("training_seconds")),
+            "time": _span(facts.training_seconds),
             **_effort(facts),
-            "started": shown(facts.get("started")),
-            "last change": shown(facts.get("updated")),
+            "started": shown(facts.started),
+            "last change": shown(facts.updated),
         },
         "Machine and versions": {
-            "device": shown(facts.get("device")),
-            "CPU threads": shown(facts.get("threads")),
-            "Python": shown(facts.get("python")),
-            **{str(name): str(version) for name, version in facts.get("versions", {}).items()},
+            "device": shown(facts.device),
+            "CPU threads": shown(facts.threads),
+            "Python": shown(facts.python),
+            **(facts.versions or {}),
         },
     }
 
 
-def _number_of(items: Any) -> str:
-    return str(len(items)) if isinstance(items, list) else ""
+def _number_of(items: Sequence[str] | None) -> str:
+    return "" if items is None else str(len(items))
 
 
 def _epochs(record: RunRecord) -> str:
-    done, planned = record.facts.get("epochs_done", len(record.curves["epoch"])), record.setting("epochs")
+    done, planned = record.facts.epochs_done, record.setting("epochs")
+    if done is None:
+        done = len(record.curves["epoch"])
     if record.setting("max_minutes") is not None:
         return f"{done}, as many as {record.setting('max_minutes'):g} minutes gave time for"
     return f"{done} of {planned}" if planned not in (None, done) else str(done)
 
 
-def _effort(facts: Mapping[str, Any]) -> dict[str, str]:
+def _effort(facts: RunFacts) -> dict[str, str]:
     """What the training took, of runs that record it."""
-    if "schedule_completed" not in facts:
-        return {}
-    completed = "completed" if facts["schedule_completed"] else "cut before its end"
+    schedule = {True: "completed", False: "cut before its end", None: ""}
     return {
-        "iterations": str(facts["iterations"]),
-        "CPU time": _span(facts["cpu_seconds"]),
-        "validations": str(facts["validations"]),
-        "learning-rate schedule": completed,
+        "iterations": shown(facts.iterations),
+        "CPU time": _span(facts.cpu_seconds),
+        "validations": shown(facts.validations),
+        "learning-rate schedule": schedule[facts.schedule_completed],
     }
 
 
-def _span(seconds: Any) -> str:
-    if not isinstance(seconds, (int, float)):
+def _span(seconds: float | None) -> str:
+    if seconds is None:
         return ""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["digits", "grouped", "markdown_table", "scaled"]
+import numpy as np
+
+__all__ = ["digits", "grouped", "markdown_table", "mean", "scaled"]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -20,7 +22,13 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def digits(value: float | None, places: int = 3, sign: bool = False) -> str:
+def mean(values: np.ndarray) -> float:
+    """The mean of what is defined; NaN without any."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
+
+
+def digits(value: float | None, places: int = 3, *, sign: bool = False) -> str:
     """A number with so many decimals; a dash where it is undefined."""
     if value is None or not math.isfinite(value):
         return "–"

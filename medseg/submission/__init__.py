@@ -3,10 +3,10 @@
 A module ``medseg/submission/challenges/<name>.py`` holds
 
 * ``FACTS``: a ``ChallengeFacts``, with the rules that the organisers document, and those that could not be verified;
-* ``items(cases, *, …) -> list[Item]``: which of a datalist section's cases are submitted, and under which names. It may
-  take keyword arguments with defaults, which become options of ``medseg submit``. Raises ``DataError`` where they are
-  not the challenge's cases. Values that a label map may hold are those of the data set; where its archive says them,
-  of the datalist;
+* ``items(cases, *, …) -> list[Item]``: which of a datalist section's cases are submitted, and under which names; where
+  the facts say it all, by ``medseg.submission.fixed_set.fixed_items``. It may take keyword arguments with defaults,
+  which become options of ``medseg submit``. Raises ``DataError`` where they are not the challenge's cases. Values that
+  a label map may hold are those of the data set; where its archive says them, of the datalist;
 * where label maps on the image's grid are not what is asked for, ``check(prediction, item) -> Iterator[Finding]`` for
   one case instead of ``check_label_map``, and ``pack(files, output)`` instead of ``write_zip``; ``files`` maps names of
   members to checked predictions.
@@ -36,19 +36,29 @@ class ChallengeFacts:
     Attributes:
         title: its own name.
         dataset: module of ``medseg.datasets`` with its labels and terms.
-        section: of a datalist, the cases that are submitted.
+        section: section of a datalist with the cases that are submitted.
         source: where it is handed in.
+        examples: ids of first cases, one per kind of name.
         documented: rules that the organisers state.
         unverified: rules taken from practice, that no document at hand confirms; they are checked as well.
-        suffix: of the file that is handed in.
+        number: number of cases; 0: all of the section, whose number is not fixed.
+        case: regular expression of the case ids.
+        member: name of a file in the archive: ``{case}`` is the id, ``{0}`` the first group of ``case``.
+        suffix: suffix of the file that is handed in.
+
+    What ``number``, ``case`` and ``member`` say, ``documented`` or ``unverified`` states in words; tests compare them.
     """
 
     title: str
     dataset: str
     section: str
     source: str
+    examples: tuple[str, ...]
     documented: tuple[str, ...]
     unverified: tuple[str, ...] = ()
+    number: int = 0
+    case: str = ".+"
+    member: str = "{case}.nii.gz"
     suffix: str = ".zip"
 
 

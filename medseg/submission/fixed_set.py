@@ -1,4 +1,4 @@
-"""Test sets of a known number of cases with names of one form."""
+"""The cases of a challenge by its facts: so many, with names of one form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import DataError
-from medseg.submission import Item
+from medseg.submission import ChallengeFacts, Item
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
@@ -16,32 +16,29 @@ if TYPE_CHECKING:
 __all__ = ["fixed_items"]
 
 
-def fixed_items(
-    cases: Sequence[Case], title: str, *, number: int, pattern: str, example: str, member: str
-) -> list[Item]:
-    """The cases, sorted by id.
+def fixed_items(cases: Sequence[Case], facts: ChallengeFacts) -> list[Item]:
+    """The cases, sorted by their names in the archive.
 
     Args:
-        cases: of the datalist's section.
-        title: of the challenge.
-        number: how many it takes.
-        pattern: regular expression of their ids, such as ``example``.
-        member: name in the archive, with ``{case}``.
+        cases: cases of the datalist's section.
+        facts: ``number`` of cases, form of their ids (``case``) and of the names in the archive (``member``).
 
     Raises:
         DataError: a case of another name, or another number of cases.
     """
-
+    found: dict[str, Item] = {}
     for case in cases:
-        if not re.fullmatch(pattern, case.id):
+        match = re.fullmatch(facts.case, case.id)
+        if match is None:
             raise DataError(
-                f"{case.id} is no case of {title}; expected names such as {example} in the section. Name "
-                "another with --section."
+                f"{case.id} is not a case of {facts.title}; expected names such as {facts.examples[0]} in the section. "
+                "Name another with --section."
             )
-    if len(cases) != number:
+        member = facts.member.format(*match.groups(), case=case.id)
+        found[member] = Item(case.id, Path(case.images[0]), member)
+    if len(found) != facts.number or len(cases) != facts.number:
         raise DataError(
-            f"The section has {len(cases)} cases; {title} takes exactly {number}. List them in the datalist, or name "
-            "another section with --section."
+            f"The section has {len(cases)} cases; {facts.title} takes exactly {facts.number}. Use the datalist of "
+            f"`medseg prepare {facts.dataset}`, list them in yours, or name another section with --section."
         )
-    ordered = sorted(cases, key=lambda case: case.id)
-    return [Item(c.id, Path(c.images[0]), member.format(case=c.id)) for c in ordered]
+    return [found[member] for member in sorted(found)]

@@ -92,7 +92,7 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -
         match is accepted.
     """
     state = read_state_dict(path)
-    check_match(network, state, str(path), strict)
+    check_match(network, state, str(path), strict=strict)
     own = network.state_dict()
     network.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=strict)
 
@@ -138,7 +138,7 @@ def refuse_non_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
     )
 
 
-def check_match(network: nn.Module, state: Mapping[str, torch.Tensor], source: str, strict: bool = True) -> None:
+def check_match(network: nn.Module, state: Mapping[str, torch.Tensor], source: str, *, strict: bool = True) -> None:
     """Refuse a state dict of other keys or shapes; ``source`` begins the message.
 
     Raises:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.folder import Bundle
+from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.engines.run_files import is_outdated, read_scores
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import NOT_RECORDED, ScoreDefinition, target_values
-from medseg.workflows.run_folder import read_facts, trained_on
+from medseg.workflows.run_folder import trained_on
 from medseg.workflows.selection import own_role
 
 __all__ = ["EFFORT", "ScoredRun", "differing", "read_scored", "refuse_unlike", "run_names"]
@@ -38,14 +39,14 @@ class ScoredRun:
         name: shown in tables.
         folder: with ``metrics.json``.
         scores: its content.
-        facts: ``run.json`` of the run that the scores are of.
+        facts: of the run that the scores are of.
         role: of the cases (``medseg.workflows.selection.ROLES``).
     """
 
     name: str
     folder: Path
     scores: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    facts: RunFacts
     role: str
 
     @property
@@ -171,20 +172,20 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
             found.append(f"{run.name} was scored with other settings than it was trained with: {', '.join(changed)}.")
         if is_outdated(run.folder, run.scores):
             found.append(f"{run.name} no longer has the weights that were scored; run `medseg validate` again.")
-        if run.facts.get("schedule_completed") is False:
+        if run.facts.schedule_completed is False:
             found.append(f"The learning-rate schedule of {run.name} was cut before its end.")
     shown: dict[str, Callable[[ScoredRun], Any]] = {
         "Scores are of different roles, sections or folds": lambda run: run.scored_on,
         "Rules of post-processing differ": lambda run: _rules(run.definition),
         "Checkpoints differ": lambda run: run.scores.get("checkpoint"),
-        "Times and memory were measured on different machines or threads": lambda run: run.facts.get("measured_on"),
+        "Times and memory were measured on different machines or threads": lambda run: run.facts.measured_on,
     }
     for words, value in shown.items():
         values = {run.name: value(run) for run in runs if value(run) not in (None, NOT_RECORDED)}
         if len(set(values.values())) > 1:
             found.append(f"{words} ({_listed(values)}).")
     for key, words in EFFORT.items():
-        numbers = {run.name: float(run.facts[key]) for run in runs if isinstance(run.facts.get(key), (int, float))}
+        numbers = {run.name: float(value) for run in runs if (value := getattr(run.facts, key)) is not None}
         if numbers and max(numbers.values()) > (1 + _TOLERANCE.get(key, 0.0)) * min(numbers.values()):
             unit = " s" if key.endswith("seconds") else ""
             amounts = {name: f"{number:,.0f}{unit}".replace(",", " ") for name, number in numbers.items()}

@@ -5,7 +5,6 @@ beside their cost.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medseg.engines.run_facts import RunFacts
 from medseg.errors import ConfigError
 from medseg.metrics import mean_interval
 from medseg.metrics.paired import holm, paired_comparison
@@ -98,7 +98,7 @@ def compare(s: CompareSettings) -> dict[str, Any]:
         "comparisons": rows,
     }
     target_dir = Path(s.output)
-    write_json(target_dir / "comparison.json", _finite(content))
+    write_json(target_dir / "comparison.json", content)
     table_file = target_dir / "comparison.csv"
     with whole_file(table_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file, list(rows[0]))
@@ -125,7 +125,7 @@ def _scores(
     metrics: Sequence[Mapping[str, Any]], cases: Sequence[str], labels: Sequence[str], score: str
 ) -> list[_Scores]:
     rows = [
-        [[_number(content["cases"][case].get(label, {}).get(score)) for case in cases] for label in labels]
+        [[content["cases"][case].get(label, {}).get(score) for case in cases] for label in labels]
         for content in metrics
     ]
     scores = np.array(rows, dtype=float).reshape(len(metrics), len(labels), len(cases))
@@ -160,18 +160,6 @@ def _scored_as(run: ScoredRun) -> dict[str, Any]:
     }
 
 
-def _cost(facts: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("network", *COSTS, "measured_on", *EFFORT, "schedule_completed")
-    return {key: facts[key] for key in keys if key in facts}
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _cost(facts: RunFacts) -> dict[str, Any]:
+    names = ("network", *COSTS, "measured_on", *EFFORT, "schedule_completed")
+    return {name: value for name in names if (value := getattr(facts, name)) is not None}

@@ -20,6 +20,7 @@ from medseg.bundle.parts import device_component
 from medseg.data import Case, Datalist, read_datalist
 from medseg.data.content import content_hash
 from medseg.engines import CaseCost, CaseScores, add_facts
+from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.inferers import Ensemble, Member
@@ -33,7 +34,7 @@ from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.evaluation import warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
-from medseg.workflows.run_folder import read_facts, require_run, require_same_data, trained_on, write_facts
+from medseg.workflows.run_folder import require_run, require_same_data, trained_on
 from medseg.workflows.run_limits import check_channels, check_members, check_scored, mirrored_axes
 from medseg.workflows.selection import own_role
 from medseg.workflows.stored_list import read_stored_list
@@ -145,15 +146,14 @@ def ensemble(s: EnsembleSettings) -> dict[str, Any] | None:
     result, background = predict_ensemble(network, cases, Path(output), choose_device(s.device), facts, cost)
     warn_of_background(background, len(cases))
     names = dict.fromkeys(type(member.network).__name__ for member in members)
-    write_facts(
-        output,
+    made = RunFacts(
         network=f"{method} of {len(members)} ({', '.join(names)})",
         parameters=count_parameters(network),
-        training_cases=sorted({case for folder in folders for case in read_facts(folder).get("training_cases", [])}),
+        training_cases=tuple(sorted({c for folder in folders for c in read_facts(folder).training_cases or ()})),
         predictions=len(cases),
-        background_predictions=background,
-        **cost.facts(),
+        background_predictions=tuple(background),
     )
+    write_facts(output, made | cost.facts())
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from medseg.data import Case
 from medseg.data.content import content_hash
 from medseg.engines import CaseCost, add_facts, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
+from medseg.engines.run_facts import RunFacts, write_facts
 from medseg.engines.run_files import read_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
@@ -30,7 +32,7 @@ from medseg.transforms import SaveLabelsd
 from medseg.workflows.checks import check_cases, refuse_other_names
 from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.run_folder import log_to, require_run, write_facts
+from medseg.workflows.run_folder import log_to, require_run
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, select
 
@@ -211,8 +213,9 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
                 workflow.parser["network_def::in_channels"],
                 workflow.parser.get_parsed_content("roi_size"),
             )
-            measured |= cost.facts(measured.get("multiply_adds_per_window"))
-            write_facts(folder, mean_dice=_content(target)["mean_dice"], **measured)
+            measured |= cost.facts(measured.multiply_adds_per_window)
+            dice = _content(target)["mean_dice"]
+            write_facts(folder, measured | RunFacts(mean_dice=math.nan if dice is None else dice))
     barrier()  # the first process writes the scores of all
     content = _content(target)
     warn_of_background(background_cases(content["cases"]), len(content["cases"]))

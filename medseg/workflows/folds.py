@@ -11,13 +11,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from medseg.data import read_datalist
-from medseg.engines.scores import json_safe, write_scores
+from medseg.engines.run_facts import RunFacts, read_facts, write_facts
+from medseg.engines.scores import write_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.settings import takes
 from medseg.storage import write_json
 from medseg.workflows.evaluation import EvaluateSettings, evaluate, kept_checkpoints
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.run_folder import read_facts, write_facts
 from medseg.workflows.training import TrainSettings, train
 
 __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "train_folds"]
@@ -83,7 +83,8 @@ def evaluate_folds(s: EvaluateSettings) -> dict[str, Any]:
     restored = {case: {label: _numbers(row) for label, row in rows.items()} for case, rows in sorted(cases.items())}
     content = write_scores(restored, run / (into or "."), _shared(contents) | {"folds": [f.name for f in folders]})
     if into is None:
-        write_facts(run, mean_dice=content["mean_dice"], **_pooled_facts([read_facts(folder) for folder in folders]))
+        facts = _pooled_facts([read_facts(folder) for folder in folders])
+        write_facts(run, facts | RunFacts(mean_dice=math.nan if content["mean_dice"] is None else content["mean_dice"]))
     return content
 
 
@@ -118,7 +119,7 @@ def _spread(directory: Path, names: Sequence[str], contents: Sequence[Mapping[st
         "scored_cases": len(contents[0]["cases"]),
         "labels": labels,
     }
-    write_json(directory / "folds.json", json_safe(content))
+    write_json(directory / "folds.json", content)
     return content
 
 
@@ -151,10 +152,11 @@ def evaluate_checkpoints(s: EvaluateSettings) -> dict[str, dict[str, Any]]:
     }
 
 
-def _pooled_facts(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _pooled_facts(folds: Sequence[RunFacts]) -> RunFacts:
     """What the folds agree on, the means of their figures per case, their largest memory, and all of their training."""
     same = ("network", "parameters", "multiply_adds_per_window", "multiply_adds_without", "measured_on")
     joins: dict[str, Callable[[list[Any]], Any]] = {
+        **dict.fromkeys(same, lambda values: values[0] if len(set(values)) == 1 else None),
         "seconds_per_case": fmean,
         "windows_per_case": fmean,
         "multiply_adds_per_case": lambda values: round(fmean(values)),
@@ -162,8 +164,8 @@ def _pooled_facts(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **dict.fromkeys(("training_seconds", "cpu_seconds", "iterations", "validations"), sum),
         "schedule_completed": all,
     }
-    pooled = {key: folds[0][key] for key in same if key in folds[0] and all(f.get(key) == folds[0][key] for f in folds)}
-    return pooled | {key: join([f[key] for f in folds]) for key, join in joins.items() if all(key in f for f in folds)}
+    values = {name: [getattr(fold, name) for fold in folds] for name in joins}
+    return RunFacts(**{name: join(values[name]) for name, join in joins.items() if None not in values[name]})
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:

@@ -99,7 +99,9 @@ def new_bundle(s: NewBundleSettings) -> list[Setting]:
     draft.check()
     announce(draft, f"plan for {network} on {datalist.name}")
     draft.write(root)
-    draft.recipe.dump(root / RECIPE, f"{network} on {datalist.name}: what was planned; `medseg bundle build` applies it.")
+    draft.recipe.dump(
+        root / RECIPE, f"{network} on {datalist.name}: what was planned; `medseg bundle build` applies it."
+    )
     return draft.settings
 
 

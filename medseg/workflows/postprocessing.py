@@ -25,11 +25,11 @@ from medseg.storage import write_json
 from medseg.transforms import CleanRule, clean_labels, find_label_map, load
 from medseg.workflows.cleanup import store_rules
 from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
+from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.run_folder import log_to, require_run
 from medseg.workflows.selection import own_role
-from medseg.workflows.evaluation import EvaluateSettings
 
 __all__ = ["PostprocessSettings", "postprocess"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data import Datalist, read_datalist
+from medseg.data.label_files import check_label_files
 from medseg.datasets import dataset_module
 from medseg.errors import ConfigError, DataError
 from medseg.workflows.options import check_options
@@ -47,7 +48,7 @@ def prepare(dataset: str, raw_dir: str | Path, out_dir: str | Path, **options: A
 
     Raises:
         ConfigError: an unknown data set or option, or folders that cannot be used.
-        DataError: the archive is incomplete.
+        DataError: the archive is incomplete, or a label file holds a value that the data set does not declare.
     """
     module, raw, out = dataset_module(dataset), Path(raw_dir), Path(out_dir)
     if not raw.is_dir():
@@ -60,5 +61,6 @@ def prepare(dataset: str, raw_dir: str | Path, out_dir: str | Path, **options: A
         datalist = read_datalist(path, root)
         first = next(case for cases in datalist.sections.values() for case in cases)
         if all(Path(image).is_file() for image in first.images):
+            check_label_files(datalist)
             return Prepared(dataset, datalist)
     raise DataError(f"{path} names files that are neither below {out} nor below {raw}; report this with the archive.")

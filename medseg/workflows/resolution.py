@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medseg.data import CaseFacts
+from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import mean_interval
 from medseg.reports.resolution import write_resolution
@@ -27,7 +28,7 @@ from medseg.transforms import scaled_size
 from medseg.workflows.checks import check_cases
 from medseg.workflows.comparable import run_names
 from medseg.workflows.evaluation import EvaluateSettings, evaluate
-from medseg.workflows.run_folder import read_facts, require_run
+from medseg.workflows.run_folder import require_run
 
 __all__ = ["ResolutionSettings", "TrainedGrid", "resolution"]
 
@@ -203,7 +204,7 @@ def resolution(s: ResolutionSettings) -> dict[str, Any]:
         content["runs"].append(
             {
                 "run": grid.name,
-                "network": read_facts(folder).get("network"),
+                "network": read_facts(folder).network,
                 "trained_at": grid.size if sizes else grid.spacing,
                 "points": points,
             }
@@ -233,7 +234,7 @@ def _cases(
 def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str]) -> list[str]:
     found = []
     for name, folder in zip(names, folders, strict=True):
-        seen = set(cases) & set(read_facts(folder).get("training_cases", []))
+        seen = set(cases) & set(read_facts(folder).training_cases or ())
         if seen:
             found.append(f"{name} was trained on {len(seen)} of the {len(cases)} cases: its scores are biased.")
     if len(cases) < _FEW:
@@ -265,9 +266,8 @@ def _scores(
 
 def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
     labels = list(content["labels"])
-    table = np.array(
-        [[_number(rows.get(label, {}).get("dice")) for label in labels] for rows in content["cases"].values()]
-    )
+    scores = [[rows.get(label, {}).get("dice") for label in labels] for rows in content["cases"].values()]
+    table = np.array(scores, dtype=float)  # an undefined score, null in JSON, is NaN
     mean, low, high = (_defined(value) for value in mean_interval(table))
     rows = {label: content["labels"][label]["dice"] for label in labels}
     return {
@@ -275,10 +275,6 @@ def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
         "interval": [low, high],
         "labels": {label: {"mean": _defined(row["mean"]), "cases": row["cases"]} for label, row in rows.items()},
     }
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _defined(value: float | None) -> float | None:

@@ -1,25 +1,20 @@
-"""The run folder: what is in it, when a command may go on in it, and the facts of a run."""
+"""The run folder: what is in it, and when a command may go on in it."""
 
 from __future__ import annotations
 
 import logging
-import platform
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from medseg import __version__
 from medseg.bundle.folder import Bundle
 from medseg.data import Case
 from medseg.data.fingerprint import DataFingerprint
-from medseg.engines.run_files import read_facts
+from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.errors import ConfigError, DataError
-from medseg.storage import write_json
 
-__all__ = ["differences", "log_to", "read_facts", "require_run", "require_same_data", "trained_on", "write_facts"]
+__all__ = ["differences", "log_to", "require_run", "require_same_data", "trained_on"]
 
 logger = logging.getLogger("medseg")
 
@@ -49,22 +44,6 @@ def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, An
     return {} if old == new else {prefix: (old, new)}
 
 
-def write_facts(run: str | Path, **facts: Any) -> None:
-    """Add facts to ``run.json``: versions, machine and what is given."""
-    import torch
-
-    path = Path(run) / "run.json"
-    content = read_facts(run) | {
-        "versions": {"medseg": __version__}
-        | {name: version(name) for name in ("torch", "monai", "numpy", "pytorch-ignite")},
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    content |= facts
-    write_json(path, content)
-
-
 def require_same_data(run: str | Path, cases: Sequence[Case]) -> bool:
     """Hold cases against the fingerprint of the data that a run was trained on and validated with.
 
@@ -74,7 +53,7 @@ def require_same_data(run: str | Path, cases: Sequence[Case]) -> bool:
     Raises:
         DataError: images or labels of these cases differ, wherever they lie now.
     """
-    stored = DataFingerprint.from_table(read_facts(run).get("data"))
+    stored = read_facts(run).data
     if stored is None:
         logger.info("%s has no fingerprint of its data: whether they changed since its training is not known", run)
         return False
@@ -90,18 +69,17 @@ def require_same_data(run: str | Path, cases: Sequence[Case]) -> bool:
     return True
 
 
-def trained_on(facts: Mapping[str, Any], files: Mapping[str, Sequence[str]]) -> set[str]:
+def trained_on(facts: RunFacts, files: Mapping[str, Sequence[str]]) -> set[str]:
     """The cases among these whose images a run was trained on, whatever they are called there.
 
     Args:
         facts: of the run. Those of earlier versions, and of ensembles, know their cases by id alone.
         files: case id -> hashes of its files (``content_hash``).
     """
-    trained = set(map(str, facts.get("training_cases", [])))
-    fingerprint = DataFingerprint.from_table(facts.get("data"))
-    if fingerprint is None:
+    trained = set(facts.training_cases or ())
+    if facts.data is None:
         return trained & set(files)
-    images = {image for case in trained for image in fingerprint.cases.get(case, ())[:-1]}
+    images = {image for case in trained for image in facts.data.cases.get(case, ())[:-1]}
     return {case for case, hashes in files.items() if images & set(hashes)}
 
 

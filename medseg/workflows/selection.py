@@ -19,8 +19,9 @@ from medseg.bundle.recipe import Recipe
 from medseg.data import Case, Datalist, read_datalist
 from medseg.data.content import content_hash
 from medseg.engines.ranks import on_main
+from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError, nearest
-from medseg.workflows.run_folder import read_facts, require_same_data, trained_on
+from medseg.workflows.run_folder import require_same_data, trained_on
 from medseg.workflows.stored_list import read_stored_list
 
 __all__ = ["ROLES", "Selection", "own_role", "select"]

@@ -6,12 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle import document_bundle, dump_yaml
+from medseg.bundle.compose import command
+from medseg.bundle.document import rewrite_training
 from medseg.data.sampling import turns
 from medseg.engines.ranks import world_size
+from medseg.engines.run_facts import RunFacts, write_facts
 from medseg.engines.validation_cost import case_seconds, cases_of
-from medseg.storage import read_yaml
-from medseg.workflows.run_folder import write_facts
 
 __all__ = ["fit_validation"]
 
@@ -26,8 +26,7 @@ def fit_validation(workflow: Any, run: Path, seconds: float) -> bool:
     """Measure validation cases, then set ``validation_cases`` in the run's config where it has them; whether they
     changed.
     """
-    path = run / "configs" / "train.yaml"
-    config = read_yaml(path)
+    config = workflow.parser.get()
     if "validation_cases" not in config:
         return False
     evaluator = workflow.parser.get_parsed_content("validate::evaluator")
@@ -37,12 +36,11 @@ def fit_validation(workflow: Any, run: Path, seconds: float) -> bool:
     while _seconds(costs, numbers, few) > _LONG * seconds and most > 1:
         most -= 1
         few = most
-    write_facts(run, fitted_validation_cases=few)
+    write_facts(run, RunFacts(fitted_to_time=True))
     if few == asked:
         return False
     logger.warning("a validation of all cases would take too long; it goes over %d of each data set", few)
-    dump_yaml(config | {"validation_cases": few}, path, f"validation_cases fitted to {seconds / 60:.3g} minutes.")
-    document_bundle(run, {"validation_cases": "fitted to --max_minutes"})
+    rewrite_training(run, command({"validation_cases": few}, "fitted to --max_minutes"))
     return True
 
 

@@ -31,6 +31,7 @@ from medseg.data.fingerprint import DataFingerprint
 from medseg.data.run_settings import SET, shown
 from medseg.engines import network_facts
 from medseg.engines.ranks import gather, is_main, on_main, unwrap
+from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.networks import network_target
 from medseg.settings import File, Folder, takes
@@ -38,7 +39,7 @@ from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.folder_lock import LOCK, only_writer
 from medseg.workflows.new_bundle import PlanRequest, announce, given_nnunet, planned_draft
-from medseg.workflows.run_folder import differences, log_to, read_facts, require_same_data, write_facts
+from medseg.workflows.run_folder import differences, log_to, require_same_data
 from medseg.workflows.run_limits import check_training, refuse_double
 from medseg.workflows.stored_list import remember_list
 from medseg.workflows.timing import fit_validation
@@ -49,7 +50,6 @@ __all__ = ["TrainSettings", "train"]
 logger = logging.getLogger("medseg")
 
 _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
-_FITTED_TO_TIME = {"fitted_epochs", "fitted_validation_cases"}  # facts that say so; the first is of earlier versions
 _FRESH = "configs.new"  # in a run: the bundle until all of it is written
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 
@@ -295,17 +295,17 @@ def _prepare(s: TrainSettings, datalist: Datalist, chosen: torch.device, run: Pa
         draft.write(fresh)
         for item in fresh.iterdir():
             shutil.move(str(item), str(run / item.name))
-        write_facts(run, status="started", started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+        write_facts(run, RunFacts(status="started", started=time.strftime("%Y-%m-%dT%H:%M:%S%z")))
     remember_list(run, start.datalist)
     _require_state(run)
     facts = read_facts(run)
-    if facts.get("status") == "finished":
+    if facts.status == "finished":
         logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
         return False, False
     if s.epochs is not None and s.max_minutes is not None:
         logger.warning("--max_minutes decides when the training ends, not --epochs")
     _report_start(run, start)
-    return True, s.max_minutes is not None and not _FITTED_TO_TIME & {*facts}
+    return True, s.max_minutes is not None and not facts.fitted_to_time
 
 
 def _run(run: Path, max_minutes: float | None, started: float, fit: bool) -> None:
@@ -327,14 +327,8 @@ def _run(run: Path, max_minutes: float | None, started: float, fit: bool) -> Non
     cpu = gather({str(trainer.state.rank): effort.cpu_seconds})
     effort = replace(effort, cpu_seconds=round(sum(cpu.values()), 1))
     if is_main():
-        write_facts(
-            run,
-            status="finished",
-            epochs_done=int(trainer.state.epoch),
-            training_seconds=effort.wall_seconds,
-            **asdict(effort),
-            **network_facts(unwrap(trainer.network), in_channels, roi_size),
-        )
+        trained = RunFacts(status="finished", epochs_done=int(trainer.state.epoch), **asdict(effort))
+        write_facts(run, trained | network_facts(unwrap(trainer.network), in_channels, roi_size))
         logger.info("trained: %s", effort)
     workflow.finalize()
 
@@ -376,7 +370,7 @@ def _hold_against(draft: Draft, run: Path, *, explicit_epochs: bool, same_data: 
     """
     bundle = Bundle(run)
     old, new = (json.loads(json.dumps(tree)) for tree in (bundle.recipe("train").tree, draft.train.tree))
-    free = _MAY_CHANGE | (_FITTED if _FITTED_TO_TIME & {*read_facts(run)} else set())
+    free = _MAY_CHANGE | (_FITTED if read_facts(run).fitted_to_time else set())
     free |= {"dataset_dir"} if same_data else set()
     changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
     if (run / "configs" / "datalist.json").read_bytes() != draft.datalist.as_stored():
@@ -403,7 +397,7 @@ def _hold_against(draft: Draft, run: Path, *, explicit_epochs: bool, same_data: 
     if longer:
         if bundle.has("inference"):
             store_rules(Bundle(run), {})  # they were chosen on the predictions of other weights
-        write_facts(run, status="started")
+        write_facts(run, RunFacts(status="started"))
         logger.warning(
             "resuming to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up "
             "from where it was",
@@ -432,7 +426,7 @@ def _require_state(run: Path) -> None:
 
 
 def _done_epochs(run: Path) -> int:
-    return int(read_facts(run).get("epochs_done", 0))
+    return read_facts(run).epochs_done or 0
 
 
 def _report_start(run: Path, start: _Start) -> None:
@@ -441,11 +435,11 @@ def _report_start(run: Path, start: _Start) -> None:
         "%d training and %d validation cases, device %s, run folder %s",
         len(start.training), len(start.validation), start.device, run,
     )  # fmt: skip
-    write_facts(
-        run,
+    facts = RunFacts(
         device=str(start.device),
         seed=start.settings.seed,
-        data=DataFingerprint.of(cases).to_table(),
-        training_cases=[case.id for case in start.training],
-        validation_cases=[case.id for case in start.validation],
+        data=DataFingerprint.of(cases),
+        training_cases=tuple(case.id for case in start.training),
+        validation_cases=tuple(case.id for case in start.validation),
     )
+    write_facts(run, facts)

@@ -229,7 +229,7 @@ def test_streams_that_are_left_full_or_of_another_encoding() -> None:
 def test_source_tree_that_is_not_installed(tmp_path: Path, monkeypatch: Any) -> None:
     import importlib.metadata
 
-    from medseg.workflows.run_folder import read_facts, write_facts
+    from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 
     found = importlib.metadata.version
 
@@ -239,5 +239,5 @@ def test_source_tree_that_is_not_installed(tmp_path: Path, monkeypatch: Any) -> 
         return found(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    write_facts(tmp_path, mean_dice=np.nan and None)
-    assert read_facts(tmp_path)["versions"]["medseg"]
+    write_facts(tmp_path, RunFacts(mean_dice=np.nan))
+    assert read_facts(tmp_path).versions["medseg"]

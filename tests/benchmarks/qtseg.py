@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from medseg.networks import QTSeg
-from medseg.networks.layers.channels_last import channels_last
+from medseg.networks.kernels.channels_last import channels_last
 
 
 def compare(name: str, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], pairs: int) -> None:

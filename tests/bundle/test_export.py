@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.bundle.arguments import planned_arguments
-from medseg.bundle.export import FORMATS, TOLERANCE, chosen_formats, export_network, other_size
+from medseg.bundle.export import FORMATS, TOLERANCE, Exported, chosen_formats, export_network, other_size
 from medseg.bundle.onnx_norms import write_out_instance_norms
 from medseg.data.plan import Plan
 from medseg.errors import ConfigError, ModelError
@@ -33,7 +34,7 @@ def small(name: str, dims: int, **more: Any) -> nn.Module:
         cache="cache", cache_gib=0.0, learning_rate=0.005, light=True,
     )  # fmt: skip
     torch.manual_seed(0)
-    return create_network(name, **planned_arguments(name, plan, more))
+    return create_network(name, **planned_arguments(name, plan, more)).eval()
 
 
 ANY_SIZE: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -56,6 +57,76 @@ def test_every_format_agrees_with_the_network_at_two_sizes(name, dims, more, tmp
         assert all(row["difference"] <= TOLERANCE for row in made.parity)
 
 
+def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+
+
+# How a stranger reads each format.
+READERS: dict[str, Callable[[Path], Callable[[Tensor], Tensor]]] = {
+    "torchscript": lambda path: torch.jit.load(str(path)),
+    "torch_export": lambda path: torch.export.load(path).module(),
+    "onnx": onnx_runner,
+}
+
+
+def wrong_files(directory: Path, exported: dict[str, Exported], network: nn.Module) -> Iterator[str]:
+    """The contract of every exporter: its file, read anew, returns the network's logits for images it has not seen."""
+    for fmt, made in exported.items():
+        run = READERS[fmt](directory / made.file)
+        for row in made.parity:
+            x = torch.randn(1, 2, *row["size"], generator=torch.Generator().manual_seed(7))
+            with torch.no_grad():
+                expected, found = network(x), run(x)
+            allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+            if found.shape != expected.shape or not (found - expected).abs().max() <= allowed:
+                yield f"{made.file} does not return the network's logits at {row['size']}"
+            if not row["difference"] <= TOLERANCE * max(1.0, row["largest_logit"]):
+                yield f"the record of {made.file} states a difference of {row['difference']}"
+
+
+class Sound(nn.Module):
+    """A network of any size with what exporters stumble over: instance norm and interpolation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(2, 4, 3, 2, 1), nn.InstanceNorm2d(4), nn.Conv2d(4, 3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.interpolate(self.layers(x), scale_factor=2.0)
+
+
+def test_every_format_has_a_reader() -> None:
+    assert tuple(READERS) == FORMATS
+
+
+@pytest.mark.parametrize("fmt", [pytest.param(fmt, marks=onnx if fmt == "onnx" else ()) for fmt in FORMATS])
+def test_each_file_returns_the_networks_logits(fmt: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Sound().eval()
+    exported = export_network(network, 2, [(16, 16), (24, 32)], tmp_path, formats=[fmt])
+    assert exported[fmt].multiples_of is not None
+    assert list(wrong_files(tmp_path, exported, network)) == []
+
+
+def test_a_planted_exporter_of_probabilities_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It compares the network with itself, so that only who reads the file notices."""
+    network = Sound().eval()
+
+    def of_probabilities(recorder: Any, method: str, any_size: bool, path: Path) -> Any:
+        image = recorder.expected[0][0]
+        torch.export.save(torch.export.export(nn.Sequential(network, nn.Softmax(1)), (image,)), path)
+        return network
+
+    monkeypatch.setattr("medseg.bundle.export._Recorder._torch_export", of_probabilities)
+    exported = export_network(network, 2, [(16, 16)], tmp_path, formats=["torch_export"])
+    assert list(wrong_files(tmp_path, exported, network)) == [
+        "model.pt2 does not return the network's logits at [16, 16]"
+    ]
+
+
 @onnx
 @pytest.mark.slow
 @pytest.mark.parametrize("name", catalog())
@@ -66,10 +137,8 @@ def test_every_registered_network_is_exported_in_every_format(name, tmp_path):
     exported = export_network(network, 2, [WINDOW[dims], OTHER[dims]], tmp_path, formats=["torchscript"])
     exported |= export_network(network, 2, [WINDOW[dims]], tmp_path, formats=["torch_export", "onnx"])
     assert tuple(exported) == FORMATS
-    for made in exported.values():
-        assert made.note or made.multiples_of, "a file of one size says why"
-        for row in made.parity:
-            assert row["difference"] <= TOLERANCE * max(1.0, row["largest_logit"])
+    assert all(made.note or made.multiples_of for made in exported.values()), "a file of one size says why"
+    assert list(wrong_files(tmp_path, exported, network)) == []
 
 
 class Frozen(nn.Module):

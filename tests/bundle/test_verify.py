@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from medseg.bundle.schema import check_metadata
+from medseg.bundle.verify import verify_bundle
 from medseg.cli import main
 from medseg.errors import ModelError
-from medseg.bundle.verify import verify_bundle
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
 LIGHT = {"network_def::filters": [4, 4, 4, 4, 4]}

@@ -15,10 +15,10 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ckpt_export, verify_net_in_out
 
+from medseg.bundle.verify import verify_bundle
 from medseg.data.union import is_union
 from medseg.labels import BACKGROUND, LabelSpace
 from medseg.workflows.new_bundle import new_bundle
-from medseg.bundle.verify import verify_bundle
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = [path.parent.parent for path in sorted((ROOT / "bundles").glob("*/configs/metadata.json"))]

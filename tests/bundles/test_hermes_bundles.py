@@ -54,7 +54,6 @@ OWN = {
     "medformer": {"weight_decay": 0.05, "warmup": 0.0},
 }
 KEYS = FULL_SET / "hermes" / "state_dict_keys_hermes_resunet.txt"
-PARAMETERS = {"resunet": 60_884_998, "medformer": 47_129_990}
 
 
 def config(name: str, *files: str) -> ConfigParser:
@@ -68,10 +67,6 @@ def test_the_setting_is_the_publications(name: str) -> None:
     found = config(name, "train")
     expected = SETTINGS | OWN[name]
     assert {key: found[key] for key in expected} == expected
-    with torch.device("meta"):
-        network = found.get_parsed_content("network_def")
-    assert sum(p.numel() for p in network.parameters()) == PARAMETERS[name]
-    assert f"{PARAMETERS[name]:,}" in (BUNDLES[name] / "docs" / "README.md").read_text()
 
 
 def test_the_bundles_differ_in_network_decay_and_warmup_alone() -> None:

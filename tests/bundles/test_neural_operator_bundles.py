@@ -27,14 +27,6 @@ ROOT = Path(__file__).parents[2]
 BUNDLES = {
     path.name.partition("_brats23")[0]: path for path in sorted((ROOT / "bundles").glob("*_brats23_mri_segmentation"))
 }
-PARAMETERS = {
-    "fno": 15_941_136,
-    "fnoseg": 71_184,
-    "hartley_mha": 45_356,
-    "hnoseg": 57_360,
-    "hnoseg_xs": 28_248,
-    "vnet_ds": 22_547_764,
-}
 SETTINGS = {
     "epochs": 300,
     "val_interval": 1,
@@ -73,18 +65,13 @@ def config(name: str, *files: str) -> ConfigParser:
     return parser
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", BUNDLES)
 def test_the_setting_is_the_publications(name):
     found = config(name, "train")
     assert {key: found[key] for key in SETTINGS} == SETTINGS
-    with torch.device("meta"):
-        network = found.get_parsed_content("network_def")
-    assert sum(p.numel() for p in network.parameters()) == PARAMETERS[name]
-    assert f"{PARAMETERS[name]:,}" in (BUNDLES[name] / "docs" / "README.md").read_text()
 
 
 def test_the_bundles_differ_in_their_network_alone():
-    assert list(BUNDLES) == list(PARAMETERS)
     first = BUNDLES["hnoseg_xs"] / "configs"
     for name, bundle in BUNDLES.items():
         for path in first.glob("*.yaml"):

@@ -18,6 +18,7 @@ COMMANDS = (
     ("medseg.workflows.prediction", "predict", "PredictSettings"),
     ("medseg.workflows.ensemble", "ensemble", "EnsembleSettings"),
     ("medseg.workflows.submission", "submit", "SubmitSettings"),
+    ("medseg.workflows.benchmark", "benchmark", "BenchmarkSettings"),
     ("medseg.workflows.compare", "compare", "CompareSettings"),
     ("medseg.workflows.resolution", "resolution", "ResolutionSettings"),
     ("medseg.reports.report", "write_report", "ReportSettings"),

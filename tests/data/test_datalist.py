@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medseg.data import Datalist, assign_folds, read_datalist
-from medseg.data.datalist import subject_of
+from medseg.data.folds import subject_of
 from medseg.errors import DataError
 
 
@@ -71,6 +71,24 @@ def test_lists_that_are_no_sections_are_left_alone(tmp_path: Path) -> None:
     )
     assert set(datalist.sections) == {"training", "validation", "test", "holdout"}
     assert datalist.known_overlaps == {"z"}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("lables", "labels"), ("regoins", "regions"), ("validaton", "validation"), ("dat_dir", "data_dir")],
+)
+def test_a_misspelt_top_level_key_is_refused_with_the_nearest(tmp_path: Path, key: str, meant: str) -> None:
+    with pytest.raises(DataError, match=f"list.json has unknown key '{key}'. Did you mean '{meant}'"):
+        path = _write(tmp_path, [_case("a")])
+        table = {k: v for k, v in json.loads(path.read_text()).items() if k != meant}
+        path.write_text(json.dumps(table | {key: [_case("b")]}))
+        read_datalist(path)
+
+
+def test_top_level_keys_that_nothing_reads_are_named(tmp_path: Path, caplog: Any) -> None:
+    _read(tmp_path, [_case("a")], relase="1.0", site="Oslo", numTest=0, holdout=[_case("h")])
+    assert "unknown keys are ignored: relase, site." in caplog.text
+    assert "holdout" not in caplog.text
 
 
 def test_channel_names_in_order_of_their_numbers(tmp_path: Path) -> None:

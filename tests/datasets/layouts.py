@@ -33,12 +33,30 @@ LABEL = np.zeros((4, 6, 6), np.uint8)
 LABEL[1:3, 2:4, 2:5] = 1
 
 
+def labels_to(highest: int, number: int = 0) -> np.ndarray:
+    """``LABEL`` with the values 1 to ``highest``; the highest in every case, the others in turn by its number."""
+    array, voxels = LABEL.copy(), LABEL.astype(bool)
+    array[voxels] = np.resize(np.roll(np.arange(1, highest + 1), -11 * number), 12)
+    array[1, 2, 2] = highest
+    return array
+
+
 # ---------------------------------------------------------------------- files
 def touch(root: Path, *files: str) -> Path:
     """Empty files."""
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
+    return root
+
+
+def label_files(root: Path, values: Sequence[int], *files: str) -> Path:
+    """Files of one label map that holds all of the values."""
+    volume(root / files[0], np.resize(np.uint8(values), (2, 4, 4)))
+    content = (root / files[0]).read_bytes()
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(content)
     return root
 
 
@@ -116,7 +134,8 @@ def amos(root: Path, patch: pytest.MonkeyPatch) -> Path:
             {"image": entry["image"]} if section == "test" else entry for entry in [*published[section], *made]
         ]
     files = [path for entries in table.values() for entry in entries for path in entry.values()]
-    touch(root, *files, "imagesTr/._amos_0001.nii.gz")
+    touch(root, *(file for file in files if "images" in file), "imagesTr/._amos_0001.nii.gz")
+    label_files(root, range(16), *(file for file in files if "labels" in file))
     (root / "dataset.json").write_text(json.dumps({"name": "AMOS", "numTest": 200, **table}))
     return root
 
@@ -165,14 +184,15 @@ def brain_structure(root: Path, patch: pytest.MonkeyPatch) -> Path:
 
 def brats(root: Path, patch: pytest.MonkeyPatch) -> Path:
     cases = [f"BraTS-GLI-{number:05}-{scan:03}" for number in range(10) for scan in range(1 + number % 2)]
-    return touch(root, *(f"{case}/{case}-{name}.nii.gz" for case in cases for name in CONTRASTS_2023))
+    label_files(root, range(4), *(f"{case}/{case}-seg.nii.gz" for case in cases))
+    return touch(root, *(f"{case}/{case}-{name}.nii.gz" for case in cases for name in CONTRASTS_2023[:-1]))
 
 
 def btcv(root: Path, patch: pytest.MonkeyPatch) -> Path:
     """``RawData`` as unpacked: 30 training cases, 20 without label."""
     for number in (*range(1, 11), *range(21, 41)):
         volume(root / f"Training/img/img{number:04}.nii.gz", IMAGE)
-        volume(root / f"Training/label/label{number:04}.nii.gz", LABEL)
+        volume(root / f"Training/label/label{number:04}.nii.gz", labels_to(13, number))
     return touch(root, *(f"Testing/img/img{number:04}.nii.gz" for number in range(61, 81)))
 
 
@@ -231,21 +251,23 @@ def msd(root: Path, patch: pytest.MonkeyPatch) -> Path:
 def feta(root: Path, patch: pytest.MonkeyPatch) -> Path:
     """``feta_2.1``: 80 subjects by two reconstructions, the second half by the other one."""
     names = [(f"sub-{n:03}", "mial" if n <= 40 else "irtk") for n in range(1, 81)]
-    touch(root, *(f"{s}/anat/{s}_rec-{how}_{kind}.nii.gz" for s, how in names for kind in ("T2w", "dseg")))
+    touch(root, *(f"{s}/anat/{s}_rec-{how}_T2w.nii.gz" for s, how in names))
+    label_files(root, range(8), *(f"{s}/anat/{s}_rec-{how}_dseg.nii.gz" for s, how in names))
     (root / "participants.tsv").write_text("participant_id\tPathology\tGestational age\n")
     return root
 
 
 def flare(root: Path, patch: pytest.MonkeyPatch) -> Path:
     """``TrainingImg`` and ``TrainingMask`` with their 361 cases, and what a Mac leaves behind."""
-    parts = (("TrainingImg", "_0000"), ("TrainingMask", ""))
-    touch(root, *(f"{folder}/train_{n:03}{suffix}.nii.gz" for folder, suffix in parts for n in range(361)))
+    touch(root, *(f"TrainingImg/train_{n:03}_0000.nii.gz" for n in range(361)))
+    label_files(root, range(5), *(f"TrainingMask/train_{n:03}.nii.gz" for n in range(361)))
     return touch(root, "TrainingImg/._train_000_0000.nii.gz")
 
 
 def kits(root: Path, patch: pytest.MonkeyPatch) -> Path:
     cases = [f"case_{n:05}" for n in (*range(30), *range(400, 420))]
-    return touch(root, *(f"{case}/{name}.nii.gz" for case in cases for name in ("imaging", "segmentation")))
+    label_files(root, range(4), *(f"{case}/segmentation.nii.gz" for case in cases))
+    return touch(root, *(f"{case}/imaging.nii.gz" for case in cases))
 
 
 def _numbered(name: str, root: Path, patch: pytest.MonkeyPatch, files: tuple[str, str], numbers: Sequence[int]) -> Path:
@@ -254,7 +276,7 @@ def _numbered(name: str, root: Path, patch: pytest.MonkeyPatch, files: tuple[str
     patch.setattr(module, "VALIDATION", (3,))
     patch.setattr(module, "TEST", (1, 7))
     for number in numbers:
-        for file, array in zip(files, (IMAGE, LABEL * 2), strict=True):
+        for file, array in zip(files, (IMAGE, labels_to(2)), strict=True):
             volume(root / file.format(number), array)
     return root
 
@@ -283,7 +305,7 @@ def mnms(root: Path, patch: pytest.MonkeyPatch) -> Path:
     for folder, text in names.items():
         for name in text.split():
             frames = np.stack([IMAGE + 1000 * frame for frame in range(4)])
-            labels = np.stack([LABEL * (frame % 2) * frame for frame in range(4)])
+            labels = np.stack([labels_to(frame) if frame % 2 else LABEL * 0 for frame in range(4)])
             volume(root / folder / name / f"{name}_sa.nii.gz", frames, (1.5, 1.5, 1.5, 1.0))
             volume(root / folder / name / f"{name}_sa_gt.nii.gz", labels, (1.5, 1.5, 1.5, 1.0))
             ed, es = (3, 1) if name == "A1D0Q7" else (1, 3)
@@ -294,8 +316,9 @@ def mnms(root: Path, patch: pytest.MonkeyPatch) -> Path:
 
 
 def mvseg(root: Path, patch: pytest.MonkeyPatch) -> Path:
-    files = [f"{f}/{f}_{n:03}-{kind}.nii.gz" for f in ("train", "val") for n in (1, 2) for kind in ("US", "label")]
-    return touch(root, *files, "test/test_001-US.nii.gz")
+    cases = [f"{folder}/{folder}_{number:03}" for folder in ("train", "val") for number in (1, 2)]
+    label_files(root, range(3), *(f"{case}-label.nii.gz" for case in cases))
+    return touch(root, *(f"{case}-US.nii.gz" for case in cases), "test/test_001-US.nii.gz")
 
 
 def segthor(root: Path, patch: pytest.MonkeyPatch) -> Path:
@@ -303,7 +326,7 @@ def segthor(root: Path, patch: pytest.MonkeyPatch) -> Path:
     patch.setattr(module, "FACTS", replace(module.FACTS, splits={"training": 6}))
     for number in range(1, 7):
         volume(root / "train" / f"Patient_{number:02}" / f"Patient_{number:02}.nii.gz", IMAGE)
-        volume(root / "train" / f"Patient_{number:02}" / "GT.nii.gz", LABEL * 4)
+        volume(root / "train" / f"Patient_{number:02}" / "GT.nii.gz", labels_to(4))
     return touch(root, "test/Patient_41.nii.gz")
 
 
@@ -315,7 +338,7 @@ def structseg(root: Path, patch: pytest.MonkeyPatch) -> Path:
     for folder, value in (("HaN_OAR", 22), ("Thoracic_OAR", 6)):
         for number in range(1, 9):
             volume(root / folder / str(number) / "data.nii.gz", IMAGE)
-            volume(root / folder / str(number) / "label.nii.gz", LABEL * value)
+            volume(root / folder / str(number) / "label.nii.gz", labels_to(value, number))
     return root
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from layouts import LAYOUTS
 
-from medseg.data import inspect_cases
+from medseg.data import Datalist, inspect_cases
+from medseg.data.files import read_volume
+from medseg.data.voxels import count_values
 from medseg.datasets import dataset_module, datasets
-from medseg.errors import ConfigError, DataError
+from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.workflows.prepare import prepare
 
 
@@ -41,6 +43,34 @@ def test_an_archive_is_prepared_and_resumed(name: str, tmp_path: Path, monkeypat
     again = {path.name.replace("_gt.", ".") for path in made if path.lstat().st_mtime_ns != times[path]}
     assert again == {path.name.replace("_gt.", ".") for path in lost}  # an image and its label are made together
     assert snapshot(raw) == before
+
+
+def found_values(datalist: Datalist) -> dict[str, set[float]]:
+    """Data set of the label table -> the values in the label files of its cases."""
+    found: dict[str, set[float]] = {}
+    for case in (case for cases in datalist.sections.values() for case in cases if case.label):
+        values = count_values(read_volume(case.label, mask=True).channels[0])
+        found.setdefault(case.dataset or "", set()).update(values)
+    return found
+
+
+@pytest.mark.parametrize("name", datasets())
+def test_declared_values_are_those_of_the_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The synthetic archives hold every published value; a table that states another one is wrong."""
+    datalist = prepare(name, LAYOUTS[name](tmp_path / "raw", monkeypatch), tmp_path / "out").datalist
+    assert found_values(datalist) == {"": set(datalist.label_space.fragment().declared)}
+
+
+@pytest.mark.parametrize("name", [name for name, facts in datasets().items() if facts.labels])
+def test_a_wrong_label_value_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One label gets the value after it: a file holds a value that nothing declares."""
+    raw, labels = LAYOUTS[name](tmp_path / "raw", monkeypatch), datasets()[name].labels
+    value = max(labels)
+    monkeypatch.setitem(labels, value + 1, labels[value])
+    monkeypatch.delitem(labels, value)
+    with pytest.raises((DataError, CasesFailed), match=rf"declare.*\b{value}\b") as error:
+        prepare(name, raw, tmp_path / "out")
+    assert any(part in str(error.value) for part in (".nii.gz", ".png")) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", datasets())

@@ -134,7 +134,7 @@ def test_numbered_cases(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPat
     assert counts(path) == {"training": 5, "validation": 1, "test": 2}
     assert len(read_datalist(path).folds()) == 5
     label = read(tmp_path / "out" / "2_gt.nii.gz")
-    assert {*np.unique(label)} == {0, 2}
+    assert {*np.unique(label)} == {0, 1, 2}
     assert label.shape == ((8, 4, 4) if name == "lits" else (4, 6, 6))  # of 6 x 6 x 4, or stated anew
     before = path.read_bytes()
     with pytest.raises(ConfigError, match=r"made with crop True \(now False\)"):

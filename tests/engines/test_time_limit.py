@@ -147,4 +147,4 @@ def test_epochs_of_the_config_are_shares_of_the_time(tiny_train: Train, tmp_path
 def test_without_a_limit_nothing_changes(tiny_train: Train, tmp_path: Path) -> None:
     found = facts(tiny_train(tmp_path / "run", epochs=2))
     assert (found["iterations"], found["validations"], found["schedule_completed"]) == (8, 2, True)
-    assert found["cpu_seconds"] > 0 and found["wall_seconds"] == found["training_seconds"] > 0
+    assert found["cpu_seconds"] > 0 and found["training_seconds"] > 0

@@ -21,7 +21,8 @@ from medseg.data import Case
 from medseg.data.files import Unreadable, read_grid, read_volume
 from medseg.data.inspect import inspect_case
 from medseg.engines import Checkpoint, write_scores
-from medseg.engines.run_files import read_curves, read_facts
+from medseg.engines.run_facts import read_facts
+from medseg.engines.run_files import read_curves
 from medseg.labels import LabelSpace
 from medseg.reports import write_report
 from medseg.weights import load_weights, save_file

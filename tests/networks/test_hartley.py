@@ -8,9 +8,10 @@ from reference_neural_operators import clip, corners, dht, inverse_dht, zero_fil
 from torch import Tensor
 
 from medseg.errors import ConfigError
-from medseg.networks.layers import hartley_attention
+from medseg.networks.kernels import blocked_attention
+from medseg.networks.kernels.blocked_attention import attend
 from medseg.networks.layers.hartley import HartleyGrid, clipped, kept, mirror_sum, padded
-from medseg.networks.layers.hartley_attention import HartleyAttention, attend
+from medseg.networks.layers.hartley_attention import HartleyAttention
 from medseg.networks.layers.mode_mix import FourierMix, HartleyMix, HartleyOperator
 
 # Odd, even and prime sizes; modes that are few, all that there are, and more than that.
@@ -145,7 +146,7 @@ def test_attention_in_blocks(grad: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     layer = HartleyAttention(4, 2, (2, 1, 2)).double()
     spectrum = image((5, 7, 9), 4).requires_grad_()
     whole = layer(spectrum)
-    monkeypatch.setitem(hartley_attention._BLOCK, "cpu", 100)
+    monkeypatch.setitem(blocked_attention._BLOCK, "cpu", 100)
     with torch.set_grad_enabled(grad):
         blocks = layer(spectrum)
     torch.testing.assert_close(blocks, whole)

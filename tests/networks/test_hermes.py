@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from medseg.errors import ConfigError
 from medseg.networks import create_network
+from medseg.networks.kernels.channels_last import instance_norm
 from medseg.networks.layers.bidirectional_attention import BidirectionalAttention
-from medseg.networks.layers.channels_last import instance_norm
 from medseg.networks.layers.prior_attention import CrossAttention
 from medseg.networks.layers.task_conditioned import FixedTasks, TaskConditioned, planned_scales
 

@@ -1,59 +1,23 @@
-"""What every registered network promises; a new network is tested by being registered."""
+"""What every registered network promises; a new network is tested by being registered. Planted faults are noticed."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import network_contract as contract
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from medseg.bundle.arguments import accepts_roi, planned_arguments
-from medseg.data.plan import Plan
 from medseg.errors import ConfigError
 from medseg.networks import NETWORKS, catalog, create_network, list_networks, network_class
+from medseg.networks.catalog import NetworkFacts
 
-# Channels (in, out) of the setting whose parameters the catalogue states.
-PUBLISHED: dict[str, tuple[int, int]] = {
-    "fno": (4, 4),
-    "fnoseg": (4, 4),
-    "hartley_mha": (4, 4),
-    "hermes_medformer": (1, 72),
-    "hermes_resunet": (1, 72),
-    "hnoseg": (4, 4),
-    "hnoseg_xs": (4, 4),
-    "qtseg": (3, 2),
-    "repuxnet": (1, 5),
-    "ssh_unet": (1, 14),
-    "uxnet": (1, 5),
-    "vnet_ds": (4, 4),
-}
-SIDE = {2: 32, 3: 16}
-ODD = {2: (27, 33), 3: (13, 18, 15)}
-
-
-def plan(spatial_dims: int, light: bool = True, side: int | None = None) -> Plan:
-    roi = (side or SIDE[spatial_dims],) * spatial_dims
-    return Plan(
-        spatial_dims=spatial_dims,
-        in_channels=2,
-        out_channels=3,
-        spacing=(1.0,) * spatial_dims,
-        roi_size=roi,
-        median_shape=roi,
-        normalization=[],
-        crop_foreground=False,
-        flip_axes=[],
-        rotate=[],
-        batch_size=1,
-        samples_per_case=1,
-        repeats=1,
-        cache="cache",
-        cache_gib=0.0,
-        learning_rate=0.005,
-        light=light,
-    )
+README = Path(__file__).parents[2] / "README.md"
 
 
 def cases() -> Iterator[Any]:
@@ -62,90 +26,21 @@ def cases() -> Iterator[Any]:
             yield pytest.param(name, dims, id=f"{name}-{dims}D")
 
 
-every_network = pytest.mark.parametrize(("name", "dims"), list(cases()))
-
-
-def small(name: str, dims: int) -> nn.Module:
-    torch.manual_seed(0)
-    return create_network(name, **planned_arguments(name, plan(dims)))
-
-
-def image(dims: int, size: tuple[int, ...] | None = None, batch: int = 1) -> torch.Tensor:
-    torch.manual_seed(1)
-    return torch.randn(batch, 2, *(size or (SIDE[dims],) * dims))
-
-
-@every_network
-def test_logits_at_the_inputs_size(name: str, dims: int) -> None:
-    net = small(name, dims).eval()
-    for size in ((SIDE[dims],) * dims, ODD[dims]):
-        x = image(dims, size)
-        before = x.clone()
-        with torch.no_grad():
-            y = net(x)
-        assert isinstance(y, torch.Tensor) and y.shape == (1, 3, *size)
-        assert y.isfinite().all() and y.dtype == x.dtype
-        assert torch.equal(x, before), "the network changed its input"
-
-
-@every_network
-def test_same_logits_with_and_without_gradients(name: str, dims: int) -> None:
-    net = small(name, dims).eval()
-    x = image(dims)
-    with torch.no_grad():
-        quiet = net(x)
-    torch.testing.assert_close(net(x), quiet, rtol=1e-4, atol=1e-5)
-
-
-@every_network
-def test_every_weight_learns(name: str, dims: int) -> None:
-    net = small(name, dims).train()
-    result = net(image(dims, batch=2))
-    heads = result if isinstance(result, (list, tuple)) else [result]
-    sum(head.square().mean() for head in heads).backward()
-    without = [key for key, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert not without
-
-
-@every_network
-def test_meta_device(name: str, dims: int) -> None:
-    with torch.device("meta"):
-        assert small(name, dims).eval()(torch.zeros(1, 2, *(SIDE[dims],) * dims)).device.type == "meta"
-    for light in (True, False):
-        side = 96 if dims == 3 else 256
-        arguments = planned_arguments(name, plan(dims, light, side))
-        assert accepts_roi(name, arguments, (side,) * dims) is None
-
-
-@every_network
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(("name", "dims"), cases())
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_trace(name: str, dims: int) -> None:
-    net = small(name, dims).eval()
-    x = image(dims)
-    with torch.no_grad():
-        traced = torch.jit.trace(net, x)
-        pair = torch.cat((x, x.flip(2)))
-        torch.testing.assert_close(traced(pair), net(pair), rtol=1e-3, atol=1e-4)
-
-
-@every_network
-def test_export(name: str, dims: int) -> None:
-    net = small(name, dims).eval()
-    x = image(dims, batch=2)
-    with torch.no_grad():
-        exported = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.testing.assert_close(exported.module()(x[:1]), net(x[:1]), rtol=1e-3, atol=1e-4)
+def test_contract(name: str, dims: int, check: contract.Check) -> None:
+    assert list(check(network_class(name), catalog()[name], dims)) == []
 
 
 @pytest.mark.parametrize("name", catalog())
-def test_stated_parameters(name: str) -> None:
+def test_the_readme_states_the_same_facts(name: str) -> None:
     facts = catalog()[name]
-    in_channels, out_channels = PUBLISHED[name]
-    with torch.device("meta"):
-        net = create_network(
-            name, spatial_dims=facts.spatial_dims[-1], in_channels=in_channels, out_channels=out_channels
-        )
-    assert sum(p.numel() for p in net.parameters()) == facts.parameters
+    (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    _, dims, parameters, _, _, paper = (cell.strip() for cell in row.split("|"))
+    assert dims == {(2, 3): "both", (2,): "2D", (3,): "3D"}[facts.spatial_dims]
+    assert parameters == f"{facts.parameters:,}".replace(",", " ")
+    assert paper[1 : paper.index("]")] in facts.paper
 
 
 def test_catalog_and_registry_agree() -> None:
@@ -158,3 +53,136 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         create_network("sshunet")
     with pytest.raises(ConfigError, match="Did you mean 'gate_type'"):
         create_network("ssh_unet", spatial_dims=3, in_channels=1, out_channels=2, gate_typ="tsm")
+
+
+# ---------------------------------------------------------------------- planted faults
+class Sound(nn.Module):
+    """Keeps the contract; the classes below break it in one place each."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, *, width: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.last = nn.Conv2d(width, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.first(x).relu())
+
+
+class Softmax(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).softmax(1)
+
+
+class CentredSoftmax(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return 20 * super().forward(x).softmax(1) - 5
+
+
+class LogSoftmax(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).log_softmax(1)
+
+
+class Sigmoid(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).sigmoid()
+
+
+class Tanh(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).tanh()
+
+
+class Positive(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).relu()
+
+
+class SoftmaxInEvaluation(Sound):
+    def forward(self, x: Tensor) -> Any:
+        y = super().forward(x)
+        return y if self.training else y.softmax(1)
+
+
+class SoftmaxInOneHead(Sound):
+    def forward(self, x: Tensor) -> Any:
+        y = super().forward(x)
+        return [y, y[..., ::2, ::2].softmax(1)] if self.training else y
+
+
+class Positional(Sound):
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, width: int = 4) -> None:
+        super().__init__(spatial_dims, in_channels, out_channels, width=width)
+
+
+class OtherNames(Sound):
+    def __init__(self, spatial_dims: int, in_channels: int, num_classes: int) -> None:
+        super().__init__(spatial_dims, in_channels, num_classes)
+
+
+class Shrinks(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x)[..., : x.shape[-1] // 8 * 8]
+
+
+class OverwritesItsInput(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x.mul_(2))
+
+
+class NotFinite(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).log()
+
+
+class Idle(Sound):
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
+        super().__init__(spatial_dims, in_channels, out_channels)
+        self.unused = nn.Parameter(torch.zeros(1))
+
+
+class NeedsValues(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) * float(x.shape[0] and x.mean().item() > -9)
+
+
+class OneBatch(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) + torch.ones(int(x.shape[0]), 1, 1, 1).cumsum(0)
+
+
+class Untraceable(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) * (2.0 if torch.jit.is_tracing() or torch.compiler.is_exporting() else 1.0)
+
+
+FACTS = NetworkFacts("sound", "Sound", __name__, "Sound", (2,), (3, 2), 122, "", "")
+FAULTS = [
+    (contract.signature, [Positional, OtherNames]),
+    (
+        contract.logits,
+        [Softmax, CentredSoftmax, LogSoftmax, Sigmoid, Tanh, Positive, SoftmaxInEvaluation, SoftmaxInOneHead],
+    ),
+    (contract.sizes, [Shrinks, OverwritesItsInput, NotFinite]),
+    (contract.gradients, [Idle]),
+    (contract.meta, [NeedsValues]),
+    (contract.traced, [OneBatch, Untraceable]),
+    (contract.exported, [Untraceable]),
+]
+
+
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+def test_a_sound_network_keeps_the_contract(check: contract.Check) -> None:
+    assert list(check(Sound, FACTS, 2)) == []
+
+
+@pytest.mark.parametrize(("check", "cls"), [(check, cls) for check, classes in FAULTS for cls in classes])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_planted_fault_is_noticed(check: contract.Check, cls: type[nn.Module]) -> None:
+    assert list(check(cls, FACTS, 2))
+
+
+def test_a_wrong_parameter_count_is_noticed() -> None:
+    assert list(contract.parameters(Sound, replace(FACTS, parameters=123), 2)) == [
+        "it has 122 parameters, 123 are stated"
+    ]

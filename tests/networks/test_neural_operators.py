@@ -15,7 +15,7 @@ from torch import nn
 from medseg.bundle.arguments import accepts_roi, planned_arguments
 from medseg.errors import ConfigError
 from medseg.networks import create_network
-from medseg.networks.layers import operator_network
+from medseg.networks.kernels import slabs
 
 FAMILY = ("hnoseg_xs", "hnoseg", "fnoseg", "fno", "hartley_mha")
 SIZES = {2: (21, 30), 3: (14, 15, 18)}
@@ -70,7 +70,7 @@ def test_equals_the_originals_order(name: str, options: dict[str, Any], dims: in
     net.float()
     for rows in (1, 3):
         features = x.shape[2:] if net.conv_in is None else [n // 2 + 1 for n in x.shape[2:]]
-        monkeypatch.setitem(operator_network._SLAB, "cpu", rows * 5 * math.prod(features[1:]))
+        monkeypatch.setitem(slabs._SLAB, "cpu", rows * 5 * math.prod(features[1:]))
         with torch.no_grad():
             torch.testing.assert_close(net(x).double(), exact, rtol=1e-5, atol=2e-5)
             torch.testing.assert_close(net.double()(x.double()), exact, rtol=1e-9, atol=1e-9)
@@ -186,7 +186,7 @@ def test_compiles_as_one_graph(name: str) -> None:
 
 def test_plans() -> None:
     """Modes follow the window, patches divide them, and few voxels get few levels."""
-    from test_networks import plan
+    from network_contract import plan
 
     for name in SMALL:
         for side in (8, 16, 40, 120):

@@ -16,11 +16,9 @@ from medseg.errors import ConfigError
 from medseg.networks import QTSeg
 from medseg.networks.layers.dual_mix_layer import ChannelAttention
 from medseg.networks.layers.query_decoder import QueryDecoder
-from medseg.networks.layers.token_attention import PixelsToTokens, TokenAttention, TokensToPixels
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "qtseg.json"
 SMALL: dict[str, Any] = {"width": 4, "depths": (1, 1, 2), "num_heads": 2, "mlp_dim": 12}
-# Two classes and two heads take the short way through every attention, seven classes at the finest level do not.
 VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
     "dma": (2, SMALL),
     "dma_many": (7, SMALL),
@@ -100,20 +98,8 @@ def test_parts_of_the_finest_level_are_the_whole(monkeypatch: pytest.MonkeyPatch
     x = closed_form_input(160, 96)
     with torch.no_grad():
         expected = net(x)
-        monkeypatch.setattr("medseg.networks.layers.query_decoder._PART", 14 * 2 * 16)
+        monkeypatch.setattr("medseg.networks.kernels.row_parts._PART", 14 * 2 * 16)
         torch.testing.assert_close(net(x), expected)
-
-
-@pytest.mark.parametrize("kind", [TokensToPixels, PixelsToTokens])
-@pytest.mark.parametrize("tokens", [1, 3, 40])
-def test_attention_by_either_way(kind: type[TokenAttention], tokens: int) -> None:
-    torch.manual_seed(0)
-    attention = kind(16, 4).double()
-    few, key, value = torch.randn(2, tokens, 16), torch.randn(2, 50, 16), torch.randn(2, 50, 16)
-    inputs = (few, key, value) if kind is TokensToPixels else (key, few, torch.randn(2, tokens, 16))
-    inputs = tuple(x.double() for x in inputs)
-    expected = TokenAttention.forward(attention, *inputs)
-    torch.testing.assert_close(attention(*inputs), expected)
 
 
 @pytest.mark.parametrize("name", ["dma", "mqm"])

@@ -139,7 +139,7 @@ def test_well_formed_and_self_contained(report):
 
 def test_names_are_escaped(report):
     assert "<script>" not in report
-    assert "ev&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;&amp;il" in report
+    assert "ev&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;&amp;il" in report
     assert "UNet on toy &amp; co" in report
 
 

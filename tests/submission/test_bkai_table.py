@@ -73,4 +73,4 @@ def test_other_pictures_are_refused(datalist: Path, capsys: pytest.CaptureFixtur
     table["test"] = table["test"][:-1]
     datalist.write_text(json.dumps(table))
     assert submit(datalist) == 3
-    assert "The section has 199 cases; the challenge takes exactly 200" in capsys.readouterr().err
+    assert "The section has 199 cases; BKAI-IGH NeoPolyp takes exactly 200" in capsys.readouterr().err

@@ -145,7 +145,7 @@ def test_amos_task_1_leaves_mr_out_and_task_2_takes_it(images, amos):
     with pytest.raises(DataError, match="amos_0501: no prediction"):
         make("amos", images, amos, options={"task": 2}, overwrite=True)
     make("amos", images, amos, overwrite=True)  # task 1 does not ask for it
-    with pytest.raises(DataError, match="has 199 cases of AMOS task 1; its validation phase takes exactly 100"):
+    with pytest.raises(DataError, match="has 199 cases; AMOS 2022, task 1 takes exactly 100"):
         make("amos", images, amos, overwrite=True, section="test")
 
 

@@ -89,7 +89,7 @@ def test_shift_modules_of_the_original(name: str, memory: torch.memory_format) -
         for key, value in np.load(FIXTURES / "modules_c12.npz").items()
         if key.startswith(f"{name}/")
     }
-    shift = create_shift(facts["type"], facts["channels"], facts["decoder"])
+    shift = create_shift(facts["type"], facts["channels"], decoder=facts["decoder"])
     names = {"conv3D": "gate", "channel_conv1": "fusion.0", "channel_conv2": "fusion.1"}
     state = {key[3:]: value for key, value in arrays.items() if key.startswith("sd/")}
     shift.load_state_dict({f"{names[k.split('.')[0]]}.{k.split('.')[1]}": value for k, value in state.items()})

@@ -18,7 +18,8 @@ from medseg.networks import catalog, create_network
 from medseg.networks.cost import count_parameters
 from medseg.reports.tables import digits, grouped, markdown_table, scaled
 from medseg.workflows import benchmark as module
-from medseg.workflows.benchmark import benchmark
+from medseg.workflows import benchmark_steps
+from medseg.workflows.benchmark import BenchmarkSettings, benchmark
 
 MIB = 2**20
 
@@ -83,19 +84,19 @@ def test_the_table_says_the_same(measured: dict[str, Any]) -> None:
 
 def test_turns_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
-    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(benchmark_steps, "timer", lambda: float(next(clock)))
     order: list[str] = []
-    seconds = module._turns([lambda: order.append("a"), lambda: order.append("b")], 3, torch.device("cpu"))
+    seconds = benchmark_steps._turns([lambda: order.append("a"), lambda: order.append("b")], 3)
     assert "".join(order) == "abbaab"
     assert seconds == [[1.0] * 3, [1.0] * 3]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux records the peak")
 def test_a_training_step_needs_gradients_and_the_optimisers_state() -> None:
-    setup = module._checked_setup((8, 8, 8), 1, 2, 1, "cpu", 1, "fp32", 6)
-    arguments = module._arguments({"x": HUNGRY}, setup, False, {"x": {"mib": 32}})["x"]
+    setup = BenchmarkSettings({}, size=(8, 8, 8), device="cpu", threads=1).conditions()
+    arguments = module._arguments({"x": HUNGRY}, setup, {"x": {"mib": 32}}, published=False)["x"]
     entry = {"name": "x", "network": HUNGRY, "arguments": arguments}
-    forward, training = (module._peak_in_fresh_process(entry, setup, step) for step in ("forward", "train"))
+    forward, training = (benchmark_steps.peak_memory(entry, setup, step) for step in ("forward", "train"))
     # Weights and a product; then their gradient and AdamW's two moments as well.
     assert forward is not None and training is not None
     assert forward / MIB == pytest.approx(2 * 32, abs=16)
@@ -106,8 +107,8 @@ def test_a_training_step_needs_gradients_and_the_optimisers_state() -> None:
 def test_published_means_what_the_catalogue_says(name: str) -> None:
     """The constructor's defaults, whatever the size and the device; the plan's arguments are others."""
     dims = catalog()[name].spatial_dims[-1]
-    setup = module._checked_setup((32,) * dims, 1, 2, 1, "cpu", 1, "fp32", 6)
-    published = module._arguments({name: name}, setup, True, {})[name]
+    setup = BenchmarkSettings({}, size=(32,) * dims, device="cpu").conditions()
+    published = module._arguments({name: name}, setup, {}, published=True)[name]
     assert set(published) <= {"spatial_dims", "in_channels", "out_channels", "img_size"}
     with torch.device("meta"):
         count = count_parameters(create_network(name, **published))
@@ -118,7 +119,7 @@ def test_published_means_what_the_catalogue_says(name: str) -> None:
 def test_every_registered_network_is_counted(name: str) -> None:
     """A training step, on the meta device, with nothing that is not counted."""
     dims = catalog()[name].spatial_dims[-1]
-    setup = module._checked_setup((32,) * dims, 1, 2, 2, "cpu", 1, "fp32", 6)
+    setup = BenchmarkSettings({}, size=(32,) * dims, batch_size=2, device="cpu").conditions()
     arguments = planned_arguments(name, module._plan(setup))
     entry = module._on_paper(name, name, arguments, setup, ("train",))
     assert entry["parameters"] > 0
@@ -147,7 +148,7 @@ def test_every_registered_network_is_counted(name: str) -> None:
 def test_bad_input_gets_a_sentence(changes: dict[str, Any], sentence: str) -> None:
     arguments: dict[str, Any] = {"networks": {"ssh_unet": "ssh_unet"}, "size": (32, 32, 32), "device": "cpu"} | changes
     with pytest.raises(ConfigError, match=sentence):
-        benchmark(arguments.pop("networks"), **arguments)
+        benchmark(**arguments)
 
 
 def test_names_and_arguments_of_the_command() -> None:

@@ -16,7 +16,7 @@ from brightness import write_cases
 
 from medseg.cli import main
 from medseg.data.fingerprint import DataFingerprint
-from medseg.workflows.run_folder import read_facts, write_facts
+from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 
 Train = Callable[..., int]
 
@@ -56,7 +56,7 @@ def spoil(study: Path, name: str) -> None:
 
 
 def test_the_fingerprint_is_of_what_is_trained_and_validated_on(trained: Path) -> None:
-    stored = DataFingerprint.from_table(read_facts(trained / "run")["data"])
+    stored = read_facts(trained / "run").data
     assert stored is not None and set(stored.cases) == {f"case_{i}_image" for i in range(4)}
     assert all(len(hashes) == 2 for hashes in stored.cases.values())
     assert DataFingerprint.from_table({}) is None and DataFingerprint.from_table(None) is None
@@ -64,7 +64,7 @@ def test_the_fingerprint_is_of_what_is_trained_and_validated_on(trained: Path) -
 
 def test_moved_data_serve_the_run(study: Path) -> None:
     assert train(study, epochs=2) == 0  # the list lies in the new place, so its data do too
-    assert read_facts(study / "run")["epochs_done"] == 2
+    assert read_facts(study / "run").epochs_done == 2
     assert main(["validate", "--run", str(study / "run"), "--device", "cpu"]) == 0  # the run knows the new place
 
 
@@ -74,7 +74,7 @@ def test_changed_data_are_refused_by_name(study: Path, name: str, what: str, cap
     assert train(study, epochs=2) == 3
     said = capsys.readouterr().err
     assert f"{name[:6]}_image ({what}) changed, 1 of 4 cases" in said and "another --output folder" in said
-    assert read_facts(study / "run")["epochs_done"] == 1
+    assert read_facts(study / "run").epochs_done == 1
     arguments = ["--run", str(study / "run"), "--data_dir", str(study / "new place")]
     if what == "label":  # of a validation case
         for command in (["validate"], ["ensemble", "--output", str(study / "joined"), *arguments[:2]]):
@@ -147,7 +147,7 @@ def test_weights_that_are_not_finite_are_refused(study: Path, capsys: Any) -> No
         ):
             assert main([str(argument) for argument in arguments]) == 4, arguments
             assert "tensor 'sharpness' holds" in capsys.readouterr().err
-    write_facts(run, status="started")
+    write_facts(run, RunFacts(status="started"))
     state = torch.load(run / "checkpoints" / "last.pt")
     state["network"]["sharpness"] = torch.tensor(float("nan"))
     torch.save(state, run / "checkpoints" / "last.pt")

@@ -10,6 +10,7 @@ import pytest
 
 from medseg.bundle.compose import config_files
 from medseg.data.content import content_hash
+from medseg.engines.run_facts import RunFacts
 from medseg.engines.run_files import is_outdated
 from medseg.errors import ConfigError, ModelError
 from medseg.workflows.comparable import differing, read_scored
@@ -72,10 +73,10 @@ def test_a_comparison_says_what_was_changed(run: Path) -> None:
 
 def test_cases_trained_on_are_known_by_content() -> None:
     data = {"cases": {"x": ["1" * 64, "2" * 64], "v": ["3" * 64, "4" * 64]}}
-    facts = {"training_cases": ["x"], "data": data}
+    facts = RunFacts.from_dict({"training_cases": ["x"], "data": data})
     files = {"renamed": ["1" * 64, "9" * 64], "x": ["5" * 64, "6" * 64], "v": ["3" * 64, "4" * 64]}
     assert trained_on(facts, files) == {"renamed"}
-    assert trained_on({"training_cases": ["x"]}, files) == {"x"}  # of an earlier version
+    assert trained_on(RunFacts(training_cases=("x",)), files) == {"x"}  # of an earlier version
 
 
 @pytest.mark.parametrize("place", ["", "predictions"])

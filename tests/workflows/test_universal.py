@@ -15,13 +15,13 @@ import yaml
 
 from medseg.bundle.compose import merged_config
 from medseg.cli import main
+from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError
 from medseg.networks import create_network
 from medseg.weights import read_state_dict
 from medseg.workflows.evaluation import evaluate
 from medseg.workflows.export import export
 from medseg.workflows.prediction import predict
-from medseg.workflows.run_folder import read_facts
 from medseg.workflows.training import train
 
 SHAPE = (18, 16, 14)
@@ -94,8 +94,8 @@ def test_limited_time(data: Path, tmp_path: Path) -> None:
     command |= {"output": tmp_path / "run", "max_minutes": 0.1, "overrides": free}
     run = train(**command)
     rows = list(csv.DictReader((run / "metrics.csv").open()))
-    assert rows[-1]["mean_dice"] and read_facts(run)["schedule_completed"]
-    assert "fitted_validation_cases" in read_facts(run)
+    assert rows[-1]["mean_dice"] and read_facts(run).schedule_completed
+    assert read_facts(run).fitted_to_time
     (run / "run.json").write_text((run / "run.json").read_text().replace('"finished"', '"started"'))
     assert train(**command) == run
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from medseg.data.datalist import Entry
+from medseg.data.entry import Entry
 from medseg.errors import ConfigError, nearest
 from medseg.transforms.reader import IMAGE_SUFFIXES
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.case import stem_of
-from medseg.data.datalist import Entry
+from medseg.data.entry import Entry
 from medseg.data.layouts import Found, few, image_files
 from medseg.data.layouts.pairs import compile_pattern
 from medseg.errors import ConfigError, DataError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medseg.data.datalist import read_datalist
+from medseg.data.datalist_file import read_datalist
 from medseg.data.layouts import Found, few
 from medseg.errors import DataError
 from medseg.storage import read_json

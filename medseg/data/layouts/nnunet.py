@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.case import numbered_channels, stem_of
-from medseg.data.datalist import Entry
+from medseg.data.entry import Entry
 from medseg.data.layouts import Found, few, image_files
 from medseg.errors import DataError
 from medseg.labels import LabelSpace

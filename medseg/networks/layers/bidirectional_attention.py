@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import instance_norm
+from medseg.networks.kernels.channels_last import instance_norm
 from medseg.networks.layers.depthwise import InvertedBottleneck, separable_conv
 from medseg.networks.layers.preactivation import preactivate, same_conv
 from medseg.networks.layers.priors import Chosen, PriorTable

@@ -6,49 +6,18 @@ normalises over all channels and voxels (group norm of one group).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import autocasting, recording
+from medseg.networks.kernels.mix_channels import mix_channels
+from medseg.networks.kernels.selu import SELU
 from medseg.networks.layers.unet_blocks import activation
 
-__all__ = ["ConvUnit", "activation_layer", "conv_in", "initialize_selu", "mix_channels"]
+__all__ = ["ConvUnit", "activation_layer", "conv_in", "initialize_selu"]
 
-_ALPHA, _SCALE = 1.6732632423543772, 1.0507009873554805  # of SELU, as in torch
 _IN_PLACE = ("relu", "leakyrelu", "elu")  # their gradients need the result only
-_LEAST = torch.tensor(-_ALPHA * _SCALE, device="cpu")  # also where this module is imported under another device
-_LOG2_E = math.log2(math.e)
-
-
-class SELU(nn.Module):
-    """SELU that overwrites its input: ``scale * (max(x, 0) + alpha * (exp(min(x, 0)) - 1))``.
-
-    Args:
-        fast: without gradients on a CPU, in float32, take a power of two for the exponential, which costs torch a
-            quarter. The absolute error stays at 1e-7, but not the relative error of small values.
-    """
-
-    def __init__(self, fast: bool = False) -> None:
-        super().__init__()
-        self.fast = fast
-
-    def forward(self, x: Tensor) -> Tensor:
-        if (
-            not self.fast
-            or x.device.type != "cpu"
-            or x.dtype != torch.float32
-            or torch.is_grad_enabled()
-            or recording()
-        ):
-            return F.selu(x, inplace=not recording())
-        power = x.clamp(max=0).mul_(_LOG2_E).exp2_()
-        negative = torch.add(_LEAST, power, alpha=_ALPHA * _SCALE, out=power)
-        return torch.add(negative, x.clamp_(min=0), alpha=_SCALE, out=x)
 
 
 def activation_layer(name: str, *, features: bool = False) -> nn.Module:
@@ -62,30 +31,6 @@ def activation_layer(name: str, *, features: bool = False) -> nn.Module:
     if name.lower() == "selu":
         return SELU(fast=features)
     return activation((name, {"inplace": True}) if name.lower() in _IN_PLACE else name)
-
-
-def mix_channels(weight: Tensor, start: Tensor | None, *inputs: Tensor) -> Tensor:
-    """The 1x1 convolution of inputs (B, C_i, *spatial), concatenated along channels, without the concatenation.
-
-    Args:
-        weight: ``(out_channels, sum of C_i, 1, ...)``.
-        start: what the sum starts from: a bias ``(out_channels,)``, or ``(B, out_channels, *spatial)``, which is
-            overwritten.
-    """
-    # In place it would not take part in autocast.
-    add = torch.baddbmm if autocasting(inputs[0]) else Tensor.baddbmm_
-    parts = weight.flatten(1).split([x.shape[1] for x in inputs], dim=1)
-    total = start.flatten(2) if start is not None and start.dim() > 1 else None
-    for part, x in zip(parts, inputs, strict=True):
-        matrix, rows = part.expand(x.shape[0], -1, -1), x.flatten(2)
-        if total is not None:
-            total = add(total, matrix, rows)
-        elif start is None:
-            total = torch.bmm(matrix, rows)
-        else:
-            total = torch.baddbmm(start[:, None], matrix, rows)
-    assert total is not None
-    return total.unflatten(2, inputs[0].shape[2:])
 
 
 class ConvUnit(nn.Module):
@@ -127,7 +72,7 @@ class ConvUnit(nn.Module):
 
 
 def conv_in(
-    spatial_dims: int, in_channels: int, out_channels: int, act_name: str, norm: bool | None = None
+    spatial_dims: int, in_channels: int, out_channels: int, act_name: str, *, norm: bool | None = None
 ) -> ConvUnit:
     """The learned halving of the input: kernel 2, stride 2, padding 1, so n voxels become floor(n / 2) + 1 [parity].
 

@@ -9,7 +9,7 @@ import torch
 from monai.networks.blocks import ChannelSELayer
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import instance_norm
+from medseg.networks.kernels.channels_last import instance_norm
 from medseg.networks.layers.preactivation import NORM_EPS, preactivate, same_conv
 from medseg.networks.layers.unet_blocks import Triple
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from medseg.networks.layers.token_attention import PixelsToTokens, TokenMLP, TokensToPixels
+from medseg.networks.layers.token_attention import TokenAttention, TokenMLP
 
 __all__ = ["DualMixLayer"]
 
@@ -67,12 +67,12 @@ class DualMixLayer(nn.Module):
         super().__init__()
         self.spatial_gate = SpatialGate()
         self.channel_attention = ChannelAttention()
-        self.spatial_mix = TokensToPixels(channels, num_heads)
-        self.channel_mix = TokensToPixels(channels, num_heads)
+        self.spatial_mix = TokenAttention(channels, num_heads)
+        self.channel_mix = TokenAttention(channels, num_heads)
         self.norm1 = nn.LayerNorm(channels)
         self.mlp = TokenMLP(channels, mlp_dim, nn.GELU())
         self.norm2 = nn.LayerNorm(channels)
-        self.feature_mix = PixelsToTokens(channels, num_heads)
+        self.feature_mix = TokenAttention(channels, num_heads)
 
     def forward(
         self, tokens: Tensor, pixels: Tensor, positions: Tensor, size: tuple[int, int]

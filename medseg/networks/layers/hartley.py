@@ -23,14 +23,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medseg.networks.layers.channels_last import autocasting, recording
+from medseg.networks.recording import autocasting
 
 __all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirror_sum", "mirrored", "padded"]
 
@@ -64,9 +63,7 @@ class HartleyGrid:
         self.size = [int(n) for n in size]
         self.frequencies = [2 * m + 1 for m in modes]
         self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        # A tensor that is made while a graph is recorded may be a stand-in, which must not stay in the cache.
-        build = _bases if recording() else _cached_bases
-        first, *self.middle, self.last = build(tuple(self.size), tuple(modes), self.dtype, like.device)
+        first, *self.middle, self.last = _bases(tuple(self.size), tuple(modes), self.dtype, like.device)
         self.synthesis = first / 2  # the factor of the sum of mirrored spectra
         self.analysis = self.synthesis.t() / math.prod(self.size)
 
@@ -115,9 +112,6 @@ def _bases(
     return tuple(torch.from_numpy(matrix).to(device) for matrix in matrices)
 
 
-_cached_bases = lru_cache(maxsize=16)(_bases)
-
-
 def mirror_sum(products: Tensor) -> Tensor:
     """Twice the sums of cas of the sums, from sums of products of cas, (B, C, *2m + 1); also the transpose of that.
 
@@ -135,7 +129,7 @@ def mirrored(spectrum: Tensor) -> Tensor:
     return spectrum.flip(tuple(range(2, spectrum.dim())))
 
 
-def kept(spectrum: Tensor, half: bool = False) -> Tensor:
+def kept(spectrum: Tensor, *, half: bool = False) -> Tensor:
     """The modes of a spectrum, (B, C, *2m), in the order 0 ... m-1, -m ... -1; without modes (m = 0) the mean.
 
     ``half``: of the last axis 0 ... m-1 only.
@@ -148,7 +142,7 @@ def kept(spectrum: Tensor, half: bool = False) -> Tensor:
     return spectrum.roll([-(spectrum.shape[axis] // 2) for axis in axes], axes)
 
 
-def padded(modes: Tensor, size: Sequence[int], half: bool = False) -> Tensor:
+def padded(modes: Tensor, size: Sequence[int], *, half: bool = False) -> Tensor:
     """The spectrum (B, C, *size) of modes as ``kept`` orders them, zero elsewhere."""
     axes = list(range(2, modes.dim()))
     ordered = axes[:-1] if half else axes

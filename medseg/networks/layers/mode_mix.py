@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.conv_units import activation_layer, mix_channels
+from medseg.networks.kernels.fourier_products import fourier_of_products
+from medseg.networks.kernels.mix_channels import mix_channels
+from medseg.networks.layers.conv_units import activation_layer
 from medseg.networks.layers.hartley import kept, mirror_sum, mirrored, padded
 
 __all__ = ["FourierMix", "HartleyMix", "HartleyOperator"]
@@ -73,13 +74,6 @@ class FourierMix(nn.Module):
 
         R H(k) - I H(-k)   at k,        R H(-k) + I H(k)   at -k.
 
-    Shared weights need no spectrum. Which modes count is a matter of each axis alone, and for sums P over products of
-    cas the whole is the real part of (R + i I) T P with one complex factor of T per axis. It mixes a frequency k of the
-    axis with -k only, by what cas of an angle and of its negative are to cosine and sine:
-
-        (T P)(k) = P(k) + i sign(k) P(-k)  for the last axis and |k| < m, which leaves out k < 0; 0 for k = m and -m
-        (T P)(-m) = (P(-m) + i P(m)) / 2,  (T P)(m) = -i (T P)(-m)  for other axes, which leaves out m; else P(k).
-
     Raises:
         ConfigError: ``weights`` is neither ``shared`` nor ``individual``.
     """
@@ -93,19 +87,7 @@ class FourierMix(nn.Module):
     def forward(self, products: Tensor) -> Tensor:
         if self.weight_real.dim() > 2:
             return mirror_sum(self._of_spectrum(mirror_sum(products)))
-        weight = torch.cat((self.weight_real, self.weight_imag)) * 4  # two sums of mirrored spectra
-        z = _apply(weight, products).unflatten(1, (2, -1))  # real and imaginary parts
-        for axis in range(3, z.dim() - 1):
-            if z.shape[axis] > 1:
-                _without_highest_(z, axis)
-        real, imag = z.unbind(1)
-        m = real.shape[-1] // 2
-        if m == 0:
-            return real
-        behind = imag.flip(-1)
-        sign = real.new_tensor([1.0] * (m - 1) + [0.0] + [-1.0] * (m - 1))
-        inner = torch.addcmul(real[..., 1:-1], behind[..., 1:-1], sign)
-        return F.pad(inner, (1, 1))
+        return fourier_of_products(products, self.weight_real, self.weight_imag)
 
     def _of_spectrum(self, spectrum: Tensor) -> Tensor:
         size = spectrum.shape[2:]
@@ -115,15 +97,6 @@ class FourierMix(nn.Module):
         real, imag = (_lowest(w, x.shape[2:], half=True) for w in (self.weight_real, self.weight_imag))
         ahead = padded(_apply(real, x) - _apply(imag, opposite), size, half=True)
         return ahead + mirrored(padded(_apply(real, opposite) + _apply(imag, x), size, half=True))
-
-
-def _without_highest_(z: Tensor, axis: int) -> None:
-    """Of an axis' frequencies m and -m leave -m; in place, ``z: (B, 2, C, *2m + 1)`` are real and imaginary parts."""
-    low, high = z.select(axis, 0), z.select(axis, z.shape[axis] - 1)
-    real = (low[:, 0] - high[:, 1]) / 2
-    imag = (low[:, 1] + high[:, 0]) / 2
-    low.copy_(torch.stack((real, imag), 1))
-    high.copy_(torch.stack((imag, -real), 1))
 
 
 def _individual(weights: str) -> bool:

@@ -9,7 +9,8 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.conv_units import ConvUnit, activation_layer, mix_channels
+from medseg.networks.kernels.mix_channels import mix_channels
+from medseg.networks.layers.conv_units import ConvUnit, activation_layer
 from medseg.networks.layers.operator_network import OperatorBlock, OperatorNetwork, check_block_skip, planned_modes
 from medseg.networks.registry import PlannedFor
 

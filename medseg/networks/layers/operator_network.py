@@ -1,9 +1,4 @@
-"""The skeleton of the neural-operator family: stem, blocks that see the whole volume at once, head.
-
-Everything that is done in space is done voxel by voxel, except the transforms, which are sums over an axis. So a
-network can run slab by slab along the first axis with equal results: while a slab is in the cache, it ends one block
-and starts the transform of the next. Inference does that; features that wait for their skip are its only large memory.
-"""
+"""The skeleton of the neural-operator family: stem, blocks that see the whole volume at once, head."""
 
 from __future__ import annotations
 
@@ -16,15 +11,14 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.channels_last import recording
-from medseg.networks.layers.conv_units import ConvUnit, conv_in, initialize_selu, mix_channels
+from medseg.networks.kernels.mix_channels import mix_channels
+from medseg.networks.kernels.slabs import forward_in_slabs
+from medseg.networks.layers.conv_units import ConvUnit, conv_in, initialize_selu
 from medseg.networks.layers.hartley import HartleyGrid, clipped, full_precision
 from medseg.networks.layers.mode_mix import FourierMix, HartleyMix
+from medseg.networks.recording import recording
 
 __all__ = ["OperatorBlock", "OperatorNetwork", "check_block_skip", "check_modes", "planned_modes"]
-
-_SLAB = {"cpu": 2**19}  # numbers of a slab: 2 MiB, which stay in the cache
-_SLAB_ELSEWHERE = 2**26
 
 
 def check_modes(num_modes: Sequence[int] | int | None, spatial_dims: int) -> tuple[int, ...]:
@@ -140,7 +134,7 @@ class OperatorNetwork(nn.Module):
         if self.conv_in is not None:
             x = self.conv_in(x)
         in_slabs = self.self_normalizing and not (torch.is_grad_enabled() or recording())
-        head = self._in_slabs(x) if in_slabs else self._at_once(x)
+        head = forward_in_slabs(self, x) if in_slabs else self.features(x)
         if self.conv_ds is not None:
             head = self.conv_ds.finish(head)
             head = mix_channels(self.conv_out.weight, None, head)
@@ -148,79 +142,27 @@ class OperatorNetwork(nn.Module):
             head = F.interpolate(head, size=size, mode=self.upsampling, align_corners=False)
         return head
 
-    def _at_once(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """Features of ``conv_in`` -> the head's sum over channels."""
         x = self.conv1(x)
         grid = HartleyGrid(x.shape[2:], self.modes(x.shape[2:]), x)
-        head = self._head(None, x, 0)
+        head = self.add_to_head(None, x, 0)
         waiting: dict[int, Tensor] = {}
-        for number, block in enumerate(self._blocks()):
+        for number, block in enumerate(self.blocks()):
             if number in waiting:
                 x = block.enter(x, waiting.pop(number))
             x = block(x, grid)
-            head = self._head(head, x, number + 1)
+            head = self.add_to_head(head, x, number + 1)
             if number in self.skips:
                 waiting[self.skips[number]] = x
         assert head is not None
         return head
 
-    def _in_slabs(self, x: Tensor) -> Tensor:
-        """The same without gradients. A pass over the slabs ends a block (the first: ``conv1``), adds to the head,
-        enters the next block and sums up its transform; results take the place of their input, unless that waits.
-        """
-        size = x.shape[2:]
-        grid = HartleyGrid(size, self.modes(size), x)
-        length = max(1, _SLAB.get(x.device.type, _SLAB_ELSEWHERE) // (self.filters * x[0, 0, :1].numel()))
-        slabs = [slice(start, start + length) for start in range(0, size[0], length)]
-        blocks = self._blocks()
-        out = None if self.conv_in is None else x  # the image itself stays
-        head: Tensor | None = None
-        waiting: dict[int, Tensor] = {}
-        planes = torch.empty(0)
-        coefficients: Tensor | None = None
-        for number in range(len(blocks) + 1):  # of blocks that are done after the pass
-            follower = blocks[number] if number < len(blocks) else None
-            skip = waiting.pop(number, None)
-            base = head
-            for slab in slabs:
-                y = x[:, :, slab]
-                if coefficients is None:
-                    y = self.conv1(y)
-                else:
-                    with full_precision(x):
-                        operated = grid.image(coefficients[:, :, slab])
-                    y = blocks[number - 1].merge(operated.to(x.dtype), y)
-                share = self._head(None if base is None else base[:, :, slab], y, number)
-                if share is not None:
-                    head = share.new_empty(*share.shape[:2], *size) if head is None else head
-                    head[:, :, slab] = share
-                if follower is None:
-                    continue
-                if skip is not None:
-                    y = follower.enter(y, skip[:, :, slab])
-                out = y.new_empty(*y.shape[:2], *size) if out is None else out
-                out[:, :, slab] = y
-                with full_precision(y):
-                    part = grid.planes(y)
-                if planes.numel() == 0:
-                    planes = part.new_empty(*part.shape[:2], *size[:1], *part.shape[3:])
-                planes[:, :, slab] = part
-            if follower is None:
-                break
-            assert out is not None
-            x = out
-            with full_precision(x):
-                coefficients = grid.coefficients(follower.spectral(grid.products(planes)))
-            if number - 1 in self.skips:
-                waiting[self.skips[number - 1]] = x
-                out = None  # that result must stay
-        assert head is not None
-        return head
-
-    def _blocks(self) -> list[OperatorBlock]:
+    def blocks(self) -> list[OperatorBlock]:
+        """The blocks in their order."""
         return list(self.layers)  # type: ignore[arg-type]
 
-    def _head(self, head: Tensor | None, x: Tensor, number: int) -> Tensor | None:
+    def add_to_head(self, head: Tensor | None, x: Tensor, number: int) -> Tensor | None:
         """``head`` plus the part of the head's 1x1 convolution over the features after ``number`` blocks."""
         conv = self.conv_out if self.conv_ds is None else self.conv_ds.op
         if not self.deep_supervision:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import instance_norm
+from medseg.networks.kernels.channels_last import instance_norm
 from medseg.networks.layers.unet_blocks import Triple
 
 __all__ = ["NORM_EPS", "PreActBlock", "preactivate", "same_conv"]

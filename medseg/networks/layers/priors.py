@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.channels_last import recording
+from medseg.networks.recording import recording
 
 __all__ = ["MODALITY_TOKENS", "Chosen", "PriorTable", "choose"]
 
@@ -34,7 +34,7 @@ class Chosen(NamedTuple):
 
 
 def choose(
-    x: Tensor, tasks: Tensor | None, modality: Tensor | None, num_tasks: int, num_modalities: int, mask_null: bool
+    x: Tensor, tasks: Tensor | None, modality: Tensor | None, num_tasks: int, num_modalities: int, *, mask_null: bool
 ) -> Chosen:
     """Rows for the images ``x: (B, ...)`` from ids ``tasks: (B or 1, T)`` and ``modality: (B or 1,)``.
 

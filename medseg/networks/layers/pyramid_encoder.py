@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import recording
-
 __all__ = ["ConvNormAct", "PyramidEncoder"]
 
 
@@ -24,6 +22,7 @@ class ConvNormAct(nn.Module):
         kernel_size: int = 1,
         stride: int = 1,
         padding: int | None = None,
+        *,
         transposed: bool = False,
     ) -> None:
         super().__init__()
@@ -36,18 +35,13 @@ class ConvNormAct(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.conv.kernel_size == (1, 1) and x.device.type == "cpu" and not recording():
-            # In channels-last memory one matrix product, which torch's convolution does not make of it.
-            y = F.linear(x.permute(0, 2, 3, 1), self.conv.weight.flatten(1)).permute(0, 3, 1, 2)
-        else:
-            y = self.conv(x)
-        return F.silu(self.norm(y), inplace=not torch.is_grad_enabled())
+        return F.silu(self.norm(self.conv(x)), inplace=not torch.is_grad_enabled())
 
 
 class Bottleneck(nn.Module):
     """Two 3 x 3 convolutions, with a residual where ``shortcut``."""
 
-    def __init__(self, channels: int, shortcut: bool) -> None:
+    def __init__(self, channels: int, *, shortcut: bool) -> None:
         super().__init__()
         self.conv1 = ConvNormAct(channels, channels, 3)
         self.conv2 = ConvNormAct(channels, channels, 3)
@@ -63,11 +57,11 @@ class CrossStageBlock(nn.Module):
     results.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, repeats: int, shortcut: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, repeats: int, *, shortcut: bool) -> None:
         super().__init__()
         half = out_channels // 2
         self.split = ConvNormAct(in_channels, 2 * half)
-        self.chain = nn.ModuleList(Bottleneck(half, shortcut) for _ in range(repeats))
+        self.chain = nn.ModuleList(Bottleneck(half, shortcut=shortcut) for _ in range(repeats))
         self.merge = ConvNormAct((2 + repeats) * half, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,20 +96,20 @@ class PyramidEncoder(nn.Module):
         n = width
         self.stem = ConvNormAct(in_channels, n, 3, 2)
         self.down1 = ConvNormAct(n, 2 * n, 3, 2)
-        self.block1 = CrossStageBlock(2 * n, 2 * n, 1, True)
+        self.block1 = CrossStageBlock(2 * n, 2 * n, 1, shortcut=True)
         self.down2 = ConvNormAct(2 * n, 4 * n, 3, 2)
-        self.block2 = CrossStageBlock(4 * n, 4 * n, 2, True)
+        self.block2 = CrossStageBlock(4 * n, 4 * n, 2, shortcut=True)
         self.down3 = ConvNormAct(4 * n, 8 * n, 3, 2)
-        self.block3 = CrossStageBlock(8 * n, 8 * n, 2, True)
+        self.block3 = CrossStageBlock(8 * n, 8 * n, 2, shortcut=True)
         self.down4 = ConvNormAct(8 * n, 16 * n, 3, 2)
-        self.block4 = CrossStageBlock(16 * n, 16 * n, 1, True)
+        self.block4 = CrossStageBlock(16 * n, 16 * n, 1, shortcut=True)
         self.pool = PyramidPooling(16 * n)
-        self.up3 = CrossStageBlock(24 * n, 8 * n, 1, False)
-        self.out2 = CrossStageBlock(12 * n, 4 * n, 1, False)
+        self.up3 = CrossStageBlock(24 * n, 8 * n, 1, shortcut=False)
+        self.out2 = CrossStageBlock(12 * n, 4 * n, 1, shortcut=False)
         self.lower2 = ConvNormAct(4 * n, 4 * n, 3, 2)
-        self.out3 = CrossStageBlock(12 * n, 8 * n, 1, False)
+        self.out3 = CrossStageBlock(12 * n, 8 * n, 1, shortcut=False)
         self.lower3 = ConvNormAct(8 * n, 8 * n, 3, 2)
-        self.out4 = CrossStageBlock(24 * n, 16 * n, 1, False)
+        self.out4 = CrossStageBlock(24 * n, 16 * n, 1, shortcut=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.block1(self.down1(self.stem(x)))

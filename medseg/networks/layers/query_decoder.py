@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import recording
-from medseg.networks.layers.token_attention import TokensToPixels, position_map
+from medseg.networks.kernels.row_parts import row_parts
+from medseg.networks.layers.token_attention import TokenAttention, position_map
 
 __all__ = ["QueryDecoder"]
-
-_PART = 2**14  # numbers at stride 8; the 16 times as many at stride 2 stay in a core's cache
 
 # (channels, whether it is the first) -> a layer that maps (tokens, pixels, positions, size) to (tokens, pixels)
 MakeLayer = Callable[[int, bool], nn.Module]
@@ -64,7 +62,7 @@ class DecoderLevel(nn.Module):
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.randn(2, channels // 2))
         self.layers = nn.ModuleList(layers)
-        self.final_attention = TokensToPixels(channels, num_heads)
+        self.final_attention = TokenAttention(channels, num_heads)
         self.final_norm = nn.LayerNorm(channels)
         self.heads = nn.ModuleList(
             nn.Sequential(
@@ -127,16 +125,7 @@ class QueryDecoder(nn.Module):
         tokens, pixels = self.levels[1](tokens, middle)
         fine = fine + in_place(self.enlarge[1](pixels), middle)
         tokens, pixels = self.levels[0](tokens, fine)
-        logits = torch.cat([self.enlarge[0](part) @ tokens.transpose(1, 2) for part in _parts(pixels)], dim=1)
+        logits = torch.cat([self.enlarge[0](part) @ tokens.transpose(1, 2) for part in row_parts(pixels)], dim=1)
         # Rows hold the 4 x 4 pixels of each pixel at stride 8, ordered by the first and then the second enlargement.
         blocks = logits.unflatten(1, (-1, 2, 2, 2, 2)).permute(0, 6, 2, 4, 3, 5, 1).flatten(1, 5)
         return F.pixel_shuffle(blocks.unflatten(2, (fine.shape[1], fine.shape[2])), 4)
-
-
-def _parts(pixels: Tensor) -> Sequence[Tensor]:
-    """Parts of the rows ``(B, N, C)``: enlarged, they would be the largest features of the network, and a CPU waits
-    for memory there.
-    """
-    if pixels.device.type != "cpu" or recording():
-        return (pixels,)
-    return pixels.split(max(1, _PART // (pixels.shape[0] * pixels.shape[2])), dim=1)

@@ -12,65 +12,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.layers.channels_last import instance_norm, recording
+from medseg.networks.kernels.channels_last import instance_norm
+from medseg.networks.recording import recording
 
 __all__ = ["GSF", "GSM", "SHIFTS", "TSM", "create_shift", "shift_slices"]
 
 
-def shift_slices(x: Tensor, up: bool) -> Tensor:
+def shift_slices(x: Tensor, *, up: bool) -> Tensor:
     """``x: (B, C, S, H, W)`` moved by one slice along dimension 2, zero-filled."""
     pad = (0, 0, 0, 0, 1, 0) if up else (0, 0, 0, 0, 0, 1)
     return F.pad(x[:, :, :-1] if up else x[:, :, 1:], pad)
 
 
-def _shift_quarters_(x: Tensor, fold: int, reverse: bool = False) -> Tensor:
-    """In place: the first ``fold`` channels up, the last ``fold`` down (``reverse``: the other way round)."""
-    first, last = x[:, :fold], x[:, -fold:]
-    if reverse:
-        first, last = last, first
-    first[:, :, 1:] = first[:, :, :-1].clone()
-    first[:, :, 0] = 0
-    last[:, :, :-1] = last[:, :, 1:].clone()
-    last[:, :, -1] = 0
-    return x
-
-
-class _ShiftQuarters(torch.autograd.Function):
-    """The in-place shift; its backward pass is the opposite shift of the gradient."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, fold: int) -> Tensor:
-        ctx.mark_dirty(x)
-        ctx.fold = fold
-        return _shift_quarters_(x, fold)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return _shift_quarters_(grad.clone(), ctx.fold, reverse=True), None
-
-
 class TSM(nn.Module):
     """The first quarter of the channels moves up one slice, the last quarter down, the half between stays.
-
-    Overwrites its input, which must not be needed elsewhere (a convolution's output is not).
 
     Raises:
         ConfigError: fewer than 4 channels.
     """
 
-    def __init__(self, channels: int, decoder: bool = False) -> None:
+    def __init__(self, channels: int, *, decoder: bool = False) -> None:
         super().__init__()
         if channels < 4:
             raise ConfigError(f"Gate 'tsm' moves quarters of the channels, got {channels}; use filters of at least 4.")
         self.fold = channels // 4
 
     def forward(self, x: Tensor) -> Tensor:
-        if recording():
-            up, stay, down = x.split((self.fold, x.shape[1] - 2 * self.fold, self.fold), dim=1)
-            return torch.cat((shift_slices(up, True), stay, shift_slices(down, False)), dim=1)
-        if torch.is_grad_enabled() and x.requires_grad:
-            return _ShiftQuarters.apply(x, self.fold)
-        return _shift_quarters_(x, self.fold)
+        up, stay, down = x.split((self.fold, x.shape[1] - 2 * self.fold, self.fold), dim=1)
+        return torch.cat((shift_slices(up, up=True), stay, shift_slices(down, up=False)), dim=1)
 
 
 class GSM(nn.Module):
@@ -83,7 +52,7 @@ class GSM(nn.Module):
         ConfigError: an odd number of channels.
     """
 
-    def __init__(self, channels: int, decoder: bool = False) -> None:
+    def __init__(self, channels: int, *, decoder: bool = False) -> None:
         super().__init__()
         if channels < 2 or channels % 2:
             raise ConfigError(f"Gate 'gsm' halves the channels, got {channels}; use an even number of filters.")
@@ -98,7 +67,7 @@ class GSM(nn.Module):
         out = []
         for part, gate, up in zip(x.chunk(2, dim=1), self.gates(x), self.up, strict=True):
             moved = gate * part
-            out.append(shift_slices(moved, up) + (part - moved))
+            out.append(shift_slices(moved, up=up) + (part - moved))
         return torch.cat(out, dim=1)
 
 
@@ -112,11 +81,11 @@ class GSF(GSM):
         ConfigError: fewer than 4 channels.
     """
 
-    def __init__(self, channels: int, decoder: bool = False) -> None:
+    def __init__(self, channels: int, *, decoder: bool = False) -> None:
         gated = channels // 4 + channels // 4 % 2
         if gated < 2:
             raise ConfigError(f"Gate 'gsf' works on a quarter of the channels, got {channels}; use at least 4 filters.")
-        super().__init__(gated, decoder)
+        super().__init__(gated, decoder=decoder)
         self.gated = gated
         self.fusion = nn.ModuleList(nn.Conv2d(2, 1, kernel_size=3, padding=1) for _ in range(2))
 
@@ -126,7 +95,7 @@ class GSF(GSM):
         for part, gate, up, fusion in zip(head.chunk(2, dim=1), self.gates(head), self.up, self.fusion, strict=True):
             moved = gate * part
             rest = part - moved
-            moved = shift_slices(moved, up)
+            moved = shift_slices(moved, up=up)
             means = torch.stack((moved.mean(dim=(3, 4)), rest.mean(dim=(3, 4))), dim=1)
             weight = torch.sigmoid(fusion(means)).permute(0, 2, 3, 1).unsqueeze(-1)
             out.append(moved * weight + rest * (1 - weight))
@@ -141,7 +110,7 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 SHIFTS: dict[str, type[nn.Module]] = {"tsm": TSM, "gsm": GSM, "gsf": GSF}
 
 
-def create_shift(gate_type: str, channels: int, decoder: bool = False) -> nn.Module:
+def create_shift(gate_type: str, channels: int, *, decoder: bool = False) -> nn.Module:
     """A shift module by name: ``tsm``, ``gsm`` or ``gsf``.
 
     Raises:
@@ -149,4 +118,4 @@ def create_shift(gate_type: str, channels: int, decoder: bool = False) -> nn.Mod
     """
     if gate_type not in SHIFTS:
         raise ConfigError(f"No gate_type '{gate_type}'.{nearest(str(gate_type), SHIFTS)} Known: {', '.join(SHIFTS)}.")
-    return SHIFTS[gate_type](channels, decoder)
+    return SHIFTS[gate_type](channels, decoder=decoder)

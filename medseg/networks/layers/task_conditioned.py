@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.channels_last import channels_last
+from medseg.networks.kernels.channels_last import channels_last
 from medseg.networks.layers.prior_heads import ModalityHead
 from medseg.networks.layers.priors import MODALITY_TOKENS, Chosen, PriorTable, choose
 from medseg.networks.layers.unet_blocks import Triple
@@ -83,7 +83,7 @@ class TaskConditioned(nn.Module):
         return range(self.num_tasks - count, self.num_tasks)
 
     def forward(
-        self, x: Tensor, tasks: Tensor | None = None, modality: Tensor | None = None, return_modality: bool = False
+        self, x: Tensor, tasks: Tensor | None = None, modality: Tensor | None = None, *, return_modality: bool = False
     ) -> Tensor | list[Tensor] | tuple[Tensor | list[Tensor], Tensor]:
         if return_modality and self.modality_head is None:
             raise ConfigError("The network has num_modalities 0 and tells no modality; build it with at least 1.")
@@ -94,7 +94,7 @@ class TaskConditioned(nn.Module):
             volume = F.pad(
                 volume, [n for old, new in zip(reversed(size), reversed(padded), strict=True) for n in (0, new - old)]
             )
-        chosen = choose(volume, tasks, modality, self.num_tasks, self.num_modalities, self.mask_null)
+        chosen = choose(volume, tasks, modality, self.num_tasks, self.num_modalities, mask_null=self.mask_null)
         heads, priors = self.predict(channels_last(volume), chosen)
         count = self.num_tasks if tasks is None else tasks.shape[1]
         d, h, w = size

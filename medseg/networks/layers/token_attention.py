@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["PixelsToTokens", "TokenAttention", "TokenMLP", "TokensToPixels", "position_map"]
+__all__ = ["TokenAttention", "TokenMLP", "position_map"]
 
 
 class TokenAttention(nn.Module):
@@ -35,51 +35,6 @@ class TokenAttention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """(B, N, inner) -> (B, heads, N, inner / heads)."""
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-
-    def _few(self, tokens: Tensor) -> bool:
-        """Whether it is cheaper to project the tokens twice than every pixel once."""
-        return tokens.shape[1] * self.num_heads < self.query.out_features
-
-    def _through(self, heads: Tensor, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-        """Projected tokens ``(B, heads, T, inner / heads)`` -> vectors ``(B, T * heads, channels)`` and numbers
-        ``(B, T * heads, 1)``: a vector's product with a pixel plus its number is the score that the token has with
-        ``layer(pixel)``, scaled for the softmax.
-        """
-        heads = heads.transpose(1, 2) * heads.shape[3] ** -0.5
-        weight, bias = (p.unflatten(0, (self.num_heads, -1)) for p in (layer.weight, layer.bias))
-        vectors = torch.einsum("bthi,hic->bthc", heads, weight)
-        return vectors.flatten(1, 2), (heads * bias).sum(3, keepdim=True).flatten(1, 2)
-
-
-class TokensToPixels(TokenAttention):
-    """Attention of few tokens (queries) to many pixels (keys and values).
-
-    ``q (W x) = (q W) x`` and ``sum_j p_j (V x_j) = V sum_j p_j x_j``: with few tokens it is they that are projected
-    back, and no pixel is.
-    """
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if not self._few(query):
-            return super().forward(query, key, value)
-        vectors, numbers = self._through(self._heads(self.query(query)), self.key)
-        weights = torch.baddbmm(numbers, vectors, key.transpose(1, 2)).softmax(2)
-        gathered = (weights @ value).unflatten(1, (query.shape[1], self.num_heads))
-        weight = self.value.weight.unflatten(0, (self.num_heads, -1))
-        return self.out(torch.einsum("bthc,hic->bthi", gathered, weight).flatten(2) + self.value.bias)
-
-
-class PixelsToTokens(TokenAttention):
-    """Attention of many pixels (queries) to few tokens (keys and values), by the same rule."""
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if not self._few(key):
-            return super().forward(query, key, value)
-        vectors, numbers = self._through(self._heads(self.key(key)), self.query)
-        scores = torch.baddbmm(numbers.transpose(1, 2), query, vectors.transpose(1, 2))
-        weights = scores.unflatten(2, (key.shape[1], self.num_heads)).softmax(2).flatten(2)
-        values = self.value(value).unflatten(2, (self.num_heads, -1))
-        values = torch.einsum("bthi,chi->bthc", values, self.out.weight.unflatten(1, (self.num_heads, -1)))
-        return torch.baddbmm(self.out.bias, weights, values.flatten(1, 2))
 
 
 class TokenMLP(nn.Module):

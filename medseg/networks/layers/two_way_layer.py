@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from medseg.networks.layers.token_attention import PixelsToTokens, TokenAttention, TokenMLP, TokensToPixels
+from medseg.networks.layers.token_attention import TokenAttention, TokenMLP
 
 __all__ = ["TwoWayLayer"]
 
@@ -17,12 +17,12 @@ class TwoWayLayer(nn.Module):
     ``size``, (H, W), plays no part here.
     """
 
-    def __init__(self, channels: int, num_heads: int, mlp_dim: int, first: bool) -> None:
+    def __init__(self, channels: int, num_heads: int, mlp_dim: int, *, first: bool) -> None:
         super().__init__()
         self.self_attention = TokenAttention(channels, num_heads, reduction=1)
-        self.tokens_to_pixels = TokensToPixels(channels, num_heads)
+        self.tokens_to_pixels = TokenAttention(channels, num_heads)
         self.mlp = TokenMLP(channels, mlp_dim, nn.ReLU())
-        self.pixels_to_tokens = PixelsToTokens(channels, num_heads)
+        self.pixels_to_tokens = TokenAttention(channels, num_heads)
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(channels) for _ in range(4))
         self.first = first
 

@@ -9,7 +9,7 @@ from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor, cat, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.channels_last import InstanceNorm
+from medseg.networks.kernels.channels_last import InstanceNorm
 
 __all__ = ["BasicBlock", "LEAKY_RELU", "Name", "Triple", "UpBlock", "activation", "conv", "dropout_layer", "norm_layer"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medseg.networks.layers.channels_last import InstanceNorm, PointwiseConv, channels_last
+from medseg.networks.kernels.channels_last import InstanceNorm, PointwiseConv, channels_last
 from medseg.networks.layers.unet_blocks import BasicBlock, UpBlock
 
 __all__ = ["SumViews", "ViewFusionNetwork", "swap_view"]

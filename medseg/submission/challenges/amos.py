@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medseg.datasets.amos import SPLITS, modality_of
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError
 from medseg.submission import ChallengeFacts, Item
+from medseg.submission.fixed_set import fixed_items
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
@@ -20,12 +21,17 @@ FACTS = ChallengeFacts(
     dataset="amos",
     section="validation",
     source="amos22.grand-challenge.org",
+    examples=("amos_0001",),
     documented=(
-        "validation phase: one zip with the folder results/ and exactly one amos_xxxx.nii.gz per validation image",
+        "validation phase: one zip with the folder results/ and exactly one amos_xxxx.nii.gz per validation image, "
+        "such as results/amos_0001.nii.gz",
         "100 images in task 1 (CT), 120 in task 2 (CT and MR)",
         "the test phase takes a container, no label maps",
     ),
     unverified=("voxel type uint8, values 0 to 15, on the image's grid",),
+    number=SPLITS[1]["validation"],
+    case=r"amos_\d{4}",
+    member="results/{case}.nii.gz",
 )
 
 
@@ -40,17 +46,8 @@ def items(cases: Sequence[Case], *, task: int = 1) -> list[Item]:
         ConfigError: another task.
         DataError: the cases are not as many as the validation phase has.
     """
-
     if task not in SPLITS:
         raise ConfigError(f"AMOS has no task {task}; use 1 (CT) or 2 (CT and MR).")
     chosen = [case for case in cases if task == 2 or modality_of(case.id) == "CT"]
-    expected = SPLITS[task]["validation"]
-    if len(chosen) != expected:
-        raise DataError(
-            f"The section has {len(chosen)} cases of AMOS task {task}; its validation phase takes exactly {expected}. "
-            "Use the datalist of `medseg prepare amos`, or name another section with --section."
-        )
-    return [
-        Item(case.id, Path(case.images[0]), f"results/{Path(case.id).name}.nii.gz")
-        for case in sorted(chosen, key=lambda case: case.id)
-    ]
+    number = FACTS.number if task == 1 else SPLITS[task]["validation"]
+    return fixed_items(chosen, replace(FACTS, title=f"{FACTS.title}, task {task}", number=number))

@@ -10,6 +10,7 @@ from medseg.datasets.bkai import FACTS as DATASET
 from medseg.errors import DataError
 from medseg.storage import whole_file
 from medseg.submission import ChallengeFacts, Item
+from medseg.submission.fixed_set import fixed_items
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
@@ -21,15 +22,20 @@ FACTS = ChallengeFacts(
     dataset="bkai",
     section="test",
     source="kaggle.com/c/bkai-igh-neopolyp",
+    examples=("picture001",),
     documented=("200 test pictures, masks of their own size", "neoplastic and non-neoplastic polyps are told apart"),
     unverified=(
+        "predictions X.png with the values 0 to 2 (background, non-neoplastic, neoplastic) make the table",
         "a CSV file with the columns Ids and Expected, two rows per picture: X_0 neoplastic, X_1 non-neoplastic",
         "run-length codes along the rows, starts from 1; an empty class has an empty code",
     ),
+    number=DATASET.splits["test"],
+    member="{case}.png",
     suffix=".csv",
 )
 
-_ROWS = (2, 1)  # the label values of X_0 and X_1
+_VALUES = {name: value for value, name in DATASET.labels.items()}
+_ROWS = (_VALUES["neoplastic polyp"], _VALUES["non-neoplastic polyp"])  # X_0 and X_1
 
 
 def items(cases: Sequence[Case]) -> list[Item]:
@@ -38,14 +44,7 @@ def items(cases: Sequence[Case]) -> list[Item]:
     Raises:
         DataError: they are not as many as the challenge has.
     """
-
-    if len(cases) != DATASET.splits["test"]:
-        raise DataError(
-            f"The section has {len(cases)} cases; the challenge takes exactly {DATASET.splits['test']}. Use the "
-            "datalist of `medseg prepare bkai --classes 3`, or name another section with --section."
-        )
-    chosen = sorted(cases, key=lambda case: case.id)
-    return [Item(case.id, Path(case.images[0]), f"{case.id}.png") for case in chosen]
+    return fixed_items(cases, FACTS)
 
 
 def pack(files: Mapping[str, Path], output: Path) -> None:
@@ -68,10 +67,10 @@ def pack(files: Mapping[str, Path], output: Path) -> None:
         found |= set(np.unique(labels).tolist())
         stem = member.removesuffix(".png")
         rows += [(f"{stem}_{row}", encode_runs(labels == value)) for row, value in enumerate(_ROWS)]
-    if 2 not in found:
+    if _ROWS[0] not in found:
         raise DataError(
-            f"None of the {len(files)} predictions holds a neoplastic polyp (value 2); three classes are expected. "
-            "Train with --overlay three_classes and the datalist of `medseg prepare bkai --classes 3`."
+            f"None of the {len(files)} predictions holds a neoplastic polyp (value {_ROWS[0]}); three classes are "
+            "expected. Train with --overlay three_classes and the datalist of `medseg prepare bkai --classes 3`."
         )
     with whole_file(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as table:
         writer = CsvWriter(table, lineterminator="\n")

@@ -20,9 +20,11 @@ FACTS = ChallengeFacts(
     dataset="brats",
     section="test",
     source="synapse.org/brats (2023), ipp.cbica.upenn.edu (2018 to 2020)",
+    examples=("BraTS-GLI-00001-000", "BraTS2021_00001", "BraTS20_Validation_001"),
     documented=(
         "label maps on the images' grid, 240×240×155 voxels (Baid et al. 2021)",
-        "values 1 (necrosis), 2 (edema) and 3 (enhancing) in 2023, 1, 2 and 4 (enhancing) in 2018 to 2021",
+        "in 2023 (BraTS-GLI) values 0, 1 (necrosis), 2 (edema) and 3 (enhancing)",
+        "in 2018 to 2021 (Brats18, BraTS19, BraTS20, BraTS2021) values 0, 1 (necrosis), 2 (edema) and 4 (enhancing)",
     ),
     unverified=(
         "names are the cases': BraTS-GLI-00001-000.nii.gz, BraTS2021_00001.nii.gz, BraTS20_Validation_001.nii.gz",

@@ -18,6 +18,7 @@ FACTS = ChallengeFacts(
     dataset="flare",
     section="test",
     source="flare.grand-challenge.org",
+    examples=("validation_001",),
     documented=(
         "50 validation images without references; the 100 test images are not given out (Ma et al. 2022)",
         "values 0 (background), 1 (liver), 2 (kidney), 3 (spleen) and 4 (pancreas)",
@@ -27,6 +28,8 @@ FACTS = ChallengeFacts(
         "one zip without folders",
         "voxel type uint8, on the image's grid",
     ),
+    number=50,
+    case=r"validation_\d{3}",
 )
 
 
@@ -36,11 +39,4 @@ def items(cases: Sequence[Case]) -> list[Item]:
     Raises:
         DataError: the cases are not those of the validation set.
     """
-    return fixed_items(
-        cases,
-        FACTS.title,
-        number=50,
-        pattern=r"validation_\d{3}",
-        example="validation_001",
-        member="{case}.nii.gz",
-    )
+    return fixed_items(cases, FACTS)

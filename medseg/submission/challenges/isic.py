@@ -19,11 +19,16 @@ FACTS = ChallengeFacts(
     dataset="isic",
     section="test",
     source="challenge.isic-archive.com",
+    examples=("ISIC_0000003",),
     documented=("379 test pictures, masks of their own size",),
     unverified=(
-        "names and values are those of the published masks: ISIC_0000003_Segmentation.png, grey of 8 bits, 0 and 255",
+        "names are those of the published masks: ISIC_0000003_Segmentation.png",
+        "grey of 8 bits with the values 0 and 255, as the published masks",
         "one zip without folders",
     ),
+    number=DATASET.splits["test"],
+    case=r"ISIC_\d{7}",
+    member="{case}_Segmentation.png",
 )
 
 
@@ -33,11 +38,4 @@ def items(cases: Sequence[Case]) -> list[Item]:
     Raises:
         DataError: the cases are not those of the test set.
     """
-    return fixed_items(
-        cases,
-        FACTS.title,
-        number=DATASET.splits["test"],
-        pattern=r"ISIC_\d{7}",
-        example="ISIC_0000003",
-        member="{case}_Segmentation.png",
-    )
+    return fixed_items(cases, FACTS)

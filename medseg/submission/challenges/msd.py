@@ -19,7 +19,11 @@ FACTS = ChallengeFacts(
     dataset="msd",
     section="test",
     source="decathlon-10.grand-challenge.org",
-    documented=("one label map for each test image of dataset.json, with its name, on its grid, of declared values",),
+    examples=("la_001",),
+    documented=(
+        "one label map for each test image of dataset.json, with its name (la_001.nii.gz), on its grid, of "
+        "declared values",
+    ),
     unverified=(
         "one zip without folders; --folder Task04_Hippocampus puts the files into one",
         "voxel type uint8",
@@ -66,7 +70,7 @@ def items(cases: Sequence[Case], *, dataset_json: str | None = None, folder: str
 
 def _refuse_others(cases: Sequence[Case], source: Path) -> tuple[int, ...]:
     """The label values of a task whose test images these are."""
-    from medseg.data.datalist import read_datalist
+    from medseg.data.datalist_file import read_datalist
 
     task = read_datalist(source)
     expected = {case.id for case in task.sections["test"]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import itertools
 import pickle
 from pathlib import Path
 
@@ -13,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers import conv_choice
-from medseg.networks.layers.conv_choice import TransformPlan, fast_length
-from medseg.networks.layers.large_kernel import DepthwiseConv, fft_depthwise
+from medseg.networks.kernels import conv_choice
+from medseg.networks.kernels import fft_depthwise as kernel
+from medseg.networks.kernels.fft_depthwise import TransformPlan, fast_length, fft_depthwise
+from medseg.networks.layers.large_kernel import DepthwiseConv
 
 # Spatial size and kernel: larger and smaller kernels than the volume, odd and even sizes, unequal axes, one voxel.
 CASES = [
@@ -42,7 +42,7 @@ def made(kernel: tuple[int, ...], method: str, channels: int = 3) -> DepthwiseCo
     return DepthwiseConv(len(kernel), channels, kernel, method=method)
 
 
-@pytest.mark.parametrize("method", ["direct", "fft", "auto", "measured"])
+@pytest.mark.parametrize("method", ["direct", "fft", "auto"])
 @pytest.mark.parametrize(("size", "kernel"), CASES)
 def test_numbers_and_gradients_are_torchs(size: tuple[int, ...], kernel: tuple[int, ...], method: str) -> None:
     layer = made(kernel, method).double()
@@ -64,7 +64,7 @@ def test_numbers_and_gradients_are_torchs(size: tuple[int, ...], kernel: tuple[i
 
 @pytest.mark.parametrize(("longest", "transforms"), [(0, 3), (150, 2), (2**14, 1)])
 def test_axes_one_by_one_and_joined(longest: int, transforms: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv_choice, "_LONGEST", longest)
+    monkeypatch.setattr(kernel, "_LONGEST", longest)
     assert len(TransformPlan.of((9, 8, 7), (5, 7, 3)).lengths) == transforms
     fast, direct = made((5, 7, 3), "fft").double(), made((5, 7, 3), "direct").double()
     x = torch.randn(2, 3, 9, 8, 7, dtype=torch.float64, requires_grad=True)
@@ -115,7 +115,7 @@ def test_the_kept_spectrum_follows_the_weight() -> None:
                 torch.testing.assert_close(layer(view), torchs(layer)(view), rtol=0, atol=1e-5)
 
     check()
-    first = layer._kept
+    first = layer._kept._spectrum
     check()
     assert first is not None
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_the_kept_spectrum_follows_the_weight() -> None:
     layer.weight = nn.Parameter(torch.rand(3, 1, 5, 5, 5))
     check()
     layer.train()
-    assert layer._kept is None
+    assert layer._kept._spectrum is None
     layer.weight.data.neg_()  # leaves no trace that could be seen, so training mode forgets
     layer.eval()
     check()
@@ -136,7 +136,7 @@ def test_the_kept_spectrum_follows_the_weight() -> None:
     check()
     assert list(layer.state_dict()) == ["weight", "bias"]
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert twin._kept is None
+        assert twin._kept._spectrum is None
         with torch.no_grad():
             assert torch.equal(twin(x), layer(x))
 
@@ -221,38 +221,27 @@ def test_onnx(tmp_path: Path) -> None:
     ],
 )
 def test_the_rule_for_a_cpu(spatial: tuple[int, ...], kernel: tuple[int, ...], gradients: bool, form: str) -> None:
-    assert conv_choice.cheaper_on_cpu(spatial, kernel, gradients) == form
+    assert conv_choice.cheaper_on_cpu(spatial, kernel, gradients=gradients) == form
 
 
-def test_measured_once_per_shape_and_the_faster_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_measured_once_per_shape_and_the_faster_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv_choice, "_MEASURED", {})
     times = iter([2.0, 1.0, 1.0, 2.0])
-    monkeypatch.setattr(conv_choice, "_seconds", lambda *_: next(times))
-    layer = made((5, 5, 5), "measured").eval()
-    taken: list[str] = []
+    monkeypatch.setattr(conv_choice, "_seconds", lambda *_, **__: next(times))
+    weight = torch.empty(3, 1, 5, 5, 5)
 
-    def spy(form: str, function: object) -> None:
-        def called(*args: Tensor) -> Tensor:
-            taken.append(form)
-            return function(*args)  # type: ignore[operator]
+    class Elsewhere(Tensor):
+        device = torch.device("cuda")
 
-        monkeypatch.setattr(f"medseg.networks.layers.large_kernel.{function.__name__}", called)  # type: ignore
-
-    from medseg.networks.layers import large_kernel
-
-    spy("direct", large_kernel._direct)
-    spy("fft", large_kernel._apply)
-    with torch.no_grad():
-        for size, _ in itertools.product((6, 7), range(2)):
-            layer(torch.randn(1, 3, size, 6, 6))
-    assert taken == ["fft", "fft", "direct", "direct"]  # the iterator is used up: two measurements, two forms each
+    images = [torch.empty(1, 3, size, 6, 6).as_subclass(Elsewhere) for size in (6, 6, 7, 7)]
+    taken = [conv_choice.choose("auto", x, weight, (torch.add, torch.add)) for x in images]
+    assert taken == ["fft", "fft", "direct", "direct"]  # two measurements, two forms each
 
 
 def test_measuring_leaves_no_trace() -> None:
-    layer = made((5, 5, 5), "measured")
-    x = torch.randn(1, 3, 6, 6, 6, requires_grad=True)
-    layer(x)
-    assert x.grad is None and layer.weight.grad is None
+    x, weight = (torch.randn(size, requires_grad=True) for size in ((1, 3, 6, 6, 6), (3, 1, 5, 5, 5)))
+    assert conv_choice._seconds(fft_depthwise, x, weight, gradients=True) > 0
+    assert x.grad is None and weight.grad is None
 
 
 def test_memory_of_the_graph_is_input_and_weight() -> None:

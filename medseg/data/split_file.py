@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import medseg
-from medseg.data.datalist import Entry, read_datalist
+from medseg.data.datalist_file import read_datalist
+from medseg.data.entry import Entry
 from medseg.data.layouts import few
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.storage import read_json

@@ -1,4 +1,4 @@
-"""Sizes while a network is recorded for other sizes than its example's.
+"""While a network is recorded: traced, exported or compiled.
 
 ``torch.jit.trace`` hands out sizes as tensors, ``torch.export`` with dynamic shapes as symbols. Whoever turns them into
 numbers (``int``, ``math.ceil``, ``if padded != size``) freezes the recording to the example's size. Arithmetic with
@@ -10,9 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["largest", "sizes_are_symbols"]
+__all__ = ["autocasting", "largest", "recording", "sizes_are_symbols"]
+
+
+def recording() -> bool:
+    """Whether the current forward is being traced, exported or compiled."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+def autocasting(x: Tensor) -> bool:
+    """Whether autocast is on for the device of ``x``; torch has none for its meta device, and raises."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 def sizes_are_symbols(x: Tensor) -> bool:

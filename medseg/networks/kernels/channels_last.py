@@ -12,19 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["InstanceNorm", "PointwiseConv", "autocasting", "channels_last", "instance_norm", "recording"]
+from medseg.networks.recording import recording
+
+__all__ = ["InstanceNorm", "PointwiseConv", "channels_last", "instance_norm"]
 
 _BLOCK = 2**17  # numbers whose squares are summed at once: they stay in cache, and the rounding error stays small
-
-
-def recording() -> bool:
-    """Whether the current forward is being traced, exported or compiled."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
-
-
-def autocasting(x: Tensor) -> bool:
-    """Whether autocast is on for the device of ``x``; torch has none for its meta device, and raises."""
-    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -90,7 +82,7 @@ class _InstanceNorm(torch.autograd.Function):
 
 
 def instance_norm(
-    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, inplace: bool = False
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *, inplace: bool = False
 ) -> Tensor:
     """``torch.nn.functional.instance_norm`` of ``x: (B, C, D, H, W)``.
 
@@ -123,7 +115,7 @@ class PointwiseConv(nn.Conv3d):
     """A 1x1x1 convolution; a stride picks voxels first, and channels-last features are one matrix product."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: tuple[int, int, int] = (1, 1, 1), bias: bool = True
+        self, in_channels: int, out_channels: int, stride: tuple[int, int, int] = (1, 1, 1), *, bias: bool = True
     ):
         super().__init__(in_channels, out_channels, kernel_size=1, stride=stride, bias=bias)
 

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.data.convert import convert_files
-from medseg.data.datalist import assign_folds, write_datalist
+from medseg.data.datalist_file import write_datalist
+from medseg.data.folds import assign_folds
+from medseg.data.label_files import refuse_undeclared
 from medseg.errors import ConfigError
+from medseg.labels import LabelSpace
 from medseg.storage import read_table, write_json
 
 if TYPE_CHECKING:
     from medseg.data.isotropic import Pair
 
-__all__ = ["prepare_pairs", "split_sections"]
+__all__ = ["convert_pairs", "split_sections"]
 
 
-def prepare_pairs(
+def convert_pairs(
     table: Mapping[str, Any],
     sections: Mapping[str, Sequence[Mapping[str, Any]]],
     make: Callable[[str], Pair],
@@ -44,11 +47,13 @@ def prepare_pairs(
     """
     folder = path.parent
     _refuse_other_form(folder / "form.json", {"name": table["name"], **form})
+    space = LabelSpace.from_table({"labels": table["labels"]})
 
     def write(name: str, temporary: Path) -> None:
         import SimpleITK as sitk
 
         image, label = make(name)
+        refuse_undeclared(sitk.GetArrayViewFromImage(label), space, f"the label of {name}")
         target = folder / f"{name}_gt.nii.gz"
         part = target.with_name(f".partial_{target.name}")
         for volume, file in ((label, part), (image, temporary)):

@@ -1,0 +1,20 @@
+"""Parts of features whose enlarged form would be the largest of a network, so that it never exists whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from medseg.networks.recording import recording
+
+__all__ = ["row_parts"]
+
+_PART = 2**14  # numbers of a part; enlarged to 16 times as many it stays in a core's cache
+
+
+def row_parts(rows: Tensor) -> Sequence[Tensor]:
+    """``rows: (B, N, C)`` in parts along N; whole on other devices, which do not wait for memory as a CPU does."""
+    if rows.device.type != "cpu" or recording():
+        return (rows,)
+    return rows.split(max(1, _PART // (rows.shape[0] * rows.shape[2])), dim=1)

@@ -1,0 +1,92 @@
+"""Overlays of the worst and the best cases of a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.data import Datalist, read_datalist
+from medseg.errors import DataError
+from medseg.reports.overlays import load_view, overlay_jpeg
+from medseg.reports.page import Picture
+from medseg.reports.record import RunRecord
+from medseg.reports.tables import digits, mean
+
+__all__ = ["Overlays", "draw_overlays"]
+
+logger = logging.getLogger("medseg")
+
+_SHOWN = 3  # worst and best cases each
+
+
+@dataclass(frozen=True)
+class Overlays:
+    """What a page shows of single cases.
+
+    Attributes:
+        colors: label -> its colour.
+        explanation: how the pictures were cut.
+        columns: heading -> pictures.
+        problems: sentences on what could not be drawn.
+    """
+
+    colors: Mapping[str, str]
+    explanation: str
+    columns: Mapping[str, Sequence[Picture]]
+    problems: Sequence[str]
+
+
+def draw_overlays(record: RunRecord, colors: Mapping[str, str], data_dir: str | Path | None) -> Overlays:
+    """Draw the cases with the lowest and the highest mean Dice; without their files the columns are empty.
+
+    Args:
+        record: a validated run.
+        colors: label -> its colour.
+        data_dir: where the images are now; default: as in training.
+    """
+    volume = len(record.setting("roi_size", (0, 0, 0))) == 3
+    how = (
+        "Each picture shows the slices with most foreground, cut to the region around it. "
+        "R, A, S: the patient's right, front and top."
+        if volume
+        else "Each picture is cut to the region around the foreground."
+    )
+    problems: list[str] = []
+    columns: dict[str, list[Picture]] = {}
+    cases, dice = record.scores()
+    means = {case: mean(row) for case, row in zip(cases, dice, strict=True)}
+    ranked = sorted((case for case in cases if math.isfinite(means[case])), key=lambda case: means[case])
+    worst = ranked[: min(_SHOWN, (len(ranked) + 1) // 2)]
+    best = ranked[len(worst) :][-_SHOWN:][::-1]
+    shown = {name: colors[name] for name in record.label_space.labels}
+    try:
+        datalist = read_datalist(record.folder / "configs" / "datalist.json", data_dir or record.config["dataset_dir"])
+    except DataError as error:
+        return Overlays(shown, how, {}, [f"No overlays: {error}"])
+    for heading, chosen in (("Worst" if best else "All", worst), ("Best", best)):
+        drawn = [_draw(record, datalist, case, means[case], list(shown.values()), problems) for case in chosen]
+        if pictures := [picture for picture in drawn if picture is not None]:
+            columns[heading] = pictures
+    return Overlays(shown, how, columns, problems)
+
+
+def _draw(
+    record: RunRecord, datalist: Datalist, case_id: str, dice: float, colors: Sequence[str], problems: list[str]
+) -> Picture | None:
+    sections = datalist.sections.values()
+    case = next((case for section in sections for case in section if case.id == case_id), None)
+    prediction = record.prediction(case_id)
+    if case is None or prediction is None:
+        problems.append(f"No overlay of {case_id}: there is no label map of it that was scored.")
+        return None
+    normalization = record.setting("preprocess::normalization", ())
+    try:
+        view = load_view(case, prediction, record.label_space, record.channels, normalization)
+        return Picture(overlay_jpeg(view, colors), f"{case_id} · Dice {digits(dice)}", view.note)
+    except Exception as error:  # readers raise anything; a report does without one picture
+        logger.debug("overlay of %s", case_id, exc_info=True)
+        problems.append(f"No overlay of {case_id}: {str(error).strip() or type(error).__name__}")
+        return None

@@ -1,0 +1,53 @@
+"""Pages come from templates, and everything that they show is escaped."""
+
+import ast
+import re
+from dataclasses import dataclass, field
+from html import unescape
+from pathlib import Path
+
+from medseg import reports
+from medseg.reports.drawing import Chart
+from medseg.reports.page import Table, render
+from medseg.reports.report import _Page
+
+_TAG = r"</?(a|b|br|div|figure|h[1-6]|html|i|img|li|p|section|span|style|table|t[dhr]|ul)[ >]"
+EVIL = "\"><script>alert('x')</script>&"
+
+
+def test_everything_is_escaped():
+    page = _Page(
+        title=EVIL,
+        lead=EVIL,
+        tiles=[(EVIL, EVIL)],
+        warnings=[EVIL],
+        curves=Chart("<svg></svg>", EVIL),
+        scores=_Scores(),
+        settings={EVIL: {EVIL: EVIL}},
+    )
+    html = render("report.html", page)
+    assert "<script" not in html and html.count("<svg></svg>") == 2
+    assert unescape(html).count(EVIL) == 21
+
+
+@dataclass
+class _Overlays:
+    colors: dict = field(default_factory=lambda: {EVIL: EVIL})
+    explanation: str = EVIL
+    columns: dict = field(default_factory=lambda: {EVIL: []})
+
+
+@dataclass
+class _Scores:
+    labels: Table = Table([EVIL], [[EVIL]], {EVIL: "#808080"}, [EVIL])
+    explanation: str = EVIL
+    chart: Chart = Chart("<svg></svg>", EVIL)
+    overlays: _Overlays = field(default_factory=_Overlays)
+    cases: Table = Table([EVIL], [[EVIL]], shades=[[0.25]])
+
+
+def test_python_holds_no_tags():
+    for path in Path(reports.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not re.search(_TAG, node.value), (path, node.value)
