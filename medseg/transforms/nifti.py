@@ -20,7 +20,7 @@ from nibabel.spatialimages import HeaderDataError
 from medseg.errors import DataError
 from medseg.transforms.nifti_scale import open_nifti
 
-__all__ = ["NiftiReader", "Placement", "new_image", "placed_like"]
+__all__ = ["NiftiReader", "Placement", "new_image", "placed_like", "stored_header"]
 
 _HEADER = "source_header"  # key of a MetaTensor's meta: the source's header as bytes, (348,) or NIfTI-2 (540,)
 _PLACE = (
@@ -89,6 +89,8 @@ class NiftiReader(NibabelReader):
     MONAI's own replaces a form whose voxel size is not pixdim's, in silence.
     """
 
+    filenames = ("",)  # of an image that is in memory
+
     def read(self, data: Any, **kwargs: Any) -> Any:
         self.filenames = ensure_tuple(data)  # MONAI's get_data wants them
         return open_nifti(self.filenames[0])
@@ -97,7 +99,7 @@ class NiftiReader(NibabelReader):
         # Not in read(): what fails there, LoadImage tries with another reader.
         affine = Placement.of(img.header).affine
         array, meta = super().get_data(img)
-        block = _stored_header(img).as_byteswapped("<").binaryblock
+        block = stored_header(img).as_byteswapped("<").binaryblock
         place = {MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy()}
         return array, meta | place | {_HEADER: np.frombuffer(block, np.uint8).copy()}
 
@@ -130,7 +132,10 @@ def new_image(values: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image:
     return image
 
 
-def _stored_header(image: Any) -> Any:
+def stored_header(image: Any) -> Any:
     """The header as the file holds it: nibabel corrects what it takes for mistakes when it loads."""
+    holder = image.file_map["image"]
+    if holder.filename is None and holder.fileobj is None:
+        return image.header
     with image.file_map["image"].get_prepare_fileobj("rb") as stream:
         return image.header_class.from_fileobj(stream, check=False)
