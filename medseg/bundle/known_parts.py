@@ -15,11 +15,11 @@ __all__ = ["EXPRESSION_NAMES", "MODULES", "WRITES", "components", "is_misspelt"]
 
 # Module -> names that `_target_` may have. Those of MONAI's may be written bare, as its own bundles do.
 _COMPONENTS = {
-    "medseg.data": "make_dataset make_loader",
+    "medseg.data": "CaseDataset ReadCase make_dataset make_loader",
     "medseg.engines": """
-        Attach CaseScores Checkpoint DistillingInferer EarlyStop FreezePart KeepOldTasks LoadWeights PhotoScores
-        PreparePasses PrepareTasks Progress RandomStreams RunLog SegmentationTrainer TaskMapScores TaskScores TimeLimit
-        UpdateAverage ValidationLoss""",
+        Attach CaseEvaluator CaseScores Checkpoint DistillingInferer EarlyStop FreezePart KeepOldTasks LoadWeights
+        PhotoScores PreparePasses PrepareTasks Progress RandomStreams RunLog SegmentationTrainer TaskMapScores
+        TaskScores TimeLimit UpdateAverage ValidationLoss run_cases""",
     "medseg.inferers": "HalfStepWindow SlidingWindow TaskPasses WholeVolume",
     "medseg.labels": "LabelSpace.from_table",
     "medseg.losses": """

@@ -1,6 +1,7 @@
 """Data: datalists, inspection and checks, the plan, data sets and loaders."""
 
 from medseg.data.case import Case
+from medseg.data.case_dataset import CaseDataset, ReadCase
 from medseg.data.datalist import Datalist, assign_folds, read_datalist, write_datalist
 from medseg.data.dataset import SeededDataset, make_dataset
 from medseg.data.inspect import CaseFacts, Problem, inspect_cases
@@ -12,12 +13,14 @@ from medseg.data.sampling import EpochSampler, WeightedSampler
 
 __all__ = [
     "Case",
+    "CaseDataset",
     "CaseFacts",
     "Datalist",
     "EpochSampler",
     "MadeDatalist",
     "Plan",
     "Problem",
+    "ReadCase",
     "SeededDataset",
     "WeightedSampler",
     "assign_folds",

@@ -20,7 +20,7 @@ from medseg.data.content import content_hash
 from medseg.data.findings import Finding
 from medseg.errors import DataError
 from medseg.transforms.in_memory import InMemory
-from medseg.transforms.nifti import NiftiReader, Placement, stored_header
+from medseg.transforms.nifti import NiftiReader, Placement
 from medseg.transforms.nifti_scale import ignored_scale, image_class, open_nifti
 from medseg.transforms.picture import PictureReader, has_deep_colours, orientation_of, shown_size
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, as_numbers, is_2d_file, itk_affine
@@ -86,12 +86,12 @@ class Volume:
         return self.channels[0].shape
 
 
-def read_volume(path: str | Path | InMemory, shown: str | None = None, *, mask: bool = False) -> Volume:
+def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = False) -> Volume:
     """Read a file, opening it once where the format allows it; compressed files are verified to the end, and
     ``content_hash`` knows the file afterwards.
 
     Args:
-        path: the file, or an image in memory.
+        path: the file, or an ``InMemory`` image.
         shown: what a sentence calls it.
         mask: the file is a label map, whose values come as whole numbers (``whole_values``).
 
@@ -170,7 +170,7 @@ def read_grid(path: str | Path, shown: str | None = None) -> Volume:
     except Exception as error:  # readers raise anything; the sentence names the file
         raise _unreadable(path, shown, error) from error
     empty = np.broadcast_to(np.uint8(0), shape)
-    image = InMemory(empty, {"affine": affine}, str(path))
+    image = InMemory(str(path), empty, {"affine": affine})
     return Volume(image, [empty], affine, _voxel(affine, empty), is_2d_file(path), orientation=orientation)
 
 
@@ -292,7 +292,7 @@ def _read_nifti(path: Path, shown: str, file: BinaryIO) -> Volume:
         )
     channels = [array] if array.ndim < 4 else [array[..., i] for i in range(array.shape[3])]
     spacing = tuple(float(s) for s in raw["pixdim"][1 : dims + 1])
-    read = InMemory(array, meta, str(path))
+    read = InMemory(str(path), array, meta)
     volume = Volume(read, channels, placement.affine, spacing, False, placement, stored_type=image.get_data_dtype())
     if ignored := ignored_scale(raw):
         remedy = "The stored values are taken as they are: check that they are the intended ones."
@@ -309,7 +309,7 @@ def _read_itk(path: Path) -> Volume:
     reader = VolumeReader()
     array, meta = reader.get_data(reader.read(str(path)))
     channels, affine = _channels(array, meta), np.asarray(meta["affine"], dtype=float)
-    image = InMemory(array, meta, str(path))
+    image = InMemory(str(path), array, meta)
     return Volume(image, channels, affine, _voxel(affine, channels[0]), False, stored_type=array.dtype)
 
 
@@ -319,7 +319,7 @@ def _read_picture(path: Path, file: BinaryIO, mask: bool) -> Volume:
     array, meta = PictureReader(mask).get_data(picture)
     channels = _channels(array, meta)
     volume = Volume(
-        InMemory(array, meta, str(path)),
+        InMemory(str(path), array, meta),
         channels,
         np.eye(4),
         (1.0,) * channels[0].ndim,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import nibabel
@@ -18,22 +17,21 @@ from medseg.transforms.nifti import NiftiReader
 __all__ = ["InMemory"]
 
 
-@dataclass(frozen=True, eq=False)
-class InMemory:
-    """An image as a reader gives it.
+class InMemory(str):
+    """A path, or what sentences call an image without one, together with the image as a reader gives it.
 
     Attributes:
         array: voxels ``(*spatial)``, or with an axis of channels that ``meta`` names.
         meta: at least ``affine`` (index -> RAS mm), ``spatial_shape`` and ``original_channel_dim``.
-        name: what sentences call it; its suffix tells pictures from volumes, as that of a file.
     """
 
     array: np.ndarray
     meta: Mapping[Any, Any]
-    name: str
 
-    def __str__(self) -> str:
-        return self.name
+    def __new__(cls, name: str, array: np.ndarray, meta: Mapping[Any, Any]) -> InMemory:
+        image = super().__new__(cls, name)
+        image.array, image.meta = array, meta
+        return image
 
     @classmethod
     def of(
@@ -67,8 +65,8 @@ class InMemory:
             item = item.detach().cpu().numpy()
         if not isinstance(item, np.ndarray):
             raise DataError(
-                f"{name} is of type {type(item).__name__}; a path, a NumPy array with its spacing, a nibabel image or a "
-                "MetaTensor is expected. Convert it."
+                f"{name} is of type {type(item).__name__}; a path, a NumPy array with its spacing, a nibabel image or "
+                "a MetaTensor is expected. Convert it."
             )
         return cls._of_array(item, _affine(item, spatial_dims, spacing, affine, name), spatial_dims, name)
 
@@ -77,14 +75,14 @@ class InMemory:
         nifti = nibabel.Nifti1Image.from_image(item)
         # Without the file: what the object says counts, also where it was changed since it was loaded.
         image = type(nifti)(np.asanyarray(nifti.dataobj), None, nifti.header)
-        return cls(*NiftiReader().get_data(image), name)
+        return cls(name, *NiftiReader().get_data(image))
 
     @classmethod
     def _of_array(cls, array: np.ndarray, affine: np.ndarray, spatial_dims: int, name: str) -> InMemory:
         if array.ndim - spatial_dims not in (0, 1):
             raise DataError(
-                f"{name} has shape {array.shape}; {spatial_dims} spatial axes are expected, after one of channels where "
-                "there are several. Reshape it."
+                f"{name} has shape {array.shape}; {spatial_dims} spatial axes are expected, after one of channels "
+                "where there are several. Reshape it."
             )
         full = np.eye(4)
         size = len(affine) - 1
@@ -96,7 +94,7 @@ class InMemory:
             MetaKeys.SPATIAL_SHAPE: np.array(array.shape[-spatial_dims:]),
             MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if array.ndim > spatial_dims else float("nan"),
         }
-        return cls(array, meta, name)
+        return cls(name, array, meta)
 
 
 def _refuse_place(item: Any, spacing: Any, affine: Any) -> None:

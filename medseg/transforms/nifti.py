@@ -20,7 +20,7 @@ from nibabel.spatialimages import HeaderDataError
 from medseg.errors import DataError
 from medseg.transforms.nifti_scale import open_nifti
 
-__all__ = ["NiftiReader", "Placement", "new_image", "placed_like", "stored_header"]
+__all__ = ["NiftiReader", "Placement", "new_image", "placed_like"]
 
 _HEADER = "source_header"  # key of a MetaTensor's meta: the source's header as bytes, (348,) or NIfTI-2 (540,)
 _PLACE = (
@@ -99,7 +99,7 @@ class NiftiReader(NibabelReader):
         # Not in read(): what fails there, LoadImage tries with another reader.
         affine = Placement.of(img.header).affine
         array, meta = super().get_data(img)
-        block = stored_header(img).as_byteswapped("<").binaryblock
+        block = _stored_header(img).as_byteswapped("<").binaryblock
         place = {MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy()}
         return array, meta | place | {_HEADER: np.frombuffer(block, np.uint8).copy()}
 
@@ -132,7 +132,7 @@ def new_image(values: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image:
     return image
 
 
-def stored_header(image: Any) -> Any:
+def _stored_header(image: Any) -> Any:
     """The header as the file holds it: nibabel corrects what it takes for mistakes when it loads."""
     holder = image.file_map["image"]
     if holder.filename is None and holder.fileobj is None:

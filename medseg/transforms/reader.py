@@ -115,7 +115,8 @@ def itk_affine(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> np.ndarray
 class VolumeReader(ImageReader):
     """Reads NIfTI, NRRD, MetaImage and 2D images; several files of one case become channels in the order given.
 
-    2D images keep (row, column) order; colour images come as channels. An ``InMemory`` image may take the place of a path.
+    2D images keep (row, column) order; colour images come as channels. An ``InMemory`` image may take
+    the place of a path.
 
     Args:
         mask: the files are label maps: pictures are read for the values, not the colours, of their pixels, and values

@@ -10,25 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import TRAINED_AXES
-from medseg.bundle.compose import config_files, merged_config, used_config, with_changes
+from medseg.bundle.case_parts import case_changes
+from medseg.bundle.compose import config_files, load_workflow, merged_config, used_config, with_changes
 from medseg.bundle.own_words import user_speaks
 from medseg.bundle.parts import device as choose_device
 from medseg.bundle.parts import device_component, finalize, start_distributed
 from medseg.data import Case, read_datalist
 from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
 from medseg.data.content import content_hash
-from medseg.data.inspect import inspect_case
-from medseg.data.intensities import Expected
-from medseg.engines.ranks import gather, is_main, on_main, share
+from medseg.engines.cases import FAILURES
+from medseg.engines.ranks import is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import Origin, PredictionFolder, background_predictions
 from medseg.labels import BACKGROUND, LabelSpace
 from medseg.settings import File, Folder, takes
-from medseg.storage import read_table, write_json
+from medseg.storage import write_json
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
-from medseg.workflows.case_stream import run_cases
-from medseg.workflows.checks import model_spacing, unfit
 from medseg.workflows.evaluation import kept_checkpoints, warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_limits import (
@@ -188,27 +186,38 @@ def predict(s: PredictSettings) -> list[Path]:
             write_json(target / "labels.json", names)
         return predictions.pending(cases, overwrite=s.overwrite)
 
-    todo = share(on_main(prepare))
-    color = bool(config["preprocess"].get("color"))
-    dims = len(config["roi_size"])
-    final = with_changes(config, overrides or {})
-    spacing, channel_names = model_spacing(final), _channel_names(folder, in_channels)
-
-    def check(case: Case) -> None:
-        expected = Expected.of(final["preprocess"], channel_names, case.modality)
-        _check(case, space, dims, spacing, ("RGB",) if color else None, expected)
-
-    failures = gather(run_cases(folder, changes, todo, check, dims, predictions.add) if todo else {})
+    todo = on_main(prepare)
+    changes = case_changes(folder, used, "infer") | changes
+    failed: CasesFailed | None = None
+    try:
+        _run(folder, changes, todo, predictions)
+    except CasesFailed as error:
+        failed = error
     if is_main():
-        _write_failures(target, failures)
-        warn_of_background(background_predictions(list(files.values())), len(cases) - len(failures))
+        done = sum(file.is_file() for file in files.values())
+        warn_of_background(background_predictions(list(files.values())), done)
     finalize()
-    if failures:
-        listed = "; ".join(f"{case}: {reason}" for case, reason in list(failures.items())[:5])
-        raise CasesFailed(
-            f"{len(failures)} of {len(cases)} cases failed, listed in {target / 'failures.json'}: {listed}"
-        )
+    if failed is not None:
+        raise failed
     return list(files.values())
+
+
+def _run(folder: Path, changes: Mapping[str, Any], cases: Sequence[Case], predictions: PredictionFolder) -> None:
+    """Run a bundle's ``inference.yaml`` over cases, of which this process takes its share.
+
+    Raises:
+        CasesFailed: some cases failed.
+    """
+    if not cases:
+        (predictions.folder / FAILURES).unlink(missing_ok=True)
+        return
+    known = {case.id: case for case in cases}
+    workflow = load_workflow(folder, "infer", changes)
+    workflow.parser["dataset::data"] = []  # the cases are given: the bundle's own list is not asked for
+    workflow.parser.get_parsed_content("dataset").data = [case.to_dict() for case in share(cases)]
+    evaluator = workflow.parser.get_parsed_content("evaluator")
+    evaluator.done = lambda item: predictions.add(known[str(item["case_id"])], not bool(item["pred"].any()))
+    workflow.run()
 
 
 def _refuse_run_folder(target: Path) -> None:
@@ -308,45 +317,3 @@ def origin_of(config: Mapping[str, Any], changes: Mapping[str, Any], weights: Pa
     final = with_changes(config, changes)
     settings = {key: value for key, value in final.items() if key not in _PLACES} | {"device_type": device_type}
     return Origin((content_hash(weights),), settings, final.get("cleanup") or {})
-
-
-def _channel_names(folder: Path, channels: int) -> list[str]:
-    """Modality of each channel by the bundle's metadata; empty strings where they do not say."""
-    path = folder / "configs" / "metadata.json"
-    described: Any = read_table(path, "metadata; restore it") if path.is_file() else {}
-    for key in ("network_data_format", "inputs", "image", "channel_def"):
-        described = described.get(key, {}) if isinstance(described, Mapping) else {}
-    names = [str(described.get(str(channel), "")) for channel in range(channels)]
-    return [names[0]] * channels if len(described) == 1 else names
-
-
-def _check(
-    case: Case,
-    space: LabelSpace,
-    dims: int,
-    spacing: Sequence[float] | None,
-    names: Sequence[str] | None,
-    expected: Expected,
-) -> None:
-    """Read a case's images, refuse what the network cannot take, and warn where it was trained on other intensities.
-
-    Raises:
-        DataError: with all that is wrong.
-    """
-    facts = inspect_case(replace(case, label=None), space, names, intensities=False)
-    found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
-    found += [problem] if not found and (problem := unfit(facts, dims, len(expected.names), spacing)) else []
-    for finding in expected.check(facts.ranges, picture=facts.picture) if not found else ():
-        facts.add(finding)
-    for warning in (p for p in facts.problems if p.warning):
-        logger.warning("%s: %s. %s", facts.case, warning.message, warning.remedy)
-    if found:
-        raise DataError(" ".join(f"{message}. {remedy}" for message, remedy in found))
-
-
-def _write_failures(target: Path, failures: Mapping[str, str]) -> None:
-    path = target / "failures.json"
-    if failures:
-        write_json(path, dict(failures))
-    else:
-        path.unlink(missing_ok=True)

@@ -15,12 +15,13 @@ from medseg.bundle import TRAINED_AXES, accepts_roi
 from medseg.bundle.compose import merged_config
 from medseg.bundle.config_check import check_roi
 from medseg.data import CaseFacts, Datalist
+from medseg.data.fit import unfit
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.storage import read_table
 from medseg.transforms.augmentations import trained_mirror_axes
-from medseg.workflows.checks import check_fit, refuse_other_names, unfit
+from medseg.workflows.checks import check_fit, refuse_other_names
 from medseg.workflows.run_folder import differences
 
 __all__ = [
