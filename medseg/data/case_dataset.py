@@ -54,7 +54,8 @@ class ReadCase(Transform):
         facts, held = read_case(case, self.label_space, ("RGB",) if self.preprocess.get("color") else None)
         found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
         if not found:
-            wrong = unfit(facts, len(self.roi_size), self.in_channels, model_spacing(self.preprocess))
+            spacing = None if self.label else model_spacing(self.preprocess)  # scores may be of another resolution
+            wrong = unfit(facts, len(self.roi_size), self.in_channels, spacing)
             found = [wrong] if wrong is not None else []
         for finding in expected.check(facts.ranges, picture=facts.picture) if not found else ():
             facts.add(finding)

@@ -42,6 +42,7 @@ __all__ = [
     "check_window",
     "problem_table",
     "refuse_other_names",
+    "refuse_wrong_folder",
 ]
 
 logger = logging.getLogger("medseg")
@@ -109,7 +110,7 @@ def check_cases(
     Raises:
         DataError: some case cannot be used; the message is the table of all problems.
     """
-    _refuse_wrong_folder(cases, datalist)
+    refuse_wrong_folder(cases, datalist)
     facts = inspect_cases(cases, datalist.label_space, datalist.channels, root=datalist.data_dir)
     problems = [
         *(problem for case in facts for problem in case.problems),
@@ -178,8 +179,12 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def _refuse_wrong_folder(cases: Sequence[Case], datalist: Datalist) -> None:
-    """One sentence instead of hundreds of rows where most files are missing: the folder is not the right one."""
+def refuse_wrong_folder(cases: Sequence[Case], datalist: Datalist) -> None:
+    """One sentence instead of hundreds where most files are missing: the folder is not the right one.
+
+    Raises:
+        DataError: naming the first of them.
+    """
     files = [(case, "label" if path == case.label else "image", path) for case in cases for path in case.files]
     missing = [item for item in files if not is_there(item[2])]
     if not missing or 2 * len(missing) <= len(files):

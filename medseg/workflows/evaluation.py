@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from medseg import __version__
+from medseg.bundle.case_parts import case_changes
 from medseg.bundle.compose import config_files, load_workflow, merged_config, used_config, with_changes
 from medseg.bundle.own_words import user_speaks
 from medseg.bundle.parts import device_component, start_distributed
@@ -22,12 +23,12 @@ from medseg.data.content import content_hash
 from medseg.engines import CaseCost, add_facts, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.engines.run_files import read_scores
-from medseg.errors import ConfigError, ModelError
+from medseg.errors import CasesFailed, ConfigError, ModelError
 from medseg.labels import LabelSpace
 from medseg.metrics import background_cases, background_note
 from medseg.settings import Folder, takes
 from medseg.transforms import SaveLabelsd
-from medseg.workflows.checks import check_cases, refuse_other_names
+from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_folder import log_to, require_run, write_facts
@@ -123,6 +124,9 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
 
     Returns:
         The content of ``metrics.json``.
+
+    Raises:
+        CasesFailed: some cases failed, listed in ``failures.json``; the scores are of the others, and say so.
     """
     folder = require_run(s.run).resolve()
     checkpoint, space, overlays = s.checkpoint, s.space, s.overlays
@@ -151,7 +155,7 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
     changes = scoring_changes(folder, overrides=changes, **asked)
     tree = with_changes(merged_config(config_files(folder, "evaluate", overlays)), changes)
     if not s.checked:
-        on_main(lambda: check_cases(selection.cases, selection.datalist))
+        refuse_wrong_folder(selection.cases, selection.datalist)
     rules = rules_of(folder, tree) if s.postprocess and space == "source" else {}
     facts = selection.facts | {"checkpoint": checkpoint, "biases": _biases(selection, cleaned=bool(rules))}
     if changed:
@@ -171,6 +175,7 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
         raise ConfigError(f"space '{space}' is unknown; use 'source' or 'model'.")
     record = on_main(lambda: _record(selection.cases, weights, with_changes(tree, changes)))
     changes |= _target(folder, tree, selection, s.into)
+    changes |= case_changes(folder, with_changes(tree, changes), "evaluate")
     workflow = load_workflow(folder, "evaluate", changes, overlays)
     target = Path(workflow.parser.get_parsed_content("score_dir" if "score_dir" in tree else "output_dir"))
     if selection.place and target.resolve() == folder:
@@ -188,11 +193,19 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
     evaluator = workflow.parser.get_parsed_content("validate::evaluator")
     cost = CaseCost()
     cost.attach(evaluator)
-    workflow.run()
+    failed: CasesFailed | None = None
+    try:
+        workflow.run()
+    except CasesFailed as error:
+        failed = error
     saved = _saved_to(workflow.parser.get_parsed_content("validate::postprocessing"))
     if is_main():
-        add_facts(target, {"predictions": _predictions(target, saved, selection.cases)})
-        if selection.role == "validation" and target.resolve() == folder:  # others are not the run's own
+        scored = [case for case in selection.cases if case.id in _content(target)["cases"]]
+        counts = {"asked": len(selection.cases), "scored": len(scored)}
+        add_facts(target, {**counts, "predictions": _predictions(target, saved, scored)})
+        if (
+            failed is None and selection.role == "validation" and target.resolve() == folder
+        ):  # others are not the run's own
             measured = network_facts(
                 unwrap(evaluator.network),
                 workflow.parser["network_def::in_channels"],
@@ -204,6 +217,8 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
     content = _content(target)
     warn_of_background(background_cases(content["cases"]), len(content["cases"]))
     workflow.finalize()
+    if failed is not None:
+        raise CasesFailed(f"{failed} The scores in {target} are of {content['scored']} of {content['asked']} cases.")
     return content
 
 
@@ -261,7 +276,8 @@ def _kept(target: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
     if not (target / "metrics.json").is_file():
         return None
     content = _content(target)
-    return content if all(content.get(key) == value for key, value in record.items()) else None
+    complete = content.get("asked") == content.get("scored")
+    return content if complete and all(content.get(key) == value for key, value in record.items()) else None
 
 
 def _saved_to(steps: Any) -> Path | None:

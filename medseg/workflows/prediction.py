@@ -187,7 +187,7 @@ def predict(s: PredictSettings) -> list[Path]:
         return predictions.pending(cases, overwrite=s.overwrite)
 
     todo = on_main(prepare)
-    changes = case_changes(folder, used, "infer") | changes
+    changes |= case_changes(folder, used, "infer")
     failed: CasesFailed | None = None
     try:
         _run(folder, changes, todo, predictions)
