@@ -15,13 +15,12 @@ from medseg.bundle import TRAINED_AXES, accepts_roi
 from medseg.bundle.compose import merged_config
 from medseg.bundle.config_check import check_roi
 from medseg.data import CaseFacts, Datalist
-from medseg.data.fit import unfit
 from medseg.data.union import is_union
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.storage import read_table
 from medseg.transforms.augmentations import trained_mirror_axes
-from medseg.workflows.checks import check_fit, refuse_other_names
+from medseg.workflows.checks import check_fit
 from medseg.workflows.run_folder import differences
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "check_arguments",
     "check_channels",
     "check_members",
-    "check_scored",
     "check_training",
     "check_use",
     "mirrored_axes",
@@ -256,7 +254,7 @@ def check_members(folders: Sequence[Path]) -> None:
     Raises:
         ConfigError: naming the two runs that differ.
     """
-    configs = [merged_config([folder / "configs" / "train.yaml"]) for folder in folders]
+    configs = [merged_config([folder / "configs" / "inference.yaml"]) for folder in folders]
     for folder, config in zip(folders[1:], configs[1:], strict=True):
         for name in ("spatial_dims", "in_channels"):
             own, other = (content["network_def"].get(name) for content in (configs[0], config))
@@ -273,21 +271,6 @@ def check_members(folders: Sequence[Path]) -> None:
                 f"{folder} has the labels {spaces[1].to_table()}, {folders[0]} {spaces[0].to_table()}: the same names "
                 "with other values. Join runs of one label table."
             )
-
-
-def check_scored(config: Mapping[str, Any], facts: Sequence[CaseFacts], datalist: Datalist) -> None:
-    """Whether a run's network takes the cases of a datalist, and means the same by its labels.
-
-    Raises:
-        ConfigError: a label has another value.
-        DataError: other axes or channels.
-    """
-    network = config["network_def"]
-    for case in facts:
-        wrong = unfit(case, network.get("spatial_dims", len(case.shape)), network["in_channels"])
-        if wrong:
-            raise DataError(". ".join(wrong))
-    refuse_other_names(LabelSpace.from_table(config["labels"]), datalist.label_space, "The run")
 
 
 # ---------------------------------------------------------------------- test-time augmentation
