@@ -9,10 +9,10 @@ from typing import Any
 from medseg.errors import ConfigError
 from medseg.storage import read_table
 
-__all__ = ["case_changes", "case_dataset", "case_loader", "case_run"]
+__all__ = ["BEHIND", "case_changes", "case_dataset", "case_loader", "case_run"]
 
 _AHEAD = {2: 4, 3: 1}  # cases read ahead of the network, by spatial axes
-_BEHIND = {2: 4, 3: 0}  # images whose logits wait to be written; those of volumes are large
+BEHIND = {2: 4, 3: 0}  # images whose logits wait to be written; those of volumes are large
 _OURS = "medseg.engines.CaseEvaluator"
 _STOCK = ("SupervisedEvaluator", "monai.engines.SupervisedEvaluator")
 
@@ -46,7 +46,7 @@ def case_changes(bundle: Path, tree: Mapping[str, Any], task: str) -> dict[str, 
         ),
         f"{place}dataloader": case_loader(f"@{place}dataset", dims),
         f"{place}evaluator::_target_": _OURS,
-        f"{place}evaluator::behind": 0 if place else _BEHIND[dims],
+        f"{place}evaluator::behind": 0 if place else BEHIND[dims],
         "run": [case_run(f"@{place}evaluator", "@score_dir" if place and "score_dir" in tree else "@output_dir")],
     }
 

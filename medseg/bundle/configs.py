@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medseg.bundle.case_parts import BEHIND, case_dataset, case_loader, case_run
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
-from medseg.labels import LabelSpace
 from medseg.networks import network_class
 
 __all__ = ["ensemble_config", "evaluate_config", "inference_config", "multi_gpu_config", "train_config"]
@@ -260,8 +260,11 @@ def evaluate_config() -> dict[str, Any]:
         "initial::path": None,
         "validate::preprocessing::transforms": "$t.preprocessing(['image'], **@preprocess) + t.load(['label'], "
         "@label_space)",
-        "validate::dataset::data": "$w.cases(@json_list, @dataset_dir, @fold, @section)",
-        "validate::dataset::kind": "plain",
+        "validate::dataset": case_dataset(
+            "$w.cases(@json_list, @dataset_dir, @fold, @section)", "@validate::preprocessing", label=True
+        ),
+        "validate::dataloader": case_loader("@validate::dataset", 3),
+        "validate::evaluator::_target_": "medseg.engines.CaseEvaluator",
         "validate::postprocessing::transforms": [
             {
                 "_target_": "medseg.transforms.ToSourceGridd",
@@ -285,12 +288,13 @@ def evaluate_config() -> dict[str, Any]:
             "facts": {"space": "source", "weights": "@ckpt_path", "section": "@section", "fold": "@fold"},
         },
         "validate::handlers": [{"_target_": "medseg.engines.LoadWeights", "network": "@network", "path": "@ckpt_path"}],
-        "run": ["$@validate::evaluator.run()"],
+        "run": [case_run("@validate::evaluator", "@score_dir")],
     }
 
 
 def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
     """The inference.yaml that goes with a train.yaml."""
+    dims = len(train["roi_size"])
     same = (
         "roi_size",
         "overlap",
@@ -314,12 +318,8 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
         **{key: train[key] for key in same if key in train},
         "network": "$@network_def.to(@device)",
         "preprocessing": {"_target_": "Compose", "transforms": "$t.preprocessing(['image'], **@preprocess)"},
-        "dataset": {
-            "_target_": "Dataset",
-            "data": "$w.section(@json_list, @dataset_dir, @section)",
-            "transform": "@preprocessing",
-        },
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
+        "dataset": case_dataset("$w.section(@json_list, @dataset_dir, @section)", "@preprocessing", label=False),
+        "dataloader": case_loader("@dataset", dims),
         "inferer": {**train["validate"]["inferer"], "mirror_axes": "@mirror_axes"},
         "postprocessing": {
             "_target_": "Compose",
@@ -340,63 +340,48 @@ def inference_config(train: Mapping[str, Any]) -> dict[str, Any]:
         },
         "handlers": [{"_target_": "medseg.engines.LoadWeights", "network": "@network", "path": "@ckpt_path"}],
         "evaluator": {
-            "_target_": "SupervisedEvaluator",
+            "_target_": "medseg.engines.CaseEvaluator",
             "device": "@device",
             "val_data_loader": "@dataloader",
             "network": "@network",
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
             "val_handlers": "@handlers",
+            "behind": BEHIND[dims],
         },
         "initialize": ["$w.initialize(0)"],
-        "run": ["$@evaluator.run()"],
+        "run": [case_run("@evaluator", "@output_dir")],
         "finalize": ["$w.finalize()"],
     }
 
 
-def ensemble_config(inference: Mapping[str, Any]) -> dict[str, Any]:
-    """The ensemble.yaml overlay on an inference.yaml: several weights of one network, joined by MONAI's
-    ``EnsembleEvaluator``; the mean of probabilities, or a vote of labels, on the network's grid.
+def ensemble_config() -> dict[str, Any]:
+    """The ensemble.yaml overlay on an inference.yaml: bundles, or several weights of this one, joined on the source
+    images' own grid.
     """
-    space = LabelSpace.from_table(inference["labels"])
-    softmax = space.mode == "softmax"
-    mean: dict[str, Any] = {"_disabled_": "$@method != 'mean'", "keys": "@pred_keys"}
-    vote: dict[str, Any] = {"_disabled_": "$@method != 'vote'"}
-    if softmax:
-        labels: dict[str, Any] = {"argmax": True}
-        voted = [
-            {
-                "_target_": "VoteEnsembled",
-                **vote,
-                "keys": "@pred_keys",
-                "output_key": "pred",
-                "num_classes": "@classes",
-            },
-            {"_target_": "AsDiscreted", **vote, "keys": "pred", "to_onehot": "@classes"},
-        ]
-    else:
-        labels = {"threshold": 0.0}  # of logits: a probability of one half
-        voted = [{"_target_": "VoteEnsembled", **vote, "keys": "@pred_keys", "output_key": "pred"}]
     return {
         "output_dir": "$@bundle_root + '/predictions_ensemble'",
-        "ckpt_paths": "$w.checkpoints(@bundle_root + '/models')",
+        "members": None,
+        "member_weights": None,
         "method": "mean",
-        **({"classes": space.num_channels} if softmax else {}),
-        "networks": "$w.with_weights(@network_def.to(@device), @ckpt_paths)",
-        "pred_keys": "$w.prediction_keys(@ckpt_paths)",
+        "ensemble": {
+            "_target_": "medseg.workflows.joined",
+            "bundle_root": "@bundle_root",
+            "device": "@device",
+            "members": "@members",
+            "method": "@method",
+            "weights": "@member_weights",
+        },
+        "preprocessing": {"_target_": "Compose", "transforms": "$t.load(['image'])"},
+        "inferer": {"_target_": "SimpleInferer"},
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [
-                {"_target_": "Activationsd", **mean, ("softmax" if softmax else "sigmoid"): True},
-                {"_target_": "MeanEnsembled", **mean, "output_key": "pred"},
-                {"_target_": "AsDiscreted", **vote, "keys": "@pred_keys", **labels},
-                *voted,
                 {
-                    "_target_": "medseg.transforms.ToSourceGridd",
+                    "_target_": "medseg.transforms.LogitsToLabelsd",
                     "keys": "pred",
-                    "transform": "@preprocessing",
                     "label_space": "@label_space",
-                    "probabilities": True,
+                    "threshold": 0.5,
                 },
                 {
                     "_target_": "medseg.transforms.SaveLabelsd",
@@ -406,15 +391,8 @@ def ensemble_config(inference: Mapping[str, Any]) -> dict[str, Any]:
                 },
             ],
         },
-        "evaluator": {
-            "_target_": "EnsembleEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "networks": "@networks",
-            "pred_keys": "@pred_keys",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-        },
+        "handlers": [],
+        "evaluator::network": "@ensemble",
     }
 
 

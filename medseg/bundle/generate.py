@@ -87,9 +87,9 @@ def write_bundle(
         )
     else:
         dump_yaml(
-            ensemble_config(inference),
+            ensemble_config(),
             configs / "ensemble.yaml",
-            "Overlay on inference.yaml: several weights of this network, joined.",
+            "Overlay on inference.yaml: other bundles, or several weights of this one, joined.",
         )
     dump_yaml(multi_gpu_config(), configs / "multi_gpu_train.yaml", "Overlay on train.yaml for torchrun.")
     datalist.copy_to(configs / "datalist.json")

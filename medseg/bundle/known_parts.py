@@ -29,10 +29,9 @@ _COMPONENTS = {
         AreaResized CaseFactsd CleanLabelsd EncodeLabelsd LogitsToLabelsd NormalizeChannelsd RGBToYCrCbd
         RandNearestAffined SaveLabelsd ScaleSized TasksToLabelsd TasksToSourceGridd ToSourceGridd""",
     "medseg.workflows": """
-        cases checkpoints device distribute finalize initialize labelled prediction_keys section start_from
-        with_weights""",
+        cases device distribute finalize initialize joined labelled section start_from""",
     "monai.data": "CacheDataset DataLoader Dataset ThreadDataLoader",
-    "monai.engines": "EnsembleEvaluator SupervisedEvaluator SupervisedTrainer",
+    "monai.engines": "SupervisedEvaluator SupervisedTrainer",
     "monai.handlers": """
         ConfusionMatrix EarlyStopHandler HausdorffDistance IgniteMetricHandler LrScheduleHandler MeanAbsoluteError
         MeanDice MeanIoUHandler StatsHandler SurfaceDistance ValidationHandler from_engine""",
@@ -51,13 +50,12 @@ _COMPONENTS = {
     "monai.optimizers": "Novograd WarmupCosineSchedule",
     "monai.transforms": """
         Activationsd AsDiscreted CastToTyped CenterSpatialCropd Compose CopyItemsd CropForegroundd DivisiblePadd
-        EnsureChannelFirstd EnsureTyped FillHolesd KeepLargestConnectedComponentd MeanEnsembled NormalizeIntensityd
+        EnsureChannelFirstd EnsureTyped FillHolesd KeepLargestConnectedComponentd NormalizeIntensityd
         Orientationd Rand2DElasticd Rand3DElasticd RandAdjustContrastd RandAffined RandBiasFieldd
         RandCoarseDropoutd RandCropByLabelClassesd RandCropByPosNegLabeld RandFlipd RandGaussianNoised
         RandGaussianSharpend RandGaussianSmoothd RandHistogramShiftd RandRotate90d RandRotated RandScaleIntensityd
         RandShiftIntensityd RandSimulateLowResolutiond RandSpatialCropd RandZoomd RemoveSmallObjectsd Resized
-        ScaleIntensityRangePercentilesd ScaleIntensityRanged ScaleIntensityd SelectItemsd Spacingd SpatialPadd
-        VoteEnsembled""",
+        ScaleIntensityRangePercentilesd ScaleIntensityRanged ScaleIntensityd SelectItemsd Spacingd SpatialPadd""",
     "torch.nn": "BCEWithLogitsLoss CrossEntropyLoss Identity L1Loss MSELoss SmoothL1Loss",
     "torch.optim": "ASGD Adadelta Adagrad Adam AdamW Adamax NAdam RAdam RMSprop Rprop SGD",
     "torch.optim.lr_scheduler": """
@@ -73,8 +71,7 @@ _EXPRESSIONS = {
         photo_augmentation photo_preprocessing preprocessing volume_augmentation volume_preprocessing
         window_affine_augmentation window_augmentation window_postprocessing window_preprocessing""",
     "medseg.workflows": """
-        cases checkpoints device distribute finalize initialize labelled prediction_keys section start_from
-        with_weights""",
+        cases device distribute finalize initialize labelled section start_from""",
     "monai.data": "decollate_batch list_data_collate",
     "monai.utils": "set_determinism",
     "numpy": "inf nan",

@@ -7,39 +7,35 @@ from typing import Any
 
 from medseg.bundle.parts import (
     cases,
-    checkpoints,
     device,
     distribute,
     finalize,
     initialize,
     labelled,
-    prediction_keys,
     section,
     start_from,
-    with_weights,
 )
 
 __all__ = [
     "cases",
-    "checkpoints",
     "device",
     "distribute",
     "evaluate",
     "finalize",
     "initialize",
+    "joined",
     "labelled",
     "predict",
-    "prediction_keys",
     "section",
     "start_from",
     "train",
-    "with_weights",
 ]
 
 _FUNCTIONS = {
     "train": "medseg.workflows.training",
     "evaluate": "medseg.workflows.evaluation",
     "predict": "medseg.workflows.prediction",
+    "joined": "medseg.workflows.members",
 }
 
 
