@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import TRAINED_AXES
-from medseg.bundle.case_parts import case_changes
-from medseg.bundle.compose import config_files, load_workflow, merged_config, used_config, with_changes
+from medseg.bundle.compose import config_files, merged_config, with_changes
 from medseg.bundle.own_words import user_speaks
 from medseg.bundle.parts import device as choose_device
-from medseg.bundle.parts import device_component, finalize, start_distributed
+from medseg.bundle.parts import finalize, start_distributed
 from medseg.data import Case, read_datalist
 from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
 from medseg.data.content import content_hash
@@ -29,13 +28,9 @@ from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
 from medseg.workflows.evaluation import kept_checkpoints, warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
+from medseg.workflows.predictor import Inference
 from medseg.workflows.run_limits import (
     check_channels,
-    check_use,
-    mirrored_axes,
-    refuse_double,
-    trained_config,
-    warn_changed,
 )
 
 __all__ = ["PredictSettings", "collect_cases", "predict", "predict_checkpoints"]
@@ -143,13 +138,9 @@ def predict(s: PredictSettings) -> list[Path]:
     _refuse_run_folder(target)
     _refuse_idle(s)
     inputs, cases, json_list, section = s.inputs, s.cases, s.json_list, s.section or "test"
-    overrides = dict(s.overrides or {})
-    refuse_double("infer", overrides)
     config = merged_config(config_files(folder, "infer"))
-    space = LabelSpace.from_table(config["labels"])
-    in_channels = int(config["network_def"]["in_channels"])
     if inputs:
-        cases = collect_cases(inputs, in_channels)
+        cases = collect_cases(inputs, int(config["network_def"]["in_channels"]))
     elif json_list is not None:
         datalist = read_datalist(json_list, s.data_dir)
         cases = datalist.cases(section)
@@ -158,23 +149,21 @@ def predict(s: PredictSettings) -> list[Path]:
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
-    cases, asked = _conditions(config, space, cases, s.tasks, s.modality)
-    weights = weights_of(folder, s.checkpoint)
-    used = used_config(folder, "infer", overrides)
-    changed = check_use(trained_config(folder, config), used, overrides, own_weights=weights.is_relative_to(folder))
-    warn_changed(changed)
-    axes = mirrored_axes(folder, used, tta=s.tta, chosen=overrides.get("mirror_axes"))
+    inference = Inference.of(
+        folder,
+        checkpoint=s.checkpoint,
+        device=s.device,
+        tta=s.tta,
+        postprocess=s.postprocess,
+        tasks=s.tasks,
+        overrides=s.overrides,
+    )
+    cases = inference.conditioned(cases, s.modality)
+    inference = replace(inference, changes={**inference.changes, "output_dir": str(target)})
     start_distributed()
-    changes = overrides | {"output_dir": str(target), "ckpt_path": str(weights)} | asked
-    if not s.postprocess and "cleanup" in config:
-        changes["cleanup"] = {}
-    if axes is not None:
-        changes["mirror_axes"] = axes
-    if s.device is not None:
-        changes["device"] = device_component(s.device)
-    origin = origin_of(config, changes, weights, choose_device(s.device).type)
-    if changed:
-        origin = replace(origin, settings={**origin.settings, "differs_from_training": changed})
+    origin = origin_of(config, inference.changes, inference.weights, choose_device(s.device).type)
+    if inference.differences:
+        origin = replace(origin, settings={**origin.settings, "differs_from_training": inference.differences})
     predictions = PredictionFolder(target, origin)
     files = predictions.require_apart(cases)
 
@@ -182,15 +171,15 @@ def predict(s: PredictSettings) -> list[Path]:
         """The cases that are left to do."""
         target.mkdir(parents=True, exist_ok=True)
         if "tasks" in config:
+            space = LabelSpace.from_table(config["labels"])
             names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(space.labels, 1)}}
             write_json(target / "labels.json", names)
         return predictions.pending(cases, overwrite=s.overwrite)
 
     todo = on_main(prepare)
-    changes |= case_changes(folder, used, "infer")
     failed: CasesFailed | None = None
     try:
-        _run(folder, changes, todo, predictions)
+        _run(inference, todo, predictions)
     except CasesFailed as error:
         failed = error
     if is_main():
@@ -202,8 +191,8 @@ def predict(s: PredictSettings) -> list[Path]:
     return list(files.values())
 
 
-def _run(folder: Path, changes: Mapping[str, Any], cases: Sequence[Case], predictions: PredictionFolder) -> None:
-    """Run a bundle's ``inference.yaml`` over cases, of which this process takes its share.
+def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFolder) -> None:
+    """Segment cases, of which this process takes its share.
 
     Raises:
         CasesFailed: some cases failed.
@@ -212,9 +201,7 @@ def _run(folder: Path, changes: Mapping[str, Any], cases: Sequence[Case], predic
         (predictions.folder / FAILURES).unlink(missing_ok=True)
         return
     known = {case.id: case for case in cases}
-    workflow = load_workflow(folder, "infer", changes)
-    workflow.parser["dataset::data"] = []  # the cases are given: the bundle's own list is not asked for
-    workflow.parser.get_parsed_content("dataset").data = [case.to_dict() for case in share(cases)]
+    workflow = inference.workflow([case.to_dict() for case in share(cases)])
     evaluator = workflow.parser.get_parsed_content("evaluator")
     evaluator.done = lambda item: predictions.add(known[str(item["case_id"])], not bool(item["pred"].any()))
     workflow.run()
@@ -242,37 +229,6 @@ def _refuse_idle(s: PredictSettings) -> None:
     idle = [name for name, value in (("--section", s.section), ("--data_dir", s.data_dir)) if value is not None]
     if s.json_list is None and idle:
         raise ConfigError(f"{' and '.join(idle)}: of a datalist; name that with --json_list, or leave them out.")
-
-
-def _conditions(
-    config: Mapping[str, Any],
-    space: LabelSpace,
-    cases: Sequence[Case],
-    tasks: Sequence[str] | None,
-    modality: str | None,
-) -> tuple[list[Case], dict[str, Any]]:
-    """Cases with their modality, and the override of what a task-conditioned network is asked for.
-
-    Raises:
-        ConfigError: tasks or a modality for another network, or a modality that has to be told.
-        DataError: no such task or modality.
-    """
-    if "tasks" not in config:
-        if tasks or modality:
-            raise ConfigError("--tasks and --modality are for networks trained on several data sets; leave them out.")
-        return list(cases), {}
-    if modality is not None:
-        space.modality_id(modality)
-    elif len(space.modalities) == 1:
-        modality = next(iter(space.modalities))
-    if modality is None and any(case.modality is None for case in cases):
-        raise ConfigError(
-            f"Images are normalised by modality; say their modality (--modality): {', '.join(space.modalities)}."
-        )
-    if tasks is not None:
-        space.asked_labels(tasks)
-    known = [replace(case, modality=case.modality or modality) for case in cases]
-    return known, {} if tasks is None else {"tasks": list(tasks)}
 
 
 @takes(PredictSettings)
