@@ -7,7 +7,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -55,10 +55,12 @@ def load_file(path: str | Path, *, again: bool = False) -> Any:
     if not path.is_file():
         raise ModelError(f"Checkpoint {path} not found; train first, or name an existing file.")
     try:
-        if not again:
-            _check_sums(path)
-        with torch.serialization.safe_globals(_NUMBERS):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=again and zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(_NUMBERS), path.open("rb") as file:
+            if again and zipfile.is_zipfile(file):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            _check_sums(file)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise ResourceError(f"No read permission for {path}; change the file's permissions.") from error
     except pickle.UnpicklingError as error:
@@ -74,15 +76,15 @@ def load_file(path: str | Path, *, again: bool = False) -> Any:
         raise ModelError(f"{path} is damaged ({reason}); copy or train it again.") from error
 
 
-def _check_sums(path: Path) -> None:
+def _check_sums(file: BinaryIO) -> None:
     """Hold a file of ``torch.save`` against its checksums, which ``torch.load`` does not read.
 
     Raises:
         zipfile.BadZipFile: a byte differs.
     """
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(file):
         return  # torch's earlier format has none
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         if any(member.CRC for member in archive.infolist()) and (damaged := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"'{damaged}' differs from its checksum")
 

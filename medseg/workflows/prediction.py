@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import TRAINED_AXES
-from medseg.bundle.compose import config_files, merged_config, with_changes
+from medseg.bundle.compose import with_changes
 from medseg.bundle.own_words import user_speaks
 from medseg.bundle.parts import device as choose_device
 from medseg.bundle.parts import finalize, start_distributed
@@ -138,7 +138,16 @@ def predict(s: PredictSettings) -> list[Path]:
     _refuse_run_folder(target)
     _refuse_idle(s)
     inputs, cases, json_list, section = s.inputs, s.cases, s.json_list, s.section or "test"
-    config = merged_config(config_files(folder, "infer"))
+    inference = Inference.of(
+        folder,
+        checkpoint=s.checkpoint,
+        device=s.device,
+        tta=s.tta,
+        postprocess=s.postprocess,
+        tasks=s.tasks,
+        overrides=s.overrides,
+    )
+    config = inference.config
     if inputs:
         cases = collect_cases(inputs, int(config["network_def"]["in_channels"]))
     elif json_list is not None:
@@ -149,15 +158,6 @@ def predict(s: PredictSettings) -> list[Path]:
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
-    inference = Inference.of(
-        folder,
-        checkpoint=s.checkpoint,
-        device=s.device,
-        tta=s.tta,
-        postprocess=s.postprocess,
-        tasks=s.tasks,
-        overrides=s.overrides,
-    )
     cases = inference.conditioned(cases, s.modality)
     inference = replace(inference, changes={**inference.changes, "output_dir": str(target)})
     start_distributed()
