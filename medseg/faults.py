@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medseg.errors import ConfigError, DataError, MedsegError, ResourceError
 
-__all__ = ["as_ours"]
+__all__ = ["as_ours", "reason_of"]
 
 _ELSEWHERE = "Free disk space, or name another --output folder"
 # errno -> class, what is wrong, what to do
@@ -61,6 +61,20 @@ def as_ours(error: BaseException, path: str | Path | None = None) -> MedsegError
             return type(cause)(text[match.end() :].strip()) if match else cause
     found = next((ours for cause in chain if (ours := _translated(cause, path)) is not None), None)
     return found if found is not None else _not_built(chain)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a case failed: the sentence of the family's error behind this one, or the first line of its cause."""
+    cause = error
+    while not isinstance(cause, MedsegError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = str(cause).strip()
+    if isinstance(cause, MedsegError):
+        return text
+    reason = (text.splitlines() or [type(cause).__name__])[0]
+    if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":  # torch's, not imported here
+        return f"out of memory ({reason}). Use a smaller roi_size or --device cpu."
+    return reason
 
 
 def _not_built(chain: list[BaseException]) -> ConfigError | None:

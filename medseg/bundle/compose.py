@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+_NO_META = {"network_data_format": {"inputs": {"image": {"channel_def": {}}}}}
+
+
 def user(overrides: Mapping[str, Any] | None) -> Layer:
     """What the user says (``--set``): config id -> value."""
     changes = dict(overrides or {})
@@ -57,7 +60,7 @@ def resolve(bundle: Bundle | str | Path, task: str, *layers: Layer, overlays: Se
     """
     folder = Bundle.at(bundle)
     require_own_folder(folder.root)
-    described = Layer({"_meta_": dict(folder.metadata)}, "bundle", str(folder.root / "configs" / "metadata.json"))
+    described = Layer({"_meta_": {**_NO_META, **folder.metadata}}, "bundle", f"{folder}/configs/metadata.json")
     root = command({"bundle_root": str(folder.root)})
     return checked(_over(folder.recipe(task, overlays), [*layers, root]).over(described))
 

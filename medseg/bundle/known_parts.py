@@ -15,12 +15,12 @@ __all__ = ["CALLABLES", "INSIDE", "WRITES", "components", "is_misspelt"]
 
 # Module -> names that `_target_` may have. Those of MONAI's may be written bare, as its own bundles do.
 _COMPONENTS = {
-    "medseg.data": "make_dataset make_loader",
+    "medseg.data": "CaseDataset ReadCase make_dataset make_loader",
     "medseg.engines": """
-        Attach CaseScores Checkpoint DistillingInferer EarlyStop FreezePart KeepOldTasks LoadWeights PhotoScores
-        PreparePasses PrepareTasks Progress RandomStreams RunLog SegmentationTrainer TaskMapScores TaskScores TimeLimit
-        UpdateAverage ValidationLoss evaluated_network frozen_epochs lower_is_better make_average run target_maps
-        unselected_epochs""",
+        Attach CaseEvaluator CaseScores Checkpoint DistillingInferer EarlyStop FreezePart KeepOldTasks LoadWeights
+        PhotoScores PreparePasses PrepareTasks Progress RandomStreams RunLog SegmentationTrainer TaskMapScores
+        TaskScores TimeLimit UpdateAverage ValidationLoss evaluated_network frozen_epochs lower_is_better make_average
+        run run_cases target_maps unselected_epochs""",
     "medseg.inferers": "HalfStepWindow SlidingWindow TaskPasses WholeVolume",
     "medseg.labels": "LabelSpace.from_table",
     "medseg.losses": """
@@ -29,14 +29,13 @@ _COMPONENTS = {
     "medseg.transforms": """
         AreaResized CaseFactsd CleanLabelsd EncodeLabelsd LogitsToLabelsd NormalizeChannelsd RGBToYCrCbd
         RandNearestAffined SaveLabelsd ScaleSized TasksToLabelsd TasksToSourceGridd ToSourceGridd augmentation
-        hermes_augmentation hermes_preprocessing join_members photo_augmentation photo_preprocessing pipeline
+        hermes_augmentation hermes_preprocessing photo_augmentation photo_preprocessing pipeline
         preprocessing volume_augmentation volume_preprocessing window_affine_augmentation window_augmentation
         window_preprocessing""",
     "medseg.workflows": """
-        cases checkpoints device distribute finalize initialize inside labelled network prediction_keys section
-        start_from with_weights""",
+        cases device distribute finalize initialize inside joined labelled network section start_from""",
     "monai.data": "CacheDataset DataLoader Dataset ThreadDataLoader",
-    "monai.engines": "EnsembleEvaluator SupervisedEvaluator SupervisedTrainer",
+    "monai.engines": "SupervisedEvaluator SupervisedTrainer",
     "monai.handlers": """
         ConfusionMatrix EarlyStopHandler HausdorffDistance IgniteMetricHandler LrScheduleHandler MeanAbsoluteError
         MeanDice MeanIoUHandler StatsHandler SurfaceDistance ValidationHandler from_engine""",
@@ -55,13 +54,12 @@ _COMPONENTS = {
     "monai.optimizers": "Novograd WarmupCosineSchedule",
     "monai.transforms": """
         Activationsd AsDiscreted CastToTyped CenterSpatialCropd Compose CopyItemsd CropForegroundd DivisiblePadd
-        EnsureChannelFirstd EnsureTyped FillHolesd Invertd KeepLargestConnectedComponentd MeanEnsembled
-        NormalizeIntensityd Orientationd Rand2DElasticd Rand3DElasticd RandAdjustContrastd RandAffined RandBiasFieldd
+        EnsureChannelFirstd EnsureTyped FillHolesd KeepLargestConnectedComponentd NormalizeIntensityd
+        Orientationd Rand2DElasticd Rand3DElasticd RandAdjustContrastd RandAffined RandBiasFieldd
         RandCoarseDropoutd RandCropByLabelClassesd RandCropByPosNegLabeld RandFlipd RandGaussianNoised
         RandGaussianSharpend RandGaussianSmoothd RandHistogramShiftd RandRotate90d RandRotated RandScaleIntensityd
         RandShiftIntensityd RandSimulateLowResolutiond RandSpatialCropd RandZoomd RemoveSmallObjectsd Resized
-        ScaleIntensityRangePercentilesd ScaleIntensityRanged ScaleIntensityd SelectItemsd Spacingd SpatialPadd
-        VoteEnsembled""",
+        ScaleIntensityRangePercentilesd ScaleIntensityRanged ScaleIntensityd SelectItemsd Spacingd SpatialPadd""",
     "torch.nn": "BCEWithLogitsLoss CrossEntropyLoss Identity L1Loss MSELoss SmoothL1Loss",
     "torch.optim": "ASGD Adadelta Adagrad Adam AdamW Adamax NAdam RAdam RMSprop Rprop SGD",
     "torch.optim.lr_scheduler": """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,12 +13,11 @@ from torch import nn
 
 from medseg.data import read_datalist, seed_everything
 from medseg.engines.ranks import barrier, is_distributed
-from medseg.errors import ConfigError, ModelError, ResourceError
-from medseg.weights import load_weights, transfer_weights
+from medseg.errors import ConfigError, ResourceError
+from medseg.weights import transfer_weights
 
 __all__ = [
     "cases",
-    "checkpoints",
     "device",
     "distribute",
     "finalize",
@@ -27,10 +25,8 @@ __all__ = [
     "inside",
     "labelled",
     "network",
-    "prediction_keys",
     "section",
     "start_from",
-    "with_weights",
 ]
 
 logger = logging.getLogger("medseg")
@@ -167,43 +163,6 @@ def labelled(json_list: str, dataset_dir: str, dataset: str) -> list[dict[str, A
 def section(json_list: str, dataset_dir: str, name: str) -> list[dict[str, Any]]:
     """The cases of a section as it stands, images only."""
     return [case.to_dict(label=False) for case in read_datalist(json_list, dataset_dir).sections.get(name, [])]
-
-
-def checkpoints(directory: str) -> list[str]:
-    """All weights (``*.pt``) of a folder, by name: the members of an ensemble.
-
-    Raises:
-        ModelError: there are none.
-    """
-    found = sorted(str(path) for path in Path(directory).glob("*.pt"))
-    if not found:
-        raise ModelError(f"No weights in {directory}; put the members' state dicts there, or list them in ckpt_paths.")
-    return found
-
-
-def with_weights(network: nn.Module, paths: Sequence[str]) -> list[nn.Module]:
-    """A copy of the network for each file of weights.
-
-    Raises:
-        ModelError: a file is missing, damaged or of another network.
-    """
-    networks = [deepcopy(network) for _ in paths]
-    for member, path in zip(networks, paths, strict=True):
-        load_weights(member, path)
-    return networks
-
-
-def prediction_keys(paths: Sequence[str]) -> list[str]:
-    """The key of each member's prediction: ``pred_0``, ``pred_1``, …
-
-    Raises:
-        ConfigError: one member alone, whose channels MONAI's ensemble transforms would join instead.
-    """
-    if len(paths) < 2:
-        raise ConfigError(
-            f"An ensemble needs two or more weights, got {list(paths)}; list them in ckpt_paths, or use inference.yaml."
-        )
-    return [f"pred_{number}" for number in range(len(paths))]
 
 
 def initialize(seed: int) -> None:

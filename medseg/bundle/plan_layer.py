@@ -79,6 +79,8 @@ def plan_recipe(
     reasons = plan.reasons_by_id()
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
     sections += [Section("train", Layer(train, "plan", reasons=reasons))]
+    if plan.spatial_dims == 2:  # small images: several may be read ahead of the network, and written behind it
+        sections += [Section("inference", Layer({"dataloader::buffer_size": 4, "evaluator::behind": 4}, "plan"))]
     if not universal:
         place = {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": "predictions_ensemble"}
         sections += [Section("ensemble", Layer({"output_dir": place}, "plan"))]

@@ -1,6 +1,7 @@
 """Data: datalists, inspection and checks, the plan, data sets and loaders."""
 
 from medseg.data.case import Case
+from medseg.data.case_dataset import CaseDataset, ReadCase
 from medseg.data.datalist import Datalist
 from medseg.data.datalist_file import read_datalist, write_datalist
 from medseg.data.dataset import SeededDataset, make_dataset
@@ -14,12 +15,14 @@ from medseg.data.sampling import EpochSampler, WeightedSampler
 
 __all__ = [
     "Case",
+    "CaseDataset",
     "CaseFacts",
     "Datalist",
     "EpochSampler",
     "MadeDatalist",
     "Plan",
     "Problem",
+    "ReadCase",
     "SeededDataset",
     "WeightedSampler",
     "assign_folds",

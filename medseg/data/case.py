@@ -29,8 +29,9 @@ class Case:
 
     Attributes:
         id: names its outputs.
-        images: files, one per channel, or one that holds all channels.
-        label: label file; ``None`` without.
+        images: files, one per channel, or one that holds all channels; or images in
+            memory (``InMemory``) in their place.
+        label: label file, or label map in memory; ``None`` without.
         fold: of the training section; ``None`` without.
         subject: whose case it is; ``None`` where the list does not say.
         modality: for networks that are told it, such as ``ct``.

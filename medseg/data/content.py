@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -13,17 +13,39 @@ __all__ = ["content_hash", "voxel_hash"]
 
 _BLOCK = 1 << 20
 
+_known: dict[tuple[tuple[str, int, int, int], ...], str] = {}  # stamps of files -> hash
+
 _DATA_FILE = re.compile(rb"^ElementDataFile\s*=\s*(.+?)\s*$", re.MULTILINE)
 
 
-def content_hash(path: str | Path) -> str:
+def content_hash(path: str | Path, opened: BinaryIO | None = None) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; of a MetaImage header with those of its data file.
+
+    Args:
+        path: the file.
+        opened: it, where it is open already, so that it is opened once.
 
     Raises:
         OSError: the file cannot be read.
     """
     path = Path(path).resolve()
-    return _hash(tuple((str(file), *_stamps(file)) for file in (path, *_data_file(path))))
+    key = tuple((str(file), *_stamps(file)) for file in (path, *_data_file(path)))
+    if key not in _known:
+        digest = hashlib.sha256()
+        for file, *_ in key:
+            if opened is not None:
+                _add(digest, opened)
+            else:
+                with Path(file).open("rb") as stream:
+                    _add(digest, stream)
+        _known[key] = digest.hexdigest()
+    return _known[key]
+
+
+def _add(digest: hashlib._Hash, stream: BinaryIO) -> None:
+    stream.seek(0)
+    while block := stream.read(_BLOCK):
+        digest.update(block)
 
 
 def voxel_hash(array: np.ndarray) -> str:
@@ -40,16 +62,6 @@ def _stamps(file: Path) -> tuple[int, int, int]:
     """What changes when a file is written, also where its time is set back."""
     status = file.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-@lru_cache(maxsize=1 << 16)
-def _hash(stamps: tuple[tuple[str, int, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for file, *_ in stamps:
-        with Path(file).open("rb") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _data_file(path: Path) -> list[Path]:

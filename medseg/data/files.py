@@ -6,21 +6,23 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
 import SimpleITK
 from PIL import Image
 
+from medseg.data.content import content_hash
 from medseg.data.findings import Finding
 from medseg.errors import DataError
-from medseg.transforms.nifti import Placement
+from medseg.transforms.in_memory import InMemory
+from medseg.transforms.nifti import NiftiReader, Placement
 from medseg.transforms.nifti_scale import ignored_scale, image_class, open_nifti
-from medseg.transforms.picture import has_deep_colours, orientation_of, shown_size
+from medseg.transforms.picture import PictureReader, has_deep_colours, orientation_of, shown_size
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, as_numbers, is_2d_file, itk_affine
 
 __all__ = ["Unreadable", "Volume", "is_there", "read_grid", "read_volume"]
@@ -52,9 +54,10 @@ class Unreadable(Exception):
 
 @dataclass
 class Volume:
-    """One image file.
+    """One image file, or an image in memory.
 
     Attributes:
+        image: as transforms take it in the place of the path, so that a file is read once.
         channels: arrays ``(*spatial)`` in the file's own voxel type, in memory order where possible (no copies).
         affine: index -> RAS mm, 4 x 4, as training sees it; the identity for photographs.
         header_spacing: what the file says, in its own unit, before nibabel corrects it.
@@ -66,6 +69,7 @@ class Volume:
         notes: what is done with its values.
     """
 
+    image: InMemory
     channels: list[np.ndarray]
     affine: np.ndarray
     header_spacing: tuple[float, ...]
@@ -83,29 +87,26 @@ class Volume:
 
 
 def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = False) -> Volume:
-    """Read a file; compressed files are verified to the end.
+    """Read a file, opening it once where the format allows it; compressed files are verified to the end, and
+    ``content_hash`` knows the file afterwards.
 
     Args:
-        path: the file.
+        path: the file, or an ``InMemory`` image.
         shown: what a sentence calls it.
         mask: the file is a label map, whose values come as whole numbers (``whole_values``).
 
     Raises:
         Unreadable: missing, empty, cut short, damaged, of another format, not readable, or without plain voxels.
     """
-    path, shown = Path(path), shown or str(path)
-    _check_file(path, shown)
+    shown = shown or str(path)
     try:
-        _check_promise(path, shown)
-        volume = (
-            _read_nifti(path, shown) if path.name.lower().endswith((".nii", ".nii.gz")) else _read_other(path, mask)
-        )
+        volume = _in_memory(path) if isinstance(path, InMemory) else _read(Path(path), shown, mask)
         stored = volume.channels
         volume.channels = [as_numbers(channel, mask) for channel in stored]
     except Unreadable:
         raise
     except Exception as error:  # readers raise anything; the sentence names the file
-        raise _unreadable(path, shown, error) from error
+        raise _unreadable(Path(str(path)), shown, error) from error
     kind = stored[0].dtype
     if kind.names or kind.kind not in "biuf":
         what = "RGB (several components per voxel)" if kind.names else f"of voxel type {kind}"
@@ -114,6 +115,37 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
         raise Unreadable(f"{shown} has shape {_by(volume.shape)}: no voxels", "Export the file again.")
     volume.notes += _notes(stored, volume, mask)
     return volume
+
+
+def _read(path: Path, shown: str, mask: bool) -> Volume:
+    _check_name(path, shown)
+    with path.open("rb") as file:
+        _check_head(path, shown, file.read(256))
+        file.seek(0)
+        if path.name.lower().endswith(_NIFTI):
+            volume = _read_nifti(path, shown, file)
+        elif is_2d_file(path):
+            volume = _read_picture(path, file, mask)
+        else:  # ITK opens its files itself
+            _check_itk_promise(path, shown)
+            volume = _read_itk(path)
+        content_hash(path, None if path.suffix.lower() == ".mhd" else file)
+    return volume
+
+
+def _in_memory(image: InMemory) -> Volume:
+    channels = _channels(image.array, image.meta)
+    affine = np.asarray(image.meta["affine"], dtype=float)
+    return Volume(image, channels, affine, _voxel(affine, channels[0]), False, stored_type=image.array.dtype)
+
+
+def _channels(array: np.ndarray, meta: Mapping[Any, Any]) -> list[np.ndarray]:
+    axis = float(meta.get("original_channel_dim", math.nan))
+    return [array] if math.isnan(axis) else list(np.moveaxis(array, int(axis), 0))
+
+
+def _voxel(affine: np.ndarray, channel: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: channel.ndim])
 
 
 def _notes(stored: Sequence[np.ndarray], volume: Volume, mask: bool) -> Iterator[str]:
@@ -130,14 +162,16 @@ def read_grid(path: str | Path, shown: str | None = None) -> Volume:
         Unreadable: missing, empty, of another format, or a header that cannot be read.
     """
     path, shown = Path(path), shown or str(path)
-    _check_file(path, shown)
+    _check_name(path, shown)
+    with path.open("rb") as file:
+        _check_head(path, shown, file.read(256))
     try:
         shape, affine, orientation = _header(path)
     except Exception as error:  # readers raise anything; the sentence names the file
         raise _unreadable(path, shown, error) from error
-    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: len(shape)])
     empty = np.broadcast_to(np.uint8(0), shape)
-    return Volume([empty], affine, spacing, is_2d_file(path), orientation=orientation)
+    image = InMemory(str(path), empty, {"affine": affine})
+    return Volume(image, [empty], affine, _voxel(affine, empty), is_2d_file(path), orientation=orientation)
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
@@ -154,26 +188,27 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
     return tuple(reader.GetSize()[:3]), itk_affine(reader), 1
 
 
-def _check_promise(path: Path, shown: str) -> None:
+def _check_nifti_promise(path: Path, shown: str, head: bytes) -> None:
+    cls = image_class(head).header_class
+    if len(head) < cls.sizeof_hdr or head[:4] not in _MAGIC[".nii"]:
+        return  # the reader says how it is damaged
+    header = cls(head[: cls.sizeof_hdr], check=False)
+    voxels = math.prod(int(n) for n in header.get_data_shape())
+    _check_promise(path, shown, voxels * max(1, int(header["bitpix"]) // 8))
+
+
+def _check_itk_promise(path: Path, shown: str) -> None:
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    # components of a byte or more each
+    _check_promise(path, shown, math.prod(reader.GetSize()) * max(1, reader.GetNumberOfComponents()))
+
+
+def _check_promise(path: Path, shown: str, promised: int) -> None:
     """Refuse a header that promises more voxels than the file can hold or the machine has memory for, before anyone
-    allocates them.
+    allocates them; Pillow has a limit of its own.
     """
-    if is_2d_file(path):
-        return  # Pillow has a limit of its own
-    if path.name.lower().endswith(_NIFTI):
-        with _open(path) as stream:
-            head = stream.read(540)
-        cls: Any = nibabel.Nifti2Header if 540 in (int.from_bytes(head[:4], e) for e in ("little", "big")) else None
-        cls = cls or nibabel.Nifti1Header
-        if len(head) < cls.sizeof_hdr or head[:4] not in _MAGIC[".nii"]:
-            return  # the reader says how it is damaged
-        header = cls(head[: cls.sizeof_hdr], check=False)
-        promised = math.prod(int(n) for n in header.get_data_shape()) * max(1, int(header["bitpix"]) // 8)
-    else:
-        reader = SimpleITK.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        promised = math.prod(reader.GetSize()) * max(1, reader.GetNumberOfComponents())  # of a byte or more each
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     held = path.stat().st_size * _INFLATION
     if path.suffix.lower() not in (".mhd", ".nrrd") and promised > held:  # those may have their data in other files
@@ -197,7 +232,7 @@ def is_there(path: str | Path) -> bool:
         return False
 
 
-def _check_file(path: Path, shown: str) -> None:
+def _check_name(path: Path, shown: str) -> None:
     if not path.name.lower().endswith(IMAGE_SUFFIXES):
         suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
         raise Unreadable(
@@ -212,9 +247,10 @@ def _check_file(path: Path, shown: str) -> None:
         raise _no_permission(shown)
     if path.stat().st_size == 0:
         raise Unreadable(f"{shown} is empty (0 bytes)", "Copy the file again.")
+
+
+def _check_head(path: Path, shown: str, head: bytes) -> None:
     suffix = path.suffix.lower()
-    with path.open("rb") as file:
-        head = file.read(256)
     known = _MAGIC.get(suffix)
     sound = head.startswith(known) if known else b"=" in head  # MetaImage begins with "key = value" lines
     if not sound:
@@ -230,23 +266,24 @@ def _no_permission(shown: str) -> Unreadable:
 
 
 # ---------------------------------------------------------------------- NIfTI
-def _read_nifti(path: Path, shown: str) -> Volume:
-    with _open(path) as stream:
-        head = stream.read(4)
-        if head not in _MAGIC[".nii"]:
-            raise Unreadable(
-                f"{shown} is not a NIfTI file (its data start with {head!r})", "Export it as .nii.gz again."
-            )
-        stream.seek(0)
-        cls = image_class(head)
-        raw = cls.header_class.from_fileobj(stream, check=False)  # the check would correct a spacing of 0
-        stream.seek(0)
-        placement = Placement.of(cls.header_class.from_fileobj(stream))  # before nibabel fails with less of a sentence
-        stream.seek(0)
-        image = cls.from_stream(stream)
-        array = np.asanyarray(image.dataobj)
-        while stream.read(_BLOCK):  # only the end of a gzip file tells whether its data are whole
-            pass
+def _read_nifti(path: Path, shown: str, file: BinaryIO) -> Volume:
+    stream: Any = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
+    head = stream.read(540)
+    _check_nifti_promise(path, shown, head)
+    if head[:4] not in _MAGIC[".nii"]:
+        raise Unreadable(
+            f"{shown} is not a NIfTI file (its data start with {head[:4]!r})", "Export it as .nii.gz again."
+        )
+    stream.seek(0)
+    cls = image_class(head)
+    raw = cls.header_class.from_fileobj(stream, check=False)  # the check would correct a spacing of 0
+    stream.seek(0)
+    placement = Placement.of(cls.header_class.from_fileobj(stream))  # before nibabel fails with less of a sentence
+    stream.seek(0)
+    image = cls.from_stream(stream)
+    array, meta = NiftiReader().get_data(image)
+    while stream.read(_BLOCK):  # only the end of a gzip file tells whether its data are whole
+        pass
     dims = min(array.ndim, 3)
     if array.ndim > 4 or dims < 2:
         raise Unreadable(
@@ -255,7 +292,8 @@ def _read_nifti(path: Path, shown: str) -> Volume:
         )
     channels = [array] if array.ndim < 4 else [array[..., i] for i in range(array.shape[3])]
     spacing = tuple(float(s) for s in raw["pixdim"][1 : dims + 1])
-    volume = Volume(channels, placement.affine, spacing, False, placement, stored_type=image.get_data_dtype())
+    read = InMemory(str(path), array, meta)
+    volume = Volume(read, channels, placement.affine, spacing, False, placement, stored_type=image.get_data_dtype())
     if ignored := ignored_scale(raw):
         remedy = "The stored values are taken as they are: check that they are the intended ones."
         volume.findings.append(Finding(f"{shown}: {ignored}", remedy, warning=True))
@@ -267,22 +305,32 @@ def _open(path: Path) -> Any:
 
 
 # ---------------------------------------------------------------------- everything else
-def _read_other(path: Path, mask: bool) -> Volume:
-    photo = is_2d_file(path)
-    reader = VolumeReader(mask and photo)
+def _read_itk(path: Path) -> Volume:
+    reader = VolumeReader()
     array, meta = reader.get_data(reader.read(str(path)))
-    channel_dim = meta.get("original_channel_dim", float("nan"))
-    channels = [array] if np.isnan(channel_dim) else list(np.moveaxis(array, int(channel_dim), 0))
-    affine = np.eye(4) if photo else np.asarray(meta["affine"], dtype=float)
-    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: channels[0].ndim])
-    orientation = int(meta.get("orientation", 1))
-    volume = Volume(channels, affine, spacing, photo, orientation=orientation, stored_type=array.dtype)
-    if photo:
-        with Image.open(path) as picture:
-            if has_deep_colours(picture):
-                volume.findings.append(
-                    Finding("16 bits per colour, of which the upper 8 are read", "Save it with 8 bits.", warning=True)
-                )
+    channels, affine = _channels(array, meta), np.asarray(meta["affine"], dtype=float)
+    image = InMemory(str(path), array, meta)
+    return Volume(image, channels, affine, _voxel(affine, channels[0]), False, stored_type=array.dtype)
+
+
+def _read_picture(path: Path, file: BinaryIO, mask: bool) -> Volume:
+    picture = Image.open(file)
+    deep = has_deep_colours(picture)
+    array, meta = PictureReader(mask).get_data(picture)
+    channels = _channels(array, meta)
+    volume = Volume(
+        InMemory(str(path), array, meta),
+        channels,
+        np.eye(4),
+        (1.0,) * channels[0].ndim,
+        True,
+        orientation=int(meta["orientation"]),
+        stored_type=array.dtype,
+    )
+    if deep:
+        volume.findings.append(
+            Finding("16 bits per colour, of which the upper 8 are read", "Save it with 8 bits.", warning=True)
+        )
     return volume
 
 

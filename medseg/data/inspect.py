@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from medseg.data.case import Case
-from medseg.data.content import content_hash, voxel_hash
+from medseg.data.content import voxel_hash
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.findings import Finding, Problem, by
 from medseg.data.geometry import check_grid, check_same_grid, ras_axes, spacing_of
@@ -25,7 +25,7 @@ from medseg.data.modality import is_color
 from medseg.data.voxels import check_label_values, count_values, foreground, sample, zero_share
 from medseg.labels import LabelSpace
 
-__all__ = ["CaseFacts", "Problem", "inspect_case", "inspect_cases"]
+__all__ = ["CaseFacts", "Problem", "inspect_case", "inspect_cases", "read_case"]
 
 
 @dataclass
@@ -116,17 +116,45 @@ def inspect_case(
 ) -> CaseFacts:
     """Facts and problems of one case (arguments as for ``inspect_cases``).
 
-    ``intensities``: also sample them, which a plan needs, and hash the files, both of which inference does not need.
+    ``intensities``: also sample them, which a plan needs and inference does not.
     """
+    return read_case(case, label_space, channel_names, root, intensities=intensities)[0]
+
+
+def read_case(
+    case: Case,
+    label_space: LabelSpace,
+    channel_names: Sequence[str] | None = None,
+    root: Path | None = None,
+    *,
+    intensities: bool = False,
+) -> tuple[CaseFacts, Case]:
+    """``inspect_case``, and the case with its files in memory, for transforms that would read them again."""
     facts = CaseFacts(case.id, case.dataset)
     images = [_read(path, root, facts) for path in case.images]
     label = _read(case.label, root, facts, mask=True) if case.label else None
     volumes = [image for image in images if image is not None]
     if is_color(channel_names or ()):
         _color(volumes, facts)
+    if not facts.broken:
+        _inspect(case, volumes, label, facts, label_space, channel_names, root)
     if facts.broken:
-        return facts
+        return facts, case
+    if intensities:
+        _sample(volumes, label, facts, label_space)
+    held = replace(case, images=tuple(volume.image for volume in volumes), label=label.image if label else None)
+    return facts, held
 
+
+def _inspect(
+    case: Case,
+    volumes: Sequence[Volume],
+    label: Volume | None,
+    facts: CaseFacts,
+    label_space: LabelSpace,
+    channel_names: Sequence[str] | None,
+    root: Path | None,
+) -> None:
     first = volumes[0]
     channels = [channel for volume in volumes for channel in volume.channels]
     facts.shape, facts.channels, facts.spacing = first.shape, len(channels), spacing_of(first)
@@ -135,7 +163,7 @@ def inspect_case(
     for finding in check_grid(first):
         facts.add(finding)
     if facts.broken:
-        return facts
+        return
     facts.ras_axes = ras_axes(first)
     facts.ras_shape = tuple(facts.shape[axis] for axis in facts.ras_axes)
     facts.ras_spacing = tuple(facts.spacing[axis] for axis in facts.ras_axes)
@@ -158,17 +186,19 @@ def inspect_case(
             facts.add(finding)
     if not facts.broken:
         facts.label_counts = {int(value): number for value, number in counts.items()}
-    if intensities and not facts.broken:
-        known = label_space.fragment(facts.dataset).values.values() if label is not None else ()
-        raw = [value for values in known for value in values]
-        mask = foreground(channels, label.channels[0] if label is not None else None, counts, raw)
-        facts.intensity = [sample(channel, mask) for channel in channels]
-        facts.zero_share = zero_share(channels)
-        facts.image_hashes = tuple(voxel_hash(channel) for channel in channels)
-        facts.label_hash = voxel_hash(label.channels[0]) if label is not None else ""
-        for file in case.files:
-            content_hash(file)  # kept: read now, while the file is in memory
-    return facts
+
+
+def _sample(volumes: Sequence[Volume], label: Volume | None, facts: CaseFacts, label_space: LabelSpace) -> None:
+    """Intensities and hashes of voxels, which a plan needs."""
+    channels = [channel for volume in volumes for channel in volume.channels]
+    known = label_space.fragment(facts.dataset).values.values() if label is not None else ()
+    raw = [value for values in known for value in values]
+    counts: dict[float, int] = {float(value): number for value, number in facts.label_counts.items()}
+    mask = foreground(channels, label.channels[0] if label is not None else None, counts, raw)
+    facts.intensity = [sample(channel, mask) for channel in channels]
+    facts.zero_share = zero_share(channels)
+    facts.image_hashes = tuple(voxel_hash(channel) for channel in channels)
+    facts.label_hash = voxel_hash(label.channels[0]) if label is not None else ""
 
 
 def _color(volumes: Sequence[Volume], facts: CaseFacts) -> None:

@@ -1,6 +1,7 @@
 """Training and validation engines: MONAI's, with what they lack."""
 
 from medseg.engines.attach import Attach
+from medseg.engines.cases import CaseEvaluator, run_cases
 from medseg.engines.checkpoint import Checkpoint, RandomStreams, unselected_epochs
 from medseg.engines.cost import CaseCost, network_facts
 from medseg.engines.distill import DistillingInferer
@@ -21,6 +22,7 @@ from medseg.engines.validation_loss import ValidationLoss, lower_is_better
 __all__ = [
     "Attach",
     "CaseCost",
+    "CaseEvaluator",
     "CaseScores",
     "Checkpoint",
     "DistillingInferer",
@@ -47,6 +49,7 @@ __all__ = [
     "make_average",
     "network_facts",
     "run",
+    "run_cases",
     "target_maps",
     "unselected_epochs",
     "write_scores",

@@ -18,6 +18,7 @@ __all__ = [
     "is_distributed",
     "is_main",
     "on_main",
+    "rank",
     "share",
     "unwrap",
     "world_size",
@@ -37,9 +38,14 @@ def world_size() -> int:
     return distributed.get_world_size() if is_distributed() else 1
 
 
+def rank() -> int:
+    """The number of this process."""
+    return distributed.get_rank() if is_distributed() else 0
+
+
 def is_main() -> bool:
     """Whether this is the process that writes files (rank 0)."""
-    return not is_distributed() or distributed.get_rank() == 0
+    return rank() == 0
 
 
 def agree(number: int, device: torch.device | str) -> int:

@@ -1,14 +1,14 @@
 """Ensembles of networks that differ in architecture, window, spacing and normalisation.
 
 A *member* maps an image on its source grid to probabilities on that grid: own preprocessing, own inferer, own
-inverse. All members then share one contract, so that they can be averaged here, or handed to MONAI's
-``EnsembleEvaluator`` with ``MeanEnsembled``. Members of one preprocessing are prepared once, and averaged on the grid
-of the network: the inverse is linear, so that one for their mean equals one for each.
+inverse. All members then share one contract, and an ensemble of them is one network more for an evaluator. Members of
+one preprocessing are prepared once, and averaged on the grid of the network: the inverse is linear, so that one for
+their mean equals one for each. Members of one architecture share one network, into which each loads its weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Member(nn.Module):
         inferer: for example ``SlidingWindow``.
         label_space: softmax or sigmoid.
         grid: equal for members whose preprocessing is equal; ``None`` shares with nobody.
+        load: puts this member's weights into the network, which others may share; ``None``: they are in it.
 
     ``forward(image (1, C, *source) MetaTensor) -> (1, K, *source)`` probabilities, float32, on the CPU. Outside a
     crop all are 0.
@@ -44,6 +45,7 @@ class Member(nn.Module):
         inferer: Inferer,
         label_space: LabelSpace,
         grid: str | None = None,
+        load: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -51,6 +53,7 @@ class Member(nn.Module):
         self.inferer = inferer
         self.label_space = label_space
         self.grid = grid
+        self.load = load
         self.inverse = Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -66,6 +69,8 @@ class Member(nn.Module):
     @torch.no_grad()
     def probabilities(self, prepared: MetaTensor) -> torch.Tensor:
         """``(C, *model grid)`` -> ``(K, *model grid)``."""
+        if self.load is not None:
+            self.load()
         device = next(self.network.parameters()).device
         self.network.eval()
         logits = self.inferer(prepared.as_tensor()[None].to(device), self.network)[0].float().cpu()
@@ -79,7 +84,8 @@ class Member(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Members joined into one module with the same contract; memory does not grow with their number.
+    """Members joined into one module with the same contract; memory does not grow with their number, only with that of
+    their architectures.
 
     Args:
         members: two or more, of one label space.

@@ -4,7 +4,6 @@ from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
 from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
-from medseg.transforms.members import join_members
 from medseg.transforms.nearest_affine import RandNearestAffined
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
 from medseg.transforms.pipeline import pipeline
@@ -50,7 +49,6 @@ __all__ = [
     "hermes_augmentation",
     "hermes_preprocessing",
     "is_2d_file",
-    "join_members",
     "label_map_name",
     "load",
     "photo_augmentation",

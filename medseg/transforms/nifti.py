@@ -89,6 +89,8 @@ class NiftiReader(NibabelReader):
     MONAI's own replaces a form whose voxel size is not pixdim's, in silence.
     """
 
+    filenames = ("",)  # of an image that is in memory
+
     def read(self, data: Any, **kwargs: Any) -> Any:
         self.filenames = ensure_tuple(data)  # MONAI's get_data wants them
         return open_nifti(self.filenames[0])
@@ -132,5 +134,8 @@ def new_image(values: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image:
 
 def _stored_header(image: Any) -> Any:
     """The header as the file holds it: nibabel corrects what it takes for mistakes when it loads."""
+    holder = image.file_map["image"]
+    if holder.filename is None and holder.fileobj is None:
+        return image.header
     with image.file_map["image"].get_prepare_fileobj("rb") as stream:
         return image.header_class.from_fileobj(stream, check=False)

@@ -12,6 +12,7 @@ to neither, and read back here it lies on the image as well.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,14 @@ def orientation_of(picture: Image.Image) -> int:
 
 
 def _ends_with_exif(picture: Image.Image) -> bool:
-    name = getattr(picture, "filename", "")
-    if not name:
+    file = getattr(picture, "fp", None)
+    if file is None:  # not of a file, or read to its end, where Pillow takes the tag itself
         return False
-    with Path(name).open("rb") as file:
-        file.seek(max(0, Path(name).stat().st_size - _TAIL))
-        return b"eXIf" in file.read()
+    place = file.tell()
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+    found = b"eXIf" in file.read()
+    file.seek(place)
+    return found
 
 
 def shown_size(picture: Image.Image) -> tuple[int, int]:

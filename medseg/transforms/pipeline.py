@@ -16,7 +16,7 @@ __all__ = ["pipeline"]
 
 
 def pipeline(
-    of: Callable[..., list[Transform]],
+    of: Callable[..., list[Transform]] | None,
     keys: Sequence[str],
     *,
     label_space: LabelSpace | None = None,
@@ -31,6 +31,7 @@ def pipeline(
 
     Args:
         of: one of the preprocessings, with its settings; called with ``keys`` and, with a label, ``label_space``.
+            ``None`` only loads.
         keys: ``["image"]`` or ``["image", "label"]``.
         label_space: encodes the label; needed with one.
         label_grid: ``network``: the label is resampled with the image; ``source``: it stays as it is stored, for scores
@@ -43,6 +44,8 @@ def pipeline(
     """
     if label_grid not in ("network", "source"):
         raise ConfigError(f"label_grid is '{label_grid}'; use 'network' or 'source'.")
+    if of is None:
+        return Compose(load(keys, label_space))
     if "label" not in keys:
         return Compose(of(keys))
     if label_grid == "source":

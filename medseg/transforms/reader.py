@@ -16,6 +16,7 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from medseg.errors import DataError
 from medseg.faults import as_ours
 from medseg.labels import whole_values
+from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import NiftiReader
 from medseg.transforms.picture import PictureReader
 
@@ -114,7 +115,8 @@ def itk_affine(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> np.ndarray
 class VolumeReader(ImageReader):
     """Reads NIfTI, NRRD, MetaImage and 2D images; several files of one case become channels in the order given.
 
-    2D images keep (row, column) order; colour images come as channels.
+    2D images keep (row, column) order; colour images come as channels. An ``InMemory`` image may take
+    the place of a path.
 
     Args:
         mask: the files are label maps: pictures are read for the values, not the colours, of their pixels, and values
@@ -144,7 +146,10 @@ class VolumeReader(ImageReader):
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         # An error waits for get_data: after one of read, LoadImaged would try its own readers.
-        return [(str(name), *self._read_one(str(name), kwargs)) for name in ensure_tuple(data)]
+        return [
+            item if isinstance(item, InMemory) else (str(item), *self._read_one(str(item), kwargs))
+            for item in ensure_tuple(data)
+        ]
 
     def _read_one(self, name: str, arguments: Any) -> tuple[ImageReader | None, Any]:
         try:
@@ -161,7 +166,7 @@ class VolumeReader(ImageReader):
             ResourceError: the machine is out of memory.
         """
         # File by file: MONAI's readers refuse channels whose affines differ in the last digits, as headers do.
-        read = (_data(name, reader, image) for name, reader, image in img)
+        read = ((item.array, dict(item.meta)) if isinstance(item, InMemory) else _data(*item) for item in img)
         parts = [(as_numbers(array, self.mask), meta) for array, meta in read]
         array, meta = parts[0]
         if len(parts) == 1:

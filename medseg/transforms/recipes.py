@@ -37,6 +37,7 @@ def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Tra
             dtype=None if encode and key == "label" else np.float32,  # type: ignore[arg-type]  # labels: every digit
             ensure_channel_first=True,
             image_only=True,
+            expanduser=False,  # an image in memory stays what it is
         )
         for key in keys
     ]

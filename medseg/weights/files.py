@@ -7,7 +7,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -41,8 +41,12 @@ def save_file(content: Any, path: str | Path) -> None:
         ) from error
 
 
-def load_file(path: str | Path) -> Any:
+def load_file(path: str | Path, *, again: bool = False) -> Any:
     """Read with ``weights_only=True`` onto the CPU.
+
+    Args:
+        path: the file.
+        again: it was read and checked before, so that it may be mapped into memory as it is.
 
     Raises:
         ModelError: missing, damaged, or a file that needs unpickling of code.
@@ -51,9 +55,12 @@ def load_file(path: str | Path) -> Any:
     if not path.is_file():
         raise ModelError(f"Checkpoint {path} not found; train first, or name an existing file.")
     try:
-        _check_sums(path)
-        with torch.serialization.safe_globals(_NUMBERS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMBERS), path.open("rb") as file:
+            if again and zipfile.is_zipfile(file):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            _check_sums(file)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise ResourceError(f"No read permission for {path}; change the file's permissions.") from error
     except pickle.UnpicklingError as error:
@@ -69,41 +76,42 @@ def load_file(path: str | Path) -> Any:
         raise ModelError(f"{path} is damaged ({reason}); copy or train it again.") from error
 
 
-def _check_sums(path: Path) -> None:
+def _check_sums(file: BinaryIO) -> None:
     """Hold a file of ``torch.save`` against its checksums, which ``torch.load`` does not read.
 
     Raises:
         zipfile.BadZipFile: a byte differs.
     """
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(file):
         return  # torch's earlier format has none
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         if any(member.CRC for member in archive.infolist()) and (damaged := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"'{damaged}' differs from its checksum")
 
 
-def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -> None:
+def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True, again: bool = False) -> None:
     """Load a state dict (plain, or under ``network``, ``model`` or ``state_dict``) into a network.
 
-    Of a training state with averaged weights, the average is taken: it is what was validated.
+    Of a training state with averaged weights, the average is taken: it is what was validated. ``again``: as for
+    ``load_file``.
 
     Raises:
         ModelError: the file is missing or damaged, or its keys or shapes do not fit; with ``strict=False`` a partial
         match is accepted.
     """
-    state = read_state_dict(path)
+    state = read_state_dict(path, again=again)
     check_match(network, state, str(path), strict=strict)
     own = network.state_dict()
     network.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=strict)
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+def read_state_dict(path: str | Path, *, again: bool = False) -> dict[str, torch.Tensor]:
     """The state dict of a file: plain, or under one of the names that training programs use; averaged weights first.
 
     Raises:
         ModelError: the file is missing or damaged, holds none, or a tensor of it holds NaN or infinity.
     """
-    content = load_file(path)
+    content = load_file(path, again=again)
     state = content
     for key in _STATE_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -116,7 +124,8 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         raise ModelError(
             f"{path} holds no state dict; expected tensors by name, plain or under {', '.join(_STATE_KEYS)}."
         )
-    refuse_non_finite(state, str(path))
+    if not again:
+        refuse_non_finite(state, str(path))
     return state
 
 

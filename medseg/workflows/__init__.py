@@ -7,7 +7,6 @@ from typing import Any
 
 from medseg.bundle.parts import (
     cases,
-    checkpoints,
     device,
     distribute,
     finalize,
@@ -15,35 +14,32 @@ from medseg.bundle.parts import (
     inside,
     labelled,
     network,
-    prediction_keys,
     section,
     start_from,
-    with_weights,
 )
 
 __all__ = [
     "cases",
-    "checkpoints",
     "device",
     "distribute",
     "evaluate",
     "finalize",
     "initialize",
     "inside",
+    "joined",
     "labelled",
     "network",
     "predict",
-    "prediction_keys",
     "section",
     "start_from",
     "train",
-    "with_weights",
 ]
 
 _FUNCTIONS = {
     "train": "medseg.workflows.training",
     "evaluate": "medseg.workflows.evaluation",
     "predict": "medseg.workflows.prediction",
+    "joined": "medseg.workflows.members",
 }
 
 

@@ -25,8 +25,7 @@ from medseg.data.consistency import (
     check_regions,
 )
 from medseg.data.files import is_there
-from medseg.data.findings import by
-from medseg.data.geometry import far_spacing
+from medseg.data.fit import model_spacing, unfit
 from medseg.data.intensities import check_odd_cases
 from medseg.data.overlaps import check_names, check_overlaps
 from medseg.data.plan import available_gib
@@ -41,10 +40,9 @@ __all__ = [
     "check_datalist",
     "check_fit",
     "check_window",
-    "model_spacing",
     "problem_table",
     "refuse_other_names",
-    "unfit",
+    "refuse_wrong_folder",
 ]
 
 logger = logging.getLogger("medseg")
@@ -112,7 +110,7 @@ def check_cases(
     Raises:
         DataError: some case cannot be used; the message is the table of all problems.
     """
-    _refuse_wrong_folder(cases, datalist)
+    refuse_wrong_folder(cases, datalist)
     facts = inspect_cases(cases, datalist.label_space, datalist.channels, root=datalist.data_dir)
     problems = [
         *(problem for case in facts for problem in case.problems),
@@ -181,8 +179,12 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def _refuse_wrong_folder(cases: Sequence[Case], datalist: Datalist) -> None:
-    """One sentence instead of hundreds of rows where most files are missing: the folder is not the right one."""
+def refuse_wrong_folder(cases: Sequence[Case], datalist: Datalist) -> None:
+    """One sentence instead of hundreds where most files are missing: the folder is not the right one.
+
+    Raises:
+        DataError: naming the first of them.
+    """
     files = [(case, "label" if path == case.label else "image", path) for case in cases for path in case.files]
     missing = [item for item in files if not is_there(item[2])]
     if not missing or 2 * len(missing) <= len(files):
@@ -196,38 +198,6 @@ def _refuse_wrong_folder(cases: Sequence[Case], datalist: Datalist) -> None:
         f"{datalist.locate(case)}.{key}: {shown} not found (relative to data root {root}).{also} "
         "Name the folder of the images with --data_dir, or mend the datalist."
     )
-
-
-def unfit(facts: CaseFacts, dims: int, channels: int, spacing: Sequence[float] | None = None) -> tuple[str, str] | None:
-    """Why a model of ``dims`` spatial axes, ``channels`` channels and ``spacing`` (mm) cannot take a case: message and
-    remedy.
-    """
-    axes = len(facts.shape)
-    if axes != dims:
-        return (
-            f"model expects {dims} spatial axes, {facts.case} has {axes}",
-            f"Use a model with spatial_dims {axes}.",
-        )
-    if facts.channels != channels:
-        return (
-            f"model expects {channels} channels, {facts.case} has {facts.channels}",
-            "Give one file per channel (<case>_0000, <case>_0001, …), in the order of training.",
-        )
-    if spacing is not None and not facts.picture and far_spacing(facts.spacing, spacing):
-        return (
-            f"model works at spacing {by(spacing)} mm, {facts.case} has {by(facts.spacing)} mm; one order of size is "
-            "expected",
-            "Fix the unit or the voxel size in its header, for example with nibabel's set_xyzt_units.",
-        )
-    return None
-
-
-def model_spacing(config: Mapping[str, Any]) -> list[float] | None:
-    """The voxel size in mm to which a config's ``preprocess`` brings its cases."""
-    preprocess = config.get("preprocess")
-    spacing = preprocess.get("spacing") if isinstance(preprocess, Mapping) else None
-    numbers = isinstance(spacing, list) and all(isinstance(mm, (int, float)) and mm > 0 for mm in spacing)
-    return list(spacing) if numbers and spacing else None
 
 
 def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[str, Any]) -> None:
@@ -245,7 +215,7 @@ def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[st
             case,
             dims if isinstance(dims, int) else len(case.shape),
             channels if isinstance(channels, int) else case.channels,
-            model_spacing(config),
+            model_spacing(config.get("preprocess")),
         )
         if wrong:
             raise DataError(". ".join(wrong))

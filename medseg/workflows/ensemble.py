@@ -2,73 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ignite.engine import Events
-from monai.data import DataLoader, Dataset
-from monai.engines import SupervisedEvaluator
+from monai.data import ThreadDataLoader
 from monai.transforms import Compose
 
-from medseg.bundle.compose import load_workflow, merged_config
+from medseg.bundle.case_parts import case_changes
+from medseg.bundle.compose import amended, resolve, start
+from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device as choose_device
-from medseg.bundle.parts import device_component
-from medseg.data import Case, Datalist, read_datalist
+from medseg.data import Case, CaseDataset, Datalist, read_datalist
 from medseg.data.content import content_hash
-from medseg.engines import CaseCost, CaseScores, add_facts
+from medseg.engines import CaseCost, CaseEvaluator, CaseScores, add_facts, run_cases
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.engines.run_files import read_scores
-from medseg.errors import ConfigError, DataError
-from medseg.inferers import Ensemble, Member
+from medseg.errors import CasesFailed, ConfigError, DataError
+from medseg.inferers import Ensemble
+from medseg.labels import LabelSpace
 from medseg.metrics import ScoreDefinition
 from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
-from medseg.weights import load_weights
-from medseg.workflows.checks import check_cases
+from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.evaluation import warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.run_folder import require_run, require_same_data, trained_on
-from medseg.workflows.run_limits import check_channels, check_members, check_scored, mirrored_axes
+from medseg.workflows.members import load_members
+from medseg.workflows.run_limits import check_channels, check_members
 from medseg.workflows.selection import own_role
 from medseg.workflows.stored_list import read_stored_list
 
-__all__ = ["EnsembleSettings", "ensemble", "load_member"]
+__all__ = ["EnsembleSettings", "ensemble"]
 
 logger = logging.getLogger("medseg")
-
-# Ids of inference.yaml that do not change what the network is given.
-_OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "network_def", "network")
-
-
-def load_member(run: str | Path, *, checkpoint: str = "best", device: str | None = None) -> Member:
-    """A run's network with its own preprocessing and inferer, weights loaded."""
-    folder = require_run(run)
-    changes = {"device": device_component(device)} if device is not None else {}
-    mirrored_axes(folder, merged_config([folder / "configs" / "inference.yaml"]))
-    parser = load_workflow(folder, "infer", changes).parser
-    network = parser.get_parsed_content("network")
-    load_weights(network, weights_of(folder, checkpoint))
-    steps = parser.get_parsed_content("preprocessing").transforms
-    return Member(
-        network,
-        Compose(steps[1:]),
-        parser.get_parsed_content("inferer"),
-        parser.get_parsed_content("label_space"),
-        _grid(folder),
-    )
-
-
-def _grid(run: Path) -> str:
-    """What tells the preprocessing: equal texts mean equal grids, different ones that they may differ."""
-    config = merged_config([run / "configs" / "inference.yaml"])
-    return json.dumps({key: value for key, value in config.items() if key not in _OWN}, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -114,70 +86,78 @@ def ensemble(s: EnsembleSettings) -> dict[str, Any] | None:
         The scores, or ``None`` where the section has no references.
     """
     output, method, weights, json_list, section, fold = s.output, s.method, s.weights, s.json_list, s.section, s.fold
-    folders = [member for run in s.runs for member in fold_runs(run) or [require_run(run)]]
-    for folder in folders:
-        if "tasks" in merged_config([folder / "configs" / "inference.yaml"]):
+    bundles = [require_run(member) for run in s.runs for member in fold_runs(run) or [run]]
+    folders = [bundle.root for bundle in bundles]
+    for bundle in bundles:
+        if "tasks" in bundle.recipe("infer").tree:
             raise ConfigError(
-                f"{folder} was trained on several data sets, whose cases are asked for different tasks; `medseg "
+                f"{bundle} was trained on several data sets, whose cases are asked for different tasks; `medseg "
                 "ensemble` joins runs on one. Predict with each run alone by `medseg infer`."
             )
     if fold is not None and section not in ("training", "validation"):
         raise ConfigError(f"--fold {fold}: section '{section}' has no folds; leave one of --fold and --section out.")
-    config = merged_config([folders[0] / "configs" / "train.yaml"])
-    check_members(folders)
+    config = bundles[0].trained
+    check_members(bundles)
     datalist, cases = _cases(folders[0], config, s)
-    check_channels(folders[0], datalist)
-    check_scored(config, check_cases(cases, datalist), datalist)
+    check_channels(bundles[0], datalist)
+    refuse_other_names(LabelSpace.from_table(config["labels"]), datalist.label_space, "The run")
+    refuse_wrong_folder(cases, datalist)
     for folder in folders if json_list is None else ():
         require_same_data(folder, cases)
     if weights == "dice":
         weights = _validation_dice(folders, s.checkpoint)
     elif isinstance(weights, str):
         raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
-    rules = _common_rules(folders) if s.postprocess else {}
+    rules = _common_rules(bundles) if s.postprocess else {}
     facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {"checkpoint": s.checkpoint}
     if section in ("training", "validation"):
         facts["fold"] = config.get("fold") if fold is None else fold
-    members = [load_member(folder, checkpoint=s.checkpoint, device=s.device) for folder in folders]
+    members = load_members([(bundle, weights_of(bundle.root, s.checkpoint)) for bundle in bundles], s.device)
     network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
-    cost = CaseCost()
     facts |= {"ensemble": method, "members": [str(folder) for folder in folders], "member_weights": network.weights}
-    result, background = predict_ensemble(network, cases, Path(output), choose_device(s.device), facts, cost)
-    warn_of_background(background, len(cases))
+    evaluator, cost, background = _evaluator(bundles[0], network, cases, Path(output), s.device, facts)
+    failed: CasesFailed | None = None
+    try:
+        run_cases(evaluator, output)
+    except CasesFailed as error:
+        failed = error
+    done = [case for case in cases if case.id not in evaluator.failures]
+    warn_of_background(background, len(done))
     names = dict.fromkeys(type(member.network).__name__ for member in members)
     made = RunFacts(
         network=f"{method} of {len(members)} ({', '.join(names)})",
-        parameters=count_parameters(network),
+        parameters=sum(count_parameters(member.network) for member in members),
         training_cases=tuple(sorted({c for folder in folders for c in read_facts(folder).training_cases or ()})),
-        predictions=len(cases),
+        predictions=len(done),
         background_predictions=tuple(background),
     )
     write_facts(output, made | cost.facts())
-    return result
+    if evaluator.state.key_metric_name is not None and done:
+        written = {case.id: content_hash(Path(output) / "predictions" / case.output_name) for case in done}
+        counts = {"asked": len(cases), "scored": len(done)}
+        add_facts(output, {**counts, "predictions": {"folder": "predictions", "sha256": written}})
+    if failed is not None:
+        raise failed
+    return None if evaluator.state.key_metric_name is None else read_scores(Path(output) / "metrics.json")
 
 
-def predict_ensemble(
-    network: Ensemble,
-    cases: Sequence[Case],
-    output: Path,
-    device: Any,
-    facts: Mapping[str, Any],
-    cost: CaseCost | None = None,
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """Run the ensemble over cases with MONAI's evaluator; the loader only loads, so scores are in the original image
-    space.
+def _evaluator(
+    first: Bundle, network: Ensemble, cases: Sequence[Case], output: Path, device: str | None, facts: Mapping[str, Any]
+) -> tuple[CaseEvaluator, CaseCost, list[str]]:
+    """The evaluator of an ensemble: the loader only reads, so that scores are in the original image space.
 
     Args:
+        first: the run whose images all members take.
         network: the ensemble.
         cases: what is predicted, and scored where all of them have labels.
         output: result folder.
         device: of the loaded images.
         facts: of ``metrics.json``; its rules of ``cleanup`` are applied to the label maps.
-        cost: measures the cases; a member's preprocessing and way back are in it.
 
     Returns:
-        The scores, ``None`` without references, and the cases whose label map is background throughout.
+        The evaluator; what measures the cases, a member's preprocessing and way back included; and a list that takes
+        the cases whose label map is background throughout.
     """
     space = network.label_space
     unlabelled = [case.id for case in cases if not case.label]
@@ -186,11 +166,13 @@ def predict_ensemble(
     keys = ["image"] if unlabelled else ["image", "label"]
     output.mkdir(parents=True, exist_ok=True)
     scores = CaseScores(space, surface=True, output_dir=output, facts={"space": "source", **facts})
-    evaluator = SupervisedEvaluator(
-        device=device,
-        val_data_loader=DataLoader(
-            Dataset([case.to_dict() for case in cases], Compose(load(keys, space))), batch_size=1
-        ),
+    recipe = resolve(first, "infer")
+    recipe = amended(recipe, case_changes(first, recipe.tree, "infer"))
+    reader = replace(start(recipe, "infer").parser.get_parsed_content("dataset::reader"), label=not unlabelled)
+    dataset = CaseDataset([case.to_dict() for case in cases], Compose(load(keys, space)), reader)
+    evaluator = CaseEvaluator(
+        device=choose_device(device),
+        val_data_loader=ThreadDataLoader(dataset, batch_size=1),
         network=network,
         postprocessing=Compose(
             [
@@ -201,23 +183,16 @@ def predict_ensemble(
         ),
         key_val_metric=None if unlabelled else {"mean_dice": scores},
     )
-    if cost is not None:
-        cost.attach(evaluator)
-
+    cost = CaseCost()
+    cost.attach(evaluator)
     background: list[str] = []
 
-    def note(engine: Any) -> None:
-        for item, made in zip(engine.state.batch, engine.state.output, strict=True):
-            if not made["pred"].any():
-                background.append(str(item["case_id"]))
+    def note(item: Mapping[str, Any]) -> None:
+        if not item["pred"].any():
+            background.append(str(item["case_id"]))
 
-    evaluator.add_event_handler(Events.ITERATION_COMPLETED, note)
-    evaluator.run()
-    if unlabelled:
-        return None, background
-    written = {case.id: content_hash(output / "predictions" / case.output_name) for case in cases}
-    add_facts(output, {"predictions": {"folder": "predictions", "sha256": written}})
-    return read_scores(output / "metrics.json"), background
+    evaluator.done = note
+    return evaluator, cost, background
 
 
 def _cases(run: Path, config: Mapping[str, Any], s: EnsembleSettings) -> tuple[Datalist, list[Case]]:
@@ -261,9 +236,9 @@ def _facts(
     return facts | {"files_sha256": files} | ({"cleanup": dict(rules)} if rules else {})
 
 
-def _common_rules(folders: Sequence[Path]) -> dict[str, Any]:
+def _common_rules(bundles: Sequence[Bundle]) -> dict[str, Any]:
     """The post-processing that all members have alike."""
-    found = [stored_rules(folder) for folder in folders]
+    found = [stored_rules(bundle) for bundle in bundles]
     if any(found) and any(rules != found[0] for rules in found):
         logger.warning("The members' post-processing differs, so none is applied.")
         return {}
@@ -280,7 +255,7 @@ def _validation_dice(folders: Sequence[Path], checkpoint: str) -> list[float]:
     first = ScoreDefinition.read(contents[0])
     for folder, content in zip(folders, contents, strict=True):
         again = f"run `medseg validate --run {folder}` first."
-        role = content.get("role") or own_role(folder, list(content.get("cases", ())))
+        role = content.get("role") or own_role(Bundle(folder), list(content.get("cases", ())))
         if role != "validation":
             raise ConfigError(f"{folder / 'metrics.json'} has scores of {role} cases, which give no weights; {again}")
         used = content_hash(weights_of(folder, checkpoint))

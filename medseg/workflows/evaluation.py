@@ -16,6 +16,7 @@ from monai.transforms import Compose
 from medseg import __version__
 from medseg.bundle.compose import amended, command, derived, resolve, start, user
 from medseg.bundle.folder import Bundle
+from medseg.bundle.case_parts import case_changes
 from medseg.bundle.parts import device_component, start_distributed
 from medseg.bundle.recipe import Layer, Recipe
 from medseg.data import Case
@@ -24,12 +25,12 @@ from medseg.engines import CaseCost, add_facts, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.engines.run_facts import RunFacts, write_facts
 from medseg.engines.run_files import read_scores
-from medseg.errors import ConfigError, ModelError
+from medseg.errors import CasesFailed, ConfigError, ModelError
 from medseg.labels import LabelSpace
 from medseg.metrics import background_cases, background_note
 from medseg.settings import Folder, takes
 from medseg.transforms import SaveLabelsd
-from medseg.workflows.checks import check_cases, refuse_other_names
+from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_folder import log_to, require_run
@@ -45,7 +46,7 @@ _SCORES = "validate::key_metric::mean_dice"
 _STEPS = "validate::postprocessing::transforms"
 # Ids that say where things are and how the work is done, not what comes out.
 _PLACES = {"bundle_root", "dataset_dir", "json_list", "output_dir", "score_dir", "prediction_dir", "ckpt_path"}
-_PLACES |= {"ckpt_dir", "cache_dir", "device", "num_workers", "sw_batch_size"}
+_PLACES |= {"_meta_", "ckpt_dir", "cache_dir", "device", "num_workers", "sw_batch_size"}
 
 
 def kept_checkpoints(run: Path) -> dict[str, Path]:
@@ -149,6 +150,9 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
 
     Returns:
         The content of ``metrics.json``.
+
+    Raises:
+        CasesFailed: some cases failed, listed in ``failures.json``; the scores are of the others, and say so.
     """
     bundle = require_run(s.run)
     folder, checkpoint = bundle.root, s.checkpoint
@@ -169,7 +173,7 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
     selection = select(bundle, recipe, named="json_list" in given, section=s.section)
     refuse_other_names(LabelSpace.from_table(recipe.tree["labels"]), selection.datalist.label_space, "The run")
     if not s.checked:
-        on_main(lambda: check_cases(selection.cases, selection.datalist))
+        refuse_wrong_folder(selection.cases, selection.datalist)
     rules = rules_of(bundle, recipe.tree) if s.postprocess and s.space == "source" else {}
     facts = selection.facts | {"checkpoint": checkpoint, "biases": _biases(selection, cleaned=bool(rules))}
     if changed:
@@ -185,8 +189,8 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
         recipe = amended(recipe, derived(steps, f"{folder}/configs/train.yaml"))
         facts["space"] = "model"
     record = on_main(lambda: _record(selection.cases, weights, recipe.tree))
-    recipe = amended(recipe, _target(bundle, recipe, selection, s.into))
-    workflow = start(recipe, "evaluate")
+    places = _target(bundle, recipe, selection, s.into)
+    workflow = start(amended(recipe, places, case_changes(bundle, recipe.tree, "evaluate")), "evaluate")
     target = Path(workflow.parser.get_parsed_content("score_dir"))
     if selection.place and target.resolve() == folder:
         raise ConfigError(
@@ -203,11 +207,18 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
     evaluator = workflow.parser.get_parsed_content("validate::evaluator")
     cost = CaseCost()
     cost.attach(evaluator)
-    workflow.run()
+    failed: CasesFailed | None = None
+    try:
+        workflow.run()
+    except CasesFailed as error:
+        failed = error
     saved = _saved_to(workflow.parser.get_parsed_content("validate::postprocessing"))
     if is_main():
-        add_facts(target, {"predictions": _predictions(target, saved, selection.cases)})
-        if selection.role == "validation" and target.resolve() == folder:  # others are not the run's own
+        scored = [case for case in selection.cases if case.id in _content(target)["cases"]]
+        counts = {"asked": len(selection.cases), "scored": len(scored)}
+        add_facts(target, {**counts, "predictions": _predictions(target, saved, scored)})
+        own = selection.role == "validation" and target.resolve() == folder
+        if own and failed is None:  # others are not the run's
             measured = network_facts(
                 unwrap(evaluator.network),
                 workflow.parser["network_def::in_channels"],
@@ -220,6 +231,8 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
     content = _content(target)
     warn_of_background(background_cases(content["cases"]), len(content["cases"]))
     workflow.finalize()
+    if failed is not None:
+        raise CasesFailed(f"{failed} The scores in {target} are of {content['scored']} of {content['asked']} cases.")
     return content
 
 
@@ -275,7 +288,8 @@ def _kept(target: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
     if not (target / "metrics.json").is_file():
         return None
     content = _content(target)
-    return content if all(content.get(key) == value for key, value in record.items()) else None
+    complete = content.get("asked") == content.get("scored")
+    return content if complete and all(content.get(key) == value for key, value in record.items()) else None
 
 
 def _saved_to(steps: Any) -> Path | None:

@@ -10,34 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import TRAINED_AXES
-from medseg.bundle.compose import config_files, merged_config, used_config, with_changes
-from medseg.bundle.own_words import user_speaks
+from medseg.bundle.compose import amended, command
+from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device as choose_device
-from medseg.bundle.parts import device_component, finalize, start_distributed
+from medseg.bundle.parts import finalize, start_distributed
 from medseg.data import Case, read_datalist
 from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
 from medseg.data.content import content_hash
-from medseg.data.inspect import inspect_case
-from medseg.data.intensities import Expected
-from medseg.engines.ranks import gather, is_main, on_main, share
+from medseg.engines.cases import FAILURES
+from medseg.engines.ranks import is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import Origin, PredictionFolder, background_predictions
 from medseg.labels import BACKGROUND, LabelSpace
 from medseg.settings import File, Folder, takes
-from medseg.storage import read_table, write_json
+from medseg.storage import write_json
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
-from medseg.workflows.case_stream import run_cases
-from medseg.workflows.checks import model_spacing, unfit
 from medseg.workflows.evaluation import kept_checkpoints, warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
+from medseg.workflows.predictor import Inference
 from medseg.workflows.run_limits import (
     check_channels,
-    check_use,
-    mirrored_axes,
-    refuse_double,
-    trained_config,
-    warn_changed,
 )
 
 __all__ = ["PredictSettings", "collect_cases", "predict", "predict_checkpoints"]
@@ -124,7 +117,6 @@ class PredictSettings:
 
 @takes(PredictSettings)
 @writes_into("output")
-@user_speaks("overrides", "output")
 def predict(s: PredictSettings) -> list[Path]:
     """Segment files and folders, a datalist's section or ``cases`` of one with a run or bundle.
 
@@ -141,42 +133,36 @@ def predict(s: PredictSettings) -> list[Path]:
         ConfigError: ``output`` is the images' folder, or holds files of the predictions' names from elsewhere,
             or an option is not what the run allows.
     """
-    folder, target = Path(s.bundle).resolve(), Path(s.output).resolve()
+    bundle, target = Bundle(s.bundle), Path(s.output).resolve()
     _refuse_run_folder(target)
     _refuse_idle(s)
     inputs, cases, json_list, section = s.inputs, s.cases, s.json_list, s.section or "test"
-    overrides = dict(s.overrides or {})
-    refuse_double("infer", overrides)
-    config = merged_config(config_files(folder, "infer"))
-    space = LabelSpace.from_table(config["labels"])
-    in_channels = int(config["network_def"]["in_channels"])
+    inference = Inference.of(
+        bundle,
+        checkpoint=s.checkpoint,
+        device=s.device,
+        tta=s.tta,
+        postprocess=s.postprocess,
+        tasks=s.tasks,
+        overrides=s.overrides,
+    )
+    config = inference.recipe.tree
     if inputs:
-        cases = collect_cases(inputs, in_channels)
+        cases = collect_cases(inputs, int(config["network_def"]["in_channels"]))
     elif json_list is not None:
         datalist = read_datalist(json_list, s.data_dir)
         cases = datalist.cases(section)
-        check_channels(folder, datalist)
+        check_channels(bundle, datalist)
     elif not cases:
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
-    cases, asked = _conditions(config, space, cases, s.tasks, s.modality)
-    weights = weights_of(folder, s.checkpoint)
-    used = used_config(folder, "infer", overrides)
-    changed = check_use(trained_config(folder, config), used, overrides, own_weights=weights.is_relative_to(folder))
-    warn_changed(changed)
-    axes = mirrored_axes(folder, used, tta=s.tta, chosen=overrides.get("mirror_axes"))
+    cases = inference.conditioned(cases, s.modality)
+    inference = replace(inference, recipe=amended(inference.recipe, command({"output_dir": str(target)})))
     start_distributed()
-    changes = overrides | {"output_dir": str(target), "ckpt_path": str(weights)} | asked
-    if not s.postprocess and "cleanup" in config:
-        changes["cleanup"] = {}
-    if axes is not None:
-        changes["mirror_axes"] = axes
-    if s.device is not None:
-        changes["device"] = device_component(s.device)
-    origin = origin_of(config, changes, weights, choose_device(s.device).type)
-    if changed:
-        origin = replace(origin, settings={**origin.settings, "differs_from_training": changed})
+    origin = origin_of(config, inference.weights, choose_device(s.device).type)
+    if inference.differences:
+        origin = replace(origin, settings={**origin.settings, "differs_from_training": inference.differences})
     predictions = PredictionFolder(target, origin)
     files = predictions.require_apart(cases)
 
@@ -184,31 +170,40 @@ def predict(s: PredictSettings) -> list[Path]:
         """The cases that are left to do."""
         target.mkdir(parents=True, exist_ok=True)
         if "tasks" in config:
+            space = LabelSpace.from_table(config["labels"])
             names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(space.labels, 1)}}
             write_json(target / "labels.json", names)
         return predictions.pending(cases, overwrite=s.overwrite)
 
-    todo = share(on_main(prepare))
-    color = bool(config["preprocess"].get("color"))
-    dims = len(config["roi_size"])
-    final = with_changes(config, overrides or {})
-    spacing, channel_names = model_spacing(final), _channel_names(folder, in_channels)
-
-    def check(case: Case) -> None:
-        expected = Expected.of(final["preprocess"], channel_names, case.modality)
-        _check(case, space, dims, spacing, ("RGB",) if color else None, expected)
-
-    failures = gather(run_cases(folder, changes, todo, check, dims, predictions.add) if todo else {})
+    todo = on_main(prepare)
+    failed: CasesFailed | None = None
+    try:
+        _run(inference, todo, predictions)
+    except CasesFailed as error:
+        failed = error
     if is_main():
-        _write_failures(target, failures)
-        warn_of_background(background_predictions(list(files.values())), len(cases) - len(failures))
+        done = sum(file.is_file() for file in files.values())
+        warn_of_background(background_predictions(list(files.values())), done)
     finalize()
-    if failures:
-        listed = "; ".join(f"{case}: {reason}" for case, reason in list(failures.items())[:5])
-        raise CasesFailed(
-            f"{len(failures)} of {len(cases)} cases failed, listed in {target / 'failures.json'}: {listed}"
-        )
+    if failed is not None:
+        raise failed
     return list(files.values())
+
+
+def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFolder) -> None:
+    """Segment cases, of which this process takes its share.
+
+    Raises:
+        CasesFailed: some cases failed.
+    """
+    if not cases:
+        (predictions.folder / FAILURES).unlink(missing_ok=True)
+        return
+    known = {case.id: case for case in cases}
+    workflow = inference.workflow([case.to_dict() for case in share(cases)])
+    evaluator = workflow.parser.get_parsed_content("evaluator")
+    evaluator.done = lambda item: predictions.add(known[str(item["case_id"])], not bool(item["pred"].any()))
+    workflow.run()
 
 
 def _refuse_run_folder(target: Path) -> None:
@@ -233,37 +228,6 @@ def _refuse_idle(s: PredictSettings) -> None:
     idle = [name for name, value in (("--section", s.section), ("--data_dir", s.data_dir)) if value is not None]
     if s.json_list is None and idle:
         raise ConfigError(f"{' and '.join(idle)}: of a datalist; name that with --json_list, or leave them out.")
-
-
-def _conditions(
-    config: Mapping[str, Any],
-    space: LabelSpace,
-    cases: Sequence[Case],
-    tasks: Sequence[str] | None,
-    modality: str | None,
-) -> tuple[list[Case], dict[str, Any]]:
-    """Cases with their modality, and the override of what a task-conditioned network is asked for.
-
-    Raises:
-        ConfigError: tasks or a modality for another network, or a modality that has to be told.
-        DataError: no such task or modality.
-    """
-    if "tasks" not in config:
-        if tasks or modality:
-            raise ConfigError("--tasks and --modality are for networks trained on several data sets; leave them out.")
-        return list(cases), {}
-    if modality is not None:
-        space.modality_id(modality)
-    elif len(space.modalities) == 1:
-        modality = next(iter(space.modalities))
-    if modality is None and any(case.modality is None for case in cases):
-        raise ConfigError(
-            f"Images are normalised by modality; say their modality (--modality): {', '.join(space.modalities)}."
-        )
-    if tasks is not None:
-        space.asked_labels(tasks)
-    known = [replace(case, modality=case.modality or modality) for case in cases]
-    return known, {} if tasks is None else {"tasks": list(tasks)}
 
 
 @takes(PredictSettings)
@@ -291,62 +255,18 @@ def predict_checkpoints(s: PredictSettings) -> dict[str, list[Path]]:
 
 
 # Ids of inference.yaml that say where things are and how the work is done, not what comes out.
-_PLACES = {"imports", "bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "device"}
+_PLACES = {"bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "device"}
 _PLACES |= {"sw_batch_size", "dataset", "dataloader", "network", "handlers", "initialize", "run", "finalize", "cleanup"}
-_PLACES |= {TRAINED_AXES}
+_PLACES |= {TRAINED_AXES, "_meta_"}
 
 
-def origin_of(config: Mapping[str, Any], changes: Mapping[str, Any], weights: Path, device_type: str) -> Origin:
-    """How predictions with an inference config come about.
+def origin_of(config: Mapping[str, Any], weights: Path, device_type: str) -> Origin:
+    """How predictions come about.
 
     Args:
-        config: merged ``inference.yaml``.
-        changes: config id -> value.
+        config: final ``inference.yaml``, unresolved.
         weights: file of the network's weights.
         device_type: ``cpu`` or ``cuda``, which may differ in precision.
     """
-    final = with_changes(config, changes)
-    settings = {key: value for key, value in final.items() if key not in _PLACES} | {"device_type": device_type}
-    return Origin((content_hash(weights),), settings, final.get("cleanup") or {})
-
-
-def _channel_names(folder: Path, channels: int) -> list[str]:
-    """Modality of each channel by the bundle's metadata; empty strings where they do not say."""
-    path = folder / "configs" / "metadata.json"
-    described: Any = read_table(path, "metadata; restore it") if path.is_file() else {}
-    for key in ("network_data_format", "inputs", "image", "channel_def"):
-        described = described.get(key, {}) if isinstance(described, Mapping) else {}
-    names = [str(described.get(str(channel), "")) for channel in range(channels)]
-    return [names[0]] * channels if len(described) == 1 else names
-
-
-def _check(
-    case: Case,
-    space: LabelSpace,
-    dims: int,
-    spacing: Sequence[float] | None,
-    names: Sequence[str] | None,
-    expected: Expected,
-) -> None:
-    """Read a case's images, refuse what the network cannot take, and warn where it was trained on other intensities.
-
-    Raises:
-        DataError: with all that is wrong.
-    """
-    facts = inspect_case(replace(case, label=None), space, names, intensities=False)
-    found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
-    found += [problem] if not found and (problem := unfit(facts, dims, len(expected.names), spacing)) else []
-    for finding in expected.check(facts.ranges, picture=facts.picture) if not found else ():
-        facts.add(finding)
-    for warning in (p for p in facts.problems if p.warning):
-        logger.warning("%s: %s. %s", facts.case, warning.message, warning.remedy)
-    if found:
-        raise DataError(" ".join(f"{message}. {remedy}" for message, remedy in found))
-
-
-def _write_failures(target: Path, failures: Mapping[str, str]) -> None:
-    path = target / "failures.json"
-    if failures:
-        write_json(path, dict(failures))
-    else:
-        path.unlink(missing_ok=True)
+    settings = {key: value for key, value in config.items() if key not in _PLACES} | {"device_type": device_type}
+    return Origin((content_hash(weights),), settings, config.get("cleanup") or {})

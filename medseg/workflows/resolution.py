@@ -248,7 +248,7 @@ def _scores(
     run: Path, place: Path, space: Literal["model", "source"], changes: Mapping[str, Any], s: ResolutionSettings
 ) -> dict[str, Any]:
     """The content of ``metrics.json`` of raw predictions; kept where it was made from the same."""
-    overrides = {"validate::dataset::kind": "plain", "validate::key_metric::mean_dice::surface": False} | dict(changes)
+    overrides = {"validate::key_metric::mean_dice::surface": False} | dict(changes)
     return evaluate(
         run,
         space=space,

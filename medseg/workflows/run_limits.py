@@ -15,17 +15,16 @@ from medseg.bundle.config_check import check_roi
 from medseg.bundle.folder import Bundle
 from medseg.data import CaseFacts, Datalist
 from medseg.data.union import is_union
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms.augmentations import trained_mirror_axes
-from medseg.workflows.checks import check_fit, refuse_other_names, unfit
+from medseg.workflows.checks import check_fit
 from medseg.workflows.run_folder import differences
 
 __all__ = [
     "check_arguments",
     "check_channels",
     "check_members",
-    "check_scored",
     "check_training",
     "check_use",
     "mirrored_axes",
@@ -257,21 +256,6 @@ def check_members(bundles: Sequence[Bundle]) -> None:
                 f"{bundle} has the labels {others.to_table()}, {first} {space.to_table()}: the same names "
                 "with other values. Join runs of one label table."
             )
-
-
-def check_scored(config: Mapping[str, Any], facts: Sequence[CaseFacts], datalist: Datalist) -> None:
-    """Whether a run's network takes the cases of a datalist, and means the same by its labels.
-
-    Raises:
-        ConfigError: a label has another value.
-        DataError: other axes or channels.
-    """
-    network = config["network_def"]
-    for case in facts:
-        wrong = unfit(case, network.get("spatial_dims", len(case.shape)), network["in_channels"])
-        if wrong:
-            raise DataError(". ".join(wrong))
-    refuse_other_names(LabelSpace.from_table(config["labels"]), datalist.label_space, "The run")
 
 
 # ---------------------------------------------------------------------- test-time augmentation

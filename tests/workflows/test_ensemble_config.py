@@ -1,4 +1,4 @@
-"""``ensemble.yaml``: several weights of one network, joined by MONAI's own engine and command."""
+"""``ensemble.yaml``: other bundles, or several weights of one, joined by MONAI's own command as by ours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+import yaml
 from monai.bundle import run
 
 from medseg.bundle import write_bundle
@@ -17,7 +18,8 @@ from medseg.data import inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError, ModelError
 from medseg.networks import create_network
 from medseg.weights import save_file
-from medseg.workflows import checkpoints, predict, prediction_keys
+from medseg.workflows import joined as ensemble_of
+from medseg.workflows import predict
 from medseg.workflows.ensemble import ensemble
 
 AFFINE = np.array([[0.0, -2.0, 0.3, 5.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.3, 2.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
@@ -79,46 +81,48 @@ def joined(bundle: Path, name: str, **settings: object) -> np.ndarray:
 def test_one_network_twice_is_that_network(method: str, bundle: Path) -> None:
     (path,) = predict(bundle, bundle / "alone", inputs=[bundle.parent / "a.nii.gz"], device="cpu")
     alone = np.asarray(nibabel.load(path).dataobj)
-    both = joined(bundle, "both", ckpt_paths=["models/model.pt"] * 2, method=method)
-    if method == "mean":
-        np.testing.assert_array_equal(both, alone)
-    else:  # labels, not probabilities, go back to the source grid
-        assert np.mean(both == alone) > 0.8
+    both = joined(bundle, "both", members=["models/model.pt"] * 2, method=method)
+    np.testing.assert_array_equal(both, alone)
 
 
 def test_all_weights_of_the_bundle_are_joined_by_default(bundle: Path) -> None:
     every = joined(bundle, "every")
-    named = joined(bundle, "named", ckpt_paths=[f"models/{name}.pt" for name in ("model", "second", "third")])
-    pair = joined(bundle, "pair", ckpt_paths=["models/model.pt"] * 2)
+    named = joined(bundle, "named", members=[f"models/{name}.pt" for name in ("model", "second", "third")])
+    pair = joined(bundle, "pair", members=["models/model.pt"] * 2)
     np.testing.assert_array_equal(every, named)
     assert (every != pair).any()
 
 
-def test_the_mean_is_that_of_medsegs_own_ensemble(bundle: Path) -> None:
-    """The bundle averages on the network's grid, ``medseg ensemble`` on the source grid: the inverse is linear."""
-    others = []
-    for name in ("model", "second"):
-        folder = bundle.parent / name
-        folder.symlink_to(bundle) if name == "model" else _copy(bundle, folder, f"{name}.pt")
-        others.append(folder)
-    ensemble(others, bundle / "ours", json_list=bundle.parent / "list.json", section="test", device="cpu")
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_both_commands_give_the_same_label_maps(method: str, bundle: Path) -> None:
+    """Members of two voxel sizes, by their folders; and the same weights by their files."""
+    second, third = (_copy(bundle, bundle.parent / name, f"{name}.pt") for name in ("second", "third"))
+    config = yaml.safe_load((third / "configs" / "inference.yaml").read_text())
+    config["preprocess"]["spacing"] = [1.5, 1.5, 2.5]
+    (third / "configs" / "inference.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    table = bundle.parent / "list.json"
+    members = [bundle, second, third]
+    ensemble(members, bundle / "ours", json_list=table, section="test", method=method, device="cpu")
     ours = np.asarray(nibabel.load(bundle / "ours" / "predictions" / "a.nii.gz").dataobj)
-    theirs = joined(bundle, "theirs", ckpt_paths=["models/model.pt", "models/second.pt"])
-    assert np.mean(ours == theirs) > 0.999
+    np.testing.assert_array_equal(joined(bundle, "theirs", members=list(map(str, members)), method=method), ours)
+    ensemble(members[:2], bundle / "two", json_list=table, section="test", method=method, device="cpu")
+    two = np.asarray(nibabel.load(bundle / "two" / "predictions" / "a.nii.gz").dataobj)
+    files = ["models/model.pt", "models/second.pt"]
+    np.testing.assert_array_equal(joined(bundle, "files", members=files, method=method), two)
 
 
-def _copy(bundle: Path, folder: Path, weights: str) -> None:
+def _copy(bundle: Path, folder: Path, weights: str) -> Path:
     (folder / "models").mkdir(parents=True)
     shutil.copytree(bundle / "configs", folder / "configs")
     (folder / "models" / "model.pt").write_bytes((bundle / "models" / weights).read_bytes())
+    return folder
 
 
-def test_one_alone_is_no_ensemble() -> None:
-    with pytest.raises(ConfigError, match="needs two or more weights, got \\['a.pt'\\]; list them in ckpt_paths"):
-        prediction_keys(["a.pt"])
-    assert prediction_keys(["a.pt", "b.pt"]) == ["pred_0", "pred_1"]
+def test_one_alone_is_no_ensemble(bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="needs two or more members, got .*; list them in 'members'"):
+        ensemble_of(bundle, "cpu", ["models/model.pt"])
 
 
 def test_without_weights_it_says_where_to_put_them(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=f"No weights in {tmp_path}; put the members"):
-        checkpoints(str(tmp_path))
+    with pytest.raises(ModelError, match=f"No weights in {tmp_path / 'models'}; put the members"):
+        ensemble_of(tmp_path, "cpu")

@@ -16,7 +16,8 @@ from medseg.data import inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError
 from medseg.networks import create_network
 from medseg.weights import save_file
-from medseg.workflows.ensemble import ensemble, load_member
+from medseg.workflows.ensemble import ensemble
+from medseg.workflows.members import load_members
 
 _UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
 
@@ -51,8 +52,9 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_runs_of_one_setting_share_a_grid(runs: list[Path]) -> None:
-    grids = [load_member(run, device="cpu").grid for run in runs]
-    assert grids[0] == grids[1] != grids[2]
+    members = load_members([(run, run / "models" / "model.pt") for run in runs], "cpu")
+    assert members[0].grid == members[1].grid != members[2].grid
+    assert members[0].network is members[1].network is members[2].network  # each loads its weights into it
 
 
 def test_weights_are_the_runs_validation_scores(runs: list[Path], tmp_path: Path, caplog) -> None:

@@ -1,0 +1,156 @@
+"""Inference and scoring case by case: one that fails is noted, and the others are done.
+
+ignite has no hook that skips an iteration: an error that a handler swallows ends the epoch, quietly. So the place is
+the iteration itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from monai.engines import SupervisedEvaluator
+from monai.engines.utils import engine_apply_transform
+
+from medseg.engines.ranks import gather, is_main, rank
+from medseg.errors import CasesFailed, ConfigError, DataError, ModelError, ResourceError, unwrapped
+from medseg.faults import reason_of
+from medseg.storage import write_json
+
+__all__ = ["FAILURES", "CaseEvaluator", "run_cases"]
+
+logger = logging.getLogger("medseg")
+
+FAILURES = "failures.json"  # case id -> reason, in the folder of the results
+_LINES = 20  # of progress for a folder of pictures
+_SHOWN = 5  # failures in a sentence
+
+
+class CaseEvaluator(SupervisedEvaluator):
+    """MONAI's evaluator of batches of one case, in which a case that fails does not stop the others.
+
+    Args:
+        postprocessing: as MONAI's.
+        behind: number of cases that may wait for post-processing in a thread of its own, beside the network; 0 finishes
+            each case before the next one enters the network, as metrics need and as volumes, whose logits are large,
+            want.
+        args, kwargs: of ``SupervisedEvaluator``.
+
+    Attributes:
+        done: called with the entries of each finished case; what it raises is a failure of the case.
+        seen: ids of the cases that came, in order.
+        failures: case id -> reason.
+
+    Raises:
+        ConfigError, ModelError: with which no case can succeed.
+    """
+
+    def __init__(self, *args: Any, postprocessing: Any = None, behind: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if behind and self.state.key_metric_name is not None:
+            raise ConfigError(f"behind: {behind} cases would be scored before they are finished; use 0 with metrics.")
+        self.postprocessing = postprocessing
+        self.behind = behind
+        self.done: Callable[[Mapping[str, Any]], None] = lambda item: None
+        self.seen: list[str] = []
+        self.failures: dict[str, str] = {}
+
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]  # as MONAI's
+        self.seen, self.failures, self._finished, self._last = [], {}, 0, time.monotonic()
+        self._waiting: deque[Future[Any]] = deque()
+        with ThreadPoolExecutor(1) as self._thread:
+            super().run(global_epoch)
+
+    def _iteration(self, engine: Any, batchdata: Any) -> Any:
+        case = str(batchdata["case_id"][0])
+        self.seen.append(case)
+        if "failure" in batchdata:
+            return self._left_out(case, batchdata["failure"][0])
+        try:
+            super()._iteration(engine, batchdata)
+        except (ConfigError, ModelError):
+            raise
+        except Exception as error:  # whatever is wrong with one case must not stop the others
+            return self._left_out(case, reason_of(error))
+        (batch,), (output,) = engine.state.batch, engine.state.output
+        if self.behind:
+            engine.state.batch, engine.state.output = [], []  # the thread alone holds the logits
+            self._waiting.append(self._thread.submit(self._finish, batch, output))
+            while len(self._waiting) > self.behind:
+                self._waiting.popleft().result()
+        elif self._finish(batch, output) is None:
+            engine.state.batch = engine.state.output = []
+        return engine.state.output
+
+    def _left_out(self, case: str, reason: str) -> list[Any]:
+        """An iteration without a case: metrics pair the batch with the output."""
+        logger.error("%s: %s", case, reason)
+        self.failures[case] = reason
+        self.state.batch, self.state.output = [], []
+        return []
+
+    def _finish(self, batch: dict[str, Any], output: dict[str, Any]) -> Any:
+        """Post-process one case in place; ``None`` where that fails."""
+        case = str(batch["case_id"])
+        try:
+            with unwrapped():
+                if self.postprocessing is not None:
+                    engine_apply_transform(batch, output, self.postprocessing)
+                self.done({**batch, **output})
+        except Exception as error:
+            logger.error("%s: %s", case, reason_of(error))
+            self.failures[case] = reason_of(error)
+            return None
+        self._finished += 1
+        now, total = time.monotonic(), self.state.epoch_length
+        if self._finished == total or self._finished % (total // _LINES + 1) == 0:
+            logger.info("%d/%d %s  %.1f s", self._finished, total, case, now - self._last)
+        self._last = now
+        return output
+
+
+def run_cases(evaluator: CaseEvaluator, output_dir: str | Path) -> None:
+    """Run an evaluator over its cases, and say which of them failed, of all processes together.
+
+    Args:
+        evaluator: with a ``CaseDataset``.
+        output_dir: folder of ``failures.json``, which is there only if a case failed.
+
+    Raises:
+        CasesFailed: some cases failed; the others are done.
+        ResourceError: the loader did not give the cases that were asked for.
+        DataError: under torchrun, a process has no case to score.
+    """
+    asked = [str(entry["case_id"]) for entry in evaluator.data_loader.dataset.data]  # type: ignore[union-attr]
+    numbers = gather({str(rank()): len(asked)})
+    if evaluator.state.key_metric_name is not None and min(numbers.values()) == 0:
+        raise DataError(
+            f"{sum(numbers.values())} cases cannot be shared by {len(numbers)} processes; start torchrun with "
+            f"--nproc_per_node={max(1, sum(numbers.values()))}, or add cases."
+        )
+    if asked:
+        evaluator.run()
+    if evaluator.seen != asked:  # a loader whose thread dies ends early, or begins again, without a word
+        raise ResourceError(
+            f"The loader gave {len(evaluator.seen)} cases that are not the {len(asked)} asked for; most likely the "
+            "machine is out of memory. Run the same command again, with a smaller patch or fewer programs beside it."
+        )
+    failures = gather(evaluator.failures)
+    if is_main():
+        path = Path(output_dir) / FAILURES
+        if failures:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, failures)
+        else:
+            path.unlink(missing_ok=True)
+    if failures:
+        listed = "; ".join(f"{case}: {failures[case]}" for case in list(failures)[:_SHOWN])
+        raise CasesFailed(
+            f"{len(failures)} of {sum(numbers.values())} cases failed, listed in {Path(output_dir) / FAILURES}: "
+            f"{listed}"
+        )
