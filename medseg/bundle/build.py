@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.dump import dump_yaml
-from medseg.bundle.recipe import Layer, Recipe, split_id
+from medseg.bundle.recipe import Layer, Recipe, Tree, split_id
 from medseg.errors import ConfigError, ModelError, nearest
 from medseg.storage import read_table, read_yaml_lines
 from medseg.transforms.augmentations import trained_mirror_axes
@@ -137,7 +137,7 @@ class BundleRecipe:
                 above = next((known for known in content if id_.startswith(f"{known}::")), None)
                 if above is not None:
                     inside = {f"{sign}above::{id_.removeprefix(f'{above}::')}": value}
-                    content[above] = Recipe({"above": content[above]}).over(Layer(inside, "overlay")).value("above")
+                    content[above] = Recipe(Tree(above=content[above])).over(Layer(inside, "overlay")).value("above")
                 elif sign:
                     content.pop(id_, None)
                 else:

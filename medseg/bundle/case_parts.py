@@ -52,9 +52,9 @@ def case_changes(bundle: Bundle, tree: Mapping[str, Any], task: str) -> Layer:
     }
     loader = {"_target_": "ThreadDataLoader", "dataset": f"@{place}dataset", "batch_size": 1, "num_workers": 0}
     folder = "@score_dir" if place and "score_dir" in tree else "@output_dir"
-    data, transform = dataset.get("data"), f"@{place}preprocessing"
+    data, parts = dataset.get("data"), {"transform": f"@{place}preprocessing", "reader": reader}
     changes = {
-        f"{place}dataset": {"_target_": "medseg.data.CaseDataset", "data": data, "transform": transform} | {"reader": reader},
+        f"{place}dataset": {"_target_": "medseg.data.CaseDataset", "data": data} | parts,
         f"{place}dataloader": loader | {"buffer_size": _AHEAD[dims]},
         f"{place}evaluator::_target_": _OURS,
         f"{place}evaluator::behind": 0 if place else _BEHIND[dims],

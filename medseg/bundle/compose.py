@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-_NO_META = {"network_data_format": {"inputs": {"image": {"channel_def": {}}}}}
+_NO_META: dict[str, Any] = {"network_data_format": {"inputs": {"image": {"channel_def": {}}}}}
 
 
 def user(overrides: Mapping[str, Any] | None) -> Layer:

@@ -93,9 +93,9 @@ def _judge(folder: Bundle) -> None:
     known = {name for task in tasks for name in TASKS[task]}
     for path in (path for path in _configs(folder.root) if path.stem not in known):
         overlay = folder.layer(str(path), "overlay")
-        for base in (*bases, None):
+        for base, layer in (*((base, overlay) for base in bases), (Recipe(), _as_it_stands(overlay))):
             try:
-                tree = base.over(overlay) if base is not None else Recipe().over(_as_it_stands(overlay))
+                tree = base.over(layer)
             except ConfigError:
                 continue
             judged(tree)

@@ -29,10 +29,19 @@ def read_yaml(path: str | Path, error: type[MedsegError] = ConfigError) -> dict[
     Raises:
         MedsegError: missing, not readable, or what ``parse_yaml`` refuses; with file and line.
     """
+    return read_yaml_lines(path, error)[0]
+
+
+def read_yaml_lines(path: str | Path, error: type[MedsegError] = ConfigError) -> tuple[dict[str, Any], dict[str, int]]:
+    """The mapping that a YAML or JSON file holds, and the line of every id in it (``a::b``; of JSON none).
+
+    Raises:
+        MedsegError: as ``read_yaml``.
+    """
     path = Path(path)
     if path.suffix == ".json":
         try:
-            return read_table(path, "an object")
+            return read_table(path, "an object"), {}
         except DataError as reason:
             raise error(str(reason)) from reason
     try:
@@ -43,21 +52,10 @@ def read_yaml(path: str | Path, error: type[MedsegError] = ConfigError) -> dict[
         raise error(f"{path} cannot be read ({reason}); expected a YAML text file in UTF-8.") from reason
     except OSError as reason:
         raise error(f"{path} cannot be read ({reason.strerror}); expected a YAML text file in UTF-8.") from reason
-    content = parse_yaml(text, str(path), error)
+    content, node = _parsed(text, str(path), error)
     if not isinstance(content, dict):
         raise error(f"{path} is not a mapping; expected a mapping, in 'key: value' lines.")
-    return content
-
-
-def read_yaml_lines(path: str | Path, error: type[MedsegError] = ConfigError) -> tuple[dict[str, Any], dict[str, int]]:
-    """The mapping that a YAML or JSON file holds, and the line of every id in it (``a::b``).
-
-    Raises:
-        MedsegError: as ``read_yaml``.
-    """
-    content = read_yaml(path, error)
-    node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    return content, dict(_lines(node, "")) if node is not None else {}
+    return content, dict(_lines(node, ""))
 
 
 def _lines(node: yaml.Node, above: str) -> Iterator[tuple[str, int]]:
@@ -84,12 +82,17 @@ def parse_yaml(text: str, where: str, error: type[MedsegError] = ConfigError) ->
         MedsegError: not valid YAML, a key that is there twice, a tag that would build Python objects, aliases that
         refer to themselves or stand for too many values, or content beyond the limits of ``limits.py``.
     """
+    return _parsed(text, where, error)[0]
+
+
+def _parsed(text: str, where: str, error: type[MedsegError]) -> tuple[Any, Any]:
+    """The value, and the node that it was made from."""
     if len(text) > _LARGEST:
         raise error(f"{where} has more than {_LARGEST >> 20} MiB of YAML; expected a config. Name another file.")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is None:
-            return None
+            return None, None
         _count(node, [], {}, lambda place, reason: error(f"{where}, line {place.start_mark.line + 1}: {reason}"))
         content = _Constructor().construct_document(node)
         check_limits(content)
@@ -105,7 +108,7 @@ def parse_yaml(text: str, where: str, error: type[MedsegError] = ConfigError) ->
     except (ValueError, OverflowError, TypeError, AttributeError) as reason:  # numbers and dates that are none
         problem = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
         raise error(f"{where}: not valid YAML ({problem[:80]}). Fix that value, or quote it.") from reason
-    return content
+    return content, node
 
 
 class _Constructor(yaml.constructor.SafeConstructor):

@@ -32,8 +32,8 @@ from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.evaluation import warn_of_background, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
-from medseg.workflows.run_folder import require_run, require_same_data, trained_on
 from medseg.workflows.members import load_members
+from medseg.workflows.run_folder import require_run, require_same_data, trained_on
 from medseg.workflows.run_limits import check_channels, check_members
 from medseg.workflows.selection import own_role
 from medseg.workflows.stored_list import read_stored_list
@@ -86,7 +86,7 @@ def ensemble(s: EnsembleSettings) -> dict[str, Any] | None:
         The scores, or ``None`` where the section has no references.
     """
     output, method, weights, json_list, section, fold = s.output, s.method, s.weights, s.json_list, s.section, s.fold
-    bundles = [require_run(member) for run in s.runs for member in fold_runs(run) or [run]]
+    bundles = [require_run(member) for run in s.runs for member in fold_runs(run) or [Path(run)]]
     folders = [bundle.root for bundle in bundles]
     for bundle in bundles:
         if "tasks" in bundle.recipe("infer").tree:

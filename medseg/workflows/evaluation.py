@@ -14,9 +14,9 @@ from typing import Any, Literal
 from monai.transforms import Compose
 
 from medseg import __version__
+from medseg.bundle.case_parts import case_changes
 from medseg.bundle.compose import amended, command, derived, resolve, start, user
 from medseg.bundle.folder import Bundle
-from medseg.bundle.case_parts import case_changes
 from medseg.bundle.parts import device_component, start_distributed
 from medseg.bundle.recipe import Layer, Recipe
 from medseg.data import Case

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.own_words import remember, remembered
+from medseg.bundle.own_parts import remember, remembered
 from medseg.bundle.trust import is_trusted
 from medseg.data import Datalist, read_datalist
 from medseg.errors import DataError

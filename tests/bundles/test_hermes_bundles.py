@@ -130,9 +130,7 @@ def test_the_originals_checkpoint_runs_in_the_bundle(liver: Path, tmp_path: Path
     changes = case | {"ckpt_path": str(weights), "output_dir": str(tmp_path), "network_def::base_channels": 8}
     changes |= {"roi_size": [16, 16, 16], "device": "cpu"}
     overlays = ["evaluate_published", "published_weights"]
-    with own_words(changes):
-        workflow = load_workflow(BUNDLES["resunet"], "evaluate", changes, overlays)
-    workflow.run()
+    load_workflow(BUNDLES["resunet"], "evaluate", changes, overlays).run()
     scores = json.loads((tmp_path / "metrics.json").read_text())["cases"]["case_4"]
     image, label = (nibabel.load(liver.parent / kind / "case_4.nii.gz").get_fdata() for kind in ("images", "labels"))
     image = np.clip(image, -991, 500)
