@@ -159,7 +159,7 @@ def test_universal_training(bundle: Path, tmp_path: Path) -> None:
     train(**arguments, epochs=2, overrides={"learning_rate": 0.02})
     table = rows(run)
     assert [row["iteration"] for row in table] == ["3", "6"]  # iterations per epoch as asked, not as the cases give
-    assert float(table[0]["learning_rate"]) == pytest.approx(0.02)  # after the first epoch: the end of the warm-up
+    assert float(table[1]["learning_rate"]) == pytest.approx(0.02)  # in the second epoch: after the warm-up
     state = load_file(run / "checkpoints" / "last.pt")
     assert state["network"]["encoder_priors.0.priors.task"].shape[0] == 7
     assert all(np.isfinite(float(row["loss"])) and 0 <= float(row["mean_dice"]) <= 1 for row in table)
