@@ -69,6 +69,7 @@ class BundleRecipe:
             ConfigError: not valid YAML, or a section that is not a mapping.
         """
         content, lines = read_yaml_lines(path)
+        place = f"base/{Path(path).name}" if kind == "base" else str(path)
         own = []
         for file, changes in content.items():
             if file == "base":
@@ -77,7 +78,7 @@ class BundleRecipe:
                 raise ConfigError(f"{path}: section '{file}' is not a mapping; expected config ids and their values.")
             inside = {id_.removeprefix(f"{file}::"): line for id_, line in lines.items() if id_.startswith(f"{file}::")}
             changed = {key: value for key, value in changes.items() if key != _ABOUT}
-            own.append(Section(file, Layer(changed, kind, str(path), inside), str(changes.get(_ABOUT, "")).strip()))
+            own.append(Section(file, Layer(changed, kind, place, inside), str(changes.get(_ABOUT, "")).strip()))
         return cls(tuple(content.get("base", ())), tuple(own))
 
     @cached_property

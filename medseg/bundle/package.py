@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medseg.data.shipped import find_list, shipped_name
 from medseg.errors import ConfigError, ModelError, ResourceError
 from medseg.settings import File, Folder, takes
 from medseg.storage import read_json, read_yaml
@@ -28,6 +29,7 @@ _MOST = 1000  # members
 _GROWTH = 1000  # of a member; deflate's own limit is 1032, texts reach 20
 _BLOCK = 1 << 20
 _CONFIGS = (".yaml", ".yml", ".json")
+_JSON_LIST = re.compile(r"^(json_list: )([\w/]+)$", re.MULTILINE)
 _DATA_DIR = re.compile(r"^(\s*\"?dataset_dir\"?: ).*?(,?)$", re.MULTILINE)
 
 
@@ -50,7 +52,7 @@ def package(s: PackageSettings) -> list[str]:
     """Write a run or bundle as a zip file: configs, docs, licence and weights, each with its checksum.
 
     Left out is what only this machine needs: checkpoints, logs, caches, predictions, links, and the folder of the
-    images, which becomes ``data`` in the configs.
+    images, which becomes ``data`` in the configs. A shipped datalist that the configs name is copied in.
 
     Returns:
         The archive's members.
@@ -74,7 +76,8 @@ def package(s: PackageSettings) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         files = {path.relative_to(root).as_posix(): path for path in (*configs, *others, *weights)}
         for name in [name for name in files if name.endswith(_CONFIGS) and not name.endswith("/datalist.json")]:
-            files[name] = _without_data_dir(files[name], Path(scratch) / Path(name).name)
+            files[name], lists = _portable(files[name], Path(scratch) / Path(name).name)
+            files |= lists
         _refuse_machine_paths(root, files)
         sums = Path(scratch) / _SUMS
         sums.write_text("".join(f"{_digest(path)}  {name}\n" for name, path in files.items()), encoding="utf-8")
@@ -89,11 +92,18 @@ def _plain_files(folder: Path) -> list[Path]:
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
-def _without_data_dir(config: Path, copy: Path) -> Path:
+def _portable(config: Path, copy: Path) -> tuple[Path, dict[str, Path]]:
+    """A config that names neither a folder of this machine nor a shipped datalist, and the lists that it names then."""
     place = '"data"' if config.suffix == ".json" else "data"
     text = _DATA_DIR.sub(lambda match: f"{match[1]}{place}{match[2]}", config.read_text(encoding="utf-8"))
+    lists = {}
+    named = _JSON_LIST.search(text)
+    if named is not None and shipped_name(named[2]) and find_list(named[2]).suffix == ".json":
+        place = f"configs/{named[2].replace('/', '_')}.json"
+        lists[place] = find_list(named[2])
+        text = _JSON_LIST.sub(rf"\1{{_target_: medseg.workflows.inside, root: '@bundle_root', name: {place}}}", text)
     copy.write_text(text, encoding="utf-8")
-    return copy
+    return copy, lists
 
 
 def _refuse_machine_paths(root: Path, files: dict[str, Path]) -> None:

@@ -40,6 +40,7 @@ COMMANDS = (
     "networks",
     "benchmark",
     "new-bundle",
+    "bundle",
     "import-weights",
     "package",
     "unpack",

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from medseg.bundle.compose import merged_config
 from medseg.bundle.config_check import check_config, check_overrides, check_roi
+from medseg.bundle.recipe import Layer, Recipe
 from medseg.errors import ConfigError
+from medseg.storage import read_yaml
 
 
 @pytest.fixture
@@ -101,6 +102,10 @@ def test_46_47_argparse_ends_with_the_same_status(study: Any, capsys: Any) -> No
         assert options[1 if options[0] == "--epochs" else 0] in capsys.readouterr().err
 
 
+def merged(files: Any) -> Any:
+    return Recipe.of(*(Layer.read(file, "bundle") for file in files)).tree
+
+
 def test_46_misspelt_key_in_a_file(study: Any) -> None:
     base, overlay = study.folder / "train.yaml", study.folder / "mine.yaml"
     base.write_text("learning_rate: 0.1\noptimizer: {lr: '@learning_rate'}\ntrain: {o: '@optimizer'}\n")
@@ -108,9 +113,9 @@ def test_46_misspelt_key_in_a_file(study: Any) -> None:
     with pytest.raises(
         ConfigError, match=r"Unknown key 'leraning_rate' in train.yaml \+ mine.yaml. Did you mean 'lear"
     ):
-        check_config(merged_config([base, overlay]), "train.yaml + mine.yaml")
+        check_config(merged([base, overlay]), "train.yaml + mine.yaml")
     overlay.write_text("learning_rate: 0.5\nnote: my own\n")
-    config = merged_config([base, overlay])
+    config = merged([base, overlay])
     check_config(config, "train.yaml + mine.yaml")
     assert config["learning_rate"] == 0.5
     with pytest.raises(ConfigError, match="Unknown key 'lerning_rate' in mine.yaml. Did you mean 'learning_rate'?"):
@@ -129,7 +134,7 @@ def test_54_bad_yaml(study: Any, text: str, sentence: str) -> None:
     path = study.folder / "train.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
-        merged_config([path])
+        read_yaml(path)
     assert sentence in str(error.value)
 
 

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from medseg.bundle.compose import config_files, merged_config, parse_assignments
+from medseg.bundle.compose import parse_assignments
+from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device
 from medseg.cli import main as command
 from medseg.data import make_datalist
@@ -69,7 +70,7 @@ def main() -> None:
         window = {"roi_size": [args.size, args.size]}
         settings = window | parse_assignments(args.set)
         new_bundle(network=args.network, json_list=datalist, output=folder / "bundle", overrides=settings)
-        definition = merged_config(config_files(folder / "bundle", "infer"))["network_def"]
+        definition = Bundle(folder / "bundle").recipe("infer").tree["network_def"]
         arguments = {key: value for key, value in definition.items() if key != "_target_"}
         torch.manual_seed(0)
         network = create_network(args.network, **arguments).eval().to(device())

@@ -13,6 +13,7 @@ import torch
 
 from medseg.bundle.package import package, unpack
 from medseg.cli import main
+from medseg.data.shipped import find_list
 from medseg.errors import ConfigError, ModelError
 from medseg.weights import read_state_dict, save_file
 
@@ -42,7 +43,9 @@ def test_there_and_back(bundle: Path, tmp_path: Path) -> None:
     assert torch.equal(read_state_dict(folder / "models" / "model.pt")["a"], torch.arange(3.0))
     for file in folder.rglob("*"):
         assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes(), file
-    assert "dataset_dir: data\n" in (folder / "configs" / "train.yaml").read_text()
+    text = (folder / "configs" / "train.yaml").read_text()
+    assert "dataset_dir: data\n" in text and "name: configs/btcv.json}" in text
+    assert (folder / "configs" / "btcv.json").read_bytes() == find_list("btcv").read_bytes()
     with pytest.raises(ConfigError, match="exists"):
         unpack(tmp_path / "mine.zip", tmp_path / "there")
     with pytest.raises(ConfigError, match="new file"):

@@ -63,8 +63,8 @@ def test_a_sound_bundle_has_warnings_only(bundle) -> None:
         ("inference.yaml", "inferer: {", "inferer_: {", "configs, infer", "inferer"),
         ("train.yaml", "learning_rate: 0.0004", "learning_rate: 4e-4", "configs/train.yaml", "4e-4 is text in YAML"),
         ("train.yaml", "dataset_dir: /data/btcv", "dataset_dir: https://a.b", "configs/train.yaml", "an address"),
-        ("train.yaml", "interval: \"@val_interval\"", "interval: \"@epochs\"", "configs, train", "val_interval"),
-        ("train.yaml", "  handlers: []", "  handlers: \"$[]\"", "configs/train.yaml, validate::handlers", "no list"),
+        ("train.yaml", "interval: '@val_interval'", "interval: '@epochs'", "configs, train", "val_interval"),
+        ("train.yaml", "  handlers: []", "  handlers: \"@fold\"", "configs/train.yaml, validate::handlers", "no list"),
         ("metadata.json", '"0.1.0": "first', '"0.0.9": "first', "configs/metadata.json", "changelog: version 0.1.0 is"),
     ],
 )  # fmt: skip

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from medseg.bundle.compose import merged_config
 from medseg.errors import ConfigError, ModelError
+from medseg.storage import read_yaml
 from medseg.weights import read_state_dict
 from medseg.workflows import train
 from medseg.workflows.transfer import channel_tensors
@@ -39,7 +39,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> set[str]:
 def test_the_architecture_and_all_weights_come_from_the_run(source: Path, make_datalist: Any, tmp_path: Path) -> None:
     weights = start(tmp_path / "run", make_datalist(), transfer=source)
     assert same(weights, read_state_dict(source / "models" / "model.pt")) == set(weights)
-    definition = merged_config([tmp_path / "run" / "configs" / "train.yaml"])["network_def"]
+    definition = read_yaml(tmp_path / "run" / "configs" / "train.yaml")["network_def"]
     assert (definition["blocks_down"], definition["blocks_up"]) == ([1, 1], [1])
 
 
@@ -48,7 +48,7 @@ def test_other_labels_get_a_new_head_even_if_it_would_fit(source: Path, make_dat
     other = make_datalist(labels=("kidney", "tumour"))
     weights = start(tmp_path / "run", other, transfer=source)
     assert set(weights) - same(weights, before) == {"conv_final.2.conv.weight", "conv_final.2.conv.bias"}
-    config = merged_config([tmp_path / "run" / "configs" / "train.yaml"])
+    config = read_yaml(tmp_path / "run" / "configs" / "train.yaml")
     assert config["initial"]["reinitialize"] == ["conv_final.2.conv.weight", "conv_final.2.conv.bias"]
     more = start(tmp_path / "more", make_datalist(labels=("liver", "spleen", "kidney")), transfer=source)
     assert more["conv_final.2.conv.weight"].shape[0] == 4 and len(same(more, before)) == len(before) - 2

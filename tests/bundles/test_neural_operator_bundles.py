@@ -40,7 +40,11 @@ SETTINGS = {
     "preprocess::scale": 0.5,
     "preprocess::mode": "nearest",
     "preprocess::normalization": [{"kind": "case", "nonzero": True}],
-    "augment": {"rotate": [30, 0, 0], "shift": [0.2] * 3, "zoom": [0.8, 1.2], "flip": [False] * 3, "prob": 0.8},
+    "augment::rotate": [30, 0, 0],
+    "augment::shift": [0.2] * 3,
+    "augment::zoom": [0.8, 1.2],
+    "augment::flip": [False] * 3,
+    "augment::prob": 0.8,
     "optimizer::_target_": "torch.optim.Adamax",
     "loss::_target_": "medseg.losses.PearsonLoss",
     "labels::regions": {

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from medseg.bundle.compose import merged_config
 from medseg.cli import main
+from medseg.storage import read_yaml
 
 
 def run(*arguments: object) -> int:
@@ -25,7 +25,7 @@ def test_a_bundle_is_planned_and_written(make_datalist, tmp_path, capsys):
     assert "spacing" in printed
     assert "roi_size" in printed
     assert f"bundle: {out}" in printed
-    train, inference = (merged_config([out / "configs" / f"{n}.yaml"]) for n in ("train", "inference"))
+    train, inference = (read_yaml(out / "configs" / f"{n}.yaml") for n in ("train", "inference"))
     assert (train["fold"], train["learning_rate"]) == (0, 0.0005)
     assert train["network_def"] == inference["network_def"]
     assert train["network_def"]["init_filters"] == 16
@@ -66,7 +66,7 @@ def test_what_is_printed_and_documented_is_what_was_set(make_datalist, tmp_path,
     for said in ("size changed by up to 0.07", "mirrored along axis 1 (probability 0.5)", "intensity times 0.8 to 1.2"):
         assert said in text
     assert all(line in text for line in printed.values() if "set by you" in line)
-    train, inference = (merged_config([out / "configs" / f"{n}.yaml"]) for n in ("train", "inference"))
+    train, inference = (read_yaml(out / "configs" / f"{n}.yaml") for n in ("train", "inference"))
     assert inference["trained_mirror_axes"] == train["augment"]["flip_axes"] == [1]
     image = json.loads((out / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
     assert image["spatial_shape"] == train["roi_size"] == inference["roi_size"] == [16, 24, 16]
@@ -75,7 +75,7 @@ def test_what_is_printed_and_documented_is_what_was_set(make_datalist, tmp_path,
 def test_a_plan_for_a_gpu_needs_none(make_datalist, tmp_path):
     out = tmp_path / "bundle"
     assert run("--network", "DynUNet", "--json_list", make_datalist(), "--output", out, "--device", "cuda") == 0
-    assert merged_config([out / "configs" / "train.yaml"])["network_def"]["filters"][0] == 32
+    assert read_yaml(out / "configs" / "train.yaml")["network_def"]["filters"][0] == 32
 
 
 def test_nnunet_plans_give_spacing_window_and_normalisation(make_datalist, tmp_path, capsys):
@@ -86,7 +86,7 @@ def test_nnunet_plans_give_spacing_window_and_normalisation(make_datalist, tmp_p
     arguments = ["--network", "SegResNet", "--json_list", make_datalist(), "--device", "cpu", "--output", out]
     assert run(*arguments, "--nnunet_plans", plans) == 0
     assert "nnU-Net's 3d_fullres (nnUNetPlans.json)" in capsys.readouterr().out
-    train, inference = (merged_config([out / "configs" / f"{n}.yaml"]) for n in ("train", "inference"))
+    train, inference = (read_yaml(out / "configs" / f"{n}.yaml") for n in ("train", "inference"))
     assert train["roi_size"] == inference["roi_size"] == [8, 24, 16]
     assert train["preprocess"]["spacing"] == [0.9, 1.0, 1.5]
     assert train["preprocess"]["normalization"] == [{"kind": "case", "nonzero": False}]  # of MR, though it is a CT

@@ -10,10 +10,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from medseg.bundle.compose import load_workflow, merged_config
+from medseg.bundle.compose import load_workflow
 from medseg.cli import main
 from medseg.errors import ConfigError
 from medseg.networks import list_networks, network_class
+from medseg.storage import read_yaml
 from medseg.workflows import evaluate, predict, train
 from medseg.workflows.new_bundle import new_bundle
 
@@ -29,7 +30,7 @@ def test_the_family_and_no_other_network_wants_whole_volumes():
 def test_its_window_is_the_volume(network, make_datalist, tmp_path):
     new_bundle(network=network, json_list=make_datalist(), output=tmp_path / "b", device="cpu")
     for name in ("train", "inference"):
-        config = merged_config([tmp_path / "b" / "configs" / f"{name}.yaml"])
+        config = read_yaml(tmp_path / "b" / "configs" / f"{name}.yaml")
         assert config["roi_size"] == list(SHAPE) and "overlap" not in config
         inferer = config["inferer"] if name == "inference" else config["validate"]["inferer"]
         assert inferer["_target_"] == "medseg.inferers.WholeVolume"

@@ -37,22 +37,25 @@ BOX, BALL, CUBE = 1, 2, 3  # indices: by task id
 OVERLAY = """
 ema_decay: 0.9
 schedule: exp_poly
-average: "$e.make_average(@network, @ema_decay, ramp=True)"
+average::ramp: true
 network_def::out_channels: 6
 network_def::num_modalities: 2
 loss: {_target_: medseg.losses.TaskLoss}
 optimizer:
-  {_target_: medseg.optimizers.Lamb, params: $@network.parameters(), lr: "@learning_rate", weight_decay: 0.00001}
+  _target_: medseg.optimizers.Lamb
+  params: {_target_: medseg.optimizers.parameter_groups, network: "@network", learning_rate: "@learning_rate"}
+  lr: "@learning_rate"
+  weight_decay: 0.00001
 lr_scheduler::steps: "@epochs"
 lr_scheduler::warmup: 0.5
-train::handlers::3::epoch_level: true
-train::preprocessing::transforms: "$t.hermes_preprocessing(['image', 'label'], roi_size=@roi_size, spacing=[1.0, 1.0,
-  1.0], label_space=@label_space) + t.hermes_augmentation(@roi_size, intensity_of={'two': 0.2})"
+train::handlers::5::epoch_level: true
+preprocess:
+  {_target_: medseg.transforms.hermes_preprocessing, _mode_: callable, roi_size: "@roi_size", spacing: [1.0, 1.0, 1.0]}
+augment:
+  {_target_: medseg.transforms.hermes_augmentation, _mode_: callable, roi_size: "@roi_size", intensity_of: {two: 0.2}}
 train::dataloader::weights: {one: 1.0, two: 3.0}
 train::dataloader::iterations: 3
 train::trainer::prepare_batch: {_target_: medseg.engines.PrepareTasks, label_space: "@label_space"}
-validate::preprocessing::transforms: "$t.hermes_preprocessing(['image', 'label'], roi_size=@roi_size, spacing=[1.0, 1.0,
-  1.0], label_space=@label_space)"
 validate::evaluator::prepare_batch:
   {_target_: medseg.engines.PrepareTasks, label_space: "@label_space", training: false}
 validate::postprocessing::transforms:
@@ -156,7 +159,7 @@ def test_universal_training(bundle: Path, tmp_path: Path) -> None:
     train(**arguments, epochs=2, overrides={"learning_rate": 0.02})
     table = rows(run)
     assert [row["iteration"] for row in table] == ["3", "6"]  # iterations per epoch as asked, not as the cases give
-    assert float(table[0]["learning_rate"]) == pytest.approx(0.02)  # after the first epoch: the end of the warm-up
+    assert float(table[1]["learning_rate"]) == pytest.approx(0.02)  # in the second epoch: after the warm-up
     state = load_file(run / "checkpoints" / "last.pt")
     assert state["network"]["encoder_priors.0.priors.task"].shape[0] == 7
     assert all(np.isfinite(float(row["loss"])) and 0 <= float(row["mean_dice"]) <= 1 for row in table)

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from mutation import mutations, spoiled_bytes, spoiled_value, survives
 
-from medseg.bundle.compose import merged_config, parse_assignments
+from medseg.bundle.compose import parse_assignments
 from medseg.bundle.config_check import check_arguments, check_config, check_overrides
+from medseg.bundle.folder import Bundle
 from medseg.bundle.trust import judged
 from medseg.data import read_datalist
 from medseg.errors import ConfigError, DataError
@@ -85,10 +86,11 @@ def test_configs(seed: int, config: dict[str, Any], tmp_path_factory: Any) -> No
     path.write_bytes(spoiled_bytes(text.encode(), seed) if seed % 3 == 0 else text.encode())
 
     def judge() -> None:
-        merged = merged_config([path])
-        check_overrides(merged, {"roi_size": [32, 32, 32], "overlap": 0.5}, path.name)
-        check_config(merged, path.name)
-        check_arguments(judged(merged, [path]))
+        bundle = Bundle(folder.parent)
+        recipe = bundle.recipe("infer")
+        check_overrides(recipe.tree, {"roi_size": [32, 32, 32], "overlap": 0.5}, path.name)
+        check_config(recipe.tree, path.name)
+        check_arguments(judged(recipe).tree)
 
     survives(judge)
 

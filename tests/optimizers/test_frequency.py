@@ -246,6 +246,7 @@ def test_refusals(options: dict[str, Any], sentence: str) -> None:
 
 
 def test_in_a_bundles_yaml() -> None:
+    groups = {"_target_": "medseg.optimizers.parameter_groups", "network": "@network", "learning_rate": 0.0001}
     config = ConfigParser(
         {
             "network": {"_target_": "medseg.networks.RepUXNet", **TINY},
@@ -253,7 +254,8 @@ def test_in_a_bundles_yaml() -> None:
                 "_target_": "medseg.optimizers.frequency_reparameterized",
                 "network": "@network",
                 "mode": "update",
-                "optimizer": {"_target_": "torch.optim.AdamW", "params": "$@network.parameters()", "lr": 0.0001},
+                "initial": {"path": None},
+                "optimizer": {"_target_": "torch.optim.AdamW", "params": groups, "lr": 0.0001},
             },
         }
     )

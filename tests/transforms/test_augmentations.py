@@ -17,13 +17,20 @@ RECIPE = (
 )
 
 
-def config(transforms: Any = RECIPE, **augment: Any) -> dict[str, Any]:
+PIPELINE = {"_target_": "medseg.transforms.pipeline", "of": "@preprocess", "keys": ["image", "label"]}
+PLANNED = {"_target_": "medseg.transforms.augmentation", "roi_size": "@roi_size", "label_space": "@label_space"}
+
+
+def config(transforms: Any = None, **augment: Any) -> dict[str, Any]:
+    """A config of a planned bundle, or one whose chain is ``transforms``."""
+    chain = {"_target_": "Compose", "transforms": transforms}
     return {
         "roi_size": [8, 8, 8],
         "labels": {"labels": {"background": 0, "a": 1}},
         "label_space": {"_target_": "medseg.labels.LabelSpace.from_table", "table": "@labels"},
-        "augment": augment,
-        "train": {"preprocessing": {"_target_": "Compose", "transforms": transforms}},
+        "preprocess": {"_target_": "medseg.transforms.preprocessing", "_mode_": "callable"},
+        "augment": PLANNED | augment if transforms is None else augment,
+        "train": {"preprocessing": PIPELINE | {"augment": "@augment"} if transforms is None else chain},
     }
 
 
@@ -84,3 +91,20 @@ FLIP = {"_target_": "RandFlipd", "keys": ["image", "label"]}
 )
 def test_other_configs(transforms: Any, axes: tuple[int, ...] | None) -> None:
     assert trained_mirror_axes(config(transforms)) == axes
+
+
+@pytest.mark.parametrize(
+    ("changes", "axes"),
+    [
+        ({"augment": None}, ()),
+        ({"augment": {**PLANNED, "flip_axes": [0]}}, (0,)),
+        ({"augment": {**PLANNED, "flip_axis": [0]}}, None),
+        ({"augment": {"_target_": "mine.augmentation"}}, None),
+        ({"augment": "@absent"}, None),
+        ({"of": {"_target_": "mine.preprocessing"}}, None),
+    ],
+)
+def test_other_pipelines(changes: dict[str, Any], axes: tuple[int, ...] | None) -> None:
+    content = config()
+    content["train"]["preprocessing"] |= changes
+    assert trained_mirror_axes(content) == axes

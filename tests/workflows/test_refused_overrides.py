@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from medseg.workflows.expressions import Known
 
 from medseg.bundle.compose import parse_assignments
 from medseg.bundle.config_check import check_overrides
@@ -61,12 +60,6 @@ def test_a_loss_that_refuses_is_named() -> None:
 def test_names_that_are_no_path(name: str) -> None:
     with pytest.raises(ConfigError, match="No network"):
         network_target(name)
-
-
-def test_a_function_is_not_renamed_in_a_comprehension() -> None:
-    known = Known({}, lambda name: None, lambda name: True)
-    assert known("$[x for x in (1, 2)]")
-    assert not known("$[len((1, 2)) * 2000000000 for len in [list]]")
 
 
 def test_a_run_without_its_states_does_not_start_again(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medseg.bundle.compose import config_files
+from medseg.bundle.folder import Bundle
 from medseg.data.content import content_hash
 from medseg.engines.run_facts import RunFacts
 from medseg.engines.run_files import is_outdated
@@ -88,8 +88,8 @@ def test_predictions_do_not_mix_with_those_that_were_scored(run: Path, place: st
 def test_a_config_is_the_bundles_own_before_it_is_a_file_here(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.parent)
     Path("train.yaml").write_text("{}")
-    assert config_files("run", "train") == [Path("run/configs/train.yaml")]
+    assert Bundle("run").config("train") == run / "configs" / "train.yaml"
     (run.parent / "cv").mkdir()
     run.rename(run.parent / "cv" / "fold0")
-    with pytest.raises(ModelError, match="It holds folds: name one, such as cv/fold0"):
-        config_files("cv", "infer")
+    with pytest.raises(ModelError, match="It holds folds: name one, such as .*cv/fold0"):
+        Bundle("cv").recipe("infer")

@@ -11,15 +11,23 @@ from typing import Any
 import pytest
 from brightness import write_cases, write_run
 
+from medseg.bundle import dump_yaml
 from medseg.cli import main
 from medseg.errors import ConfigError, DataError
+from medseg.storage import read_yaml
 from medseg.workflows import evaluate
 from medseg.workflows.ensemble import ensemble
 from medseg.workflows.folds import evaluate_checkpoints, evaluate_folds
 from medseg.workflows.postprocessing import postprocess
 from medseg.workflows.selection import select
 
-OLD_FORM = "$w.cases(@json_list, @dataset_dir, @fold, 'test')"
+CASES = {
+    "_target_": "medseg.workflows.cases",
+    "json_list": "@json_list",
+    "dataset_dir": "@dataset_dir",
+    "fold": "@fold",
+    "section": "test",
+}
 DATA = "validate::dataset::data"
 
 
@@ -40,23 +48,25 @@ def run(source: Path, tmp_path: Path) -> Path:
 
 def write_overlays(run: Path) -> None:
     (run / "configs" / "by_section.yaml").write_text("section: test\n")
-    (run / "configs" / "by_expression.yaml").write_text(f'{DATA}: "{OLD_FORM}"\n')
+    dump_yaml({DATA: CASES}, run / "configs" / "by_cases.yaml")
 
 
 def as_before(run: Path) -> None:
     """The evaluate.yaml of an earlier version, which names its cases without an id."""
     path = run / "configs" / "evaluate.yaml"
-    lines = [line for line in path.read_text().splitlines() if not line.startswith(("section:", "score_dir:", DATA))]
-    text = "\n".join(lines).replace("@score_dir", "@output_dir").replace("    section: '@section'\n", "")
-    path.write_text(text + "\n")
+    content = {key: value for key, value in read_yaml(path).items() if key not in ("section", "score_dir", DATA)}
+    scores = content["validate::key_metric"]["mean_dice"]
+    scores["output_dir"] = content["prediction_dir"]["root"] = "@output_dir"
+    del scores["facts"]["section"]
+    dump_yaml(content, path)
 
 
 WAYS: dict[str, dict[str, Any]] = {
     "option": {"section": "test"},
     "overlay": {"overlays": ["by_section"]},
     "override": {"overrides": {"section": "test"}},
-    "expression in an overlay": {"overlays": ["by_expression"]},
-    "expression in an override": {"overrides": {DATA: OLD_FORM}},
+    "cases in an overlay": {"overlays": ["by_cases"]},
+    "cases in an override": {"overrides": {DATA: CASES}},
 }
 OLD_WAYS = [way for way in WAYS if way != "override"]  # it has no such id
 
@@ -104,7 +114,7 @@ def test_scores_state_what_they_are_of(run: Path, capsys: pytest.CaptureFixture[
 def test_an_option_does_not_lose_against_an_overlay_in_silence(run: Path) -> None:
     assert evaluate(run, section="validation", overlays=["by_section"])["role"] == "validation"
     with pytest.raises(ConfigError, match="--section validation: .*names other cases itself"):
-        evaluate(run, section="validation", overlays=["by_expression"])
+        evaluate(run, section="validation", overlays=["by_cases"])
     with pytest.raises(DataError, match="no section 'tset'. Did you mean 'test'?"):
         evaluate(run, section="tset")
     (run / "configs" / "onto.yaml").write_text('section: test\nscore_dir: "$@bundle_root"\n')
@@ -115,7 +125,7 @@ def test_an_option_does_not_lose_against_an_overlay_in_silence(run: Path) -> Non
 def test_cases_without_labels_are_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run", write_cases(tmp_path, validation=2))
     write_overlays(run)
-    for way in (["--section", "test"], ["--overlay", "by_section"], ["--overlay", "by_expression"]):
+    for way in (["--section", "test"], ["--overlay", "by_section"], ["--overlay", "by_cases"]):
         assert main(["validate", "--run", str(run), *way]) == 3
         assert "1 of 1 cases of" in (said := capsys.readouterr().err) and "have no label (case_4_image)" in said
 
@@ -144,7 +154,7 @@ def test_the_training_cases_and_other_lists_are_no_validation(run: Path, source:
     assert (mixed.role, mixed.seen) == ("training", 1)  # what the list calls validation
 
 
-@pytest.mark.parametrize("way", ["overlay", "expression in an overlay"])
+@pytest.mark.parametrize("way", ["overlay", "cases in an overlay"])
 def test_folds_on_one_test_section_are_several_scores(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str
 ) -> None:

@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 
-from medseg.bundle.compose import merged_config
 from medseg.cli import main
 from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError
 from medseg.networks import create_network
+from medseg.storage import read_yaml
 from medseg.weights import read_state_dict
 from medseg.workflows.evaluation import evaluate
 from medseg.workflows.export import export
@@ -81,7 +81,7 @@ def test_trained_on_all(run: Path) -> None:
     config = yaml.safe_load((run / "configs" / "train.yaml").read_text())
     assert config["weights"] == {"first": 2.0, "second": pytest.approx(2**-0.5)} and config["iterations"] == 2
     assert config["network_def"]["out_channels"] == 4 and config["network_def"]["num_modalities"] == 2
-    assert config["augment"] == {"intensity_of": {"second": 0.2}}
+    assert config["augment"]["intensity_of"] == {"second": 0.2}
     assert (run / "metrics.csv").read_text().splitlines()[1].startswith("1,2,")  # iterations as asked
     cases = json.loads((run / "configs" / "datalist.json").read_text())["training"]
     assert [case["dataset"] for case in cases] == ["first", "first", "second", "second"]
@@ -157,7 +157,7 @@ def test_export_of_one_data_sets_tasks(run: Path, tmp_path: Path) -> None:
 
 
 def network_of(run: Path) -> Any:
-    definition = dict(merged_config([run / "configs" / "train.yaml"])["network_def"])
+    definition = dict(read_yaml(run / "configs" / "train.yaml")["network_def"])
     network = create_network(definition.pop("_target_"), **definition)
     network.load_state_dict(read_state_dict(run / "models" / "model.pt"))
     return network.eval()
@@ -179,7 +179,7 @@ def test_new_tasks_leave_old_predictions_as_they_were(run: Path, data: Path) -> 
         transfer=run,
         new_tasks_only=True,
     )
-    assert merged_config([grown / "configs" / "train.yaml"])["new_tasks"] == [0]
+    assert read_yaml(grown / "configs" / "train.yaml")["new_tasks"] == [0]
     before, after = network_of(run), network_of(grown)
     image = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     ids = dict(zip(("spleen", "liver"), before_ids(run), strict=True))
@@ -217,7 +217,7 @@ def test_old_tasks_are_held_by_replay_and_distillation(run: Path, data: Path) ->
     }
     command |= {"device": "cpu", "new_tasks_only": True, "overrides": settings}
     later = train(output=data / "later", replay=0.25, distill=2.0, **command)
-    config = merged_config([later / "configs" / "train.yaml"])
+    config = read_yaml(later / "configs" / "train.yaml")
     assert config["new_tasks"] == [0] and config["train"]["inferer"]["datasets"] == ["first", "second"]
     assert config["loss"]["weight"] == 2.0
     weights = config["weights"]  # two training cases each
@@ -234,7 +234,7 @@ def test_old_tasks_are_held_by_replay_and_distillation(run: Path, data: Path) ->
 
 
 def before_ids(run: Path) -> list[int]:
-    table = merged_config([run / "configs" / "train.yaml"])["labels"]["tasks"]
+    table = read_yaml(run / "configs" / "train.yaml")["labels"]["tasks"]
     return [table["spleen"], table["liver"]]
 
 
