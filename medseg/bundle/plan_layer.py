@@ -86,8 +86,7 @@ def plan_recipe(
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
     sections += [Section("train", Layer(train, "plan", reasons=reasons))]
     if not universal:
-        place = {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": "predictions_ensemble"}
-        sections += [Section("ensemble", Layer({"output_dir": place}, "plan"))]
+        sections += [Section("ensemble", Layer({"results::name": "predictions_ensemble"}, "plan"))]
     recipe = BundleRecipe(tuple(base), tuple(sections))
     known = recipe.config("inference").tree
     for changes, kind in ((settings, "plan"), (overrides, "user")):

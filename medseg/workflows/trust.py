@@ -274,8 +274,8 @@ class _Tree:
         value = self.get(name)
         if isinstance(value, Mapping):  # ``inside`` itself refuses names that lead out of its root
             root = value.get("root")
-            below = root[1:] if isinstance(root, str) and root.startswith("@") else f"{name}{_SEPARATOR}root"
-            return value.get("_target_") == INSIDE and root is not None and self.is_inside(below, depth + 1)
+            above = root[1:] if isinstance(root, str) and root.startswith("@") else f"{name}{_SEPARATOR}root"
+            return value.get("_target_") == INSIDE and root is not None and self.is_inside(above, depth + 1)
         if value is None or name == "bundle_root":
             return True
         if not isinstance(value, str) or depth > 20:
