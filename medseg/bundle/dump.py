@@ -15,7 +15,7 @@ from medseg.storage import write_text
 __all__ = ["dump_yaml"]
 
 
-_WIDTH = 140
+_WIDTH = 180
 _SHORT = 5 * _WIDTH  # characters of a mapping that stands on one line, or is wrapped; longer ones have a line per key
 _MAP = "tag:yaml.org,2002:map"
 

@@ -82,8 +82,7 @@ def plan_recipe(
     if plan.spatial_dims == 2:  # small images: several may be read ahead of the network, and written behind it
         sections += [Section("inference", Layer({"dataloader::buffer_size": 4, "evaluator::behind": 4}, "plan"))]
     if not universal:
-        place = {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": "predictions_ensemble"}
-        sections += [Section("ensemble", Layer({"output_dir": place}, "plan"))]
+        sections += [Section("ensemble", Layer({"results::name": "predictions_ensemble"}, "plan"))]
     return BundleRecipe(tuple(base), tuple(sections))
 
 

@@ -125,7 +125,7 @@ def test_the_run_is_a_bundle_with_the_overlay_in_both_configs(ours):
         assert config["roi_size"] == [32, 32, 32]
         assert config["bundle_root"] == "."
         assert config["json_list"]["name"] == "configs/datalist.json"
-    assert read_yaml(ours / "configs" / "inference.yaml")["output_dir"] != "@bundle_root"
+    assert read_yaml(ours / "configs" / "inference.yaml")["output_dir"] == "@results"
 
 
 def test_the_run_predicts_on_the_images_own_grid(ours, datalist, tmp_path):
