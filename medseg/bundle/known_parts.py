@@ -21,7 +21,7 @@ _COMPONENTS = {
         PhotoScores PreparePasses PrepareTasks Progress RandomStreams RunLog SegmentationTrainer TaskMapScores
         TaskScores TimeLimit UpdateAverage ValidationLoss evaluated_network frozen_epochs lower_is_better make_average
         run run_cases target_maps unselected_epochs""",
-    "medseg.inferers": "HalfStepWindow SlidingWindow TaskPasses WholeVolume",
+    "medseg.inferers": "HalfStepWindow Member SlidingWindow TaskPasses WholeVolume",
     "medseg.labels": "LabelSpace.from_table",
     "medseg.losses": """
         DistilledLoss ExponentialLogLoss MaskedDiceCELoss PearsonLoss TaskLoss TaskTarget WeightedSum""",

@@ -28,6 +28,7 @@ _OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckp
 
 
 def joined(
+    own: Member,
     bundle_root: str | Path,
     device: torch.device | str,
     members: Sequence[str | Path] | None = None,
@@ -37,7 +38,9 @@ def joined(
     """The network of an ensemble, as ``ensemble.yaml`` names it.
 
     Args:
-        bundle_root: of the bundle whose config names it.
+        own: the network, preprocessing (which begins with ``LoadImaged``) and inferer of the bundle whose config names
+            the ensemble; weights are loaded into it.
+        bundle_root: its folder.
         device: of all members.
         members: folders of runs or bundles, which may differ in architecture, voxel size and patch size, and files of
             weights of this bundle's network; paths are relative to ``bundle_root``. Default: all ``models/*.pt``.
@@ -58,13 +61,21 @@ def joined(
             "'members', or use inference.yaml alone."
         )
     paths = [root / member for member in members]
-    own, others = Bundle(root), {path: Bundle(path) for path in paths if path.is_dir()}
-    found = [
-        (others[path], weights_of(path, "best")) if path in others else (own, weights_of(root, str(path)))
-        for path in paths
-    ]
-    check_members(list(dict.fromkeys(bundle for bundle, _ in found)))
-    return Ensemble(load_members(found, str(device)), method, weights)
+    folders = [path for path in paths if path.is_dir()]
+    bundles = [Bundle(folder) for folder in folders]
+    check_members([Bundle(root), *bundles])
+    files = [(bundle, weights_of(bundle.root, "best")) for bundle in bundles]
+    others = iter(load_members(files, str(device)))
+    after_loading = Compose(own.preprocessing.transforms[1:])
+    found = []
+    for path in paths:
+        if path.is_dir():
+            found.append(next(others))
+            continue
+        load_weights(own.network, weights_of(root, str(path)))
+        load = partial(load_weights, own.network, path, again=True)
+        found.append(Member(own.network, after_loading, own.inferer, own.label_space, str(root), load))
+    return Ensemble(found, method, weights)
 
 
 def load_members(members: Sequence[tuple[Bundle, Path]], device: str | None = None) -> list[Member]:

@@ -31,6 +31,8 @@ from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double,
 
 __all__ = ["Inference", "Predictor"]
 
+_ONE_SET = "--tasks and --modality are for networks trained on several data sets; leave them out."
+
 
 @dataclass(frozen=True)
 class Inference:
@@ -77,7 +79,7 @@ class Inference:
         axes = mirrored_axes(bundle, recipe.tree, tta=tta, chosen=given.get("mirror_axes"))
         if tasks is not None:
             if "tasks" not in recipe.tree:
-                raise ConfigError("--tasks is for networks trained on several data sets; leave it out.")
+                raise ConfigError(_ONE_SET)
             LabelSpace.from_table(recipe.tree["labels"]).asked_labels(tasks)
             changes["tasks"] = list(tasks)
         if not postprocess and "cleanup" in recipe.tree:
@@ -106,7 +108,7 @@ class Inference:
         """
         if "tasks" not in self.recipe.tree:
             if modality:
-                raise ConfigError("--modality is for networks trained on several data sets; leave it out.")
+                raise ConfigError(_ONE_SET)
             return list(cases)
         return _with_modality(cases, LabelSpace.from_table(self.recipe.tree["labels"]), modality)
 
