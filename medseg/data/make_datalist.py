@@ -21,7 +21,7 @@ from medseg.data.split_file import Split, read_split
 from medseg.data.subjects import guess_subjects
 from medseg.data.voxels import count_values
 from medseg.errors import ConfigError, DataError, nearest
-from medseg.settings import File, Folder, takes
+from medseg.settings import File, Folder, Names, takes
 from medseg.transforms.picture import is_grey
 from medseg.transforms.reader import is_2d_file
 
@@ -79,7 +79,7 @@ class MakeDatalistSettings:
             as '^(sub-[0-9]+)'; a subject stays in one fold (default: guessed from names such as patient00_slice03;
             '.*': each case is a subject of its own).
         name: name of the data set (default: the layout's, or the folder's).
-        seed: random seed of the folds (default 0).
+        seed: random seed of the folds.
         overwrite: new file in the place of an existing one.
         strict: warnings are treated as errors.
     """
@@ -91,13 +91,13 @@ class MakeDatalistSettings:
     images: Folder | None = None
     labels: Folder | None = None
     test: Folder | None = None
-    modality: Sequence[str] = ()
-    label_names: Sequence[str] = ()
+    modality: Names = ()
+    label_names: Names = ()
     image_pattern: str | None = None
     label_pattern: str | None = None
     channels: Mapping[str, str] | None = field(default=None, metadata={"option": "channel"})
     num_folds: int | None = field(default=None, metadata={"option": "folds"})
-    splits: str | Path | None = None
+    splits: File | str | None = None
     stratify: str | None = None
     subject_pattern: str | None = None
     name: str | None = None
@@ -113,7 +113,9 @@ class MakeDatalistSettings:
 
 @takes(MakeDatalistSettings)
 def make_datalist(s: MakeDatalistSettings) -> MadeDatalist:
-    """Read a folder's cases, create folds by subject or take those of a split, and write the datalist.
+    """Make a datalist from a folder: MSD, nnU-Net raw data, BIDS, or folders of images and labels.
+
+    Folds are created by subject, or taken from a split.
 
     Raises:
         ConfigError: the output exists, or an argument cannot be used.

@@ -78,9 +78,9 @@ class EvaluateSettings:
 
     Attributes:
         run: run folder.
-        checkpoint: best, last, best_<metric> where it is kept, all, or a file (default best).
+        checkpoint: best, last, best_<metric> where it is kept, all, or a file.
         space: grid of the scores: the original image space, or the space after preprocessing, in which no predictions
-            are written (default source).
+            are written.
         tolerance: tolerance of the surface Dice in mm (default 1).
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         data_dir: folder of the images, where they were moved (default: as in training).

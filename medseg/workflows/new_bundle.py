@@ -69,7 +69,9 @@ class NewBundleSettings:
 @takes(NewBundleSettings)
 @user_speaks("overrides")
 def new_bundle(s: NewBundleSettings) -> list[Setting]:
-    """Read and check the cases of a datalist, plan for a network and a device, and write the bundle to ``output``.
+    """Plan and write a bundle for a network and a datalist, without training it.
+
+    The cases are read and checked first.
 
     Returns:
         The settings of the written ``train.yaml``.

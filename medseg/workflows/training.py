@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -58,13 +58,13 @@ class TrainSettings:
         data_dir: base directory for relative paths in the datalist (default: its folder).
         network: name of `medseg networks`, MONAI class such as SegResNet, or dotted path; a bundle is planned for it.
         bundle: bundle folder such as bundles/ssh_unet_btcv_ct_segmentation.
-        fold: validation fold (default: the validation section, else fold 0).
+        fold: validation fold (default: the validation section, else fold 0); all: one run per fold, in folders below.
         epochs: number of epochs (default: the bundle's).
         max_minutes: time in minutes for the whole training with its last validation; it decides on the learning-rate
             schedule and the end, instead of the number of epochs. Reading the images is never cut short, and one
             validation always takes place.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        seed: random seed (default 0).
+        seed: random seed.
         overrides: values of the config by their ids, such as learning_rate=0.001.
         overlays: further configs of the bundle, such as gsm.
         transfer: run, bundle or file whose weights the training starts from; a head of other labels starts from
@@ -84,16 +84,16 @@ class TrainSettings:
     output: Folder
     json_list: File
     data_dir: Folder | None = None
-    network: str | None = None
+    network: str | None = field(default=None, metadata={"or": "bundle"})
     bundle: Folder | None = None
-    fold: int | None = None
+    fold: int | Literal["all"] | None = None
     epochs: int | None = None
     max_minutes: float | None = None
     device: str | None = None
     seed: int = 0
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
     overlays: Sequence[str] = field(default=(), metadata={"option": "overlay"})
-    transfer: str | Path | None = None
+    transfer: Folder | File | None = None
     reinitialize: Sequence[str] = ()
     partial: bool = False
     new_tasks_only: bool = False
@@ -122,13 +122,19 @@ class TrainSettings:
 @takes(TrainSettings)
 @user_speaks("overrides", "network")
 def train(s: TrainSettings) -> Path:
-    """Train a network on a datalist; the same call again resumes, and a finished run does nothing.
+    """Train a network on a datalist; the same command again resumes.
 
-    Under torchrun every process makes the same call; the first one checks, plans and writes, the others wait.
+    A finished run does nothing. Under torchrun every process makes the same call; the first one checks, plans and
+    writes, the others wait.
 
     Returns:
-        The run folder.
+        The run folder, or the folder of the runs.
+
+    Raises:
+        ConfigError: all folds of a datalist that has only one.
     """
+    if s.fold == "all":
+        return _train_folds(s)
     started = time.monotonic()
     network, bundle, fold, overrides = s.network, s.bundle, s.fold, dict(s.overrides or {})
     if (network is None) == (bundle is None):
@@ -206,6 +212,20 @@ def train(s: TrainSettings) -> Path:
             _run(run, s.max_minutes, started, fit)
     finalize()
     return run
+
+
+def _train_folds(s: TrainSettings) -> Path:
+    """Train every fold of the datalist (five made on the spot where it names none); finished folds are skipped."""
+    datalist = read_datalist(s.json_list, s.data_dir)
+    folds = datalist.folds() or list(range(min(5, len(datalist.sections["training"]))))
+    if len(folds) < 2:
+        raise ConfigError(
+            f"{s.json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."
+        )
+    for fold in folds:
+        logger.info("fold %d of %d", fold, len(folds))
+        train.of(replace(s, output=Path(s.output) / f"fold{fold}", fold=fold))
+    return Path(s.output).resolve()
 
 
 def _run(run: Path, max_minutes: float | None, started: float, fit: bool) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from medseg.cli.benchmark import named_networks, split_arguments
 from torch import nn
 
 from medseg.bundle import planned_arguments
 from medseg.cli import main
-from medseg.cli.benchmark import named_networks, split_arguments
 from medseg.errors import ConfigError
 from medseg.networks import catalog, create_network
 from medseg.networks.cost import count_parameters

@@ -1,0 +1,198 @@
+"""The table of commands: the function that a command calls, what is printed at its end, and two examples.
+
+Options, defaults and help come from the function's settings class (``medseg.cli.options``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from medseg.cli import answers
+from medseg.cli.parts import Parts
+
+__all__ = ["COMMANDS", "Command"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        function: dotted path of a function with ``takes(Settings)``; its docstring's first line is the help.
+        answer: prints, of the settings and the function's result.
+        examples: arguments of two examples.
+        evaluates_bundles: whether it runs what a bundle's config holds, so that ``--trust_bundle`` allows it.
+        parts: modules that add options.
+        given: values of fields that are no options.
+    """
+
+    function: str
+    answer: Callable[[Any, Any], None]
+    examples: tuple[str, str]
+    evaluates_bundles: bool = False
+    parts: Parts | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+_DATA_SETS = Parts(
+    "medseg.datasets",
+    "dataset_module",
+    "datasets",
+    "prepare",
+    "show the known data sets, or all about one",
+    answers.data_set,
+    lambda facts: f"the archive as unpacked is {facts.layout}. Where to get it: {facts.source}.",
+)
+_CHALLENGES = Parts(
+    "medseg.submission",
+    "challenge_module",
+    "challenges",
+    "items",
+    "show the known challenges, or all about one",
+    answers.challenge,
+    lambda facts: f"the archive is a {facts.suffix} file.",
+)
+
+COMMANDS = {
+    "train": Command(
+        "medseg.workflows.training.train",
+        answers.trained,
+        (
+            "--network ssh_unet --json_list data.json --fold 0 --output runs/first",
+            "--bundle bundles/ssh_unet_btcv_ct_segmentation --json_list btcv.json --output runs/btcv",
+        ),
+        evaluates_bundles=True,
+    ),
+    "validate": Command(
+        "medseg.workflows.folds.evaluate_checkpoints",
+        answers.validated,
+        ("--run runs/first", "--run runs/first --section test --set overlap=0.25"),
+        evaluates_bundles=True,
+    ),
+    "postprocess": Command(
+        "medseg.workflows.postprocessing.postprocess",
+        answers.postprocessed,
+        ("--run runs/first", "--run runs/cv --data_dir /data/btcv"),
+    ),
+    "infer": Command(
+        "medseg.workflows.prediction.predict_checkpoints",
+        answers.inferred,
+        (
+            "--run runs/first --output out case.nii.gz folder_of_images",
+            "--bundle unpacked/first --json_list data.json --section test --output out",
+        ),
+        evaluates_bundles=True,
+    ),
+    "ensemble": Command(
+        "medseg.workflows.ensemble.ensemble",
+        answers.joined,
+        (
+            "--run runs/first --run runs/second --output runs/both",
+            "--run runs/cv --weights dice --section test --output runs/cv_test",
+        ),
+        evaluates_bundles=True,
+    ),
+    "submit": Command(
+        "medseg.workflows.submission.submit",
+        answers.submitted,
+        ("btcv --run runs/btcv --output btcv.zip", "amos --list"),
+        evaluates_bundles=True,
+        parts=_CHALLENGES,
+        given={"show": print},
+    ),
+    "compare": Command(
+        "medseg.workflows.compare.compare",
+        answers.compared,
+        (
+            "--run runs/first --run runs/second --output runs/compared",
+            "--run runs/cv1 --run runs/cv2 --score hd95 --output runs/compared",
+        ),
+    ),
+    "resolution": Command(
+        "medseg.workflows.resolution.resolution",
+        answers.rescaled,
+        (
+            "--run runs/first --run runs/second --sizes 0.5 0.75 1.0 --output runs/sizes",
+            "--run runs/first --spacings 1 2 4 --output runs/spacings",
+        ),
+        evaluates_bundles=True,
+    ),
+    "report": Command(
+        "medseg.reports.report.write_report",
+        answers.reported,
+        ("--run runs/first", "--run runs/first --data_dir /data"),
+    ),
+    "export": Command(
+        "medseg.workflows.export.export",
+        answers.exported,
+        ("runs/first --output deployed", "runs/first --format onnx --output deployed --sizes 128,96,64"),
+        evaluates_bundles=True,
+    ),
+    "priors": Command(
+        "medseg.reports.priors.write_prior_picture",
+        answers.drawn,
+        ("--run runs/universal --output priors.png", "--run runs/universal --output priors.pdf"),
+    ),
+    "check": Command(
+        "medseg.workflows.soundness.check",
+        answers.lines,
+        ("--json_list data.json --fold 0", "--bundle runs/first --strict"),
+        evaluates_bundles=True,
+    ),
+    "datalist": Command(
+        "medseg.data.make_datalist.make_datalist",
+        answers.listed,
+        (
+            "Task09_Spleen --output spleen.json",
+            "--images images --labels masks --label_names background,polyp --output polyps.json",
+        ),
+    ),
+    "prepare": Command(
+        "medseg.workflows.prepare.prepare",
+        answers.prepared,
+        ("--list", "btcv --raw RawData --out btcv"),
+        parts=_DATA_SETS,
+    ),
+    "networks": Command("medseg.networks.catalog.networks", answers.networks, ("", "'hno*'")),
+    "benchmark": Command(
+        "medseg.workflows.measuring.measure",
+        answers.measured,
+        (
+            "--network ssh_unet --network SegResNet --size 96,96,96 --train",
+            "--network ssh_unet --network gsm=ssh_unet --set gsm.gate_type=gsm --size 96,96,96",
+        ),
+    ),
+    "new-bundle": Command(
+        "medseg.workflows.new_bundle.new_bundle",
+        answers.planned,
+        (
+            "--network hnoseg --json_list data.json --output bundles/mine",
+            "--network SegResNet --json_list data.json --device cuda --output bundles/mine",
+        ),
+    ),
+    "import-weights": Command(
+        "medseg.weights.importing.import_weights",
+        answers.imported,
+        (
+            "--system sshunet --config config.json --checkpoint best.pth",
+            "--system ibm --architecture HNOSeg --config net.yaml --checkpoint best.pt --output model.pt",
+        ),
+    ),
+    "package": Command(
+        "medseg.bundle.package.package",
+        answers.packed,
+        ("runs/first --output first.zip", "bundles/mine --output mine.zip"),
+    ),
+    "unpack": Command(
+        "medseg.bundle.package.unpack",
+        answers.unpacked,
+        ("first.zip --output unpacked", "mine.zip --output bundles"),
+    ),
+    "phantom": Command(
+        "medseg.data.phantom.write_phantom",
+        answers.synthetic,
+        ("--output phantom", "--kind lesions --cases 12 --seed 1 --output lesions"),
+    ),
+}

@@ -1,0 +1,265 @@
+"""From options to argparse: the annotation's name gives converter and metavar, the field's default is shown."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from medseg import __version__
+from medseg.cli.commands import COMMANDS
+from medseg.cli.options import REQUIRED, Option, read_options, read_summary
+from medseg.errors import ConfigError, nearest
+
+__all__ = ["CommandParser", "overview", "values"]
+
+_EXIT_STATUS = """\
+exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases
+failed, 130/143 interrupted with the state saved"""
+_WIDTH = 79
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _size(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.replace("x", ",").split(","))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split(","))
+
+
+# Name of a type -> what makes it of a string, and how that is shown; "" stands for the option's initial.
+_TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
+    "str": (str, ""),
+    "int": (int, ""),
+    "float": (float, ""),
+    "File": (_path, "FILE"),
+    "Folder": (_path, "DIR"),
+    "Names": (_names, "A,B"),
+    "Numbers": (_numbers, "A,B"),
+    "Size": (_size, "A,B,C"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers an option that is not known with the nearest one, before anything else."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        def formatter(prog: str) -> argparse.HelpFormatter:
+            return argparse.RawDescriptionHelpFormatter(prog, max_help_position=22)
+
+        super().__init__(formatter_class=formatter, **kwargs)  # type: ignore[arg-type]
+
+    def refuse_unknown(self, argv: Iterable[str]) -> None:
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        for text in argv:
+            name = text.partition("=")[0]
+            if text == "--":
+                return
+            if name.startswith("--") and " " not in name and not any(option.startswith(name) for option in known):
+                self.error(f"unrecognized arguments: {name}.{nearest(name, known)}")
+
+
+def overview() -> argparse.ArgumentParser:
+    """The parser of ``medseg`` itself, which lists the commands."""
+    indent = " " * (max(map(len, COMMANDS)) + 4)
+    rows = [
+        textwrap.fill(f"{f'  {name}':<{len(indent)}}{read_summary(c.function)}", _WIDTH, subsequent_indent=indent)
+        for name, c in COMMANDS.items()
+    ]
+    parser = _Parser(
+        prog="medseg",
+        usage="medseg COMMAND [options]",
+        description="Medical image segmentation on MONAI.",
+        epilog="\n".join(["commands (`medseg COMMAND --help` shows the options):", *rows, "", _EXIT_STATUS]),
+    )
+    parser.add_argument("--version", action="version", version=f"medseg {__version__}")
+    parser.add_argument("COMMAND", type=_unknown, help=argparse.SUPPRESS)
+    return parser
+
+
+def _unknown(command: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(f"'{command}' is not a command.{nearest(command, COMMANDS)}")
+
+
+class CommandParser:
+    """The parser of one command.
+
+    Where data sets or challenges add options, none is required: ``--list`` needs none, and what is missing is said with
+    the facts of the data set or challenge.
+    """
+
+    def __init__(self, name: str) -> None:
+        command = COMMANDS[name]
+        self.settings, self.options = read_options(command.function)
+        self._lenient = command.parts is not None
+        examples = "".join(f"\n  medseg {name} {example}".rstrip() for example in command.examples)
+        self._parser = _Parser(
+            prog=f"medseg {name}",
+            usage=self._usage(f"medseg {name} [options]"),
+            description=textwrap.fill(read_summary(command.function), _WIDTH),
+            epilog=f"examples:{examples}\n\n{_EXIT_STATUS}",
+            argument_default=argparse.SUPPRESS,
+        )
+        self._add(self._parser, self.options)
+        switches = {"list": command.parts.about} if command.parts else {}
+        if command.evaluates_bundles:
+            switches["trust_bundle"] = "run what a bundle's config holds besides known components"
+        for switch, text in (switches | {"debug": "show the trace of an error and debug messages"}).items():
+            self._parser.add_argument(f"--{switch}", action="store_true", help=text)
+
+    def add_part(self, part: str, options: Iterable[Option]) -> None:
+        """Add the options of a data set or a challenge."""
+        self._add(self._parser.add_argument_group(f"options of {part}"), options)
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """All that is given; argparse ends the process on a mistake, with status 2, and after ``--help``."""
+        self._parser.refuse_unknown(argv)
+        return self._parser.parse_args(argv)
+
+    def parse_known(self, argv: Sequence[str]) -> argparse.Namespace:
+        """What is given of the options that are known so far."""
+        return self._parser.parse_known_args([text for text in argv if text not in ("-h", "--help")])[0]
+
+    def missing(self, args: argparse.Namespace) -> list[str]:
+        """Required options that are not given."""
+        required = [option for option in self.options if option.default is REQUIRED]
+        return [f"--{option.names[0]}" for option in required if not hasattr(args, option.name)]
+
+    def _usage(self, start: str) -> str:
+        words = [start]
+        by_name = {option.name: option for option in self.options}
+        for option in self.options:
+            flags = [f"--{name} {_metavar(option)}" for name in option.names]
+            if other := by_name.get(option.metadata.get("or", "")):
+                flags += [f"--{name} {_metavar(other)}" for name in other.names]
+            if word := option.metadata.get("positional"):
+                word += " …" if _kinds(option)[0] else ""
+                words.append(word if self._required(option) else f"[{word}]")
+            elif option.default is REQUIRED or other:
+                words.append(f"({' | '.join(flags)})" if len(flags) > 1 else flags[0])
+        unbroken = " ".join(word.replace(" ", "\0") for word in words)
+        return "\n       ".join(textwrap.wrap(unbroken, _WIDTH - 7)).replace("\0", " ")
+
+    def _required(self, option: Option) -> bool:
+        return option.default is REQUIRED and not self._lenient
+
+    def _add(self, parser: argparse._ActionsContainer, options: Iterable[Option]) -> None:
+        either: dict[str, argparse._ActionsContainer] = {}  # field -> group with the one that may stand for it
+        for option in options:
+            form = _form(option) | {"help": _help(option), "default": argparse.SUPPRESS}
+            if word := option.metadata.get("positional"):
+                if not self._required(option):
+                    form["nargs"] = "*" if form.pop("action", None) else "?"
+                parser.add_argument(option.name, **form | {"metavar": word})
+                continue
+            into = either.get(option.name, parser)
+            if "or" in option.metadata or len(option.names) > 1:
+                into = parser.add_mutually_exclusive_group(required="or" in option.metadata or self._required(option))
+                either[option.metadata.get("or", "")] = into
+            elif self._required(option):
+                form["required"] = True
+            for name in option.names:
+                into.add_argument(f"--{name}", dest=option.name, **form)
+                form["help"] = f"another name of --{option.names[0]}"
+
+
+def _kinds(option: Option) -> tuple[str, list[str]]:
+    """``Sequence``, ``Mapping`` or nothing, and the types of one value, without ``None``."""
+    text = option.annotation.removesuffix(" | None")
+    collection, bracket, rest = text.partition("[")
+    if bracket and collection in ("Sequence", "Mapping"):
+        return collection, rest[:-1].split(" | ")
+    return "", text.split(" | ")
+
+
+def _words(option: Option) -> list[str]:
+    """The words that ``Literal`` allows."""
+    texts = [kind.removeprefix("Literal") for kind in _kinds(option)[1] if kind.startswith("Literal[")]
+    return [word for text in texts for word in ast.literal_eval(text)]
+
+
+def _metavar(option: Option) -> str:
+    collection, kinds = _kinds(option)
+    if collection == "Mapping":
+        return "ID=VALUE" if kinds[0].endswith("Any") else "NAME=PATTERN"
+    shown = [_TYPES[kind][1] or option.names[0][0].upper() for kind in kinds if kind in _TYPES]
+    return "|".join([*shown, *_words(option)]) if shown else f"{{{','.join(_words(option))}}}"
+
+
+def _form(option: Option) -> dict[str, Any]:
+    """What argparse is told of an option's values."""
+    collection, kinds = _kinds(option)
+    if kinds == ["bool"]:
+        if "option" in option.metadata:
+            return {"action": "store_false"}
+        return {"action": argparse.BooleanOptionalAction if option.default else "store_true"}
+    if collection == "Mapping":
+        return {"action": "append", "metavar": _metavar(option)}
+    known = next((kind for kind in kinds if kind in _TYPES), None)
+    if known is None:
+        return {"choices": _words(option)}
+    convert = _TYPES[known][0] if kinds == [known] and known in ("int", "float") else _converter(option, known)
+    form: dict[str, Any] = {"type": convert, "metavar": _metavar(option)}
+    if collection:
+        form |= {"nargs": "+"} if known in ("float", "Size") else {"action": "append"}
+    return form
+
+
+def _converter(option: Option, known: str) -> Callable[[str], Any]:
+    def converted(text: str) -> Any:
+        try:
+            return text if text in _words(option) else _TYPES[known][0](text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a valid {_metavar(option)}") from error
+
+    return converted
+
+
+def _help(option: Option) -> str:
+    """The first sentence about the field, and its default."""
+    text = option.help.partition(". ")[0].rstrip(".").replace("%", "%%")
+    if option.default is True:
+        return f"no {text}" if "option" in option.metadata else f"{text} (default --{option.name})"
+    if option.default in (REQUIRED, None, "", ()) or option.default is False:
+        return text
+    shown = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+    return f"{text} (default {shown})"
+
+
+def values(options: Iterable[Option], args: argparse.Namespace) -> dict[str, Any]:
+    """The fields that are given; assignments as mappings.
+
+    Raises:
+        ConfigError: not a valid assignment.
+    """
+    given = {option.name: getattr(args, option.name) for option in options if hasattr(args, option.name)}
+    for option in options:
+        if option.name in given and _kinds(option)[0] == "Mapping":
+            given[option.name] = _mapping(option, given[option.name])
+    return given
+
+
+def _mapping(option: Option, items: Sequence[str]) -> dict[str, Any]:
+    if _kinds(option)[1][0].endswith("Any"):
+        from medseg.bundle.compose import parse_assignments
+
+        return parse_assignments(items)
+    found: dict[str, str] = {}
+    for item in items:
+        name, separator, pattern = item.partition("=")
+        if not separator or not name or name in found:
+            expected = f"expected {_metavar(option)} with a new name, such as 'T1={{case}}_t1'"
+            raise ConfigError(f"--{option.names[0]} {item!r}: {expected}.")
+        found[name] = pattern
+    return found
