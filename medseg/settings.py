@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
-__all__ = ["Command", "File", "Folder", "Names", "Numbers", "Size", "takes"]
+__all__ = ["Command", "File", "Folder", "Named", "Names", "Numbers", "Size", "takes"]
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -26,6 +26,7 @@ R = TypeVar("R")
 
 File: TypeAlias = str | Path
 Folder: TypeAlias = str | Path
+Named: TypeAlias = Mapping[str, str]  # "value" or "name=value", repeated
 Names: TypeAlias = Sequence[str]  # "A,B"
 Numbers: TypeAlias = Sequence[float]  # "0.3,0.7"
 Size: TypeAlias = Sequence[int]  # "96,96,64"

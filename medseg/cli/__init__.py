@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg.cli.commands import COMMANDS
-from medseg.cli.parser import CommandParser, overview, values
+from medseg.cli.parser import CommandParser, overview
 from medseg.cli.process import open_streams, stopped_by_sigterm
+from medseg.cli.values import values
 from medseg.errors import ConfigError, MedsegError, unwrapped
 
 __all__ = ["COMMANDS", "main"]

@@ -68,14 +68,14 @@ def inferred(s: Any, results: Mapping[Path, Sequence[Path]]) -> None:
 
 
 def joined(s: Any, result: Mapping[str, Any] | None) -> None:
+    from medseg.engines.run_facts import read_facts
     from medseg.metrics import background_note
-    from medseg.workflows.run_folder import read_facts
 
     if result is not None:
         _scores(result)
         return
     facts = read_facts(s.output)
-    if note := background_note(facts["background_predictions"], facts["predictions"]):
+    if note := background_note(facts.background_predictions or (), facts.predictions or 0):
         print(f"warning: {note}")
     print(f"predictions: {s.output}/predictions")
 

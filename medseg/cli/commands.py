@@ -60,8 +60,8 @@ COMMANDS = {
         "medseg.workflows.training.train",
         answers.trained,
         (
-            "--network ssh_unet --json_list data.json --fold 0 --output runs/first",
-            "--bundle bundles/ssh_unet_btcv_ct_segmentation --json_list btcv.json --output runs/btcv",
+            "--network ssh_unet --json_list data.json --output runs/first",
+            "--network SegResNet --json_list data.json --fold all --output cv",
         ),
         evaluates_bundles=True,
     ),
@@ -81,7 +81,7 @@ COMMANDS = {
         answers.inferred,
         (
             "--run runs/first --output out case.nii.gz folder_of_images",
-            "--bundle unpacked/first --json_list data.json --section test --output out",
+            "--bundle unpacked/first --json_list data.json --output out --tta",
         ),
         evaluates_bundles=True,
     ),
@@ -90,7 +90,7 @@ COMMANDS = {
         answers.joined,
         (
             "--run runs/first --run runs/second --output runs/both",
-            "--run runs/cv --weights dice --section test --output runs/cv_test",
+            "--run runs/cv --weights dice --section test --output joined",
         ),
         evaluates_bundles=True,
     ),
@@ -107,14 +107,14 @@ COMMANDS = {
         answers.compared,
         (
             "--run runs/first --run runs/second --output runs/compared",
-            "--run runs/cv1 --run runs/cv2 --score hd95 --output runs/compared",
+            "--run runs/cv1 --run runs/cv2 --score hd95 --output distances",
         ),
     ),
     "resolution": Command(
         "medseg.workflows.resolution.resolution",
         answers.rescaled,
         (
-            "--run runs/first --run runs/second --sizes 0.5 0.75 1.0 --output runs/sizes",
+            "--run runs/first --run runs/b --sizes 0.5 1 --output sizes",
             "--run runs/first --spacings 1 2 4 --output runs/spacings",
         ),
         evaluates_bundles=True,
@@ -127,7 +127,7 @@ COMMANDS = {
     "export": Command(
         "medseg.workflows.export.export",
         answers.exported,
-        ("runs/first --output deployed", "runs/first --format onnx --output deployed --sizes 128,96,64"),
+        ("runs/first --output deployed", "runs/first --format onnx --sizes 128,96,64 --output deployed"),
         evaluates_bundles=True,
     ),
     "priors": Command(
@@ -146,7 +146,7 @@ COMMANDS = {
         answers.listed,
         (
             "Task09_Spleen --output spleen.json",
-            "--images images --labels masks --label_names background,polyp --output polyps.json",
+            "--images images --labels masks --output polyps.json",
         ),
     ),
     "prepare": Command(
@@ -157,11 +157,11 @@ COMMANDS = {
     ),
     "networks": Command("medseg.networks.catalog.networks", answers.networks, ("", "'hno*'")),
     "benchmark": Command(
-        "medseg.workflows.measuring.measure",
+        "medseg.workflows.benchmark.benchmark",
         answers.measured,
         (
-            "--network ssh_unet --network SegResNet --size 96,96,96 --train",
-            "--network ssh_unet --network gsm=ssh_unet --set gsm.gate_type=gsm --size 96,96,96",
+            "--network hnoseg --network SegResNet --size 96,96,96 --train",
+            "--network fno --network x=fno --set x.filters=8 --size 64,64",
         ),
     ),
     "new-bundle": Command(
@@ -169,15 +169,15 @@ COMMANDS = {
         answers.planned,
         (
             "--network hnoseg --json_list data.json --output bundles/mine",
-            "--network SegResNet --json_list data.json --device cuda --output bundles/mine",
+            "--network UNet --json_list a.json --device cpu --output mine",
         ),
     ),
     "import-weights": Command(
         "medseg.weights.importing.import_weights",
         answers.imported,
         (
-            "--system sshunet --config config.json --checkpoint best.pth",
-            "--system ibm --architecture HNOSeg --config net.yaml --checkpoint best.pt --output model.pt",
+            "--system sshunet --config net.json --checkpoint best.pth",
+            "--system ibm --config net.yaml --checkpoint ibm_best.pt",
         ),
     ),
     "package": Command(

@@ -62,8 +62,7 @@ def read_options(function: str) -> tuple[str, tuple[Option, ...]]:
 
 def _definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.FunctionDef]:
     """The module that defines a name, and the definition, which alone is parsed; imports are followed."""
-    path = Path(medseg.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    source = path.read_text(encoding="utf-8")
+    source = _source(module)
     if found := re.search(rf"^(@.*\n)*(class|def) {name}\b.*\n([ )].*\n|\n)*", source, re.MULTILINE):
         node = ast.parse(found[0]).body[0]
         assert isinstance(node, (ast.ClassDef, ast.FunctionDef))
@@ -71,6 +70,11 @@ def _definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.Functio
     if found := re.search(rf"^from (\S+) import (\([^)]*|.*)\b{name}\b", source, re.MULTILINE):
         return _definition(found[1], name)
     raise LookupError(f"{module} does not define {name}")
+
+
+def _source(module: str) -> str:
+    path = Path(medseg.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return path.read_text(encoding="utf-8")
 
 
 def _fields(module: str, name: str) -> dict[str, Option]:

@@ -1,54 +1,24 @@
-"""From options to argparse: the annotation's name gives converter and metavar, the field's default is shown."""
+"""The parsers: of ``medseg``, which lists the commands, and of each command."""
 
 from __future__ import annotations
 
 import argparse
-import ast
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from medseg import __version__
 from medseg.cli.commands import COMMANDS
 from medseg.cli.options import REQUIRED, Option, read_options, read_summary
-from medseg.errors import ConfigError, nearest
+from medseg.cli.values import form, metavar, repeated
+from medseg.errors import nearest
 
-__all__ = ["CommandParser", "overview", "values"]
+__all__ = ["CommandParser", "overview"]
 
 _EXIT_STATUS = """\
 exit status: 0 done, 2 usage, 3 data, 4 model, 5 resources, 6 some cases
 failed, 130/143 interrupted with the state saved"""
 _WIDTH = 79
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser()
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _size(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.replace("x", ",").split(","))
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in text.split(","))
-
-
-# Name of a type -> what makes it of a string, and how that is shown; "" stands for the option's initial.
-_TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
-    "str": (str, ""),
-    "int": (int, ""),
-    "float": (float, ""),
-    "File": (_path, "FILE"),
-    "Folder": (_path, "DIR"),
-    "Names": (_names, "A,B"),
-    "Numbers": (_numbers, "A,B"),
-    "Size": (_size, "A,B,C"),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -114,7 +84,7 @@ class CommandParser:
         self._add(self._parser, self.options)
         switches = {"list": command.parts.about} if command.parts else {}
         if command.evaluates_bundles:
-            switches["trust_bundle"] = "run what a bundle's config holds besides known components"
+            switches["trust_bundle"] = "run what a bundle's config has besides known components"
         for switch, text in (switches | {"debug": "show the trace of an error and debug messages"}).items():
             self._parser.add_argument(f"--{switch}", action="store_true", help=text)
 
@@ -134,17 +104,17 @@ class CommandParser:
     def missing(self, args: argparse.Namespace) -> list[str]:
         """Required options that are not given."""
         required = [option for option in self.options if option.default is REQUIRED]
-        return [f"--{option.names[0]}" for option in required if not hasattr(args, option.name)]
+        return [f"--{option.names[0]}" for option in required if getattr(args, option.name, None) is None]
 
     def _usage(self, start: str) -> str:
         words = [start]
         by_name = {option.name: option for option in self.options}
         for option in self.options:
-            flags = [f"--{name} {_metavar(option)}" for name in option.names]
+            flags = [f"--{name} {metavar(option)}" for name in option.names]
             if other := by_name.get(option.metadata.get("or", "")):
-                flags += [f"--{name} {_metavar(other)}" for name in other.names]
+                flags += [f"--{name} {metavar(other)}" for name in other.names]
             if word := option.metadata.get("positional"):
-                word += " …" if _kinds(option)[0] else ""
+                word += " …" if repeated(option) else ""
                 words.append(word if self._required(option) else f"[{word}]")
             elif option.default is REQUIRED or other:
                 words.append(f"({' | '.join(flags)})" if len(flags) > 1 else flags[0])
@@ -157,73 +127,22 @@ class CommandParser:
     def _add(self, parser: argparse._ActionsContainer, options: Iterable[Option]) -> None:
         either: dict[str, argparse._ActionsContainer] = {}  # field -> group with the one that may stand for it
         for option in options:
-            form = _form(option) | {"help": _help(option), "default": argparse.SUPPRESS}
+            arguments: dict[str, Any] = form(option) | {"help": _help(option)}
             if word := option.metadata.get("positional"):
+                arguments["default"] = None  # argparse would convert what stands for nothing
                 if not self._required(option):
-                    form["nargs"] = "*" if form.pop("action", None) else "?"
-                parser.add_argument(option.name, **form | {"metavar": word})
+                    arguments["nargs"] = "*" if arguments.pop("action", None) else "?"
+                parser.add_argument(option.name, **arguments | {"metavar": word})
                 continue
             into = either.get(option.name, parser)
             if "or" in option.metadata or len(option.names) > 1:
                 into = parser.add_mutually_exclusive_group(required="or" in option.metadata or self._required(option))
                 either[option.metadata.get("or", "")] = into
             elif self._required(option):
-                form["required"] = True
+                arguments["required"] = True
             for name in option.names:
-                into.add_argument(f"--{name}", dest=option.name, **form)
-                form["help"] = f"another name of --{option.names[0]}"
-
-
-def _kinds(option: Option) -> tuple[str, list[str]]:
-    """``Sequence``, ``Mapping`` or nothing, and the types of one value, without ``None``."""
-    text = option.annotation.removesuffix(" | None")
-    collection, bracket, rest = text.partition("[")
-    if bracket and collection in ("Sequence", "Mapping"):
-        return collection, rest[:-1].split(" | ")
-    return "", text.split(" | ")
-
-
-def _words(option: Option) -> list[str]:
-    """The words that ``Literal`` allows."""
-    texts = [kind.removeprefix("Literal") for kind in _kinds(option)[1] if kind.startswith("Literal[")]
-    return [word for text in texts for word in ast.literal_eval(text)]
-
-
-def _metavar(option: Option) -> str:
-    collection, kinds = _kinds(option)
-    if collection == "Mapping":
-        return "ID=VALUE" if kinds[0].endswith("Any") else "NAME=PATTERN"
-    shown = [_TYPES[kind][1] or option.names[0][0].upper() for kind in kinds if kind in _TYPES]
-    return "|".join([*shown, *_words(option)]) if shown else f"{{{','.join(_words(option))}}}"
-
-
-def _form(option: Option) -> dict[str, Any]:
-    """What argparse is told of an option's values."""
-    collection, kinds = _kinds(option)
-    if kinds == ["bool"]:
-        if "option" in option.metadata:
-            return {"action": "store_false"}
-        return {"action": argparse.BooleanOptionalAction if option.default else "store_true"}
-    if collection == "Mapping":
-        return {"action": "append", "metavar": _metavar(option)}
-    known = next((kind for kind in kinds if kind in _TYPES), None)
-    if known is None:
-        return {"choices": _words(option)}
-    convert = _TYPES[known][0] if kinds == [known] and known in ("int", "float") else _converter(option, known)
-    form: dict[str, Any] = {"type": convert, "metavar": _metavar(option)}
-    if collection:
-        form |= {"nargs": "+"} if known in ("float", "Size") else {"action": "append"}
-    return form
-
-
-def _converter(option: Option, known: str) -> Callable[[str], Any]:
-    def converted(text: str) -> Any:
-        try:
-            return text if text in _words(option) else _TYPES[known][0](text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a valid {_metavar(option)}") from error
-
-    return converted
+                into.add_argument(f"--{name}", dest=option.name, **arguments)
+                arguments["help"] = f"another name of --{option.names[0]}"
 
 
 def _help(option: Option) -> str:
@@ -231,35 +150,9 @@ def _help(option: Option) -> str:
     text = option.help.partition(". ")[0].rstrip(".").replace("%", "%%")
     if option.default is True:
         return f"no {text}" if "option" in option.metadata else f"{text} (default --{option.name})"
+    if form(option).get("action") == "append":
+        text += " (repeatable)"
     if option.default in (REQUIRED, None, "", ()) or option.default is False:
         return text
     shown = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
     return f"{text} (default {shown})"
-
-
-def values(options: Iterable[Option], args: argparse.Namespace) -> dict[str, Any]:
-    """The fields that are given; assignments as mappings.
-
-    Raises:
-        ConfigError: not a valid assignment.
-    """
-    given = {option.name: getattr(args, option.name) for option in options if hasattr(args, option.name)}
-    for option in options:
-        if option.name in given and _kinds(option)[0] == "Mapping":
-            given[option.name] = _mapping(option, given[option.name])
-    return given
-
-
-def _mapping(option: Option, items: Sequence[str]) -> dict[str, Any]:
-    if _kinds(option)[1][0].endswith("Any"):
-        from medseg.bundle.compose import parse_assignments
-
-        return parse_assignments(items)
-    found: dict[str, str] = {}
-    for item in items:
-        name, separator, pattern = item.partition("=")
-        if not separator or not name or name in found:
-            expected = f"expected {_metavar(option)} with a new name, such as 'T1={{case}}_t1'"
-            raise ConfigError(f"--{option.names[0]} {item!r}: {expected}.")
-        found[name] = pattern
-    return found

@@ -66,8 +66,8 @@ class PhantomSettings:
     Attributes:
         output: folder for the data set; files of the same name are replaced.
         kind: kind of the images; organs: CT-like; lesions: MR-like, three channels; skin: 2D photographs.
-        cases: number of labelled cases, at least 2; two more without label are the test section.
-        seed: random seed; another one gives other cases.
+        cases: number of labelled cases, at least 2. Two more without label are the test section.
+        seed: random seed. Another one gives other cases.
     """
 
     output: Folder

@@ -92,7 +92,7 @@ class PredictSettings:
         cases: cases of a datalist that was read already.
         json_list: datalist, instead of files.
         data_dir: base directory for relative paths in the datalist (default: its folder).
-        section: section of the datalist (default test).
+        section: section of the datalist (default: test).
         checkpoint: best, last, best_<metric> where it is kept, all, or a file.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         tta: average over mirror images along the axes that training mirrored.

@@ -56,27 +56,25 @@ class TrainSettings:
         output: run folder.
         json_list: datalist (Decathlon JSON), or YAML that joins several.
         data_dir: base directory for relative paths in the datalist (default: its folder).
-        network: name of `medseg networks`, MONAI class such as SegResNet, or dotted path; a bundle is planned for it.
-        bundle: bundle folder such as bundles/ssh_unet_btcv_ct_segmentation.
-        fold: validation fold (default: the validation section, else fold 0); all: one run per fold, in folders below.
+        network: name of `medseg networks`, MONAI class or dotted path. A bundle is planned for it.
+        bundle: bundle folder, such as one of those in bundles/.
+        fold: validation fold, or all: one run per fold (default: the validation section, else fold 0). The runs of
+            all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
-        max_minutes: time in minutes for the whole training with its last validation; it decides on the learning-rate
-            schedule and the end, instead of the number of epochs. Reading the images is never cut short, and one
-            validation always takes place.
+        max_minutes: minutes for the whole training, instead of --epochs. They decide on the learning-rate
+            schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
+            always takes place.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         seed: random seed.
-        overrides: values of the config by their ids, such as learning_rate=0.001.
+        overrides: config values by their ids, such as learning_rate=0.01.
         overlays: further configs of the bundle, such as gsm.
-        transfer: run, bundle or file whose weights the training starts from; a head of other labels starts from
-            scratch.
-        reinitialize: with --transfer: patterns of the names of further parameters that start from scratch, such as
-            'decoder*'.
-        partial: with --transfer: use of the weights that fit; the others are skipped.
-        new_tasks_only: with --transfer of a run on several data sets: training of the tasks that it lacks; its old
-            tasks predict as before.
-        nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2, whose spacing, patch size and normalisation are
-            used.
-        nnunet_configuration: name of a configuration in these plans (default 3d_fullres; of 2D images 2d).
+        transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
+        reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
+        partial: with --transfer: use of only the weights that fit. The others are skipped.
+        new_tasks_only: with --transfer: training of tasks that the run lacks. It is one on several data sets, whose
+            old tasks predict as before.
+        nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
+        nnunet_configuration: configuration in these plans (default: 3d_fullres or 2d).
         replay: with --transfer of a run on several data sets: share of the drawn cases that are of its data sets.
         distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
     """
