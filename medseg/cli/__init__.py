@@ -93,7 +93,11 @@ def _run(name: str, argv: list[str]) -> None:
     place = given.get("output", given.get("run"))
     with unwrapped(place if isinstance(place, Path) else None), _trust(args):
         settings = _named(parser.settings)(**given)
-        command.answer(settings, _named(command.function).of(settings))
+        result = _named(command.function).of(settings)
+        if isinstance(command.answer, str):
+            print(command.answer.format(s=settings, result=result))
+        else:
+            command.answer(settings, result)
 
 
 def _named(path: str) -> Any:

@@ -19,10 +19,6 @@ def lines(s: Any, result: Sequence[str]) -> None:
     print("\n".join(result))
 
 
-def trained(s: Any, run: Path) -> None:
-    print(f"run: {run}")
-
-
 def validated(s: Any, results: Mapping[str, Mapping[str, Any]]) -> None:
     for name, result in results.items():
         if s.checkpoint == "all":
@@ -121,10 +117,6 @@ def rescaled(s: Any, content: Mapping[str, Any]) -> None:
     print(f"\nfigure: {s.output}/resolution.png")
 
 
-def reported(s: Any, page: Path) -> None:
-    print(f"report: {page}")
-
-
 def exported(s: Any, content: Mapping[str, Any]) -> None:
     for name, made in content["exports"].items():
         taken = made["multiples_of"]
@@ -134,10 +126,6 @@ def exported(s: Any, content: Mapping[str, Any]) -> None:
         if made["note"]:
             print(f"  {made['note']}")
     print(f"exported: {s.output}")
-
-
-def drawn(s: Any, picture: Path) -> None:
-    print(f"picture: {picture}")
 
 
 def listed(s: Any, made: Any) -> None:
@@ -179,19 +167,6 @@ def imported(s: Any, report: Any) -> None:
 
 def packed(s: Any, members: Iterable[str]) -> None:
     print("\n".join(members))
-    print(f"written: {s.output}")
-
-
-def unpacked(s: Any, folder: Path) -> None:
-    print(f"bundle: {folder}\nnext: medseg infer --bundle {folder} --output DIR IMAGE")
-
-
-def synthetic(s: Any, datalist: Path) -> None:
-    print(f"datalist: {datalist}")
-
-
-def submitted(s: Any, submission: Any) -> None:
-    print("\n".join(submission.lines()))
     print(f"written: {s.output}")
 
 

@@ -6,7 +6,7 @@ Options, defaults and help come from the function's settings class (``medseg.cli
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from medseg.cli import answers
@@ -21,83 +21,83 @@ class Command:
 
     Attributes:
         function: dotted path of a function with ``takes(Settings)``; its docstring's first line is the help.
-        answer: prints, of the settings and the function's result.
-        examples: arguments of two examples.
+        answer: template of the settings ``s`` and the function's ``result``, or a function that prints them.
+        example: arguments of an example.
+        another: arguments of another one.
         evaluates_bundles: whether it runs what a bundle's config holds, so that ``--trust_bundle`` allows it.
         parts: modules that add options.
         given: values of fields that are no options.
     """
 
     function: str
-    answer: Callable[[Any, Any], None]
-    examples: tuple[str, str]
+    answer: str | Callable[[Any, Any], None]
+    example: str
+    another: str
+    _: KW_ONLY
     evaluates_bundles: bool = False
     parts: Parts | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
 _DATA_SETS = Parts(
-    "medseg.datasets",
-    "dataset_module",
-    "datasets",
-    "prepare",
-    "show the known data sets, or all about one",
-    answers.data_set,
-    lambda facts: f"the archive as unpacked is {facts.layout}. Where to get it: {facts.source}.",
+    package="medseg.datasets",
+    one="dataset_module",
+    all="datasets",
+    function="prepare",
+    about="show the known data sets, or all about one",
+    show=answers.data_set,
+    needs=lambda facts: f"the archive as unpacked is {facts.layout}. Where to get it: {facts.source}.",
 )
 _CHALLENGES = Parts(
-    "medseg.submission",
-    "challenge_module",
-    "challenges",
-    "items",
-    "show the known challenges, or all about one",
-    answers.challenge,
-    lambda facts: f"the archive is a {facts.suffix} file.",
+    package="medseg.submission",
+    one="challenge_module",
+    all="challenges",
+    function="items",
+    about="show the known challenges, or all about one",
+    show=answers.challenge,
+    needs=lambda facts: f"the archive is a {facts.suffix} file.",
 )
 
 COMMANDS = {
     "train": Command(
         "medseg.workflows.training.train",
-        answers.trained,
-        (
-            "--network ssh_unet --json_list data.json --output runs/first",
-            "--network SegResNet --json_list data.json --fold all --output cv",
-        ),
+        "run: {result}",
+        "--network ssh_unet --json_list data.json --output runs/first",
+        "--network SegResNet --json_list data.json --fold all --output cv",
         evaluates_bundles=True,
     ),
     "validate": Command(
         "medseg.workflows.folds.evaluate_checkpoints",
         answers.validated,
-        ("--run runs/first", "--run runs/first --section test --set overlap=0.25"),
+        "--run runs/first",
+        "--run runs/first --section test --set overlap=0.25",
         evaluates_bundles=True,
     ),
     "postprocess": Command(
         "medseg.workflows.postprocessing.postprocess",
         answers.postprocessed,
-        ("--run runs/first", "--run runs/cv --data_dir /data/btcv"),
+        "--run runs/first",
+        "--run runs/cv --data_dir /data/btcv",
     ),
     "infer": Command(
         "medseg.workflows.prediction.predict_checkpoints",
         answers.inferred,
-        (
-            "--run runs/first --output out case.nii.gz folder_of_images",
-            "--bundle unpacked/first --json_list data.json --output out --tta",
-        ),
+        "--run runs/first --output out case.nii.gz folder_of_images",
+        "--bundle unpacked/first --json_list data.json --output out --tta",
         evaluates_bundles=True,
     ),
     "ensemble": Command(
         "medseg.workflows.ensemble.ensemble",
         answers.joined,
-        (
-            "--run runs/first --run runs/second --output runs/both",
-            "--run runs/cv --weights dice --section test --output joined",
-        ),
+        "--run runs/first --run runs/second --output runs/both",
+        "--run runs/cv --weights dice --section test --output joined",
         evaluates_bundles=True,
     ),
     "submit": Command(
         "medseg.workflows.submission.submit",
-        answers.submitted,
-        ("btcv --run runs/btcv --output btcv.zip", "amos --list"),
+        "written: {s.output}",
+        "btcv --run runs/btcv --output btcv.zip",
+        "amos --list",
         evaluates_bundles=True,
         parts=_CHALLENGES,
         given={"show": print},
@@ -105,94 +105,90 @@ COMMANDS = {
     "compare": Command(
         "medseg.workflows.compare.compare",
         answers.compared,
-        (
-            "--run runs/first --run runs/second --output runs/compared",
-            "--run runs/cv1 --run runs/cv2 --score hd95 --output distances",
-        ),
+        "--run runs/first --run runs/second --output runs/compared",
+        "--run runs/cv1 --run runs/cv2 --score hd95 --output distances",
     ),
     "resolution": Command(
         "medseg.workflows.resolution.resolution",
         answers.rescaled,
-        (
-            "--run runs/first --run runs/b --sizes 0.5 1 --output sizes",
-            "--run runs/first --spacings 1 2 4 --output runs/spacings",
-        ),
+        "--run runs/first --run runs/b --sizes 0.5 1 --output sizes",
+        "--run runs/first --spacings 1 2 4 --output runs/spacings",
         evaluates_bundles=True,
     ),
     "report": Command(
         "medseg.reports.report.write_report",
-        answers.reported,
-        ("--run runs/first", "--run runs/first --data_dir /data"),
+        "report: {result}",
+        "--run runs/first",
+        "--run runs/first --data_dir /data",
     ),
     "export": Command(
         "medseg.workflows.export.export",
         answers.exported,
-        ("runs/first --output deployed", "runs/first --format onnx --sizes 128,96,64 --output deployed"),
+        "runs/first --output deployed",
+        "runs/first --format onnx --sizes 128,96,64 --output deployed",
         evaluates_bundles=True,
     ),
     "priors": Command(
         "medseg.reports.priors.write_prior_picture",
-        answers.drawn,
-        ("--run runs/universal --output priors.png", "--run runs/universal --output priors.pdf"),
+        "picture: {result}",
+        "--run runs/universal --output priors.png",
+        "--run runs/universal --output priors.pdf",
     ),
     "check": Command(
         "medseg.workflows.soundness.check",
         answers.lines,
-        ("--json_list data.json --fold 0", "--bundle runs/first --strict"),
+        "--json_list data.json --fold 0",
+        "--bundle runs/first --strict",
         evaluates_bundles=True,
     ),
     "datalist": Command(
         "medseg.data.make_datalist.make_datalist",
         answers.listed,
-        (
-            "Task09_Spleen --output spleen.json",
-            "--images images --labels masks --output polyps.json",
-        ),
+        "Task09_Spleen --output spleen.json",
+        "--images images --labels masks --output polyps.json",
     ),
     "prepare": Command(
         "medseg.workflows.prepare.prepare",
         answers.prepared,
-        ("--list", "btcv --raw RawData --out btcv"),
+        "--list",
+        "btcv --raw RawData --out btcv",
         parts=_DATA_SETS,
     ),
-    "networks": Command("medseg.networks.catalog.networks", answers.networks, ("", "'hno*'")),
+    "networks": Command("medseg.networks.catalog.networks", answers.networks, "", "'hno*'"),
     "benchmark": Command(
         "medseg.workflows.benchmark.benchmark",
         answers.measured,
-        (
-            "--network hnoseg --network SegResNet --size 96,96,96 --train",
-            "--network fno --network x=fno --set x.filters=8 --size 64,64",
-        ),
+        "--network hnoseg --network SegResNet --size 96,96,96 --train",
+        "--network fno --network x=fno --set x.filters=8 --size 64,64",
     ),
     "new-bundle": Command(
         "medseg.workflows.new_bundle.new_bundle",
         answers.planned,
-        (
-            "--network hnoseg --json_list data.json --output bundles/mine",
-            "--network UNet --json_list a.json --device cpu --output mine",
-        ),
+        "--network hnoseg --json_list data.json --output bundles/mine",
+        "--network UNet --json_list a.json --device cpu --output mine",
     ),
     "import-weights": Command(
         "medseg.weights.importing.import_weights",
         answers.imported,
-        (
-            "--system sshunet --config net.json --checkpoint best.pth",
-            "--system ibm --config net.yaml --checkpoint ibm_best.pt",
-        ),
+        "--system sshunet --config net.json --checkpoint best.pth",
+        "--system ibm --config net.yaml --checkpoint ibm_best.pt",
     ),
     "package": Command(
         "medseg.bundle.package.package",
         answers.packed,
-        ("runs/first --output first.zip", "bundles/mine --output mine.zip"),
+        "runs/first --output first.zip",
+        "bundles/mine --output mine.zip",
     ),
     "unpack": Command(
         "medseg.bundle.package.unpack",
-        answers.unpacked,
-        ("first.zip --output unpacked", "mine.zip --output bundles"),
+        "bundle: {result}\nnext: medseg infer --bundle {result} --output DIR IMAGE",
+        "first.zip --output unpacked",
+        "mine.zip --output bundles",
     ),
     "phantom": Command(
         "medseg.data.phantom.write_phantom",
-        answers.synthetic,
-        ("--output phantom", "--kind lesions --cases 12 --seed 1 --output lesions"),
+        "datalist: {result}",
+        "--output phantom",
+        "--kind lesions --cases 12 --seed 1 --output lesions",
     ),
 }

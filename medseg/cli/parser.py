@@ -73,7 +73,7 @@ class CommandParser:
         command = COMMANDS[name]
         self.settings, self.options = read_options(command.function)
         self._lenient = command.parts is not None
-        examples = "".join(f"\n  medseg {name} {example}".rstrip() for example in command.examples)
+        examples = "".join(f"\n  medseg {name} {example}".rstrip() for example in (command.example, command.another))
         self._parser = _Parser(
             prog=f"medseg {name}",
             usage=self._usage(f"medseg {name} [options]"),

@@ -199,11 +199,11 @@ def test_a_new_command_is_one_row(capsys: Any, monkeypatch: Any) -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     monkeypatch.setattr("medseg.cli.options._source", lambda module: source)
     function = f"{__name__}.describe"
-    row = Command(function, lambda s, result: print(result), ("DIR", "DIR KEY --only a"))
+    row = Command(function, "{s.place}: {result}", "DIR", "DIR KEY --only a")
     monkeypatch.setitem(COMMANDS, "run describe", row)
     assert main(["run", "describe", "x", "epochs", "--only", "b"]) == 0
     assert main(["x"], command="run describe") == 0
-    assert capsys.readouterr().out.splitlines() == ["x epochs 50.0 b 1", "x None 50.0 None 1"]
+    assert capsys.readouterr().out.splitlines() == ["x: x epochs 50.0 b 1", "x: x None 50.0 None 1"]
     text = " ".join(shown(capsys, "run", "describe").split())
     assert text.startswith("usage: medseg run describe [options] DIR [KEY] Describe a value of a folder.")
     assert "DIR folder to look in KEY" in text and "hidden" not in text
