@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     argv, debug = argv[len(name.split()) :], "--debug" in argv
     logging.getLogger("medseg").setLevel(logging.DEBUG if debug else logging.INFO)
     try:
-        with stopped_by_sigterm():
+        with stopped_by_sigterm(), unwrapped():
             _run(name, argv)
             sys.stdout.flush()
         return 0

@@ -42,6 +42,13 @@ class Option:
         given = self.metadata.get("option", self.name)
         return given if isinstance(given, tuple) else (given,) if given else ()
 
+    @property
+    def shown(self) -> str:
+        """The default as one would type it; empty where there is none, and for switches."""
+        if self.default in (REQUIRED, None) or isinstance(self.default, bool):
+            return ""
+        return ",".join(map(str, self.default)) if isinstance(self.default, (tuple, list)) else str(self.default)
+
 
 def read_summary(function: str) -> str:
     """The first line of a function's docstring; the function is named by its dotted path."""
@@ -87,13 +94,12 @@ def _fields(module: str, name: str) -> dict[str, Option]:
     said = described(ast.get_docstring(node), "Attributes:\n")
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and (key := ast.unparse(item.target)) != "_":
-            value, metadata = item.value, {}
+            value: ast.expr | None = item.value
+            metadata: dict[str, Any] = {}
             if isinstance(value, ast.Call):  # of dataclasses.field
                 given = {keyword.arg: keyword.value for keyword in value.keywords}
-                value, metadata = (
-                    given.get("default", given.get("default_factory")),
-                    ast.literal_eval(given.get("metadata") or ast.Dict([], [])),
-                )
+                metadata = ast.literal_eval(given["metadata"]) if "metadata" in given else {}
+                value = given.get("default", given.get("default_factory"))
             default = REQUIRED if value is None else _literal(value)
             found[key] = Option(key, ast.unparse(item.annotation), default, said.get(key, ""), metadata)
     return found

@@ -152,7 +152,4 @@ def _help(option: Option) -> str:
         return f"no {text}" if "option" in option.metadata else f"{text} (default --{option.name})"
     if form(option).get("action") == "append":
         text += " (repeatable)"
-    if option.default in (REQUIRED, None, "", ()) or option.default is False:
-        return text
-    shown = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
-    return f"{text} (default {shown})"
+    return f"{text} (default {option.shown})" if option.shown else text

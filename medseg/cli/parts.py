@@ -57,7 +57,9 @@ def _options(function: Callable[..., Any]) -> list[Option]:
     """The keyword-only arguments with a default."""
     said = described(inspect.getdoc(function), "Args:\n")
     return [
-        Option(p.name, "Names" if isinstance(p.default, (tuple, list)) else p.annotation, p.default, said[p.name])
+        Option(
+            p.name, "Names" if isinstance(p.default, (tuple, list)) else p.annotation, p.default, said.get(p.name, "")
+        )
         for p in inspect.signature(function).parameters.values()
         if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
     ]
@@ -69,8 +71,4 @@ def describe_options(function: Callable[..., Any]) -> str:
 
 
 def _shown(option: Option) -> str:
-    default = option.default
-    if isinstance(default, bool):
-        return f"--no-{option.name}" if default else f"--{option.name}"
-    text = ",".join(map(str, default)) if isinstance(default, (tuple, list)) else default
-    return f"--{option.name} {text}" if text not in (None, "") else f"--{option.name}"
+    return f"--{'no-' if option.default is True else ''}{option.name} {option.shown}".rstrip()
