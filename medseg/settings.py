@@ -2,7 +2,8 @@
 
 A settings class stands beside its function and is the one home of the command's options: field, type and default, and
 under ``Attributes:`` of its docstring the line of ``--help``, of which the first sentence is shown. The types below say
-how the command line takes a value. A field's metadata says
+how the command line takes a value; a ``Sequence`` is given by repeating the option, one of numbers or sizes by several
+words after it. A field's metadata says
 
 * ``option``: how the command line calls it otherwise (a name; several names, of which one has to be given; ``None``:
   for Python alone; ``no_x`` of a field that is true by default: a switch that turns it off),
