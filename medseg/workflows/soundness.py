@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from medseg.bundle.configs import train_config
 from medseg.bundle.verify import verify_bundle
-from medseg.data import Case, CaseFacts, Datalist, make_plan, read_datalist
+from medseg.data import make_plan, read_datalist
 from medseg.data.consistency import check_folds
 from medseg.data.run_settings import settings_of
 from medseg.errors import ConfigError, ModelError
@@ -15,7 +14,7 @@ from medseg.networks import network_target
 from medseg.settings import File, Folder, takes
 from medseg.workflows.checks import check_cases, problem_table
 
-__all__ = ["CheckSettings", "check", "check_datalist"]
+__all__ = ["CheckSettings", "check"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,33 +49,23 @@ def check(s: CheckSettings) -> list[str]:
     """
     if (s.json_list is None) == (s.bundle is None):
         raise ConfigError("Give either a datalist (--json_list) or a bundle (--bundle).")
-    if s.bundle is not None:
-        return _check_bundle(s.bundle, strict=s.strict)
-    datalist, training, facts = check_datalist(Path(str(s.json_list)), s.data_dir, fold=s.fold, strict=s.strict)
-    plan = make_plan(datalist, facts, num_training=len(training))
+    return _check_datalist(s.json_list, s) if s.json_list is not None else _check_bundle(str(s.bundle), strict=s.strict)
+
+
+def _check_datalist(json_list: File, s: CheckSettings) -> list[str]:
+    datalist = read_datalist(json_list, s.data_dir)
+    cases = [case for section in datalist.sections.values() for case in section]
+    training = datalist.sections["training"] if s.fold is None else datalist.split(s.fold)[0]
+    folds = list(check_folds(datalist))
+    facts = check_cases(cases, datalist, training=training, fold=s.fold, strict=s.strict, rows=None, more=folds)
+    plan = make_plan(datalist, facts, num_training=len(datalist.split(s.fold)[0]))
     network = {"_target_": network_target("SegResNet")}  # any: networks are not planned here
     settings = settings_of(train_config(network, datalist, plan), plan.reasons_by_id())
     shown = [setting for setting in settings if setting.reason and not setting.id.startswith("network_def")]
     return [f"{len(facts)} cases are sound. A plan for this machine's CPU:", *(setting.line() for setting in shown)]
 
 
-def check_datalist(
-    json_list: File, data_dir: Folder | None = None, *, fold: int | None = None, strict: bool = False
-) -> tuple[Datalist, list[Case], list[CaseFacts]]:
-    """Check all sections of a datalist; returns it, its training cases in this fold, and the facts of all cases.
-
-    Raises:
-        DataError: with the table of all problems.
-    """
-    datalist = read_datalist(json_list, data_dir)
-    cases = [case for section in datalist.sections.values() for case in section]
-    training = datalist.sections["training"] if fold is None else datalist.split(fold)[0]
-    folds = list(check_folds(datalist))
-    facts = check_cases(cases, datalist, training=training, fold=fold, strict=strict, rows=None, more=folds)
-    return datalist, datalist.split(fold)[0], facts
-
-
-def _check_bundle(bundle: Folder, *, strict: bool) -> list[str]:
+def _check_bundle(bundle: str, *, strict: bool) -> list[str]:
     problems = verify_bundle(bundle)
     errors = [problem for problem in problems if strict or not problem.warning]
     if errors:
