@@ -1,20 +1,25 @@
 """Commands are functions of one frozen settings value, and are called with its fields.
 
 A settings class stands beside its function and is the one home of the command's options: field, type and default, and
-under ``Attributes:`` of its docstring the line of ``--help``. A field's metadata says ``option`` where the command line
-calls it otherwise (a name; several names, of which one has to be given; or ``None``, for Python alone), and
-``positional`` that it is no option, but shown by this word.
+under ``Attributes:`` of its docstring the line of ``--help``, of which the first sentence is shown. The types below say
+how the command line takes a value; a ``Sequence`` is given by repeating the option, one of numbers or sizes by several
+words after it. A field's metadata says
+
+* ``option``: how the command line calls it otherwise (a name; several names, of which one has to be given; ``None``:
+  for Python alone; ``no_x`` of a field that is true by default: a switch that turns it off),
+* ``positional``: that it is not an option, but shown by this word,
+* ``or``: the other field, where one of the two has to be given.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
-__all__ = ["Command", "File", "Folder", "takes"]
+__all__ = ["Command", "File", "Folder", "Named", "Names", "Numbers", "Size", "takes"]
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -22,6 +27,10 @@ R = TypeVar("R")
 
 File: TypeAlias = str | Path
 Folder: TypeAlias = str | Path
+Named: TypeAlias = Mapping[str, str]  # "value" or "name=value", repeated
+Names: TypeAlias = Sequence[str]  # "A,B"
+Numbers: TypeAlias = Sequence[float]  # "0.3,0.7"
+Size: TypeAlias = Sequence[int]  # "96,96,64"
 
 
 class Command(Protocol[P, S, R]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,20 @@ from typing import Any
 from medseg.bundle.dump import dump_yaml
 from medseg.bundle.recipe import Layer, Recipe, Tree, split_id
 from medseg.errors import ConfigError, ModelError, nearest
+from medseg.settings import takes
 from medseg.storage import read_table, read_yaml_lines
 from medseg.transforms.augmentations import trained_mirror_axes
 
-__all__ = ["RECIPE", "TRAINED_AXES", "BundleRecipe", "Section", "build_bundle", "recipe_folders"]
+__all__ = [
+    "RECIPE",
+    "TRAINED_AXES",
+    "BuildSettings",
+    "BundleRecipe",
+    "Section",
+    "build",
+    "build_bundle",
+    "recipe_folders",
+]
 
 RECIPE = "recipe.yaml"
 _BASE = Path(__file__).parent / "base"
@@ -169,6 +179,31 @@ class BundleRecipe:
             else:
                 dump_yaml(self.overlay(file), configs / f"{file}.yaml", self.about(file))
         shutil.copyfile(_LICENSE, Path(bundle) / "LICENSE")
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """Which bundles are built.
+
+    Attributes:
+        bundle: folder of a bundle, or name of one of medseg's own (default: all of those).
+    """
+
+    bundle: str | None = field(default=None, metadata={"positional": "NAME|DIR"})
+
+
+@takes(BuildSettings)
+def build(s: BuildSettings) -> list[Path]:
+    """Write the configs of a bundle from its recipe.yaml.
+
+    Returns:
+        The folders of the bundles.
+
+    Raises:
+        ModelError: there is no such bundle, or it has no recipe.
+        ConfigError: the recipe cannot be read.
+    """
+    return [build_bundle(folder) for folder in recipe_folders(s.bundle)]
 
 
 def build_bundle(folder: str | Path) -> Path:

@@ -49,10 +49,10 @@ class PackageSettings:
 
 @takes(PackageSettings)
 def package(s: PackageSettings) -> list[str]:
-    """Write a run or bundle as a zip file: configs, docs, licence and weights, each with its checksum.
+    """Write a run or bundle as one zip file with checksums, without what only this machine needs.
 
-    Left out is what only this machine needs: checkpoints, logs, caches, predictions, links, and the folder of the
-    images, which becomes ``data`` in the configs. A shipped datalist that the configs name is copied in.
+    It holds configs, docs, licence, weights and a shipped datalist that the configs name. Left out are checkpoints,
+    logs, caches, predictions, links, and the folder of the images, which becomes ``data`` in the configs.
 
     Returns:
         The archive's members.
@@ -149,7 +149,7 @@ class UnpackSettings:
 
 @takes(UnpackSettings)
 def unpack(s: UnpackSettings) -> Path:
-    """Unpack what ``package`` wrote; nothing is written before every member was checked, and nothing is left over.
+    """Unpack a bundle of `medseg package`, once every member and checksum is sound; nothing is left over.
 
     Returns:
         The bundle's folder below ``output``.

@@ -1,78 +1,128 @@
-"""Options that a part of its own adds to a command: the keyword arguments of a data set's or a challenge's function."""
+"""The options of a command, read from the source of its settings class, which is not imported: ``--help`` answers at
+once.
+"""
 
 from __future__ import annotations
 
-import argparse
-import inspect
+import ast
+import re
 import textwrap
-from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["add_nnunet", "add_options", "describe_options", "options_given"]
+import medseg
+
+__all__ = ["REQUIRED", "Option", "described", "read_options", "read_summary"]
+
+REQUIRED = object()
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    parameters = inspect.signature(function).parameters.values()
-    return [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]
+@dataclass(frozen=True)
+class Option:
+    """One field of a settings class, or one keyword argument of a function.
 
-
-def add_nnunet(parser: argparse.ArgumentParser) -> None:
-    """Options of commands that plan."""
-    parser.add_argument(
-        "--nnunet_plans",
-        metavar="FILE",
-        help="nnUNetPlans.json of nnU-Net 2, whose spacing, patch size and normalisation are taken over",
-    )
-    parser.add_argument(
-        "--nnunet_configuration", metavar="C", help="of the plans (default 3d_fullres; of 2D images 2d)"
-    )
-
-
-def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -> None:
-    """One option per keyword-only argument with a default, of the default's type; ``None`` stands for a text,
-    a list is given with commas. What they mean is read from the docstring.
+    Attributes:
+        name: name of the field.
+        annotation: type, as written in the source.
+        default: default value, or ``REQUIRED``.
+        help: what is said of the field in the docstring.
+        metadata: what the field says of its option (see ``medseg.settings``).
     """
-    summary, described = _documentation(function)
-    group = parser.add_argument_group(f"options of {function.__module__.rpartition('.')[2]}", summary)
-    for p in _parameters(function):
-        form: dict[str, Any] = {"type": str if p.default is None else type(p.default), "metavar": p.name[0].upper()}
-        if isinstance(p.default, bool):
-            form = {"action": argparse.BooleanOptionalAction}
-        elif isinstance(p.default, (tuple, list)):
-            form = {"type": lambda text: tuple(text.split(",")), "metavar": "A,B"}
-        default = ",".join(map(str, p.default)) if isinstance(p.default, (tuple, list)) else p.default
-        text = f"{described.get(p.name, '').rstrip('.')} (default {default})".replace("%", "%%").strip()
-        group.add_argument(f"--{p.name}", default=argparse.SUPPRESS, help=text, **form)
+
+    name: str
+    annotation: str
+    default: Any
+    help: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names on the command line; none where the option is for Python alone."""
+        given = self.metadata.get("option", self.name)
+        return given if isinstance(given, tuple) else (given,) if given else ()
+
+    @property
+    def shown(self) -> str:
+        """The default as one would type it; empty where there is none, and for switches."""
+        if self.default in (REQUIRED, None) or isinstance(self.default, bool):
+            return ""
+        return ",".join(map(str, self.default)) if isinstance(self.default, (tuple, list)) else str(self.default)
 
 
-def _documentation(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
-    """The text above ``Args:``, and argument -> what is said of it there; without the marks of code."""
-    text = (inspect.getdoc(function) or "").replace("``", "")
-    summary, _, rest = text.partition("Args:\n")
-    described: dict[str, str] = {}
+def read_summary(function: str) -> str:
+    """The first line of a function's docstring; the function is named by its dotted path."""
+    node = _definition(*function.rsplit(".", 1))[1]
+    return (ast.get_docstring(node) or "").partition("\n")[0].replace("``", "")
+
+
+def read_options(function: str) -> tuple[str, tuple[Option, ...]]:
+    """The dotted path of the settings class of a function with ``takes(Settings)``, and its options for the command
+    line, in the order of the fields.
+    """
+    module, node = _definition(*function.rsplit(".", 1))
+    calls = [found for found in node.decorator_list if isinstance(found, ast.Call)]
+    settings = next(ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) == "takes")
+    options = tuple(option for option in _fields(module, settings).values() if option.names)
+    return f"{_definition(module, settings)[0]}.{settings}", options
+
+
+def _definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.FunctionDef]:
+    """The module that defines a name, and the definition, which alone is parsed; imports are followed."""
+    source = _source(module)
+    if found := re.search(rf"^(@.*\n)*(class|def) {name}\b.*\n([ )].*\n|\n)*", source, re.MULTILINE):
+        node = ast.parse(found[0]).body[0]
+        assert isinstance(node, (ast.ClassDef, ast.FunctionDef))
+        return module, node
+    if found := re.search(rf"^from (\S+) import (\([^)]*|.*)\b{name}\b", source, re.MULTILINE):
+        return _definition(found[1], name)
+    raise LookupError(f"{module} does not define {name}")
+
+
+def _source(module: str) -> str:
+    path = Path(medseg.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return path.read_text(encoding="utf-8")
+
+
+def _fields(module: str, name: str) -> dict[str, Option]:
+    """The fields of a settings class, those of its base classes first."""
+    module, node = _definition(module, name)
+    assert isinstance(node, ast.ClassDef)
+    found: dict[str, Option] = {}
+    for base in node.bases:
+        found |= _fields(module, ast.unparse(base))
+    said = described(ast.get_docstring(node), "Attributes:\n")
+    for item in node.body:
+        if isinstance(item, ast.AnnAssign) and (key := ast.unparse(item.target)) != "_":
+            value: ast.expr | None = item.value
+            metadata: dict[str, Any] = {}
+            if isinstance(value, ast.Call):  # of dataclasses.field
+                given = {keyword.arg: keyword.value for keyword in value.keywords}
+                metadata = ast.literal_eval(given["metadata"]) if "metadata" in given else {}
+                value = given.get("default", given.get("default_factory"))
+            default = REQUIRED if value is None else _literal(value)
+            found[key] = Option(key, ast.unparse(item.annotation), default, said.get(key, ""), metadata)
+    return found
+
+
+def _literal(value: ast.expr) -> Any:
+    """A default; ``None`` where it is known at run time only."""
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        return None
+
+
+def described(docstring: str | None, section: str) -> dict[str, str]:
+    """Name -> what a section of the docstring says of it; without the marks of code."""
+    found: dict[str, str] = {}
     names: list[str] = []
-    for line in textwrap.dedent(rest.partition("\n\n")[0]).splitlines():
+    rest = (docstring or "").replace("``", "").partition(section)[2].partition("\n\n")[0]
+    for line in textwrap.dedent(rest).splitlines():
         if line.startswith(" "):
-            described |= {name: f"{described[name]} {line.strip()}" for name in names}
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
         else:
             name, _, said = line.partition(": ")
             names = name.split(", ")
-            described |= {name: said for name in names}
-    return summary.strip(), described
-
-
-def options_given(args: argparse.Namespace, function: Callable[..., Any]) -> dict[str, Any]:
-    """What the user said of them."""
-    return {p.name: getattr(args, p.name) for p in _parameters(function) if hasattr(args, p.name)}
-
-
-def describe_options(function: Callable[..., Any]) -> str:
-    """``--task 1, --num_folds 0, --no-crop``: each with its default, a switch as it is turned."""
-    return ", ".join(_shown(p) for p in _parameters(function))
-
-
-def _shown(p: inspect.Parameter) -> str:
-    if isinstance(p.default, bool):
-        return f"--no-{p.name}" if p.default else f"--{p.name}"
-    text = ",".join(map(str, p.default)) if isinstance(p.default, (tuple, list)) else p.default
-    return f"--{p.name} {text}" if text not in (None, "") else f"--{p.name}"
+            found |= dict.fromkeys(names, said)
+    return found

@@ -21,7 +21,7 @@ from medseg.data.split_file import Split, read_split
 from medseg.data.subjects import guess_subjects
 from medseg.data.voxels import count_values
 from medseg.errors import ConfigError, DataError, nearest
-from medseg.settings import File, Folder, takes
+from medseg.settings import File, Folder, Names, takes
 from medseg.transforms.picture import is_grey
 from medseg.transforms.reader import is_2d_file
 
@@ -58,28 +58,28 @@ class MakeDatalistSettings:
 
     Attributes:
         output: datalist to write (JSON).
-        folder: MSD task, nnU-Net raw folder, BIDS data set, or folder that holds images and labels.
-        layout: layout of the folder (default: recognised by what it holds).
-        images: folder of the training images, instead of the one folder.
+        folder: MSD task, nnU-Net raw data, BIDS, or images and labels.
+        layout: layout of the folder (default: by what it holds).
+        images: folder of the training images, instead of DIR.
         labels: folder of their labels (of BIDS: which derivatives).
         test: folder of images without labels.
-        modality: names of the channels, such as CT or T1,FLAIR (of BIDS: which; 2D images: RGB or grey, as they are).
-        label_names: names of the values 0, 1, 2, … (masks as 2D images: of the values in order, such as 0 and 255),
-            such as background,liver,tumour (default: the layout's, else the values found).
+        modality: names of the channels, such as CT or T1,FLAIR. Of BIDS: which; of 2D images: RGB or grey, as they are.
+        label_names: names of the values 0, 1, …, such as background,liver (default: the layout's, else those
+            found). Of masks as 2D images: names of the values in order, such as 0 and 255.
         image_pattern: image names, such as '{case}_0000.nii.gz' or '{case}/imaging.nii.gz'.
         label_pattern: label names, such as '{case}_seg.nii.gz'.
-        channels: patterns of the channels by their names, such as 'T1={case}_t1.nii.gz' (default: {case}_0000,
-            {case}_0001, … where there are).
-        num_folds: number of folds, at most that of subjects (default: the folder's own folds or splits, else 5).
-        splits: nnU-Net's splits_final.json, a datalist whose sections and folds are taken, or the name of a published
-            one such as btcv (default: the splits_final.json that lies beside an nnU-Net folder).
-        stratify: what has equal shares in every fold: 'labels', a key of the cases, or a column of BIDS's
+        channels: channels by their names, such as 'T1={case}_t1.nii.gz'. Default: {case}_0000, {case}_0001, … where
+            they exist.
+        num_folds: number of folds (default: those of the folder, else 5). At most the number of subjects.
+        splits: nnU-Net's splits_final.json, a datalist, or a published split such as btcv. Its sections and folds are
+            taken; default: the splits_final.json that lies beside an nnU-Net folder.
+        stratify: key of the cases with equal shares in every fold, or 'labels'. Of BIDS also a column of its
             participants.tsv.
-        subject_pattern: regular expression for the subject in a case's name (its first group, or the whole match), such
-            as '^(sub-[0-9]+)'; a subject stays in one fold (default: guessed from names such as patient00_slice03;
-            '.*': each case is a subject of its own).
-        name: name of the data set (default: the layout's, or the folder's).
-        seed: random seed of the folds (default 0).
+        subject_pattern: regular expression for the subject in a case's name, such as '^(sub-[0-9]+)' (default: a
+            guess). Its first group, or the whole match; a subject stays in one fold. '.*': each case is a
+            subject of its own.
+        name: name of the data set (default: the folder's).
+        seed: random seed of the folds.
         overwrite: new file in the place of an existing one.
         strict: warnings are treated as errors.
     """
@@ -91,13 +91,13 @@ class MakeDatalistSettings:
     images: Folder | None = None
     labels: Folder | None = None
     test: Folder | None = None
-    modality: Sequence[str] = ()
-    label_names: Sequence[str] = ()
+    modality: Names = ()
+    label_names: Names = ()
     image_pattern: str | None = None
     label_pattern: str | None = None
     channels: Mapping[str, str] | None = field(default=None, metadata={"option": "channel"})
     num_folds: int | None = field(default=None, metadata={"option": "folds"})
-    splits: str | Path | None = None
+    splits: File | str | None = None
     stratify: str | None = None
     subject_pattern: str | None = None
     name: str | None = None
@@ -113,7 +113,9 @@ class MakeDatalistSettings:
 
 @takes(MakeDatalistSettings)
 def make_datalist(s: MakeDatalistSettings) -> MadeDatalist:
-    """Read a folder's cases, create folds by subject or take those of a split, and write the datalist.
+    """Make a datalist from a folder: MSD, nnU-Net raw data, BIDS, or folders of images and labels.
+
+    Folds are created by subject, or taken from a split.
 
     Raises:
         ConfigError: the output exists, or an argument cannot be used.

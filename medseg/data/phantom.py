@@ -65,10 +65,9 @@ class PhantomSettings:
 
     Attributes:
         output: folder for the data set; files of the same name are replaced.
-        kind: kind of the images; organs: CT-like; lesions: MR-like, three channels; skin: 2D photographs (default
-            organs).
-        cases: number of labelled cases, at least 2 (default 24); two more without label are the test section.
-        seed: random seed; another one gives other cases (default 0).
+        kind: kind of the images; organs: CT-like; lesions: MR-like, three channels; skin: 2D photographs.
+        cases: number of labelled cases, at least 2. Two more without label are the test section.
+        seed: random seed. Another one gives other cases.
     """
 
     output: Folder
@@ -79,7 +78,9 @@ class PhantomSettings:
 
 @takes(PhantomSettings)
 def write_phantom(s: PhantomSettings) -> Path:
-    """Write a phantom data set: ``imagesTr``, ``labelsTr``, ``imagesTs`` and ``dataset.json``.
+    """Write a small synthetic data set with its datalist, the same every time; no download.
+
+    The folder holds ``imagesTr``, ``labelsTr``, ``imagesTs`` and ``dataset.json``.
 
     Returns:
         The datalist: Decathlon JSON with folds by subject.

@@ -76,7 +76,7 @@ class NetworksSettings:
     """Which networks are listed.
 
     Attributes:
-        pattern: shell pattern of their names, such as 'hno*' (default: all).
+        pattern: shell pattern of their names, such as 'hno*'.
     """
 
     pattern: str = field(default="*", metadata={"positional": "PATTERN"})
@@ -84,5 +84,5 @@ class NetworksSettings:
 
 @takes(NetworksSettings)
 def networks(s: NetworksSettings) -> list[NetworkFacts]:
-    """The registered networks whose names match, sorted by name."""
+    """List the registered networks with parameters, dimensions and paper, sorted by name."""
     return [facts for name, facts in catalog().items() if fnmatch.fnmatch(name, s.pattern)]

@@ -72,7 +72,9 @@ class PriorsSettings:
 
 @takes(PriorsSettings)
 def write_prior_picture(s: PriorsSettings) -> Path:
-    """Two matrices of similarities, tasks and modalities, of a run's or bundle's best weights.
+    """Draw how alike the learned priors of tasks and modalities are, of a run on several data sets.
+
+    Two matrices of similarities, of the best weights.
 
     Raises:
         ModelError: no weights, or a network without priors.

@@ -64,7 +64,9 @@ class ReportSettings:
 
 @takes(ReportSettings)
 def write_report(s: ReportSettings) -> Path:
-    """Write the report of a run; one file that needs no other.
+    """Write a run's report: curves, scores with intervals, overlays of the worst and best cases, and all settings.
+
+    One file that needs no other.
 
     Returns:
         ``<run>/report.html``.

@@ -20,7 +20,7 @@ class ImportWeightsSettings:
         architecture: class of the original's network (default: the config's, or the only one).
         config: JSON or YAML of its constructor's arguments, or the original's own config.
         checkpoint: checkpoint of the original.
-        output: file for our weights (default models/model.pt).
+        output: file for our weights.
     """
 
     system: str
@@ -32,7 +32,7 @@ class ImportWeightsSettings:
 
 @takes(ImportWeightsSettings)
 def import_weights(s: ImportWeightsSettings) -> ImportReport:
-    """Write an original system's checkpoint as weights of our network, and report every key.
+    """Turn an original system's checkpoint into weights of our network (models/model.pt), and report every key.
 
     Raises:
         ConfigError: unknown system, architecture or argument, or a config that cannot be read.

@@ -25,7 +25,7 @@ from medseg.engines.memory import MEMORY_CONVENTION
 from medseg.errors import ConfigError, nearest
 from medseg.networks import catalog, create_network
 from medseg.networks.cost import CONVENTION, count_parameters, multiply_adds_of
-from medseg.settings import File, takes
+from medseg.settings import File, Named, Size, takes
 from medseg.storage import write_json
 from medseg.workflows.benchmark_steps import PRECISIONS, STEPS, WARM_UP, Conditions, failure, peak_memory, times
 
@@ -40,24 +40,25 @@ class BenchmarkSettings:
     """Which networks are measured, and under which conditions.
 
     Attributes:
-        networks: name in the result -> registered name, MONAI class or dotted path; the first is the baseline.
-        size: input in voxels, such as 96,96,96 or 512,512.
-        in_channels: number of channels of the input (default 1).
-        out_channels: number of channels of the logits (default 2).
-        batch_size: number of images per step (default 1).
+        networks: name of `medseg networks`, MONAI class or dotted path; the first is the baseline. A name before it,
+            name=network, tells two settings of one network apart in the result.
+        size: size of the input in voxels, such as 96,96,96 or 512,512.
+        in_channels: number of channels of the input.
+        out_channels: number of channels of the logits.
+        batch_size: number of images per step.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         threads: number of CPU threads (default: torch's).
-        precision: fp32, bf16 or fp16 (default fp32).
-        repeats: number of turns that count (default 15, least 6).
-        train: measure a training step too.
+        precision: fp32, bf16 or fp16.
+        repeats: number of turns that count, at least 6.
+        train: measurement of a training step too.
         published: networks as published (default: as `medseg train` plans them here).
-        arguments: name in the result -> constructor arguments.
+        arguments: constructor arguments by the network's name, such as ssh_unet.gate_type=gsm.
         output: JSON file for the result.
     """
 
-    networks: Mapping[str, str]
+    networks: Named = field(metadata={"option": "network"})
     _: KW_ONLY
-    size: Sequence[int]
+    size: Size
     in_channels: int = 1
     out_channels: int = 2
     batch_size: int = 1
@@ -67,7 +68,7 @@ class BenchmarkSettings:
     repeats: int = 15
     train: bool = False
     published: bool = False
-    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata={"option": "set"})
     output: File | None = None
 
     def conditions(self) -> Conditions:
@@ -103,7 +104,7 @@ class BenchmarkSettings:
 
 @takes(BenchmarkSettings)
 def benchmark(s: BenchmarkSettings) -> dict[str, Any]:
-    """Measure networks side by side.
+    """Measure time, peak memory, parameters and multiply-adds of networks side by side, with intervals.
 
     Returns:
         ``conditions``, ``conventions`` and ``networks``; per network and step the ``seconds`` and the ``ratio`` to the

@@ -9,17 +9,15 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
 from medseg.bundle.config_check import check_roi
-from medseg.data import Case, CaseFacts, Datalist, Problem, inspect_cases, read_datalist
+from medseg.data import Case, CaseFacts, Datalist, Problem, inspect_cases
 from medseg.data.consistency import (
     check_agreement,
     check_classes,
     check_empty_labels,
-    check_folds,
     check_masks,
     check_orientation,
     check_regions,
@@ -32,12 +30,9 @@ from medseg.data.plan import available_gib
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.labels import LabelSpace
-from medseg.settings import File, Folder, takes
 
 __all__ = [
-    "CheckSettings",
     "check_cases",
-    "check_datalist",
     "check_fit",
     "check_window",
     "problem_table",
@@ -49,40 +44,6 @@ logger = logging.getLogger("medseg")
 
 _ROWS = 30  # of a table in a training log; `medseg check` shows all
 _WIDTHS = (80, 120)  # columns of a table, whatever the terminal
-
-
-@dataclass(frozen=True)
-class CheckSettings:
-    """What is checked.
-
-    Attributes:
-        json_list: datalist.
-        data_dir: base directory for relative paths in the datalist (default: its folder).
-        fold: fold whose training cases have to hold each label (default: those of all folds).
-        strict: warnings are treated as errors.
-    """
-
-    json_list: File
-    data_dir: Folder | None = None
-    _: KW_ONLY
-    fold: int | None = None
-    strict: bool = False
-
-
-@takes(CheckSettings)
-def check_datalist(s: CheckSettings) -> tuple[Datalist, list[Case], list[CaseFacts]]:
-    """Check all sections of a datalist; returns it, its training cases in this fold, and the facts of all cases.
-
-    Raises:
-        DataError: with the table of all problems.
-    """
-    fold = s.fold
-    datalist = read_datalist(s.json_list, s.data_dir)
-    cases = [case for section in datalist.sections.values() for case in section]
-    training = datalist.sections["training"] if fold is None else datalist.split(fold)[0]
-    folds = list(check_folds(datalist))
-    facts = check_cases(cases, datalist, training=training, fold=fold, strict=s.strict, rows=None, more=folds)
-    return datalist, datalist.split(fold)[0], facts
 
 
 def check_cases(

@@ -38,7 +38,7 @@ class CompareSettings:
     Attributes:
         runs: two or more run folders, results of `medseg ensemble`, or scores/test of a run; the first is the baseline.
         output: folder for comparison.html, .md, .csv, .json and figures.
-        score: score that is compared (default dice).
+        score: score that is compared.
     """
 
     runs: Sequence[Folder] = field(metadata={"option": "run"})
@@ -49,7 +49,9 @@ class CompareSettings:
 
 @takes(CompareSettings)
 def compare(s: CompareSettings) -> dict[str, Any]:
-    """Compare every run with the first; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html`` and its figures.
+    """Compare validated runs case by case: paired differences with intervals, tests and effect sizes.
+
+    Every run is compared with the first; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html`` and its figures.
 
     Returns:
         ``cases``, ``labels``, ``warnings``, ``runs`` (name, mean with interval, cost), ``scores`` (run -> label ->

@@ -25,7 +25,7 @@ from medseg.inferers import Ensemble
 from medseg.labels import LabelSpace
 from medseg.metrics import ScoreDefinition
 from medseg.networks.cost import count_parameters
-from medseg.settings import File, Folder, takes
+from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.cleanup import stored_rules
@@ -50,13 +50,13 @@ class EnsembleSettings:
     Attributes:
         runs: run folders; a folder of folds stands for its folds.
         output: folder for predictions and scores.
-        method: mean of probabilities, or vote of labels (default mean).
+        method: mean of probabilities, or vote of labels.
         weights: numbers, one per run, or 'dice' for each run's score on its validation cases (default: equal).
         json_list: datalist (default: the first run's).
         data_dir: base directory for relative paths in the datalist (default: its folder).
-        section: section of the datalist (default validation).
+        section: section of the datalist.
         fold: fold whose validation cases are predicted (default: the first run's).
-        checkpoint: best, last, or best_<metric> where it is kept (default best).
+        checkpoint: best, last, or best_<metric> where it is kept.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         postprocess: cleaning by the rules that `medseg postprocess` stored in all runs alike, as in the folds of one
             training.
@@ -66,7 +66,7 @@ class EnsembleSettings:
     output: Folder
     _: KW_ONLY
     method: Literal["mean", "vote"] = "mean"
-    weights: Sequence[float] | str | None = None
+    weights: Numbers | Literal["dice"] | None = None
     json_list: File | None = None
     data_dir: Folder | None = None
     section: str = "validation"
@@ -79,7 +79,9 @@ class EnsembleSettings:
 @takes(EnsembleSettings)
 @writes_into("output")
 def ensemble(s: EnsembleSettings) -> dict[str, Any] | None:
-    """Predict a datalist section with all runs together; writes ``predictions/`` and, with references,
+    """Join several runs, or the folds of one, into one prediction; scored where references exist.
+
+    Predicts a section of a datalist; writes ``predictions/`` and, with references,
     ``metrics.json``.
 
     Returns:

@@ -79,18 +79,17 @@ class EvaluateSettings:
 
     Attributes:
         run: run folder.
-        checkpoint: best, last, best_<metric> where it is kept, all, or a file (default best).
-        space: grid of the scores: the original image space, or the space after preprocessing, in which no predictions
-            are written (default source).
-        tolerance: tolerance of the surface Dice in mm (default 1).
+        checkpoint: best, last, best_<metric> where it is kept, all, or a file.
+        space: grid of the scores: original image space, or after preprocessing, without predictions.
+        tolerance: tolerance of the surface Dice in mm (default: 1).
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         data_dir: folder of the images, where they were moved (default: as in training).
-        postprocess: cleaning by the rules that `medseg postprocess` stored, as inference does it in the original image
+        postprocess: cleaning by the rules that `medseg postprocess` stored. Inference does so in the original image
             space.
-        overrides: values of the config by their ids, such as overlap=0.25; with json_list, all labelled cases of that
+        overrides: config values by their ids, such as overlap=0.25. With json_list, all labelled cases of that
             list are scored, a set that the run never saw.
         overlays: further configs of the run, such as evaluate_published.
-        section: section of the run's datalist (default: that of the config, validation); test is for the last score,
+        section: section of the run's datalist (default: that of the config, validation). Test is for the last score,
             not for choices, and its scores lie in scores/test.
         into: folder in the run for the results (default: the run itself, or scores/<section>).
         checked: whether the caller has checked the cases, and says itself what differs from the training.

@@ -19,7 +19,7 @@ from medseg.errors import ConfigError, nearest, unwrapped
 from medseg.inferers import TaskPasses
 from medseg.labels import LabelSpace
 from medseg.networks.layers.task_conditioned import FixedTasks, TaskConditioned
-from medseg.settings import Folder, takes
+from medseg.settings import Folder, Size, takes
 from medseg.storage import write_json
 from medseg.weights import load_weights
 from medseg.workflows.evaluation import weights_of
@@ -38,10 +38,10 @@ class ExportSettings:
     Attributes:
         bundle: folder of a run, or of a bundle with models/model.pt.
         output: folder for the files; those of the same names are replaced.
-        format: torchscript, torch_export, onnx (needs the extra `export`) or all (default all).
+        format: torchscript, torch_export, onnx (needs the extra `export`) or all.
         sizes: spatial sizes to compare at besides the patch size, such as 128,96,64 (default: one that differs from it
             in every axis).
-        checkpoint: best, last or a file (default best).
+        checkpoint: best, last or a file.
         overlays: further configs of the bundle, such as gsm.
         dataset: name of the data set whose labels the exported network segments, of a run on several data sets.
         modality: modality of the images, with --dataset, such as ct (default: unknown).
@@ -51,7 +51,7 @@ class ExportSettings:
     output: Folder
     _: KW_ONLY
     format: str = "all"
-    sizes: Sequence[Sequence[int]] | None = None
+    sizes: Sequence[Size] | None = None
     checkpoint: str = "best"
     overlays: Sequence[str] = field(default=(), metadata={"option": "overlay"})
     dataset: str | None = None
@@ -60,7 +60,9 @@ class ExportSettings:
 
 @takes(ExportSettings)
 def export(s: ExportSettings) -> dict[str, Any]:
-    """Write ``model.ts``, ``model.pt2``, ``model.onnx``, ``deployment.json`` and ``predict.py`` to ``output``.
+    """Export a trained network with all that is needed to use it without medseg.
+
+    Writes ``model.ts``, ``model.pt2``, ``model.onnx``, ``deployment.json`` and ``predict.py`` to ``output``.
 
     Returns:
         The content of ``deployment.json``.

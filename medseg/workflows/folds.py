@@ -1,8 +1,7 @@
-"""All folds of a datalist: one run per fold below one folder, and their out-of-fold cases pooled."""
+"""Scores of all folds, whose out-of-fold cases are pooled, and of all checkpoints."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +9,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from medseg.data import read_datalist
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.engines.scores import write_scores
 from medseg.errors import ConfigError, ModelError
@@ -18,11 +16,8 @@ from medseg.settings import takes
 from medseg.storage import write_json
 from medseg.workflows.evaluation import EvaluateSettings, evaluate, kept_checkpoints
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.training import TrainSettings, train
 
-__all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "train_folds"]
-
-logger = logging.getLogger("medseg")
+__all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs"]
 
 
 def fold_runs(run: str | Path) -> list[Path]:
@@ -32,23 +27,6 @@ def fold_runs(run: str | Path) -> list[Path]:
         path for path in folder.glob("fold*") if path.name[4:].isdigit() and (path / "configs" / "train.yaml").is_file()
     ]
     return sorted(found, key=lambda path: int(path.name[4:]))
-
-
-@takes(TrainSettings)
-def train_folds(s: TrainSettings) -> Path:
-    """``train`` for every fold of the datalist (five made on the spot where it names none), each in a run of its own
-    below ``output``; finished folds are skipped. The settings' own ``fold`` is not read.
-    """
-    datalist = read_datalist(s.json_list, s.data_dir)
-    folds = datalist.folds() or list(range(min(5, len(datalist.sections["training"]))))
-    if len(folds) < 2:
-        raise ConfigError(
-            f"{s.json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."
-        )
-    for fold in folds:
-        logger.info("fold %d of %d", fold, len(folds))
-        train.of(replace(s, output=Path(s.output) / f"fold{fold}", fold=fold))
-    return Path(s.output).resolve()
 
 
 @takes(EvaluateSettings)
@@ -125,17 +103,24 @@ def _spread(directory: Path, names: Sequence[str], contents: Sequence[Mapping[st
 
 @takes(EvaluateSettings)
 def evaluate_checkpoints(s: EvaluateSettings) -> dict[str, dict[str, Any]]:
-    """Score every checkpoint that a run, or each of its folds, keeps; name -> the content of its ``metrics.json``.
+    """Score a run's validation cases in the original image space: Dice, HD95 and surface Dice per case and label.
 
-    The results of ``best`` are the run's own, those of the others lie in ``scores/<name>``. The settings' own
-    ``checkpoint`` and ``into`` are not read.
+    A folder of folds is scored by ``evaluate_folds``. Of all checkpoints the results of ``best`` are the run's own,
+    those of the others lie in ``scores/<name>``.
+
+    Returns:
+        Checkpoint -> the content of its ``metrics.json``; every checkpoint that the run, or each of its folds, keeps,
+        where the settings' ``checkpoint`` is all.
 
     Raises:
-        ConfigError: other cases than the validation cases: a test set must not choose a model.
+        ConfigError: all checkpoints on other cases than the validation cases: a test set must not choose a model.
         ModelError: nothing is kept.
     """
     run = Path(s.run)
     folders = fold_runs(run)
+    score = evaluate_folds if folders else evaluate
+    if s.checkpoint != "all":
+        return {s.checkpoint: score.of(s)}
     for selection in (replace(s, run=folder).selection() for folder in folders or [run]):
         if selection.role != "validation":
             raise ConfigError(
@@ -146,7 +131,6 @@ def evaluate_checkpoints(s: EvaluateSettings) -> dict[str, dict[str, Any]]:
     names = [name for name in kept[0] if all(name in other for other in kept)]
     if not names:
         raise ModelError(f"{run} keeps no checkpoint that all its folds have; train it first.")
-    score = evaluate_folds if folders else evaluate
     return {
         name: score.of(replace(s, checkpoint=name, into=None if name == "best" else f"scores/{name}")) for name in names
     }

@@ -43,16 +43,16 @@ class NewBundleSettings:
     """What a new bundle is planned for.
 
     Attributes:
-        network: name of `medseg networks`, MONAI class such as SegResNet, or dotted path.
+        network: name of `medseg networks`, MONAI class or dotted path.
         json_list: datalist (Decathlon JSON), or YAML that joins several.
         output: folder of the new bundle; it must not hold one.
         data_dir: base directory for relative paths in the datalist (default: its folder).
         fold: validation fold (default: the validation section, else fold 0).
         device: cpu or cuda, where it will train: a GPU gets published sizes, a CPU light ones (default: a GPU where
             there is one).
-        overrides: values of the config by their ids, such as learning_rate=0.001 or network_def::filters=[16,32].
-        nnunet_plans: nnUNetPlans.json of nnU-Net 2, whose spacing, patch size and normalisation are used.
-        nnunet_configuration: name of a configuration in these plans (default 3d_fullres; of 2D images 2d).
+        overrides: config values by their ids, such as learning_rate=0.001 or network_def::filters=[16,32].
+        nnunet_plans: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
+        nnunet_configuration: configuration in these plans (default: 3d_fullres or 2d).
     """
 
     network: str
@@ -68,7 +68,9 @@ class NewBundleSettings:
 
 @takes(NewBundleSettings)
 def new_bundle(s: NewBundleSettings) -> list[Setting]:
-    """Read and check the cases of a datalist, plan for a network and a device, and write the bundle to ``output``.
+    """Plan and write a bundle for a network and a datalist, without training it.
+
+    The cases are read and checked first.
 
     Returns:
         The settings of the written ``train.yaml``.

@@ -53,7 +53,9 @@ class PostprocessSettings:
 @takes(PostprocessSettings)
 @writes_into("run")
 def postprocess(s: PostprocessSettings) -> dict[str, Any]:
-    """Choose rules on a run's validation predictions and store them in its bundle; ``--fold all`` runs are pooled.
+    """Choose post-processing on a run's validation predictions; only what is shown to help is stored and applied.
+
+    The rules are stored in the run's bundle; ``--fold all`` runs are pooled.
 
     Writes ``postprocessing.json`` into the run's folder, and the rules into ``configs/inference.yaml`` of the run or
     of all its folds, where inference, validation and ensembles apply them.

@@ -22,7 +22,7 @@ from medseg.engines.ranks import is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import Origin, PredictionFolder, background_predictions
 from medseg.labels import BACKGROUND, LabelSpace
-from medseg.settings import File, Folder, takes
+from medseg.settings import File, Folder, Names, takes
 from medseg.storage import write_json
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
@@ -85,8 +85,8 @@ class PredictSettings:
         cases: cases of a datalist that was read already.
         json_list: datalist, instead of files.
         data_dir: base directory for relative paths in the datalist (default: its folder).
-        section: section of the datalist (default test).
-        checkpoint: best, last, best_<metric> where it is kept, all, or a file (default best).
+        section: section of the datalist (default: test).
+        checkpoint: best, last, best_<metric> where it is kept, all, or a file.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         tta: average over mirror images along the axes that training mirrored.
         postprocess: cleaning by the rules that `medseg postprocess` stored in the run.
@@ -109,7 +109,7 @@ class PredictSettings:
     device: str | None = None
     tta: bool = False
     postprocess: bool = field(default=True, metadata={"option": "no_postprocess"})
-    tasks: Sequence[str] | None = None
+    tasks: Names | None = None
     modality: str | None = None
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
     overwrite: bool = False
@@ -231,22 +231,27 @@ def _refuse_idle(s: PredictSettings) -> None:
 
 
 @takes(PredictSettings)
-def predict_checkpoints(s: PredictSettings) -> dict[str, list[Path]]:
-    """``predict`` with every checkpoint that a run keeps, into ``output/<name>``; name -> label maps. The settings' own
-    ``checkpoint`` is not read.
+def predict_checkpoints(s: PredictSettings) -> dict[Path, list[Path]]:
+    """Segment image files, folders or a section of a datalist; label maps have the grid of the original images.
+
+    Returns:
+        Folder -> label maps: ``output``, or ``output/<name>`` of every checkpoint that the run keeps, where the
+        settings' ``checkpoint`` is all.
 
     Raises:
         CasesFailed: some cases failed, with any of them; the others are done.
         ModelError: nothing is kept.
     """
+    if s.checkpoint != "all":
+        return {Path(s.output): predict.of(s)}
     kept = kept_checkpoints(Path(s.bundle))
     if not kept:
         weights_of(Path(s.bundle), "best")  # says what to do
-    done: dict[str, list[Path]] = {}
+    done: dict[Path, list[Path]] = {}
     failed: CasesFailed | None = None
     for name in kept:
         try:
-            done[name] = predict.of(replace(s, output=Path(s.output) / name, checkpoint=name))
+            done[Path(s.output) / name] = predict.of(replace(s, output=Path(s.output) / name, checkpoint=name))
         except CasesFailed as error:
             failed = error
     if failed is not None:

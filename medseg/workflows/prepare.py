@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from medseg.data import Datalist, read_datalist
 from medseg.data.label_files import check_label_files
 from medseg.datasets import dataset_module
 from medseg.errors import ConfigError, DataError
+from medseg.settings import Folder, takes
 from medseg.workflows.options import check_options
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["PrepareSettings", "Prepared", "prepare"]
 
 
 @dataclass
@@ -37,30 +39,44 @@ class Prepared:
         ]
 
 
-def prepare(dataset: str, raw_dir: str | Path, out_dir: str | Path, **options: Any) -> Prepared:
-    """Call ``prepare`` of a data set's module; the same call again does only what is missing.
+@dataclass(frozen=True)
+class PrepareSettings:
+    """Which data set is prepared from which folder.
 
-    Args:
-        dataset: module name in ``medseg.datasets``.
-        raw_dir: the archive as unpacked.
-        out_dir: for the datalist and converted files; outside ``raw_dir``, which stays as it is.
-        **options: the module's own.
+    Attributes:
+        dataset: name of the data set, such as btcv.
+        raw: archive as unpacked; nothing in it changes.
+        out: folder for the datalist and converted files, outside the archive.
+        options: options of the data set itself by their names, such as the task.
+    """
+
+    dataset: str = field(metadata={"positional": "DATASET"})
+    raw: Folder
+    out: Folder = field(metadata={"option": ("out", "output")})
+    options: Mapping[str, Any] | None = field(default=None, metadata={"option": None})
+
+
+@takes(PrepareSettings)
+def prepare(s: PrepareSettings) -> Prepared:
+    """Turn the unpacked archive of a public data set into a checked datalist; --list shows the data sets.
+
+    The same call again does only what is missing.
 
     Raises:
         ConfigError: an unknown data set or option, or folders that cannot be used.
         DataError: the archive is incomplete, or a label file holds a value that the data set does not declare.
     """
-    module, raw, out = dataset_module(dataset), Path(raw_dir), Path(out_dir)
+    module, raw, out, options = dataset_module(s.dataset), Path(s.raw), Path(s.out), dict(s.options or {})
     if not raw.is_dir():
         raise ConfigError(f"Folder {raw} not found; --raw names the unpacked archive: {module.FACTS.layout}.")
     if out.resolve().is_relative_to(raw.resolve()):
         raise ConfigError(f"--out {out} lies in the raw folder {raw}, which stays as it is; name a folder outside.")
-    check_options(dataset, module.prepare, options)
+    check_options(s.dataset, module.prepare, options)
     path = Path(module.prepare(raw, out, **options))
     for root in (out, raw):
         datalist = read_datalist(path, root)
         first = next(case for cases in datalist.sections.values() for case in cases)
         if all(Path(image).is_file() for image in first.images):
             check_label_files(datalist)
-            return Prepared(dataset, datalist)
+            return Prepared(s.dataset, datalist)
     raise DataError(f"{path} names files that are neither below {out} nor below {raw}; report this with the archive.")

@@ -133,8 +133,8 @@ class ResolutionSettings:
         output: folder for resolution.md, .csv, .json and .png, and a folder per run and resolution.
         sizes: numbers of voxels per axis, as fractions of the source's, such as 0.5 1.
         spacings: isotropic voxel sizes in mm.
-        checkpoint: best, last, best_<metric> where it is kept, or a file (default best).
-        section: section of the datalist (default validation).
+        checkpoint: best, last, best_<metric> where it is kept, or a file.
+        section: section of the datalist.
         data_dir: folder of the images, where they were moved (default: as in training).
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
     """
@@ -142,7 +142,7 @@ class ResolutionSettings:
     runs: Sequence[Folder] = field(metadata={"option": "run"})
     output: Folder
     _: KW_ONLY
-    sizes: Sequence[float] = ()
+    sizes: Sequence[float] = field(default=(), metadata={"or": "spacings"})
     spacings: Sequence[float] = ()
     checkpoint: str = "best"
     section: str = "validation"
@@ -152,7 +152,9 @@ class ResolutionSettings:
 
 @takes(ResolutionSettings)
 def resolution(s: ResolutionSettings) -> dict[str, Any]:
-    """Score runs at several resolutions; writes ``resolution.json``, ``.csv``, ``.md`` and ``.png`` to ``output``, and
+    """Score runs at other resolutions than the one they were trained at: table, figure and JSON.
+
+    Writes ``resolution.json``, ``.csv``, ``.md`` and ``.png`` to ``output``, and
     what `medseg validate --no_postprocess` writes to a folder per run and resolution below it. The same call again
     keeps scores that were made from the same weights, settings and files.
 

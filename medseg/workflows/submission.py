@@ -30,13 +30,13 @@ class SubmitSettings:
 
     Attributes:
         challenge: name of the challenge, such as amos.
-        output: archive; its report is beside it, as .txt, and is written before it.
-        run: run or bundle folder; without --predictions it segments the cases first, into a folder beside the archive.
+        output: archive. Its report is beside it, as .txt, and is written before it.
+        run: run or bundle folder. Without --predictions it segments the cases first, into a folder beside the archive.
         predictions: folder of label maps of medseg infer or ensemble, or of another program.
         json_list: datalist with the test images (default: the run's).
         data_dir: base directory for relative paths in the datalist (default: its folder).
         section: section of the datalist (default: the challenge's).
-        checkpoint: best, last or a file (default best).
+        checkpoint: best, last or a file.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         overwrite: new archive in the place of an existing one.
         show: function that takes each line of the report.
@@ -60,8 +60,9 @@ class SubmitSettings:
 
 @takes(SubmitSettings)
 def submit(s: SubmitSettings) -> Submission:
-    """Check predictions by the rules of a challenge, report, and pack them. Predictions that lie there already, of the
-    same weights, are not made again.
+    """Check predictions by the rules of a challenge, report, and pack them.
+
+    Predictions that lie there already, of the same weights, are not made again.
 
     Raises:
         ConfigError: neither a run nor predictions, or an archive that exists.

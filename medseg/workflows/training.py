@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -62,27 +62,25 @@ class TrainSettings:
         output: run folder.
         json_list: datalist (Decathlon JSON), or YAML that joins several.
         data_dir: base directory for relative paths in the datalist (default: its folder).
-        network: name of `medseg networks`, MONAI class such as SegResNet, or dotted path; a bundle is planned for it.
-        bundle: bundle folder such as bundles/ssh_unet_btcv_ct_segmentation.
-        fold: validation fold (default: the validation section, else fold 0).
+        network: name of `medseg networks`, MONAI class or dotted path. A bundle is planned for it.
+        bundle: bundle folder, such as one of those in bundles/.
+        fold: validation fold, or all: one run per fold (default: the validation section, else fold 0). The runs of
+            all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
-        max_minutes: time in minutes for the whole training with its last validation; it decides on the learning-rate
-            schedule and the end, instead of the number of epochs. Reading the images is never cut short, and one
-            validation always takes place.
+        max_minutes: minutes for the whole training, instead of --epochs. They decide on the learning-rate
+            schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
+            always takes place.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        seed: random seed (default 0).
-        overrides: values of the config by their ids, such as learning_rate=0.001.
+        seed: random seed.
+        overrides: config values by their ids, such as learning_rate=0.01.
         overlays: further configs of the bundle, such as gsm.
-        transfer: run, bundle or file whose weights the training starts from; a head of other labels starts from
-            scratch.
-        reinitialize: with --transfer: patterns of the names of further parameters that start from scratch, such as
-            'decoder*'.
-        partial: with --transfer: use of the weights that fit; the others are skipped.
-        new_tasks_only: with --transfer of a run on several data sets: training of the tasks that it lacks; its old
-            tasks predict as before.
-        nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2, whose spacing, patch size and normalisation are
-            used.
-        nnunet_configuration: name of a configuration in these plans (default 3d_fullres; of 2D images 2d).
+        transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
+        reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
+        partial: with --transfer: use of only the weights that fit. The others are skipped.
+        new_tasks_only: with --transfer: training of tasks that the run lacks. It is one on several data sets, whose
+            old tasks predict as before.
+        nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
+        nnunet_configuration: configuration in these plans (default: 3d_fullres or 2d).
         replay: with --transfer of a run on several data sets: share of the drawn cases that are of its data sets.
         distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
         dry_run: no training: the plan with the origin of every value of the config is printed.
@@ -91,16 +89,16 @@ class TrainSettings:
     output: Folder
     json_list: File
     data_dir: Folder | None = None
-    network: str | None = None
+    network: str | None = field(default=None, metadata={"or": "bundle"})
     bundle: Folder | None = None
-    fold: int | None = None
+    fold: int | Literal["all"] | None = None
     epochs: int | None = None
     max_minutes: float | None = None
     device: str | None = None
     seed: int = 0
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
     overlays: Sequence[str] = field(default=(), metadata={"option": "overlay"})
-    transfer: str | Path | None = None
+    transfer: Folder | File | None = None
     reinitialize: Sequence[str] = ()
     partial: bool = False
     new_tasks_only: bool = False
@@ -129,13 +127,19 @@ class TrainSettings:
 
 @takes(TrainSettings)
 def train(s: TrainSettings) -> Path:
-    """Train a network on a datalist; the same call again resumes, and a finished run does nothing.
+    """Train a network on a datalist; the same command again resumes.
 
-    Under torchrun every process makes the same call; the first one checks, plans and writes, the others wait.
+    A finished run does nothing. Under torchrun every process makes the same call; the first one checks, plans and
+    writes, the others wait.
 
     Returns:
-        The run folder.
+        The run folder, or the folder of the runs.
+
+    Raises:
+        ConfigError: all folds of a datalist that has only one.
     """
+    if s.fold == "all":
+        return _train_folds(s)
     started = time.monotonic()
     _refuse_settings(s)
     run = Path(s.output).resolve()
@@ -179,6 +183,20 @@ def _refuse_settings(s: TrainSettings) -> None:
         network_target(s.network)
 
 
+def _train_folds(s: TrainSettings) -> Path:
+    """Train every fold of the datalist (five made on the spot where it names none); finished folds are skipped."""
+    datalist = read_datalist(s.json_list, s.data_dir)
+    folds = datalist.folds() or list(range(min(5, len(datalist.sections["training"]))))
+    if len(folds) < 2:
+        raise ConfigError(
+            f"{s.json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."
+        )
+    for fold in folds:
+        logger.info("fold %d of %d", fold, len(folds))
+        train.of(replace(s, output=Path(s.output) / f"fold{fold}", fold=fold))
+    return Path(s.output).resolve()
+
+
 @dataclass(frozen=True)
 class _Start:
     """What a training starts with, decided before anything is written.
@@ -211,10 +229,11 @@ class _Start:
         """
         request = s.transfer_request()
         transfer = Transfer(request) if request else None
-        training, validation = datalist.split(s.fold)
+        fold = None if s.fold == "all" else s.fold
+        training, validation = datalist.split(fold)
         if not training:
-            raise DataError(f"{datalist.path} leaves no training case for fold {s.fold}; choose another --fold.")
-        facts = check_cases(training + validation, datalist, training=training, fold=s.fold)
+            raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
+        facts = check_cases(training + validation, datalist, training=training, fold=fold)
         if s.network is not None:
             taken = transfer.network_arguments(network_target(s.network)) if transfer else {}
             layer = Layer(taken, "plan", reasons=dict.fromkeys(taken, f"as in {s.transfer}"))

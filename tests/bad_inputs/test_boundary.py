@@ -190,16 +190,16 @@ def test_a_label_deleted_meanwhile(study: Any) -> None:
 
 
 def test_sigterm_ends_a_command_with_143(study: Any, monkeypatch: Any, capsys: Any) -> None:
-    import medseg.cli.networks as command
+    from medseg.networks.catalog import networks
 
-    def run(args: Any) -> int:
+    def run(settings: Any) -> list[Any]:
         with whole_file(study.folder / "a") as temporary:
             temporary.write_text("half")
             os.kill(os.getpid(), signal.SIGTERM)
-        return 0
+        return []
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr(networks, "of", run)
     assert main(["networks"]) == 143
     assert list(study.folder.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) is before

@@ -16,7 +16,7 @@ ELSEWHERE = {
     29: "bad_inputs/test_bad_geometry.py::test_unusual_orientations_are_sound_and_reported_in_ras_order",
     59: "weights/test_files.py::test_missing_damaged_and_dangerous",
     60: "bundle/test_package.py::test_what_is_unsound_is_refused_and_leaves_nothing",
-    61: "workflows/test_hostile_bundles.py::test_a_target_outside_the_list_is_never_imported",
+    61: "bundle/test_hostile_bundles.py::test_a_target_outside_the_list_is_never_imported",
     64: "bad_inputs/test_boundary.py::test_errors_of_the_system",
     69: "workflows/test_moved_data.py::test_background_alone_is_warned_of",
     71: "metrics/test_cases.py::test_empty_masks",

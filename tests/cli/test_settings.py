@@ -9,30 +9,9 @@ import re
 
 import pytest
 
+from medseg.cli.commands import COMMANDS, Command
+from medseg.cli.options import read_options
 from medseg.settings import takes
-
-COMMANDS = (
-    ("medseg.workflows.training", "train", "TrainSettings"),
-    ("medseg.workflows.evaluation", "evaluate", "EvaluateSettings"),
-    ("medseg.workflows.postprocessing", "postprocess", "PostprocessSettings"),
-    ("medseg.workflows.prediction", "predict", "PredictSettings"),
-    ("medseg.workflows.ensemble", "ensemble", "EnsembleSettings"),
-    ("medseg.workflows.submission", "submit", "SubmitSettings"),
-    ("medseg.workflows.benchmark", "benchmark", "BenchmarkSettings"),
-    ("medseg.workflows.compare", "compare", "CompareSettings"),
-    ("medseg.workflows.resolution", "resolution", "ResolutionSettings"),
-    ("medseg.reports.report", "write_report", "ReportSettings"),
-    ("medseg.workflows.export", "export", "ExportSettings"),
-    ("medseg.reports.priors", "write_prior_picture", "PriorsSettings"),
-    ("medseg.workflows.checks", "check_datalist", "CheckSettings"),
-    ("medseg.data.make_datalist", "make_datalist", "MakeDatalistSettings"),
-    ("medseg.networks.catalog", "networks", "NetworksSettings"),
-    ("medseg.workflows.new_bundle", "new_bundle", "NewBundleSettings"),
-    ("medseg.weights.importing", "import_weights", "ImportWeightsSettings"),
-    ("medseg.data.phantom", "write_phantom", "PhantomSettings"),
-    ("medseg.bundle.package", "package", "PackageSettings"),
-    ("medseg.bundle.package", "unpack", "UnpackSettings"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +42,13 @@ def test_a_command_takes_fields_or_a_value() -> None:
         add(2, third=3)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize(("module", "function", "settings"), COMMANDS)
-def test_every_field_is_described_once(module: str, function: str, settings: str) -> None:
-    command, described_by = (getattr(importlib.import_module(module), name) for name in (function, settings))
-    fields = [field.name for field in dataclasses.fields(described_by)]
+@pytest.mark.parametrize("row", COMMANDS.values(), ids=COMMANDS)
+def test_every_field_is_described_once(row: Command) -> None:
+    paths = (row.function, read_options(row.function)[0])
+    command, settings = (
+        getattr(importlib.import_module(path.rpartition(".")[0]), path.split(".")[-1]) for path in paths
+    )
+    fields = [field.name for field in dataclasses.fields(settings)]
     assert sorted(inspect.signature(command).parameters) == sorted(fields)
-    described = (inspect.getdoc(described_by) or "").partition("Attributes:\n")[2]
+    described = (inspect.getdoc(settings) or "").partition("Attributes:\n")[2]
     assert re.findall(r"^    (\w+): \S", described, re.MULTILINE) == fields

@@ -166,10 +166,11 @@ def test_quickstart_goes_on(modules, monkeypatch, capsys):
 
 def test_quickstart_steps_are_valid_commands(modules):
     """Every step's arguments are taken by the command line as it is."""
-    from medseg.cli import _parser
+    from medseg.cli.parser import CommandParser
 
-    for _, _, command in modules[1].steps(2.5):
-        assert _parser().parse_args(command).module == command[0]
+    for _, _, (name, *arguments) in modules[1].steps(2.5):
+        parser = CommandParser(name)
+        assert not parser.missing(parser.parse(arguments))
 
 
 def test_run_tests_runs_everything(modules, monkeypatch, capsys):

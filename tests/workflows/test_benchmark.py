@@ -12,7 +12,6 @@ from torch import nn
 
 from medseg.bundle import planned_arguments
 from medseg.cli import main
-from medseg.cli.benchmark import named_networks, split_arguments
 from medseg.errors import ConfigError
 from medseg.networks import catalog, create_network
 from medseg.networks.cost import count_parameters
@@ -149,17 +148,6 @@ def test_bad_input_gets_a_sentence(changes: dict[str, Any], sentence: str) -> No
     arguments: dict[str, Any] = {"networks": {"ssh_unet": "ssh_unet"}, "size": (32, 32, 32), "device": "cpu"} | changes
     with pytest.raises(ConfigError, match=sentence):
         benchmark(**arguments)
-
-
-def test_names_and_arguments_of_the_command() -> None:
-    networks = {"ssh_unet": "ssh_unet", "gsm": "ssh_unet", "a.b.Net": "a.b.Net"}
-    assert named_networks(["ssh_unet", "gsm=ssh_unet", "a.b.Net"]) == networks
-    split = split_arguments({"a.b.Net.width": 3, "gsm.gate_type": "x"}, networks)
-    assert split == {"a.b.Net": {"width": 3}, "gsm": {"gate_type": "x"}}
-    with pytest.raises(ConfigError, match="other=ssh_unet"):
-        named_networks(["ssh_unet", "ssh_unet"])
-    with pytest.raises(ConfigError, match="NAME.argument=value"):
-        split_arguments({"gat_type": 1}, ["gsm"])
 
 
 def test_numbers_and_tables() -> None:

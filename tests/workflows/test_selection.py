@@ -85,7 +85,7 @@ def test_test_scores_are_kept_apart(run: Path, way: str, before: bool) -> None:
     assert not (run / "predictions" / "case_4_image.nii.gz").exists()
     assert {name: (run / name).read_bytes() for name in files} == files
     with pytest.raises(ConfigError, match="--checkpoint all on 1 test cases would choose the model on these cases"):
-        evaluate_checkpoints(run, **WAYS[way])
+        evaluate_checkpoints(run, checkpoint="all", **WAYS[way])
 
 
 def test_an_earlier_run_is_validated_as_before(run: Path) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The same as `medseg bundle`."""
+"""The same as `medseg config`."""
 
 from medseg.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main(command="bundle"))
+    raise SystemExit(main(command="config"))
