@@ -60,9 +60,10 @@ def resolve(bundle: Bundle | str | Path, task: str, *layers: Layer, overlays: Se
     """
     folder = Bundle.at(bundle)
     require_own_folder(folder.root)
-    described = Layer({"_meta_": {**_NO_META, **folder.metadata}}, "bundle", f"{folder}/configs/metadata.json")
-    root = command({"bundle_root": str(folder.root)})
-    return checked(_over(folder.recipe(task, overlays), [*layers, root]).over(described))
+    recipe = folder.recipe(task, overlays)
+    meta = _NO_META | dict(folder.metadata or recipe.tree.get("_meta_") or {})
+    described = Layer({"_meta_": meta}, "bundle", f"{folder}/configs/metadata.json", folder.metadata_lines)
+    return checked(_over(recipe, layers).over(command({"bundle_root": str(folder.root)})).over(described))
 
 
 def checked(recipe: Recipe) -> Recipe:

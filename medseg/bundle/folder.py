@@ -8,7 +8,7 @@ from typing import Any
 
 from medseg.bundle.recipe import Layer, Recipe, Tree
 from medseg.errors import ConfigError, DataError, ModelError, nearest
-from medseg.storage import as_formed, read_table
+from medseg.storage import as_formed, read_yaml_lines
 
 __all__ = ["TASKS", "Bundle"]
 
@@ -39,6 +39,7 @@ class Bundle:
         self._layers: dict[Path, Layer] = {}
         self._recipes: dict[tuple[str, ...], Recipe] = {}
         self._metadata: dict[str, Any] | None = None
+        self.metadata_lines: dict[str, int] = {}  # once the metadata are read, as ids of ``_meta_``
 
     @classmethod
     def at(cls, place: Bundle | str | Path) -> Bundle:
@@ -117,7 +118,8 @@ class Bundle:
         """
         if self._metadata is None:
             path = self.root / "configs" / "metadata.json"
-            self._metadata = read_table(path, "metadata; restore it") if path.is_file() else {}
+            self._metadata, lines = read_yaml_lines(path, DataError) if path.is_file() else ({}, {})
+            self.metadata_lines = {f"_meta_::{id_}": line for id_, line in lines.items()}
         return self._metadata
 
     @property

@@ -54,7 +54,7 @@ _COMPONENTS = {
     "monai.optimizers": "Novograd WarmupCosineSchedule",
     "monai.transforms": """
         Activationsd AsDiscreted CastToTyped CenterSpatialCropd Compose CopyItemsd CropForegroundd DivisiblePadd
-        EnsureChannelFirstd EnsureTyped FillHolesd KeepLargestConnectedComponentd NormalizeIntensityd
+        EnsureChannelFirstd EnsureTyped FillHolesd Invertd KeepLargestConnectedComponentd NormalizeIntensityd
         Orientationd Rand2DElasticd Rand3DElasticd RandAdjustContrastd RandAffined RandBiasFieldd
         RandCoarseDropoutd RandCropByLabelClassesd RandCropByPosNegLabeld RandFlipd RandGaussianNoised
         RandGaussianSharpend RandGaussianSmoothd RandHistogramShiftd RandRotate90d RandRotated RandScaleIntensityd

@@ -152,8 +152,8 @@ def _is_inside(recipe: Recipe, id_: str, depth: int = 0) -> bool:
         return True
     if depth > 20:
         return False
-    if isinstance(value, Mapping):  # ``inside`` itself refuses names that lead out of its root
-        below = value.get("_target_") == INSIDE and value.get("root") is not None
+    if isinstance(value, Mapping):
+        below = value.get("_target_") == INSIDE and value.get("root") is not None and _is_below(recipe.tree, value)
         return below and _is_inside(recipe, f"{id_}{_SEPARATOR}root", depth + 1)
     if not isinstance(value, str):
         return False
@@ -162,6 +162,22 @@ def _is_inside(recipe: Recipe, id_: str, depth: int = 0) -> bool:
         return known and _is_inside(recipe, ReferenceResolver.normalize_id(value[1:]), depth + 1)
     path, root = Path(value), Path(str(recipe.tree.get("bundle_root", "")))
     return path.is_absolute() and root.is_absolute() and ".." not in path.parts and path.is_relative_to(root)
+
+
+def _is_below(tree: Mapping[str, Any], inside: Mapping[str, Any]) -> bool:
+    """Whether the names of the component ``inside`` stay in its root, as it requires itself."""
+    name = inside.get("name")
+    texts = [str(_plain(tree, part)) for part in (name if isinstance(name, list) else [name])]
+    return not any(text.startswith("/") or "\\" in text or ".." in text.split("/") for text in texts)
+
+
+def _plain(tree: Mapping[str, Any], value: Any) -> Any:
+    """A value, through plain references such as ``"@section"``."""
+    for _ in range(20):
+        if not (isinstance(value, str) and value.startswith("@")):
+            return value
+        value = _get(tree, value[1:])
+    return None
 
 
 def remember_own(parts: Mapping[str, Any]) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from medseg.cli.parts import describe_options
 
 
-def lines(s: Any, result: Sequence[str]) -> None:
+def lines(s: Any, result: Sequence[Any]) -> None:
     """A result that is lines already."""
-    print("\n".join(result))
+    print("\n".join(map(str, result)))
 
 
 def validated(s: Any, results: Mapping[str, Mapping[str, Any]]) -> None:

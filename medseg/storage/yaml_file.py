@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def read_yaml(path: str | Path, error: type[MedsegError] = ConfigError) -> dict[
 
 
 def read_yaml_lines(path: str | Path, error: type[MedsegError] = ConfigError) -> tuple[dict[str, Any], dict[str, int]]:
-    """The mapping that a YAML or JSON file holds, and the line of every id in it (``a::b``; of JSON none).
+    """The mapping that a YAML or JSON file holds, and the line of every id in it (``a::b``).
 
     Raises:
         MedsegError: as ``read_yaml``.
@@ -41,9 +42,12 @@ def read_yaml_lines(path: str | Path, error: type[MedsegError] = ConfigError) ->
     path = Path(path)
     if path.suffix == ".json":
         try:
-            return read_table(path, "an object"), {}
+            content, text = read_table(path, "an object; restore it"), read_text(path)
         except DataError as reason:
             raise error(str(reason)) from reason
+        with contextlib.suppress(yaml.YAMLError):  # JSON is YAML, but for tabs
+            return content, dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), ""))
+        return content, {}
     try:
         if not path.is_file():
             raise error(f"{path} not found; expected a YAML file. Fix the path.")

@@ -59,26 +59,19 @@ def explain(s: ConfigSettings) -> list[str]:
     key = ReferenceResolver.normalize_id(s.key)
     value = recipe.value(key)
     lines = [_line(recipe, "::".join(filter(None, (key, id_))), found) for id_, found in leaves(value)]
-    for target in _chain(recipe, value):
-        lines += [
-            "refers to:",
-            *(_line(recipe, "::".join(filter(None, (target, i))), v) for i, v in _below(recipe, target)),
-        ]
+    for target, found in _chain(recipe, value):
+        lines += ["refers to:", *(_line(recipe, "::".join(filter(None, (target, i))), v) for i, v in leaves(found))]
     users = [id_ for id_, found in leaves(recipe.tree) if isinstance(found, str) and found == f"@{key}"]
     return lines + ([f"used by: {', '.join(users)}"] if users else [])
 
 
-def _chain(recipe: Recipe, value: Any) -> Iterator[str]:
-    """The ids that a reference leads to, one after the other."""
+def _chain(recipe: Recipe, value: Any) -> Iterator[tuple[str, Any]]:
+    """The ids that a reference leads to, one after the other, with their content."""
     seen: set[str] = set()
     while isinstance(value, str) and value.startswith("@") and value[1:] not in seen:
         seen.add(value[1:])
-        yield value[1:]
-        value = recipe.value(value[1:])
-
-
-def _below(recipe: Recipe, id_: str) -> Iterator[tuple[str, Any]]:
-    return leaves(recipe.value(id_))
+        id_, value = value[1:], recipe.value(value[1:])
+        yield id_, value
 
 
 def _line(recipe: Recipe, id_: str, value: Any) -> str:

@@ -82,7 +82,7 @@ mine:
     [
         ("base: [opertors]\n", "No base 'opertors' for a recipe. Did you mean 'operators'"),
         ("base: [operators]\ntrain: 3\n", "section 'train' is not a mapping; expected config ids"),
-        ("base: [operators]\ntrain:\n  a::b: 3\n", "recipe.yaml:3: 'a::b' is below something that the config does not"),
+        ("base: [operators]\ntrain:\n  a::b: 3\n", "recipe.yaml, line 3: 'a::b' is below something"),
     ],
 )
 def test_a_faulty_recipe(text: str, sentence: str, tmp_path: Path) -> None:

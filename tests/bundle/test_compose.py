@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from medseg.bundle.compose import changed_configs, load_workflow, parse_assignments, user
+from medseg.bundle.compose import load_workflow, parse_assignments, user
 from medseg.bundle.config_check import check_config, check_overrides, check_ranges
+from medseg.bundle.draft import Draft
 from medseg.bundle.folder import Bundle
+from medseg.bundle.recipe import Layer
 from medseg.errors import ConfigError, ModelError
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
@@ -25,6 +28,11 @@ def bundle(tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def config() -> dict:
     return Bundle(BUNDLE).recipe("train").tree
+
+
+def draft(*layers: Layer, overlays: Sequence[str] = ()) -> Draft:
+    """The bundle as a training would take it."""
+    return Draft.copied(Bundle(BUNDLE), overlays, None).over(*layers)
 
 
 def edit(bundle: Path, old: str, new: str, name: str = "train.yaml") -> None:
@@ -64,7 +72,7 @@ def test_a_bad_assignment_is_refused(text):
 )
 def test_an_override_lands_where_it_says(key, value, config):
     check_overrides(config, {key: value})
-    changed = changed_configs(BUNDLE, (), user({key: value}))["train"].tree
+    changed = draft(user({key: value})).train.tree
     for part in key.split("::"):
         changed = changed[int(part)] if isinstance(changed, list) else changed[part]
     assert changed == value
@@ -105,7 +113,7 @@ def test_an_override_lands_where_it_says(key, value, config):
 )
 def test_an_override_is_refused(key, value, sentence, config):
     with pytest.raises(ConfigError, match=sentence):
-        changed_configs(BUNDLE, (), user({key: value}))
+        draft(user({key: value})).check()
 
 
 def test_ranges_leave_the_networks_own_arguments_alone():
@@ -163,15 +171,16 @@ def test_every_config_of_the_bundle_passes():
     [("gsm", {"gate_type": "gsm"}), ("gsf", {"gate_type": "gsf"}), ("tsm_vfn", {"vfn": True, "align_views": False})],
 )
 def test_an_overlay_changes_training_evaluation_and_inference(overlay, expected):
-    for name, recipe in changed_configs(BUNDLE, [overlay]).items():
-        assert recipe.tree["network_def"].items() >= expected.items(), name
+    recipe = draft(overlays=[overlay]).recipe
+    for name in ("train", "inference"):
+        assert recipe.config(name).tree["network_def"].items() >= expected.items(), name
     evaluation = Bundle(BUNDLE).recipe("evaluate", [overlay]).tree
     assert evaluation["network_def"].items() >= expected.items()
 
 
 def test_what_training_alone_has_stays_out_of_inference():
     given = user({"epochs": 3, "output_dir": "/tmp/x", "overlap": 0.25})
-    changed = {name: recipe.tree for name, recipe in changed_configs(BUNDLE, (), given).items()}
+    changed = {name: draft(given).recipe.config(name).tree for name in ("train", "inference")}
     assert "epochs" not in changed["inference"]
     assert changed["inference"]["output_dir"] != "/tmp/x"
     assert changed["inference"]["overlap"] == changed["train"]["overlap"] == 0.25

@@ -125,7 +125,7 @@ TARGETS = [
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("place", ["network_def", "deep"])
 def test_a_target_outside_the_list_is_never_imported(target, place, bundle) -> None:
-    component = {"_target_": target, "spatial_dims": 3}
+    component = {"_target_": target, "spatial_dims": 3, "in_channels": 1}
     entry = {"network_def": component} if place == "network_def" else {"a": [{"b": {"c": component}}], "use": "@a"}
     change(bundle, "inference.yaml", **entry)
     assert target in refused(bundle)
@@ -276,12 +276,12 @@ def test_nothing_of_the_current_folder_is_read(bundle, tmp_path, monkeypatch) ->
     (tmp_path / "here" / "logging.conf").write_text("[loggers]\nkeys=$")
     (bundle / "configs" / "metadata.json").unlink()
     monkeypatch.chdir(tmp_path / "here")
-    assert load_workflow(bundle, "infer").parser.get("_meta_") == {}
+    assert load_workflow(bundle, "infer").parser.get("_meta_::a") is None
 
 
 def test_running_leaves_the_import_path_alone(bundle, monkeypatch) -> None:
     before = list(sys.path)
-    change(bundle, "inference.yaml", run=[{"_target_": "Identity"}])
+    change(bundle, "inference.yaml", run=[{"_target_": "torch.nn.Identity"}])
     assert load_workflow(bundle, "infer").run()
     assert sys.path == before
 

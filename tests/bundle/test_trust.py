@@ -11,7 +11,8 @@ import pytest
 import yaml
 from torch import nn
 
-from medseg.bundle.compose import changed_configs, load_workflow
+from medseg.bundle.compose import load_workflow
+from medseg.bundle.draft import Draft
 from medseg.bundle.folder import TASKS, Bundle
 from medseg.bundle.recipe import Layer, Recipe
 from medseg.bundle.trust import foreign_code, remember_own, trusted_bundles
@@ -49,7 +50,7 @@ def test_our_own_bundles_need_no_permission(folder: Path) -> None:
         "@network",
         "costs $5, or 5 % of __import__('os')",
         {"_target_": "torch.optim.AdamW", "params": "@parameters"},
-        {"_target_": "SegResNet", "_mode_": "callable"},
+        {"_target_": "medseg.transforms.preprocessing", "_mode_": "callable"},
         {"_target_": "medseg.workflows.device", "name": None},
         {"_target_": "SegResNet", "spatial_dims": 3},
         {"_target_": "monai.networks.nets.DynUNet"},
@@ -96,6 +97,7 @@ def test_known_parts_pass(value):
         {"_target_": "$'os.' + 'system'"},
         {"_target_": ["os.system"]},
         {"_target_": "SegResNet", "_mode_": "debug"},
+        {"_target_": "SegResNet", "_mode_": "callable"},
         {"_target_": "LoadImaged", "reader": "NibabelReader"},  # imports the reader that it is told
         {"_target_": "SaveImaged", "writer": "os.system"},
         {"_target_": "monai.networks.nets.ResNet", "pretrained": True},
@@ -202,7 +204,7 @@ def test_a_bundle_is_refused_before_anything_runs_and_says_where(hostile, tmp_pa
     with pytest.raises(ModelError, match=rf"inference.yaml, line {lines + 2}: '\$open\(.*--trust_bundle"):
         load_workflow(hostile, "infer")
     with pytest.raises(ModelError, match="trust_bundle"):
-        changed_configs(hostile, ())
+        Draft.copied(Bundle(hostile), (), None).check()
     assert not mark.exists()
     with trusted_bundles():
         load_workflow(hostile, "infer").parser.get_parsed_content("extra")
