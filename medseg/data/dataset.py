@@ -35,7 +35,7 @@ logger = logging.getLogger("medseg")
 _KINDS = ("cache", "persistent", "smart", "plain")
 
 
-class SeededDataset(torch.utils.data.Dataset):
+class SeededDataset(torch.utils.data.Dataset[Any]):
     """A MONAI data set, passed through ``repeats`` times per epoch, with random transforms seeded per item.
 
     Args:
@@ -88,7 +88,7 @@ class _DiskDataset(PersistentDataset):
 
     def _cachecheck(self, item_transformed: Any) -> Any:
         with torch.serialization.safe_globals(_CACHED_TYPES):
-            return super()._cachecheck(item_transformed)
+            return super()._cachecheck(item_transformed)  # type: ignore[no-untyped-call]  # MONAI's
 
 
 def _hash_of_case(case: Mapping[str, Any]) -> bytes:

@@ -263,10 +263,13 @@ def _longest(facts: Sequence[CaseFacts], gpu: bool, reasons: dict[str, str]) -> 
 
 
 def _resampled(case: CaseFacts, target: Sequence[float] | None, longest: int | None) -> np.ndarray:
-    shape = np.array(case.ras_shape, dtype=float)
+    shape: np.ndarray = np.array(case.ras_shape, dtype=float)
     if longest is not None:
-        return np.maximum(np.round(shape * longest / shape.max()), 1)
-    return shape if target is None else np.maximum(np.round(shape * np.array(case.ras_spacing) / np.array(target)), 1)
+        shape = np.round(shape * longest / shape.max())
+    elif target is not None:
+        shape = np.round(shape * np.array(case.ras_spacing) / np.array(target))
+    shape = np.maximum(shape, 1)
+    return shape
 
 
 def _scale(shapes: np.ndarray, budget: int | None, reasons: dict[str, str]) -> float:
@@ -274,7 +277,7 @@ def _scale(shapes: np.ndarray, budget: int | None, reasons: dict[str, str]) -> f
     voxels = float(np.percentile(shapes, 95, axis=0).prod())
     if budget is None or voxels <= budget:
         return 1.0
-    scale = math.floor(100 * (budget / voxels) ** (1 / shapes.shape[1])) / 100
+    scale: float = math.floor(100 * (budget / voxels) ** (1 / shapes.shape[1])) / 100
     reasons["scale"] = f"whole volumes have up to {voxels:.3g} voxels, the limit is {budget:.3g}; all at this fraction"
     return max(scale, 0.01)
 

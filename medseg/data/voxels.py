@@ -136,7 +136,7 @@ def foreground(
 
 
 def _nonzero(channels: Sequence[np.ndarray]) -> np.ndarray:
-    mask = _flat(channels[0]) != 0
+    mask: np.ndarray = _flat(channels[0]) != 0
     for channel in channels[1:]:
         mask |= _flat(channel) != 0
     return mask

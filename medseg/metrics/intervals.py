@@ -78,4 +78,6 @@ def _means(counts: np.ndarray, table: np.ndarray) -> np.ndarray:
     weights = counts @ finite.astype(float)
     means = np.divide(totals, weights, out=np.zeros_like(totals), where=weights > 0)
     present = np.count_nonzero(weights, axis=1)
-    return np.divide(means.sum(axis=1), present, out=np.full(len(counts), np.nan), where=present > 0)
+    result = np.full(len(counts), np.nan)
+    np.divide(means.sum(axis=1), present, out=result, where=present > 0)
+    return result

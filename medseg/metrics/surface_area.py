@@ -70,7 +70,8 @@ class _Surface:
     def distance(self) -> np.ndarray:
         if not self.edges.any():
             return np.full(self.edges.shape, math.inf)
-        return distance_transform_edt(~self.edges, sampling=self.spacing)
+        distances: np.ndarray = distance_transform_edt(~self.edges, sampling=self.spacing)
+        return distances
 
 
 def _distances(first: _Surface, second: _Surface) -> list[tuple[np.ndarray, np.ndarray]]:

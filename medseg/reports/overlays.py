@@ -22,7 +22,7 @@ from monai.transforms import Compose
 from PIL import Image
 
 from medseg.data.case import Case
-from medseg.data.plan import channel_kind
+from medseg.data.modality import channel_kind
 from medseg.labels import LabelSpace
 from medseg.transforms import load
 

@@ -202,7 +202,8 @@ def _affine(step: Any) -> str:
 
 
 def _largest(value: Any) -> float:
-    return max(map(abs, value)) if isinstance(value, (list, tuple)) else abs(value)
+    values: Sequence[float] = value if isinstance(value, (list, tuple)) else [value]
+    return max(abs(v) for v in values)
 
 
 def _crop(size: Sequence[int], number: int, centre: str) -> str:

@@ -109,7 +109,8 @@ class ToSourceGridd(MapTransform):
 
     def _invert(self, channel: torch.Tensor, image: MetaTensor) -> MetaTensor:
         probabilities = MetaTensor(channel[None].cpu(), meta=image.meta)
-        return self.inverse({"pred": probabilities, self.orig_key: image})["pred"]
+        inverted: MetaTensor = self.inverse({"pred": probabilities, self.orig_key: image})["pred"]
+        return inverted
 
     def _channels(self, values: torch.Tensor) -> Iterator[torch.Tensor]:
         """The probabilities of one channel after the other."""

@@ -193,7 +193,7 @@ class PictureReader(PILReader):
         super().__init__(reverse_indexing=False)
         self.mask = mask
 
-    def get_data(self, img: Image.Image) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: Image.Image) -> tuple[np.ndarray, dict[Any, Any]]:
         # Not as PILReader's converter: what fails in read(), LoadImage tries with another reader, which transposes.
         orientation = orientation_of(img)
         array, meta = super().get_data(as_mask(img) if self.mask else as_image(img))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import nibabel
 import numpy as np
@@ -74,7 +75,7 @@ class SimpleITKReader(ImageReader):
     def read(self, data: Any, **kwargs: Any) -> list[SimpleITK.Image]:
         return [SimpleITK.ReadImage(str(name)) for name in ensure_tuple(data)]
 
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
         first = ensure_tuple(img)[0]
         unit = first.GetMetaData(_UNIT) if first.HasMetaDataKey(_UNIT) else "mm"
         if unit != "mm":
@@ -100,7 +101,16 @@ def _to_xyz(image: SimpleITK.Image) -> tuple[list[int], list[int]]:
     return axes, axes[::-1]
 
 
-def itk_affine(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> np.ndarray:
+class _Placed(Protocol):
+    """An image of SimpleITK, which has no types, or a reader that has read a header."""
+
+    def GetDimension(self) -> int: ...
+    def GetDirection(self) -> Sequence[float]: ...
+    def GetSpacing(self) -> Sequence[float]: ...
+    def GetOrigin(self) -> Sequence[float]: ...
+
+
+def itk_affine(image: _Placed) -> np.ndarray:
     """Index -> RAS millimetres, 4 x 4 (ITK's own frame is LPS), of an image or of a reader that has read a header."""
     axes = image.GetDimension()
     dims = min(axes, 3)
@@ -108,7 +118,8 @@ def itk_affine(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> np.ndarray
     affine = np.eye(4)
     affine[:dims, :dims] = (direction * np.array(image.GetSpacing()))[:dims, :dims]
     affine[:dims, 3] = image.GetOrigin()[:dims]
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    flipped: np.ndarray = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return flipped
 
 
 class VolumeReader(ImageReader):
@@ -153,7 +164,7 @@ class VolumeReader(ImageReader):
         except Exception as error:
             return None, error
 
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
         """The array and its metadata.
 
         Raises:
@@ -170,7 +181,7 @@ class VolumeReader(ImageReader):
         return np.concatenate(channels), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: 0}
 
 
-def _data(name: str, reader: ImageReader | None, image: Any) -> tuple[np.ndarray, dict]:
+def _data(name: str, reader: ImageReader | None, image: Any) -> tuple[np.ndarray, dict[Any, Any]]:
     try:
         if reader is None:
             raise image
@@ -185,6 +196,6 @@ def _data(name: str, reader: ImageReader | None, image: Any) -> tuple[np.ndarray
         raise DataError(f"{name} cannot be read ({lines[-1].strip()}); copy or export the file again.") from error
 
 
-def _channel_first(array: np.ndarray, meta: dict) -> np.ndarray:
+def _channel_first(array: np.ndarray, meta: dict[Any, Any]) -> np.ndarray:
     channel_dim = meta[MetaKeys.ORIGINAL_CHANNEL_DIM]
     return array[None] if np.isnan(channel_dim) else np.moveaxis(array, int(channel_dim), 0)

@@ -33,8 +33,8 @@ def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Tra
     steps: list[Transform] = [
         mt.LoadImaged(
             key,
-            reader=VolumeReader(mask=key == "label"),  # type: ignore[arg-type]
-            dtype=None if encode and key == "label" else np.float32,  # type: ignore[arg-type]  # labels: every digit
+            reader=VolumeReader(mask=key == "label"),  # type: ignore[arg-type]  # MONAI takes instances too
+            dtype=None if encode and key == "label" else np.float32,  # labels: every digit
             ensure_channel_first=True,
             image_only=True,
         )
