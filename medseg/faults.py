@@ -6,6 +6,7 @@ program. Each becomes one sentence with the path, as far as it is known, and a r
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from medseg.errors import ConfigError, DataError, MedsegError, ResourceError
 
-__all__ = ["as_ours"]
+__all__ = ["as_ours", "unwrapped"]
 
 _ELSEWHERE = "Free disk space, or name another --output folder"
 # errno -> class, what is wrong, what to do
@@ -61,6 +62,24 @@ def as_ours(error: BaseException, path: str | Path | None = None) -> MedsegError
             return type(cause)(text[match.end() :].strip()) if match else cause
     found = next((ours for cause in chain if (ours := _translated(cause, path)) is not None), None)
     return found if found is not None else _not_built(chain)
+
+
+@contextlib.contextmanager
+def unwrapped(path: str | Path | None = None) -> Iterator[None]:
+    """Raise an error of this family as itself where a library such as MONAI wraps it ("Failed to evaluate ..."), and
+    one of the system, of memory or of a worker process as the one of this family that it stands for.
+
+    ``path``: file or folder that is worked on, for errors that name none.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # of standard output: whoever read it has left
+        raise
+    except Exception as error:
+        ours = as_ours(error, path)
+        if ours is None or ours is error:
+            raise
+        raise ours from error
 
 
 def _not_built(chain: list[BaseException]) -> ConfigError | None:

@@ -14,7 +14,8 @@ from monai.bundle.utils import merge_kv
 from medseg.bundle.config_check import check_arguments, check_config, check_overrides
 from medseg.bundle.own_words import user_speaks
 from medseg.bundle.trust import judged, require_own_folder
-from medseg.errors import ConfigError, DataError, ModelError, nearest, unwrapped
+from medseg.errors import ConfigError, DataError, ModelError, nearest
+from medseg.faults import unwrapped
 from medseg.storage import as_formed, parse_yaml, read_yaml
 
 __all__ = [

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from medseg import __version__
 from medseg.cli.process import open_streams, stopped_by_sigterm
-from medseg.errors import MedsegError, unwrapped
+from medseg.errors import MedsegError
+from medseg.faults import unwrapped
 
 __all__ = ["COMMANDS", "main"]
 

@@ -1,11 +1,13 @@
 """Data: datalists, inspection and checks, the plan, data sets and loaders."""
 
 from medseg.data.case import Case
+from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.datalist_file import read_datalist, write_datalist
 from medseg.data.dataset import SeededDataset, make_dataset
+from medseg.data.findings import Problem
 from medseg.data.folds import assign_folds
-from medseg.data.inspect import CaseFacts, Problem, inspect_cases
+from medseg.data.inspect import inspect_cases
 from medseg.data.loader import close_loader, make_loader
 from medseg.data.make_datalist import MadeDatalist, make_datalist
 from medseg.data.plan import Plan, make_plan

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from medseg.data.case import Case
+from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.findings import Finding, Problem, by
 from medseg.data.geometry import far_spacing
-from medseg.data.inspect import CaseFacts
 from medseg.data.mask_values import MaskValues, mixed_finding, soft_finding
 
 __all__ = [

@@ -20,7 +20,8 @@ from medseg.data.datalist import Datalist
 from medseg.data.datalist_form import ROOT, SECTIONS, UNION_SUFFIXES, check_keys, holds_cases, to_text
 from medseg.data.entry import Entry, cases_of, read_entry
 from medseg.data.union import read_union, union_table
-from medseg.errors import DataError, unwrapped
+from medseg.errors import DataError
+from medseg.faults import unwrapped
 from medseg.labels import LabelSpace, check_name
 from medseg.storage import read_table, whole_file
 

@@ -26,7 +26,8 @@ from monai.utils import TraceKeys
 
 from medseg.data.content import content_hash
 from medseg.data.randomness import derive_seed
-from medseg.errors import ConfigError, unwrapped
+from medseg.errors import ConfigError
+from medseg.faults import unwrapped
 
 __all__ = ["SeededDataset", "make_dataset"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg.data.inspect import CaseFacts
+from medseg.data.case_facts import CaseFacts
 from medseg.errors import ConfigError, nearest
 from medseg.storage import read_table
 

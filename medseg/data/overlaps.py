@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.data.case import Case
+from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.findings import Problem
-from medseg.data.inspect import CaseFacts
 from medseg.data.subjects import guess_subjects
 
 __all__ = ["check_names", "check_overlaps"]

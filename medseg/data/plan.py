@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
-from medseg.data.inspect import CaseFacts
 from medseg.data.modality import channel_kind, is_color
 from medseg.data.nnunet_plans import NnunetPlans
 from medseg.data.run_settings import SET
@@ -268,8 +268,8 @@ def _resampled(case: CaseFacts, target: Sequence[float] | None, longest: int | N
         shape = np.round(shape * longest / shape.max())
     elif target is not None:
         shape = np.round(shape * np.array(case.ras_spacing) / np.array(target))
-    shape = np.maximum(shape, 1)
-    return shape
+    resampled: np.ndarray = np.maximum(shape, 1)
+    return resampled
 
 
 def _scale(shapes: np.ndarray, budget: int | None, reasons: dict[str, str]) -> float:

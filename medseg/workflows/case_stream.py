@@ -21,7 +21,8 @@ from monai.engines import SupervisedEvaluator
 
 from medseg.bundle.compose import load_workflow
 from medseg.data import Case
-from medseg.errors import MedsegError, unwrapped
+from medseg.errors import MedsegError
+from medseg.faults import unwrapped
 
 __all__ = ["run_cases"]
 

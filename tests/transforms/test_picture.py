@@ -11,7 +11,8 @@ from monai.transforms import Compose
 from PIL import Image, ImageOps
 
 from medseg.data.files import read_grid, read_volume
-from medseg.errors import DataError, unwrapped
+from medseg.errors import DataError
+from medseg.faults import unwrapped
 from medseg.transforms import load, preprocessing, write_label_map
 from medseg.transforms.picture import ToRGBd
 
