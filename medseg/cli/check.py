@@ -24,14 +24,14 @@ def run(args: argparse.Namespace) -> int:
     if args.bundle is not None:
         return _check_bundle(args.bundle, args.strict)
     from medseg.bundle.configs import train_config
-    from medseg.data import make_plan
+    from medseg.data import PlanSettings, make_plan
     from medseg.data.run_settings import settings_of
     from medseg.networks import network_target
     from medseg.workflows.checks import check_datalist
 
     datalist, training, facts = check_datalist(args.json_list, args.data_dir, fold=args.fold, strict=args.strict)
     print(f"{len(facts)} cases are sound. A plan for this machine's CPU:")
-    plan = make_plan(datalist, facts, num_training=len(training))
+    plan = make_plan(datalist, facts, PlanSettings(num_training=len(training)))
     config = train_config(
         {"_target_": network_target("SegResNet")}, datalist, plan
     )  # any: networks are not planned here

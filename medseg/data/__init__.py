@@ -11,6 +11,7 @@ from medseg.data.inspect import inspect_cases
 from medseg.data.loader import close_loader, make_loader
 from medseg.data.make_datalist import MadeDatalist, make_datalist
 from medseg.data.plan import Plan, make_plan
+from medseg.data.plan_settings import PlanSettings
 from medseg.data.randomness import derive_seed, seed_everything
 from medseg.data.sampling import EpochSampler, WeightedSampler
 
@@ -21,6 +22,7 @@ __all__ = [
     "EpochSampler",
     "MadeDatalist",
     "Plan",
+    "PlanSettings",
     "Problem",
     "SeededDataset",
     "WeightedSampler",
