@@ -43,7 +43,7 @@ _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by
 _DEVICE = re.compile(r"^(CUDA|HIP|MPS|NCCL|cuDNN)\b.*error", re.I)
 _REFUSALS = (TypeError, ValueError, ImportError, AttributeError, KeyError, IndexError, AssertionError)
 _BUILT = re.compile(r"Failed to instantiate component '([^']+)'")
-# torch passes an error of a worker process on as text: "Caught X in DataLoader worker process 0.\nOriginal Traceback …"
+# torch passes an error of a worker process on as a string: "Caught X in DataLoader worker process 0.\nOriginal …"
 _FROM_WORKER = re.compile(r"Caught \w+ in .*process.*?\n(?:.*\n)*medseg\.errors\.\w+: ", re.M)
 
 

@@ -183,7 +183,7 @@ def _spellings(files: list[Path], root: Path) -> list[str]:
 def _short_name(files: list[Path]) -> str:
     """``a_0000.nii.gz`` -> ``a``; several channel files -> what their names share, else the first name.
 
-    A picture keeps its name: numbered ones are the pictures of a series, not channels.
+    A 2D image keeps its name: numbered ones are the images of a series, not channels.
     """
     stems = [stem_of(file) for file in files]
     if len(files) == 1 and is_2d_file(files[0]):

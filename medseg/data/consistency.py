@@ -69,7 +69,7 @@ def check_orientation(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
 
 
 def check_masks(facts: Sequence[CaseFacts], datalist: Datalist) -> Iterator[Problem]:
-    """Declared values of 2D masks that are no labels: those of smoothed edges, or two codes of one foreground."""
+    """Declared values of 2D masks that are not labels: those of smoothed edges, or two codes of one foreground."""
     for dataset in dict.fromkeys(case.dataset for case in facts):
         group = [case for case in facts if case.dataset == dataset and case.picture and case.label_counts]
         masks = [MaskValues(frozenset(map(float, case.label_counts)), case.label_edges) for case in group]

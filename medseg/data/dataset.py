@@ -42,7 +42,7 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
     Args:
         dataset: a MONAI data set with a ``Compose``.
         seed: the run's seed.
-        repeats: passes over the cases per epoch; small data sets get epochs of useful length.
+        repeats: number of passes over the cases per epoch; small data sets get epochs of useful length.
 
     Attributes:
         epoch: a one-element tensor in shared memory, so that persistent workers see it change.
@@ -66,7 +66,7 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
         transform = self.dataset.transform
         if isinstance(transform, Compose):
             transform.set_random_state(seed=derive_seed(self.seed, int(self.epoch.item()), index))
-        with unwrapped():  # here, because a worker process passes an error on as text
+        with unwrapped():  # here, because a worker process passes an error on as a string
             return self.dataset[index % len(self.dataset)]
 
 
@@ -119,7 +119,7 @@ def make_dataset(
         kind: ``cache`` (memory), ``persistent`` (disk, keyed by files *and* transforms), ``smart`` (rolling part in
             memory; a run with it cannot be resumed exactly) or ``plain``.
         seed: the run's seed.
-        repeats: passes over the cases per epoch.
+        repeats: number of passes over the cases per epoch.
         cache_rate: share of cases kept in memory.
         cache_dir: folder of the persistent cache.
         num_workers: threads that fill the cache.

@@ -60,7 +60,7 @@ class Volume:
         header_spacing: what the file says, in its own unit, before nibabel corrects it.
         photo: a format without physical size (PNG, JPEG, TIFF, BMP), where colours come as channels.
         placement: NIfTI: what the affine is from.
-        orientation: a picture's EXIF orientation, 1 to 8, which is applied already.
+        orientation: EXIF orientation of a 2D image, 1 to 8, which is applied already.
         stored_type: of a voxel in the file, before its scale factor.
         findings: what the file says that is not used.
         notes: what is done with its values.
@@ -101,7 +101,7 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
             _read_nifti(path, shown) if path.name.lower().endswith((".nii", ".nii.gz")) else _read_other(path, mask)
         )
         stored = volume.channels
-        volume.channels = [as_numbers(channel, mask) for channel in stored]
+        volume.channels = [as_numbers(channel, mask=mask) for channel in stored]
     except Unreadable:
         raise
     except Exception as error:  # readers raise anything; the sentence names the file
@@ -141,7 +141,7 @@ def read_grid(path: str | Path, shown: str | None = None) -> Volume:
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
-    """Spatial shape, affine and a picture's orientation."""
+    """Spatial shape, affine and the orientation of a 2D image."""
     if is_2d_file(path):
         with Image.open(path) as picture:
             return shown_size(picture)[::-1], np.eye(4), orientation_of(picture)
@@ -269,7 +269,7 @@ def _open(path: Path) -> Any:
 # ---------------------------------------------------------------------- everything else
 def _read_other(path: Path, mask: bool) -> Volume:
     photo = is_2d_file(path)
-    reader = VolumeReader(mask and photo)
+    reader = VolumeReader(mask=mask and photo)
     array, meta = reader.get_data(reader.read(str(path)))
     channel_dim = meta.get("original_channel_dim", float("nan"))
     channels = [array] if np.isnan(channel_dim) else list(np.moveaxis(array, int(channel_dim), 0))

@@ -115,15 +115,15 @@ def inspect_case(
 
 
 def _color(volumes: Sequence[Volume], facts: CaseFacts) -> None:
-    """Grey pictures of a colour data set have three equal channels, as ``ToRGBd`` makes them."""
+    """Grey images of a colour data set have three equal channels, as ``ToRGBd`` makes them."""
     for volume in volumes if len(volumes) == 1 else ():
         if volume.photo and len(volume.channels) == 1:
             volume.channels *= 3
             if volume.channels[0].dtype != np.uint8:
                 facts.add(
                     Finding(
-                        f"grey picture of {volume.channels[0].dtype} pixels; 8 bits per channel are expected of RGB",
-                        "Save it with 8 bits, or name the 'modality' grey if all pictures are.",
+                        f"grey image of {volume.channels[0].dtype} pixels; 8 bits per channel are expected of RGB",
+                        "Save it with 8 bits, or name the 'modality' grey if all images are.",
                     )
                 )
 
@@ -163,12 +163,12 @@ def _check_channels(volumes: Sequence[Volume], names: Sequence[str] | None) -> I
                 f"Name all {found} channels in the datalist's 'modality', or split it into one file per channel.",
             )
         elif found == 1 and len(names) > 1:
-            yield Finding(f"has 1 image, 'modality' names {listed}", "List one file per channel, or mend 'modality'.")
+            yield Finding(f"has 1 image, 'modality' names {listed}", "List one file per channel, or fix 'modality'.")
     elif names and found != len(names) and not (first.photo and len(volumes) == 1 == len(names)):
         what = "channels" if first.photo else "images"
         yield Finding(
             f"has {found} {what}, others have {listed} by the datalist's 'modality'",
-            "List one file per channel, or mend 'modality'.",
+            "List one file per channel, or fix 'modality'.",
         )
 
 

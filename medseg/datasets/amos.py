@@ -84,7 +84,7 @@ def modality_of(case_id: str) -> str:
     """
     match = _CASE.fullmatch(case_id)
     if match is None:
-        raise DataError(f"'{case_id}' is no case of AMOS; expected a name such as amos_0001.")
+        raise DataError(f"'{case_id}' is not a case of AMOS; expected a name such as amos_0001.")
     return "CT" if int(match[1]) <= 500 else "MR"
 
 
@@ -278,5 +278,5 @@ def _named(raw: Path, task: int) -> set[str]:
         texts = [text for entry in entries for text in (entry.values() if isinstance(entry, dict) else [entry])]
         paths = [Path(text) for text in texts]
     except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{source} is no list of cases ({error}); copy it from the archive again.") from error
+        raise DataError(f"{source} is not a valid list of cases ({error}); copy it from the archive again.") from error
     return {path.as_posix() for path in paths if _belongs(path.name, task)}

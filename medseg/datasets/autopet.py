@@ -56,7 +56,7 @@ def prepare(
         seed: of the folds.
         crop: to the lesions and 20, 30 and 30 voxels (z, y, x) around them, to at least 128 where there is room, as
             published; studies without a lesion stay whole.
-        partial: go on where studies are missing, with those that are there.
+        partial: accept missing studies and use those that are there.
 
     Raises:
         ConfigError: another form.

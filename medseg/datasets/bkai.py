@@ -82,6 +82,6 @@ def _write_classes(source: Path, target: Path) -> None:
 
     with Image.open(source) as picture:
         if picture.mode != "RGB":
-            raise DataError(f"{source} is a picture of mode {picture.mode}; expected a mask painted in RGB.")
+            raise DataError(f"{source} is an image of mode {picture.mode}; expected a mask painted in RGB.")
         labels = colors_to_labels(np.asarray(picture), {1: GREEN, 2: RED})
     Image.fromarray(labels).save(target, "PNG")

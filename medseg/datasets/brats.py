@@ -182,7 +182,7 @@ def _release_of(cases: Sequence[str]) -> _Release:
         if all(release.case.fullmatch(case) for case in cases):
             return release
     known = [case for case in cases if not any(release.case.fullmatch(case) for release in _RELEASES)]
-    what = f"'{known[0]}' is no case of BraTS" if known else f"{cases[0]} and {cases[-1]} are of different releases"
+    what = f"'{known[0]}' is not a case of BraTS" if known else f"{cases[0]} and {cases[-1]} are of different releases"
     raise DataError(f"{what}; name the folder of one release, such as {FACTS.layout}.")
 
 

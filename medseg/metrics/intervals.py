@@ -43,7 +43,7 @@ def mean_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000,
     """Mean over labels of the mean over cases, and its bootstrap interval over cases.
 
     Args:
-        scores: ``(cases,)`` or ``(cases, labels)``; a NaN (the reference lacks the label) is left out of its label.
+        scores: ``(cases,)`` or ``(cases, labels)``; a NaN (the reference lacks the label) is ignored for its label.
         level: coverage, in (0, 1).
         draws: bootstrap samples.
         seed: of the draws; equal input gives equal bounds.

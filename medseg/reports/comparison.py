@@ -37,7 +37,7 @@ _COST = (
 
 @dataclass(frozen=True)
 class _Page:
-    """What ``templates/comparison.html`` shows; what is ``None`` is left out."""
+    """What ``templates/comparison.html`` shows; what is ``None`` is not shown."""
 
     title: str
     sentences: Sequence[str]

@@ -80,7 +80,7 @@ def write_prior_picture(s: PriorsSettings) -> Path:
     """
     folder, output = Path(s.run), Path(s.output)
     if output.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"--output {output}: expected a picture, {', '.join(_SUFFIXES)}.")
+        raise ConfigError(f"--output {output}: expected an image file, {', '.join(_SUFFIXES)}.")
     config = folder / "configs" / "inference.yaml"
     weights = folder / "models" / "model.pt"
     for path in (config, weights):

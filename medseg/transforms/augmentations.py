@@ -82,7 +82,7 @@ def trained_mirror_axes(config: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 
 def describe_augmentation(config: Mapping[str, Any]) -> list[str] | None:
-    """One text per random transform of a train.yaml: what it does, its range and its probability; ``None`` as above."""
+    """What each random transform of a train.yaml does, with range and probability; ``None`` as above."""
     steps = random_transforms(config)
     return None if steps is None else [_described(step) for step in steps]
 

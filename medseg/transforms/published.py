@@ -3,7 +3,7 @@ positive and negative voxels, flips, quarter turns, intensity scale and shift; a
 which crops the same and then rotates, scales and shifts intensities.
 
 ``preprocessing`` and ``augmentation`` of ``recipes`` are the plan's choice for any data set; these are for bundles
-that keep a published setting. One thing is mended: padding to the window comes last, so that no volume is too small
+that keep a published setting. One thing is fixed: padding to the patch comes last, so that no volume is too small
 for a crop and the padding is air, not 0 HU.
 """
 

@@ -42,7 +42,7 @@ def is_2d_file(path: str | Path) -> bool:
     return str(path).lower().endswith(_PHOTO)
 
 
-def as_numbers(array: np.ndarray, mask: bool) -> np.ndarray:
+def as_numbers(array: np.ndarray, *, mask: bool) -> np.ndarray:
     """The values of a file's voxels as everything in medseg sees them.
 
     Args:
@@ -128,14 +128,14 @@ class VolumeReader(ImageReader):
     2D images keep (row, column) order; colour images come as channels.
 
     Args:
-        mask: the files are label maps: pictures are read for the values, not the colours, of their pixels, and values
+        mask: the files are label maps: 2D images are read for the values, not the colours, of their pixels, and values
             are whole numbers (``as_numbers``).
 
     Raises:
-        DataError: a picture or a number that cannot be used (by ``get_data``).
+        DataError: an image or a number that cannot be used (by ``get_data``).
     """
 
-    def __init__(self, mask: bool = False) -> None:
+    def __init__(self, *, mask: bool = False) -> None:
         super().__init__()
         self.mask = mask
 
@@ -150,7 +150,7 @@ class VolumeReader(ImageReader):
         if name.endswith(_ITK):
             return SimpleITKReader()
         if name.endswith(_PHOTO):
-            return PictureReader(self.mask)
+            return PictureReader(mask=self.mask)
         raise ValueError(f"Cannot read '{Path(name).suffix}'. Known: {' '.join(IMAGE_SUFFIXES)}.")
 
     def read(self, data: Any, **kwargs: Any) -> Any:
@@ -173,7 +173,7 @@ class VolumeReader(ImageReader):
         """
         # File by file: MONAI's readers refuse channels whose affines differ in the last digits, as headers do.
         read = (_data(name, reader, image) for name, reader, image in img)
-        parts = [(as_numbers(array, self.mask), meta) for array, meta in read]
+        parts = [(as_numbers(array, mask=self.mask), meta) for array, meta in read]
         array, meta = parts[0]
         if len(parts) == 1:
             return array, meta

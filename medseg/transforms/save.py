@@ -22,7 +22,7 @@ from medseg.transforms.reader import is_2d_file
 
 __all__ = ["SaveLabelsd", "find_label_map", "label_map_name", "write_label_map"]
 
-_SUFFIXES = {True: ".png", False: ".nii.gz"}  # of pictures, of volumes
+_SUFFIXES = {True: ".png", False: ".nii.gz"}  # of 2D images, of volumes
 
 
 def label_map_name(case_id: str, image: str | Path) -> str:

@@ -1,6 +1,6 @@
 """The recipe of the neural-operator publications for whole volumes (HNOSeg-XS, arXiv 2507.08205).
 
-A volume keeps its field of view and is resized as a whole; there are no crops and no windows. ``preprocessing`` and
+A volume keeps its field of view and is resized as a whole; there are no crops and no patches. ``preprocessing`` and
 ``augmentation`` of ``recipes`` are the plan's choice for any data set; these are for bundles that keep the published
 setting.
 """

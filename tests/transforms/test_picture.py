@@ -95,7 +95,7 @@ def test_a_coloured_mask_is_refused(tmp_path: Path) -> None:
 def test_several_pages_are_refused(tmp_path: Path) -> None:
     pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(DataError, match="2 pages in one file; one picture is expected"):
+    with pytest.raises(DataError, match="2 pages in one file; one image is expected"):
         read(tmp_path / "a.tif")
 
 

@@ -75,7 +75,7 @@ def read_layout(
     """The cases of a folder, by the layout given or recognised.
 
     Args:
-        folder: may be left out where ``options`` name the folders of images and labels.
+        folder: may be ``None`` where ``options`` name the folders of images and labels.
         layout: of ``LAYOUTS``.
         options: of the layout's ``read``.
         offered: further ones, for a layout that takes them.
@@ -94,7 +94,7 @@ def read_layout(
     if foreign:
         option = foreign[0].replace("channels", "channel")  # given once per channel
         raise ConfigError(
-            f"{folder} is read as {module.TITLE}, which takes no --{option}; leave it out, or name the folders with "
+            f"{folder} is read as {module.TITLE}, which takes no --{option}; omit it, or name the folders with "
             "--images and --labels."
         )
     also = {key: value for key, value in (offered or {}).items() if key in taken}
@@ -117,7 +117,7 @@ def _recognised(folder: Path) -> str:
 
 
 def image_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """Image files of a folder, sorted; hidden ones and copies that archives hold (``._x``) are left out."""
+    """Image files of a folder, sorted; hidden ones and copies that archives hold (``._x``) are skipped."""
     return sorted(
         path
         for path in folder.glob(pattern)
