@@ -31,7 +31,7 @@ class Case:
         id: names its outputs.
         images: files, one per channel, or one that holds all channels.
         label: label file; ``None`` without.
-        fold: of the training section; ``None`` without.
+        fold: fold of the training section; ``None`` without folds.
         subject: whose case it is; ``None`` where the list does not say.
         modality: for networks that are told it, such as ``ct``.
         dataset: the data set whose label values it has.
@@ -123,8 +123,8 @@ def complete_channels(cases: Mapping[str, Mapping[int, Path]], number: int | Non
     """The channel files of each case in order.
 
     Args:
-        cases: of ``numbered_channels``.
-        number: of channels; default: as many as the case has files.
+        cases: result of ``numbered_channels``.
+        number: number of channels; default: as many as the case has files.
 
     Raises:
         DataError: the numbers of a case are not 0, 1, …, number - 1.

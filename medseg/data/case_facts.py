@@ -34,7 +34,7 @@ class CaseFacts:
         label_hash: hash of the label's voxels; empty without a label.
         picture: PNG, JPEG, TIFF or BMP: without physical size.
         orientation, label_orientation: EXIF orientation of the image and of the label, 1 without a tag.
-        notes: what is done with the files' values.
+        notes: sentences on what is done with the files' values.
         problems: all findings.
     """
 

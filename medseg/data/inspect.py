@@ -39,8 +39,8 @@ def inspect_cases(
     """Facts of all cases, in order; reads in parallel (threads: reading and decompressing release Python's lock).
 
     Args:
-        cases: of a datalist.
-        label_space: what label values mean.
+        cases: cases of a datalist.
+        label_space: meaning of the label values.
         channel_names: the datalist's modality; ``None`` leaves the number of channels unchecked.
         root: sentences show paths relative to it.
         num_workers: threads.

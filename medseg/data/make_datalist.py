@@ -37,7 +37,7 @@ class MadeDatalist:
 
     Attributes:
         path: the file.
-        root: what its paths are relative to.
+        root: base directory for its relative paths.
         sections: section -> number of cases.
         folds: number of folds.
         warnings: sentences about what may be wrong.

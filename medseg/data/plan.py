@@ -42,7 +42,7 @@ class Plan:
 
     Attributes:
         spatial_dims: 2 or 3.
-        in_channels, out_channels: of the network.
+        in_channels, out_channels: numbers of channels of the network.
         spacing: target spacing in mm, RAS order; ``None`` for 2D images without physical size.
         roi_size: patch in voxels.
         median_shape: median of the cases' sizes in voxels on the plan's grid.
@@ -57,7 +57,7 @@ class Plan:
         batch_size, samples_per_case, repeats: cases per batch, patches per case, passes over the cases per epoch.
         cache: ``cache`` or ``persistent``.
         cache_gib: estimated size of the cache.
-        learning_rate: of AdamW.
+        learning_rate: learning rate of AdamW.
         light: small networks (training on CPU).
     """
 

@@ -46,9 +46,9 @@ class WeightedSampler(EpochSampler):
     Args:
         dataset: the data set, ``SeededDataset`` in a training.
         weights: one positive number per case.
-        num_samples: of each rank in an epoch.
-        num_replicas, rank: of the process group.
-        seed: of the draws.
+        num_samples: number of samples of each rank in an epoch.
+        num_replicas, rank: size of the process group, and number of this process in it.
+        seed: random seed of the draws.
     """
 
     def __init__(

@@ -56,9 +56,9 @@ def check_label_values(
 
     Args:
         counts: value -> voxels.
-        space: what values mean.
-        dataset: whose values the file has.
-        path: what sentences call the file.
+        space: meaning of the values.
+        dataset: data set whose values the file has.
+        path: name of the file in sentences.
         edges: values of a 2D mask that are at edges only (``edge_values``).
     """
     part = space.fragment(dataset)

@@ -36,8 +36,8 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
 
     Args:
         raw_dir: ``Dataset_BUSI_with_GT`` as unpacked.
-        out_dir: where the datalist, the links and the masks go.
-        num_folds: folds; the publication has 5.
+        out_dir: folder of the datalist, the links and the masks.
+        num_folds: number of folds; the publication has 5.
 
     Raises:
         DataError: a folder is missing, an image has no mask, or a mask no image.

@@ -72,10 +72,10 @@ def prepare(
 
     Args:
         raw_dir: ``Train_Sets``, the folder that holds ``MR`` and ``CT``.
-        out_dir: where everything goes.
+        out_dir: folder of the datalist and all copies.
         modality: ``MR`` or ``CT``.
-        num_folds: folds of the training subjects.
-        seed: of the folds.
+        num_folds: number of folds of the training subjects.
+        seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.
         crop: to the labels and 20 voxels around them, as published, of the test cases too, which makes those easier.
 

@@ -30,8 +30,8 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
 
     Args:
         raw_dir: the folder of ``stage1_train`` and, if it is there, ``stage1_test``.
-        out_dir: where the datalist, the links and the masks go.
-        num_folds: folds; the publication has 5.
+        out_dir: folder of the datalist, the links and the masks.
+        num_folds: number of folds; the publication has 5.
 
     Raises:
         DataError: the folder is missing, or a case has no image or no mask.

@@ -30,9 +30,9 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
 
     Args:
         raw_dir: the folder of the four unpacked archives.
-        out_dir: where the datalist goes.
-        num_folds: folds of the training cases.
-        seed: of the folds.
+        out_dir: folder of the datalist.
+        num_folds: number of folds of the training cases.
+        seed: random seed of the folds.
 
     Raises:
         DataError: a folder is missing, or an image or a mask is.

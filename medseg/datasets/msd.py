@@ -55,9 +55,9 @@ def prepare(
 
     Args:
         raw_dir: the task's folder, such as ``Task04_Hippocampus``.
-        out_dir: where the datalist and copies go.
-        num_folds: folds of the training cases, at most as many as there are.
-        seed: of the folds.
+        out_dir: folder of the datalist and copies.
+        num_folds: number of folds of the training cases, at most as many as there are.
+        seed: random seed of the folds.
         isotropic: copies of 1.5 mm, of tasks with one channel.
         crop: the copies, to the labels and 20 voxels around them.
 

@@ -32,9 +32,9 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 0, see
 
     Args:
         raw_dir: the folder of ``train`` and ``val``.
-        out_dir: where the datalist goes.
-        num_folds: folds of the training cases; 0 keeps the challenge's split alone.
-        seed: of the folds.
+        out_dir: folder of the datalist.
+        num_folds: number of folds of the training cases; 0 keeps the challenge's split alone.
+        seed: random seed of the folds.
 
     Raises:
         DataError: a section is empty, or an image has no label.

@@ -46,7 +46,7 @@ def mean_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000,
         scores: ``(cases,)`` or ``(cases, labels)``; a NaN (the reference lacks the label) is ignored for its label.
         level: coverage, in (0, 1).
         draws: bootstrap samples.
-        seed: of the draws; equal input gives equal bounds.
+        seed: random seed of the draws; equal input gives equal bounds.
 
     Returns:
         The mean, NaN without any finite score; the bounds are NaN with fewer than two cases that have a score.

@@ -20,7 +20,7 @@ def paired_comparison(
     Args:
         first, second: one score per case, in the same order; pairs with a NaN are ignored.
         draws: bootstrap resamples of cases.
-        seed: of the resampling.
+        seed: random seed of the resampling.
 
     Returns:
         ``cases``, ``mean_difference``, ``interval`` (95 %, percentile bootstrap), ``p_value`` (Wilcoxon signed-rank,

@@ -32,7 +32,7 @@ def area_surface_scores(
 
     Args:
         spacing: voxel size in mm.
-        tolerance: of the surface Dice in mm; ``None`` is the mean of ``spacing``.
+        tolerance: tolerance of the surface Dice in mm; ``None`` is the mean of ``spacing``.
         opening: for HD95, and of the prediction only, specks are removed first (binary opening by the cross), as in
             the neural-operator papers.
 

@@ -58,7 +58,7 @@ def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
     """Write page, Markdown and figures; returns the page.
 
     Args:
-        content: what ``medseg.workflows.compare.compare`` returns.
+        content: result of ``medseg.workflows.compare.compare``.
         directory: an existing folder.
     """
     folder = Path(directory)

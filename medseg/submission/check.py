@@ -30,11 +30,11 @@ class Submission:
 
     Attributes:
         challenge: module name.
-        facts: of the challenge.
-        folder: of the predictions.
+        facts: facts of the challenge.
+        folder: folder of the predictions.
         files: name in the archive -> prediction.
         left_out: cases of the section that the challenge does not take.
-        problems: what breaks a rule, and warnings.
+        problems: broken rules, and warnings.
     """
 
     challenge: str
@@ -92,9 +92,9 @@ def check_predictions(
 
     Args:
         challenge: module name in ``medseg.submission.challenges``.
-        cases: of the datalist's section.
-        folder: of the predictions; JSON records beside them are not part of the submission.
-        options: of the challenge's ``items``.
+        cases: cases of the datalist's section.
+        folder: folder of the predictions; JSON records beside them are not part of the submission.
+        options: options of the challenge's ``items``.
         values: label values that the datalist declares, for a challenge whose data set has no fixed ones.
 
     Raises:

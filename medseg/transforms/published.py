@@ -143,9 +143,9 @@ def window_postprocessing(
     component of each label, saved.
 
     Args:
-        preprocessing: what took the image from the source grid.
-        label_space: of the logits.
-        output_dir: of the label maps.
+        preprocessing: transforms that took the image from the source grid.
+        label_space: label space of the logits.
+        output_dir: folder of the label maps.
     """
     return [
         mt.Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=False),

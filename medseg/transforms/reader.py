@@ -46,7 +46,7 @@ def as_numbers(array: np.ndarray, *, mask: bool) -> np.ndarray:
     """The values of a file's voxels as everything in medseg sees them.
 
     Args:
-        array: as read, scaled by the header.
+        array: values as read, scaled by the header.
         mask: a label map: whole numbers by ``whole_values``. An image keeps its type, to become float32 where it is
             used.
 

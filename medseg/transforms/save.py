@@ -44,7 +44,7 @@ def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Pat
 
     Args:
         values: label values.
-        meta: of the image (``MetaTensor.meta``), see ``placed_like``; PNG has no place, but the rows and the
+        meta: metadata of the image (``MetaTensor.meta``), see ``placed_like``; PNG has no place, but the rows and the
             ``orientation`` tag of the image's file (``as_stored``).
         path: ``.nii.gz`` or ``.png``.
 

@@ -43,7 +43,7 @@ def volume_preprocessing(
             as those of BraTS, so that their weights fit.
         size: voxels along these axes before ``scale``; ``None`` is each volume's own.
         scale: fraction of the voxels per axis.
-        mode: of resizing, ``nearest`` as published or ``linear`` (``ScaleSized``).
+        mode: interpolation, ``nearest`` as published or ``linear`` (``ScaleSized``).
         label_space: needed with a label.
     """
     steps = load(keys, label_space)

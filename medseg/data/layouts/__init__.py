@@ -34,8 +34,8 @@ class Found:
     """What a folder holds.
 
     Attributes:
-        name: of the data set.
-        root: what the datalist's paths will be relative to.
+        name: name of the data set.
+        root: base directory for the datalist's relative paths.
         sections: ``training``, ``validation``, ``test`` -> cases with ``case_id``, ``image`` (a list of files), in the
             first two ``label``, and keys that the datalist keeps.
         modality: names of the channels; empty where the layout does not say.
@@ -76,9 +76,9 @@ def read_layout(
 
     Args:
         folder: may be ``None`` where ``options`` name the folders of images and labels.
-        layout: of ``LAYOUTS``.
-        options: of the layout's ``read``.
-        offered: further ones, for a layout that takes them.
+        layout: name of one of ``LAYOUTS``.
+        options: options of the layout's ``read``.
+        offered: further options, for a layout that takes them.
 
     Raises:
         ConfigError: no layout is recognised, or an option is given that the layout does not take.

@@ -37,7 +37,7 @@ def items(cases: Sequence[Case], *, dataset_json: str | None = None, folder: str
     """The test images, named as they are.
 
     Args:
-        cases: of the datalist's section.
+        cases: cases of the datalist's section.
         dataset_json: the task's, which names the test images and the label values.
         folder: in the archive.
 
