@@ -16,10 +16,8 @@ A message is one sentence in three parts: what is wrong (value, file), what was 
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 __all__ = [
     "CasesFailed",
@@ -29,7 +27,6 @@ __all__ = [
     "ModelError",
     "ResourceError",
     "nearest",
-    "unwrapped",
 ]
 
 
@@ -67,26 +64,6 @@ class CasesFailed(MedsegError):
     """The work is finished, but some cases failed; they are listed in a file."""
 
     status = 6
-
-
-@contextlib.contextmanager
-def unwrapped(path: str | Path | None = None) -> Iterator[None]:
-    """Raise an error of this family as itself where a library such as MONAI wraps it ("Failed to evaluate ..."), and
-    one of the system, of memory or of a worker process as the one of this family that it stands for.
-
-    ``path``: file or folder that is worked on, for errors that name none.
-    """
-    from medseg.faults import as_ours  # which knows this family
-
-    try:
-        yield
-    except BrokenPipeError:  # of standard output: whoever read it has left
-        raise
-    except Exception as error:
-        ours = as_ours(error, path)
-        if ours is None or ours is error:
-            raise
-        raise ours from error
 
 
 def nearest(name: object, known: Iterable[object], cutoff: float = 0.6) -> str:

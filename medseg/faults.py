@@ -6,6 +6,7 @@ program. Each becomes one sentence with the path, as far as it is known, and a r
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from medseg.errors import ConfigError, DataError, MedsegError, ResourceError
 
-__all__ = ["as_ours", "reason_of"]
+__all__ = ["as_ours", "reason_of", "unwrapped"]
 
 _ELSEWHERE = "Free disk space, or name another --output folder"
 # errno -> class, what is wrong, what to do
@@ -42,7 +43,7 @@ _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by
 _DEVICE = re.compile(r"^(CUDA|HIP|MPS|NCCL|cuDNN)\b.*error", re.I)
 _REFUSALS = (TypeError, ValueError, ImportError, AttributeError, KeyError, IndexError, AssertionError)
 _BUILT = re.compile(r"Failed to instantiate component '([^']+)'")
-# torch passes an error of a worker process on as text: "Caught X in DataLoader worker process 0.\nOriginal Traceback …"
+# torch passes an error of a worker process on as a string: "Caught X in DataLoader worker process 0.\nOriginal …"
 _FROM_WORKER = re.compile(r"Caught \w+ in .*process.*?\n(?:.*\n)*medseg\.errors\.\w+: ", re.M)
 
 
@@ -75,6 +76,24 @@ def reason_of(error: BaseException) -> str:
     if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":  # torch's, not imported here
         return f"out of memory ({reason}). Use a smaller roi_size or --device cpu."
     return reason
+
+
+@contextlib.contextmanager
+def unwrapped(path: str | Path | None = None) -> Iterator[None]:
+    """Raise an error of this family as itself where a library such as MONAI wraps it ("Failed to evaluate ..."), and
+    one of the system, of memory or of a worker process as the one of this family that it stands for.
+
+    ``path``: file or folder that is worked on, for errors that name none.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # of standard output: whoever read it has left
+        raise
+    except Exception as error:
+        ours = as_ours(error, path)
+        if ours is None or ours is error:
+            raise
+        raise ours from error
 
 
 def _not_built(chain: list[BaseException]) -> ConfigError | None:

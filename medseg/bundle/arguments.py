@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from medseg.data import CaseFacts, Datalist, Plan, make_plan
+from medseg.data import CaseFacts, Datalist, Plan, PlanSettings, make_plan
 from medseg.data.nnunet_plans import NnunetPlans
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
@@ -168,22 +169,20 @@ def plan_for_network(
         raise ConfigError(f"preprocess::scale: expected a number above 0, such as 0.5, got {scale!r}.")
     # A class fact of networks that see the whole field of view at once.
     whole_volume = bool(getattr(network_class(network), "whole_volume", False))
+    asked = PlanSettings(
+        device_type=device_type,
+        roi_size=roi_size,
+        spacing=spacing,
+        longest=overrides.get("preprocess::longest"),
+        scale=scale,
+        batch_size=overrides.get("batch_size"),
+        num_training=num_training,
+        whole_volume=whole_volume,
+        nnunet=nnunet,
+    )
     reason = ""
     for step in (8, 16, 32, 64):
-        plan = make_plan(
-            datalist,
-            facts,
-            device_type=device_type,
-            roi_size=roi_size,
-            spacing=spacing,
-            longest=overrides.get("preprocess::longest"),
-            scale=scale,
-            batch_size=overrides.get("batch_size"),
-            num_training=num_training,
-            roi_step=step,
-            whole_volume=whole_volume,
-            nnunet=nnunet,
-        )
+        plan = make_plan(datalist, facts, replace(asked, roi_step=step))
         arguments = planned_arguments(network, plan, given)
         problem = accepts_roi(network, arguments, plan.roi_size)
         if problem is None:

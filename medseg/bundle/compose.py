@@ -15,7 +15,8 @@ from medseg.bundle.folder import Bundle
 from medseg.bundle.recipe import FILES, Layer, Recipe
 from medseg.bundle.trust import judged, require_own_folder
 from medseg.data.run_settings import SET
-from medseg.errors import ConfigError, unwrapped
+from medseg.errors import ConfigError
+from medseg.faults import unwrapped
 from medseg.storage import parse_yaml
 
 __all__ = [

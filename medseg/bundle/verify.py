@@ -30,7 +30,8 @@ from medseg.bundle.recipe import Layer, Recipe, split_id
 from medseg.bundle.schema import check_metadata
 from medseg.bundle.trust import judged
 from medseg.data.findings import Problem
-from medseg.errors import ConfigError, MedsegError, unwrapped
+from medseg.errors import ConfigError, MedsegError
+from medseg.faults import unwrapped
 from medseg.labels import LabelSpace
 from medseg.storage import write_json
 from medseg.weights import load_weights

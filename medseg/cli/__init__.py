@@ -20,7 +20,8 @@ from medseg.cli.commands import COMMANDS
 from medseg.cli.parser import CommandParser, overview
 from medseg.cli.process import open_streams, stopped_by_sigterm
 from medseg.cli.values import values
-from medseg.errors import ConfigError, MedsegError, unwrapped
+from medseg.errors import ConfigError, MedsegError
+from medseg.faults import unwrapped
 
 __all__ = ["COMMANDS", "main"]
 

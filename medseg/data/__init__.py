@@ -2,14 +2,17 @@
 
 from medseg.data.case import Case
 from medseg.data.case_dataset import CaseDataset, ReadCase
+from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.datalist_file import read_datalist, write_datalist
 from medseg.data.dataset import SeededDataset, make_dataset
+from medseg.data.findings import Problem
 from medseg.data.folds import assign_folds
-from medseg.data.inspect import CaseFacts, Problem, inspect_cases
+from medseg.data.inspect import inspect_cases
 from medseg.data.loader import close_loader, make_loader
 from medseg.data.make_datalist import MadeDatalist, make_datalist
 from medseg.data.plan import Plan, make_plan
+from medseg.data.plan_settings import PlanSettings
 from medseg.data.randomness import derive_seed, seed_everything
 from medseg.data.sampling import EpochSampler, WeightedSampler
 
@@ -21,6 +24,7 @@ __all__ = [
     "EpochSampler",
     "MadeDatalist",
     "Plan",
+    "PlanSettings",
     "Problem",
     "ReadCase",
     "SeededDataset",

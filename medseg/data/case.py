@@ -124,8 +124,8 @@ def complete_channels(cases: Mapping[str, Mapping[int, Path]], number: int | Non
     """The channel files of each case in order.
 
     Args:
-        cases: of ``numbered_channels``.
-        number: of channels; default: as many as the case has files.
+        cases: result of ``numbered_channels``.
+        number: number of channels; default: as many as the case has files.
 
     Raises:
         DataError: the numbers of a case are not 0, 1, …, number - 1.
@@ -184,7 +184,7 @@ def _spellings(files: list[Path], root: Path) -> list[str]:
 def _short_name(files: list[Path]) -> str:
     """``a_0000.nii.gz`` -> ``a``; several channel files -> what their names share, else the first name.
 
-    A picture keeps its name: numbered ones are the pictures of a series, not channels.
+    A 2D image keeps its name: numbered ones are the images of a series, not channels.
     """
     stems = [stem_of(file) for file in files]
     if len(files) == 1 and is_2d_file(files[0]):

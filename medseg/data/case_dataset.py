@@ -16,8 +16,8 @@ from medseg.data.case import Case
 from medseg.data.fit import model_spacing, unfit
 from medseg.data.inspect import read_case
 from medseg.data.intensities import Expected
-from medseg.errors import DataError, unwrapped
-from medseg.faults import reason_of
+from medseg.errors import DataError
+from medseg.faults import reason_of, unwrapped
 from medseg.labels import LabelSpace
 
 __all__ = ["CaseDataset", "ReadCase"]

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from medseg.data.case import Case
+from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.findings import Finding, Problem, by
 from medseg.data.geometry import far_spacing
-from medseg.data.inspect import CaseFacts
 from medseg.data.mask_values import MaskValues, mixed_finding, soft_finding
 
 __all__ = [
@@ -69,7 +69,7 @@ def check_orientation(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
 
 
 def check_masks(facts: Sequence[CaseFacts], datalist: Datalist) -> Iterator[Problem]:
-    """Declared values of 2D masks that are no labels: those of smoothed edges, or two codes of one foreground."""
+    """Declared values of 2D masks that are not labels: those of smoothed edges, or two codes of one foreground."""
     for dataset in dict.fromkeys(case.dataset for case in facts):
         group = [case for case in facts if case.dataset == dataset and case.picture and case.label_counts]
         masks = [MaskValues(frozenset(map(float, case.label_counts)), case.label_edges) for case in group]

@@ -53,7 +53,7 @@ def convert_files(
         more = f"; also {', '.join(path.name for path in others[:5])}" + (", …" if len(others) > 5 else "")
         raise CasesFailed(
             f"{len(failures)} of {len(todo)} files could not be made, the first is {first}: {failures[first]}"
-            f"{more if others else ''}. Mend the cause and run the same command again; files that are done are kept."
+            f"{more if others else ''}. Fix the cause and run the same command again; files that are done are kept."
         )
     return len(todo)
 

@@ -38,8 +38,8 @@ def convert_pairs(
         make: case id -> image and label; called from several threads.
         path: the datalist.
         form: the options that the files depend on. Files of another form are not mixed in: they are refused.
-        num_folds: folds of the training cases by subject, at most as many as there are; 0 makes none.
-        seed: of the folds.
+        num_folds: number of folds of the training cases by subject, at most as many as there are; 0 makes none.
+        seed: random seed of the folds.
 
     Raises:
         ConfigError: the folder holds another data set, or this one in another form.

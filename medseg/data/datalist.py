@@ -30,7 +30,7 @@ class Datalist:
         data_dir: base directory of the file's relative paths.
         name: name of the data set.
         channels: channel names, from ``modality``.
-        label_space: what voxel values mean.
+        label_space: meaning of the label values.
         sections: ``training``, ``validation``, ``test`` -> cases.
         known_overlaps: cases or subjects that a published split is known to have on both sides.
         table: the JSON as read.

@@ -21,7 +21,8 @@ from medseg.data.datalist_form import ROOT, SECTIONS, UNION_SUFFIXES, check_keys
 from medseg.data.entry import Entry, cases_of, read_entry
 from medseg.data.shipped import find_list
 from medseg.data.union import read_union, union_table
-from medseg.errors import DataError, unwrapped
+from medseg.errors import DataError
+from medseg.faults import unwrapped
 from medseg.labels import LabelSpace, check_name
 from medseg.storage import read_table, whole_file
 

@@ -1,4 +1,4 @@
-"""The JSON form of a datalist: its keys, and its text with one case per line."""
+"""The JSON form of a datalist: its keys, and how it is written, one case per line."""
 
 from __future__ import annotations
 

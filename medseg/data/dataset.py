@@ -26,7 +26,8 @@ from monai.utils import TraceKeys
 
 from medseg.data.content import content_hash
 from medseg.data.randomness import derive_seed
-from medseg.errors import ConfigError, unwrapped
+from medseg.errors import ConfigError
+from medseg.faults import unwrapped
 
 __all__ = ["SeededDataset", "make_dataset"]
 
@@ -35,13 +36,13 @@ logger = logging.getLogger("medseg")
 _KINDS = ("cache", "persistent", "smart", "plain")
 
 
-class SeededDataset(torch.utils.data.Dataset):
+class SeededDataset(torch.utils.data.Dataset[Any]):
     """A MONAI data set, passed through ``repeats`` times per epoch, with random transforms seeded per item.
 
     Args:
         dataset: a MONAI data set with a ``Compose``.
         seed: the run's seed.
-        repeats: passes over the cases per epoch; small data sets get epochs of useful length.
+        repeats: number of passes over the cases per epoch; small data sets get epochs of useful length.
 
     Attributes:
         epoch: a one-element tensor in shared memory, so that persistent workers see it change.
@@ -65,7 +66,7 @@ class SeededDataset(torch.utils.data.Dataset):
         transform = self.dataset.transform
         if isinstance(transform, Compose):
             transform.set_random_state(seed=derive_seed(self.seed, int(self.epoch.item()), index))
-        with unwrapped():  # here, because a worker process passes an error on as text
+        with unwrapped():  # here, because a worker process passes an error on as a string
             return self.dataset[index % len(self.dataset)]
 
 
@@ -88,7 +89,7 @@ class _DiskDataset(PersistentDataset):
 
     def _cachecheck(self, item_transformed: Any) -> Any:
         with torch.serialization.safe_globals(_CACHED_TYPES):
-            return super()._cachecheck(item_transformed)
+            return super()._cachecheck(item_transformed)  # type: ignore[no-untyped-call]  # MONAI's
 
 
 def _hash_of_case(case: Mapping[str, Any]) -> bytes:
@@ -118,7 +119,7 @@ def make_dataset(
         kind: ``cache`` (memory), ``persistent`` (disk, keyed by files *and* transforms), ``smart`` (rolling part in
             memory; a run with it cannot be resumed exactly) or ``plain``.
         seed: the run's seed.
-        repeats: passes over the cases per epoch.
+        repeats: number of passes over the cases per epoch.
         cache_rate: share of cases kept in memory.
         cache_dir: folder of the persistent cache.
         num_workers: threads that fill the cache.

@@ -63,7 +63,7 @@ class Volume:
         header_spacing: what the file says, in its own unit, before nibabel corrects it.
         photo: a format without physical size (PNG, JPEG, TIFF, BMP), where colours come as channels.
         placement: NIfTI: what the affine is from.
-        orientation: a picture's EXIF orientation, 1 to 8, which is applied already.
+        orientation: EXIF orientation of a 2D image, 1 to 8, which is applied already.
         stored_type: of a voxel in the file, before its scale factor.
         findings: what the file says that is not used.
         notes: what is done with its values.
@@ -102,7 +102,7 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
     try:
         volume = _in_memory(path) if isinstance(path, InMemory) else _read(Path(path), shown, mask)
         stored = volume.channels
-        volume.channels = [as_numbers(channel, mask) for channel in stored]
+        volume.channels = [as_numbers(channel, mask=mask) for channel in stored]
     except Unreadable:
         raise
     except Exception as error:  # readers raise anything; the sentence names the file
@@ -175,7 +175,7 @@ def read_grid(path: str | Path, shown: str | None = None) -> Volume:
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
-    """Spatial shape, affine and a picture's orientation."""
+    """Spatial shape, affine and the orientation of a 2D image."""
     if is_2d_file(path):
         with Image.open(path) as picture:
             return shown_size(picture)[::-1], np.eye(4), orientation_of(picture)
@@ -316,7 +316,7 @@ def _read_itk(path: Path) -> Volume:
 def _read_picture(path: Path, file: BinaryIO, mask: bool) -> Volume:
     picture = Image.open(file)
     deep = has_deep_colours(picture)
-    array, meta = PictureReader(mask).get_data(picture)
+    array, meta = PictureReader(mask=mask).get_data(picture)
     channels = _channels(array, meta)
     volume = Volume(
         InMemory(str(path), array, meta),

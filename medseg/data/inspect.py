@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from medseg.data.case import Case
+from medseg.data.case_facts import CaseFacts
 from medseg.data.content import voxel_hash
 from medseg.data.files import Unreadable, Volume, read_volume
-from medseg.data.findings import Finding, Problem, by
+from medseg.data.findings import Finding, by
 from medseg.data.geometry import check_grid, check_same_grid, ras_axes, spacing_of
 from medseg.data.intensities import Intensity, check_intensity
 from medseg.data.mask_values import edge_values
@@ -25,64 +25,7 @@ from medseg.data.modality import is_color
 from medseg.data.voxels import check_label_values, count_values, foreground, sample, zero_share
 from medseg.labels import LabelSpace
 
-__all__ = ["CaseFacts", "Problem", "inspect_case", "inspect_cases", "read_case"]
-
-
-@dataclass
-class CaseFacts:
-    """What a case's files hold.
-
-    Attributes:
-        case: the case id.
-        dataset: the data set whose label values it has, as the datalist says.
-        shape: spatial shape in voxels, source orientation.
-        spacing: mm per voxel, source orientation.
-        ras_shape, ras_spacing: the same in RAS order (3D).
-        ras_axes: the source's axis of each RAS axis.
-        channels: number of image channels.
-        ranges: range of each channel over all voxels.
-        intensity: per channel, sorted intensities sampled from the foreground (labels above background; without
-        label: non-zero voxels).
-        zero_share: share of voxels that are 0 in every channel.
-        label_counts: raw label value -> voxels; empty without a label.
-        label_edges: values of a 2D mask that are at edges only (``edge_values``).
-        image_hashes: hash of each channel's voxels (``medseg.data.content.voxel_hash``).
-        label_hash: hash of the label's voxels; empty without a label.
-        picture: PNG, JPEG, TIFF or BMP: without physical size.
-        orientation, label_orientation: EXIF orientation of the image and of the label, 1 without a tag.
-        notes: what is done with the files' values.
-        problems: all findings.
-    """
-
-    case: str
-    dataset: str | None = None
-    shape: tuple[int, ...] = ()
-    spacing: tuple[float, ...] = ()
-    ras_shape: tuple[int, ...] = ()
-    ras_spacing: tuple[float, ...] = ()
-    ras_axes: tuple[int, ...] = ()
-    channels: int = 0
-    ranges: list[Intensity] = field(default_factory=list)
-    intensity: list[np.ndarray] = field(default_factory=list)
-    zero_share: float = 0.0
-    label_counts: dict[int, int] = field(default_factory=dict)
-    label_edges: frozenset[float] = frozenset()
-    image_hashes: tuple[str, ...] = ()
-    label_hash: str = ""
-    picture: bool = False
-    orientation: int = 1
-    label_orientation: int = 1
-    notes: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def broken(self) -> bool:
-        """Whether the case cannot be used."""
-        return any(not problem.warning for problem in self.problems)
-
-    def add(self, finding: Finding) -> None:
-        """Note a finding."""
-        self.problems.append(Problem(self.case, *finding))
+__all__ = ["inspect_case", "inspect_cases", "read_case"]
 
 
 def inspect_cases(
@@ -96,8 +39,8 @@ def inspect_cases(
     """Facts of all cases, in order; reads in parallel (threads: reading and decompressing release Python's lock).
 
     Args:
-        cases: of a datalist.
-        label_space: what label values mean.
+        cases: cases of a datalist.
+        label_space: meaning of the label values.
         channel_names: the datalist's modality; ``None`` leaves the number of channels unchecked.
         root: sentences show paths relative to it.
         num_workers: threads.
@@ -202,15 +145,15 @@ def _sample(volumes: Sequence[Volume], label: Volume | None, facts: CaseFacts, l
 
 
 def _color(volumes: Sequence[Volume], facts: CaseFacts) -> None:
-    """Grey pictures of a colour data set have three equal channels, as ``ToRGBd`` makes them."""
+    """Grey images of a colour data set have three equal channels, as ``ToRGBd`` makes them."""
     for volume in volumes if len(volumes) == 1 else ():
         if volume.photo and len(volume.channels) == 1:
             volume.channels *= 3
             if volume.channels[0].dtype != np.uint8:
                 facts.add(
                     Finding(
-                        f"grey picture of {volume.channels[0].dtype} pixels; 8 bits per channel are expected of RGB",
-                        "Save it with 8 bits, or name the 'modality' grey if all pictures are.",
+                        f"grey image of {volume.channels[0].dtype} pixels; 8 bits per channel are expected of RGB",
+                        "Save it with 8 bits, or name the 'modality' grey if all images are.",
                     )
                 )
 
@@ -250,12 +193,12 @@ def _check_channels(volumes: Sequence[Volume], names: Sequence[str] | None) -> I
                 f"Name all {found} channels in the datalist's 'modality', or split it into one file per channel.",
             )
         elif found == 1 and len(names) > 1:
-            yield Finding(f"has 1 image, 'modality' names {listed}", "List one file per channel, or mend 'modality'.")
+            yield Finding(f"has 1 image, 'modality' names {listed}", "List one file per channel, or fix 'modality'.")
     elif names and found != len(names) and not (first.photo and len(volumes) == 1 == len(names)):
         what = "channels" if first.photo else "images"
         yield Finding(
             f"has {found} {what}, others have {listed} by the datalist's 'modality'",
-            "List one file per channel, or mend 'modality'.",
+            "List one file per channel, or fix 'modality'.",
         )
 
 

@@ -37,7 +37,7 @@ def refuse_undeclared(label: np.ndarray, space: LabelSpace, shown: str, dataset:
     Args:
         label: voxels, raw values.
         space: meaning of the values.
-        shown: what the sentence calls the file.
+        shown: name of the file in the sentence.
         dataset: data set whose values the file has.
 
     Raises:

@@ -37,7 +37,7 @@ class MadeDatalist:
 
     Attributes:
         path: the file.
-        root: what its paths are relative to.
+        root: base directory for its relative paths.
         sections: section -> number of cases.
         folds: number of folds.
         warnings: sentences about what may be wrong.
@@ -127,7 +127,7 @@ def make_datalist(s: MakeDatalistSettings) -> MadeDatalist:
     if num_folds is not None and num_folds < 1:
         raise ConfigError(f"folds: expected a positive integer, got {num_folds}; 5 is usual.")
     if splits is not None and (num_folds is not None or stratify is not None):
-        raise ConfigError("--splits takes folds that are made; leave out --folds and --stratify, or leave it out.")
+        raise ConfigError("--splits takes the folds of another list; omit it, or omit --folds and --stratify.")
     found = read_layout(Path(s.folder) if s.folder else None, s.layout, s.of_layout(), {"modality": s.modality})
     for case in found.sections["training"] if s.subject_pattern else ():
         case["subject"] = _subject(str(s.subject_pattern), case["case_id"])
@@ -141,9 +141,9 @@ def make_datalist(s: MakeDatalistSettings) -> MadeDatalist:
         sections = _split(found, split)
         about |= {"known_overlaps": split.known_overlaps} if split.known_overlaps else {}
     else:
-        sections = _deal(found, num_folds, stratify, s.seed)
+        sections = _with_folds(found, num_folds, stratify, s.seed)
     if s.strict and found.warnings:
-        raise DataError(" ".join(found.warnings) + " Mend this, or allow it without --strict.")
+        raise DataError(" ".join(found.warnings) + " Fix this, or allow it without --strict.")
     table = {"name": s.name or found.name, "modality": channels, "labels": labels, **about}
     table |= root_entry(found.root, output.parent)
     write_datalist(table | _entries(sections, found.root), output, found.root)
@@ -208,11 +208,11 @@ def _split(found: Found, split: Split) -> dict[str, list[Entry]]:
     return {"training": [], "validation": [], **sections}
 
 
-def _deal(found: Found, num_folds: int | None, stratify: str | None, seed: int) -> dict[str, list[Entry]]:
+def _with_folds(found: Found, num_folds: int | None, stratify: str | None, seed: int) -> dict[str, list[Entry]]:
     """The sections with folds in the training cases: the layout's own where nothing else is asked for."""
     training = found.sections["training"]
     if num_folds is None and stratify is None and any("fold" in case for case in training):
-        found.notes.append("Folds are those that the folder's list has; deal others with --folds.")
+        found.notes.append("Folds are those that the folder's list has; create others with --folds.")
         return found.sections
     if not any("subject" in case for case in training):
         _guess_subjects(found)
@@ -269,7 +269,9 @@ def _subject(pattern: str, case: str) -> str:
     try:
         match = re.search(pattern, case)
     except re.error as error:
-        raise ConfigError(f"subject_pattern {pattern!r} is no regular expression ({error}); mend it.") from error
+        raise ConfigError(
+            f"subject_pattern {pattern!r} is not a valid regular expression ({error}); fix it."
+        ) from error
     if match is None:
         raise ConfigError(f"subject_pattern {pattern!r} matches nothing in '{case}'; it must match every case.")
     return match.group(1) if match.groups() else match.group(0)
@@ -300,7 +302,7 @@ def _is_grey(path: Path) -> bool:
         return is_grey(path)
     except OSError as error:  # Pillow cannot tell; what is wrong with the file, the reader says
         _read(path)
-        raise DataError(f"{path} is no picture ({error}); export it again.") from error
+        raise DataError(f"{path} is not a valid 2D image ({error}); export it again.") from error
 
 
 def _read(path: Path, mask: bool = False) -> Volume:
@@ -312,26 +314,26 @@ def _read(path: Path, mask: bool = False) -> Volume:
 
 def _labels(names: Sequence[str], found: Found) -> Mapping[str, Any]:
     """The user's, the layout's, or Decathlon's ``labels``: values that have no name are read from the files, and always
-    those of pictures, whose values are often spread over 0 to 255.
+    those of 2D masks, whose values are often spread over 0 to 255.
     """
     if found.labels and not names:
         return found.labels
     files = [case["label"] for case in found.sections["training"]]
-    pictures = all(is_2d_file(path) for path in files)
-    if names and not pictures:
+    images_2d = all(is_2d_file(path) for path in files)
+    if names and not images_2d:
         return {str(value): name for value, name in enumerate(names)}
     masks = [_values(path) for path in files]
     values = {0.0}.union(*(mask.values for mask in masks))
     if jpeg := jpeg_finding(masks):
         raise DataError(f"The label files: {jpeg.message}. {jpeg.remedy}")
-    if any(not float(value).is_integer() for value in values) or len(values) > (_PICTURE_VALUES if pictures else 256):
+    if any(not float(value).is_integer() for value in values) or len(values) > (_PICTURE_VALUES if images_2d else 256):
         raise DataError(
             f"The label files hold {len(values)} values, {min(values):g} to {max(values):g}; expected a few whole "
             "numbers. Are images listed as labels, or have the masks soft edges?"
-            + ("" if pictures else " Otherwise name the labels with --label_names.")
+            + ("" if images_2d else " Otherwise name the labels with --label_names.")
         )
     # As many names as values are the user's word that each value is a label.
-    odd = (soft_finding(masks) or mixed_finding(masks)) if pictures and len(names) != len(values) else None
+    odd = (soft_finding(masks) or mixed_finding(masks)) if images_2d and len(names) != len(values) else None
     if odd:
         raise DataError(
             f"The label files: {odd.message}. {odd.remedy} If each value is a label, name all {len(values)}, "
@@ -342,7 +344,7 @@ def _labels(names: Sequence[str], found: Found) -> Mapping[str, Any]:
         raise DataError("All label files are background throughout; expected a label. Name the labels: --label_names.")
     if names:
         return _named(names, present, found)
-    if pictures and present == [0, 255]:
+    if images_2d and present == [0, 255]:
         found.notes.append("The masks hold 0 and 255: 255 is the label 'foreground'; rename it with --label_names.")
         return {"0": "background", "255": "foreground"}
     shown = ", ".join(map(str, present[1:]))

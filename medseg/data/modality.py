@@ -26,5 +26,5 @@ def channel_kind(name: str) -> str:
 
 
 def is_color(names: Sequence[str]) -> bool:
-    """Whether ``modality`` has one name that stands for the red, green and blue of a picture, such as "RGB"."""
+    """Whether ``modality`` has one name that stands for the red, green and blue of a 2D image, such as "RGB"."""
     return len(names) == 1 and channel_kind(names[0]) == "rgb"

@@ -1,6 +1,6 @@
 """Spacing, patch size and normalisation from an nnU-Net plans file (version 2, ``nnUNetPlans.json``).
 
-nnU-Net orders axes as its readers give them, z, y, x of the file (pictures: rows, columns), and then by
+nnU-Net orders axes as its readers give them, z, y, x of the file (2D images: rows, columns), and then by
 ``transpose_forward``; medseg plans 3D images in the order right, anterior, superior. Batch size, architecture and
 training schedule are not taken.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg.data.inspect import CaseFacts
+from medseg.data.case_facts import CaseFacts
 from medseg.errors import ConfigError, nearest
 from medseg.storage import read_table
 
@@ -147,7 +147,7 @@ def _settings(path: Path, configurations: Mapping[str, Any], name: str) -> dict[
 def _numbers(settings: Mapping[str, Any], key: str, where: str) -> list[float]:
     values = settings.get(key)
     if not isinstance(values, list) or not all(_positive(value) for value in values):
-        raise ConfigError(f"The {where} has {key} {values!r}; expected positive numbers. Mend the file.")
+        raise ConfigError(f"The {where} has {key} {values!r}; expected positive numbers. Fix the file.")
     return [float(value) for value in values]
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.data.case import Case
+from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.findings import Problem
-from medseg.data.inspect import CaseFacts
 from medseg.data.subjects import guess_subjects
 
 __all__ = ["check_names", "check_overlaps"]
@@ -118,7 +118,7 @@ def _shared(
     for one, other in _pairs(keys, but):
         names = {one.case.id, other.case.id, one.case.group, other.case.group}
         if one.side == other.side or not (_trained(one.side) or _trained(other.side)):
-            # Two annotations of one image, or one image for two data sets, are no mistake.
+            # Two annotations of one image, or one image for two data sets, are not a mistake.
             if one.side != other.side or one.case.label == other.case.label:
                 doubtful.append((one, other))
         elif names & datalist.known_overlaps:

@@ -202,7 +202,7 @@ def _blob(rng: np.random.Generator, center: Any, radii: Any, *, rough: float = 0
 
     def depth(points: np.ndarray) -> np.ndarray:
         unit = (points - center) @ (turn / radii)
-        result = np.sqrt(np.einsum("...i,...i->...", unit, unit))
+        result: np.ndarray = np.sqrt(np.einsum("...i,...i->...", unit, unit))
         near = result < 1 + 4 * rough  # elsewhere the waves cannot reach
         result[near] += rough * np.sin(unit[near] @ waves.T + phases).sum(axis=-1)
         return result
@@ -215,15 +215,15 @@ def _texture(rng: np.random.Generator, shape: tuple[int, ...], grain: float) -> 
     noise = rng.normal(size=shape)
     if grain == 0:
         return noise
-    smooth = gaussian_filter(noise, grain)
-    return smooth / smooth.std()
+    smooth: np.ndarray = gaussian_filter(noise, grain)
+    return smooth / float(smooth.std())
 
 
 def _slope(rng: np.random.Generator, points: np.ndarray) -> np.ndarray:
     """A slow change over the field of view, about -1 to 1."""
     direction = rng.normal(size=points.shape[-1])
-    ramp = points @ direction
-    return ramp / np.abs(ramp).max()
+    ramp: np.ndarray = points @ direction
+    return ramp / float(np.abs(ramp).max())
 
 
 # ---------------------------------------------------------------------- organs

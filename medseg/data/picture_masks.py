@@ -1,4 +1,4 @@
-"""Pictures of a published data set and their masks: which belong together, several masks joined, folds by slices."""
+"""2D images of a published data set and their masks: which belong together, several masks joined, folds by slices."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pair_pictures(images: Path, masks: Path, image_suffix: str, mask_suffix: str
         lacking = masks / f"{first}{mask_suffix}" if first in found[0] else images / f"{first}{image_suffix}"
         listed = ", ".join(alone[:_SHOWN]) + (", …" if len(alone) > _SHOWN else "")
         raise DataError(
-            f"{len(alone)} of {len(found[0] | found[1])} pictures lack an image or a mask ({listed}); expected for "
+            f"{len(alone)} of {len(found[0] | found[1])} cases lack an image or a mask ({listed}); expected for "
             f"example {lacking}. Unpack the archive again."
         )
     return [(found[0][name], found[1][name]) for name in sorted(found[0])]

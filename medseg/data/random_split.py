@@ -40,7 +40,7 @@ def grouped_split(ids: Sequence[str], groups: Sequence[str], fractions: Sequence
         ids: cases.
         groups: the group of each case.
         fractions: shares of the cases, kept to within the size of a group.
-        seed: of the order.
+        seed: random seed of the order.
 
     Raises:
         ConfigError: the fractions' sum is not 1.

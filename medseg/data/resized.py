@@ -40,7 +40,7 @@ def write_resized(source: Path, target: Path, size: Sequence[int], mode: str, *,
         label: the file holds label values, which stay as they are.
     """
     image = open_nifti(source)
-    values = as_numbers(np.asarray(image.dataobj), label)
+    values = as_numbers(np.asarray(image.dataobj), mask=label)
     values = values if label else values.astype(np.float32)
     key = "label" if label else "image"
     affine = torch.as_tensor(Placement.of(image.header).affine)

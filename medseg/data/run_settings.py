@@ -63,7 +63,7 @@ class Setting:
         id: in the config, such as ``preprocess::spacing``.
         group: ``Network``, ``Data`` or ``Training``.
         name: for a reader of the report.
-        value: as text; empty where the config has none.
+        value: as a string; empty where the config has none.
         reason: why it is so, or who set it.
     """
 

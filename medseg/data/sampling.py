@@ -17,12 +17,12 @@ __all__ = ["EpochSampler", "WeightedSampler", "case_weights", "replay_weights", 
 
 
 class EpochSampler(DistributedSampler):
-    """MONAI's distributed sampler, also for one process, that can leave out what an interrupted epoch has already seen.
+    """MONAI's distributed sampler, also for one process, that can skip what an interrupted epoch has already seen.
 
     Its ``dataset`` is a sequence of indices, those that it gives.
 
     Attributes:
-        skip: number of this rank's samples to leave out on the next pass only.
+        skip: number of this rank's samples to skip on the next pass only.
     """
 
     skip = 0
@@ -46,9 +46,9 @@ class WeightedSampler(EpochSampler):
     Args:
         dataset: the data set, ``SeededDataset`` in a training.
         weights: one positive number per case.
-        num_samples: of each rank in an epoch.
-        num_replicas, rank: of the process group.
-        seed: of the draws.
+        num_samples: number of samples of each rank in an epoch.
+        num_replicas, rank: size of the process group, and number of this process in it.
+        seed: random seed of the draws.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ def replay_weights(
     """``weights`` such that a ``share`` of the cases that are drawn is of the ``old`` data sets.
 
     Raises:
-        ConfigError: there are no cases of old ones, or of others.
+        ConfigError: no cases of old data sets, or no others.
     """
     sums = {True: 0.0, False: 0.0}
     for case, weight in zip(cases, case_weights(cases, weights), strict=True):

@@ -38,26 +38,24 @@ class Split:
     warnings: list[str] = field(default_factory=list)
 
     def apply(self, sections: Mapping[str, Sequence[Entry]]) -> dict[str, list[Entry]]:
-        """The cases where the split wants them; those that it does not name are left out, with a warning.
+        """The cases where the split wants them; those that it does not name are skipped, with a warning.
 
         Raises:
-            DataError: the split names cases that are not there; test cases may lack.
+            DataError: the split names cases that are not there; test cases may be missing.
         """
         have = {case["case_id"]: case for cases in sections.values() for case in cases}
         for name, wanted in self.sections.items():
             absent = sorted(set(wanted) - set(have))
             sentence = f"{self.source} names {len(absent)} {name} cases that the folder lacks: {few(absent)}"
             if absent and name == "test":
-                self.warnings.append(f"{sentence}; they are left out.")
+                self.warnings.append(f"{sentence}; they are skipped.")
             elif absent:
-                raise DataError(
-                    f"{sentence}; the folder has {few(sorted(have))}. Add the cases, or leave the split out."
-                )
+                raise DataError(f"{sentence}; the folder has {few(sorted(have))}. Add the cases, or omit the split.")
         named = {case for wanted in self.sections.values() for case in wanted}
         labelled = [case["case_id"] for name, cases in sections.items() if name != "test" for case in cases]
         unnamed = sorted(set(labelled) - named)
         if unnamed:
-            self.warnings.append(f"{self.source} does not name {len(unnamed)} cases, left out: {few(unnamed)}.")
+            self.warnings.append(f"{self.source} does not name {len(unnamed)} cases, skipped: {few(unnamed)}.")
         placed = {
             name: [_placed(have[case], fold) for case, fold in wanted.items() if case in have]
             for name, wanted in self.sections.items()
@@ -112,7 +110,9 @@ def _of_nnunet(content: Sequence[Any], path: Path) -> Split:
     """
     pairs = [(set(s["train"]), set(s["val"])) for s in content if isinstance(s, Mapping) and {"train", "val"} <= set(s)]
     if len(pairs) != len(content) or not pairs:
-        raise DataError(f"{path} is no list of splits with 'train' and 'val' each, as nnU-Net writes; mend the file.")
+        raise DataError(
+            f"{path} is not a valid list of splits; expected 'train' and 'val' in each (nnU-Net). Fix the file."
+        )
     everything = set().union(*(train | val for train, val in pairs))
     folds: dict[str, int | None] = dict.fromkeys(sorted(everything))
     for number, (train, val) in enumerate(pairs):
@@ -120,14 +120,14 @@ def _of_nnunet(content: Sequence[Any], path: Path) -> Split:
             if folds[case] is not None or case in train:
                 where = f"the 'train' and 'val' of split {number}" if case in train else "the 'val' of two splits"
                 raise DataError(
-                    f"{path} has case {case} in {where}; a datalist has one fold per case. Mend the file, or deal "
-                    "folds anew with --folds."
+                    f"{path} has case {case} in {where}; a datalist has one fold per case. Fix the file, or "
+                    "create folds with --folds."
                 )
             folds[case] = number
         left = sorted(everything - train - val)
         if left:
             raise DataError(
-                f"{path}: split {number} leaves out {len(left)} cases that other splits use ({few(left)}); a "
-                "datalist's folds train on all others. Deal folds anew with --folds."
+                f"{path}: split {number} omits {len(left)} cases that other splits use ({few(left)}); a "
+                "datalist's folds train on all others. Create folds with --folds."
             )
     return Split(path, {"training": folds})

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from medseg.data.findings import Finding
-from medseg.labels import LabelSpace
+from medseg.labels import Fragment, LabelSpace
 
 __all__ = ["check_label_values", "count_values", "foreground", "sample", "zero_share"]
 
@@ -56,9 +56,9 @@ def check_label_values(
 
     Args:
         counts: value -> voxels.
-        space: what values mean.
-        dataset: whose values the file has.
-        path: what sentences call the file.
+        space: meaning of the values.
+        dataset: data set whose values the file has.
+        path: name of the file in sentences.
         edges: values of a 2D mask that are at edges only (``edge_values``).
     """
     part = space.fragment(dataset)
@@ -74,46 +74,50 @@ def check_label_values(
             f"{path} has soft (anti-aliased) edges: values {_braces(sorted(soft))} are there only; {declared}",
             "Save it without smoothing, or with a threshold half way between the values of two labels.",
         )
-        return
-    if not jpeg and (len(unknown) > _MANY or min(unknown) < 0):
+    elif not jpeg and (len(unknown) > _MANY or min(unknown) < 0):
         yield Finding(
             f"label range {min(counts):g}…{max(counts):g} in {path}; {declared}",
             "Is the image listed as label? Name the label file in the datalist.",
         )
-        return
-    broken = [value for value in unknown if not float(value).is_integer()]
-    if broken:
-        number = sum(counts[value] for value in broken)
-        if not all(map(math.isfinite, broken)):
-            yield Finding(
-                f"label has NaN or infinity in {number} voxels; whole numbers are expected",
-                "Replace them in the file by the background's value (numpy.nan_to_num).",
-            )
-            return
-        yield Finding(
-            f"label has {broken[0]:g} in {number} voxels; whole numbers are expected",
-            "Was it resampled with linear interpolation? Resample it with nearest neighbours, or export it again.",
+    elif broken := [value for value in unknown if not float(value).is_integer()]:
+        yield _broken_value(broken, counts)
+    else:
+        yield _undeclared(counts, unknown, space, part, path, f"; {declared}")
+
+
+def _broken_value(broken: Sequence[float], counts: Mapping[float, int]) -> Finding:
+    number = sum(counts[value] for value in broken)
+    if not all(map(math.isfinite, broken)):
+        return Finding(
+            f"label has NaN or infinity in {number} voxels; whole numbers are expected",
+            "Replace them in the file by the background's value (numpy.nan_to_num).",
         )
-        return
+    return Finding(
+        f"label has {broken[0]:g} in {number} voxels; whole numbers are expected",
+        "Was it resampled with linear interpolation? Resample it with nearest neighbours, or export it again.",
+    )
+
+
+def _undeclared(
+    counts: Mapping[float, int], unknown: Sequence[float], space: LabelSpace, part: Fragment, path: str, declared: str
+) -> Finding:
+    """Whole values that the datalist does not declare, with the remedy that their cause calls for."""
+    said = f"label values {_braces(list(counts))}{declared}"
     first = next(iter(part.values), space.labels[0])
-    names = {raw: name for name, values in part.values.items() for raw in values}
-    missing = [int(value) for value in unknown]
-    remedy = f'Declare {_braces(missing)} in the datalist\'s "labels", or export the label again.'
-    if jpeg:
-        remedy = "JPEG changes label values: export the label as PNG."
-    elif set(counts) <= {0, 1} and 255 in part.declared and 255 in part.values.get(first, ()):
-        remedy = (
-            "Save it with 0 and 255 as the others, or map both in the datalist: "
-            f'"labels": {{"background": 0, "{first}": [1, 255]}}.'
-        )
-    elif set(counts) == {0, 255} and space.labels:
-        table = ", ".join(f"{raw}: {name}" for raw, name in sorted({0: "background", **names}.items()))
-        yield Finding(
+    if path.lower().endswith((".jpg", ".jpeg")):
+        return Finding(said, "JPEG changes label values: export the label as PNG.")
+    if set(counts) <= {0, 1} and 255 in part.declared and 255 in part.values.get(first, ()):
+        table = f'"labels": {{"background": 0, "{first}": [1, 255]}}'
+        return Finding(said, f"Save it with 0 and 255 as the others, or map both in the datalist: {table}.")
+    if set(counts) == {0, 255} and space.labels:
+        names = {0: "background"} | {raw: name for name, values in part.values.items() for raw in values}
+        table = ", ".join(f"{raw}: {name}" for raw, name in sorted(names.items()))
+        return Finding(
             f"{path} has values {{0, 255}}; the datalist declares {{{table}}}",
             f'Map it in the datalist: "labels": {{"background": 0, "{first}": 255}}.',
         )
-        return
-    yield Finding(f"label values {_braces(list(counts))}; {declared}", remedy)
+    missing = [int(value) for value in unknown]
+    return Finding(said, f'Declare {_braces(missing)} in the datalist\'s "labels", or export the label again.')
 
 
 def _braces(values: Sequence[float]) -> str:
@@ -136,7 +140,7 @@ def foreground(
 
 
 def _nonzero(channels: Sequence[np.ndarray]) -> np.ndarray:
-    mask = _flat(channels[0]) != 0
+    mask: np.ndarray = _flat(channels[0]) != 0
     for channel in channels[1:]:
         mask |= _flat(channel) != 0
     return mask

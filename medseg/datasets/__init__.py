@@ -11,7 +11,7 @@ A module ``medseg/datasets/<name>.py`` holds
   where the archive is incomplete.
 
 ``FACTS.require`` refuses an archive that lacks files; ``medseg.data.write_datalist`` writes the list;
-``medseg.data.convert.convert_files`` converts files in parallel, goes on where it was stopped, and shows a progress bar
+``medseg.data.convert.convert_files`` converts files in parallel, resumes where it was stopped, and shows a progress bar
 on a terminal; ``medseg.data.converted_pairs.convert_pairs`` does both for images and labels that are made.
 
 Modules import torch and other heavy packages inside ``prepare``, so that listing data sets is quick.

@@ -84,7 +84,7 @@ def modality_of(case_id: str) -> str:
     """
     match = _CASE.fullmatch(case_id)
     if match is None:
-        raise DataError(f"'{case_id}' is no case of AMOS; expected a name such as amos_0001.")
+        raise DataError(f"'{case_id}' is not a case of AMOS; expected a name such as amos_0001.")
     return "CT" if int(match[1]) <= 500 else "MR"
 
 
@@ -108,14 +108,14 @@ def prepare(
 
     Args:
         raw_dir: the folder ``amos22``.
-        out_dir: where the datalist goes.
+        out_dir: folder of the datalist.
         task: 1 (CT) or 2 (CT and MR).
         split: ``challenge``, ``repux`` (task 1), ``hermes_ct`` or ``hermes_mr``.
-        num_folds: folds of the training cases; 0 keeps the published split alone (``repux``: 5).
-        seed: of the folds.
-        isotropic: of the two last: volumes of 1.5 mm; otherwise they keep their grid.
-        crop: of the two last: to the labels and 10, 30 and 30 voxels (z, y, x) around them, as published, of the test
-            cases too, which makes those easier.
+        num_folds: number of folds of the training cases; 0 keeps the published split alone (``repux``: 5).
+        seed: random seed of the folds.
+        isotropic: volumes of 1.5 mm (``hermes_ct``, ``hermes_mr``); otherwise they keep their grid.
+        crop: crop these volumes to the labels and 10, 30 and 30 voxels (z, y, x) around them, as published, also in
+            test cases, which makes those easier.
 
     Raises:
         ConfigError: another task or split.
@@ -143,8 +143,14 @@ def prepare(
         )
     if num_folds:
         sections["training"] = assign_folds(sections["training"], num_folds, seed)
+    counts = {f"num{section.capitalize()}": len(listed) for section, listed in names.items()}
+    return write_datalist(_head(task) | counts | sections, Path(out_dir) / f"amos_task{task:02}.json", raw)
+
+
+def _head(task: int) -> dict[str, Any]:
+    """The datalist of a task without its cases, as published."""
     what, cases = ("CT", "200/100") if task == 1 else ("CT and MR", "240/120")
-    table: dict[str, Any] = {
+    return {
         "name": f"AMOS task {task}",
         "description": f"AMOS 2022, task {task}: 15 organs in abdominal {what}; the published {cases} split",
         "reference": "Ji et al. 2022, AMOS: a large-scale abdominal multi-organ benchmark for versatile medical image "
@@ -154,11 +160,7 @@ def prepare(
         "tensorImageSize": "3D",
         "modality": {"0": "CT" if task == 1 else "CT or MR"},
         "labels": {str(value): name for value, name in FACTS.labels.items()},
-        "numTraining": len(names["training"]),
-        "numValidation": len(names["validation"]),
-        "numTest": len(names["test"]),
     }
-    return write_datalist(table | sections, Path(out_dir) / f"amos_task{task:02}.json", raw)
 
 
 def repux_table(labelled: list[dict[str, Any]], num_folds: int = 5, seed: int = 0) -> dict[str, Any]:
@@ -278,5 +280,5 @@ def _named(raw: Path, task: int) -> set[str]:
         texts = [text for entry in entries for text in (entry.values() if isinstance(entry, dict) else [entry])]
         paths = [Path(text) for text in texts]
     except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{source} is no list of cases ({error}); copy it from the archive again.") from error
+        raise DataError(f"{source} is not a valid list of cases ({error}); copy it from the archive again.") from error
     return {path.as_posix() for path in paths if _belongs(path.name, task)}

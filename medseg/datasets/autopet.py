@@ -49,14 +49,14 @@ def prepare(
 
     Args:
         raw_dir: the folder of the patients' folders.
-        out_dir: where everything goes.
+        out_dir: folder of the datalist and all copies.
         form: ``isotropic`` (1.5 mm), ``published`` (1.5 mm in the plane, the spacing along z left as it is) or
             ``native`` (two channels, PET and the CT at its grid, uncropped, as links).
-        num_folds: folds of the patients.
-        seed: of the folds.
+        num_folds: number of folds of the patients.
+        seed: random seed of the folds.
         crop: to the lesions and 20, 30 and 30 voxels (z, y, x) around them, to at least 128 where there is room, as
             published; studies without a lesion stay whole.
-        partial: go on where studies are missing, with those that are there.
+        partial: accept missing studies and use those that are there.
 
     Raises:
         ConfigError: another form.

@@ -31,9 +31,9 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_f
 
     Args:
         raw_dir: the archive as unpacked.
-        out_dir: where the datalist, the links and the masks go.
+        out_dir: folder of the datalist, the links and the masks.
         classes: 2 (background and polyp) or 3.
-        num_folds: folds; the publication has 5.
+        num_folds: number of folds; the publication has 5.
 
     Raises:
         ConfigError: another number of classes.
@@ -82,6 +82,6 @@ def _write_classes(source: Path, target: Path) -> None:
 
     with Image.open(source) as picture:
         if picture.mode != "RGB":
-            raise DataError(f"{source} is a picture of mode {picture.mode}; expected a mask painted in RGB.")
+            raise DataError(f"{source} is an image of mode {picture.mode}; expected a mask painted in RGB.")
         labels = colors_to_labels(np.asarray(picture), {1: GREEN, 2: RED})
     Image.fromarray(labels).save(target, "PNG")

@@ -40,9 +40,9 @@ def prepare(
 
     Args:
         raw_dir: the folder that holds ``train``, ``valid`` and ``test``.
-        out_dir: where everything goes.
-        num_folds: folds of the training cases.
-        seed: of the folds.
+        out_dir: folder of the datalist and all copies.
+        num_folds: number of folds of the training cases.
+        seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.
 
     Raises:

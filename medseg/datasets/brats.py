@@ -85,16 +85,16 @@ def prepare(
 
     Args:
         raw_dir: the folder of the cases, or of ``HGG`` and ``LGG``, which are split one by one.
-        out_dir: where the datalist and resized copies go.
+        out_dir: folder of the datalist and resized copies.
         split: ``patient`` keeps the scans of a patient in one section; ``published`` is the split of the
             neural-operator publications by scan (751/125/375 of 2023; of 2019 with ``fractions`` 0.9, 0.1, 0), whose
             patients on two sides are declared as known overlaps.
         fractions: shares of training, validation and test.
-        seed: of the split, 100 as published, and of the folds.
+        seed: random seed of the split, 100 as published, and of the folds.
         mode: ``softmax`` over labels, as published, or ``sigmoid`` over the regions.
         size: voxels of resized copies, such as ``120x120x78``; empty uses the files as they are.
-        interpolation: of the copies: ``nearest``, as published, or ``linear``.
-        num_folds: folds of the training cases, grouped by patient.
+        interpolation: interpolation of the copies: ``nearest``, as published, or ``linear``.
+        num_folds: number of folds of the training cases, grouped by patient.
 
     Raises:
         ConfigError: an option has an unknown value.
@@ -102,7 +102,6 @@ def prepare(
         CasesFailed: copies could not be made.
     """
     from medseg.data import assign_folds, write_datalist
-    from medseg.data.random_split import grouped_split, random_split
 
     if split not in ("patient", "published"):
         raise ConfigError(f"split '{split}' is unknown; use patient or published.")
@@ -113,11 +112,7 @@ def prepare(
     shares = [float(share) for share in fractions]
     sections: dict[str, list[dict[str, Any]]] = {name: [] for name in _SECTIONS}
     for folder, cases in groups.items():
-        patients = [patient_of(case) for case in cases]
-        parts = (
-            random_split(cases, shares, seed) if split == "published" else grouped_split(cases, patients, shares, seed)
-        )
-        for name, part in zip(_SECTIONS, parts, strict=True):
+        for name, part in zip(_SECTIONS, _parts(cases, split, shares, seed), strict=True):
             sections[name] += [_entry(folder, case, release, suffix) for case in part]
     if size:
         _write_resized(raw, out, [entry for entries in sections.values() for entry in entries], size, interpolation)
@@ -142,6 +137,15 @@ def prepare(
     )
     filled = {name: entries for name, entries in sections.items() if entries}
     return write_datalist(table | filled, out / f"{release.name}.json", out if size else raw)
+
+
+def _parts(cases: Sequence[str], split: str, shares: Sequence[float], seed: int) -> list[list[str]]:
+    """Training, validation and test cases of one folder."""
+    from medseg.data.random_split import grouped_split, random_split
+
+    if split == "published":
+        return random_split(cases, shares, seed)
+    return grouped_split(cases, [patient_of(case) for case in cases], shares, seed)
 
 
 def _write_resized(raw: Path, out: Path, entries: Sequence[dict[str, Any]], size: str, interpolation: str) -> None:
@@ -182,7 +186,7 @@ def _release_of(cases: Sequence[str]) -> _Release:
         if all(release.case.fullmatch(case) for case in cases):
             return release
     known = [case for case in cases if not any(release.case.fullmatch(case) for release in _RELEASES)]
-    what = f"'{known[0]}' is no case of BraTS" if known else f"{cases[0]} and {cases[-1]} are of different releases"
+    what = f"'{known[0]}' is not a case of BraTS" if known else f"{cases[0]} and {cases[-1]} are of different releases"
     raise DataError(f"{what}; name the folder of one release, such as {FACTS.layout}.")
 
 

@@ -64,10 +64,10 @@ def prepare(
 
     Args:
         raw_dir: ``RawData`` as unpacked.
-        out_dir: where the datalist and the links go.
+        out_dir: folder of the datalist and the links.
         split: ``published`` (24 and 6) or ``hermes`` (23, 1 and 6).
-        num_folds: folds of the training cases; 0 keeps the split alone.
-        seed: of the folds.
+        num_folds: number of folds of the training cases; 0 keeps the split alone.
+        seed: random seed of the folds.
         isotropic: of ``hermes``: volumes of 1.5 mm; otherwise they keep their grid.
         crop: of ``hermes``: to the labels and 20 voxels around them, as published, of the test cases too, which makes
             those easier.

@@ -1,4 +1,4 @@
-"""BUSI: breast lesions in ultrasound; 437 benign and 210 malignant pictures, some with several masks."""
+"""BUSI: breast lesions in ultrasound; 437 benign and 210 malignant images, some with several masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FACTS = DatasetFacts(
     splits={"training": 647},
 )
 
-_CLASSES = ("benign", "malignant")  # pictures of normal tissue have no lesion and are not used
+_CLASSES = ("benign", "malignant")  # images of normal tissue have no lesion and are not used
 _MASK = re.compile(r"(.+)_mask(_\d+)?\.png")
 
 
@@ -31,16 +31,16 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
     """Write ``<out_dir>/busi.json``; paths are relative to ``out_dir``.
 
     ``images`` holds links into ``raw_dir`` (copies where the system has no links), ``labels`` one mask of 0 and 255 per
-    picture, the union of its masks. Folds are those of the QTSeg publication: per class, the sorted names in equal
-    slices; the last two benign pictures are in no slice, so they are trained on in every fold.
+    image, the union of its masks. Folds are those of the QTSeg publication: per class, the sorted names in equal
+    slices; the last two benign images are in no slice, so they are trained on in every fold.
 
     Args:
         raw_dir: ``Dataset_BUSI_with_GT`` as unpacked.
-        out_dir: where the datalist, the links and the masks go.
-        num_folds: folds; the publication has 5.
+        out_dir: folder of the datalist, the links and the masks.
+        num_folds: number of folds; the publication has 5.
 
     Raises:
-        DataError: a folder is missing, a picture has no mask, or a mask no picture.
+        DataError: a folder is missing, an image has no mask, or a mask no image.
         CasesFailed: files could not be made.
     """
     from medseg.data import write_datalist
@@ -76,7 +76,7 @@ def _pictures(raw: Path, name: str) -> dict[str, list[Path]]:
     files = sorted(path.name for path in folder.glob("*.png")) if folder.is_dir() else []
     if not files:
         hint = FACTS.hint(raw, f"*/{name}")
-        raise DataError(f"{folder} holds no picture. {hint}")
+        raise DataError(f"{folder} holds no image. {hint}")
     masks: dict[str, list[Path]] = {file.removesuffix(".png"): [] for file in files if not _MASK.fullmatch(file)}
     orphans = []
     for file in files:
@@ -86,7 +86,7 @@ def _pictures(raw: Path, name: str) -> dict[str, list[Path]]:
     if alone:
         listed = ", ".join(alone[:5]) + (", …" if len(alone) > 5 else "")
         raise DataError(
-            f"{len(alone)} files in {folder} lack their mask or picture: {listed}. Expected X.png with X_mask.png; "
+            f"{len(alone)} files in {folder} lack their mask or image: {listed}. Expected X.png with X_mask.png; "
             "unpack the archive again."
         )
     return masks

@@ -33,15 +33,15 @@ _CONTEXT = (20, 20, 20)  # voxels (z, y, x)
 VALIDATION = (22,)
 TEST = (31, 5, 32, 36)
 
-_MR_VALUES = {0: 0, 63: 1, 126: 2, 189: 3, 252: 4}  # grey value in the pictures -> label
+_MR_VALUES = {0: 0, 63: 1, 126: 2, 189: 3, 252: 4}  # grey value in the PNG files -> label
 _CT_VALUES = {0: 0, 255: 1}
 
 
 class _Sequence(NamedTuple):
-    """Where the slices and the pictures of one sequence are below a subject's folder."""
+    """Where the slices and the label images of one sequence are below a subject's folder."""
 
     images: str
-    pictures: str
+    labels: str
     modality: str
 
 
@@ -72,10 +72,10 @@ def prepare(
 
     Args:
         raw_dir: ``Train_Sets``, the folder that holds ``MR`` and ``CT``.
-        out_dir: where everything goes.
+        out_dir: folder of the datalist and all copies.
         modality: ``MR`` or ``CT``.
-        num_folds: folds of the training subjects.
-        seed: of the folds.
+        num_folds: number of folds of the training subjects.
+        seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.
         crop: to the labels and 20 voxels around them, as published, of the test cases too, which makes those easier.
 
@@ -97,7 +97,7 @@ def prepare(
     def make(case: str) -> Pair:
         subject, name = cases[case]
         folder = raw / modality / subject
-        pair = _read(folder / sequences[name].images, folder / sequences[name].pictures, values)
+        pair = _read(folder / sequences[name].images, folder / sequences[name].labels, values)
         return to_form(pair, isotropic=isotropic, context=_CONTEXT if crop else None)
 
     held_out = {"validation": VALIDATION, "test": TEST} if modality == "MR" else {}
@@ -121,13 +121,13 @@ def prepare(
 
 
 def _subjects(raw: Path, modality: str) -> list[str]:
-    """The subjects' numbers, sorted; each has slices and pictures of every sequence."""
+    """The subjects' numbers, sorted; each has slices and label images of every sequence."""
     folders = sorted((path for path in raw.glob(f"{modality}/*") if path.name.isdigit()), key=lambda p: int(p.name))
     lacking = [
         f"{modality}/{folder.name}/{part}"
         for folder in folders
         for sequence in _SEQUENCES[modality].values()
-        for part, pattern in ((sequence.images, "*.dcm"), (sequence.pictures, "*.png"))
+        for part, pattern in ((sequence.images, "*.dcm"), (sequence.labels, "*.png"))
         if not any((folder / part).glob(pattern))
     ]
     if len(folders) == _SUBJECTS and not lacking:
@@ -139,18 +139,18 @@ def _subjects(raw: Path, modality: str) -> list[str]:
     raise DataError(f"{raw} has {what}. {hint}")
 
 
-def _read(images: Path, pictures: Path, values: Mapping[int, int]) -> Pair:
+def _read(images: Path, labels: Path, values: Mapping[int, int]) -> Pair:
     from medseg.data.dicom import read_series
 
-    files = sorted(pictures.glob("*.png"))
+    files = sorted(labels.glob("*.png"))
     image, slices = read_series(images, len(files))
     return image, _label(image, slices, files, values)
 
 
 def _label(
-    image: SimpleITK.Image, slices: list[Path], pictures: list[Path], values: Mapping[int, int]
+    image: SimpleITK.Image, slices: list[Path], labels: list[Path], values: Mapping[int, int]
 ) -> SimpleITK.Image:
-    """Pictures belong to slices in the order of their names, which may run up or down along the body."""
+    """Label images belong to slices in the order of their names, which may run up or down along the body."""
     import numpy as np
     import SimpleITK as sitk
     from PIL import Image
@@ -160,13 +160,13 @@ def _label(
     if order not in (sorted(order), sorted(order, reverse=True)):
         raise DataError(
             f"{slices[0].parent}: the order of the file names is not that of the slices; expected names numbered along "
-            "the body, by which the pictures belong to them. Copy the folder from the archive again."
+            "the body, by which the label images belong to them. Copy the folder from the archive again."
         )
     columns, rows, depth = image.GetSize()
     label = np.zeros((depth, rows, columns), np.uint8)
     table = np.full(256, 255, np.uint8)
     table[list(values)] = list(values.values())
-    for index, path in zip(order, pictures, strict=True):
+    for index, path in zip(order, labels, strict=True):
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("L"))
         if pixels.shape != (rows, columns):

@@ -1,4 +1,4 @@
-"""Data Science Bowl 2018: cell nuclei in microscopy; 670 training pictures with one mask per nucleus."""
+"""Data Science Bowl 2018: cell nuclei in microscopy; 670 training images with one mask per nucleus."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
     """Write ``<out_dir>/dsb2018.json``; paths are relative to ``out_dir``.
 
     ``images`` holds links into ``raw_dir`` (copies where the system has no links), ``labels`` the union of each
-    picture's masks as 0 and 255. Folds are those of the QTSeg publication: the sorted names in equal slices.
+    image's masks as 0 and 255. Folds are those of the QTSeg publication: the sorted names in equal slices.
 
     Args:
         raw_dir: the folder of ``stage1_train`` and, if it is there, ``stage1_test``.
-        out_dir: where the datalist, the links and the masks go.
-        num_folds: folds; the publication has 5.
+        out_dir: folder of the datalist, the links and the masks.
+        num_folds: number of folds; the publication has 5.
 
     Raises:
-        DataError: the folder is missing, or a picture has no image or no mask.
+        DataError: the folder is missing, or a case has no image or no mask.
         CasesFailed: files could not be made.
     """
     from medseg.data import write_datalist
@@ -71,7 +71,7 @@ def _image(raw: Path, part: str, name: str) -> Path:
 
 def _refuse_incomplete(raw: Path, training: list[str], test: list[str]) -> None:
     if not training:
-        raise DataError(f"{raw / 'stage1_train'} holds no folders of pictures. Expected {FACTS.layout}; unpack it.")
+        raise DataError(f"{raw / 'stage1_train'} holds no folders of images. Expected {FACTS.layout}; unpack it.")
     parts = (("train", training), ("test", test))
     missing = [str(_image(raw, part, name)) for part, names in parts for name in names]
     missing = [path for path in missing if not Path(path).is_file()]

@@ -24,13 +24,13 @@ FACTS = DatasetFacts(
 def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, seed: int = 0) -> Path:
     """Write ``<out_dir>/fives.json``; paths are relative to ``raw_dir``.
 
-    The split into training and test is the official one; folds of the training cases are dealt here.
+    The split into training and test is the official one; folds of the training cases are created here.
 
     Args:
         raw_dir: the folder with ``train`` and ``test``.
-        out_dir: where the datalist goes.
-        num_folds: folds of the training cases.
-        seed: of the folds.
+        out_dir: folder of the datalist.
+        num_folds: number of folds of the training cases.
+        seed: random seed of the folds.
 
     Raises:
         DataError: a folder is missing, or an image or a mask is.
@@ -52,6 +52,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     sections["training"] = assign_folds(sections["training"], min(num_folds, len(sections["training"])), seed)
     table = FACTS.table(
         name="FIVES",
-        description="Retinal vessels; the official split, folds of the training cases dealt with a seed",
+        description="Retinal vessels; the official split, folds of the training cases created with a seed",
     )
     return write_datalist(table | sections, Path(out_dir) / "fives.json", raw)

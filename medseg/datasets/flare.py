@@ -36,9 +36,9 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
 
     Args:
         raw_dir: the folder that holds ``TrainingImg`` and ``TrainingMask``.
-        out_dir: where the datalist goes.
-        num_folds: folds of the training cases.
-        seed: of the folds.
+        out_dir: folder of the datalist.
+        num_folds: number of folds of the training cases.
+        seed: random seed of the folds.
 
     Raises:
         DataError: cases or labels are missing.

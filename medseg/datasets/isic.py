@@ -26,13 +26,13 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     """Write ``<out_dir>/isic.json``; paths are relative to ``raw_dir``.
 
     The split into training and test is the official one. It names no validation cases, so folds of the training cases
-    are dealt here, for the choice of a model; the test cases keep their masks, for one last score.
+    are created here, for the choice of a model; the test cases keep their masks, for one last score.
 
     Args:
         raw_dir: the folder of the four unpacked archives.
-        out_dir: where the datalist goes.
-        num_folds: folds of the training cases.
-        seed: of the folds.
+        out_dir: folder of the datalist.
+        num_folds: number of folds of the training cases.
+        seed: random seed of the folds.
 
     Raises:
         DataError: a folder is missing, or an image or a mask is.
@@ -51,6 +51,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     sections["training"] = assign_folds(sections["training"], min(num_folds, len(sections["training"])), seed)
     table = FACTS.table(
         name="ISIC 2016",
-        description="Skin lesions in dermoscopy; the official split, folds of the training cases dealt with a seed",
+        description="Skin lesions in dermoscopy; the official split, folds of the training cases created with a seed",
     )
     return write_datalist(table | sections, Path(out_dir) / "isic.json", raw)

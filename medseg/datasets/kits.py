@@ -40,10 +40,10 @@ def prepare(
 
     Args:
         raw_dir: the folder of the cases.
-        out_dir: where the datalist goes.
+        out_dir: folder of the datalist.
         fractions: shares of training, validation and test.
-        seed: of the split, and of the folds.
-        num_folds: folds of the training cases.
+        seed: random seed of the split, and of the folds.
+        num_folds: number of folds of the training cases.
 
     Raises:
         ConfigError: the fractions' sum is not 1.

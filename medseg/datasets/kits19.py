@@ -43,9 +43,9 @@ def prepare(
 
     Args:
         raw_dir: the folder of the case folders.
-        out_dir: where everything goes.
-        num_folds: folds of the training cases.
-        seed: of the folds.
+        out_dir: folder of the datalist and all copies.
+        num_folds: number of folds of the training cases.
+        seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.
         crop: to the labels and 30, 40 and 20 voxels (z, y, x) around them, as published, of the test cases too, which
             makes those easier.

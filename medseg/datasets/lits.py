@@ -46,9 +46,9 @@ def prepare(
 
     Args:
         raw_dir: the folder that holds all volumes and segmentations, at any depth.
-        out_dir: where everything goes.
-        num_folds: folds of the training cases.
-        seed: of the folds.
+        out_dir: folder of the datalist and all copies.
+        num_folds: number of folds of the training cases.
+        seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid, with the wrong voxel sizes put right.
         crop: to the labels and 20 voxels around them, as published, of the test cases too, which makes those easier.
 

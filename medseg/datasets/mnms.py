@@ -48,9 +48,9 @@ def prepare(
 
     Args:
         raw_dir: the folder that holds ``Training``, ``Validation`` and ``Testing``.
-        out_dir: where everything goes.
-        num_folds: folds of the training subjects.
-        seed: of the folds.
+        out_dir: folder of the datalist and all copies.
+        num_folds: number of folds of the training subjects.
+        seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.
         crop: to the labels and 20, 40 and 40 voxels (z, y, x) around them, as published, of the test cases too, which
             makes those easier.

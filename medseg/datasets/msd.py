@@ -50,14 +50,14 @@ def prepare(
     """Write ``<out_dir>/msd_<task>.json`` with folds; paths are relative to ``raw_dir``.
 
     Folds that the archive's list has are kept. Lists may write a path with or without ``./``, and a test case as a
-    text or an object. With ``isotropic`` the labelled cases are copied at 1.5 mm, as Hermes takes them (Task07_Pancreas
-    is one of its downstream data sets, arXiv 2306.02416); paths are then relative to ``out_dir``.
+    string or an object. With ``isotropic`` the labelled cases are copied at 1.5 mm, as Hermes takes them
+    (Task07_Pancreas is one of its downstream data sets, arXiv 2306.02416); paths are then relative to ``out_dir``.
 
     Args:
         raw_dir: the task's folder, such as ``Task04_Hippocampus``.
-        out_dir: where the datalist and copies go.
-        num_folds: folds of the training cases, at most as many as there are.
-        seed: of the folds.
+        out_dir: folder of the datalist and copies.
+        num_folds: number of folds of the training cases, at most as many as there are.
+        seed: random seed of the folds.
         isotropic: copies of 1.5 mm, of tasks with one channel.
         crop: the copies, to the labels and 20 voxels around them.
 

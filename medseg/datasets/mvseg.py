@@ -28,13 +28,13 @@ _FOLDERS = {"training": "train", "validation": "val", "test": "test"}
 def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 0, seed: int = 0) -> Path:
     """Write ``<out_dir>/mvseg23.json`` with the challenge's sections; paths are relative to ``raw_dir``.
 
-    The test section is left out where its folder is not there; its cases have labels where the archive has them.
+    The test section is empty where its folder is not there; its cases have labels where the archive has them.
 
     Args:
         raw_dir: the folder of ``train`` and ``val``.
-        out_dir: where the datalist goes.
-        num_folds: folds of the training cases; 0 keeps the challenge's split alone.
-        seed: of the folds.
+        out_dir: folder of the datalist.
+        num_folds: number of folds of the training cases; 0 keeps the challenge's split alone.
+        seed: random seed of the folds.
 
     Raises:
         DataError: a section is empty, or an image has no label.

@@ -38,9 +38,9 @@ def prepare(
 
     Args:
         raw_dir: the folder that holds ``train``.
-        out_dir: where everything goes.
-        num_folds: folds of the patients.
-        seed: of the folds.
+        out_dir: folder of the datalist and all copies.
+        num_folds: number of folds of the patients.
+        seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.
         crop: to the labels and 20 voxels around them.
 

@@ -78,10 +78,10 @@ def prepare(
 
     Args:
         raw_dir: the folder that holds ``HaN_OAR`` or ``Thoracic_OAR``.
-        out_dir: where everything goes; both parts have equal case names, so each needs a folder of its own.
+        out_dir: folder of the datalist and all copies; both parts have equal case names, so use one each.
         part: ``head`` (head and neck) or ``thorax``.
-        num_folds: folds of the training cases.
-        seed: of the folds.
+        num_folds: number of folds of the training cases.
+        seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.
         crop: to the labels and 20 voxels around them, as published, of the test cases too, which makes those easier.
 

@@ -18,8 +18,8 @@ from monai.engines import SupervisedEvaluator
 from monai.engines.utils import engine_apply_transform
 
 from medseg.engines.ranks import gather, is_main, rank
-from medseg.errors import CasesFailed, ConfigError, DataError, ModelError, ResourceError, unwrapped
-from medseg.faults import reason_of
+from medseg.errors import CasesFailed, ConfigError, DataError, ModelError, ResourceError
+from medseg.faults import reason_of, unwrapped
 from medseg.storage import write_json
 
 __all__ = ["FAILURES", "CaseEvaluator", "run_cases"]

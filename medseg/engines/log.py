@@ -16,7 +16,7 @@ from monai.visualize import plot_2d_or_3d_image
 from tqdm import tqdm
 
 from medseg.engines.run_files import read_curves
-from medseg.errors import unwrapped
+from medseg.faults import unwrapped
 from medseg.storage import whole_file
 from medseg.storage.csv_file import CsvWriter
 

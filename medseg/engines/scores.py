@@ -17,6 +17,7 @@ from medseg.labels import IGNORE, LabelSpace
 from medseg.metrics import (
     NOT_RECORDED,
     ScoreDefinition,
+    SurfaceSettings,
     case_scores,
     dice,
     mean_dice,
@@ -90,10 +91,8 @@ class CaseScores(Metric):
             self.label_space,
             _spacing(output["label"]),
             dataset=item.get("dataset"),
-            surface=self.surface,
-            tolerance=self.tolerance,
+            surface=SurfaceSettings(self.tolerance, self.measure) if self.surface else None,
             include_background=self.include_background,
-            measure=self.measure,
         )
 
     def compute(self) -> float:

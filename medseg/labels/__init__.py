@@ -11,7 +11,7 @@ A table in JSON or YAML, every key but ``labels`` optional::
     regions: {WT: [necrosis, oedema, enhancing], TC: [necrosis, enhancing], ET: [enhancing]}
     tasks: {necrosis: 7}             # stable ids for universal training
     modalities: {ct: 0, pet: 1}      # stable ids of what cases name as their modality, for universal training
-    datasets:                        # other data sets: own raw values; a label that is left out is not annotated there
+    datasets:                        # other data sets: own raw values; a label missing here is not annotated there
       lits: {labels: {background: 0, liver: [1, 2]}, ignore: []}
 
 The Decathlon form ``{"0": "background", "1": "liver"}`` is read as well, and nnU-Net's two extras: an entry named

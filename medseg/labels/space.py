@@ -286,7 +286,8 @@ class LabelSpace:
             raw = [part.background[0], *(values[0] if values else next(free) for values in known)]
             raw.append((*part.ignore, part.background[0])[0])  # IGNORE is -1: the last entry
         dtype = np.uint8 if min(raw) >= 0 and max(raw) < 256 else np.int32
-        return np.asarray(raw, dtype=dtype)[indices]
+        values: np.ndarray = np.asarray(raw, dtype=dtype)[indices]
+        return values
 
     def binary(self, indices: np.ndarray) -> np.ndarray:
         """Label indices ``(*spatial)`` -> one binary map per evaluation target ``(T, *spatial)``, bool."""

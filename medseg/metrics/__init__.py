@@ -1,6 +1,7 @@
 """Metrics per case and label, in millimetres where they are lengths."""
 
 from medseg.metrics.cases import (
+    SurfaceSettings,
     background_cases,
     background_note,
     case_scores,
@@ -19,6 +20,7 @@ __all__ = [
     "Interval",
     "MedianInterval",
     "ScoreDefinition",
+    "SurfaceSettings",
     "area_surface_scores",
     "background_cases",
     "background_note",

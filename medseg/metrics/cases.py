@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,16 @@ from medseg.metrics.surface_area import area_surface_scores
 
 warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
 
-__all__ = ["background_cases", "background_note", "case_scores", "dice", "mean_dice", "pooled", "summarize"]
+__all__ = [
+    "SurfaceSettings",
+    "background_cases",
+    "background_note",
+    "case_scores",
+    "dice",
+    "mean_dice",
+    "pooled",
+    "summarize",
+]
 
 _SIZES = ("volume_ml", "reference_ml", "area", "reference_area")  # of 3D and 2D cases
 
@@ -57,6 +67,35 @@ def _surface_scores(
 _SURFACE_SCORES = {"voxels": _surface_scores, "area": area_surface_scores}
 
 
+@dataclass(frozen=True)
+class SurfaceSettings:
+    """How the surfaces of two masks are compared.
+
+    Attributes:
+        tolerance: tolerance of the surface Dice in mm; ``None`` is the mean voxel size of each case.
+        measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``surface_area``).
+
+    Raises:
+        ConfigError: an unknown measure.
+    """
+
+    tolerance: float | None = 1.0
+    measure: str = "voxels"
+
+    def __post_init__(self) -> None:
+        if self.measure not in _SURFACE_SCORES:
+            hint = nearest(self.measure, _SURFACE_SCORES)
+            raise ConfigError(f"No measure '{self.measure}'.{hint} Known: {', '.join(_SURFACE_SCORES)}.")
+
+    def scores(self, prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> tuple[float, float]:
+        """HD95 in mm and surface Dice of two boolean masks ``(*spatial)``."""
+        tolerance = float(np.mean(spacing)) if self.tolerance is None else self.tolerance
+        return _SURFACE_SCORES[self.measure](prediction, reference, spacing, tolerance)
+
+
+_SURFACE = SurfaceSettings()
+
+
 def case_scores(
     prediction: np.ndarray,
     reference: np.ndarray,
@@ -64,34 +103,24 @@ def case_scores(
     spacing: Sequence[float],
     *,
     dataset: str | None = None,
-    surface: bool = True,
-    tolerance: float | None = 1.0,
+    surface: SurfaceSettings | None = _SURFACE,
     include_background: bool = False,
-    measure: str = "voxels",
 ) -> dict[str, dict[str, float]]:
     """Scores per evaluation target (label, or region where the label space has regions).
 
     Args:
         prediction: label indices ``(*spatial)``.
         reference: label indices of the same shape; ``IGNORE`` voxels count nowhere.
-        label_space: what is evaluated; targets that the data set does not annotate are left out.
+        label_space: what is evaluated; targets that the data set does not annotate are skipped.
         spacing: voxel size in mm.
         dataset: the case's data set, for partial labels.
-        surface: also HD95 and surface Dice.
-        tolerance: tolerance of the surface Dice in mm; ``None`` is the mean of ``spacing``.
+        surface: how surfaces are compared; ``None`` skips HD95 and surface Dice, which take most of the time.
         include_background: also score the background, as some publications do.
-        measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``surface_area``).
 
     Returns:
         target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``,
-        ``volume_ml`` and ``reference_ml``; 2D: ``area`` and ``reference_area`` in mm², pixels for pictures.
-
-    Raises:
-        ConfigError: an unknown measure.
+        ``volume_ml`` and ``reference_ml``; 2D: ``area`` and ``reference_area`` in mm², pixels for 2D images.
     """
-    if measure not in _SURFACE_SCORES:
-        raise ConfigError(f"No measure '{measure}'.{nearest(str(measure), _SURFACE_SCORES)} Known: voxels, area.")
-    tolerance = float(np.mean(spacing)) if tolerance is None else tolerance
     valid = reference != IGNORE
     annotated = {0} | {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
     targets = ({BACKGROUND: (0,)} if include_background else {}) | label_space.targets
@@ -103,8 +132,8 @@ def case_scores(
             continue
         predicted, true = np.isin(prediction, members) & valid, np.isin(reference, members)
         row = {"dice": dice(predicted, true)}
-        if surface:
-            row["hd95"], row["surface_dice"] = _SURFACE_SCORES[measure](predicted, true, spacing, tolerance)
+        if surface is not None:
+            row["hd95"], row["surface_dice"] = surface.scores(predicted, true, spacing)
         row |= {size: np.count_nonzero(mask) * voxel for size, mask in zip(sizes, (predicted, true), strict=True)}
         scores[name] = row
     return scores
@@ -120,7 +149,7 @@ def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, 
     """target -> ``dice`` and ``iou`` of all cases as one image, by their volumes or areas; NaN where both are empty.
 
     Small objects count little here, unlike in the mean over cases, and false positives in cases without the target
-    count at all. Rows without sizes (``photo_scores``) are left out.
+    count at all. Rows without sizes (``photo_scores``) are ignored.
     """
     table: dict[str, list[tuple[float, float]]] = {}
     for scores in cases.values():
@@ -163,7 +192,7 @@ def background_note(cases: Sequence[str], total: int) -> str:
 
 
 def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """target -> score -> mean, and the number of cases in it and left out of it (undefined)."""
+    """target -> score -> mean, the number of cases in it, and of those that are undefined."""
     table: dict[str, dict[str, list[float]]] = {}
     for scores in cases.values():
         for target, row in scores.items():

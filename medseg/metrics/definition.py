@@ -29,7 +29,7 @@ class ScoreDefinition:
 
     Attributes:
         space: ``source`` (original image space) or ``model`` (after preprocessing).
-        unit: of lengths, ``mm`` or ``px``.
+        unit: unit of lengths, ``mm`` or ``px``.
         scorer: name of the metric, which decides what counts as undefined, such as ``CaseScores``.
         include_background: whether the background is scored and in the mean.
         targets: data set -> label or region -> its values in the reference files.

@@ -43,10 +43,10 @@ def mean_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000,
     """Mean over labels of the mean over cases, and its bootstrap interval over cases.
 
     Args:
-        scores: ``(cases,)`` or ``(cases, labels)``; a NaN (the reference lacks the label) is left out of its label.
+        scores: ``(cases,)`` or ``(cases, labels)``; a NaN (the reference lacks the label) is ignored for its label.
         level: coverage, in (0, 1).
         draws: bootstrap samples.
-        seed: of the draws; equal input gives equal bounds.
+        seed: random seed of the draws; equal input gives equal bounds.
 
     Returns:
         The mean, NaN without any finite score; the bounds are NaN with fewer than two cases that have a score.
@@ -78,4 +78,6 @@ def _means(counts: np.ndarray, table: np.ndarray) -> np.ndarray:
     weights = counts @ finite.astype(float)
     means = np.divide(totals, weights, out=np.zeros_like(totals), where=weights > 0)
     present = np.count_nonzero(weights, axis=1)
-    return np.divide(means.sum(axis=1), present, out=np.full(len(counts), np.nan), where=present > 0)
+    result = np.full(len(counts), np.nan)
+    np.divide(means.sum(axis=1), present, out=result, where=present > 0)
+    return result

@@ -18,9 +18,9 @@ def paired_comparison(
     """Differences ``second - first`` over cases.
 
     Args:
-        first, second: one score per case, in the same order; pairs with a NaN are left out.
+        first, second: one score per case, in the same order; pairs with a NaN are ignored.
         draws: bootstrap resamples of cases.
-        seed: of the resampling.
+        seed: random seed of the resampling.
 
     Returns:
         ``cases``, ``mean_difference``, ``interval`` (95 %, percentile bootstrap), ``p_value`` (Wilcoxon signed-rank,

@@ -32,7 +32,7 @@ def area_surface_scores(
 
     Args:
         spacing: voxel size in mm.
-        tolerance: of the surface Dice in mm; ``None`` is the mean of ``spacing``.
+        tolerance: tolerance of the surface Dice in mm; ``None`` is the mean of ``spacing``.
         opening: for HD95, and of the prediction only, specks are removed first (binary opening by the cross), as in
             the neural-operator papers.
 
@@ -70,7 +70,8 @@ class _Surface:
     def distance(self) -> np.ndarray:
         if not self.edges.any():
             return np.full(self.edges.shape, math.inf)
-        return distance_transform_edt(~self.edges, sampling=self.spacing)
+        distances: np.ndarray = distance_transform_edt(~self.edges, sampling=self.spacing)
+        return distances
 
 
 def _distances(first: _Surface, second: _Surface) -> list[tuple[np.ndarray, np.ndarray]]:

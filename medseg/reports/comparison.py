@@ -37,7 +37,7 @@ _COST = (
 
 @dataclass(frozen=True)
 class _Page:
-    """What ``templates/comparison.html`` shows; what is ``None`` is left out."""
+    """What ``templates/comparison.html`` shows; what is ``None`` is not shown."""
 
     title: str
     sentences: Sequence[str]
@@ -58,7 +58,7 @@ def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
     """Write page, Markdown and figures; returns the page.
 
     Args:
-        content: what ``medseg.workflows.compare.compare`` returns.
+        content: result of ``medseg.workflows.compare.compare``.
         directory: an existing folder.
     """
     folder = Path(directory)

@@ -30,7 +30,7 @@ def differences_figure(content: Mapping[str, Any], score_name: str) -> Figure:
     """A panel per run: its differences to the baseline on every case, with mean and 95 % interval, per label.
 
     Args:
-        content: what ``medseg.workflows.compare.compare`` returns.
+        content: result of ``medseg.workflows.compare.compare``.
         score_name: with the unit, such as ``HD95, mm``.
     """
     runs = content["runs"][1:]

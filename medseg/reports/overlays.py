@@ -1,6 +1,6 @@
 """Overlays of one case as a JPEG: image, reference and prediction side by side, in three planes (2D: one).
 
-Volumes are turned to RAS and shown in radiological convention: the patient's right is on the left of the picture.
+Volumes are turned to RAS and shown in radiological convention: the patient's right is on the left of the image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from monai.transforms import Compose
 from PIL import Image
 
 from medseg.data.case import Case
-from medseg.data.plan import channel_kind
+from medseg.data.modality import channel_kind
 from medseg.labels import LabelSpace
 from medseg.transforms import load
 
@@ -36,12 +36,12 @@ _LEAST_VIEW = 0.4  # of an axis: a view is never cut closer than this around the
 _MARGIN = 0.08  # of an axis, around the foreground
 _SIDES = ("R", "A", "S")  # what the left or upper edge of an axis shows
 _CONTENTS = ("image", "reference", "prediction")
-_TAG = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 3}  # behind words on pictures
+_TAG = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 3}  # behind words on images
 
 
 @dataclass(frozen=True)
 class CaseView:
-    """A case, ready to be drawn; axis 0 runs to the right of a picture, the last axis down.
+    """A case, ready to be drawn; axis 0 runs to the right of the image, the last axis down.
 
     Attributes:
         image: ``(*spatial)``, or ``(*spatial, 3)`` in [0, 1] for colour photographs.
@@ -184,7 +184,7 @@ def _draw(
         fill[shown == index] = to_rgba(colors[index - 1], 0.3)
     axes.imshow(fill, aspect="auto", interpolation="nearest")
     for index in np.unique(shown[shown > 0]):
-        # A border of zeros closes contours at the edge of the picture.
+        # A border of zeros closes contours at the edge of the image.
         padded = np.pad(shown == index, 1).astype(float)
         rows, columns = np.arange(padded.shape[0]) - 1, np.arange(padded.shape[1]) - 1
         axes.contour(columns, rows, padded, [0.5], colors=[colors[index - 1]], linewidths=1.3)

@@ -28,7 +28,7 @@ def prior_similarity(state: Mapping[str, Tensor], kind: str, rows: Sequence[int]
     """Mean over the network's scales of the cosines between prior rows, ``(len(rows), len(rows))`` from -1 to 1.
 
     Args:
-        state: of a task-conditioned network.
+        state: weights of a task-conditioned network.
         kind: ``task`` or ``modality``; the ten tokens of a modality are one vector.
         rows: ids; -1 is the null task or the unknown modality.
 
@@ -82,7 +82,7 @@ def write_prior_picture(s: PriorsSettings) -> Path:
     """
     folder, output = Path(s.run), Path(s.output)
     if output.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"--output {output}: expected a picture, {', '.join(_SUFFIXES)}.")
+        raise ConfigError(f"--output {output}: expected an image file, {', '.join(_SUFFIXES)}.")
     config = folder / "configs" / "inference.yaml"
     weights = folder / "models" / "model.pt"
     for path in (config, weights):

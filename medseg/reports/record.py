@@ -51,10 +51,10 @@ class RunRecord:
     Attributes:
         folder: the run folder.
         config: ``configs/train.yaml`` as written.
-        facts: what the run did.
+        facts: facts of the run.
         reasons: config id -> who or what set it.
         table: ``configs/datalist.json`` as written.
-        label_space: what voxel values mean.
+        label_space: meaning of the label values.
         curves: columns of ``metrics.csv``, one value per epoch, NaN where there is none.
         metrics: ``metrics.json``; ``None`` where the run is not validated.
         warnings: warning lines of ``log.txt``, each once.

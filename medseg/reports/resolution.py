@@ -26,7 +26,7 @@ def write_resolution(content: Mapping[str, Any], directory: str | Path) -> None:
     """Write ``resolution.json``, ``.csv``, ``.md`` and ``.png``.
 
     Args:
-        content: what ``medseg.workflows.resolution.resolution`` returns.
+        content: result of ``medseg.workflows.resolution.resolution``.
         directory: an existing folder.
     """
     folder = Path(directory)

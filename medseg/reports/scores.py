@@ -63,7 +63,7 @@ def explanation(record: RunRecord) -> str:
     """What the columns of ``label_table`` mean."""
     return (
         "Intervals: percentile bootstrap over cases, 2000 draws. Dice is undefined where the reference lacks the "
-        "label, HD95 where the reference or the prediction does; undefined values are left out of the means."
+        "label, HD95 where the reference or the prediction does; undefined values are ignored in the means."
         + (" Pooled scores take all images as one." if _pooled(record) else "")
     )
 

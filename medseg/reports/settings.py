@@ -1,4 +1,4 @@
-"""The facts of a run as groups of name and text: network, data, training, and the machine."""
+"""The facts of a run as groups of name and value: network, data, training, and the machine."""
 
 from __future__ import annotations
 

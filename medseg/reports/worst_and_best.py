@@ -28,8 +28,8 @@ class Overlays:
 
     Attributes:
         colors: label -> its colour.
-        explanation: how the pictures were cut.
-        columns: heading -> pictures.
+        explanation: how the overlays were cut.
+        columns: heading -> overlays.
         problems: sentences on what could not be drawn.
     """
 
@@ -49,10 +49,10 @@ def draw_overlays(record: RunRecord, colors: Mapping[str, str], data_dir: str | 
     """
     volume = len(record.setting("roi_size", (0, 0, 0))) == 3
     how = (
-        "Each picture shows the slices with most foreground, cut to the region around it. "
+        "Each overlay shows the slices with most foreground, cut to the region around it. "
         "R, A, S: the patient's right, front and top."
         if volume
-        else "Each picture is cut to the region around the foreground."
+        else "Each overlay is cut to the region around the foreground."
     )
     problems: list[str] = []
     columns: dict[str, list[Picture]] = {}
@@ -86,7 +86,7 @@ def _draw(
     try:
         view = load_view(case, prediction, record.label_space, record.channels, normalization)
         return Picture(overlay_jpeg(view, colors), f"{case_id} · Dice {digits(dice)}", view.note)
-    except Exception as error:  # readers raise anything; a report does without one picture
+    except Exception as error:  # readers raise anything; a report does without one overlay
         logger.debug("overlay of %s", case_id, exc_info=True)
         problems.append(f"No overlay of {case_id}: {str(error).strip() or type(error).__name__}")
         return None

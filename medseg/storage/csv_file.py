@@ -18,8 +18,8 @@ class CsvWriter:
     a cell gets an apostrophe in front, as spreadsheets write text; numbers such as ``-0.5`` stay as they are.
 
     Args:
-        file: to write to.
-        columns: of rows that are mappings; what a row lacks is empty.
+        file: file to write to.
+        columns: columns of rows that are mappings; what a row lacks is empty.
         lineterminator: end of a row.
     """
 

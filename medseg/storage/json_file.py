@@ -54,8 +54,8 @@ def read_table(path: str | Path, what: str, form: Any = None) -> dict[str, Any]:
 
     Args:
         path: the file.
-        what: what is expected, such as "an object with a 'training' section".
-        form: what the object's values must be (``as_formed``).
+        what: description of what is expected, such as "an object with a 'training' section".
+        form: form of the object's values (``as_formed``).
 
     Raises:
         DataError: as ``read_json``, or another content.

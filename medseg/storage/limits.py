@@ -17,7 +17,7 @@ class OutOfLimits(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file.
+    """The content of a UTF-8 file as a string.
 
     Raises:
         OutOfLimits: too large, or not UTF-8.

@@ -79,7 +79,7 @@ def parse_yaml(text: str, where: str, error: type[MedsegError] = ConfigError) ->
 
     Args:
         text: the text.
-        where: what a sentence calls it, such as its file.
+        where: name of the content in sentences, such as its file.
         error: class of what is raised.
 
     Raises:

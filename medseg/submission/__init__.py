@@ -37,7 +37,7 @@ class ChallengeFacts:
         title: its own name.
         dataset: module of ``medseg.datasets`` with its labels and terms.
         section: section of a datalist with the cases that are submitted.
-        source: where it is handed in.
+        source: address where it is handed in.
         examples: ids of first cases, one per kind of name.
         documented: rules that the organisers state.
         unverified: rules taken from practice, that no document at hand confirms; they are checked as well.

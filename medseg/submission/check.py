@@ -30,11 +30,11 @@ class Submission:
 
     Attributes:
         challenge: module name.
-        facts: of the challenge.
-        folder: of the predictions.
+        facts: facts of the challenge.
+        folder: folder of the predictions.
         files: name in the archive -> prediction.
         left_out: cases of the section that the challenge does not take.
-        problems: what breaks a rule, and warnings.
+        problems: broken rules, and warnings.
     """
 
     challenge: str
@@ -46,7 +46,7 @@ class Submission:
 
     @property
     def broken(self) -> list[Problem]:
-        """Problems that are no warnings."""
+        """Problems that are not warnings."""
         return [problem for problem in self.problems if not problem.warning]
 
     def lines(self) -> list[str]:
@@ -57,7 +57,7 @@ class Submission:
             lines += [f"{heading}:", *(f"  - {rule}" for rule in rules)] if rules else []
         if self.left_out:
             more = ", …" if len(self.left_out) > 3 else ""
-            lines.append(f"left out: {len(self.left_out)} cases ({', '.join(self.left_out[:3])}{more})")
+            lines.append(f"skipped: {len(self.left_out)} cases ({', '.join(self.left_out[:3])}{more})")
         lines.append("all predictions keep these rules" if not self.broken else f"{len(self.broken)} rules broken:")
         for problem in sorted(self.problems, key=lambda problem: problem.warning):
             prefix = "warning: " if problem.warning else ""
@@ -92,9 +92,9 @@ def check_predictions(
 
     Args:
         challenge: module name in ``medseg.submission.challenges``.
-        cases: of the datalist's section.
-        folder: of the predictions; JSON records beside them are no part of the submission.
-        options: of the challenge's ``items``.
+        cases: cases of the datalist's section.
+        folder: folder of the predictions; JSON records beside them are not part of the submission.
+        options: options of the challenge's ``items``.
         values: label values that the datalist declares, for a challenge whose data set has no fixed ones.
 
     Raises:
@@ -108,10 +108,21 @@ def check_predictions(
     chosen = {item.case_id for item in items}
     result = Submission(challenge, module.FACTS, folder)
     result.left_out = sorted(case.id for case in cases if case.id not in chosen)
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".") and p.suffix != ".json"]
+    _assign_files(items, result)
+    present = [item for item in items if item.member in result.files]
+    with ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
+        checks = pool.map(lambda item: list(_check(module, result.files[item.member], item, values)), present)
+        for item, findings in zip(present, tqdm(checks, total=len(present), leave=False, disable=None), strict=True):
+            result.problems += [Problem(item.case_id, *finding) for finding in findings]
+    return result
+
+
+def _assign_files(items: Sequence[Item], result: Submission) -> None:
+    """Which file belongs to which item; what is missing, double or stray becomes a problem."""
     named: dict[str, list[Path]] = {}
-    for file in files:
-        named.setdefault(stem_of(file), []).append(file)
+    for file in sorted(result.folder.iterdir()):
+        if file.is_file() and not file.name.startswith(".") and file.suffix != ".json":
+            named.setdefault(stem_of(file), []).append(file)
     for item in items:
         stems = dict.fromkeys((item.case_id, stem_of(item.member)))
         found = [file for stem in stems for file in named.pop(stem, [])]
@@ -121,19 +132,11 @@ def check_predictions(
             listed = " and ".join(file.name for file in found)
             result.problems.append(Problem(item.case_id, f"has {listed}; one file is expected", "Remove one."))
         else:
-            message = f"no prediction in {folder}; {item.case_id}{_suffix(item)} is expected"
+            message = f"no prediction in {result.folder}; {item.case_id}{_suffix(item)} is expected"
             result.problems.append(Problem(item.case_id, message, "Predict the case: `medseg infer`."))
-    stray = [file.name for stem, group in named.items() if stem not in result.left_out for file in group]
-    result.problems += [
-        Problem(name, "belongs to no case of the submission; predictions alone are expected", "Move it elsewhere.")
-        for name in stray
-    ]
-    present = [item for item in items if item.member in result.files]
-    with ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
-        checks = pool.map(lambda item: list(_check(module, result.files[item.member], item, values)), present)
-        for item, findings in zip(present, tqdm(checks, total=len(present), leave=False, disable=None), strict=True):
-            result.problems += [Problem(item.case_id, *finding) for finding in findings]
-    return result
+    for stray in (file.name for stem, group in named.items() if stem not in result.left_out for file in group):
+        message = "belongs to no case of the submission; predictions alone are expected"
+        result.problems.append(Problem(stray, message, "Move it elsewhere."))
 
 
 def _check(module: Any, prediction: Path, item: Item, declared: Collection[int]) -> Iterator[Finding]:

@@ -85,7 +85,7 @@ def trained_mirror_axes(config: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 
 def describe_augmentation(config: Mapping[str, Any]) -> list[str] | None:
-    """One text per random transform of a train.yaml: what it does, its range and its probability; ``None`` as above."""
+    """What each random transform of a train.yaml does, with range and probability; ``None`` as above."""
     steps = random_transforms(config)
     return None if steps is None else [_described(step) for step in steps]
 
@@ -232,7 +232,8 @@ def _affine(step: Any) -> str:
 
 
 def _largest(value: Any) -> float:
-    return max(map(abs, value)) if isinstance(value, (list, tuple)) else abs(value)
+    values: Sequence[float] = value if isinstance(value, (list, tuple)) else [value]
+    return max(abs(v) for v in values)
 
 
 def _crop(size: Sequence[int], number: int, centre: str) -> str:

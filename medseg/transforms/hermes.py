@@ -25,7 +25,7 @@ from medseg.transforms.tasks import CaseFactsd
 
 __all__ = ["HERMES_NORMALIZATION", "EqualPad", "NormalizeByModalityd", "hermes_augmentation", "hermes_preprocessing"]
 
-_MARGIN = 30  # voxels that the first crop is larger than the window, for what rotation cuts off
+_MARGIN = 30  # voxels that the first crop is larger than the patch, for what rotation cuts off
 
 # HU for CT; percentiles of the volume for everything else.
 HERMES_NORMALIZATION: dict[str, list[dict[str, Any]]] = {

@@ -49,7 +49,7 @@ class RandHermesAffined(RandomizableTransform, MapTransform):
 
     Args:
         keys: volumes ``(C, D, H, W)`` of one size, larger than ``roi_size`` by what rotation cuts off.
-        modes: of each key: ``bilinear`` or ``nearest``.
+        modes: interpolation of each key, ``bilinear`` or ``nearest``.
     """
 
     def __init__(

@@ -67,6 +67,8 @@ def _apply(channel: torch.Tensor, scheme: Mapping[str, Any]) -> torch.Tensor:
     if lower is not None or upper is not None:
         channel = channel.clamp(lower, upper)
     if scheme["kind"] == "case":
-        normalized = NormalizeIntensity(nonzero=bool(scheme.get("nonzero", False)))(channel)
-        return convert_to_tensor(normalized)
+        normalized: torch.Tensor = convert_to_tensor(
+            NormalizeIntensity(nonzero=bool(scheme.get("nonzero", False)))(channel)
+        )
+        return normalized
     return (channel - float(scheme.get("mean", 0.0))) / max(float(scheme.get("std", 1.0)), 1e-8)

@@ -70,7 +70,7 @@ class LogitsToLabelsd(MapTransform):
 
 
 class ToSourceGridd(MapTransform):
-    """Logits on the model's grid -> label indices on the source image's own grid, class by class.
+    """Logits on the model's grid -> label indices in the original image space, class by class.
 
     Equal to "probabilities, inverse of every channel with linear interpolation, argmax" (or a threshold of 0.5 per
     region), but with label-size buffers: one class's probabilities at a time go through the inverse, and a running
@@ -92,6 +92,7 @@ class ToSourceGridd(MapTransform):
         transform: InvertibleTransform,
         label_space: LabelSpace,
         orig_keys: str = "image",
+        *,
         probabilities: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
@@ -109,7 +110,8 @@ class ToSourceGridd(MapTransform):
 
     def _invert(self, channel: torch.Tensor, image: MetaTensor) -> MetaTensor:
         probabilities = MetaTensor(channel[None].cpu(), meta=image.meta)
-        return self.inverse({"pred": probabilities, self.orig_key: image})["pred"]
+        inverted: MetaTensor = self.inverse({"pred": probabilities, self.orig_key: image})["pred"]
+        return inverted
 
     def _channels(self, values: torch.Tensor) -> Iterator[torch.Tensor]:
         """The probabilities of one channel after the other."""

@@ -95,7 +95,7 @@ class NiftiReader(NibabelReader):
         self.filenames = ensure_tuple(data)  # MONAI's get_data wants them
         return open_nifti(self.filenames[0])
 
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
         # Not in read(): what fails there, LoadImage tries with another reader.
         affine = Placement.of(img.header).affine
         array, meta = super().get_data(img)
@@ -114,7 +114,9 @@ def placed_like(values: np.ndarray, meta: Mapping[Any, Any]) -> nibabel.Nifti1Im
     if stored is None:
         return new_image(values, np.asarray(meta.get(MetaKeys.ORIGINAL_AFFINE, np.eye(4)), dtype=float))
     block = np.asarray(stored, np.uint8).tobytes()
-    kind = nibabel.Nifti1Header if len(block) == nibabel.Nifti1Header.sizeof_hdr else nibabel.Nifti2Header
+    kind: type[nibabel.Nifti1Header] = (
+        nibabel.Nifti1Header if len(block) == nibabel.Nifti1Header.sizeof_hdr else nibabel.Nifti2Header
+    )
     source = kind(block, endianness="<", check=False)
     image = nibabel.Nifti1Image(values, None)  # without an affine, nibabel leaves the header alone
     for field in _PLACE:

@@ -46,7 +46,7 @@ _TAIL = 1 << 16  # bytes
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that exchange rows and columns
 _STORED: dict[
     int, Callable[[np.ndarray], np.ndarray]
-] = {  # EXIF orientation -> the rows as stored of the picture as shown
+] = {  # EXIF orientation -> the rows as stored of the image as shown
     2: np.fliplr,
     3: lambda values: np.rot90(values, 2),
     4: np.flipud,
@@ -58,7 +58,7 @@ _STORED: dict[
 
 
 def is_grey(path: str | Path) -> bool:
-    """Whether a file holds a picture without colours; only its header is read."""
+    """Whether a file holds an image without colours; only its header is read."""
     with Image.open(path) as picture:
         return picture.mode not in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
@@ -106,14 +106,14 @@ def as_stored(values: np.ndarray, orientation: int) -> tuple[np.ndarray, dict[st
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """The picture as shown: its orientation applied.
+    """The image as shown: its orientation applied.
 
     Raises:
         DataError: several pages, or a rotated TIFF whose rows Pillow would mix up.
     """
     pages = getattr(picture, "n_frames", 1)
     if pages > 1 and picture.format != "MPO":  # a telephone's JPEG: the further pictures are previews
-        raise DataError(f"{pages} pages in one file; one picture is expected. Save each page as a file of its own.")
+        raise DataError(f"{pages} pages in one file; one image is expected. Save each page as a file of its own.")
     orientation = orientation_of(picture)
     if orientation == 1:
         return picture
@@ -136,7 +136,7 @@ def has_deep_colours(picture: Image.Image) -> bool:
 
 
 def as_image(picture: Image.Image) -> Image.Image:
-    """The picture as shown in grey (``L``, 16 or 32 bits) or RGB.
+    """The image as shown in grey (``L``, 16 or 32 bits) or RGB.
 
     Raises:
         DataError: several pages, or a rotated TIFF without compression.
@@ -150,7 +150,7 @@ def as_image(picture: Image.Image) -> Image.Image:
 
 
 def as_mask(picture: Image.Image) -> Image.Image:
-    """The picture as shown with one value per pixel.
+    """The image as shown with one value per pixel.
 
     Raises:
         DataError: as ``as_image``, pixels of different red, green and blue, or 16 bits per colour.
@@ -158,7 +158,7 @@ def as_mask(picture: Image.Image) -> Image.Image:
     if has_deep_colours(picture):
         raise DataError(
             "a mask of 16 bits per colour, of which 8 can be read; one value per pixel is expected. "
-            "Save it as a grey picture of 8 or 16 bits with one grey value per label."
+            "Save it as a grey image of 8 or 16 bits with one grey value per label."
         )
     picture = _upright(picture)
     if picture.mode in ("P", "PA"):
@@ -181,7 +181,7 @@ def as_mask(picture: Image.Image) -> Image.Image:
         raise DataError(
             f"a mask in {len(colors) if colors else 'more than 65 536'} colours"
             f"{f' ({named}' + (', …)' if len(colors) > _SHOWN else ')') if colors else ''}; "
-            "one value per pixel is expected. Save it as a grey picture with one grey value per label."
+            "one value per pixel is expected. Save it as a grey image with one grey value per label."
         )
     return Image.fromarray(red)
 
@@ -192,11 +192,11 @@ class PictureReader(PILReader):
     The metadata hold the file's EXIF ``orientation``, which is applied.
     """
 
-    def __init__(self, mask: bool = False) -> None:
+    def __init__(self, *, mask: bool = False) -> None:
         super().__init__(reverse_indexing=False)
         self.mask = mask
 
-    def get_data(self, img: Image.Image) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: Image.Image) -> tuple[np.ndarray, dict[Any, Any]]:
         # Not as PILReader's converter: what fails in read(), LoadImage tries with another reader, which transposes.
         orientation = orientation_of(img)
         array, meta = super().get_data(as_mask(img) if self.mask else as_image(img))

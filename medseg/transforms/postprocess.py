@@ -75,7 +75,8 @@ def clean_mask(mask: np.ndarray, rule: CleanRule, spacing: Sequence[float]) -> n
         image = np.asarray(KeepLargestConnectedComponent(applied_labels=1)(image.copy()))
     if rule.fill_holes and image.any():
         image = np.asarray(FillHoles(applied_labels=1)(image.copy()))
-    return np.asarray(image)[0] > 0
+    cleaned: np.ndarray = np.asarray(image)[0] > 0
+    return cleaned
 
 
 def least_voxels(size: float, spacing: Sequence[float]) -> int:

@@ -3,7 +3,7 @@ positive and negative voxels, flips, quarter turns, intensity scale and shift; a
 which crops the same and then rotates, scales and shifts intensities.
 
 ``preprocessing`` and ``augmentation`` of ``recipes`` are the plan's choice for any data set; these are for bundles
-that keep a published setting. One thing is mended: padding to the window comes last, so that no volume is too small
+that keep a published setting. One thing is fixed: padding to the patch comes last, so that no volume is too small
 for a crop and the padding is air, not 0 HU.
 """
 
@@ -143,9 +143,9 @@ def window_postprocessing(
     component of each label, saved.
 
     Args:
-        preprocessing: what took the image from the source grid.
-        label_space: of the logits.
-        output_dir: of the label maps.
+        preprocessing: transforms that took the image from the source grid.
+        label_space: label space of the logits.
+        output_dir: folder of the label maps.
     """
     return [
         mt.Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=False),

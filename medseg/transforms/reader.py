@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import nibabel
 import numpy as np
@@ -42,11 +43,11 @@ def is_2d_file(path: str | Path) -> bool:
     return str(path).lower().endswith(_PHOTO)
 
 
-def as_numbers(array: np.ndarray, mask: bool) -> np.ndarray:
+def as_numbers(array: np.ndarray, *, mask: bool) -> np.ndarray:
     """The values of a file's voxels as everything in medseg sees them.
 
     Args:
-        array: as read, scaled by the header.
+        array: values as read, scaled by the header.
         mask: a label map: whole numbers by ``whole_values``. An image keeps its type, to become float32 where it is
             used.
 
@@ -75,7 +76,7 @@ class SimpleITKReader(ImageReader):
     def read(self, data: Any, **kwargs: Any) -> list[SimpleITK.Image]:
         return [SimpleITK.ReadImage(str(name)) for name in ensure_tuple(data)]
 
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
         first = ensure_tuple(img)[0]
         unit = first.GetMetaData(_UNIT) if first.HasMetaDataKey(_UNIT) else "mm"
         if unit != "mm":
@@ -101,7 +102,16 @@ def _to_xyz(image: SimpleITK.Image) -> tuple[list[int], list[int]]:
     return axes, axes[::-1]
 
 
-def itk_affine(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> np.ndarray:
+class _Placed(Protocol):
+    """An image of SimpleITK, which has no types, or a reader that has read a header."""
+
+    def GetDimension(self) -> int: ...
+    def GetDirection(self) -> Sequence[float]: ...
+    def GetSpacing(self) -> Sequence[float]: ...
+    def GetOrigin(self) -> Sequence[float]: ...
+
+
+def itk_affine(image: _Placed) -> np.ndarray:
     """Index -> RAS millimetres, 4 x 4 (ITK's own frame is LPS), of an image or of a reader that has read a header."""
     axes = image.GetDimension()
     dims = min(axes, 3)
@@ -109,7 +119,8 @@ def itk_affine(image: SimpleITK.Image | SimpleITK.ImageFileReader) -> np.ndarray
     affine = np.eye(4)
     affine[:dims, :dims] = (direction * np.array(image.GetSpacing()))[:dims, :dims]
     affine[:dims, 3] = image.GetOrigin()[:dims]
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    flipped: np.ndarray = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return flipped
 
 
 class VolumeReader(ImageReader):
@@ -119,14 +130,14 @@ class VolumeReader(ImageReader):
     the place of a path.
 
     Args:
-        mask: the files are label maps: pictures are read for the values, not the colours, of their pixels, and values
+        mask: the files are label maps: 2D images are read for the values, not the colours, of their pixels, and values
             are whole numbers (``as_numbers``).
 
     Raises:
-        DataError: a picture or a number that cannot be used (by ``get_data``).
+        DataError: an image or a number that cannot be used (by ``get_data``).
     """
 
-    def __init__(self, mask: bool = False) -> None:
+    def __init__(self, *, mask: bool = False) -> None:
         super().__init__()
         self.mask = mask
 
@@ -141,7 +152,7 @@ class VolumeReader(ImageReader):
         if name.endswith(_ITK):
             return SimpleITKReader()
         if name.endswith(_PHOTO):
-            return PictureReader(self.mask)
+            return PictureReader(mask=self.mask)
         raise ValueError(f"Cannot read '{Path(name).suffix}'. Known: {' '.join(IMAGE_SUFFIXES)}.")
 
     def read(self, data: Any, **kwargs: Any) -> Any:
@@ -158,7 +169,7 @@ class VolumeReader(ImageReader):
         except Exception as error:
             return None, error
 
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
         """The array and its metadata.
 
         Raises:
@@ -167,7 +178,7 @@ class VolumeReader(ImageReader):
         """
         # File by file: MONAI's readers refuse channels whose affines differ in the last digits, as headers do.
         read = ((item.array, dict(item.meta)) if isinstance(item, InMemory) else _data(*item) for item in img)
-        parts = [(as_numbers(array, self.mask), meta) for array, meta in read]
+        parts = [(as_numbers(array, mask=self.mask), meta) for array, meta in read]
         array, meta = parts[0]
         if len(parts) == 1:
             return array, meta
@@ -175,7 +186,7 @@ class VolumeReader(ImageReader):
         return np.concatenate(channels), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: 0}
 
 
-def _data(name: str, reader: ImageReader | None, image: Any) -> tuple[np.ndarray, dict]:
+def _data(name: str, reader: ImageReader | None, image: Any) -> tuple[np.ndarray, dict[Any, Any]]:
     try:
         if reader is None:
             raise image
@@ -190,6 +201,6 @@ def _data(name: str, reader: ImageReader | None, image: Any) -> tuple[np.ndarray
         raise DataError(f"{name} cannot be read ({lines[-1].strip()}); copy or export the file again.") from error
 
 
-def _channel_first(array: np.ndarray, meta: dict) -> np.ndarray:
+def _channel_first(array: np.ndarray, meta: dict[Any, Any]) -> np.ndarray:
     channel_dim = meta[MetaKeys.ORIGINAL_CHANNEL_DIM]
     return array[None] if np.isnan(channel_dim) else np.moveaxis(array, int(channel_dim), 0)

@@ -33,8 +33,8 @@ def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Tra
     steps: list[Transform] = [
         mt.LoadImaged(
             key,
-            reader=VolumeReader(mask=key == "label"),  # type: ignore[arg-type]
-            dtype=None if encode and key == "label" else np.float32,  # type: ignore[arg-type]  # labels: every digit
+            reader=VolumeReader(mask=key == "label"),  # type: ignore[arg-type]  # MONAI takes instances too
+            dtype=None if encode and key == "label" else np.float32,  # labels: every digit
             ensure_channel_first=True,
             image_only=True,
             expanduser=False,  # an image in memory stays what it is
@@ -76,8 +76,8 @@ def preprocessing(
         roi_size: smallest size after padding, in voxels; images that are larger keep their size.
         spacing: target spacing in mm; ``None`` leaves the grid as it is (2D images).
         crop_foreground: crop to the bounding box of voxels that are not 0 in any channel, before normalisation.
-        color: pictures: grey ones become RGB, so that both kinds may be mixed.
-        longest: pictures: resize to this many pixels along the longer side.
+        color: of 2D images: grey ones become RGB, so that both kinds may be mixed.
+        longest: of 2D images: resize to this many pixels along the longer side.
         scale: then shrink or enlarge to this fraction of the voxels per axis (``ScaleSized``).
         label_space: needed with a label.
     """

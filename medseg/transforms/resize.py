@@ -93,7 +93,8 @@ class AreaResized(MapTransform, InvertibleTransform):
                 rows, columns = (area_weights(a, b).float() for a, b in zip(old, new, strict=True))
                 resized = (rows @ values.float() @ columns.T).round_().clamp_(0, 255).to(values.dtype)
             output = MetaTensor(resized, meta=image.meta, applied_operations=image.applied_operations)
-            self.push_transform(output, orig_size=old, extra_info={"label": key == self.label_key})
+            extra = {"label": key == self.label_key}
+            self.push_transform(output, orig_size=old, extra_info=extra)  # type: ignore[no-untyped-call]  # MONAI's
             result[key] = output
         return result
 

@@ -22,7 +22,7 @@ from medseg.transforms.reader import is_2d_file
 
 __all__ = ["SaveLabelsd", "find_label_map", "label_map_name", "write_label_map"]
 
-_SUFFIXES = {True: ".png", False: ".nii.gz"}  # of pictures, of volumes
+_SUFFIXES = {True: ".png", False: ".nii.gz"}  # of 2D images, of volumes
 
 
 def label_map_name(case_id: str, image: str | Path) -> str:
@@ -44,7 +44,7 @@ def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Pat
 
     Args:
         values: label values.
-        meta: of the image (``MetaTensor.meta``), see ``placed_like``; PNG has no place, but the rows and the
+        meta: metadata of the image (``MetaTensor.meta``), see ``placed_like``; PNG has no place, but the rows and the
             ``orientation`` tag of the image's file (``as_stored``).
         path: ``.nii.gz`` or ``.png``.
 

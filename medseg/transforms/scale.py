@@ -93,9 +93,9 @@ def _largest_share(label: MetaTensor, resize: Resize) -> torch.Tensor:
     """Per new voxel the value that most of it had. Halving makes many ties, which go to either value in turn, as on a
     chessboard: given to one of them, say the background, every object would lose a tenth of its volume.
     """
-    best: Any = None
-    winner: Any = None
-    turn: Any = None
+    best: torch.Tensor | None = None
+    winner = torch.empty(0)
+    turn = torch.empty(0)
     for value in label.as_tensor().unique().tolist():
         mask = MetaTensor(
             (label.as_tensor() == value).float(), meta=label.meta, applied_operations=list(label.applied_operations)
@@ -104,7 +104,7 @@ def _largest_share(label: MetaTensor, resize: Resize) -> torch.Tensor:
         if best is None or winner is None or turn is None:
             best, winner = share, torch.full_like(share, value)
             places = torch.meshgrid(*(torch.arange(n) for n in share.shape[1:]), indexing="ij")
-            turn = sum(places) % 2 == 0
+            turn = torch.stack(places).sum(0) % 2 == 0
             continue
         winner[(share > best) | ((share == best) & (share > 0) & turn)] = value
         best = torch.maximum(best, share)

@@ -26,7 +26,7 @@ class CaseFactsd(Transform):
 class TasksToLabelsd(LogitsToLabelsd):
     """Logits ``(T, *spatial)`` of the tasks of the case's ``dataset`` -> label indices ``(1, *spatial)``, int16.
 
-    Channels are in the order of ``LabelSpace.dataset_tasks``; what follows them (null tasks) is left out. Tasks are
+    Channels are in the order of ``LabelSpace.dataset_tasks``; what follows them (null tasks) is ignored. Tasks are
     binary problems of their own: a voxel gets the label with the largest logit if that is above ``threshold``.
     """
 
@@ -55,7 +55,7 @@ class TasksToSourceGridd(ToSourceGridd):
         orig_keys: str = "image",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, transform, label_space, orig_keys, allow_missing_keys)
+        super().__init__(keys, transform, label_space, orig_keys, allow_missing_keys=allow_missing_keys)
         self.tasks = tasks
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -1,6 +1,6 @@
 """The recipe of the neural-operator publications for whole volumes (HNOSeg-XS, arXiv 2507.08205).
 
-A volume keeps its field of view and is resized as a whole; there are no crops and no windows. ``preprocessing`` and
+A volume keeps its field of view and is resized as a whole; there are no crops and no patches. ``preprocessing`` and
 ``augmentation`` of ``recipes`` are the plan's choice for any data set; these are for bundles that keep the published
 setting.
 """
@@ -43,7 +43,7 @@ def volume_preprocessing(
             as those of BraTS, so that their weights fit.
         size: voxels along these axes before ``scale``; ``None`` is each volume's own.
         scale: fraction of the voxels per axis.
-        mode: of resizing, ``nearest`` as published or ``linear`` (``ScaleSized``).
+        mode: interpolation, ``nearest`` as published or ``linear`` (``ScaleSized``).
         label_space: needed with a label.
     """
     steps = load(keys, label_space)

@@ -24,7 +24,7 @@ from medseg.data.consistency import (
 )
 from medseg.data.files import is_there
 from medseg.data.fit import model_spacing, unfit
-from medseg.data.intensities import check_odd_cases
+from medseg.data.odd_cases import check_odd_cases
 from medseg.data.overlaps import check_names, check_overlaps
 from medseg.data.plan import available_gib
 from medseg.data.union import is_union

@@ -15,7 +15,8 @@ from medseg.bundle import reference_runner
 from medseg.bundle.compose import load_workflow
 from medseg.bundle.export import as_record, chosen_formats, export_network, other_size
 from medseg.bundle.parts import device_component
-from medseg.errors import ConfigError, nearest, unwrapped
+from medseg.errors import ConfigError, nearest
+from medseg.faults import unwrapped
 from medseg.inferers import TaskPasses
 from medseg.labels import LabelSpace
 from medseg.networks.layers.task_conditioned import FixedTasks, TaskConditioned

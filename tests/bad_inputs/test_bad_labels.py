@@ -114,7 +114,7 @@ def test_colour_label(study: Any) -> None:
     Image.fromarray(pixels).save(study.folder / "mask.png")
     result = study.check([{"image": "a.png", "label": "mask.png"}], validation=[])
     assert result.status == 3
-    result.has("a", "mask.png: a mask in 2 colours ((0, 0, 0), (255, 0, 0)); one value per pixel", "a grey picture")
+    result.has("a", "mask.png: a mask in 2 colours ((0, 0, 0), (255, 0, 0)); one value per pixel", "a grey image")
 
 
 def test_39_fractions(study: Any) -> None:

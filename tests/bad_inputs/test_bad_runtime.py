@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from medseg.bundle import write_bundle
-from medseg.data import inspect_cases, make_plan, read_datalist
+from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.engines import SegmentationTrainer
 from medseg.networks import create_network
 from medseg.weights import save_file
@@ -28,7 +28,7 @@ def bundle(study: Any) -> Path:
     path = study.write([study.case("a"), study.case("b")], validation=[study.case("v")])
     datalist = read_datalist(path)
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
-    plan = make_plan(datalist, facts, roi_size=(8, 8, 8))
+    plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
     folder = write_bundle(study.folder / "bundle", "UNet", _UNET, datalist, plan, {"epochs": 2, "repeats": 4})
     torch.manual_seed(0)
     save_file(create_network("UNet", **_UNET).state_dict(), folder / "models" / "model.pt")

@@ -24,8 +24,8 @@ from medseg.bundle.parts import device
 from medseg.cli import main
 from medseg.data import read_datalist
 from medseg.engines.trainer import refusal_of
-from medseg.errors import ConfigError, DataError, MedsegError, ModelError, ResourceError, unwrapped
-from medseg.faults import as_ours
+from medseg.errors import ConfigError, DataError, MedsegError, ModelError, ResourceError
+from medseg.faults import as_ours, unwrapped
 from medseg.storage import whole_file, write_json
 
 _ALLOCATION = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000 bytes."

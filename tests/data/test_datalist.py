@@ -188,5 +188,5 @@ def test_every_data_set_at_hand_is_sound() -> None:
     for path in lists:
         datalist = read_datalist(path)
         training, validation = datalist.split()
-        assert training
-        assert len(training) + len(validation) >= len(datalist.sections["training"])
+        assert training and not {case.id for case in training} & {case.id for case in validation}
+        assert all(Path(file).is_file() for case in (*training, *validation) for file in case.files)

@@ -48,7 +48,7 @@ def test_pairs_folds_and_labels(folders: Path, capsys: Any) -> None:
     ]  # fmt: skip
     assert main(arguments) == 0
     said = capsys.readouterr().out
-    assert "1 images without label are left out: alone." in said
+    assert "1 images without label are skipped: alone." in said
     assert "1 labels have no image: orphan." in said
     assert "Labels are named by the values found (1, 4); give names with --label_names." in said
     assert f"{output}: 6 training in 3 folds, 2 test cases" in said
@@ -122,7 +122,7 @@ def test_patterns_and_channels(tmp_path: Path, capsys: Any) -> None:
     assert [Path(path).name for path in first.images] == ["p.2_flair.nii.gz", "p.2_t1.nii.gz"]
     assert Path(first.label).name == "p.2_seg.nii.gz"
     assert main([*arguments, "--overwrite", "--strict"]) == 3
-    assert "Mend this, or allow it without --strict." in capsys.readouterr().err
+    assert "Fix this, or allow it without --strict." in capsys.readouterr().err
     (tmp_path / "all" / "p1_t1.nii.gz").unlink()
     assert main([*arguments, "--overwrite"]) == 3
     assert "1 cases in " in capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_image_pattern(tmp_path: Path) -> None:
     [
         ({"num_folds": 0}, "folds: expected a positive integer, got 0"),
         ({"image_pattern": "*.nii.gz"}, "Pattern '.*' needs {case} exactly once"),
-        ({"subject_pattern": "("}, "is no regular expression"),
+        ({"subject_pattern": "("}, "is not a valid regular expression"),
         ({"subject_pattern": "^q"}, "matches nothing in 'anna-1'; it must match every case"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medseg.data import CaseFacts, make_plan, read_datalist
+from medseg.data import CaseFacts, PlanSettings, make_plan, read_datalist
 from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
 from medseg.errors import ConfigError, DataError, MedsegError
 
@@ -92,7 +92,7 @@ def test_the_plan_takes_them_with_their_source(tmp_path: Path) -> None:
     table = {"modality": {"0": "CT", "1": "T1"}, "labels": {"0": "background", "1": "x"}}
     (tmp_path / "l.json").write_text(json.dumps(table | {"training": [{"image": ["a", "b"], "label": "c"}]}))
     datalist = read_datalist(tmp_path / "l.json")
-    plan = make_plan(datalist, _facts(), nnunet=_read(tmp_path))
+    plan = make_plan(datalist, _facts(), PlanSettings(nnunet=_read(tmp_path)))
     assert (plan.spacing, plan.roi_size) == ((0.7, 0.8, 5.0), (224, 256, 28))
     assert plan.normalization == [
         {"kind": "fixed", "lower": -120.0, "upper": 240.0, "mean": 80.5, "std": 55.5},
@@ -100,9 +100,9 @@ def test_the_plan_takes_them_with_their_source(tmp_path: Path) -> None:
     ]
     source = "nnU-Net's 3d_fullres (nnUNetPlans.json)"
     assert [plan.reasons[key] for key in ("spacing", "roi_size", "normalization")] == [source] * 3
-    own = make_plan(datalist, _facts(), nnunet=_read(tmp_path), roi_size=[32, 32, 8], spacing=[1, 1, 5])
+    own = make_plan(datalist, _facts(), PlanSettings(nnunet=_read(tmp_path), roi_size=[32, 32, 8], spacing=[1, 1, 5]))
     assert (own.spacing, own.roi_size, own.reasons["spacing"]) == ((1, 1, 5), (32, 32, 8), "set by you")
-    whole = make_plan(datalist, _facts(), nnunet=_read(tmp_path), whole_volume=True, scale=1)
+    whole = make_plan(datalist, _facts(), PlanSettings(nnunet=_read(tmp_path), whole_volume=True, scale=1))
     assert (whole.spacing, whole.roi_size) == ((0.7, 0.8, 5.0), (480, 512, 40))  # no window cuts them
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medseg.data import CaseFacts, make_plan, read_datalist
+from medseg.data import CaseFacts, PlanSettings, make_plan, read_datalist
 from medseg.data.datalist import Datalist
 from medseg.errors import DataError
 
@@ -39,15 +39,15 @@ def _facts(shape: tuple[int, ...], spacing: tuple[float, ...], channels: int = 1
 
 
 def test_window_stays_inside_the_median_image_and_the_limit(datalist: Any) -> None:
-    small = make_plan(datalist(), _facts((35, 50, 36), (1.0, 1.0, 1.0)), device_type="cpu")
+    small = make_plan(datalist(), _facts((35, 50, 36), (1.0, 1.0, 1.0)), PlanSettings(device_type="cpu"))
     assert small.roi_size == (32, 48, 32)
-    large = make_plan(datalist(), _facts((200, 180, 160), (1.0, 1.0, 1.0)), device_type="cpu")
+    large = make_plan(datalist(), _facts((200, 180, 160), (1.0, 1.0, 1.0)), PlanSettings(device_type="cpu"))
     assert np.prod(large.roi_size) <= 96_000
     assert all(n % 8 == 0 for n in large.roi_size)
-    gpu = make_plan(datalist(), _facts((200, 180, 160), (1.0, 1.0, 1.0)), device_type="cuda")
+    gpu = make_plan(datalist(), _facts((200, 180, 160), (1.0, 1.0, 1.0)), PlanSettings(device_type="cuda"))
     assert np.prod(gpu.roi_size) > 10 * np.prod(large.roi_size)
     assert not gpu.light
-    wide = make_plan(datalist(), _facts((200, 180, 160), (1.0, 1.0, 1.0)), device_type="cpu", roi_step=32)
+    wide = make_plan(datalist(), _facts((200, 180, 160), (1.0, 1.0, 1.0)), PlanSettings(device_type="cpu", roi_step=32))
     assert all(n % 32 == 0 for n in wide.roi_size)
 
 
@@ -86,10 +86,10 @@ def test_left_and_right_are_not_mirrored(datalist: Any) -> None:
 
 def test_small_sets_get_epochs_of_useful_length_and_large_ones_a_cache_on_disk(datalist: Any) -> None:
     facts = _facts((64, 64, 64), (1.0, 1.0, 1.0))
-    plan = make_plan(datalist(), facts, free_memory_gib=8.0)
+    plan = make_plan(datalist(), facts, PlanSettings(free_memory_gib=8.0))
     assert plan.repeats * 4 == 100  # 50 iterations of 2
     assert plan.cache == "cache"
-    assert make_plan(datalist(), facts, free_memory_gib=0.001).cache == "persistent"
+    assert make_plan(datalist(), facts, PlanSettings(free_memory_gib=0.001)).cache == "persistent"
 
 
 def test_two_dimensional_colour_images(datalist: Any) -> None:
@@ -105,11 +105,11 @@ def test_two_dimensional_colour_images(datalist: Any) -> None:
 
 def test_user_values_win_and_every_choice_has_a_reason(datalist: Any) -> None:
     facts = _facts((64, 64, 64), (1.0, 1.0, 1.0))
-    plan = make_plan(datalist(), facts, roi_size=[24, 24, 24], spacing=[2.0, 2.0, 2.0])
+    plan = make_plan(datalist(), facts, PlanSettings(roi_size=[24, 24, 24], spacing=[2.0, 2.0, 2.0]))
     assert (plan.roi_size, plan.spacing) == ((24, 24, 24), (2.0, 2.0, 2.0))
     assert {"spacing", "roi_size", "normalization", "batch_size", "cache", "flip_axes", "light"} <= set(plan.reasons)
     assert plan.reasons_by_id()["preprocess::spacing"] == "set by you"
-    few = make_plan(datalist(), facts, batch_size=5)
+    few = make_plan(datalist(), facts, PlanSettings(batch_size=5))
     assert (few.batch_size, few.reasons["batch_size"]) == (5, "set by you")
     assert "epochs of 49 iterations" in few.reasons["repeats"]
 
@@ -125,20 +125,20 @@ def test_sets_that_mix_dimensions_or_have_no_sound_case_are_refused(datalist: An
 def test_networks_of_whole_volumes_get_a_window_that_holds_every_case(datalist: Any) -> None:
     facts = _facts((35, 50, 36), (1.0, 1.0, 1.0))
     facts[1].shape = facts[1].ras_shape = (41, 48, 40)
-    plan = make_plan(datalist(), facts, whole_volume=True)
+    plan = make_plan(datalist(), facts, PlanSettings(whole_volume=True))
     assert (plan.roi_size, plan.scale, plan.batch_size) == ((41, 50, 40), 1.0, 1)
-    half = make_plan(datalist(), facts, whole_volume=True, scale=0.5)
+    half = make_plan(datalist(), facts, PlanSettings(whole_volume=True, scale=0.5))
     assert (half.roi_size, half.scale) == ((21, 25, 20), 0.5)
     assert half.reasons["scale"] == "set by you"
-    large = make_plan(datalist(), _facts((240, 240, 155), (1.0, 1.0, 1.0)), whole_volume=True)
+    large = make_plan(datalist(), _facts((240, 240, 155), (1.0, 1.0, 1.0)), PlanSettings(whole_volume=True))
     assert large.scale < 1 and "limit" in large.reasons["scale"]
     assert 0.8 * 4 * 96_000 < np.prod(large.roi_size) <= 1.05 * 4 * 96_000
     outlier = _facts((40, 50, 40), (1.0, 1.0, 1.0)) * 10
     outlier.append(_facts((40, 50, 4000), (1.0, 1.0, 1.0))[0])
-    plan = make_plan(datalist(), outlier, whole_volume=True)
+    plan = make_plan(datalist(), outlier, PlanSettings(whole_volume=True))
     assert (plan.roi_size, plan.scale) == ((40, 50, 40), 1.0)  # one long case is cropped, the others stay as they are
 
 
 def test_a_scale_also_shrinks_what_windows_slide_over(datalist: Any) -> None:
-    plan = make_plan(datalist(), _facts((80, 80, 80), (1.0, 1.0, 1.0)), scale=0.5)
+    plan = make_plan(datalist(), _facts((80, 80, 80), (1.0, 1.0, 1.0)), PlanSettings(scale=0.5))
     assert plan.median_shape == (40, 40, 40) and max(plan.roi_size) <= 40

@@ -41,7 +41,7 @@ def test_task_2_has_both_modalities(raw, tmp_path):
     assert (kinds.count("CT"), kinds.count("MR")) == (500, 100)
     assert datalist.label_space.labels == read_datalist(prepare(raw, tmp_path / "out"), raw).label_space.labels
     assert (modality_of("amos_0500"), modality_of("amos_0501.nii.gz")) == ("CT", "MR")
-    with pytest.raises(DataError, match="no case of AMOS"):
+    with pytest.raises(DataError, match="is not a case of AMOS"):
         modality_of("img0001")
     with pytest.raises(ConfigError, match="no task 3"):
         prepare(raw, tmp_path / "out", task=3)

@@ -51,7 +51,7 @@ def test_a_broken_archive(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no list of 4 classes; use 2"):
         prepare(raw, tmp_path / "out", classes=4)
     (raw / "train_gt" / "train_gt" / "701.jpeg").unlink()
-    with pytest.raises(DataError, match="1 of 6 pictures lack an image or a mask .701.; expected for example"):
+    with pytest.raises(DataError, match="1 of 6 cases lack an image or a mask .701.; expected for example"):
         prepare(raw, tmp_path / "out")
     for path in (raw / "train" / "train").iterdir():
         path.unlink()

@@ -68,11 +68,11 @@ def test_the_folds_of_the_ready_list_are_the_published_ones() -> None:
 
 
 def test_a_broken_archive(raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"benign holds no picture. Did you mean .*Dataset_BUSI_with_GT\?"):
+    with pytest.raises(DataError, match=r"benign holds no image. Did you mean .*Dataset_BUSI_with_GT\?"):
         prepare(tmp_path, tmp_path / "out")
     (raw / "malignant" / "malignant (4)_mask.png").unlink()
     (raw / "malignant" / "malignant (5).png").unlink()
     lacking = r"malignant \(4\)\.png, malignant \(5\)_mask\.png"
-    with pytest.raises(DataError, match=rf"2 files in .* lack their mask or picture: {lacking}\. Expected"):
+    with pytest.raises(DataError, match=rf"2 files in .* lack their mask or image: {lacking}\. Expected"):
         prepare(raw, tmp_path / "out")
     assert not (tmp_path / "out").exists()

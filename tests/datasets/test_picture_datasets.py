@@ -41,9 +41,7 @@ def test_isic_without_a_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     raw = layouts.isic(tmp_path / "raw", monkeypatch)
     lacking = raw / "ISBI2016_ISIC_Part1_Training_GroundTruth" / "ISIC_0000004_Segmentation.png"
     lacking.unlink()
-    with pytest.raises(
-        DataError, match="1 of 7 pictures lack an image or a mask .ISIC_0000004.; expected for"
-    ) as error:
+    with pytest.raises(DataError, match="1 of 7 cases lack an image or a mask .ISIC_0000004.; expected for") as error:
         isic.prepare(raw, tmp_path / "out")
     assert str(lacking) in str(error.value)
 
@@ -80,7 +78,7 @@ def test_nuclei_without_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (raw / "stage1_test" / "aa" / "images" / "aa.png").unlink()
     with pytest.raises(DataError, match="2 images or masks are missing, the first is .*aa.png; unpack it again"):
         dsb2018.prepare(raw, tmp_path / "out")
-    with pytest.raises(DataError, match="stage1_train holds no folders of pictures"):
+    with pytest.raises(DataError, match="stage1_train holds no folders of images"):
         dsb2018.prepare(raw / "stage1_train", tmp_path / "out")
 
 

@@ -216,7 +216,7 @@ def test_a_broken_chaos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     next((raw / "MR" / "20" / "T2SPIR" / "Ground").glob("*.png")).unlink()
     (tmp_path / "out" / "20_t2.nii.gz").unlink()
     with pytest.raises(
-        CasesFailed, match="2 of 2 files .*20_t2.* expected one series of 3 slices.*; also 22_t2.nii.gz. Mend"
+        CasesFailed, match="2 of 2 files .*20_t2.* expected one series of 3 slices.*; also 22_t2.nii.gz. Fix"
     ):
         chaos.prepare(raw, tmp_path / "out")
     shutil.rmtree(raw / "MR" / "2" / "T1DUAL" / "DICOM_anon" / "OutPhase")

@@ -10,7 +10,7 @@ import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from medseg.labels import IGNORE, LabelSpace
-from medseg.metrics import case_scores, dice, mean_dice, pooled, summarize
+from medseg.metrics import SurfaceSettings, case_scores, dice, mean_dice, pooled, summarize
 
 TWO = LabelSpace.from_table({"labels": {"background": 0, "a": 1, "b": 2}})
 SPACING = (1.0, 2.0, 5.0)
@@ -39,7 +39,7 @@ def test_distances_are_in_millimetres(axis: int, distance: float) -> None:
     place[axis] += 3
     prediction, reference = voxels((2, 2, 2)), voxels(tuple(place))
     for tolerance, surface in ((distance - 0.1, 0.0), (distance + 0.1, 1.0)):
-        row = case_scores(prediction, reference, TWO, SPACING, tolerance=tolerance)["a"]
+        row = case_scores(prediction, reference, TWO, SPACING, surface=SurfaceSettings(tolerance))["a"]
         assert row["hd95"] == pytest.approx(distance)
         assert row["surface_dice"] == surface
     assert row["volume_ml"] == pytest.approx(0.01) and row["reference_ml"] == pytest.approx(0.01)
@@ -56,7 +56,7 @@ def test_bounding_box_changes_nothing(corner: int, dims: int) -> None:
     for volume in (prediction, reference):
         volume[box] = rng.integers(0, 3, size=(8,) * dims)
     spacing = SPACING[:dims]
-    scores = case_scores(prediction, reference, TWO, spacing, tolerance=1.5)
+    scores = case_scores(prediction, reference, TWO, spacing, surface=SurfaceSettings(1.5))
     for index, name in enumerate(TWO.labels, 1):
         pair = {
             "y_pred": torch.from_numpy(prediction == index)[None, None].float(),
@@ -94,7 +94,7 @@ def test_regions_are_unions() -> None:
     reference = voxels((2, 2, 2), (3, 2, 2))
     reference[4, 2, 2] = 2
     swapped = np.where(reference > 0, 3 - reference, 0).astype(np.int16)
-    scores = case_scores(swapped, reference, space, SPACING, surface=False)
+    scores = case_scores(swapped, reference, space, SPACING, surface=None)
     assert list(scores) == ["whole", "core"]
     assert scores["whole"]["dice"] == 1 and scores["core"]["dice"] == 0
 
@@ -107,8 +107,8 @@ def test_labels_that_a_data_set_does_not_annotate_are_left_out() -> None:
         }
     )
     reference = voxels((2, 2, 2), label=2)
-    assert list(case_scores(reference, reference, space, SPACING, surface=False)) == ["a", "b"]
-    assert list(case_scores(reference, reference, space, SPACING, surface=False, dataset="part")) == ["b"]
+    assert list(case_scores(reference, reference, space, SPACING, surface=None)) == ["a", "b"]
+    assert list(case_scores(reference, reference, space, SPACING, surface=None, dataset="part")) == ["b"]
 
 
 def test_mean_is_over_labels_of_the_mean_over_cases() -> None:
@@ -129,7 +129,7 @@ def test_pooled_scores_count_all_cases_as_one() -> None:
     keep = np.array([(1, 1), (1, 0), (0, 1), (0, 0)])[:, :, None, None]  # also empty predictions and references
     pairs = rng.integers(0, 2, (4, 2, 9, 7)) * keep
     cases = {
-        str(i): case_scores(prediction, reference, one, (1.0, 1.0), surface=False)
+        str(i): case_scores(prediction, reference, one, (1.0, 1.0), surface=None)
         for i, (prediction, reference) in enumerate(pairs)
     }
     together, reference = (np.concatenate([pair[side] for pair in pairs]).astype(bool) for side in (0, 1))

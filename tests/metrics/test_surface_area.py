@@ -11,7 +11,7 @@ from full_set import FULL_SET
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
-from medseg.metrics import area_surface_scores, case_scores
+from medseg.metrics import SurfaceSettings, area_surface_scores, case_scores
 
 FIXTURES = FULL_SET / "ibm"
 SPACE = LabelSpace.from_table({"labels": {"background": 0, "a": 1}})
@@ -68,7 +68,7 @@ def test_empty_masks() -> None:
 def test_in_a_cases_scores() -> None:
     prediction, reference = cube(2).astype(np.int16), cube(4).astype(np.int16)
     spacing = (3.0, 1.0, 1.0)
-    row = case_scores(prediction, reference, SPACE, spacing, tolerance=None, measure="area")["a"]
+    row = case_scores(prediction, reference, SPACE, spacing, surface=SurfaceSettings(None, "area"))["a"]
     assert (row["hd95"], row["surface_dice"]) == area_surface_scores(cube(2), cube(4), spacing)
     with pytest.raises(ConfigError, match="Known: voxels, area"):
-        case_scores(prediction, reference, SPACE, spacing, measure="volume")
+        SurfaceSettings(measure="volume")

@@ -48,5 +48,5 @@ def test_picture(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "models" / "model.pt")
     with Image.open(write_prior_picture(tmp_path, tmp_path / "new" / "p.png")) as picture:
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
-    with pytest.raises(ConfigError, match="expected a picture"):
+    with pytest.raises(ConfigError, match="expected an image file"):
         write_prior_picture(tmp_path, tmp_path / "p.txt")

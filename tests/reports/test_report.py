@@ -171,7 +171,9 @@ def test_numbers_are_those_of_the_metrics(tmp_path):
 
 def test_pictures_are_small_and_show_the_labels(tmp_path):
     run = write_run(tmp_path, cases=2)
-    for data in pictures(write_report(run).read_text(encoding="utf-8")):
+    shown = pictures(write_report(run).read_text(encoding="utf-8"))
+    assert shown
+    for data in shown:
         assert len(data) <= 300_000
         pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
         third = len(pixels) // 3

@@ -176,4 +176,4 @@ def test_msd_is_held_against_the_task(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*command, "--overwrite", "--dataset_json", str(task)]) == 3
     assert "lists 3 test images, the section has 3: it lacks la_004 and has la_003 besides" in capsys.readouterr().err
     assert main([*command, "--overwrite", "--folder", "../x"]) == 2
-    assert "folder '../x' is no plain name" in capsys.readouterr().err
+    assert "folder '../x' is not a valid folder name" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import torch
 
 from medseg.bundle import write_bundle
 from medseg.cli import main
-from medseg.data import inspect_cases, make_plan, read_datalist
+from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.datasets.btcv import FACTS
 from medseg.networks import create_network
 from medseg.weights import save_file
@@ -39,7 +39,9 @@ def _trained(datalist_path: Path, folder: Path) -> Path:
     """A run with random weights."""
     datalist = read_datalist(datalist_path)
     facts = inspect_cases(datalist.sections["training"][:2], datalist.label_space, datalist.channels)
-    run = write_bundle(folder, "UNet", _UNET, datalist, make_plan(datalist, facts, roi_size=(8, 8, 8)), {})
+    run = write_bundle(
+        folder, "UNet", _UNET, datalist, make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8))), {}
+    )
     torch.manual_seed(0)
     save_file(create_network("UNet", **_UNET).state_dict(), run / "models" / "model.pt")
     return run

@@ -136,7 +136,7 @@ def test_amos_task_1_leaves_mr_out_and_task_2_takes_it(images, amos):
     assert names[0] == "results/amos_0008.nii.gz"
     assert not any(int(name[13:17]) > 500 for name in names)
     report = output.with_suffix(".txt").read_text()
-    assert "left out: 20 cases (amos_0501, amos_0502, amos_0503, …)" in report
+    assert "skipped: 20 cases (amos_0501, amos_0502, amos_0503, …)" in report
     assert "documented rules:\n  - validation phase: one zip with the folder results/" in report
     output.unlink()
     make("amos", images, amos, options={"task": 2})

@@ -11,7 +11,8 @@ from monai.transforms import Compose
 from PIL import Image, ImageOps
 
 from medseg.data.files import read_grid, read_volume
-from medseg.errors import DataError, unwrapped
+from medseg.errors import DataError
+from medseg.faults import unwrapped
 from medseg.transforms import load, preprocessing, write_label_map
 from medseg.transforms.picture import ToRGBd
 
@@ -94,7 +95,7 @@ def test_a_coloured_mask_is_refused(tmp_path: Path) -> None:
 def test_several_pages_are_refused(tmp_path: Path) -> None:
     pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(DataError, match="2 pages in one file; one picture is expected"):
+    with pytest.raises(DataError, match="2 pages in one file; one image is expected"):
         read(tmp_path / "a.tif")
 
 

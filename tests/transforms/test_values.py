@@ -14,7 +14,8 @@ import SimpleITK
 from monai.transforms import Compose
 
 from medseg.data.files import Unreadable, read_grid, read_volume
-from medseg.errors import DataError, unwrapped
+from medseg.errors import DataError
+from medseg.faults import unwrapped
 from medseg.labels import LabelSpace
 from medseg.transforms import load
 

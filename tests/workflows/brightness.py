@@ -14,7 +14,7 @@ from torch import nn
 
 from medseg.bundle import write_bundle
 from medseg.bundle.trust import remember_own
-from medseg.data import inspect_cases, make_plan, read_datalist
+from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.networks import create_network
 from medseg.weights import save_file
 
@@ -89,7 +89,7 @@ def write_run(folder: Path, datalist_path: Path, *, dims: int = 3, fold: int | N
     """A run folder with weights, as if trained."""
     datalist = read_datalist(datalist_path)
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
-    plan = make_plan(datalist, facts, roi_size=(16,) * dims)
+    plan = make_plan(datalist, facts, PlanSettings(roi_size=(16,) * dims))
     plan.spacing = SPACING if dims == 3 else None
     plan.normalization = [{"kind": "fixed", "lower": 0, "upper": 10 * STEP, "mean": 0, "std": STEP}]
     plan.crop_foreground = False

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from medseg.bundle import write_bundle
-from medseg.data import inspect_cases, make_datalist, make_plan, read_datalist
+from medseg.data import PlanSettings, inspect_cases, make_datalist, make_plan, read_datalist
 from medseg.errors import CasesFailed
 from medseg.networks import create_network
 from medseg.weights import save_file
@@ -36,7 +36,7 @@ def bundle(tmp_path: Path) -> Path:
     made = make_datalist(tmp_path / "list.json", images=tmp_path / "images", labels=tmp_path / "masks")
     datalist = read_datalist(made.path)
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
-    plan = make_plan(datalist, facts, roi_size=(16, 16))
+    plan = make_plan(datalist, facts, PlanSettings(roi_size=(16, 16)))
     assert plan.color
     folder = write_bundle(tmp_path / "bundle", "UNet", _UNET, datalist, plan, {})
     torch.manual_seed(0)

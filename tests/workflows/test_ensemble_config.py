@@ -14,7 +14,7 @@ import yaml
 from monai.bundle import run
 
 from medseg.bundle import write_bundle
-from medseg.data import inspect_cases, make_plan, read_datalist
+from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError, ModelError
 from medseg.networks import create_network
 from medseg.weights import save_file
@@ -48,7 +48,7 @@ def bundle(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "list.json").write_text(json.dumps(table))
     datalist = read_datalist(tmp_path / "list.json")
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
-    plan = make_plan(datalist, facts, roi_size=(8, 8, 8))
+    plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
     network = {
         "spatial_dims": 3,
         "in_channels": 1,

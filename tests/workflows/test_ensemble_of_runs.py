@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medseg.bundle import write_bundle
-from medseg.data import inspect_cases, make_plan, read_datalist
+from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError
 from medseg.networks import create_network
 from medseg.weights import save_file
@@ -42,7 +42,7 @@ def runs(tmp_path: Path) -> list[Path]:
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     folders = []
     for number, roi in enumerate((8, 8, 12)):
-        plan = make_plan(datalist, facts, roi_size=(roi,) * 3)
+        plan = make_plan(datalist, facts, PlanSettings(roi_size=(roi,) * 3))
         folder = write_bundle(tmp_path / f"run{number}", "UNet", _UNET, datalist, plan, {"fold": 0})
         torch.manual_seed(number)
         save_file(create_network("UNet", **_UNET).state_dict(), folder / "models" / "model.pt")

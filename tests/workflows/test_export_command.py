@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from medseg.bundle import deployment, reference_runner, write_bundle
 from medseg.cli import main
-from medseg.data import inspect_cases, make_plan, read_datalist
+from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.inferers import SlidingWindow, WholeVolume
 from medseg.networks import create_network
 from medseg.transforms import VolumeReader, window_preprocessing
@@ -73,7 +73,7 @@ def make_bundle(
     (folder / "list.json").write_text(json.dumps({"modality": modality, "label_space": SPACE[mode], "training": cases}))
     datalist = read_datalist(folder / "list.json")
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
-    plan = make_plan(datalist, facts, roi_size=roi, spacing=(1.7, 1.6, 2.0) if len(shape) == 3 else None)
+    plan = make_plan(datalist, facts, PlanSettings(roi_size=roi, spacing=(1.7, 1.6, 2.0) if len(shape) == 3 else None))
     channels = {"in_channels": plan.in_channels, "out_channels": plan.out_channels, "spatial_dims": len(shape)}
     network = {"features": [6, 6, 8, 8, 8, 6], **channels}
     bundle = write_bundle(folder / "bundle", "BasicUNet", network, datalist, plan, {})

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from medseg.bundle import write_bundle
-from medseg.data import inspect_cases, make_plan, read_datalist
+from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.networks import create_network
 from medseg.weights import save_file
@@ -49,7 +49,7 @@ def bundle(tmp_path: Path) -> Path:
     (tmp_path / "list.json").write_text(json.dumps(table))
     datalist = read_datalist(tmp_path / "list.json")
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
-    plan = make_plan(datalist, facts, roi_size=(8, 8, 8))
+    plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
     folder = write_bundle(tmp_path / "bundle", "UNet", _UNET, datalist, plan, {})
     _save_random(folder, 0)
     return folder

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from medseg.bundle import TRAINED_AXES, write_bundle
-from medseg.data import inspect_cases, make_plan, read_datalist
+from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError, DataError
 from medseg.networks import create_network
 from medseg.reports import write_report
@@ -51,7 +51,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "list.json").write_text(json.dumps(table))
     datalist = read_datalist(folder / "list.json")
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
-    run = write_bundle(folder / "run", "UNet", _UNET, datalist, make_plan(datalist, facts, roi_size=(8, 8, 8)), {})
+    run = write_bundle(
+        folder / "run", "UNet", _UNET, datalist, make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8))), {}
+    )
     torch.manual_seed(0)
     save_file(create_network("UNet", **_UNET).state_dict(), run / "models" / "model.pt")
     return run

@@ -34,8 +34,8 @@ class Found:
     """What a folder holds.
 
     Attributes:
-        name: of the data set.
-        root: what the datalist's paths will be relative to.
+        name: name of the data set.
+        root: base directory for the datalist's relative paths.
         sections: ``training``, ``validation``, ``test`` -> cases with ``case_id``, ``image`` (a list of files), in the
             first two ``label``, and keys that the datalist keeps.
         modality: names of the channels; empty where the layout does not say.
@@ -75,10 +75,10 @@ def read_layout(
     """The cases of a folder, by the layout given or recognised.
 
     Args:
-        folder: may be left out where ``options`` name the folders of images and labels.
-        layout: of ``LAYOUTS``.
-        options: of the layout's ``read``.
-        offered: further ones, for a layout that takes them.
+        folder: may be ``None`` where ``options`` name the folders of images and labels.
+        layout: name of one of ``LAYOUTS``.
+        options: options of the layout's ``read``.
+        offered: further options, for a layout that takes them.
 
     Raises:
         ConfigError: no layout is recognised, or an option is given that the layout does not take.
@@ -94,7 +94,7 @@ def read_layout(
     if foreign:
         option = foreign[0].replace("channels", "channel")  # given once per channel
         raise ConfigError(
-            f"{folder} is read as {module.TITLE}, which takes no --{option}; leave it out, or name the folders with "
+            f"{folder} is read as {module.TITLE}, which takes no --{option}; omit it, or name the folders with "
             "--images and --labels."
         )
     also = {key: value for key, value in (offered or {}).items() if key in taken}
@@ -117,7 +117,7 @@ def _recognised(folder: Path) -> str:
 
 
 def image_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """Image files of a folder, sorted; hidden ones and copies that archives hold (``._x``) are left out."""
+    """Image files of a folder, sorted; hidden ones and copies that archives hold (``._x``) are skipped."""
     return sorted(
         path
         for path in folder.glob(pattern)

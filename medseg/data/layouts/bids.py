@@ -192,7 +192,7 @@ def _table(label: Path, folder: Path) -> dict[str, Any]:
         if table is not None:
             rows = {row.get("index", ""): row.get("name", "") for row in _rows(table)}
             if not all(index.isdigit() and name for index, name in rows.items()):
-                raise DataError(f"{table} has no 'index' and 'name' in every row; expected both. Mend the table.")
+                raise DataError(f"{table} has no 'index' and 'name' in every row; expected both. Fix the table.")
             return {"0": "background"} | rows
     return {}
 

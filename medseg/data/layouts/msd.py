@@ -43,7 +43,7 @@ def read(folder: Path) -> Found:
     if missing:
         raise DataError(
             f"{len(missing)} of {len(named)} files that {datalist.path} names are missing: "
-            f"{few([path.relative_to(folder) for path in missing])}. Unpack the archive again, or mend the list."
+            f"{few([path.relative_to(folder) for path in missing])}. Unpack the archive again, or fix the list."
         )
     return Found(
         datalist.name,

@@ -58,12 +58,12 @@ def read(folder: Path) -> Found:
     else:
         training, root = _labelled(folder, ending, len(channels)), folder.resolve()
     if all(len(case["image"]) == 1 and is_2d_file(case["image"][0]) for case in training) and len(channels) == 3:
-        channels = ["RGB"]  # one picture holds the three
+        channels = ["RGB"]  # one 2D image holds the three
     for case in training:
         if len(case["image"]) != len(channels):
             raise DataError(
                 f"{case['case_id']} has {len(case['image'])} channel files, {source} names {len(channels)} channels "
-                f"({', '.join(channels)}); expected one file each. Mend the list."
+                f"({', '.join(channels)}); expected one file each. Fix the list."
             )
     tests = _images(folder / "imagesTs", ending, len(channels)) if (folder / "imagesTs").is_dir() else {}
     found = Found(
@@ -91,18 +91,18 @@ def read(folder: Path) -> Found:
 def _names(table: Mapping[str, Any], source: Path) -> list[str]:
     names = table.get("channel_names", table.get("modality"))
     if not isinstance(names, Mapping) or sorted(map(str, names)) != sorted(map(str, range(len(names)))) or not names:
-        raise DataError(f'{source}: \'channel_names\' is {names!r}; expected for example {{"0": "CT"}}. Mend the file.')
+        raise DataError(f'{source}: \'channel_names\' is {names!r}; expected for example {{"0": "CT"}}. Fix the file.')
     return [str(names[key]) for key in sorted(names, key=int)]
 
 
 def _images(folder: Path, ending: str, number: int) -> dict[str, list[Path]]:
-    """Case -> its channel files, complete and in order; of one case in one colour picture, that file."""
+    """Case -> its channel files, complete and in order; of one case in one colour image, that file."""
     numbered, _ = numbered_channels(path for path in image_files(folder) if path.name.endswith(ending))
     files = {stem_of(case): channels for case, channels in numbered.items()}
     if not files:
         raise DataError(
             f"{folder} holds no file *_0000{ending}; expected one per case and channel. Name the folder of the raw "
-            "data, or mend 'file_ending' in dataset.json."
+            "data, or fix 'file_ending' in dataset.json."
         )
     colour = number == 3 and is_2d_file(ending) and all(list(channels) == [0] for channels in files.values())
     for case, channels in sorted(files.items()):
@@ -157,7 +157,7 @@ def _listed(cases: Any, folder: Path, source: Path) -> tuple[list[Entry], Path]:
     missing = [file for file in files if not file.is_file()]
     if missing or not found:
         what = f"{len(missing)} of {len(files)} files are missing: {few(missing)}" if files else "no case is listed"
-        raise DataError(f"'dataset' of {source}: {what}; expected 'images' and 'label' of each case. Mend the list.")
+        raise DataError(f"'dataset' of {source}: {what}; expected 'images' and 'label' of each case. Fix the list.")
     return found, Path(os.path.commonpath([folder.resolve(), *(file.parent for file in files)]))
 
 

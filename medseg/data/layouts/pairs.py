@@ -68,19 +68,7 @@ def read(
     if not patterns and set(files_by_case(image_dir, ["{case}"])) & set(label_files):
         patterns = ["{case}"]
     found = files_by_case(image_dir, patterns)
-    paired = sorted(set(found) & set(label_files))
-    if not paired:
-        raise DataError(
-            f"No image in {images} pairs with a label in {labels}: images {few(found)}, labels {few(label_files)}. "
-            "Expected equal names; say how they differ with --image_pattern and --label_pattern, such as "
-            "'{case}_0000.nii.gz'."
-        )
-    incomplete = [case for case in paired if len(found[case]) != len(found[paired[0]])]
-    if incomplete:
-        raise DataError(
-            f"{paired[0]} has {len(found[paired[0]])} channel files, {few(incomplete)} another number; expected equal "
-            "numbers. Add the missing files."
-        )
+    paired = _paired(found, label_files, image_dir, label_dir)
     tests = files_by_case(_folder(test), patterns) if test else {}
     folders = [image_dir, label_dir, *([_folder(test)] if test else [])]
     root = Path(os.path.commonpath([path.resolve() for path in folders]))
@@ -95,10 +83,30 @@ def read(
         list(channels or {}),
     )
     unlabelled, unpaired = set(found) - set(label_files), set(label_files) - set(found)
-    for what, left in (("images without label are left out", unlabelled), ("labels have no image", unpaired)):
+    for what, left in (("images without label are skipped", unlabelled), ("labels have no image", unpaired)):
         if left:
             result.warnings.append(f"{len(left)} {what}: {', '.join(sorted(left))}.")
     return result
+
+
+def _paired(
+    found: Mapping[str, Sequence[Path]], label_files: Mapping[str, Path], image_dir: Path, label_dir: Path
+) -> list[str]:
+    """The cases that have images and a label, sorted."""
+    paired = sorted(set(found) & set(label_files))
+    if not paired:
+        raise DataError(
+            f"No image in {image_dir} pairs with a label in {label_dir}: images {few(found)}, labels "
+            f"{few(label_files)}. Expected equal names; say how they differ with --image_pattern and "
+            "--label_pattern, such as '{case}_0000.nii.gz'."
+        )
+    incomplete = [case for case in paired if len(found[case]) != len(found[paired[0]])]
+    if incomplete:
+        raise DataError(
+            f"{paired[0]} has {len(found[paired[0]])} channel files, {few(incomplete)} another number; expected equal "
+            "numbers. Add the missing files."
+        )
+    return paired
 
 
 def _folder(path: str | Path) -> Path:
@@ -132,7 +140,7 @@ def files_by_case(folder: Path, patterns: Sequence[str]) -> dict[str, list[Path]
     if partial:
         raise DataError(
             f"{len(partial)} cases in {folder} lack a file for some of {list(patterns)}: {few(partial)}. Add the "
-            "files, or mend the patterns."
+            "files, or fix the patterns."
         )
     return {case: [channel[case] for channel in found] for case in every}
 
@@ -141,7 +149,7 @@ def _by_channel_number(folder: Path) -> dict[str, list[Path]]:
     files = image_files(folder)
     numbered, others = numbered_channels(files)
     if any(is_2d_file(case) and min(numbers) > 0 for case, numbers in numbered.items()):
-        numbered, others = {}, files  # numbered pictures of a series
+        numbered, others = {}, files  # numbered 2D images of a series
     groups: dict[str, list[list[Path]]] = {}
     for case, channels in zip(numbered, complete_channels(numbered), strict=True):
         groups.setdefault(stem_of(case), []).append(channels)

@@ -7,15 +7,13 @@ only large memory.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medseg.networks.layers.hartley import HartleyGrid, full_precision
-
-if TYPE_CHECKING:
-    from medseg.networks.layers.operator_network import OperatorNetwork
 
 __all__ = ["forward_in_slabs"]
 
@@ -23,7 +21,30 @@ _SLAB = {"cpu": 2**19}  # numbers of a slab: 2 MiB, which stay in the cache
 _SLAB_ELSEWHERE = 2**26
 
 
-def forward_in_slabs(network: OperatorNetwork, x: Tensor) -> Tensor:
+class _Block(Protocol):
+    """What is called of an ``OperatorBlock``."""
+
+    def spectral(self, products: Tensor) -> Tensor: ...
+    def enter(self, x: Tensor, skip: Tensor) -> Tensor: ...
+    def merge(self, y: Tensor, x: Tensor) -> Tensor: ...
+
+
+class _Network(Protocol):
+    """What is read and called of an ``OperatorNetwork``, which itself calls ``forward_in_slabs``."""
+
+    filters: int
+    skips: dict[int, int]
+
+    @property
+    def conv_in(self) -> nn.Module | None: ...
+    @property
+    def conv1(self) -> nn.Module: ...
+    def modes(self, size: Sequence[int]) -> list[int]: ...
+    def blocks(self) -> Sequence[_Block]: ...
+    def add_to_head(self, head: Tensor | None, x: Tensor, number: int) -> Tensor | None: ...
+
+
+def forward_in_slabs(network: _Network, x: Tensor) -> Tensor:
     """``network.features(x)`` without gradients.
 
     A pass over the slabs ends a block (the first: ``conv1``), adds to the head, enters the next block and sums up its

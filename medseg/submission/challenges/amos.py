@@ -39,7 +39,7 @@ def items(cases: Sequence[Case], *, task: int = 1) -> list[Item]:
     """The cases of a task, named ``results/amos_xxxx.nii.gz``.
 
     Args:
-        cases: of the datalist's section.
+        cases: cases of the datalist's section.
         task: 1 leaves MR out, 2 takes all.
 
     Raises:

@@ -1,4 +1,4 @@
-"""BKAI-IGH NeoPolyp: run-length codes of the test pictures' two kinds of polyps, as a table."""
+"""BKAI-IGH NeoPolyp: run-length codes of the test images' two kinds of polyps, as a table."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FACTS = ChallengeFacts(
     section="test",
     source="kaggle.com/c/bkai-igh-neopolyp",
     examples=("picture001",),
-    documented=("200 test pictures, masks of their own size", "neoplastic and non-neoplastic polyps are told apart"),
+    documented=("200 test images, masks of their own size", "neoplastic and non-neoplastic polyps are told apart"),
     unverified=(
         "predictions X.png with the values 0 to 2 (background, non-neoplastic, neoplastic) make the table",
-        "a CSV file with the columns Ids and Expected, two rows per picture: X_0 neoplastic, X_1 non-neoplastic",
+        "a CSV file with the columns Ids and Expected, two rows per image: X_0 neoplastic, X_1 non-neoplastic",
         "run-length codes along the rows, starts from 1; an empty class has an empty code",
     ),
     number=DATASET.splits["test"],
@@ -39,7 +39,7 @@ _ROWS = (_VALUES["neoplastic polyp"], _VALUES["non-neoplastic polyp"])  # X_0 an
 
 
 def items(cases: Sequence[Case]) -> list[Item]:
-    """The test pictures.
+    """The test images.
 
     Raises:
         DataError: they are not as many as the challenge has.

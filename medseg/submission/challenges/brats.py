@@ -58,7 +58,7 @@ def items(cases: Sequence[Case]) -> list[Item]:
         values = [values for pattern, values in _RELEASES if pattern.fullmatch(case.id)]
         if not values:
             raise DataError(
-                f"{case.id} is no case of BraTS; expected names such as BraTS-GLI-00001-000 or BraTS2021_00001 "
+                f"{case.id} is not a case of BraTS; expected names such as BraTS-GLI-00001-000 or BraTS2021_00001 "
                 "as 'case_id' of the datalist."
             )
         if case.label:

@@ -1,4 +1,4 @@
-"""ISIC 2016, part 1: a mask for each of the 379 test pictures."""
+"""ISIC 2016, part 1: a mask for each of the 379 test images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FACTS = ChallengeFacts(
     section="test",
     source="challenge.isic-archive.com",
     examples=("ISIC_0000003",),
-    documented=("379 test pictures, masks of their own size",),
+    documented=("379 test images, masks of their own size",),
     unverified=(
         "names are those of the published masks: ISIC_0000003_Segmentation.png",
         "grey of 8 bits with the values 0 and 255, as the published masks",
@@ -33,7 +33,7 @@ FACTS = ChallengeFacts(
 
 
 def items(cases: Sequence[Case]) -> list[Item]:
-    """The test pictures, named ``ISIC_0000003_Segmentation.png`` and so on.
+    """The test images, named ``ISIC_0000003_Segmentation.png`` and so on.
 
     Raises:
         DataError: the cases are not those of the test set.

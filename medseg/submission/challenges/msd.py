@@ -37,7 +37,7 @@ def items(cases: Sequence[Case], *, dataset_json: str | None = None, folder: str
     """The test images, named as they are.
 
     Args:
-        cases: of the datalist's section.
+        cases: cases of the datalist's section.
         dataset_json: the task's, which names the test images and the label values.
         folder: in the archive.
 
@@ -48,7 +48,7 @@ def items(cases: Sequence[Case], *, dataset_json: str | None = None, folder: str
     from medseg.data.case import stem_of
 
     if folder is not None and (not folder.strip(". ") or "/" in folder or "\\" in folder):
-        raise ConfigError(f"folder {folder!r} is no plain name; expected one such as Task04_Hippocampus.")
+        raise ConfigError(f"folder {folder!r} is not a valid folder name; expected one such as Task04_Hippocampus.")
     for case in cases:
         image = case.images[0]
         if stem_of(image).removesuffix("_0000") != case.id:

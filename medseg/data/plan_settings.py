@@ -1,0 +1,46 @@
+"""What is asked of a plan before the rules decide the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medseg.data.nnunet_plans import NnunetPlans
+
+__all__ = ["PlanSettings"]
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """The machine that is planned for, and what the user has decided; ``None`` leaves a choice to the rules.
+
+    Attributes:
+        device_type: ``cpu`` or ``cuda``.
+        free_memory_gib: memory for the cache; ``None`` is what the machine has free now.
+        roi_size: patch in voxels.
+        spacing: target spacing in mm, RAS order.
+        longest: pixels of the longer side that 2D images are resized to.
+        scale: fraction of the voxels per axis that cases are resized to.
+        batch_size: cases per batch.
+        num_training: number of training cases; ``None`` is that of all cases.
+        roi_step: the patch is a multiple of it in every axis, where it is neither given nor holds whole volumes.
+        whole_volume: the patch holds whole cases.
+        nnunet: plans that spacing, patch (not of whole volumes) and normalisation are taken from where not given.
+    """
+
+    device_type: str = "cpu"
+    free_memory_gib: float | None = None
+    roi_size: Sequence[int] | None = None
+    spacing: Sequence[float] | None = None
+    longest: int | None = None
+    scale: float | None = None
+    batch_size: int | None = None
+    num_training: int | None = None
+    roi_step: int = 8
+    whole_volume: bool = False
+    nnunet: NnunetPlans | None = None
+
+    @property
+    def gpu(self) -> bool:
+        """Whether training has a GPU."""
+        return self.device_type == "cuda"
