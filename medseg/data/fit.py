@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medseg.data.case_facts import CaseFacts
 from medseg.data.findings import by
 from medseg.data.geometry import far_spacing
-from medseg.data.inspect import CaseFacts
 
 __all__ = ["model_spacing", "unfit"]
 

@@ -46,7 +46,8 @@ def read_yaml_lines(path: str | Path, error: type[MedsegError] = ConfigError) ->
         except DataError as reason:
             raise error(str(reason)) from reason
         with contextlib.suppress(yaml.YAMLError):  # JSON is YAML, but for tabs
-            return content, dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), ""))
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            return content, {} if node is None else dict(_lines(node, ""))
         return content, {}
     try:
         if not path.is_file():

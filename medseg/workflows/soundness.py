@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from medseg.bundle.draft import Draft
 from medseg.bundle.verify import verify_bundle
-from medseg.data import make_plan, read_datalist
+from medseg.data import PlanSettings, make_plan, read_datalist
 from medseg.data.consistency import check_folds
 from medseg.errors import ConfigError, ModelError
 from medseg.settings import File, Folder, takes
@@ -56,7 +56,7 @@ def _check_datalist(json_list: File, s: CheckSettings) -> list[str]:
     training = datalist.sections["training"] if s.fold is None else datalist.split(s.fold)[0]
     folds = list(check_folds(datalist))
     facts = check_cases(cases, datalist, training=training, fold=s.fold, strict=s.strict, rows=None, more=folds)
-    plan = make_plan(datalist, facts, num_training=len(datalist.split(s.fold)[0]))
+    plan = make_plan(datalist, facts, PlanSettings(num_training=len(datalist.split(s.fold)[0])))
     settings = Draft.planned("SegResNet", {}, datalist, plan).settings  # any network: none is planned here
     shown = [setting for setting in settings if setting.reason and not setting.id.startswith("network_def")]
     return [f"{len(facts)} cases are sound. A plan for this machine's CPU:", *(setting.line() for setting in shown)]

@@ -13,7 +13,7 @@ from monai.data import MetaTensor, ThreadDataLoader
 from monai.transforms import Compose
 
 from medseg.bundle import write_bundle
-from medseg.data import Case, CaseDataset, inspect_cases, make_plan, read_datalist
+from medseg.data import Case, CaseDataset, PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import DataError
 from medseg.networks import create_network
 from medseg.transforms import load
@@ -44,7 +44,7 @@ def bundle(tmp_path_factory) -> Path:
     (folder / "list.json").write_text(json.dumps(table))
     datalist = read_datalist(folder / "list.json")
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
-    plan = make_plan(datalist, facts, roi_size=(8, 8, 8))
+    plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
     made = write_bundle(folder / "bundle", "UNet", _UNET, datalist, plan, {})
     config = (made / "configs" / "inference.yaml").read_text()
     (made / "configs" / "inference.yaml").write_text(config.replace("scale: 1.0", "scale: 0.8"))
