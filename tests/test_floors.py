@@ -10,11 +10,10 @@ PACKAGE = Path(__file__).parents[1] / "medseg"
 
 # From the bottom up; rooms of one floor may import from those further left, so that there is no circle.
 FLOORS = (
-    ("errors", "faults", "storage"),
-    ("labels", "networks"),
+    ("errors", "faults", "settings", "storage", "labels", "networks"),
     ("transforms", "metrics", "losses", "optimizers", "weights"),
     ("data", "datasets"),
-    ("engines", "inferers"),
+    ("inferers", "engines"),
     ("reports", "submission"),
     ("bundle",),
     ("workflows",),

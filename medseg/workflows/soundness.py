@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from medseg.bundle.draft import Draft
+from medseg.bundle.plan_layer import plan_recipe
 from medseg.bundle.verify import verify_bundle
 from medseg.data import PlanSettings, make_plan, read_datalist
 from medseg.data.consistency import check_folds
+from medseg.data.run_settings import reasons_in, settings_of
 from medseg.errors import ConfigError, ModelError
+from medseg.networks import network_target
 from medseg.settings import File, Folder, takes
 from medseg.workflows.checks import check_cases, problem_table
 
@@ -57,7 +59,9 @@ def _check_datalist(json_list: File, s: CheckSettings) -> list[str]:
     folds = list(check_folds(datalist))
     facts = check_cases(cases, datalist, training=training, fold=s.fold, strict=s.strict, rows=None, more=folds)
     plan = make_plan(datalist, facts, PlanSettings(num_training=len(datalist.split(s.fold)[0])))
-    settings = Draft.planned("SegResNet", {}, datalist, plan).settings  # any network: none is planned here
+    network = {"_target_": network_target("SegResNet")}  # any: networks are not planned here
+    train = plan_recipe(network, datalist, plan).config("train")
+    settings = settings_of(train.tree, reasons_in(train.reasons))
     shown = [setting for setting in settings if setting.reason and not setting.id.startswith("network_def")]
     return [f"{len(facts)} cases are sound. A plan for this machine's CPU:", *(setting.line() for setting in shown)]
 

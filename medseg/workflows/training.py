@@ -61,7 +61,7 @@ class TrainSettings:
     Attributes:
         output: run folder.
         json_list: datalist (Decathlon JSON), or YAML that joins several.
-        data_dir: base directory for relative paths in the datalist (default: its folder).
+        data_dir: base directory of the datalist's paths (default: its folder).
         network: name of `medseg networks`, MONAI class or dotted path. A bundle is planned for it.
         bundle: bundle folder, such as one of those in bundles/.
         fold: validation fold, or all: one run per fold (default: the validation section, else fold 0). The runs of
@@ -83,7 +83,7 @@ class TrainSettings:
         nnunet_configuration: configuration in these plans (default: 3d_fullres or 2d).
         replay: with --transfer of a run on several data sets: share of the drawn cases that are of its data sets.
         distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
-        dry_run: no training: the plan with the origin of every value of the config is printed.
+        dry_run: plan with the origin of every value, without training.
     """
 
     output: Folder

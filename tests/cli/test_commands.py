@@ -103,7 +103,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_commands_are_listed(capsys: Any) -> None:
     text = shown(capsys)
-    assert [line.split()[0] for line in text.splitlines() if re.match(r"  [a-z]", line)] == list(COMMANDS)
+    assert [re.split(r"  +", line)[1] for line in text.splitlines() if re.match(r"  [a-z]", line)] == list(COMMANDS)
     assert "Train a network on a datalist" in text and "exit status" in text
 
 
