@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.recipe import Layer, Recipe, Tree
+from medseg.bundle.recipe import Layer, Recipe, Tree, split_id
 from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.storage import as_formed, read_yaml_lines
 
@@ -79,7 +80,14 @@ class Bundle:
         path = self.config(name)
         if path not in self._layers:
             self._layers[path] = Layer.read(path, kind)
-        return self._layers[path]
+        layer = self._layers[path]
+        if kind != "overlay":
+            return layer
+        return replace(
+            layer,
+            kind=kind,
+            reasons=dict.fromkeys(map("::".join, map(split_id, layer.changes)), f"overlay {path.stem}"),
+        )
 
     def recipe(self, task: str, overlays: Sequence[str] = ()) -> Recipe:
         """The configs of a task of ``TASKS``, and overlays (names in ``configs/``, or paths) over them.

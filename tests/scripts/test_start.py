@@ -188,7 +188,7 @@ def test_run_tests_runs_everything(modules, monkeypatch, capsys):
     assert run_tests.run_tests(["-k", "metrics"]) == 1
     checks = ["ruff check .", "ruff format --check .", "mypy"]
     assert called == [*checks, "pytest -m slow or not slow --numprocesses=2 --dist=loadfile -k metrics"]
-    assert run_tests.run_tests(["-n", "0"]) == 1 and called[-1] == "pytest -n 0"
+    assert run_tests.run_tests(["-n", "0"]) == 1 and called[-1] == "pytest -m slow or not slow -n 0"
     assert "FAILED: mypy" in capsys.readouterr().out
     monkeypatch.setattr(run_tests, "stream", lambda command: 5 if command[2] == "pytest" else 0)
     assert run_tests.run_tests([]) == 5

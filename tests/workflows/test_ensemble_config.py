@@ -120,9 +120,9 @@ def _copy(bundle: Path, folder: Path, weights: str) -> Path:
 
 def test_one_alone_is_no_ensemble(bundle: Path) -> None:
     with pytest.raises(ConfigError, match="needs two or more members, got .*; list them in 'members'"):
-        ensemble_of(bundle, "cpu", ["models/model.pt"])
+        ensemble_of(None, bundle, "cpu", ["models/model.pt"])
 
 
 def test_without_weights_it_says_where_to_put_them(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=f"No weights in {tmp_path / 'models'}; put the members"):
-        ensemble_of(tmp_path, "cpu")
+        ensemble_of(None, tmp_path, "cpu")

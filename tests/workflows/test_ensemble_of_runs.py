@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from medseg.bundle import write_bundle
+from medseg.bundle.folder import Bundle
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError
 from medseg.networks import create_network
@@ -52,7 +53,7 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_runs_of_one_setting_share_a_grid(runs: list[Path]) -> None:
-    members = load_members([(run, run / "models" / "model.pt") for run in runs], "cpu")
+    members = load_members([(Bundle(run), run / "models" / "model.pt") for run in runs], "cpu")
     assert members[0].grid == members[1].grid != members[2].grid
     assert members[0].network is members[1].network is members[2].network  # each loads its weights into it
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from brightness import label_map, write_cases, write_run
 
+from medseg.bundle.folder import Bundle
 from medseg.cli import main
 from medseg.errors import ConfigError, DataError
 from medseg.transforms import CleanRule
@@ -40,7 +41,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 def test_what_helps_is_taken_and_nothing_else(chosen: Path) -> None:
     content = json.loads((chosen / "postprocessing.json").read_text())
-    assert content["rules"] == KEEP == stored_rules(chosen)
+    assert content["rules"] == KEEP == stored_rules(Bundle(chosen))
     assert content["cases"] == 8
     raw = json.loads((chosen / "metrics.json").read_text())
     assert content["mean_dice"]["before"] == pytest.approx(raw["mean_dice"])
@@ -110,7 +111,7 @@ def test_an_ensemble_applies_what_its_members_share(chosen: Path, tmp_path: Path
     both = ensemble([chosen, other], tmp_path / "both", device="cpu")
     assert both is not None and both["mean_dice"] == 1.0 and both["cleanup"] == KEEP
     raw = ensemble([chosen, other], tmp_path / "raw", device="cpu", postprocess=False)
-    store_rules(other, {"organ": {"min_size": 3.0}})
+    store_rules(Bundle(other), {"organ": {"min_size": 3.0}})
     differing = ensemble([chosen, other], tmp_path / "differing", device="cpu")
     assert raw is not None and differing is not None
     assert differing["mean_dice"] == raw["mean_dice"] < 1
@@ -121,7 +122,7 @@ def test_an_ensemble_applies_what_its_members_share(chosen: Path, tmp_path: Path
 def test_without_benefit_nothing_is_taken_and_nothing_stays(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = write_run(tmp_path / "run", write_cases(tmp_path, blobs=False))
     before = (run / "configs" / "inference.yaml").read_text()
-    store_rules(run, KEEP)
+    store_rules(Bundle(run), KEEP)
     evaluate(run, postprocess=False)
     assert main(["postprocess", "--run", str(run)]) == 0
     assert "No step is shown to help on 8 cases" in capsys.readouterr().out
@@ -145,7 +146,7 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     assert postprocess(runs[0])["rules"] == {}
     content = postprocess(tmp_path / "all")
     assert content["cases"] == 8
-    assert content["rules"] == KEEP == stored_rules(runs[0]) == stored_rules(runs[1])
+    assert content["rules"] == KEEP == stored_rules(Bundle(runs[0])) == stored_rules(Bundle(runs[1]))
     facts = json.loads((tmp_path / "all" / "run.json").read_text())
     assert facts["parameters"] == 1 and facts["seconds_per_case"] > 0
 

@@ -14,12 +14,11 @@ from brightness import write_cases, write_run
 from medseg.bundle import dump_yaml
 from medseg.cli import main
 from medseg.errors import ConfigError, DataError
-from medseg.storage import read_yaml
 from medseg.workflows import evaluate
 from medseg.workflows.ensemble import ensemble
+from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folds import evaluate_checkpoints, evaluate_folds
 from medseg.workflows.postprocessing import postprocess
-from medseg.workflows.selection import select
 
 CASES = {
     "_target_": "medseg.workflows.cases",
@@ -51,16 +50,6 @@ def write_overlays(run: Path) -> None:
     dump_yaml({DATA: CASES}, run / "configs" / "by_cases.yaml")
 
 
-def as_before(run: Path) -> None:
-    """The evaluate.yaml of an earlier version, which names its cases without an id."""
-    path = run / "configs" / "evaluate.yaml"
-    content = {key: value for key, value in read_yaml(path).items() if key not in ("section", "score_dir", DATA)}
-    scores = content["validate::key_metric"]["mean_dice"]
-    scores["output_dir"] = content["prediction_dir"]["root"] = "@output_dir"
-    del scores["facts"]["section"]
-    dump_yaml(content, path)
-
-
 WAYS: dict[str, dict[str, Any]] = {
     "option": {"section": "test"},
     "overlay": {"overlays": ["by_section"]},
@@ -68,15 +57,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "cases in an overlay": {"overlays": ["by_cases"]},
     "cases in an override": {"overrides": {DATA: CASES}},
 }
-OLD_WAYS = [way for way in WAYS if way != "override"]  # it has no such id
 
 
-@pytest.mark.parametrize(
-    ("way", "before"), [*((way, False) for way in WAYS), *((way, True) for way in OLD_WAYS)], ids=str
-)
-def test_test_scores_are_kept_apart(run: Path, way: str, before: bool) -> None:
-    if before:
-        as_before(run)
+@pytest.mark.parametrize("way", WAYS)
+def test_test_scores_are_kept_apart(run: Path, way: str) -> None:
     files = {name: (run / name).read_bytes() for name in ("metrics.json", "run.json", "metrics_per_case.csv")}
     content = evaluate(run, **WAYS[way])
     assert (content["role"], content["section"], list(content["cases"])) == ("test", "test", ["case_4_image"])
@@ -86,13 +70,6 @@ def test_test_scores_are_kept_apart(run: Path, way: str, before: bool) -> None:
     assert {name: (run / name).read_bytes() for name in files} == files
     with pytest.raises(ConfigError, match="--checkpoint all on 1 test cases would choose the model on these cases"):
         evaluate_checkpoints(run, checkpoint="all", **WAYS[way])
-
-
-def test_an_earlier_run_is_validated_as_before(run: Path) -> None:
-    own = json.loads((run / "metrics.json").read_text())
-    as_before(run)
-    content = evaluate(run)
-    assert content["role"] == "validation" and content["cases"] == own["cases"]
 
 
 def test_scores_state_what_they_are_of(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +94,7 @@ def test_an_option_does_not_lose_against_an_overlay_in_silence(run: Path) -> Non
         evaluate(run, section="validation", overlays=["by_cases"])
     with pytest.raises(DataError, match="no section 'tset'. Did you mean 'test'?"):
         evaluate(run, section="tset")
-    (run / "configs" / "onto.yaml").write_text('section: test\nscore_dir: "$@bundle_root"\n')
+    (run / "configs" / "onto.yaml").write_text('section: test\nscore_dir: "@bundle_root"\n')
     with pytest.raises(ConfigError, match="has the scores of validation cases, which those of 1 test cases would"):
         evaluate(run, overlays=["onto"])
 
@@ -137,7 +114,7 @@ def test_the_training_cases_and_other_lists_are_no_validation(run: Path, source:
     same = tmp_path / "same.json"  # the run's own validation cases by another list
     same.write_text(json.dumps(own))
     where = {"json_list": str(same), "dataset_dir": str(source.parent)}
-    assert select(run, overrides=where).role == "validation"
+    assert EvaluateSettings(run, overrides=where).selection().role == "validation"
     data = tmp_path / "data"
     data.mkdir()
     where = {"json_list": str(write_cases(data, validation=1, labelled_test=True)), "dataset_dir": str(data)}
@@ -150,7 +127,7 @@ def test_the_training_cases_and_other_lists_are_no_validation(run: Path, source:
     Path(where["json_list"]).write_text(
         json.dumps(own | {"training": own["training"][1:], "validation": own["training"][:1]})
     )
-    mixed = select(run, overrides=where | {"dataset_dir": str(source.parent)})
+    mixed = EvaluateSettings(run, overrides=where | {"dataset_dir": str(source.parent)}).selection()
     assert (mixed.role, mixed.seen) == ("training", 1)  # what the list calls validation
 
 

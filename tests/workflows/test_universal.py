@@ -242,7 +242,7 @@ def test_refused(run: Path, data: Path, tmp_path: Path) -> None:
     images = [data / "a" / "2.nii.gz"]
     with pytest.raises(DataError, match=r"No task 'splen'.*'spleen'"):
         predict(run, tmp_path / "x", inputs=images, modality="ct", tasks=["splen"])
-    with pytest.raises(ConfigError, match=r"say their modality \(--modality\): ct, mr"):
+    with pytest.raises(ConfigError, match=r"name their modality \(--modality\): ct, mr"):
         predict(run, tmp_path / "x", inputs=images)
     with pytest.raises(ConfigError, match="cannot be asked for tasks"):
         train(output=tmp_path / "y", json_list=data / "union.yaml", network="BasicUNet", device="cpu")
