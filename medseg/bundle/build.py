@@ -254,7 +254,8 @@ def _of_base(names: Sequence[str], done: set[str]) -> Iterator[Section]:
 def _with_axes(inference: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
     """Inference knows the axes that training mirrors, since a packaged bundle may have no ``train.yaml``."""
     axes = trained_mirror_axes(train)
-    return dict(inference) if axes is None else {TRAINED_AXES: list(axes), **inference}
+    kept = {key: value for key, value in inference.items() if key != TRAINED_AXES}
+    return dict(inference) if axes is None else {TRAINED_AXES: list(axes), **kept}
 
 
 def _is_wiring(value: Any) -> bool:

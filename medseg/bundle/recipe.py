@@ -154,8 +154,8 @@ class Recipe:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Id of a leaf -> why it is so, where that is known."""
-        return {id_: origin.reason for id_, origin in self.origins.items() if origin.reason}
+        """Id of a leaf -> why it is so; empty where that is not known."""
+        return {id_: origin.reason for id_, origin in self.origins.items()}
 
     def is_from_file(self, id_: str) -> bool:
         """Whether a value, or any below it, is from a file that anybody may have written; so is what has no origin."""

@@ -118,7 +118,7 @@ def reasons_in(reasons: Mapping[str, str]) -> dict[str, str]:
     """Reasons of single values joined where all that an id holds has the same one; id -> reason.
 
     Args:
-        reasons: id of a value -> why it is so.
+        reasons: id of each value -> why it is so; empty where that is not known.
     """
     below: dict[str, set[str]] = {}
     for id_, reason in reasons.items():

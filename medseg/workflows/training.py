@@ -67,7 +67,7 @@ class TrainSettings:
         fold: validation fold, or all: one run per fold (default: the validation section, else fold 0). The runs of
             all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
-        max_minutes: minutes for the whole training, instead of --epochs. They decide on the learning-rate
+        max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
             schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
             always takes place.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
@@ -83,7 +83,7 @@ class TrainSettings:
         nnunet_configuration: configuration in these plans (default: 3d_fullres or 2d).
         replay: with --transfer of a run on several data sets: share of the drawn cases that are of its data sets.
         distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
-        dry_run: plan with the origin of every value, without training.
+        dry_run: plan with each value's origin, without training.
     """
 
     output: Folder

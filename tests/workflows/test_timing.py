@@ -70,9 +70,8 @@ def test_a_long_validation_goes_over_fewer_cases(evaluator: Any, tmp_path: Path,
     """Of all cases it takes 30.6 s, of one case per data set 27.4 s."""
     path = tmp_path / "configs" / "train.yaml"
     path.parent.mkdir()
-    workflow: Any = SimpleNamespace(
-        parser=SimpleNamespace(get_parsed_content=lambda name: evaluator, get=lambda: yaml.safe_load(path.read_text()))
-    )
+    parser = SimpleNamespace(get_parsed_content=lambda name: evaluator, get=lambda: yaml.safe_load(path.read_text()))
+    workflow: Any = SimpleNamespace(parser=parser)
     path.write_text(yaml.safe_dump({"epochs": 1}))
     assert not fit_validation(workflow, tmp_path, seconds)  # has no such setting
     path.write_text(yaml.safe_dump({"epochs": 1, "validation_cases": None}))
