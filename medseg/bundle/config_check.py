@@ -155,7 +155,7 @@ def _arguments(target: str) -> frozenset[str] | None:
             found = found.func
         names: set[str] = set()
         for cls in inspect.getmro(found)[:-1] if inspect.isclass(found) else (found,):
-            signature = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls)  # type: ignore[misc]
+            signature = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls)
             parameters = signature.parameters.values()
             names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - {"self"}
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):

@@ -76,7 +76,7 @@ def undescribed(deployment: Mapping[str, Any]) -> list[str]:
     """Names of the parts that the reference runner does not know."""
     parts = [*deployment["preprocessing"], deployment["inference"]]
     found = [part["other"] for part in parts if "other" in part]
-    return found + deployment["labels"].get("other", [])
+    return [*found, *deployment["labels"].get("other", [])]
 
 
 def _name(part: Any) -> str:

@@ -176,7 +176,8 @@ class _Recorder:
         recorded = torch.jit.script(self.network) if script else torch.jit.trace(self.network, image, check_trace=False)
         files = {"inference.json": json.dumps(self.extra["config"]).encode()} if self.extra["config"] else {}
         save_net_with_metadata(recorded, str(path), meta_values=self.extra["metadata"], more_extra_files=files)
-        return torch.jit.load(str(path))
+        run: Run = torch.jit.load(str(path))
+        return run
 
     def _torch_export(self, method: str, any_size: bool, path: Path) -> Run:
         torch.export.save(self._program(any_size), path)

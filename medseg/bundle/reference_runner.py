@@ -19,6 +19,7 @@ import numpy as np
 
 Array = np.ndarray
 Undo = Callable[[Array], Array]
+Step = tuple[Array, Array, Undo | None]  # image, affine, the way back of one channel
 _MM = {1: 1e3, 3: 1e-3}  # mm per unit of length, by its code in the header; others are mm
 _PLACE = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -36,7 +37,9 @@ _STORED: dict[int, Callable[[Array], Array]] = {  # EXIF orientation -> the rows
 }
 
 
-def segment(paths: Sequence[str | Path], deployment: dict[str, Any], network: Callable[[Array], Array]) -> tuple:
+def segment(
+    paths: Sequence[str | Path], deployment: dict[str, Any], network: Callable[[Array], Array]
+) -> tuple[Array, Any]:
     """Files of one case -> (raw label values on the image's own grid, its header)."""
     image, affine, header = load(paths, deployment["input"]["spatial_dims"])
     expected = deployment["input"]["num_channels"]
@@ -81,7 +84,7 @@ def preprocess(image: Array, affine: Array, steps: Sequence[dict[str, Any]]) -> 
     return image, undo
 
 
-def orient(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
+def orient(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     """Flip and permute axes to ``axcodes``."""
     from nibabel import orientations as nio
 
@@ -93,7 +96,7 @@ def orient(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
     return turned, affine, lambda channel: nio.apply_orientation(channel, back)
 
 
-def resample(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
+def resample(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     """Linear interpolation to ``spacing`` in mm; beyond the border the nearest voxel counts."""
     from scipy.ndimage import affine_transform
 
@@ -115,14 +118,15 @@ def resample(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
     def between(values: Array, source: Array, goal: Array, shape: Sequence[int]) -> Array:
         mapping = np.linalg.solve(source, goal)
         arguments = {"offset": mapping[:dims, 3], "output_shape": tuple(shape), "order": 1, "mode": "nearest"}
-        return affine_transform(values, mapping[:dims, :dims], **arguments)
+        moved: Array = affine_transform(values, mapping[:dims, :dims], **arguments)
+        return moved
 
     source = affine
     resampled = np.stack([between(channel, source, target, new_size) for channel in image])
     return resampled, target, lambda channel: between(channel, target, source, size)
 
 
-def crop(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
+def crop(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     """The bounding box of voxels that are above 0 (``positive``) or not 0 (``nonzero``) in any channel."""
     chosen = (image > 0 if step["keep"] == "positive" else image != 0).any(0)
     if not chosen.any():
@@ -142,7 +146,7 @@ def crop(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
     return image[(slice(None), *box)], affine @ shift, undo
 
 
-def normalize(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
+def normalize(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     """Per channel: clip and scale by fixed figures, or z-score of the case."""
     schemes = step["channels"] * len(image) if len(step["channels"]) == 1 else step["channels"]
     return np.stack([_normalized(c, s) for c, s in zip(image, schemes, strict=True)]), affine, None
@@ -157,17 +161,18 @@ def _normalized(channel: Array, scheme: dict[str, Any]) -> Array:
         deviation = values.std() or 1.0
         return np.where(inside, (channel - values.mean()) / deviation, channel).astype(np.float32)
     channel = np.clip(channel, scheme.get("lower"), scheme.get("upper"))
-    return ((channel - scheme.get("mean", 0.0)) / max(scheme.get("std", 1.0), 1e-8)).astype(np.float32)
+    scaled: Array = ((channel - scheme.get("mean", 0.0)) / max(scheme.get("std", 1.0), 1e-8)).astype(np.float32)
+    return scaled
 
 
-def scale_range(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
+def scale_range(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     """The range ``from`` to the range ``to``, clipped."""
     (a, b), (low, high) = step["from"], step["to"]
     scaled = (image - a) / (b - a) * (high - low) + low
     return (np.clip(scaled, low, high) if step["clip"] else scaled).astype(np.float32), affine, None
 
 
-def pad(image: Array, affine: Array, step: dict[str, Any]) -> tuple:
+def pad(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     """Zeros on both sides up to ``size``; the odd voxel goes to the end."""
     padded, inner = _padded(image, step["size"])
     shift = np.eye(4)
@@ -187,7 +192,7 @@ def _box(first: Any, size: Any) -> tuple[slice, ...]:
     return tuple(slice(int(start), int(start + n)) for start, n in zip(first, size, strict=True))
 
 
-_STEPS: dict[str, Callable[..., tuple]] = {
+_STEPS: dict[str, Callable[[Array, Array, dict[str, Any]], Step]] = {
     "orient": orient,
     "resample": resample,
     "crop": crop,
@@ -214,7 +219,8 @@ def infer(image: Array, inference: dict[str, Any], network: Callable[[Array], Ar
         total = total if count.any() else np.zeros((len(logits), *count.shape), np.float32)
         total[(slice(None), *window)] += logits * weight
         count[window] += weight
-    return (total / count)[(slice(None), *inner)]
+    mean: Array = (total / count)[(slice(None), *inner)]
+    return mean
 
 
 def starts(size: int, roi: int, inference: dict[str, Any]) -> list[int]:
@@ -249,7 +255,8 @@ def mirrored(window: Array, axes: Sequence[int], network: Callable[[Array], Arra
             turned = np.ascontiguousarray(np.flip(window, flips)) if flips else window
             logits = network(turned[None])[0]
             results.append(np.flip(logits, flips) if flips else logits)
-    return sum(results[1:], results[0]) / len(results)
+    mean: Array = sum(results[1:], results[0]) / len(results)
+    return mean
 
 
 def decide(logits: Array, undo: Sequence[Undo], labels: dict[str, Any]) -> Array:
@@ -265,7 +272,8 @@ def decide(logits: Array, undo: Sequence[Undo], labels: dict[str, Any]) -> Array
             channel = inverse(channel)
         source.append(channel)
     if labels["activation"] == "softmax":
-        return np.array(labels["values"], labels["dtype"])[np.argmax(source, axis=0)]
+        chosen: Array = np.array(labels["values"], labels["dtype"])[np.argmax(source, axis=0)]
+        return chosen
     result = np.full(source[0].shape, labels["background"], labels["dtype"])
     for channel, value in labels["paint"]:  # outer regions first
         result[source[channel] > labels["threshold"]] = value
@@ -286,7 +294,8 @@ def load_network(path: str | Path) -> Callable[[Array], Array]:
 
     def run(x: Array) -> Array:
         with torch.no_grad():
-            return module(torch.from_numpy(x)).numpy()
+            logits: Array = module(torch.from_numpy(x)).numpy()
+            return logits
 
     return run
 

@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
         def formatter(prog: str) -> argparse.HelpFormatter:
             return argparse.RawDescriptionHelpFormatter(prog, max_help_position=22)
 
-        super().__init__(formatter_class=formatter, **kwargs)  # type: ignore[arg-type]
+        super().__init__(formatter_class=formatter, **kwargs)
 
     def refuse_unknown(self, argv: Iterable[str]) -> None:
         known = [name for name in self._option_string_actions if name.startswith("--")]

@@ -277,7 +277,7 @@ class Checkpoint:
     def _is_best(self, engine: Any) -> bool:
         if self.evaluator is None or self.evaluator.state.best_metric_epoch < 0 or math.isnan(self._best_metric()):
             return True  # nothing to choose by: the last weights count
-        return self.evaluator.state.best_metric_epoch == engine.state.epoch
+        return bool(self.evaluator.state.best_metric_epoch == engine.state.epoch)
 
     def _best_metric(self) -> float:
         return float(self.evaluator.state.best_metric) if self.evaluator is not None else -1.0
@@ -358,7 +358,7 @@ class Checkpoint:
             if not path.exists():
                 continue
             try:
-                state = load_file(path)
+                state: dict[str, Any] = load_file(path)
                 _check_state(state, path)
                 for part in ("network", "average"):
                     refuse_non_finite(state.get(part) or {}, f"{path}, {part}")

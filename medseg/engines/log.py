@@ -158,8 +158,8 @@ def _title(engine: Any) -> str:
 def _left(engine: Any, seconds: float, epochs: int) -> float:
     """Seconds of training that are left, after ``epochs`` in ``seconds``."""
     if engine.limit is not None:
-        return engine.limit.seconds_left
-    return seconds / epochs * (engine.state.max_epochs - engine.state.epoch)
+        return float(engine.limit.seconds_left)
+    return float(seconds / epochs * (engine.state.max_epochs - engine.state.epoch))
 
 
 def _span(seconds: float) -> str:

@@ -79,7 +79,8 @@ def on_main(function: Callable[[], _Result]) -> _Result:
     distributed.broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise outcome[1]
-    return outcome[0]
+    result: _Result = outcome[0]
+    return result
 
 
 def share(items: Sequence[_Item]) -> list[_Item]:

@@ -44,7 +44,7 @@ class PrepareTasks(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor, Any, tuple, dict[str, Any]]:
+    ) -> tuple[Tensor, Any, tuple[()], dict[str, Any]]:
         image = batchdata["image"].to(device, non_blocking=non_blocking, **kwargs)
         label = batchdata["label"].to(device, non_blocking=non_blocking) if "label" in batchdata else None
         tables = [self.label_space.dataset_tasks(name) for name in batchdata.get("dataset", [""] * len(image))]
@@ -79,7 +79,7 @@ class PreparePasses(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor, None, tuple, dict[str, Any]]:
+    ) -> tuple[Tensor, None, tuple[()], dict[str, Any]]:
         image = batchdata["image"].to(device, non_blocking=non_blocking, **kwargs)
         kinds = [self.label_space.modality_id(name) for name in batchdata.get("modality", [""] * len(image))]
         datasets = list(batchdata.get("dataset", [""] * len(image)))

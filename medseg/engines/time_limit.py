@@ -78,7 +78,7 @@ class TimeLimit:
     @property
     def seconds_left(self) -> float:
         """Of the whole time."""
-        return max(0.0, 60 * (self.minutes or 0.0) - self.checkpoint.elapsed_seconds)
+        return float(max(0.0, 60 * (self.minutes or 0.0) - self.checkpoint.elapsed_seconds))
 
     # ------------------------------------------------------------------ life of a run
     def _start(self, engine: Any) -> None:

@@ -94,19 +94,19 @@ class SegmentationTrainer(SupervisedTrainer):
         """Of the whole training, 0 to 1: by time where that is limited, else by iterations."""
         if self.limit is not None:
             return self.limit.share
-        return min(1.0, self.state.iteration / (self.state.max_epochs * self.state.epoch_length))
+        return float(min(1.0, self.state.iteration / (self.state.max_epochs * self.state.epoch_length)))
 
     @property
     def _position(self) -> int:
         """Number of this epoch's iterations before the current one."""
-        return (self.state.iteration - 1) % self.state.epoch_length
+        return int((self.state.iteration - 1) % self.state.epoch_length)
 
     def steps_now(self) -> bool:
         """Whether the current iteration ends with an optimiser step (gradient accumulation)."""
         done = self._position + 1
         return done % self.accumulation_steps == 0 or done == self.state.epoch_length
 
-    def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict:
+    def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict[str, Any]:
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         inputs, targets, args, kwargs = batch if len(batch) == 4 else (*batch, (), {})
         plain = isinstance(targets, torch.Tensor)
@@ -136,14 +136,18 @@ class SegmentationTrainer(SupervisedTrainer):
         if self.steps_now():
             self._step(batchdata)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return self.state.output
+        output: dict[str, Any] = self.state.output
+        return output
 
     def _loss(self, heads: list[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor
         if len(heads) == 1:
-            return self.loss_function(heads[0], targets).mean()
+            loss = self.loss_function(heads[0], targets)
+            return loss.mean()
         supervised = isinstance(self.loss_function, DeepSupervisionLoss)
         function = self.loss_function if supervised else DeepSupervisionLoss(self.loss_function)  # type: ignore[arg-type]
-        return function(heads, targets.float()).mean()  # torch resizes no 16-bit integers
+        loss = function(heads, targets.float())  # torch resizes no 16-bit integers
+        return loss.mean()
 
     def _step(self, batchdata: dict[str, Any]) -> None:
         self.grad_scaler.unscale_(self.optimizer)
@@ -213,7 +217,7 @@ def _heads(predictions: Any, dims: int) -> list[torch.Tensor]:
     if isinstance(predictions, torch.Tensor):
         stacked = predictions.dim() == dims + 1  # MONAI's DynUNet: (B, heads, C, *spatial)
         predictions = predictions.unbind(1) if stacked else [predictions]
-    return _in_float32(list(predictions))
+    return [_in_float32(head) for head in predictions]
 
 
 def _in_float32(predictions: Any) -> Any:

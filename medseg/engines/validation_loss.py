@@ -36,7 +36,7 @@ class ValidationLoss(Metric):
         self.loss = loss
         super().__init__()
 
-    def attach(self, engine: Any, name: str, usage: Any = None) -> None:  # type: ignore[override]
+    def attach(self, engine: Any, name: str, usage: Any = None) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self.started)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.completed, name)

@@ -64,7 +64,8 @@ class Member(nn.Module):
         """``(1, C, *source)`` -> ``(C, *model grid)`` with the record of how."""
         source = decollate_batch(image)[0] if isinstance(image, MetaTensor) else MetaTensor(image[0])
         source.applied_operations = []
-        return self.preprocessing({"image": source})["image"]
+        prepared: MetaTensor = self.preprocessing({"image": source})["image"]
+        return prepared
 
     @torch.no_grad()
     def probabilities(self, prepared: MetaTensor) -> torch.Tensor:
@@ -73,13 +74,13 @@ class Member(nn.Module):
             self.load()
         device = next(self.network.parameters()).device
         self.network.eval()
-        logits = self.inferer(prepared.as_tensor()[None].to(device), self.network)[0].float().cpu()
+        logits: torch.Tensor = self.inferer(prepared.as_tensor()[None].to(device), self.network)[0].float().cpu()
         return logits.softmax(0) if self.label_space.mode == "softmax" else logits.sigmoid()
 
     def restore(self, probabilities: torch.Tensor, prepared: MetaTensor) -> torch.Tensor:
         """``(K, *model grid)`` -> ``(1, K, *source)``; ``prepared`` by this member."""
         pred = MetaTensor(probabilities, meta=prepared.meta)
-        restored: Any = self.inverse({"pred": pred, "image": prepared})["pred"]
+        restored: MetaTensor = self.inverse({"pred": pred, "image": prepared})["pred"]
         return restored.as_tensor()[None]
 
 

@@ -33,4 +33,5 @@ class DistilledLoss(nn.Module):
         logits, old, answers, *kind = prediction  # old: a list of heads
         known = torch.ones(answers.shape[:2], dtype=torch.bool, device=answers.device)
         drift = torch.stack([masked_bce(head, answers.sigmoid(), known, target.valid) for head in old]).mean()
-        return self.loss((logits, *kind) if kind else logits, target) + self.weight * drift
+        x: Tensor = self.loss((logits, *kind) if kind else logits, target) + self.weight * drift
+        return x

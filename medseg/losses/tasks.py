@@ -6,7 +6,7 @@ A *pair* is an image with one of its tasks. Every term is a mean over the annota
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +105,7 @@ class TaskLoss(nn.Module):
         self.alpha = alpha
         self.head_weights = head_weights
 
-    def forward(self, prediction: Tensor | Sequence[Tensor] | tuple, target: TaskTarget) -> Tensor:
+    def forward(self, prediction: Tensor | Sequence[Tensor] | tuple[Any, ...], target: TaskTarget) -> Tensor:
         logits, kind = prediction if isinstance(prediction, tuple) else (prediction, None)
         heads = [logits] if isinstance(logits, Tensor) else list(logits)
         weights = [1 / len(heads)] * len(heads) if self.head_weights is None else self.head_weights

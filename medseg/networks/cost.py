@@ -101,7 +101,7 @@ class _Operators(TorchDispatchMode):
     """Notes the operators that run below torch's counter, which keeps silent about those that it has no formula for."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.packets: set[Any] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -109,9 +109,9 @@ class _Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _on_tensors(formula: Any) -> Any:
+def _on_tensors(formula: Callable[..., int]) -> Callable[..., int]:
     """Marks a formula that torch's counter calls with tensors instead of their shapes."""
-    formula._get_raw = True
+    formula._get_raw = True  # type: ignore[attr-defined]  # a mark on the function
     return formula
 
 

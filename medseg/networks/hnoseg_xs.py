@@ -54,7 +54,8 @@ class HNOXSBlock(OperatorBlock):
 
     def enter(self, x: Tensor, skip: Tensor) -> Tensor:
         assert self.mapping_conv is not None
-        return self.mapping_conv(x, skip)
+        y: Tensor = self.mapping_conv(x, skip)
+        return y
 
     def spectral(self, products: Tensor) -> Tensor:
         x = kept(mirror_sum(products))

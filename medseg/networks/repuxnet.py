@@ -7,7 +7,7 @@ The learning rates per tap are no part of the network: ``medseg.optimizers.frequ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from monai.networks.layers.factories import Norm
 from torch import Tensor, nn
@@ -32,7 +32,8 @@ class RepUXBlock(nn.Module):
         self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(x)))
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
 
 
 @register(
@@ -69,7 +70,7 @@ class RepUXNet(LargeKernelUNETR):
         depths: Sequence[int] = (2, 2, 2, 2),
         feature_size: Sequence[int] = (48, 96, 192, 384),
         hidden_size: int = 768,
-        norm_name: str | tuple = "instance",
+        norm_name: str | tuple[Any, ...] = "instance",
         res_block: bool = True,
         conv_method: str = "auto",
     ) -> None:

@@ -78,7 +78,8 @@ class ShiftResidualBlock(nn.Module):
         h = self.act(self.norm1(h))
         h = self.shift(self.dropout(self.conv2(h)))
         h += self.norm3(self.dropout(self.conv3(x))) if self.residual else x
-        return self.act(self.norm2(h))
+        y: Tensor = self.act(self.norm2(h))
+        return y
 
 
 @register(

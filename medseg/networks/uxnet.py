@@ -5,6 +5,7 @@ arXiv 2209.15076).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.layers import DropPath
@@ -51,7 +52,8 @@ class UXBlock(nn.Module):
         y = self.reduce(self.act(self.expand(self.norm(self.conv(x)))))
         if self.gamma is not None:
             y = self.gamma.view(-1, *[1] * (x.dim() - 2)) * y
-        return x + self.drop_path(y)
+        change: Tensor = self.drop_path(y)
+        return x + change
 
 
 @register(
@@ -88,7 +90,7 @@ class UXNet(LargeKernelUNETR):
         depths: Sequence[int] = (2, 2, 2, 2),
         feature_size: Sequence[int] = (48, 96, 192, 384),
         hidden_size: int = 768,
-        norm_name: str | tuple = "instance",
+        norm_name: str | tuple[Any, ...] = "instance",
         res_block: bool = True,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,

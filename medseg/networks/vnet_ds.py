@@ -59,7 +59,8 @@ class UpUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.op(x)
-        return self.act(x if self.normalization is None else self.normalization(x))
+        y: Tensor = self.act(x if self.normalization is None else self.normalization(x))
+        return y
 
 
 @register(

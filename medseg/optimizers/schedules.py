@@ -56,17 +56,17 @@ def _cosine(step: float, of: ScheduleSettings) -> float:
 
 
 def _poly(step: float, of: ScheduleSettings) -> float:
-    return (1 - of.share(step)) ** of.power
+    return float((1 - of.share(step)) ** of.power)
 
 
 def _exp_poly(step: float, of: ScheduleSettings) -> float:
     if of.rise and step <= of.rise:
-        return _PUBLISHED_E ** (10 * (step / of.rise - 1))
-    return max(0.0, 1 - step / of.steps) ** of.power
+        return float(_PUBLISHED_E ** (10 * (step / of.rise - 1)))
+    return float(max(0.0, 1 - step / of.steps) ** of.power)
 
 
 def _step(step: float, of: ScheduleSettings) -> float:
-    return of.gamma ** (3 * step // of.steps if of.every is None else step // of.every)
+    return float(of.gamma ** (3 * step // of.steps if of.every is None else step // of.every))
 
 
 def _constant(step: float, of: ScheduleSettings) -> float:

@@ -7,6 +7,8 @@ plain torch operator is used, which does not depend on the batch size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,7 +65,7 @@ class _InstanceNorm(torch.autograd.Function):
     """Instance norm in channels-last memory; the backward pass is that of batch norm, sample by sample."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         y = x.clone(memory_format=torch.preserve_format)
         ctx.save_for_backward(x, *_normalize_(y, eps))
         ctx.eps = eps
@@ -71,7 +73,7 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, mean, scale = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
         samples = []
@@ -95,7 +97,7 @@ def instance_norm(
     if x[0, 0].numel() == 1:
         raise ValueError(f"Instance norm needs more than one voxel per channel, got {tuple(x.shape)}.")
     if torch.is_grad_enabled() and x.requires_grad:
-        y = _InstanceNorm.apply(x, eps)
+        y: Tensor = _InstanceNorm.apply(x, eps)  # type: ignore[no-untyped-call]
     else:
         y = x if inplace else x.clone(memory_format=torch.preserve_format)
         _normalize_(y, eps)

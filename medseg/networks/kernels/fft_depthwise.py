@@ -77,7 +77,8 @@ def fft_depthwise(x: Tensor, weight: Tensor) -> Tensor:
     Computed in float32 (float64 for float64 input) also under autocast, whose type the result has.
     """
     dtype = _real(x)
-    return _convolve(x.to(dtype), weight.to(dtype)).to(_result_dtype(x))
+    y: Tensor = _convolve(x.to(dtype), weight.to(dtype))
+    return y.to(_result_dtype(x))
 
 
 class KeptSpectrum:
@@ -140,7 +141,7 @@ def _spectrum(x: Tensor, plan: TransformPlan, *, behind_zeros: bool = False) -> 
     rows = x.new_zeros(*x.shape[: x.dim() - len(joined)], plan.lengths[-1])
     place = (slice(start, start + n) for start, n in zip(starts[leading:], x.shape[-len(joined) :], strict=True))
     rows[..., : math.prod(joined)].unflatten(-1, joined)[(..., *place)] = x
-    spectrum = torch.fft.rfft(rows)
+    spectrum: Tensor = torch.fft.rfft(rows)
     for axis in reversed(range(leading)):
         spectrum = spectrum.movedim(axis - leading - 1, -1)
         after = plan.lengths[axis] - starts[axis] - spectrum.shape[-1]
@@ -155,7 +156,8 @@ def _inverse(spectrum: Tensor, plan: TransformPlan, size: Sequence[int]) -> Tens
     for axis in range(leading):
         spectrum = torch.fft.ifft(spectrum)[..., : size[axis]].movedim(-1, axis - leading - 1).contiguous()
     rows = torch.fft.irfft(spectrum, n=plan.lengths[-1])[..., : math.prod(joined)]
-    return rows.unflatten(-1, joined)[(..., *map(slice, size[leading:]))]
+    x: Tensor = rows.unflatten(-1, joined)[(..., *map(slice, size[leading:]))]
+    return x
 
 
 def _kernel_spectrum(kernel: Tensor, plan: TransformPlan) -> Tensor:

@@ -31,4 +31,5 @@ def mix_channels(weight: Tensor, start: Tensor | None, *inputs: Tensor) -> Tenso
         else:
             total = torch.baddbmm(start[:, None], matrix, rows)
     assert total is not None
-    return total.unflatten(2, inputs[0].shape[2:])
+    y: Tensor = total.unflatten(2, inputs[0].shape[2:])
+    return y

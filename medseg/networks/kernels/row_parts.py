@@ -17,4 +17,5 @@ def row_parts(rows: Tensor) -> Sequence[Tensor]:
     """``rows: (B, N, C)`` in parts along N; whole on other devices, which do not wait for memory as a CPU does."""
     if rows.device.type != "cpu" or recording():
         return (rows,)
-    return rows.split(max(1, _PART // (rows.shape[0] * rows.shape[2])), dim=1)
+    parts: Sequence[Tensor] = rows.split(max(1, _PART // (rows.shape[0] * rows.shape[2])), dim=1)
+    return parts

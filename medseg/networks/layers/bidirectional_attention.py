@@ -63,7 +63,8 @@ class BidirectionalAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, N, inner) -> (B, heads, N, head channels)``."""
-        return x.unflatten(-1, self.split).permute(0, 3, 1, 2)
+        heads: Tensor = x.unflatten(-1, self.split).permute(0, 3, 1, 2)
+        return heads
 
     def _merge(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1).flatten(2)

@@ -68,7 +68,8 @@ class ConvUnit(nn.Module):
 
     def finish(self, y: Tensor) -> Tensor:
         """What comes after the convolution."""
-        return self.act(y if self.normalization is None else self.normalization(y))
+        x: Tensor = self.act(y if self.normalization is None else self.normalization(y))
+        return x
 
 
 def conv_in(

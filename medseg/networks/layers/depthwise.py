@@ -41,7 +41,8 @@ class InvertedBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else self.expand(preactivate(x))
         y = self.gate(self.depthwise(preactivate(y)))
-        return x + self.project(instance_norm(y, eps=NORM_EPS))
+        change: Tensor = self.project(instance_norm(y, eps=NORM_EPS))
+        return x + change
 
 
 class PatchMerging(nn.Module):
@@ -58,4 +59,5 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a, b, c = self.scale
         parts = [x[:, :, i::a, j::b, k::c] for i, j, k in itertools.product(range(a), range(b), range(c))]
-        return self.reduce(instance_norm(torch.cat(parts, 1)))
+        y: Tensor = self.reduce(instance_norm(torch.cat(parts, 1)))
+        return y

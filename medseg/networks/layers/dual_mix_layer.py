@@ -5,6 +5,7 @@ features.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class ChannelAttention(nn.Module):
         return torch.baddbmm(pixels, pixels, self.gamma * weights.to(pixels.dtype).transpose(1, 2))
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager:
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
     if not torch.amp.is_autocast_available(device_type):  # the meta device
         return nullcontext()
     return torch.autocast(device_type, enabled=False)

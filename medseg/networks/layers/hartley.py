@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def clipped(size: Sequence[int], num_modes: Sequence[int]) -> list[int]:
     return [min(m, int(n) // 2) for n, m in zip(size, num_modes, strict=True)]
 
 
-def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """No autocast: transforms and spectra stay in float32, since bases in half precision would blur the modes."""
     if not autocasting(x):
         return contextlib.nullcontext()
@@ -63,7 +64,8 @@ class HartleyGrid:
         self.size = [int(n) for n in size]
         self.frequencies = [2 * m + 1 for m in modes]
         self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        first, *self.middle, self.last = _bases(tuple(self.size), tuple(modes), self.dtype, like.device)
+        bases: tuple[Tensor, ...] = _bases(tuple(self.size), tuple(modes), self.dtype, like.device)
+        first, *self.middle, self.last = bases
         self.synthesis = first / 2  # the factor of the sum of mirrored spectra
         self.analysis = self.synthesis.t() / math.prod(self.size)
 
@@ -84,12 +86,14 @@ class HartleyGrid:
 
     def products(self, planes: Tensor) -> Tensor:
         """All planes, (B, C, N, *2m + 1), to the sums of the image, (B, C, *2m + 1)."""
-        return (self.analysis @ planes.flatten(3)).unflatten(3, planes.shape[3:])
+        sums: Tensor = (self.analysis @ planes.flatten(3)).unflatten(3, planes.shape[3:])
+        return sums
 
     def coefficients(self, products: Tensor) -> Tensor:
         """Coefficients of products of cas, (B, C, *2m + 1), to those of all planes, for ``image``."""
         products = F.pad(products, (0, -self.frequencies[-1] % _COLUMNS))
-        return (self.synthesis @ products.flatten(3)).unflatten(3, products.shape[3:])
+        planes: Tensor = (self.synthesis @ products.flatten(3)).unflatten(3, products.shape[3:])
+        return planes
 
     def image(self, coefficients: Tensor) -> Tensor:
         """Coefficients of some planes to the image's planes, (B, C, n, *size[1:])."""
@@ -98,7 +102,7 @@ class HartleyGrid:
         return coefficients @ self.last.t()
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's
 def _bases(
     size: tuple[int, ...], modes: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, ...]:

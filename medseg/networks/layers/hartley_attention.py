@@ -60,4 +60,5 @@ class HartleyAttention(nn.Module):
         tokens = [int(n) // p for n, p in zip(grid, self.patch_size, strict=True)]
         x = x.unflatten(3, tokens).unflatten(2, self.patch_size)
         pairs = [axis for j in range(dims) for axis in (2 + dims + j, 2 + j)]
-        return x.permute(0, 1, *pairs).flatten(2).unflatten(2, tuple(int(n) for n in grid))
+        image: Tensor = x.permute(0, 1, *pairs).flatten(2).unflatten(2, tuple(int(n) for n in grid))
+        return image

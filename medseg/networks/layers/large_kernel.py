@@ -96,7 +96,8 @@ class DepthwiseConv(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> DepthwiseConv:
         self._kept.clear()
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's
+        return self
 
 
 def _direct(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -66,7 +66,7 @@ class LargeKernelUNETR(nn.Module):
         depths: Sequence[int],
         feature_size: Sequence[int],
         hidden_size: int,
-        norm_name: str | tuple,
+        norm_name: str | tuple[Any, ...],
         res_block: bool,
     ) -> None:
         super().__init__()
@@ -123,7 +123,8 @@ class LargeKernelUNETR(nn.Module):
         for up in self.upsamples:
             hidden = up(hidden, skips.pop())
         logits = self.head(self.refine(hidden))
-        return logits if padded == size else logits[(..., *(slice(n) for n in size))]
+        cropped: Tensor = logits if padded == size else logits[(..., *(slice(n) for n in size))]
+        return cropped
 
     @classmethod
     def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:

@@ -40,15 +40,17 @@ class ChainBlock(OperatorBlock):
         self.adds_input = block_skip == "add"
 
     def spectral(self, products: Tensor) -> Tensor:
-        return self.op(products)
+        y: Tensor = self.op(products)
+        return y
 
     def merge(self, y: Tensor, x: Tensor) -> Tensor:
-        a = mix_channels(self.conv_branch.weight, y, x)
+        a: Tensor = mix_channels(self.conv_branch.weight, y, x)
         if self.conv_branch.bias is not None:
             a = a + self.conv_branch.bias.view(-1, *[1] * (a.dim() - 2))
         a = self.act(a if self.normalization is None else self.normalization(a))
         if self.conv_concat is not None:
-            return self.conv_concat(a, x)
+            joined: Tensor = self.conv_concat(a, x)
+            return joined
         return a + x if self.adds_input else a
 
 

@@ -47,5 +47,5 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = preactivate(x)
-        y = self.conv2(preactivate(self.conv1(active)))
+        y: Tensor = self.conv2(preactivate(self.conv1(active)))
         return y + (x if self.shortcut is None else self.shortcut(active))

@@ -43,7 +43,8 @@ class CrossAttention(nn.Module):
         k, v = self.to_keys_values(self.norm_context(context)).chunk(2, dim=-1)
         q, k, v = (part.unflatten(-1, (self.heads, _HEAD_CHANNELS)).transpose(1, 2) for part in (q, k, v))
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
-        return self.to_out(found.transpose(1, 2).flatten(2))
+        y: Tensor = self.to_out(found.transpose(1, 2).flatten(2))
+        return y
 
 
 class _PriorBlock(nn.Module):

@@ -30,7 +30,8 @@ class TaskHead(nn.Module):
 
     def forward(self, priors: Tensor, features: Tensor) -> Tensor:
         prototypes = self.mlp(self.norm(priors))
-        return torch.bmm(prototypes, features.flatten(2)).unflatten(2, features.shape[2:])
+        y: Tensor = torch.bmm(prototypes, features.flatten(2)).unflatten(2, features.shape[2:])
+        return y
 
 
 class ModalityHead(nn.Module):
@@ -42,4 +43,5 @@ class ModalityHead(nn.Module):
         self.mlp = mlp(prior_channels, prior_channels, modalities)
 
     def forward(self, priors: Tensor) -> Tensor:
-        return self.mlp(self.norm(priors).mean(1))
+        y: Tensor = self.mlp(self.norm(priors).mean(1))
+        return y

@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(self.conv1(x))
+        y: Tensor = self.conv2(self.conv1(x))
         return x + y if self.shortcut else y
 
 
@@ -68,7 +68,8 @@ class CrossStageBlock(nn.Module):
         parts = list(self.split(x).chunk(2, dim=1))
         for bottleneck in self.chain:
             parts.append(bottleneck(parts[-1]))
-        return self.merge(torch.cat(parts, dim=1))
+        y: Tensor = self.merge(torch.cat(parts, dim=1))
+        return y
 
 
 class PyramidPooling(nn.Module):
@@ -83,7 +84,8 @@ class PyramidPooling(nn.Module):
         parts = [self.split(x)]
         for _ in range(3):
             parts.append(F.max_pool2d(parts[-1], 5, stride=1, padding=2))
-        return self.merge(torch.cat(parts, dim=1))
+        y: Tensor = self.merge(torch.cat(parts, dim=1))
+        return y
 
 
 class PyramidEncoder(nn.Module):

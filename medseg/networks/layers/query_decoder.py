@@ -41,7 +41,8 @@ class Enlarge(nn.Module):
 def in_place(pixels: Tensor, before: Tensor) -> Tensor:
     """What ``Enlarge`` makes of the pixels of ``before: (B, H, W, ...)``, as an image ``(B, 2 H, 2 W, C)``."""
     image = pixels.unflatten(1, (before.shape[1], before.shape[2], 2, 2)).transpose(2, 3)
-    return image.flatten(3, 4).flatten(1, 2)
+    x: Tensor = image.flatten(3, 4).flatten(1, 2)
+    return x
 
 
 class DecoderLevel(nn.Module):

@@ -25,7 +25,8 @@ class SemanticMap(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.weights(x).flatten(2).softmax(-1)
-        return weights @ self.features(x).flatten(2).transpose(1, 2)
+        y: Tensor = weights @ self.features(x).flatten(2).transpose(1, 2)
+        return y
 
 
 class _SelfAttention(nn.Module):
@@ -41,7 +42,8 @@ class _SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.to_qkv(self.norm(x)).unflatten(-1, self.split).permute(2, 0, 3, 1, 4)
-        return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        y: Tensor = self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return y
 
 
 class MapFusion(nn.Module):

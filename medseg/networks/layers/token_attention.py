@@ -30,11 +30,13 @@ class TokenAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             self._heads(self.query(query)), self._heads(self.key(key)), self._heads(self.value(value))
         )
-        return self.out(attended.transpose(1, 2).flatten(2))
+        y: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return y
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, N, inner) -> (B, heads, N, inner / heads)."""
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        return heads
 
 
 class TokenMLP(nn.Module):
@@ -47,7 +49,8 @@ class TokenMLP(nn.Module):
         self.activation = activation
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.linear2(self.activation(self.linear1(tokens)))
+        y: Tensor = self.linear2(self.activation(self.linear1(tokens)))
+        return y
 
 
 def position_map(frequencies: Tensor, height: int, width: int) -> Tensor:

@@ -26,7 +26,7 @@ def norm_layer(name: Name, channels: int) -> nn.Module:
     """
     name = name if isinstance(name, str) else tuple(name)
     try:
-        layer = get_norm_layer(name=name, spatial_dims=3, channels=channels)
+        layer: nn.Module = get_norm_layer(name=name, spatial_dims=3, channels=channels)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"norm_name {name!r} is not valid ({error}); use 'instance', ('instance', {{'affine': True}}), 'batch' or "
@@ -44,12 +44,13 @@ def activation(name: Name) -> nn.Module:
         ConfigError: MONAI has no such layer, or it refuses the arguments.
     """
     try:
-        return get_act_layer(name if isinstance(name, str) else tuple(name))
+        layer: nn.Module = get_act_layer(name if isinstance(name, str) else tuple(name))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"act_name {name!r} is not valid ({error}); use 'relu', ('leakyrelu', {{'negative_slope': 0.01}}) or "
             f"another activation of MONAI."
         ) from error
+    return layer
 
 
 def dropout_layer(probability: float | None) -> nn.Module:
@@ -87,7 +88,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.norm1(self.dropout(self.conv1(x))))
-        return self.act(self.norm2(self.dropout(self.conv2(x))))
+        y: Tensor = self.act(self.norm2(self.dropout(self.conv2(x))))
+        return y
 
 
 class UpBlock(nn.Module):
@@ -109,4 +111,5 @@ class UpBlock(nn.Module):
         self.dropout = dropout_layer(dropout)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.block(cat((self.dropout(self.up(x)), skip), dim=1))
+        y: Tensor = self.block(cat((self.dropout(self.up(x)), skip), dim=1))
+        return y

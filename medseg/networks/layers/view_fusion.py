@@ -38,7 +38,8 @@ class SumViews(nn.Module):
 
     def fuse(self, merged: Tensor) -> Tensor:
         """Logits (B, out_channels, *spatial)."""
-        return self.conv(self.act(self.norm(self.conv1(channels_last(merged)))))
+        logits: Tensor = self.conv(self.act(self.norm(self.conv1(channels_last(merged)))))
+        return logits
 
 
 class ViewFusionNetwork(nn.Module):
@@ -73,4 +74,5 @@ class ViewFusionNetwork(nn.Module):
         half = self.conv1(full)
         quarter = self.conv2(half)
         x = self.up2(self.bottleneck(quarter), quarter)
-        return self.out(self.up(self.up1(x, half), full))
+        logits: Tensor = self.out(self.up(self.up1(x, half), full))
+        return logits

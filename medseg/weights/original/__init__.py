@@ -38,7 +38,8 @@ def architectures(system: str) -> dict[str, Architecture]:
     """
     if system not in systems():
         raise ConfigError(f"No system '{system}'.{nearest(str(system), systems())} Known: {', '.join(systems())}.")
-    return _module(system).ARCHITECTURES
+    found: dict[str, Architecture] = _module(system).ARCHITECTURES
+    return found
 
 
 def _module(system: str) -> ModuleType:

@@ -143,7 +143,8 @@ class EncoderAlone(nn.Module):
         self.encoder = PyramidEncoder(in_channels, width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.encoder(x)
+        features: tuple[Tensor, Tensor, Tensor] = self.encoder(x)
+        return features
 
 
 def _encoder(arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
