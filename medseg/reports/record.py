@@ -12,6 +12,7 @@ import numpy as np
 
 from medseg.data.case import channel_files
 from medseg.data.content import content_hash
+from medseg.data.run_settings import read_origins, reasons_in
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.engines.run_files import is_outdated, read_curves, read_scores
 from medseg.errors import ConfigError, DataError
@@ -157,9 +158,7 @@ def read_record(folder: str | Path) -> RunRecord:
         folder=run,
         config=config,
         facts=read_facts(run),
-        reasons=read_table(reasons, "the reasons of settings; restore it")
-        if (reasons := run / "docs" / "reasons.json").is_file()
-        else {},
+        reasons=reasons_in({id_: why for id_, (_, why) in read_origins(run).items()}),
         table=table,
         label_space=LabelSpace.from_table(space),
         curves=_read_curves(run / "metrics.csv"),

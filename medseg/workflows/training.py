@@ -72,15 +72,15 @@ class TrainSettings:
             always takes place.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         seed: random seed.
-        overrides: config values by their ids, such as learning_rate=0.01.
-        overlays: further configs of the bundle, such as gsm.
+        overrides: config values by id, such as learning_rate=0.01.
+        overlays: further configs of a bundle, such as gsm.
         transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
         reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
         partial: with --transfer: use of only the weights that fit. The others are skipped.
         new_tasks_only: with --transfer: training of tasks that the run lacks. It is one on several data sets, whose
             old tasks predict as before.
         nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
-        nnunet_configuration: configuration in these plans (default: 3d_fullres or 2d).
+        nnunet_configuration: one of these plans (default: 3d_fullres or 2d).
         replay: with --transfer of a run on several data sets: share of the drawn cases that are of its data sets.
         distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
         dry_run: plan with each value's origin, without training.
