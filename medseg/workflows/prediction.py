@@ -132,6 +132,10 @@ def predict(s: PredictSettings) -> list[Path]:
         CasesFailed: some cases failed.
         ConfigError: ``output`` is the images' folder, or holds files of the predictions' names from elsewhere,
             or an option is not what the run allows.
+
+    Examples:
+        >>> [path.name for path in medseg.predict("runs/first", "out", inputs=["phantom/imagesTs"], device="cpu")]
+        ['organs_006.nii.gz', 'organs_007.nii.gz']
     """
     bundle, target = Bundle(s.bundle), Path(s.output).resolve()
     _refuse_run_folder(target)

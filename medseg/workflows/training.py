@@ -138,6 +138,17 @@ def train(s: TrainSettings) -> Path:
 
     Raises:
         ConfigError: all folds of a datalist that has only one.
+
+    Examples:
+        >>> medseg.train(
+        ...     network="UNet",
+        ...     json_list="phantom/dataset.json",
+        ...     output="runs/first",
+        ...     epochs=1,
+        ...     device="cpu",
+        ...     overrides={"roi_size": [32, 32, 16], "repeats": 1},
+        ... ).name
+        'first'
     """
     if s.fold == "all":
         return _train_folds(s)
