@@ -62,7 +62,7 @@ class TrainSettings:
     Attributes:
         output: run folder.
         json_list: datalist (Decathlon JSON), or YAML that joins several.
-        data_dir: base directory of the datalist's paths (default: its folder).
+        data_dir: base directory for relative paths (default: the list's).
         network: name of `medseg networks`, MONAI class or dotted path. A bundle is planned for it.
         bundle: bundle folder, or name of one of medseg's own.
         fold: validation fold, or all: one run per fold (default: the validation section, else fold 0). The runs of
