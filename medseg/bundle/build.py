@@ -15,10 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from medseg.bundle.copy import copy_texts
 from medseg.bundle.dump import dump_yaml
 from medseg.bundle.recipe import Layer, Recipe, Tree, split_id
 from medseg.errors import ConfigError, ModelError, nearest
-from medseg.settings import takes
+from medseg.settings import Folder, takes
+from medseg.shipped import find_bundle, is_installed, shipped_bundles
 from medseg.storage import read_table, read_yaml_lines
 from medseg.transforms.augmentations import trained_mirror_axes
 
@@ -36,7 +38,6 @@ __all__ = [
 RECIPE = "recipe.yaml"
 _BASE = Path(__file__).parent / "base"
 _LICENSE = Path(__file__).parent / "LICENSE.txt"
-_SHIPPED = Path(__file__).parents[2] / "bundles"
 _WHOLE = ("train", "inference")  # the others are overlays on these
 _SHARED, _ABOUT = "both", "about"
 TRAINED_AXES = "trained_mirror_axes"  # id of inference.yaml: a packaged bundle may have no train.yaml
@@ -187,9 +188,12 @@ class BuildSettings:
 
     Attributes:
         bundle: folder of a bundle, or name of one of medseg's own (default: all of those).
+        output: new folder for a copy of the bundle with its recipe, to be changed (default: the configs are written
+            beside the recipe).
     """
 
     bundle: str | None = field(default=None, metadata={"positional": "NAME|DIR"})
+    output: Folder | None = None
 
 
 @takes(BuildSettings)
@@ -201,9 +205,27 @@ def build(s: BuildSettings) -> list[Path]:
 
     Raises:
         ModelError: there is no such bundle, or it has no recipe.
-        ConfigError: the recipe cannot be read.
+        ConfigError: the recipe cannot be read, the output exists, or the bundle is part of an installed medseg.
     """
-    return [build_bundle(folder) for folder in recipe_folders(s.bundle)]
+    folders = recipe_folders(s.bundle)
+    if s.output is not None:
+        return [_build_copy(folders, Path(s.output))]
+    if installed := [folder.name for folder in folders if is_installed(folder)]:
+        raise ConfigError(
+            f"{installed[0]} is part of the installed medseg, which is not written into. Name a new folder for a copy "
+            "of it with --output."
+        )
+    return [build_bundle(folder) for folder in folders]
+
+
+def _build_copy(folders: Sequence[Path], target: Path) -> Path:
+    if len(folders) != 1:
+        raise ConfigError("--output is for a copy of one bundle; name the bundle.")
+    if target.exists():
+        raise ConfigError(f"--output {target} exists already; name a new folder.")
+    copy_texts(folders[0], target)
+    shutil.copyfile(folders[0] / RECIPE, target / RECIPE)
+    return build_bundle(target)
 
 
 def build_bundle(folder: str | Path) -> Path:
@@ -228,14 +250,13 @@ def recipe_folders(name: str | None = None) -> list[Path]:
     Raises:
         ModelError: there is none of this name.
     """
-    shipped = {path.parent.name: path.parent for path in sorted(_SHIPPED.glob(f"*/{RECIPE}"))}
+    shipped = shipped_bundles()
     if name is None:
         return list(shipped.values())
-    if Path(name).is_dir():
-        return [Path(name)]
-    if name not in shipped:
+    folder = find_bundle(name)
+    if not folder.is_dir():
         raise ModelError(f"No bundle '{name}'.{nearest(name, shipped)} Name its folder, or one of medseg's bundles.")
-    return [shipped[name]]
+    return [folder]
 
 
 def _of_base(names: Sequence[str], done: set[str]) -> Iterator[Section]:

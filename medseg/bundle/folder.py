@@ -9,6 +9,7 @@ from typing import Any
 
 from medseg.bundle.recipe import Layer, Recipe, Tree, split_id
 from medseg.errors import ConfigError, DataError, ModelError, nearest
+from medseg.shipped import find_bundle, shipped_bundles
 from medseg.storage import as_formed, read_yaml_lines
 
 __all__ = ["TASKS", "Bundle"]
@@ -32,11 +33,11 @@ class Bundle:
     Its files are read when they are first asked for, and not again: whoever changes them makes a new ``Bundle``.
 
     Args:
-        root: the folder.
+        root: the folder, or the name of a bundle that comes with medseg.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).resolve()
+        self.root = find_bundle(root).resolve()
         self._layers: dict[Path, Layer] = {}
         self._recipes: dict[tuple[str, ...], Recipe] = {}
         self._metadata: dict[str, Any] | None = None
@@ -66,9 +67,10 @@ class Bundle:
                 return candidate
         known = sorted(p.stem for p in configs.glob("*.yaml")) if configs.is_dir() else []
         fold = next((path.parents[1] for path in sorted(self.root.glob("fold*/configs/train.yaml"))), None)
+        near = nearest(name, known) if configs.is_dir() else nearest(self.root.name, shipped_bundles())
         hint = f" It holds folds: name one, such as {fold}, or join them with `medseg ensemble`." if fold else ""
         expected = f"Expected a bundle with configs/{name}.yaml.{hint}"
-        raise ModelError(f"{self.root} has no config '{name}'.{nearest(name, known)} {expected}")
+        raise ModelError(f"{self.root} has no config '{name}'.{near} {expected}")
 
     def layer(self, name: str, kind: str = "bundle") -> Layer:
         """A config as it stands in its file.

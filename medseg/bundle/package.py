@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medseg.data.shipped import find_list, shipped_name
 from medseg.errors import ConfigError, ModelError, ResourceError
 from medseg.settings import File, Folder, takes
+from medseg.shipped import find_bundle, find_list, shipped_name
 from medseg.storage import read_json, read_yaml
 from medseg.submission.archive import write_zip
 
@@ -61,7 +61,7 @@ def package(s: PackageSettings) -> list[str]:
         ConfigError: the output is no zip file or exists.
         ModelError: the folder is no bundle, has no weights, or names other paths of this machine in its configs.
     """
-    root, target = Path(s.folder).resolve(), Path(s.output)
+    root, target = find_bundle(s.folder).resolve(), Path(s.output)
     if target.suffix != ".zip" or target.exists():
         raise ConfigError(f"--output {target}: expected a new file that ends in .zip; name another.")
     configs = [path for path in _plain_files(root / "configs") if path.suffix in (*_CONFIGS, ".conf")]

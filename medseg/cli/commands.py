@@ -170,7 +170,7 @@ COMMANDS = {
     "bundle build": Command(
         "medseg.bundle.build.build",
         answers.lines,
-        "ssh_unet_btcv_ct_segmentation",
+        "ssh_unet_btcv_ct_segmentation --output bundles/mine",
         "bundles/mine",
     ),
     "config": Command(

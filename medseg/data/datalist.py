@@ -34,6 +34,12 @@ class Datalist:
         sections: ``training``, ``validation``, ``test`` -> cases.
         known_overlaps: cases or subjects that a published split is known to have on both sides.
         table: the JSON as read.
+
+    Examples:
+        >>> from medseg.data import read_datalist
+        >>> datalist = read_datalist("phantom/dataset.json")
+        >>> len(datalist.sections["training"]), datalist.folds(), datalist.label_space.labels
+        (6, [0, 1, 2, 3, 4], ('liver', 'spleen', 'kidneys'))
     """
 
     path: Path

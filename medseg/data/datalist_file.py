@@ -19,11 +19,11 @@ from typing import Any
 from medseg.data.datalist import Datalist
 from medseg.data.datalist_form import ROOT, SECTIONS, UNION_SUFFIXES, check_keys, holds_cases, to_text
 from medseg.data.entry import Entry, cases_of, read_entry
-from medseg.data.shipped import find_list
 from medseg.data.union import read_union, union_table
 from medseg.errors import DataError
 from medseg.faults import unwrapped
 from medseg.labels import LabelSpace, check_name
+from medseg.shipped import find_list
 from medseg.storage import read_table, whole_file
 
 __all__ = ["read_datalist", "root_entry", "write_datalist"]

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import medseg
 from medseg.data.datalist_file import read_datalist
 from medseg.data.entry import Entry
 from medseg.data.layouts import few
 from medseg.errors import ConfigError, DataError, nearest
+from medseg.shipped import find_list, shipped_lists
 from medseg.storage import read_json
 
-__all__ = ["Split", "published_splits", "read_split"]
-
-_PUBLISHED = Path(medseg.__file__).parents[1] / "data_json"  # in the source tree alone
+__all__ = ["Split", "read_split"]
 
 
 @dataclass
@@ -69,11 +67,6 @@ def _placed(case: Entry, fold: int | None) -> Entry:
     return plain if fold is None else plain | {"fold": fold}
 
 
-def published_splits() -> dict[str, Path]:
-    """Name -> datalist of the source tree."""
-    return {path.stem: path for path in sorted(_PUBLISHED.rglob("*.json"))}
-
-
 def read_split(source: str | Path) -> Split:
     """Read a file, or a published split by its name, such as ``btcv``.
 
@@ -81,15 +74,13 @@ def read_split(source: str | Path) -> Split:
         ConfigError: no such file or name, or a pickle, which is never opened.
         DataError: the file holds no split, or one that folds cannot express.
     """
-    path = Path(source)
+    path = find_list(source)
     if not path.is_file():
-        known = published_splits()
-        if str(source) not in known:
-            raise ConfigError(
-                f"No split '{source}'.{nearest(str(source), known)} Expected nnU-Net's splits_final.json, a datalist, "
-                f"or a published one: {', '.join(known) or 'none is here; they lie in data_json of the source tree'}."
-            )
-        path = known[str(source)]
+        known = shipped_lists()
+        raise ConfigError(
+            f"No split '{source}'.{nearest(source, known)} Expected nnU-Net's splits_final.json, a datalist, or a "
+            f"published one: {', '.join(known)}."
+        )
     if path.suffix == ".pkl":
         raise ConfigError(f"{path} is a pickle, which could run code and is not opened; write the splits as JSON.")
     content = read_json(path)

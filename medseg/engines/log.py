@@ -15,7 +15,7 @@ from ignite.engine import Events
 from monai.visualize import plot_2d_or_3d_image
 from tqdm import tqdm
 
-from medseg.engines.run_files import read_curves
+from medseg.engines.run_files import HISTORY, read_curves
 from medseg.faults import unwrapped
 from medseg.storage import whole_file
 from medseg.storage.csv_file import CsvWriter
@@ -23,8 +23,6 @@ from medseg.storage.csv_file import CsvWriter
 __all__ = ["Progress", "RunLog"]
 
 logger = logging.getLogger("medseg")
-
-_COLUMNS = ("epoch", "iteration", "loss", "learning_rate", "mean_dice", "seconds")
 
 
 class RunLog:
@@ -58,7 +56,7 @@ class RunLog:
         # A row without its last column was being written when the run was killed.
         rows = [row for row in read_curves(path) if row.get("seconds") and int(row["epoch"]) < engine.state.epoch]
         with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = CsvWriter(file, _COLUMNS)
+            writer = CsvWriter(file, HISTORY)
             writer.writeheader()
             writer.writerows(rows)
         self.writer = SummaryWriter(str(self.directory / "tensorboard"), purge_step=engine.state.epoch)
@@ -82,7 +80,7 @@ class RunLog:
         }
         path = self.directory / "metrics.csv"
         with unwrapped(path), path.open("a", newline="", encoding="utf-8") as file:
-            CsvWriter(file, _COLUMNS).writerow(row)
+            CsvWriter(file, HISTORY).writerow(row)
         for name in ("loss", "learning_rate", "mean_dice"):
             if row[name] != "":
                 self.writer.add_scalar(name, float(row[name]), epoch)

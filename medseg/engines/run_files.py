@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from medseg.data.content import content_hash
 from medseg.errors import DataError
 from medseg.storage import read_table
 from medseg.storage.limits import OutOfLimits, read_text
 
-__all__ = ["is_outdated", "read_curves", "read_scores"]
+__all__ = ["HISTORY", "is_outdated", "read_curves", "read_history", "read_scores"]
+
+HISTORY = ("epoch", "iteration", "loss", "learning_rate", "mean_dice", "seconds")  # columns of a metrics.csv
 
 _SCORES = {
     "mean_dice": (float, None),
@@ -73,6 +78,24 @@ def read_curves(path: str | Path) -> list[dict[str, str]]:
         if not str(row.get("epoch") or "").isascii() or not str(row.get("epoch") or "").isdigit():
             raise _damaged(path, "a row without 'epoch'")
     return rows
+
+
+def read_history(path: str | Path) -> dict[str, np.ndarray]:
+    """The columns of a ``metrics.csv``, one value per epoch, NaN where there is none.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    rows = read_curves(path)
+    columns = {name: np.array([_number(row.get(name)) for row in rows], dtype=float) for name in HISTORY}
+    return columns | {"epoch": columns["epoch"].astype(int)}
+
+
+def _number(value: str | None) -> float:
+    try:
+        return float(value or "nan")
+    except ValueError:
+        return math.nan
 
 
 def _damaged(path: Path, reason: object) -> DataError:

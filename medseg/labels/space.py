@@ -32,6 +32,15 @@ class LabelSpace:
         regions: evaluation region -> the labels in it.
         tasks: label or region -> stable id.
         modalities: what cases may name as their modality -> stable id.
+
+    Examples:
+        >>> space = medseg.LabelSpace.from_table({"labels": {"background": 0, "liver": 6, "spleen": [1, 2]}})
+        >>> space.channels
+        ('background', 'liver', 'spleen')
+        >>> space.encode(np.array([0, 6, 2]))
+        array([0, 1, 2], dtype=int16)
+        >>> space.decode(np.array([0, 1, 2]))
+        array([0, 6, 1], dtype=uint8)
     """
 
     labels: tuple[str, ...]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.networks.catalog import catalog
+from medseg.networks.catalog import catalog, list_networks
 
 __all__ = ["catalog", "create_network", "list_networks", "network_class", "network_target", "register"]
 
-_REGISTRY = ("NETWORKS", "create_network", "list_networks", "network_class", "network_target", "register")
+_REGISTRY = ("NETWORKS", "create_network", "network_class", "network_target", "register")
 
 
 def __getattr__(name: str) -> Any:

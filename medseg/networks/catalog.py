@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medseg.settings import takes
 
-__all__ = ["NetworkFacts", "NetworksSettings", "catalog", "networks"]
+__all__ = ["NetworkFacts", "NetworksSettings", "catalog", "list_networks", "networks"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +86,13 @@ class NetworksSettings:
 def networks(s: NetworksSettings) -> list[NetworkFacts]:
     """List the registered networks with parameters, dimensions and paper, sorted by name."""
     return [facts for name, facts in catalog().items() if fnmatch.fnmatch(name, s.pattern)]
+
+
+def list_networks(pattern: str = "*") -> list[str]:
+    """Names of the registered networks that match a shell pattern, sorted; torch is not imported.
+
+    Examples:
+        >>> medseg.list_networks("hno*")
+        ['hnoseg', 'hnoseg_xs']
+    """
+    return [facts.name for facts in networks(pattern)]

@@ -25,9 +25,9 @@ from monai.utils import ComponentStore
 from torch import nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.catalog import catalog, networks
+from medseg.networks.catalog import catalog
 
-__all__ = ["NETWORKS", "PlannedFor", "create_network", "list_networks", "network_class", "network_target", "register"]
+__all__ = ["NETWORKS", "PlannedFor", "create_network", "network_class", "network_target", "register"]
 
 NETWORKS = ComponentStore("medseg networks", "Segmentation architectures of medseg, by name.")
 
@@ -69,11 +69,6 @@ def register(
     return decorate
 
 
-def list_networks(pattern: str = "*") -> list[str]:
-    """Names of the registered networks that match a shell pattern, sorted."""
-    return [facts.name for facts in networks(pattern)]
-
-
 def network_target(name: str) -> str:
     """The dotted path of a registered name, of a class in ``monai.networks.nets``, or of the user's own class.
 
@@ -107,10 +102,15 @@ def network_class(name: str) -> type[nn.Module]:
 
 
 def create_network(name: str, **arguments: Any) -> nn.Module:
-    """Build a network, for example ``create_network("ssh_unet", spatial_dims=3, in_channels=1, out_channels=14)``.
+    """Build a network by a registered name, the name of a MONAI class, or a dotted path.
 
     Raises:
         ConfigError: unknown name, or an argument that the constructor does not take.
+
+    Examples:
+        >>> network = medseg.create_network("hnoseg_xs", spatial_dims=3, in_channels=4, out_channels=4)
+        >>> sum(p.numel() for p in network.parameters())
+        28248
     """
     cls = network_class(name)
     parameters = inspect.signature(cls).parameters

@@ -14,7 +14,7 @@ from medseg.data.case import channel_files
 from medseg.data.content import content_hash
 from medseg.data.run_settings import read_origins, reasons_in
 from medseg.engines.run_facts import RunFacts, read_facts
-from medseg.engines.run_files import is_outdated, read_curves, read_scores
+from medseg.engines.run_files import is_outdated, read_history, read_scores
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.storage import as_formed, read_table, read_yaml
@@ -42,7 +42,6 @@ _LIST = {
     "label_space?": dict,
     "known_overlaps?": (list, None),
 }
-_CURVES = ("epoch", "loss", "learning_rate", "mean_dice", "seconds")
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,8 @@ class RunRecord:
 
     def pooled(self, target: str, score: str) -> float:
         """A score of one target over all cases taken as one; NaN where ``metrics.json`` has none."""
-        return _number((self.metrics or {}).get("pooled", {}).get(target, {}).get(score))
+        found = (self.metrics or {}).get("pooled", {}).get(target, {}).get(score)
+        return math.nan if found is None else float(found)
 
 
 def read_record(folder: str | Path) -> RunRecord:
@@ -161,22 +161,10 @@ def read_record(folder: str | Path) -> RunRecord:
         reasons=reasons_in({id_: why for id_, (_, why) in read_origins(run).items()}),
         table=table,
         label_space=LabelSpace.from_table(space),
-        curves=_read_curves(run / "metrics.csv"),
+        curves=read_history(run / "metrics.csv"),
         metrics=read_scores(scores) if (scores := run / "metrics.json").is_file() else None,
         warnings=_logged_warnings(run / "log.txt"),
     )
-
-
-def _read_curves(path: Path) -> dict[str, np.ndarray]:
-    rows = read_curves(path)
-    return {name: np.array([_number(row.get(name)) for row in rows], dtype=float) for name in _CURVES}
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def _logged_warnings(path: Path) -> list[str]:

@@ -62,6 +62,11 @@ def compare(s: CompareSettings) -> dict[str, Any]:
     Raises:
         ConfigError: fewer than two runs.
         DataError: a run was not validated, or its scores mean something else (``refuse_unlike``).
+
+    Examples:
+        >>> compared = medseg.compare(["runs/first", "runs/second"], "compared")
+        >>> [row["label"] for row in compared["comparisons"]]
+        ['liver', 'spleen', 'kidneys', 'mean']
     """
     score = s.score
     folders = [Path(run).resolve() for run in s.runs]

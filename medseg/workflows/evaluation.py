@@ -152,6 +152,11 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
 
     Raises:
         CasesFailed: some cases failed, listed in ``failures.json``; the scores are of the others, and say so.
+
+    Examples:
+        >>> scores = medseg.evaluate("runs/first", device="cpu")
+        >>> scores["scored"], 0 <= scores["mean_dice"] <= 1
+        (2, True)
     """
     bundle = require_run(s.run)
     folder, checkpoint = bundle.root, s.checkpoint

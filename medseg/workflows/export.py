@@ -14,6 +14,7 @@ from medseg.bundle import deployment as about
 from medseg.bundle import reference_runner
 from medseg.bundle.compose import load_workflow
 from medseg.bundle.export import as_record, chosen_formats, export_network, other_size
+from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device_component
 from medseg.errors import ConfigError, nearest
 from medseg.faults import unwrapped
@@ -73,7 +74,7 @@ def export(s: ExportSettings) -> dict[str, Any]:
         ModelError: no weights, or a network that cannot be recorded.
     """
     formats, sizes, dataset, modality = chosen_formats(s.format), s.sizes, s.dataset, s.modality
-    folder, target = Path(s.bundle).resolve(), Path(s.output).resolve()
+    folder, target = Bundle(s.bundle).root, Path(s.output).resolve()
     weights = weights_of(folder, s.checkpoint)
     overrides = {"device": device_component("cpu")}
     parser = load_workflow(folder, "infer", overrides, s.overlays).parser

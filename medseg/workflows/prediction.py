@@ -79,7 +79,7 @@ class PredictSettings:
     """What is segmented, with which weights, and how.
 
     Attributes:
-        bundle: run folder, or bundle folder with models/model.pt.
+        bundle: run folder, or bundle (folder or name of one of medseg's own) with models/model.pt.
         output: folder for the label maps.
         inputs: image files or folders; several channels: <case>_0000, <case>_0001, ….
         cases: cases of a datalist that was read already.
@@ -132,6 +132,10 @@ def predict(s: PredictSettings) -> list[Path]:
         CasesFailed: some cases failed.
         ConfigError: ``output`` is the images' folder, or holds files of the predictions' names from elsewhere,
             or an option is not what the run allows.
+
+    Examples:
+        >>> [path.name for path in medseg.predict("runs/first", "out", inputs=["phantom/imagesTs"], device="cpu")]
+        ['organs_006.nii.gz', 'organs_007.nii.gz']
     """
     bundle, target = Bundle(s.bundle), Path(s.output).resolve()
     _refuse_run_folder(target)
@@ -244,9 +248,10 @@ def predict_checkpoints(s: PredictSettings) -> dict[Path, list[Path]]:
     """
     if s.checkpoint != "all":
         return {Path(s.output): predict.of(s)}
-    kept = kept_checkpoints(Path(s.bundle))
+    root = Bundle(s.bundle).root
+    kept = kept_checkpoints(root)
     if not kept:
-        weights_of(Path(s.bundle), "best")  # says what to do
+        weights_of(root, "best")  # says what to do
     done: dict[Path, list[Path]] = {}
     failed: CasesFailed | None = None
     for name in kept:

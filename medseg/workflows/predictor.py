@@ -10,8 +10,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
+from ignite.engine import Events
 from monai.data import MetaTensor
 from monai.transforms import Compose
+from torch import nn
 
 from medseg.bundle.case_parts import case_changes
 from medseg.bundle.compose import Workflow, amended, command, resolve, start, user
@@ -21,6 +23,7 @@ from medseg.bundle.recipe import Recipe
 from medseg.data import Case
 from medseg.data.case import stem_of
 from medseg.data.fit import model_spacing
+from medseg.engines.ranks import unwrap
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.transforms import SaveLabelsd, is_2d_file
@@ -163,8 +166,15 @@ class Predictor:
         steps = self._evaluator.postprocessing.transforms
         self._evaluator.postprocessing = Compose([step for step in steps if not isinstance(step, SaveLabelsd)])
         self._evaluator.done = self._keep
+        self._evaluator.fire_event(Events.STARTED)  # weights are loaded
         self.label_space: LabelSpace = parser.get_parsed_content("label_space")
         self._finished: Mapping[str, Any] = {}
+
+    @property
+    def network(self) -> nn.Module:
+        """The network, in evaluation mode."""
+        network: nn.Module = unwrap(self._evaluator.network)
+        return network.eval()
 
     def predict(
         self,

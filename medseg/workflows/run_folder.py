@@ -26,7 +26,7 @@ def require_run(path: Bundle | str | Path) -> Bundle:
         ConfigError: there is no run.
     """
     run = Bundle.at(path)
-    if not run.has("train"):
+    if not run.has("train") or not Path(str(path)).is_dir():  # the name of a bundle is not a run
         raise ConfigError(
             f"{path} is not a run: configs/train.yaml is missing. Train one with `medseg train --output {path}`."
         )

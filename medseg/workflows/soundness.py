@@ -23,7 +23,7 @@ class CheckSettings:
 
     Attributes:
         json_list: datalist.
-        bundle: run or bundle: files, metadata, configs, network, TorchScript.
+        bundle: run or bundle (folder, or name of one of medseg's own): files, metadata, configs, network, TorchScript.
         data_dir: base directory for relative paths in the datalist (default: its folder).
         fold: fold whose training cases have to hold each label (default: those of all folds).
         strict: warnings are treated as errors.

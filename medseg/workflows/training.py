@@ -35,6 +35,7 @@ from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.networks import network_target
 from medseg.settings import File, Folder, takes
+from medseg.shipped import find_bundle
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import store_rules, with_rules
 from medseg.workflows.folder_lock import LOCK, only_writer
@@ -61,9 +62,9 @@ class TrainSettings:
     Attributes:
         output: run folder.
         json_list: datalist (Decathlon JSON), or YAML that joins several.
-        data_dir: base directory of the datalist's paths (default: its folder).
+        data_dir: base directory for relative paths (default: the list's).
         network: name of `medseg networks`, MONAI class or dotted path. A bundle is planned for it.
-        bundle: bundle folder, such as one of those in bundles/.
+        bundle: bundle folder, or name of one of medseg's own.
         fold: validation fold, or all: one run per fold (default: the validation section, else fold 0). The runs of
             all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
@@ -116,7 +117,7 @@ class TrainSettings:
         """
         how = (self.reinitialize, self.partial, self.new_tasks_only, self.replay, self.distill)
         if self.transfer is not None:
-            return TransferRequest(Path(self.transfer).expanduser().resolve(), *how)
+            return TransferRequest(find_bundle(Path(self.transfer).expanduser()).resolve(), *how)
         if any(how[:3]) or how[3:] != (None, None):
             raise ConfigError(
                 "--reinitialize, --partial, --new_tasks_only, --replay and --distill say how to go on from other "
@@ -137,6 +138,17 @@ def train(s: TrainSettings) -> Path:
 
     Raises:
         ConfigError: all folds of a datalist that has only one.
+
+    Examples:
+        >>> medseg.train(
+        ...     network="UNet",
+        ...     json_list="phantom/dataset.json",
+        ...     output="runs/first",
+        ...     epochs=1,
+        ...     device="cpu",
+        ...     overrides={"roi_size": [32, 32, 16], "repeats": 1},
+        ... ).name
+        'first'
     """
     if s.fold == "all":
         return _train_folds(s)

@@ -13,8 +13,8 @@ import torch
 
 from medseg.bundle.package import package, unpack
 from medseg.cli import main
-from medseg.data.shipped import find_list
 from medseg.errors import ConfigError, ModelError
+from medseg.shipped import find_list
 from medseg.weights import read_state_dict, save_file
 
 ROOT = Path(__file__).parents[2]
