@@ -6,7 +6,6 @@ runs.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from medseg.transforms.augmentations import describe_augmentation, trained_mirro
 __all__ = ["ORIGINS", "SET", "Setting", "by", "read_origins", "reasons_in", "settings_of", "shown"]
 
 _COMPONENTS = ("_target_", "_desc_", "_disabled_", "_requires_", "_mode_")
-_DEVICE = re.compile(r"\$w\.device\((?:'([\w:]+)')?\)")
 # Config id -> group of the report, name in it, and the component's argument that it sets, which is what runs.
 _PLAIN = {
     "preprocess::longest": ("Data", "longer side in pixels", ""),
@@ -251,9 +249,4 @@ def _optimizer(component: Any) -> str:
 
 
 def _device(value: Any) -> str:
-    if isinstance(value, Mapping) and "name" in value:
-        return shown(value["name"])
-    match = _DEVICE.fullmatch(str(value or ""))
-    if match is None:
-        return shown(value)
-    return match[1] or "a GPU where there is one"
+    return shown(value.get("name")) or "a GPU where there is one" if isinstance(value, Mapping) else shown(value)

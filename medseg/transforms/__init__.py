@@ -11,7 +11,6 @@ from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels,
 from medseg.transforms.published import (
     window_affine_augmentation,
     window_augmentation,
-    window_postprocessing,
     window_preprocessing,
 )
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
@@ -60,7 +59,6 @@ __all__ = [
     "volume_preprocessing",
     "window_affine_augmentation",
     "window_augmentation",
-    "window_postprocessing",
     "window_preprocessing",
     "write_label_map",
 ]

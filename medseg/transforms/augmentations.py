@@ -2,13 +2,11 @@
 do in words, and the axes that they mirror.
 
 Reports, printed plans and test-time augmentation ask here. Nothing of the config is executed: its recipe is found by
-name among medseg's, and its arguments are values, references and list items.
+name among medseg's, and its arguments are values and references.
 """
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,11 +36,7 @@ _RECIPES: dict[str, Callable[..., list[Transform]]] = {
         window_augmentation,
     )
 }
-_WITHOUT_CHANCE = {
-    "load",
-    *(f"{kind}preprocessing" for kind in ("", "hermes_", "photo_", "volume_", "window_")),
-}
-_REFERENCE = re.compile(r"@([\w:#]+)")
+_WITHOUT_CHANCE = {f"{kind}preprocessing" for kind in ("", "hermes_", "photo_", "volume_", "window_")}
 
 
 class _Unknown(Exception):
@@ -62,11 +56,9 @@ def random_transforms(config: Mapping[str, Any]) -> list[Transform] | None:
         if isinstance(chain, Mapping) and chain.get("_target_") == "medseg.transforms.pipeline":
             return _of_pipeline(config, chain)
         steps = _at(config, "train::preprocessing::transforms")
-        if isinstance(steps, str) and steps.startswith("$"):
-            return _of_expression(config, steps)
         if isinstance(steps, Sequence) and not isinstance(steps, str):
             return [built for step in steps for built in _of_component(config, step)]
-    except (_Unknown, RecursionError, SyntaxError, TypeError, ValueError):
+    except (_Unknown, RecursionError, TypeError, ValueError):
         pass  # a recipe with arguments that it does not take says so where it is built
     return None
 
@@ -138,25 +130,6 @@ def _own_name(component: Any) -> str:
     return name
 
 
-def _of_expression(config: Mapping[str, Any], text: str) -> list[Transform]:
-    tree = ast.parse(_REFERENCE.sub(lambda match: f"_ref({match[1].replace('#', '::')!r})", text[1:]), mode="eval")
-    found: list[Transform] = []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or (isinstance(node.func, ast.Name) and node.func.id == "_ref"):
-            continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-        if name in _RECIPES:
-            arguments: dict[str, Any] = {}
-            for word in node.keywords:
-                value = _evaluated(config, word.value)
-                arguments |= value if word.arg is None else {word.arg: value}
-            built = _RECIPES[name](*(_evaluated(config, item) for item in node.args), **arguments)
-            found += [step for step in built if _is_random(step)]
-        elif name not in _WITHOUT_CHANCE:
-            raise _Unknown
-    return found
-
-
 def _of_component(config: Mapping[str, Any], step: Any) -> list[Transform]:
     """A component of a list, if it is random: by MONAI's name, or of ``medseg.transforms``."""
     name = str(step.get("_target_", "")) if isinstance(step, Mapping) else ""
@@ -189,8 +162,7 @@ def _value(config: Mapping[str, Any], item: Any) -> Any:
     if isinstance(item, str) and item.startswith("@"):
         return _value(config, _at(config, item[1:].replace("#", "::")))
     if isinstance(item, str) and item.startswith("$"):
-        text = _REFERENCE.sub(lambda match: f"_ref({match[1].replace('#', '::')!r})", item[1:])
-        return _evaluated(config, ast.parse(text, mode="eval").body)
+        raise _Unknown
     if isinstance(item, Mapping):
         if item.get("_target_") == "medseg.labels.LabelSpace.from_table":
             return LabelSpace.from_table(_value(config, item["table"]))
@@ -198,15 +170,6 @@ def _value(config: Mapping[str, Any], item: Any) -> Any:
             raise _Unknown
         return {key: _value(config, value) for key, value in item.items()}
     return [_value(config, value) for value in item] if isinstance(item, list) else item
-
-
-def _evaluated(config: Mapping[str, Any], node: ast.expr) -> Any:
-    """A literal, a reference, or an item of one."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_ref":
-        return _value(config, "@" + ast.literal_eval(node.args[0]))
-    if isinstance(node, ast.Subscript):
-        return _evaluated(config, node.value)[ast.literal_eval(node.slice)]
-    return ast.literal_eval(node)  # ValueError for anything else
 
 
 # ---------------------------------------------------------------------- in words

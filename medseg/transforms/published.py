@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from monai import transforms as mt
-from monai.transforms import InvertibleTransform, Transform
+from monai.transforms import Transform
 
 from medseg.labels import LabelSpace
-from medseg.transforms.label import LogitsToLabelsd
 from medseg.transforms.recipes import load
-from medseg.transforms.save import SaveLabelsd
 
-__all__ = ["window_affine_augmentation", "window_augmentation", "window_postprocessing", "window_preprocessing"]
+__all__ = ["window_affine_augmentation", "window_augmentation", "window_preprocessing"]
 
 
 def window_preprocessing(
@@ -134,22 +131,3 @@ def _crops(keys: Sequence[str], roi_size: Sequence[int], number: int) -> Transfo
         image_key="image",
         image_threshold=0,
     )
-
-
-def window_postprocessing(
-    preprocessing: InvertibleTransform, label_space: LabelSpace, output_dir: str | Path
-) -> list[Transform]:
-    """SSH-UNet's published protocol: logits (not probabilities) linearly to the source grid, argmax, the largest
-    component of each label, saved.
-
-    Args:
-        preprocessing: transforms that took the image from the source grid.
-        label_space: label space of the logits.
-        output_dir: folder of the label maps.
-    """
-    return [
-        mt.Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=False),
-        LogitsToLabelsd("pred", label_space),
-        mt.KeepLargestConnectedComponentd("pred"),
-        SaveLabelsd("pred", output_dir, label_space),
-    ]
