@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medseg.bundle.build import RECIPE, BundleRecipe, build_bundle, recipe_folders
+from medseg.bundle.folder import Bundle
 from medseg.cli import main
 from medseg.errors import ConfigError, ModelError
 from medseg.storage import read_yaml
@@ -99,3 +100,25 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "No bundle 'hnoseg_brats23_mri'. Did you mean" in capsys.readouterr().err
     with pytest.raises(ModelError, match=f"no {RECIPE}; expected a bundle's folder"):
         build_bundle(tmp_path / "configs")
+
+
+def test_a_copy_of_a_bundle_of_medsegs_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, copy = "qtseg_busi_ultrasound_segmentation", tmp_path / "mine"
+    assert main(["bundle", "build", name, "--output", str(copy)]) == 0
+    files = [path.relative_to(BUNDLES / name) for path in (BUNDLES / name).glob("*/*") if path.parent.name != "models"]
+    for path in (*files, Path(RECIPE), Path("LICENSE")):
+        assert (copy / path).read_bytes() == (BUNDLES / name / path).read_bytes()
+    assert main(["bundle", "build", name, "--output", str(copy)]) == 2
+    assert main(["bundle", "build", "--output", str(tmp_path / "all")]) == 2
+    said = capsys.readouterr().err
+    assert f"--output {copy} exists already; name a new folder." in said and "name the bundle" in said
+
+
+def test_a_bundles_name_is_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "hnoseg_brats23_mri_segmentation"
+    monkeypatch.chdir(tmp_path)
+    assert Bundle(name).root == BUNDLES / name
+    (tmp_path / name).mkdir()
+    assert Bundle(name).root == tmp_path / name  # a folder of this name comes first
+    with pytest.raises(ModelError, match=f"Did you mean '{name}'"):
+        Bundle("hnoseg_brats23").config("train")
