@@ -239,9 +239,13 @@ def build_bundle(folder: str | Path) -> Path:
     if not (root / RECIPE).is_file():
         raise ModelError(f"{root} has no {RECIPE}; expected a bundle's folder. Write one, or use `medseg new-bundle`.")
     meta = read_table(root / "configs" / "metadata.json", "metadata; restore it")
-    title = f"{meta.get('name')} ({'; '.join(meta.get('references', []))})".removesuffix(" ()")
-    BundleRecipe.read(root / RECIPE).write(root, title)
+    BundleRecipe.read(root / RECIPE).write(root, title_of(meta))
     return root
+
+
+def title_of(metadata: Mapping[str, Any]) -> str:
+    """What the configs of a bundle begin with."""
+    return f"{metadata.get('name')} ({'; '.join(metadata.get('references', []))})".removesuffix(" ()")
 
 
 def recipe_folders(name: str | None = None) -> list[Path]:

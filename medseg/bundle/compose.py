@@ -33,9 +33,6 @@ __all__ = [
 ]
 
 
-_NO_META: dict[str, Any] = {"network_data_format": {"inputs": {"image": {"channel_def": {}}}}}
-
-
 def user(overrides: Mapping[str, Any] | None) -> Layer:
     """What the user says (``--set``): config id -> value."""
     changes = dict(overrides or {})
@@ -62,9 +59,19 @@ def resolve(bundle: Bundle | str | Path, task: str, *layers: Layer, overlays: Se
     folder = Bundle.at(bundle)
     require_own_folder(folder.root)
     recipe = folder.recipe(task, overlays)
-    meta = _NO_META | dict(folder.metadata or recipe.tree.get("_meta_") or {})
+    meta = _with_channels(folder.metadata or recipe.tree.get("_meta_") or {})
     described = Layer({"_meta_": meta}, "bundle", f"{folder}/configs/metadata.json", folder.metadata_lines)
     return checked(_over(recipe, layers).over(command({"bundle_root": str(folder.root)})).over(described))
+
+
+def _with_channels(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata with the id by which configs ask for the names of the channels, empty where they do not say."""
+    content = found = deepcopy(dict(metadata))
+    for key in ("network_data_format", "inputs", "image", "channel_def"):
+        if not isinstance(found.get(key), dict):
+            found[key] = {}
+        found = found[key]
+    return content
 
 
 def checked(recipe: Recipe) -> Recipe:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.build import BundleRecipe, Section
+from medseg.bundle.build import BundleRecipe, Section, title_of
 from medseg.bundle.compose import checked
 from medseg.bundle.config_check import check_overrides
 from medseg.bundle.copy import copy_texts
@@ -62,7 +62,7 @@ class Draft:
         recipe = plan_recipe(definition, datalist, plan, universal=is_universal(network, datalist))
         metadata = make_metadata(network, recipe.config("train").tree, datalist)
         texts = {"docs/README.md": _readme(network, datalist), "docs/data_license.txt": _data_license(datalist)}
-        return cls(recipe, datalist, metadata, metadata["name"], texts=texts)
+        return cls(recipe, datalist, metadata, title_of(metadata), texts=texts)
 
     @classmethod
     def copied(cls, bundle: Bundle, overlays: Sequence[str], datalist: Datalist) -> Draft:

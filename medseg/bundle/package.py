@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medseg.data.run_settings import ORIGINS
 from medseg.errors import ConfigError, ModelError, ResourceError
 from medseg.settings import File, Folder, takes
 from medseg.shipped import find_bundle, find_list, shipped_name
@@ -64,7 +65,8 @@ def package(s: PackageSettings) -> list[str]:
     root, target = find_bundle(s.folder).resolve(), Path(s.output)
     if target.suffix != ".zip" or target.exists():
         raise ConfigError(f"--output {target}: expected a new file that ends in .zip; name another.")
-    configs = [path for path in _plain_files(root / "configs") if path.suffix in (*_CONFIGS, ".conf")]
+    found = [path for path in _plain_files(root / "configs") if path.suffix in (*_CONFIGS, ".conf")]
+    configs = [path for path in found if path != root / ORIGINS]  # which names places of this machine
     if not any(path.name in ("train.yaml", "inference.yaml") for path in configs):
         raise ModelError(f"{root} is no bundle: configs/ has neither train.yaml nor inference.yaml.")
     text = "".join(path.read_text(encoding="utf-8") for path in configs)

@@ -135,7 +135,7 @@ class Recipe:
         if layer.kind in FILES:
             tree.where = " + ".join(filter(None, (tree.where, layer.place)))
         for key, value in layer.changes.items():
-            name = "::".join(split_id(key))
+            name = "::".join(_counted(tree, split_id(key)))
             place = f"{layer.origin(key).words}: " if layer.place else ""
             _put(tree, key, deepcopy(value), place)
             for old in [id_ for id_ in origins if _is_below(id_, name)]:
@@ -210,6 +210,18 @@ def _step(found: Any, part: str) -> Any:
     if isinstance(found, list) and part.lstrip("-").isdecimal() and -len(found) <= int(part) < len(found):
         return found[int(part)]
     return _MISSING
+
+
+def _counted(tree: Any, parts: list[str]) -> list[str]:
+    """The parts of an id with list indices counted from the start."""
+    found: Any = tree
+    counted = []
+    for part in parts:
+        if isinstance(found, list) and part.startswith("-") and part[1:].isdecimal() and int(part) + len(found) >= 0:
+            part = str(int(part) + len(found))
+        counted.append(part)
+        found = _step(found, part)
+    return counted
 
 
 def _find(tree: Any, parts: list[str], default: Any = None) -> Any:

@@ -21,6 +21,7 @@ from medseg.data.case import Case, output_files, stem_of
 from medseg.data.content import content_hash
 from medseg.errors import ConfigError, DataError
 from medseg.storage import read_table, write_text
+from medseg.transforms.save import find_label_map
 
 __all__ = ["Origin", "PredictionFolder", "PredictionRecord", "background_predictions"]
 
@@ -195,7 +196,11 @@ class PredictionFolder:
         """Predictions of other cases that were made by something else: the folder is a mixture."""
         others = [path.name.removesuffix(".json") for path in sorted((self.folder / _FOLDER).glob("*.json"))]
         records = {case: self._read(case) for case in others if case not in ids}
-        mixed = [case for case, record in records.items() if record is not None and record.origin != self.origin.name]
+        mixed = [
+            case
+            for case, record in records.items()
+            if record is not None and record.origin != self.origin.name and find_label_map(self.folder, case)
+        ]
         if mixed:
             logger.warning("%s also holds predictions made in another way: %s.", self.folder, _few(mixed))
 

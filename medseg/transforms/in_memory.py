@@ -118,9 +118,16 @@ def _affine(
         if matrix.shape != (4, 4):
             raise DataError(f"affine of {name} has shape {matrix.shape}; 4 x 4 is expected. Give index -> RAS mm.")
         return matrix
-    sizes = np.asarray(spacing, dtype=float)
+    try:
+        sizes = np.asarray(spacing, dtype=float)
+    except (TypeError, ValueError):
+        sizes = np.zeros((0,))
     if sizes.shape not in ((), (spatial_dims,)):
         raise DataError(
             f"spacing {spacing} of {name} (shape {array.shape}): one number, or {spatial_dims} of them, are expected."
+        )
+    if not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise DataError(
+            f"spacing {spacing} of {name}: numbers above 0 are expected, in mm. A mirrored image has an affine."
         )
     return np.diag([*np.broadcast_to(sizes, spatial_dims), *[1.0] * (4 - spatial_dims)])

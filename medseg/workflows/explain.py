@@ -76,4 +76,5 @@ def _chain(recipe: Recipe, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _line(recipe: Recipe, id_: str, value: Any) -> str:
     origin = recipe.origin(id_)
-    return f"{id_} = {'null' if value is None else value!r}    {origin or ''}".rstrip()
+    shown = "null" if value is None else repr(value)
+    return f"{id_} = {shown}    {origin or ''}".rstrip()

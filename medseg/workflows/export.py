@@ -16,7 +16,7 @@ from medseg.bundle.compose import load_workflow
 from medseg.bundle.export import as_record, chosen_formats, export_network, other_size
 from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device_component
-from medseg.errors import ConfigError, nearest
+from medseg.errors import ConfigError, ModelError, nearest
 from medseg.faults import unwrapped
 from medseg.inferers import TaskPasses
 from medseg.labels import LabelSpace
@@ -92,6 +92,8 @@ def export(s: ExportSettings) -> dict[str, Any]:
         raise ConfigError("--dataset and --modality are for networks trained on several data sets; leave them out.")
     metadata, config = parser.get("_meta_"), {key: parser.get(key) for key in parser.get() if key != "_meta_"}
     image = metadata["network_data_format"]["inputs"]["image"]
+    if not isinstance(image.get("num_channels"), int):
+        raise ModelError(f"metadata.json of {folder} does not state the image's num_channels; restore it.")
     window = [int(n) for n in parser.get_parsed_content("roi_size")]
     compared = [window, *([list(size) for size in sizes] if sizes else [list(other_size(window))])]
     exported = export_network(

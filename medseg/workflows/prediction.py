@@ -208,6 +208,10 @@ def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFol
     evaluator = workflow.parser.get_parsed_content("evaluator")
     evaluator.done = lambda item: predictions.add(known[str(item["case_id"])], not bool(item["pred"].any()))
     workflow.run()
+    if len(evaluator.seen) < len(workflow.parser.get_parsed_content("dataset").data):
+        raise ConfigError(
+            "The config's 'run' does not run its evaluator; expected medseg.engines.run_cases. Restore it."
+        )
 
 
 def _refuse_run_folder(target: Path) -> None:

@@ -168,6 +168,9 @@ def check_use(
                 f"--set {key}: {after!r}, but the run was trained with {before!r}, and its {what} of the training. "
                 "Leave it out, or train another run."
             )
+    space, definition = LabelSpace.from_table(used["labels"]), used["network_def"]
+    if not is_union(space) and isinstance(definition, Mapping):
+        _expect(definition, "out_channels", space.num_channels, f"one per label ({', '.join(space.channels)})")
     if "roi_size" in changed and "roi_size" in overrides and "overlap" in used:
         _refuse_roi(used)
     return {key: list(pair) for key, pair in changed.items() if key.partition("::")[0] in _GRID}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -295,10 +296,16 @@ def _own_places(draft: Draft) -> Draft:
 
 def _show(start: _Start, run: Path) -> None:
     """Log what a training would do."""
-    s = start.settings
-    announce(start.draft, f"training of {s.network or s.bundle} on {start.datalist.name}")
-    for id_, value in leaves(start.draft.train.tree):
-        logger.info("  %-48s %-40s %s", id_, shown(value) or "null", start.draft.train.origin(id_))
+    s, draft = start.settings, start.draft
+    with tempfile.TemporaryDirectory() as scratch:
+        if start.transfer is not None:
+            draft = draft.over(start.transfer.install(draft.train.tree, start.datalist, Path(scratch) / "initial.pt"))
+    if (run / "configs" / "train.yaml").is_file():
+        same_data = (run / "run.json").is_file() and require_same_data(run, start.training + start.validation)
+        _hold_against(draft, run, explicit_epochs=s.epochs is not None, same_data=same_data, write=False)
+    announce(draft, f"training of {s.network or s.bundle} on {start.datalist.name}")
+    for id_, value in leaves(draft.train.tree):
+        logger.info("  %-48s %-40s %s", id_, shown(value) or "null", draft.train.origin(id_))
     logger.info(
         "nothing was written to %s; %d training and %d validation cases, device %s",
         run, len(start.training), len(start.validation), start.device,
@@ -387,7 +394,7 @@ def _refuse_foreign(run: Path) -> None:
         )
 
 
-def _hold_against(draft: Draft, run: Path, *, explicit_epochs: bool, same_data: bool) -> None:
+def _hold_against(draft: Draft, run: Path, *, explicit_epochs: bool, same_data: bool, write: bool = True) -> None:
     """Hold a bundle against that of the run that is there, and take over what may change.
 
     Args:
@@ -395,6 +402,7 @@ def _hold_against(draft: Draft, run: Path, *, explicit_epochs: bool, same_data: 
         run: the run folder.
         explicit_epochs: the number of epochs was given.
         same_data: images and labels are those that the run was started with, so that they may lie elsewhere now.
+        write: take it over; otherwise only refuse what may not change.
 
     Raises:
         ConfigError: another setting or datalist.
@@ -421,6 +429,8 @@ def _hold_against(draft: Draft, run: Path, *, explicit_epochs: bool, same_data: 
                 f"--output folder."
             )
         update["epochs"] = new["epochs"]
+    if not write:
+        return
     if "dataset_dir" in update:
         _move_data(bundle, new["dataset_dir"])
     if update:
