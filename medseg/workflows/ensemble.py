@@ -90,11 +90,8 @@ def ensemble(s: EnsembleSettings) -> dict[str, Any] | None:
     output, method, weights, json_list, section, fold = s.output, s.method, s.weights, s.json_list, s.section, s.fold
     bundles = [require_run(member) for run in s.runs for member in fold_runs(run) or [Path(run)]]
     folders = [bundle.root for bundle in bundles]
-    if len(set(folders)) < max(2, len(folders)):
-        raise ConfigError(
-            f"An ensemble needs two or more different runs, got {', '.join(map(str, folders))}; name each once, or use "
-            "`medseg infer` for one."
-        )
+    if len(folders) < 2:
+        raise ConfigError(f"An ensemble needs two or more runs, got {folders[0]}; use `medseg infer` for one.")
     for bundle in bundles:
         if "tasks" in bundle.recipe("infer").tree:
             raise ConfigError(
