@@ -124,7 +124,12 @@ def form(option: Option) -> dict[str, Any]:
         return {"action": "append", "metavar": metavar(option)}
     known = next((kind for kind in kinds if kind in _TYPES), None)
     if known is None:
-        return {"choices": _words(option)}
+        if not (words := _words(option)):
+            raise TypeError(
+                f"{option.name} has the type {option.annotation}, which no option has; use {', '.join(_TYPES)}, bool, "
+                "Literal, a Sequence of these, or a Mapping as in medseg.cli.values."
+            )
+        return {"choices": words}
     several = {"nargs": "+"} if known in ("float", "Size") else {"action": "append"}
     return {"type": _converter(option, known), "metavar": metavar(option)} | (several if repeated(option) else {})
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from monai.bundle.config_item import ComponentLocator
+from torch.optim import Optimizer
 
 import medseg.losses
 import medseg.optimizers
@@ -58,8 +59,14 @@ def test_a_bare_name_is_monais(locator) -> None:
         assert getattr(importlib.import_module(first), name) is look_up(dotted), name
 
 
+def optimizers() -> list[type[Optimizer]]:
+    found = (getattr(medseg.optimizers, name) for name in medseg.optimizers.__all__)
+    return [item for item in found if inspect.isclass(item) and issubclass(item, Optimizer)]
+
+
 def test_what_medseg_offers_to_configs_is_listed() -> None:
     offered = {f"medseg.losses.{name}" for name in medseg.losses.__all__}
+    offered |= {f"medseg.optimizers.{cls.__name__}" for cls in optimizers()}
     offered |= {f"medseg.networks.{facts.class_name}" for facts in catalog().values()}
     assert offered <= components()
 

@@ -15,9 +15,9 @@ import pytest
 
 from medseg.cli import main
 from medseg.cli.commands import COMMANDS, Command
-from medseg.cli.options import REQUIRED, read_options
+from medseg.cli.options import REQUIRED, Option, read_options
 from medseg.cli.parser import CommandParser
-from medseg.cli.values import values
+from medseg.cli.values import form, values
 from medseg.settings import Folder, takes
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +73,15 @@ def test_help_is_one_screen_with_two_examples(name: str, capsys: Any, monkeypatc
         parser = CommandParser(name)
         args = parser.parse(arguments[len(name.split()) :])
         assert COMMANDS[name].parts or not parser.missing(args)
+
+
+@pytest.mark.parametrize("name", [name for name, row in COMMANDS.items() if isinstance(row.answer, str)])
+def test_an_answer_names_existing_fields(name: str) -> None:
+    path, _ = read_options(COMMANDS[name].function)
+    module, _, settings = path.rpartition(".")
+    fields = {field.name for field in dataclasses.fields(getattr(importlib.import_module(module), settings))}
+    named = re.findall(r"\{([\w.]+)", str(COMMANDS[name].answer))
+    assert named and set(named) <= {"result"} | {f"s.{field}" for field in fields}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -192,6 +201,11 @@ class DescribeSettings(BaseSettings):
 def describe(s: DescribeSettings) -> str:
     """Describe a value of a folder."""
     return f"{s.place} {s.key} {s.level} {s.only} {s.start}"
+
+
+def test_a_type_that_no_option_has_is_refused() -> None:
+    with pytest.raises(TypeError, match="place has the type Path, which no option has; use str, .*File"):
+        form(Option("place", "Path", REQUIRED, "folder"))
 
 
 def test_a_new_command_is_one_row(capsys: Any, monkeypatch: Any) -> None:

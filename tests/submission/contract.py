@@ -44,7 +44,7 @@ def contradictions(facts: ChallengeFacts, items: Sequence[Item]) -> list[str]:
         found.append(f"name {member} is not stated")
     matches = [match for rule in rules if (match := _STATED_VALUES.search(rule))]
     stated = [_values(m[2]) for m in matches if items[0].member.startswith(tuple((m[1] or "").split(", ")))]
-    if stated and values_of(facts, items[0]) not in stated:
+    if (stated or datasets()[facts.dataset].labels) and values_of(facts, items[0]) not in stated:
         found.append(f"values {values_of(facts, items[0])}; stated are {stated}")
     return found
 

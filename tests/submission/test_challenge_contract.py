@@ -81,3 +81,5 @@ def test_wrong_values_contradict(name: str) -> None:
     values = values_of(facts, items[0])
     moved = [replace(items[0], values=(*values[:-1], values[-1] + 1))]
     assert any("values" in sentence for sentence in contradictions(facts, moved))
+    silent = replace(facts, documented=(), unverified=())
+    assert any("values" in sentence for sentence in contradictions(silent, items))
