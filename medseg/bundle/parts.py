@@ -137,7 +137,7 @@ def start_distributed() -> None:
 
 
 def start_from(
-    network: nn.Module, path: str | None = None, reinitialize: Sequence[str] = (), partial: bool = False
+    network: nn.Module, path: str | None = None, reinitialize: Sequence[str] = (), *, partial: bool = False
 ) -> nn.Module:
     """The network with the weights that its training starts from (``medseg.weights.transfer_weights``); ``None``
     leaves it as it is.

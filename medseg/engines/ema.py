@@ -13,7 +13,7 @@ from medseg.engines.ranks import broadcast_buffers, unwrap
 __all__ = ["UpdateAverage", "evaluated_network", "make_average"]
 
 
-def make_average(network: nn.Module, decay: float | None, ramp: bool = False) -> AveragedModel | None:
+def make_average(network: nn.Module, decay: float | None, *, ramp: bool = False) -> AveragedModel | None:
     """An averaged copy of the network, buffers included, or ``None`` where ``decay`` is ``None``.
 
     With ``ramp`` the decay of update n (from 0) is at most 1 - 1 / (n + 1): the average of a short run then forgets

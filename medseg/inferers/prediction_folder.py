@@ -145,7 +145,7 @@ class PredictionFolder:
                     )
         return output_files(cases, self.folder)
 
-    def add(self, case: Case, background: bool) -> None:
+    def add(self, case: Case, *, background: bool) -> None:
         """Record a label map that was just written; ``background``: all of it is."""
         made = content_hash(self.folder / case.output_name)
         self._write(case, replace(self._wanted(case), label_map=made, background=background))

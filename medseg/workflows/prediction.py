@@ -206,7 +206,7 @@ def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFol
     known = {case.id: case for case in cases}
     workflow = inference.workflow([case.to_dict() for case in share(cases)])
     evaluator = workflow.parser.get_parsed_content("evaluator")
-    evaluator.done = lambda item: predictions.add(known[str(item["case_id"])], not bool(item["pred"].any()))
+    evaluator.done = lambda item: predictions.add(known[item["case_id"]], background=not bool(item["pred"].any()))
     workflow.run()
     if len(evaluator.seen) < len(workflow.parser.get_parsed_content("dataset").data):
         raise ConfigError(
