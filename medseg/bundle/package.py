@@ -60,7 +60,7 @@ def package(s: PackageSettings) -> list[str]:
 
     Raises:
         ConfigError: the output is no zip file or exists.
-        ModelError: the folder is no bundle, has no weights, or names other paths of this machine in its configs.
+        ModelError: the folder is not a bundle, has no weights, or names other paths of this machine in its configs.
     """
     root, target = find_bundle(s.folder).resolve(), Path(s.output)
     if target.suffix != ".zip" or target.exists():
@@ -68,7 +68,7 @@ def package(s: PackageSettings) -> list[str]:
     found = [path for path in _plain_files(root / "configs") if path.suffix in (*_CONFIGS, ".conf")]
     configs = [path for path in found if path != root / ORIGINS]  # which names places of this machine
     if not any(path.name in ("train.yaml", "inference.yaml") for path in configs):
-        raise ModelError(f"{root} is no bundle: configs/ has neither train.yaml nor inference.yaml.")
+        raise ModelError(f"{root} is not a bundle: configs/ has neither train.yaml nor inference.yaml.")
     text = "".join(path.read_text(encoding="utf-8") for path in configs)
     weights = [path for path in _plain_files(root / "models") if path.name == "model.pt" or path.name in text]
     if not any(path.name == "model.pt" for path in weights):

@@ -53,7 +53,7 @@ def verify_bundle(bundle: str | Path, overrides: Mapping[str, Any] | None = None
         overrides: config id -> value, such as a narrower network.
 
     Raises:
-        ModelError: the folder is no bundle, or its configs would run foreign code (``medseg.bundle.trust``).
+        ModelError: the folder is not a bundle, or its configs would run foreign code (``medseg.bundle.trust``).
     """
     folder = Bundle(bundle)
     folder.config("inference")  # no bundle without it

@@ -70,5 +70,5 @@ def _check_bundle(bundle: str, *, strict: bool) -> list[str]:
     problems = verify_bundle(bundle)
     errors = [problem for problem in problems if strict or not problem.warning]
     if errors:
-        raise ModelError(f"{bundle} is no sound bundle:\n{problem_table(errors)}")
+        raise ModelError(f"{bundle} is not a sound bundle:\n{problem_table(errors)}")
     return [*([problem_table(problems)] if problems else []), f"{bundle} is a sound bundle."]

@@ -137,6 +137,6 @@ def test_by_command(bundle, capsys) -> None:
     edit(bundle / "configs" / "metadata.json", '"version": "0.1.0"', '"version": "1"')
     assert main(["check", "--bundle", str(bundle)]) == 4
     error = capsys.readouterr().err
-    assert "is no sound bundle" in error and "version: '1'" in error
+    assert "is not a sound bundle" in error and "version: '1'" in error
     with pytest.raises(ModelError, match="Expected a bundle with configs/inference.yaml"):
         verify_bundle(bundle / "docs")
