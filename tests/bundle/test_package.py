@@ -56,7 +56,7 @@ def test_a_folder_without_weights_is_not_packed(bundle: Path, tmp_path: Path) ->
     (bundle / "models" / "model.pt").unlink()
     with pytest.raises(ModelError, match="model.pt is missing"):
         package(bundle, tmp_path / "a.zip")
-    with pytest.raises(ModelError, match="no bundle"):
+    with pytest.raises(ModelError, match="is not a bundle"):
         package(tmp_path, tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
 
