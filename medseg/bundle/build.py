@@ -197,7 +197,7 @@ class BuildSettings:
 
 
 @takes(BuildSettings)
-def build(s: BuildSettings) -> list[Path]:
+def build(settings: BuildSettings) -> list[Path]:
     """Write the configs of a bundle from its recipe.yaml.
 
     Returns:
@@ -207,9 +207,9 @@ def build(s: BuildSettings) -> list[Path]:
         ModelError: there is no such bundle, or it has no recipe.
         ConfigError: the recipe cannot be read, the output exists, or the bundle is part of an installed medseg.
     """
-    folders = recipe_folders(s.bundle)
-    if s.output is not None:
-        return [_build_copy(folders, Path(s.output))]
+    folders = recipe_folders(settings.bundle)
+    if settings.output is not None:
+        return [_build_copy(folders, Path(settings.output))]
     if installed := [folder.name for folder in folders if is_installed(folder)]:
         raise ConfigError(
             f"{installed[0]} is part of the installed medseg, which is not written into. Name a new folder for a copy "

@@ -49,7 +49,7 @@ class PackageSettings:
 
 
 @takes(PackageSettings)
-def package(s: PackageSettings) -> list[str]:
+def package(settings: PackageSettings) -> list[str]:
     """Write a run or bundle as one zip file with checksums, without what only this machine needs.
 
     It holds configs, docs, licence, weights and a shipped datalist that the configs name. Left out are checkpoints,
@@ -62,7 +62,7 @@ def package(s: PackageSettings) -> list[str]:
         ConfigError: the output is no zip file or exists.
         ModelError: the folder is not a bundle, has no weights, or names other paths of this machine in its configs.
     """
-    root, target = find_bundle(s.folder).resolve(), Path(s.output)
+    root, target = find_bundle(settings.folder).resolve(), Path(settings.output)
     if target.suffix != ".zip" or target.exists():
         raise ConfigError(f"--output {target}: expected a new file that ends in .zip; name another.")
     found = [path for path in _plain_files(root / "configs") if path.suffix in (*_CONFIGS, ".conf")]
@@ -150,7 +150,7 @@ class UnpackSettings:
 
 
 @takes(UnpackSettings)
-def unpack(s: UnpackSettings) -> Path:
+def unpack(settings: UnpackSettings) -> Path:
     """Unpack a bundle of `medseg package`, once every member and checksum is sound; nothing is left over.
 
     Returns:
@@ -162,7 +162,7 @@ def unpack(s: UnpackSettings) -> Path:
             differs from its checksum or is too large.
         ResourceError: the disk has too little room, or cannot be written.
     """
-    path, parent = Path(s.archive), Path(s.output)
+    path, parent = Path(settings.archive), Path(settings.output)
     if not path.is_file():
         raise ModelError(f"{path} not found; name an archive that `medseg package` wrote.")
     try:

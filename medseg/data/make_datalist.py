@@ -112,7 +112,7 @@ class MakeDatalistSettings:
 
 
 @takes(MakeDatalistSettings)
-def make_datalist(s: MakeDatalistSettings) -> MadeDatalist:
+def make_datalist(settings: MakeDatalistSettings) -> MadeDatalist:
     """Make a datalist from a folder: MSD, nnU-Net raw data, BIDS, or folders of images and labels.
 
     Folds are created by subject, or taken from a split.
@@ -121,30 +121,35 @@ def make_datalist(s: MakeDatalistSettings) -> MadeDatalist:
         ConfigError: the output exists, or an argument cannot be used.
         DataError: no case, files on differing grids, labels that cannot be read, or a split that does not fit.
     """
-    output, num_folds, splits, stratify = Path(s.output), s.num_folds, s.splits, s.stratify
-    if output.exists() and not s.overwrite:
+    output, num_folds, splits, stratify = Path(settings.output), settings.num_folds, settings.splits, settings.stratify
+    if output.exists() and not settings.overwrite:
         raise ConfigError(f"{output} exists; name another --output, or allow it with --overwrite.")
     if num_folds is not None and num_folds < 1:
         raise ConfigError(f"folds: expected a positive integer, got {num_folds}; 5 is usual.")
     if splits is not None and (num_folds is not None or stratify is not None):
         raise ConfigError("--splits takes the folds of another list; omit it, or omit --folds and --stratify.")
-    found = read_layout(Path(s.folder) if s.folder else None, s.layout, s.of_layout(), {"modality": s.modality})
-    for case in found.sections["training"] if s.subject_pattern else ():
-        case["subject"] = _subject(str(s.subject_pattern), case["case_id"])
+    found = read_layout(
+        Path(settings.folder) if settings.folder else None,
+        settings.layout,
+        settings.of_layout(),
+        {"modality": settings.modality},
+    )
+    for case in found.sections["training"] if settings.subject_pattern else ():
+        case["subject"] = _subject(str(settings.subject_pattern), case["case_id"])
     _refuse_grids(found)
-    channels = {str(i): channel for i, channel in enumerate(_modality(s.modality, found))}
-    labels = _labels(s.label_names, found)
-    about = {key: value for key, value in found.about.items() if key != "label_space" or not s.label_names}
+    channels = {str(i): channel for i, channel in enumerate(_modality(settings.modality, found))}
+    labels = _labels(settings.label_names, found)
+    about = {key: value for key, value in found.about.items() if key != "label_space" or not settings.label_names}
     source = splits or (found.splits if num_folds is None and stratify is None else None)
     if source is not None:
         split = read_split(source)
         sections = _split(found, split)
         about |= {"known_overlaps": split.known_overlaps} if split.known_overlaps else {}
     else:
-        sections = _with_folds(found, num_folds, stratify, s.seed)
-    if s.strict and found.warnings:
+        sections = _with_folds(found, num_folds, stratify, settings.seed)
+    if settings.strict and found.warnings:
         raise DataError(" ".join(found.warnings) + " Fix this, or allow it without --strict.")
-    table = {"name": s.name or found.name, "modality": channels, "labels": labels, **about}
+    table = {"name": settings.name or found.name, "modality": channels, "labels": labels, **about}
     table |= root_entry(found.root, output.parent)
     write_datalist(table | _entries(sections, found.root), output, found.root)
     folds = {case["fold"] for case in sections["training"] if "fold" in case}

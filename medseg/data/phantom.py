@@ -77,7 +77,7 @@ class PhantomSettings:
 
 
 @takes(PhantomSettings)
-def write_phantom(s: PhantomSettings) -> Path:
+def write_phantom(settings: PhantomSettings) -> Path:
     """Write a small synthetic data set with its datalist, the same every time; no download.
 
     The folder holds ``imagesTr``, ``labelsTr``, ``imagesTs`` and ``dataset.json``.
@@ -88,12 +88,12 @@ def write_phantom(s: PhantomSettings) -> Path:
     Raises:
         ConfigError: an unknown kind, or fewer than 2 cases.
     """
-    kind, cases, seed = s.kind, s.cases, s.seed
+    kind, cases, seed = settings.kind, settings.cases, settings.seed
     if kind not in KINDS:
         raise ConfigError(f"Unknown phantom '{kind}'; expected one of {', '.join(KINDS)}.{nearest(kind, KINDS)}")
     if cases < 2:
         raise ConfigError(f"{cases} cases are too few for a phantom; expected at least 2.")
-    root = Path(s.output)
+    root = Path(settings.output)
     for name in ("imagesTr", "labelsTr", "imagesTs"):
         (root / name).mkdir(parents=True, exist_ok=True)
     make = {"organs": _organs, "lesions": _lesions, "skin": _skin}[kind]

@@ -83,9 +83,9 @@ class NetworksSettings:
 
 
 @takes(NetworksSettings)
-def networks(s: NetworksSettings) -> list[NetworkFacts]:
+def networks(settings: NetworksSettings) -> list[NetworkFacts]:
     """List the registered networks with parameters, dimensions and paper, sorted by name."""
-    return [facts for name, facts in catalog().items() if fnmatch.fnmatch(name, s.pattern)]
+    return [facts for name, facts in catalog().items() if fnmatch.fnmatch(name, settings.pattern)]
 
 
 def list_networks(pattern: str = "*") -> list[str]:

@@ -71,7 +71,7 @@ class PriorsSettings:
 
 
 @takes(PriorsSettings)
-def write_prior_picture(s: PriorsSettings) -> Path:
+def write_prior_picture(settings: PriorsSettings) -> Path:
     """Draw how alike the learned priors of tasks and modalities are, of a run on several data sets.
 
     Two matrices of similarities, of the best weights.
@@ -80,7 +80,7 @@ def write_prior_picture(s: PriorsSettings) -> Path:
         ModelError: no weights, or a network without priors.
         ConfigError: ``output`` is not an image file.
     """
-    folder, output = Path(s.run), Path(s.output)
+    folder, output = Path(settings.run), Path(settings.output)
     if output.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"--output {output}: expected an image file, {', '.join(_SUFFIXES)}.")
     config = folder / "configs" / "inference.yaml"

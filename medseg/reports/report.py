@@ -63,7 +63,7 @@ class ReportSettings:
 
 
 @takes(ReportSettings)
-def write_report(s: ReportSettings) -> Path:
+def write_report(settings: ReportSettings) -> Path:
     """Write a run's report: curves, scores with intervals, overlays of the worst and best cases, and all settings.
 
     One file that needs no other.
@@ -75,12 +75,12 @@ def write_report(s: ReportSettings) -> Path:
         ConfigError: there is no run.
         DataError: a file of the run is damaged.
     """
-    record = read_record(s.run)
+    record = read_record(settings.run)
     lead = "Not validated yet: `medseg validate` has not been run on this run."
     warnings = [f"There are no scores: run `medseg validate --run {record.folder}`, then `medseg report` again."]
     shown = None
     if record.metrics is not None:
-        shown = _scores(record, s.data_dir)
+        shown = _scores(record, settings.data_dir)
         lead = scores.headline(record)
         warnings = [*shown.overlays.problems, *scores.score_warnings(record)]
     page = _Page(

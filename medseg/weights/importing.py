@@ -31,14 +31,16 @@ class ImportWeightsSettings:
 
 
 @takes(ImportWeightsSettings)
-def import_weights(s: ImportWeightsSettings) -> ImportReport:
+def import_weights(settings: ImportWeightsSettings) -> ImportReport:
     """Turn an original system's checkpoint into weights of our network (models/model.pt), and report every key.
 
     Raises:
         ConfigError: unknown system, architecture or argument, or a config that cannot be read.
         ModelError: keys or shapes that do not fit, or a tensor that holds NaN or infinity.
     """
-    architecture, constructor = read_config(s.config, s.system, s.architecture)
-    network, report = import_with_report(s.system, architecture, constructor, read_state_dict(s.checkpoint))
-    save_file(network.state_dict(), s.output)
+    architecture, constructor = read_config(settings.config, settings.system, settings.architecture)
+    network, report = import_with_report(
+        settings.system, architecture, constructor, read_state_dict(settings.checkpoint)
+    )
+    save_file(network.state_dict(), settings.output)
     return report

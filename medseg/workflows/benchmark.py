@@ -103,7 +103,7 @@ class BenchmarkSettings:
 
 
 @takes(BenchmarkSettings)
-def benchmark(s: BenchmarkSettings) -> dict[str, Any]:
+def benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
     """Measure time, peak memory, parameters and multiply-adds of networks side by side, with intervals.
 
     Returns:
@@ -114,28 +114,28 @@ def benchmark(s: BenchmarkSettings) -> dict[str, Any]:
         ConfigError: a value out of range, or a network that does not take the size.
         ResourceError: no such device, or too little memory.
     """
-    setup = s.conditions()
-    steps = ("forward", "train") if s.train else ("forward",)
-    built = _arguments(s.networks, setup, s.arguments, published=s.published)
-    entries = [_on_paper(name, s.networks[name], built[name], setup, steps) for name in s.networks]
-    conditions = _conditions(setup, s)
+    setup = settings.conditions()
+    steps = ("forward", "train") if settings.train else ("forward",)
+    built = _arguments(settings.networks, setup, settings.arguments, published=settings.published)
+    entries = [_on_paper(name, settings.networks[name], built[name], setup, steps) for name in settings.networks]
+    conditions = _conditions(setup, settings)
     for entry in entries:
         for step in steps:
             entry[step]["peak_memory_bytes"] = peak_memory(entry, setup, step)
     for step in steps:
-        for entry, (seconds, ratio) in zip(entries, times(entries, setup, step, s.repeats), strict=True):
+        for entry, (seconds, ratio) in zip(entries, times(entries, setup, step, settings.repeats), strict=True):
             entry[step] |= {"seconds": seconds, "ratio": ratio}
     memory = MEMORY_CONVENTION[torch.device(setup.device).type]
     conventions = {
         "steps": {step: STEPS[step] for step in steps},
-        "seconds": f"[median, low, high] over {s.repeats} turns in alternating order; bounds: 95 %, order statistics",
+        "seconds": f"[median, low, high] over {settings.repeats} alternating turns; bounds: 95 %, order statistics",
         "ratio": "seconds over the baseline's in the same turn, likewise",
         "multiply_adds": CONVENTION,
         "peak_memory_bytes": f"In a fresh process, network included: {memory}.",
     }
     content = {"conditions": conditions, "conventions": conventions, "networks": entries}
-    if s.output is not None:
-        write_json(s.output, content)
+    if settings.output is not None:
+        write_json(settings.output, content)
     return content
 
 
@@ -214,21 +214,21 @@ def _on_paper(
     return entry
 
 
-def _conditions(setup: Conditions, s: BenchmarkSettings) -> dict[str, Any]:
+def _conditions(setup: Conditions, settings: BenchmarkSettings) -> dict[str, Any]:
     cuda = setup.device.startswith("cuda")
     return {
         "size": list(setup.size),
         "in_channels": setup.in_channels,
         "out_channels": setup.out_channels,
         "batch_size": setup.batch_size,
-        "arguments": "published" if s.published else "planned",
+        "arguments": "published" if settings.published else "planned",
         "precision": setup.precision,
         "device": setup.device,
         "device_name": torch.cuda.get_device_name(setup.device) if cuda else _cpu_name(),
         "threads": setup.threads,
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "repeats": s.repeats,
+        "repeats": settings.repeats,
         "warm_up": WARM_UP,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -48,7 +48,7 @@ class CompareSettings:
 
 
 @takes(CompareSettings)
-def compare(s: CompareSettings) -> dict[str, Any]:
+def compare(settings: CompareSettings) -> dict[str, Any]:
     """Compare validated runs case by case: paired differences with intervals, tests and effect sizes.
 
     Every run is compared with the first; writes ``comparison.json``, ``.csv``, ``.md`` and ``.html`` and its figures.
@@ -68,8 +68,8 @@ def compare(s: CompareSettings) -> dict[str, Any]:
         >>> [row["label"] for row in compared["comparisons"]]
         ['liver', 'spleen', 'kidneys', 'mean']
     """
-    score = s.score
-    folders = [Path(run).resolve() for run in s.runs]
+    score = settings.score
+    folders = [Path(run).resolve() for run in settings.runs]
     if len(folders) < 2:
         raise ConfigError("A comparison needs two or more runs; repeat --run.")
     scored = read_scored(folders)
@@ -104,7 +104,7 @@ def compare(s: CompareSettings) -> dict[str, Any]:
         "scores": {name: values.by_label for name, values in zip(names, table, strict=True)},
         "comparisons": rows,
     }
-    target_dir = Path(s.output)
+    target_dir = Path(settings.output)
     write_json(target_dir / "comparison.json", content)
     table_file = target_dir / "comparison.csv"
     with whole_file(table_file) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

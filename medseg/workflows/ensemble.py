@@ -78,7 +78,7 @@ class EnsembleSettings:
 
 @takes(EnsembleSettings)
 @writes_into("output")
-def ensemble(s: EnsembleSettings) -> dict[str, Any] | None:
+def ensemble(settings: EnsembleSettings) -> dict[str, Any] | None:
     """Join several runs, or the folds of one, into one prediction; scored where references exist.
 
     Predicts a section of a datalist; writes ``predictions/`` and, with references,
@@ -87,8 +87,15 @@ def ensemble(s: EnsembleSettings) -> dict[str, Any] | None:
     Returns:
         The scores, or ``None`` where the section has no references.
     """
-    output, method, weights, json_list, section, fold = s.output, s.method, s.weights, s.json_list, s.section, s.fold
-    bundles = [require_run(member) for run in s.runs for member in fold_runs(run) or [Path(run)]]
+    output, method, weights, json_list, section, fold = (
+        settings.output,
+        settings.method,
+        settings.weights,
+        settings.json_list,
+        settings.section,
+        settings.fold,
+    )
+    bundles = [require_run(member) for run in settings.runs for member in fold_runs(run) or [Path(run)]]
     folders = [bundle.root for bundle in bundles]
     if len(folders) < 2:
         raise ConfigError(f"An ensemble needs two or more runs, got {folders[0]}; use `medseg infer` for one.")
@@ -102,25 +109,29 @@ def ensemble(s: EnsembleSettings) -> dict[str, Any] | None:
         raise ConfigError(f"--fold {fold}: section '{section}' has no folds; leave one of --fold and --section out.")
     config = bundles[0].trained
     check_members(bundles)
-    datalist, cases = _cases(folders[0], config, s)
+    datalist, cases = _cases(folders[0], config, settings)
     check_channels(bundles[0], datalist)
     refuse_other_names(LabelSpace.from_table(config["labels"]), datalist.label_space, "The run")
     refuse_wrong_folder(cases, datalist)
     for folder in folders if json_list is None else ():
         require_same_data(folder, cases)
     if weights == "dice":
-        weights = _validation_dice(folders, s.checkpoint)
+        weights = _validation_dice(folders, settings.checkpoint)
     elif isinstance(weights, str):
         raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
-    rules = _common_rules(bundles) if s.postprocess else {}
-    facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {"checkpoint": s.checkpoint}
+    rules = _common_rules(bundles) if settings.postprocess else {}
+    facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {
+        "checkpoint": settings.checkpoint
+    }
     if section in ("training", "validation"):
         facts["fold"] = config.get("fold") if fold is None else fold
-    members = load_members([(bundle, weights_of(bundle.root, s.checkpoint)) for bundle in bundles], s.device)
+    members = load_members(
+        [(bundle, weights_of(bundle.root, settings.checkpoint)) for bundle in bundles], settings.device
+    )
     network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
     facts |= {"ensemble": method, "members": [str(folder) for folder in folders], "member_weights": network.weights}
-    evaluator, cost, background = _evaluator(bundles[0], network, cases, Path(output), s.device, facts)
+    evaluator, cost, background = _evaluator(bundles[0], network, cases, Path(output), settings.device, facts)
     failed: CasesFailed | None = None
     try:
         run_cases(evaluator, output)
@@ -199,14 +210,14 @@ def _evaluator(
     return evaluator, cost, background
 
 
-def _cases(run: Path, config: Mapping[str, Any], s: EnsembleSettings) -> tuple[Datalist, list[Case]]:
-    if s.json_list is None:
-        datalist = read_stored_list(run, s.data_dir or config["dataset_dir"])
+def _cases(run: Path, config: Mapping[str, Any], settings: EnsembleSettings) -> tuple[Datalist, list[Case]]:
+    if settings.json_list is None:
+        datalist = read_stored_list(run, settings.data_dir or config["dataset_dir"])
     else:
-        datalist = read_datalist(s.json_list, s.data_dir)
-    cases = datalist.cases(s.section, config.get("fold") if s.fold is None else s.fold)
+        datalist = read_datalist(settings.json_list, settings.data_dir)
+    cases = datalist.cases(settings.section, config.get("fold") if settings.fold is None else settings.fold)
     if not cases:
-        raise DataError(f"{datalist.path} has no case in '{s.section}'; name another with --section.")
+        raise DataError(f"{datalist.path} has no case in '{settings.section}'; name another with --section.")
     return datalist, cases
 
 

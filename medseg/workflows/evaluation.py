@@ -139,7 +139,7 @@ class EvaluateSettings:
 
 @takes(EvaluateSettings)
 @writes_into("run")
-def evaluate(s: EvaluateSettings) -> dict[str, Any]:
+def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Score cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and what a
     validation case costs into ``run.json``.
 
@@ -158,27 +158,27 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
         >>> scores["scored"], 0 <= scores["mean_dice"] <= 1
         (2, True)
     """
-    bundle = require_run(s.run)
-    folder, checkpoint = bundle.root, s.checkpoint
+    bundle = require_run(settings.run)
+    folder, checkpoint = bundle.root, settings.checkpoint
     start_distributed()
     if is_main():
         log_to(folder)
     else:
         logger.setLevel(logging.ERROR)  # the first process speaks for all
     weights = weights_of(folder, checkpoint)
-    if s.space not in ("source", "model"):
-        raise ConfigError(f"space '{s.space}' is unknown; use 'source' or 'model'.")
-    recipe = s.recipe(bundle, command({"ckpt_path": str(weights)}))
-    given = dict(s.overrides or {})
+    if settings.space not in ("source", "model"):
+        raise ConfigError(f"space '{settings.space}' is unknown; use 'source' or 'model'.")
+    recipe = settings.recipe(bundle, command({"ckpt_path": str(weights)}))
+    given = dict(settings.overrides or {})
     changed = check_use(bundle.trained, recipe.tree, given, own_weights=weights.is_relative_to(folder))
     mirrored_axes(bundle, recipe.tree)
-    if not s.checked:
+    if not settings.checked:
         warn_changed(changed)
-    selection = select(bundle, recipe, named="json_list" in given, section=s.section)
+    selection = select(bundle, recipe, named="json_list" in given, section=settings.section)
     refuse_other_names(LabelSpace.from_table(recipe.tree["labels"]), selection.datalist.label_space, "The run")
-    if not s.checked:
+    if not settings.checked:
         refuse_wrong_folder(selection.cases, selection.datalist)
-    rules = rules_of(bundle, recipe.tree) if s.postprocess and s.space == "source" else {}
+    rules = rules_of(bundle, recipe.tree) if settings.postprocess and settings.space == "source" else {}
     facts = selection.facts | {"checkpoint": checkpoint, "biases": _biases(selection, cleaned=bool(rules))}
     if changed:
         facts["differs_from_training"] = changed
@@ -186,14 +186,14 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
         cleaned = {_STEPS: add_cleaning(recipe.value(_STEPS), rules)}
         recipe = amended(recipe, derived(cleaned, f"{folder}/configs/inference.yaml"))
         facts["cleanup"] = rules
-    if s.space == "model":
+    if settings.space == "model":
         # As while training: labels go through the preprocessing too, predictions stay where they are.
         parts = ("validate::preprocessing", "validate::postprocessing")
         steps = {part: bundle.recipe("train").value(part) for part in parts}
         recipe = amended(recipe, derived(steps, f"{folder}/configs/train.yaml"))
         facts["space"] = "model"
     record = on_main(lambda: _record(selection.cases, weights, recipe.tree))
-    places = _target(bundle, recipe, selection, s.into)
+    places = _target(bundle, recipe, selection, settings.into)
     workflow = start(amended(recipe, places, case_changes(bundle, recipe.tree, "evaluate")), "evaluate")
     target = Path(workflow.parser.get_parsed_content("score_dir"))
     if selection.place and target.resolve() == folder:
@@ -201,7 +201,7 @@ def evaluate(s: EvaluateSettings) -> dict[str, Any]:
             f"{target} has the scores of validation cases, which those of {selection.words} would replace; name "
             "another score_dir."
         )
-    kept = on_main(lambda: _kept(target, record)) if s.reuse else None
+    kept = on_main(lambda: _kept(target, record)) if settings.reuse else None
     if kept is not None:
         workflow.finalize()
         return kept

@@ -39,7 +39,7 @@ class ConfigSettings:
 
 
 @takes(ConfigSettings)
-def explain(s: ConfigSettings) -> list[str]:
+def explain(settings: ConfigSettings) -> list[str]:
     """Show the values of a config, where each comes from, and what uses it.
 
     Returns:
@@ -49,14 +49,14 @@ def explain(s: ConfigSettings) -> list[str]:
         ConfigError: no such id; the nearest is named.
         ModelError: there is no bundle.
     """
-    bundle = Bundle(s.run)
-    plain = s.task == "train" and not s.overlays
-    recipe = stored_training(bundle) if plain else bundle.recipe(s.task, s.overlays)
-    check_overrides(recipe.tree, s.overrides or {})
-    recipe = recipe.over(user(s.overrides))
-    if s.key is None:
+    bundle = Bundle(settings.run)
+    plain = settings.task == "train" and not settings.overlays
+    recipe = stored_training(bundle) if plain else bundle.recipe(settings.task, settings.overlays)
+    check_overrides(recipe.tree, settings.overrides or {})
+    recipe = recipe.over(user(settings.overrides))
+    if settings.key is None:
         return [_line(recipe, id_, value) for id_, value in leaves(recipe.tree)]
-    key = ReferenceResolver.normalize_id(s.key)
+    key = ReferenceResolver.normalize_id(settings.key)
     value = recipe.value(key)
     lines = [_line(recipe, "::".join(filter(None, (key, id_))), found) for id_, found in leaves(value)]
     for target, found in _chain(recipe, value):

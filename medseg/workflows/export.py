@@ -61,7 +61,7 @@ class ExportSettings:
 
 
 @takes(ExportSettings)
-def export(s: ExportSettings) -> dict[str, Any]:
+def export(settings: ExportSettings) -> dict[str, Any]:
     """Export a trained network with all that is needed to use it without medseg.
 
     Writes ``model.ts``, ``model.pt2``, ``model.onnx``, ``deployment.json`` and ``predict.py`` to ``output``.
@@ -73,11 +73,16 @@ def export(s: ExportSettings) -> dict[str, Any]:
         ConfigError: an unknown format, a package of the extra ``export`` is missing, or a data set has to be named.
         ModelError: no weights, or a network that cannot be recorded.
     """
-    formats, sizes, dataset, modality = chosen_formats(s.format), s.sizes, s.dataset, s.modality
-    folder, target = Bundle(s.bundle).root, Path(s.output).resolve()
-    weights = weights_of(folder, s.checkpoint)
+    formats, sizes, dataset, modality = (
+        chosen_formats(settings.format),
+        settings.sizes,
+        settings.dataset,
+        settings.modality,
+    )
+    folder, target = Bundle(settings.bundle).root, Path(settings.output).resolve()
+    weights = weights_of(folder, settings.checkpoint)
     overrides = {"device": device_component("cpu")}
-    parser = load_workflow(folder, "infer", overrides, s.overlays).parser
+    parser = load_workflow(folder, "infer", overrides, settings.overlays).parser
     with unwrapped():
         network = parser.get_parsed_content("network_def")
         parts = {key: parser.get_parsed_content(key) for key in ("preprocessing", "inferer", "postprocessing")}

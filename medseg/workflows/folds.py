@@ -31,7 +31,7 @@ def fold_runs(run: str | Path) -> list[Path]:
 
 @takes(EvaluateSettings)
 @writes_into("run")
-def evaluate_folds(s: EvaluateSettings) -> dict[str, Any]:
+def evaluate_folds(settings: EvaluateSettings) -> dict[str, Any]:
     """``evaluate`` each fold's run and pool their out-of-fold cases into ``metrics.json`` of the folder above.
 
     Cases that several folds score, such as a test section, are not pooled: ``folds.json`` in a folder of the section's
@@ -43,9 +43,9 @@ def evaluate_folds(s: EvaluateSettings) -> dict[str, Any]:
     Raises:
         ConfigError: the cases are validation cases of some folds and not of others.
     """
-    run, into = Path(s.run), s.into
+    run, into = Path(settings.run), settings.into
     folders = fold_runs(run)
-    selections = [replace(s, run=folder).selection() for folder in folders]
+    selections = [replace(settings, run=folder).selection() for folder in folders]
     roles = sorted({selection.role for selection in selections})
     ids = [case.id for selection in selections for case in selection.cases]
     pooled = roles == ["validation"] and len(set(ids)) == len(ids)
@@ -54,7 +54,7 @@ def evaluate_folds(s: EvaluateSettings) -> dict[str, Any]:
             f"The folds of {run} would score cases as {' and '.join(roles)}, some of them twice; expected each "
             "fold's own validation cases, or the same test cases for all. Name one fold's run."
         )
-    contents = [evaluate.of(replace(s, run=folder)) for folder in folders]
+    contents = [evaluate.of(replace(settings, run=folder)) for folder in folders]
     if not pooled:
         return _spread(run / (into or selections[0].place), [f.name for f in folders], contents)
     cases = {case: rows for content in contents for case, rows in content["cases"].items()}
@@ -102,7 +102,7 @@ def _spread(directory: Path, names: Sequence[str], contents: Sequence[Mapping[st
 
 
 @takes(EvaluateSettings)
-def evaluate_checkpoints(s: EvaluateSettings) -> dict[str, dict[str, Any]]:
+def evaluate_checkpoints(settings: EvaluateSettings) -> dict[str, dict[str, Any]]:
     """Score a run's validation cases in the original image space: Dice, HD95 and surface Dice per case and label.
 
     A folder of folds is scored by ``evaluate_folds``. Of all checkpoints the results of ``best`` are the run's own,
@@ -116,12 +116,12 @@ def evaluate_checkpoints(s: EvaluateSettings) -> dict[str, dict[str, Any]]:
         ConfigError: all checkpoints on other cases than the validation cases: a test set must not choose a model.
         ModelError: nothing is kept.
     """
-    run = Path(s.run)
+    run = Path(settings.run)
     folders = fold_runs(run)
     score = evaluate_folds if folders else evaluate
-    if s.checkpoint != "all":
-        return {s.checkpoint: score.of(s)}
-    for selection in (replace(s, run=folder).selection() for folder in folders or [run]):
+    if settings.checkpoint != "all":
+        return {settings.checkpoint: score.of(settings)}
+    for selection in (replace(settings, run=folder).selection() for folder in folders or [run]):
         if selection.role != "validation":
             raise ConfigError(
                 f"--checkpoint all on {selection.words} would choose the model on these cases; choose it on the "
@@ -132,7 +132,8 @@ def evaluate_checkpoints(s: EvaluateSettings) -> dict[str, dict[str, Any]]:
     if not names:
         raise ModelError(f"{run} keeps no checkpoint that all its folds have; train it first.")
     return {
-        name: score.of(replace(s, checkpoint=name, into=None if name == "best" else f"scores/{name}")) for name in names
+        name: score.of(replace(settings, checkpoint=name, into=None if name == "best" else f"scores/{name}"))
+        for name in names
     }
 
 

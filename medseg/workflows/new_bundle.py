@@ -67,7 +67,7 @@ class NewBundleSettings:
 
 
 @takes(NewBundleSettings)
-def new_bundle(s: NewBundleSettings) -> list[Setting]:
+def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     """Plan and write a bundle for a network and a datalist, without training it.
 
     The cases are read and checked first.
@@ -79,17 +79,17 @@ def new_bundle(s: NewBundleSettings) -> list[Setting]:
         ConfigError: the folder holds a bundle, the network does not fit, or an override is refused.
         DataError: the datalist or a case cannot be used.
     """
-    network, fold, device, changes = s.network, s.fold, s.device, dict(s.overrides or {})
-    root = Path(s.output).resolve()
+    network, fold, device, changes = settings.network, settings.fold, settings.device, dict(settings.overrides or {})
+    root = Path(settings.output).resolve()
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
     network_target(network)  # an unknown name is told before the data are read
     remember_own(changes)
-    nnunet = given_nnunet(s.nnunet_plans, s.nnunet_configuration)
+    nnunet = given_nnunet(settings.nnunet_plans, settings.nnunet_configuration)
     refuse_double("train", changes)
     given = {key: value for key, value in changes.items() if key != "roi_size"}  # that needs the images' axes
     check_ranges({"fold": fold, **given})
-    datalist = read_datalist(s.json_list, s.data_dir)
+    datalist = read_datalist(settings.json_list, settings.data_dir)
     training, validation = datalist.split(fold)
     facts = check_cases(training + validation, datalist, training=training, fold=fold)
     chosen = (device or str(choose_device())).partition(":")[0]  # a plan for a GPU needs none

@@ -52,7 +52,7 @@ class PostprocessSettings:
 
 @takes(PostprocessSettings)
 @writes_into("run")
-def postprocess(s: PostprocessSettings) -> dict[str, Any]:
+def postprocess(settings: PostprocessSettings) -> dict[str, Any]:
     """Choose post-processing on a run's validation predictions; only what is shown to help is stored and applied.
 
     The rules are stored in the run's bundle; ``--fold all`` runs are pooled.
@@ -69,7 +69,7 @@ def postprocess(s: PostprocessSettings) -> dict[str, Any]:
             validation cases, or a prediction is missing or was written by another command.
         ConfigError: its predictions are cleaned already.
     """
-    run, data_dir = s.run, s.data_dir
+    run, data_dir = settings.run, settings.data_dir
     folders = fold_runs(run) or [require_run(run).root]
     space = LabelSpace.from_table(Bundle(folders[0]).trained["labels"])
     log_to(run)

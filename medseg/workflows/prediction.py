@@ -117,7 +117,7 @@ class PredictSettings:
 
 @takes(PredictSettings)
 @writes_into("output")
-def predict(s: PredictSettings) -> list[Path]:
+def predict(settings: PredictSettings) -> list[Path]:
     """Segment files and folders, a datalist's section or ``cases`` of one with a run or bundle.
 
     A prediction that ``output`` holds is kept if it was made from the same images, weights, settings and version
@@ -137,34 +137,34 @@ def predict(s: PredictSettings) -> list[Path]:
         >>> [path.name for path in medseg.predict("runs/first", "out", inputs=["phantom/imagesTs"], device="cpu")]
         ['organs_006.nii.gz', 'organs_007.nii.gz']
     """
-    bundle, target = Bundle(s.bundle), Path(s.output).resolve()
+    bundle, target = Bundle(settings.bundle), Path(settings.output).resolve()
     _refuse_run_folder(target)
-    _refuse_idle(s)
-    inputs, cases, json_list, section = s.inputs, s.cases, s.json_list, s.section or "test"
+    _refuse_idle(settings)
+    inputs, cases, json_list, section = settings.inputs, settings.cases, settings.json_list, settings.section or "test"
     inference = Inference.of(
         bundle,
-        checkpoint=s.checkpoint,
-        device=s.device,
-        tta=s.tta,
-        postprocess=s.postprocess,
-        tasks=s.tasks,
-        overrides=s.overrides,
+        checkpoint=settings.checkpoint,
+        device=settings.device,
+        tta=settings.tta,
+        postprocess=settings.postprocess,
+        tasks=settings.tasks,
+        overrides=settings.overrides,
     )
     config = inference.recipe.tree
     if inputs:
         cases = collect_cases(inputs, int(config["network_def"]["in_channels"]))
     elif json_list is not None:
-        datalist = read_datalist(json_list, s.data_dir)
+        datalist = read_datalist(json_list, settings.data_dir)
         cases = datalist.cases(section)
         check_channels(bundle, datalist)
     elif not cases:
         raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
     if not cases:
         raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
-    cases = inference.conditioned(cases, s.modality)
+    cases = inference.conditioned(cases, settings.modality)
     inference = replace(inference, recipe=amended(inference.recipe, command({"output_dir": str(target)})))
     start_distributed()
-    origin = origin_of(config, inference.weights, choose_device(s.device).type)
+    origin = origin_of(config, inference.weights, choose_device(settings.device).type)
     if inference.differences:
         origin = replace(origin, settings={**origin.settings, "differs_from_training": inference.differences})
     predictions = PredictionFolder(target, origin)
@@ -177,7 +177,7 @@ def predict(s: PredictSettings) -> list[Path]:
             space = LabelSpace.from_table(config["labels"])
             names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(space.labels, 1)}}
             write_json(target / "labels.json", names)
-        return predictions.pending(cases, overwrite=s.overwrite)
+        return predictions.pending(cases, overwrite=settings.overwrite)
 
     todo = on_main(prepare)
     failed: CasesFailed | None = None
@@ -225,21 +225,25 @@ def _refuse_run_folder(target: Path) -> None:
             raise ConfigError(f"--output {target} belongs to the run {run} itself; name a folder of its own.")
 
 
-def _refuse_idle(s: PredictSettings) -> None:
+def _refuse_idle(settings: PredictSettings) -> None:
     """Options that would be read by nobody.
 
     Raises:
         ConfigError: naming them.
     """
-    if s.inputs and s.json_list is not None:
+    if settings.inputs and settings.json_list is not None:
         raise ConfigError("Name either image files or a datalist (--json_list), not both.")
-    idle = [name for name, value in (("--section", s.section), ("--data_dir", s.data_dir)) if value is not None]
-    if s.json_list is None and idle:
+    idle = [
+        name
+        for name, value in (("--section", settings.section), ("--data_dir", settings.data_dir))
+        if value is not None
+    ]
+    if settings.json_list is None and idle:
         raise ConfigError(f"{' and '.join(idle)}: of a datalist; name that with --json_list, or leave them out.")
 
 
 @takes(PredictSettings)
-def predict_checkpoints(s: PredictSettings) -> dict[Path, list[Path]]:
+def predict_checkpoints(settings: PredictSettings) -> dict[Path, list[Path]]:
     """Segment image files, folders or a section of a datalist; label maps have the grid of the original images.
 
     Returns:
@@ -250,9 +254,9 @@ def predict_checkpoints(s: PredictSettings) -> dict[Path, list[Path]]:
         CasesFailed: some cases failed, with any of them; the others are done.
         ModelError: nothing is kept.
     """
-    if s.checkpoint != "all":
-        return {Path(s.output): predict.of(s)}
-    root = Bundle(s.bundle).root
+    if settings.checkpoint != "all":
+        return {Path(settings.output): predict.of(settings)}
+    root = Bundle(settings.bundle).root
     kept = kept_checkpoints(root)
     if not kept:
         weights_of(root, "best")  # says what to do
@@ -260,7 +264,9 @@ def predict_checkpoints(s: PredictSettings) -> dict[Path, list[Path]]:
     failed: CasesFailed | None = None
     for name in kept:
         try:
-            done[Path(s.output) / name] = predict.of(replace(s, output=Path(s.output) / name, checkpoint=name))
+            done[Path(settings.output) / name] = predict.of(
+                replace(settings, output=Path(settings.output) / name, checkpoint=name)
+            )
         except CasesFailed as error:
             failed = error
     if failed is not None:

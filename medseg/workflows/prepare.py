@@ -57,7 +57,7 @@ class PrepareSettings:
 
 
 @takes(PrepareSettings)
-def prepare(s: PrepareSettings) -> Prepared:
+def prepare(settings: PrepareSettings) -> Prepared:
     """Turn the unpacked archive of a public data set into a checked datalist; --list shows the data sets.
 
     The same call again does only what is missing.
@@ -66,17 +66,22 @@ def prepare(s: PrepareSettings) -> Prepared:
         ConfigError: an unknown data set or option, or folders that cannot be used.
         DataError: the archive is incomplete, or a label file holds a value that the data set does not declare.
     """
-    module, raw, out, options = dataset_module(s.dataset), Path(s.raw), Path(s.out), dict(s.options or {})
+    module, raw, out, options = (
+        dataset_module(settings.dataset),
+        Path(settings.raw),
+        Path(settings.out),
+        dict(settings.options or {}),
+    )
     if not raw.is_dir():
         raise ConfigError(f"Folder {raw} not found; --raw names the unpacked archive: {module.FACTS.layout}.")
     if out.resolve().is_relative_to(raw.resolve()):
         raise ConfigError(f"--out {out} lies in the raw folder {raw}, which stays as it is; name a folder outside.")
-    check_options(s.dataset, module.prepare, options)
+    check_options(settings.dataset, module.prepare, options)
     path = Path(module.prepare(raw, out, **options))
     for root in (out, raw):
         datalist = read_datalist(path, root)
         first = next(case for cases in datalist.sections.values() for case in cases)
         if all(Path(image).is_file() for image in first.images):
             check_label_files(datalist)
-            return Prepared(s.dataset, datalist)
+            return Prepared(settings.dataset, datalist)
     raise DataError(f"{path} names files that are neither below {out} nor below {raw}; report this with the archive.")

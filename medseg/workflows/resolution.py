@@ -151,7 +151,7 @@ class ResolutionSettings:
 
 
 @takes(ResolutionSettings)
-def resolution(s: ResolutionSettings) -> dict[str, Any]:
+def resolution(settings: ResolutionSettings) -> dict[str, Any]:
     """Score runs at other resolutions than the one they were trained at: table, figure and JSON.
 
     Writes ``resolution.json``, ``.csv``, ``.md`` and ``.png`` to ``output``, and
@@ -168,8 +168,8 @@ def resolution(s: ResolutionSettings) -> dict[str, Any]:
         ConfigError: neither or both of sizes and spacings, a value that is not positive, or a run that cannot change.
         DataError: the runs' cases or labels differ.
     """
-    sizes, spacings = s.sizes, s.spacings
-    bundles = [require_run(run) for run in s.runs]
+    sizes, spacings = settings.sizes, settings.spacings
+    bundles = [require_run(run) for run in settings.runs]
     folders = [bundle.root for bundle in bundles]
     values = sorted({float(value) for value in sizes or spacings})
     if bool(sizes) == bool(spacings):
@@ -177,16 +177,16 @@ def resolution(s: ResolutionSettings) -> dict[str, Any]:
     if values[0] <= 0 or not all(map(math.isfinite, values)):
         raise ConfigError(f"{'--sizes' if sizes else '--spacings'}: {values[0]:g} is no size; give numbers above 0.")
     names = run_names(folders)
-    cases, facts = _cases(folders, names, s.data_dir, s.section)
+    cases, facts = _cases(folders, names, settings.data_dir, settings.section)
     grids = [TrainedGrid.of(name, bundle.trained, facts) for name, bundle in zip(names, bundles, strict=True)]
     plans = [[grid.at_size(v) if sizes else grid.at_spacing(v) for v in values] for grid in grids]
-    target = Path(s.output)
+    target = Path(settings.output)
     target.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "axis": "size" if sizes else "spacing",
         "values": values,
         "cases": cases,
-        "section": s.section,
+        "section": settings.section,
         "postprocessing": "raw",
         "labels": [],
         "warnings": _warnings(folders, names, cases),
@@ -196,7 +196,7 @@ def resolution(s: ResolutionSettings) -> dict[str, Any]:
         points: list[dict[str, Any]] = []
         for value, changes in zip(values, plan, strict=True):
             place = target.resolve() / "runs" / grid.name / f"{content['axis']}_{value:g}"
-            scores = {space: _scores(folder, place / space, space, changes, s) for space in SPACES}
+            scores = {space: _scores(folder, place / space, space, changes, settings) for space in SPACES}
             content["labels"] = content["labels"] or list(scores["source"]["labels"])
             points.append({"value": value} | {space: _summary(found) for space, found in scores.items()})
             logger.info(
@@ -247,7 +247,7 @@ def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str
 
 
 def _scores(
-    run: Path, place: Path, space: Literal["model", "source"], changes: Mapping[str, Any], s: ResolutionSettings
+    run: Path, place: Path, space: Literal["model", "source"], changes: Mapping[str, Any], settings: ResolutionSettings
 ) -> dict[str, Any]:
     """The content of ``metrics.json`` of raw predictions; kept where it was made from the same."""
     overrides = {"validate::key_metric::mean_dice::surface": False} | dict(changes)
@@ -259,10 +259,10 @@ def _scores(
         checked=True,
         reuse=True,
         postprocess=False,
-        checkpoint=s.checkpoint,
-        section=s.section,
-        data_dir=s.data_dir,
-        device=s.device,
+        checkpoint=settings.checkpoint,
+        section=settings.section,
+        data_dir=settings.data_dir,
+        device=settings.device,
     )
 
 

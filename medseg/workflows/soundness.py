@@ -37,7 +37,7 @@ class CheckSettings:
 
 
 @takes(CheckSettings)
-def check(s: CheckSettings) -> list[str]:
+def check(settings: CheckSettings) -> list[str]:
     """Check a datalist (every case is read once) or a bundle, and list all problems with their remedies.
 
     Returns:
@@ -47,22 +47,28 @@ def check(s: CheckSettings) -> list[str]:
         ConfigError: neither or both are named.
         DataError, ModelError: with the table of all problems.
     """
-    if (s.json_list is None) == (s.bundle is None):
+    if (settings.json_list is None) == (settings.bundle is None):
         raise ConfigError("Give either a datalist (--json_list) or a bundle (--bundle).")
-    return _check_datalist(s.json_list, s) if s.json_list is not None else _check_bundle(str(s.bundle), strict=s.strict)
+    return (
+        _check_datalist(settings.json_list, settings)
+        if settings.json_list is not None
+        else _check_bundle(str(settings.bundle), strict=settings.strict)
+    )
 
 
-def _check_datalist(json_list: File, s: CheckSettings) -> list[str]:
-    datalist = read_datalist(json_list, s.data_dir)
+def _check_datalist(json_list: File, settings: CheckSettings) -> list[str]:
+    datalist = read_datalist(json_list, settings.data_dir)
     cases = [case for section in datalist.sections.values() for case in section]
-    training = datalist.sections["training"] if s.fold is None else datalist.split(s.fold)[0]
+    training = datalist.sections["training"] if settings.fold is None else datalist.split(settings.fold)[0]
     folds = list(check_folds(datalist))
-    facts = check_cases(cases, datalist, training=training, fold=s.fold, strict=s.strict, rows=None, more=folds)
-    plan = make_plan(datalist, facts, PlanSettings(num_training=len(datalist.split(s.fold)[0])))
+    facts = check_cases(
+        cases, datalist, training=training, fold=settings.fold, strict=settings.strict, rows=None, more=folds
+    )
+    plan = make_plan(datalist, facts, PlanSettings(num_training=len(datalist.split(settings.fold)[0])))
     network = {"_target_": network_target("SegResNet")}  # any: networks are not planned here
     train = plan_recipe(network, datalist, plan).config("train")
-    settings = settings_of(train.tree, reasons_in(train.reasons))
-    shown = [setting for setting in settings if setting.reason and not setting.id.startswith("network_def")]
+    planned = settings_of(train.tree, reasons_in(train.reasons))
+    shown = [setting for setting in planned if setting.reason and not setting.id.startswith("network_def")]
     return [f"{len(facts)} cases are sound. A plan for this machine's CPU:", *(setting.line() for setting in shown)]
 
 

@@ -59,7 +59,7 @@ class SubmitSettings:
 
 
 @takes(SubmitSettings)
-def submit(s: SubmitSettings) -> Submission:
+def submit(settings: SubmitSettings) -> Submission:
     """Check predictions by the rules of a challenge, report, and pack them.
 
     Predictions that lie there already, of the same weights, are not made again.
@@ -68,28 +68,33 @@ def submit(s: SubmitSettings) -> Submission:
         ConfigError: neither a run nor predictions, or an archive that exists.
         DataError: a rule is broken; the report is there, no archive is written.
     """
-    challenge, run, predictions, options = s.challenge, s.run, s.predictions, dict(s.options or {})
-    module, target = challenge_module(challenge), Path(s.output)
-    _refuse_output(target, module.FACTS, overwrite=s.overwrite)
+    challenge, run, predictions, options = (
+        settings.challenge,
+        settings.run,
+        settings.predictions,
+        dict(settings.options or {}),
+    )
+    module, target = challenge_module(challenge), Path(settings.output)
+    _refuse_output(target, module.FACTS, overwrite=settings.overwrite)
     check_options(challenge, module.items, options)
-    if run is None and (predictions is None or s.json_list is None):
+    if run is None and (predictions is None or settings.json_list is None):
         raise ConfigError("Nothing to submit: name a run with --run, or --predictions and --json_list.")
-    if s.json_list is None and run is not None:
-        datalist = read_stored_list(run, s.data_dir or require_run(run).trained["dataset_dir"])
+    if settings.json_list is None and run is not None:
+        datalist = read_stored_list(run, settings.data_dir or require_run(run).trained["dataset_dir"])
     else:
-        datalist = read_datalist(Path(str(s.json_list)), s.data_dir)
-    cases = datalist.cases(s.section or module.FACTS.section)
+        datalist = read_datalist(Path(str(settings.json_list)), settings.data_dir)
+    cases = datalist.cases(settings.section or module.FACTS.section)
     if predictions is None:
         chosen = {item.case_id for item in module.items(cases, **options)}
         predictions = target.with_name(f"{target.stem}_predictions")
         todo = [case for case in cases if case.id in chosen]
-        predict(str(run), predictions, cases=todo, checkpoint=s.checkpoint, device=s.device)
+        predict(str(run), predictions, cases=todo, checkpoint=settings.checkpoint, device=settings.device)
     values = {value for part in datalist.label_space.fragments.values() for value in part.declared}
     submission = check_predictions(challenge, cases, predictions, options, values)
     lines = submission.lines()
     write_text(target.with_suffix(".txt"), "\n".join(lines) + "\n")
     for line in lines:
-        s.show(line)
+        settings.show(line)
     submission.write(target)
     return submission
 

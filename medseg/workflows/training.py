@@ -128,7 +128,7 @@ class TrainSettings:
 
 
 @takes(TrainSettings)
-def train(s: TrainSettings) -> Path:
+def train(settings: TrainSettings) -> Path:
     """Train a network on a datalist; the same command again resumes.
 
     A finished run does nothing. Under torchrun every process makes the same call; the first one checks, plans and
@@ -151,63 +151,65 @@ def train(s: TrainSettings) -> Path:
         ... ).name
         'first'
     """
-    if s.fold == "all":
-        return _train_folds(s)
+    if settings.fold == "all":
+        return _train_folds(settings)
     started = time.monotonic()
-    _refuse_settings(s)
-    run = Path(s.output).resolve()
+    _refuse_settings(settings)
+    run = Path(settings.output).resolve()
     start_distributed()
     _refuse_foreign(run)
-    remember_own(s.overrides or {})
-    chosen, datalist = choose_device(s.device), read_datalist(s.json_list, s.data_dir)
+    remember_own(settings.overrides or {})
+    chosen, datalist = choose_device(settings.device), read_datalist(settings.json_list, settings.data_dir)
     if not is_main():
         logger.setLevel(logging.ERROR)  # the first process speaks for all
-    if s.dry_run:
-        on_main(lambda: _show(_Start.of(s, datalist, chosen), run))
+    if settings.dry_run:
+        on_main(lambda: _show(_Start.of(settings, datalist, chosen), run))
         finalize()
         return run
     with only_writer(run):
         try:
-            left, fit = on_main(lambda: _prepare(s, datalist, chosen, run))
+            left, fit = on_main(lambda: _prepare(settings, datalist, chosen, run))
         finally:
             shutil.rmtree(run / _FRESH, ignore_errors=True)  # of a start that was refused
         if left:
-            _run(run, s.max_minutes, started, fit)
+            _run(run, settings.max_minutes, started, fit)
     finalize()
     return run
 
 
-def _refuse_settings(s: TrainSettings) -> None:
+def _refuse_settings(settings: TrainSettings) -> None:
     """What can be told before any data are read.
 
     Raises:
         ConfigError: settings that contradict each other or are out of range, or an unknown network.
     """
-    if (s.network is None) == (s.bundle is None):
+    if (settings.network is None) == (settings.bundle is None):
         raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
-    overrides = s.overrides or {}
-    refuse_double("train", overrides, epochs=s.epochs)
-    check_ranges({"fold": s.fold, "epochs": s.epochs, "max_minutes": s.max_minutes, "seed": s.seed})
+    overrides = settings.overrides or {}
+    refuse_double("train", overrides, epochs=settings.epochs)
+    check_ranges(
+        {"fold": settings.fold, "epochs": settings.epochs, "max_minutes": settings.max_minutes, "seed": settings.seed}
+    )
     check_ranges({key: value for key, value in overrides.items() if key != "roi_size"})  # needs the images' axes
-    s.transfer_request()
-    if given_nnunet(s.nnunet_plans, s.nnunet_configuration) is not None and s.bundle is not None:
+    settings.transfer_request()
+    if given_nnunet(settings.nnunet_plans, settings.nnunet_configuration) is not None and settings.bundle is not None:
         raise ConfigError("--nnunet_plans are for --network: a bundle has a plan of its own. Leave one out.")
-    if s.network is not None:
-        network_target(s.network)
+    if settings.network is not None:
+        network_target(settings.network)
 
 
-def _train_folds(s: TrainSettings) -> Path:
+def _train_folds(settings: TrainSettings) -> Path:
     """Train every fold of the datalist (five made on the spot where it names none); finished folds are skipped."""
-    datalist = read_datalist(s.json_list, s.data_dir)
+    datalist = read_datalist(settings.json_list, settings.data_dir)
     folds = datalist.folds() or list(range(min(5, len(datalist.sections["training"]))))
     if len(folds) < 2:
         raise ConfigError(
-            f"{s.json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."
+            f"{settings.json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."
         )
     for fold in folds:
         logger.info("fold %d of %d", fold, len(folds))
-        train.of(replace(s, output=Path(s.output) / f"fold{fold}", fold=fold))
-    return Path(s.output).resolve()
+        train.of(replace(settings, output=Path(settings.output) / f"fold{fold}", fold=fold))
+    return Path(settings.output).resolve()
 
 
 @dataclass(frozen=True)
@@ -234,46 +236,51 @@ class _Start:
     device: torch.device
 
     @classmethod
-    def of(cls, s: TrainSettings, datalist: Datalist, chosen: torch.device) -> _Start:
+    def of(cls, settings: TrainSettings, datalist: Datalist, chosen: torch.device) -> _Start:
         """Read and check the cases, then plan a bundle, or take the one that is named.
 
         Raises:
             ConfigError, DataError, ModelError: what is given does not fit together.
         """
-        request = s.transfer_request()
+        request = settings.transfer_request()
         transfer = Transfer(request) if request else None
-        fold = None if s.fold == "all" else s.fold
+        fold = None if settings.fold == "all" else settings.fold
         training, validation = datalist.split(fold)
         if not training:
             raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
         facts = check_cases(training + validation, datalist, training=training, fold=fold)
-        if s.network is not None:
-            taken = transfer.network_arguments(network_target(s.network)) if transfer else {}
-            layer = Layer(taken, "plan", reasons=dict.fromkeys(taken, f"as in {s.transfer}"))
-            nnunet = given_nnunet(s.nnunet_plans, s.nnunet_configuration)
-            asked = PlanRequest(s.network, chosen.type, dict(s.overrides or {}), nnunet, layer)
+        if settings.network is not None:
+            taken = transfer.network_arguments(network_target(settings.network)) if transfer else {}
+            layer = Layer(taken, "plan", reasons=dict.fromkeys(taken, f"as in {settings.transfer}"))
+            nnunet = given_nnunet(settings.nnunet_plans, settings.nnunet_configuration)
+            asked = PlanRequest(settings.network, chosen.type, dict(settings.overrides or {}), nnunet, layer)
             draft = planned_draft(asked, datalist, facts, len(training))
         else:
-            bundle = Bundle(str(s.bundle))
-            draft = _own_places(Draft.copied(bundle, s.overlays, datalist)).over(user(s.overrides))
-        draft = draft.over(*_options(s, datalist, draft))
+            bundle = Bundle(str(settings.bundle))
+            draft = _own_places(Draft.copied(bundle, settings.overlays, datalist)).over(user(settings.overrides))
+        draft = draft.over(*_options(settings, datalist, draft))
         check_training(draft.train.tree, facts, datalist)
         draft.check()
-        return cls(s, datalist, training, validation, facts, transfer, draft, chosen)
+        return cls(settings, datalist, training, validation, facts, transfer, draft, chosen)
 
 
-def _options(s: TrainSettings, datalist: Datalist, draft: Draft) -> list[Layer]:
+def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[Layer]:
     """What the command's options say of a config; overrides of the user stay."""
-    given = {"fold": s.fold, "max_minutes": s.max_minutes, "epochs": s.epochs, "seed": s.seed or None}
-    if s.device is not None:
-        given["device"] = device_component(s.device)  # type: ignore[assignment]
-    always: dict[str, Any] = {"dataset_dir": str(datalist.data_dir.resolve()), "fold": s.fold}
-    always |= {"seed": s.seed} if s.network is not None else {}
+    given = {
+        "fold": settings.fold,
+        "max_minutes": settings.max_minutes,
+        "epochs": settings.epochs,
+        "seed": settings.seed or None,
+    }
+    if settings.device is not None:
+        given["device"] = device_component(settings.device)  # type: ignore[assignment]
+    always: dict[str, Any] = {"dataset_dir": str(datalist.data_dir.resolve()), "fold": settings.fold}
+    always |= {"seed": settings.seed} if settings.network is not None else {}
     chosen = {key: value for key, value in given.items() if value is not None}
     layers = [command({k: v for k, v in always.items() if k in draft.train.tree and k not in chosen})]
     layers.append(command({k: v for k, v in chosen.items() if k in draft.train.tree}, SET))
-    if s.max_minutes is not None and "epochs" in draft.train.tree:
-        epochs = s.epochs or draft.train.tree["epochs"]
+    if settings.max_minutes is not None and "epochs" in draft.train.tree:
+        epochs = settings.epochs or draft.train.tree["epochs"]
         layers.append(command({"epochs": epochs}, "of no account: --max_minutes decides when the training ends"))
     return layers
 
@@ -312,12 +319,12 @@ def _show(start: _Start, run: Path) -> None:
     )  # fmt: skip
 
 
-def _prepare(s: TrainSettings, datalist: Datalist, chosen: torch.device, run: Path) -> tuple[bool, bool]:
+def _prepare(settings: TrainSettings, datalist: Datalist, chosen: torch.device, run: Path) -> tuple[bool, bool]:
     """Write the run's bundle, or hold it against the one that is there; whether anything is left to train, and whether
     the validation is still to be fitted to the time.
     """
     log_to(run)
-    start = _Start.of(s, datalist, chosen)
+    start = _Start.of(settings, datalist, chosen)
     cases = start.training + start.validation
     same_data = (run / "run.json").is_file() and require_same_data(run, cases)
     fresh = run / _FRESH
@@ -326,9 +333,9 @@ def _prepare(s: TrainSettings, datalist: Datalist, chosen: torch.device, run: Pa
     if start.transfer is not None:
         changes = start.transfer.install(draft.train.tree, start.datalist, fresh / "models" / "initial.pt")
         draft = draft.over(changes)
-    announce(draft, f"training of {s.network or s.bundle} on {start.datalist.name}")
+    announce(draft, f"training of {settings.network or settings.bundle} on {start.datalist.name}")
     if (run / "configs").exists():
-        _hold_against(draft, run, explicit_epochs=s.epochs is not None, same_data=same_data)
+        _hold_against(draft, run, explicit_epochs=settings.epochs is not None, same_data=same_data)
     else:
         draft.write(fresh)
         for item in fresh.iterdir():
@@ -340,10 +347,10 @@ def _prepare(s: TrainSettings, datalist: Datalist, chosen: torch.device, run: Pa
     if facts.status == "finished":
         logger.info("%s is finished (%d epochs); nothing to do", run, _done_epochs(run))
         return False, False
-    if s.epochs is not None and s.max_minutes is not None:
+    if settings.epochs is not None and settings.max_minutes is not None:
         logger.warning("--max_minutes decides when the training ends, not --epochs")
     _report_start(run, start)
-    return True, s.max_minutes is not None and not facts.fitted_to_time
+    return True, settings.max_minutes is not None and not facts.fitted_to_time
 
 
 def _run(run: Path, max_minutes: float | None, started: float, fit: bool) -> None:
