@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.case import Case
-from medseg.data.datalist_form import ROOT, UNION_SUFFIXES, to_text, warn_once
+from medseg.data.datalist_form import ROOT, to_text, warn_once
 from medseg.data.findings import Finding
 from medseg.data.folds import make_folds
 from medseg.errors import DataError, nearest
@@ -34,6 +34,7 @@ class Datalist:
         sections: ``training``, ``validation``, ``test`` -> cases.
         known_overlaps: cases or subjects that a published split is known to have on both sides.
         table: the JSON as read.
+        content: the file itself, where a copy of the list is a copy of it; empty where ``table`` is written.
 
     Examples:
         >>> from medseg.data import read_datalist
@@ -50,6 +51,7 @@ class Datalist:
     sections: dict[str, list[Case]]
     known_overlaps: frozenset[str] = frozenset()
     table: dict[str, Any] = field(default_factory=dict)
+    content: bytes = field(default=b"", repr=False)
 
     def check(self) -> None:
         """Refuse what would bias results: a case twice, a case in training and validation, a subject on both sides or
@@ -124,9 +126,7 @@ class Datalist:
         """The JSON of a copy: the file itself, or what a union of several comes to. Where its data are is not part of
         the copy, which lies elsewhere.
         """
-        if self.path.suffix in UNION_SUFFIXES or ROOT in self.table:
-            return to_text({key: value for key, value in self.table.items() if key != ROOT}).encode()
-        return self.path.read_bytes()
+        return self.content or to_text({key: value for key, value in self.table.items() if key != ROOT}).encode()
 
     def cases(self, section: str, fold: int | None = None) -> list[Case]:
         """The cases of ``training`` or ``validation`` after the split, or of another section as it stands."""

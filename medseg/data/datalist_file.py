@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from medseg.errors import DataError
 from medseg.faults import unwrapped
 from medseg.labels import LabelSpace, check_name
 from medseg.shipped import find_list
-from medseg.storage import read_table, whole_file
+from medseg.storage import read_table_bytes, whole_file
 
 __all__ = ["read_datalist", "root_entry", "write_datalist"]
 
@@ -41,11 +42,23 @@ def read_datalist(path: str | Path, data_dir: str | Path | None = None) -> Datal
         DataError: the file is missing or not a valid datalist; the sentence names the entry.
     """
     path = find_list(path)
-    table, root = _read_union(path, data_dir) if path.suffix in UNION_SUFFIXES else _read_json(path, data_dir)
-    return _datalist(table, root, path)
+    if path.suffix in UNION_SUFFIXES:
+        return _datalist(*_read_union(path, data_dir), path)
+    root = None if data_dir is None else Path(data_dir)
+    return _read_json(path, root, (_stamp(path), None if root is None else _stamp(root)))
 
 
-def _datalist(table: dict[str, Any], root: Path, path: Path) -> Datalist:
+def _stamp(path: Path) -> tuple[object, ...]:
+    """What changes when a path comes to lead to another file or folder, or the file is written."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return ()
+    written = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if path.is_file() else ()
+    return (os.path.abspath(path), status.st_dev, status.st_ino, *written)
+
+
+def _datalist(table: dict[str, Any], root: Path, path: Path, content: bytes = b"") -> Datalist:
     """The checked content of a file."""
     sections = _read_sections(table, root, path)
     check_keys(table, path)
@@ -66,24 +79,26 @@ def _datalist(table: dict[str, Any], root: Path, path: Path) -> Datalist:
         sections=cases_of(sections, root, path),
         known_overlaps=frozenset(str(item) for item in overlaps),
         table=table,
+        content=content,
     )
     datalist.check()
     return datalist
 
 
-def _read_json(path: Path, data_dir: str | Path | None) -> tuple[dict[str, Any], Path]:
-    """The table of a JSON file, and the base directory of its paths, by default the list's ``data_dir``."""
+@lru_cache(maxsize=8)  # a config names its list once for each section
+def _read_json(path: Path, data_dir: Path | None, stamps: object) -> Datalist:
+    """The datalist of a JSON file; the base directory of its paths is by default its own ``data_dir``. With equal
+    ``stamps`` it is read once.
+    """
     if not path.is_file():
         raise DataError(
             f"Datalist {path} not found. Create one with `medseg datalist --images DIR --labels DIR --output {path}`."
         )
-    table = read_table(path, "an object with a 'training' section")
-    if data_dir is not None:
-        return table, Path(data_dir)
+    table, content = read_table_bytes(path, "an object with a 'training' section")
     own = table.get(ROOT, ".")
-    if not isinstance(own, str):
+    if data_dir is None and not isinstance(own, str):
         raise DataError(f"{path}: '{ROOT}' is {own!r}; expected the base directory of relative paths.")
-    return table, path.parent / own
+    return _datalist(table, data_dir or path.parent / own, path, b"" if ROOT in table else content)
 
 
 def _read_union(path: Path, data_dir: str | Path | None) -> tuple[dict[str, Any], Path]:

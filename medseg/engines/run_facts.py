@@ -139,12 +139,23 @@ def read_facts(run: str | Path) -> RunFacts:
     return RunFacts.from_dict(read_table(path, "the facts that medseg wrote; restore it, or remove it", form))
 
 
-def write_facts(run: str | Path, facts: RunFacts) -> None:
-    """Add facts to those of a folder, with the versions and the machine of this process."""
+def write_facts(run: str | Path, facts: RunFacts, known: RunFacts | None = None) -> RunFacts:
+    """Add facts to those of a folder, with the versions and the machine of this process.
+
+    Args:
+        run: the folder.
+        facts: what is added.
+        known: facts that the folder has, where the caller has read them.
+
+    Returns:
+        All facts of the folder.
+    """
     here = RunFacts(
         versions={"medseg": __version__} | {name: version(name) for name in _LIBRARIES},
         python=platform.python_version(),
         threads=torch.get_num_threads(),
         updated=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-    write_json(Path(run) / "run.json", (read_facts(run) | here | facts).to_dict())
+    whole = (read_facts(run) if known is None else known) | here | facts
+    write_json(Path(run) / "run.json", whole.to_dict())
+    return whole

@@ -8,9 +8,9 @@ from typing import Any
 
 from medseg.errors import DataError
 from medseg.storage.form import as_formed
-from medseg.storage.limits import OutOfLimits, check_limits, read_text
+from medseg.storage.limits import OutOfLimits, check_limits, decoded, read_bytes
 
-__all__ = ["read_json", "read_table"]
+__all__ = ["read_json", "read_table", "read_table_bytes"]
 
 
 def read_json(path: str | Path) -> Any:
@@ -19,11 +19,15 @@ def read_json(path: str | Path) -> Any:
     Raises:
         DataError: missing, not readable, not valid JSON (with line and column), or beyond the limits of ``limits.py``.
     """
-    path = Path(path)
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[Any, bytes]:
     try:
         if not path.is_file():
             raise DataError(f"{path} not found; expected a JSON file. Fix the path.")
-        content = json.loads(read_text(path), object_pairs_hook=lambda pairs: _unique(pairs, path))
+        written = read_bytes(path)
+        content = json.loads(decoded(written), object_pairs_hook=lambda pairs: _unique(pairs, path))
         check_limits(content)
     except json.JSONDecodeError as error:
         raise DataError(
@@ -37,7 +41,7 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path} cannot be read (a number has too many digits); fix that number.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected a JSON text file in UTF-8.") from error
-    return content
+    return content, written
 
 
 def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
@@ -60,12 +64,21 @@ def read_table(path: str | Path, what: str, form: Any = None) -> dict[str, Any]:
     Raises:
         DataError: as ``read_json``, or another content.
     """
+    return read_table_bytes(path, what, form)[0]
+
+
+def read_table_bytes(path: str | Path, what: str, form: Any = None) -> tuple[dict[str, Any], bytes]:
+    """``read_table``, and the bytes of the file.
+
+    Raises:
+        DataError: as ``read_table``.
+    """
     try:
-        table = read_json(path)
+        table, written = _read(Path(path))
     except DataError as error:
         if form is None:
             raise
         raise DataError(f"{path} is damaged: {error}") from error
     if not isinstance(table, dict):
         raise DataError(f"{path} holds a {type(table).__name__}; expected {what}.")
-    return table if form is None else as_formed(table, form, f"{path} is damaged", f"expected {what}")
+    return table if form is None else as_formed(table, form, f"{path} is damaged", f"expected {what}"), written

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OutOfLimits", "check_limits", "read_text"]
+__all__ = ["OutOfLimits", "check_limits", "decoded", "read_bytes", "read_text"]
 
 _LARGEST = 256 << 20  # bytes; a datalist of a million cases
 _DEEPEST = 64  # lists and mappings inside one another
@@ -16,6 +17,31 @@ class OutOfLimits(ValueError):
     """The reason in a few words."""
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file of text.
+
+    Raises:
+        OutOfLimits: too large.
+        OSError: not readable.
+    """
+    size = path.stat().st_size
+    if size > _LARGEST:
+        raise OutOfLimits(f"{size >> 20} MiB, more than {_LARGEST >> 20}")
+    return path.read_bytes()
+
+
+def decoded(content: bytes) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        OutOfLimits: not UTF-8.
+    """
+    try:
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise OutOfLimits(f"byte {error.start} is not UTF-8") from error
+
+
 def read_text(path: Path) -> str:
     """The content of a UTF-8 file as a string.
 
@@ -23,13 +49,7 @@ def read_text(path: Path) -> str:
         OutOfLimits: too large, or not UTF-8.
         OSError: not readable.
     """
-    size = path.stat().st_size
-    if size > _LARGEST:
-        raise OutOfLimits(f"{size >> 20} MiB, more than {_LARGEST >> 20}")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise OutOfLimits(f"byte {error.start} is not UTF-8") from error
+    return decoded(read_bytes(path))
 
 
 def check_limits(content: Any) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from medseg.errors import ConfigError, DataError, MedsegError
-from medseg.storage.json_file import read_table
-from medseg.storage.limits import OutOfLimits, check_limits, read_text
+from medseg.storage.json_file import read_table_bytes
+from medseg.storage.limits import OutOfLimits, check_limits, decoded, read_text
 
 __all__ = ["parse_yaml", "read_yaml", "read_yaml_lines"]
 
@@ -42,11 +42,11 @@ def read_yaml_lines(path: str | Path, error: type[MedsegError] = ConfigError) ->
     path = Path(path)
     if path.suffix == ".json":
         try:
-            content, text = read_table(path, "an object; restore it"), read_text(path)
+            content, written = read_table_bytes(path, "an object; restore it")
         except DataError as reason:
             raise error(str(reason)) from reason
         with contextlib.suppress(yaml.YAMLError):  # JSON is YAML, but for tabs
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            node = yaml.compose(decoded(written), Loader=yaml.SafeLoader)
             return content, {} if node is None else dict(_lines(node, ""))
         return content, {}
     try:

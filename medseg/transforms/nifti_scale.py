@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import weakref
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +58,17 @@ def image_class(head: bytes) -> Any:
 
 
 def open_nifti(path: str | Path) -> Any:
-    """The image of a NIfTI file, its voxels not read yet."""
-    sniff = None
-    for cls in (_Nifti1, _Nifti2):
-        fits, sniff = cls.path_maybe_image(path, sniff)
-        if fits:
-            return cls.from_filename(path)
+    """The image of a NIfTI file, its voxels not read yet. The file is opened once and closed with the image."""
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(Path(path).open("rb"))
+        stream: Any = gzip.GzipFile(fileobj=file) if Path(path).suffix.lower() == ".gz" else file
+        head = b""
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            head = stream.read(_Header2.sizeof_hdr)
+        for cls in (_Nifti1, _Nifti2):
+            if cls.header_class.may_contain_header(head):
+                stream.seek(0)
+                image = cls.from_stream(stream)
+                weakref.finalize(image, opened.pop_all().close)
+                return image
     return nibabel.load(path)  # says what the file is instead
