@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
+from medseg.errors import ConfigError, nearest
+
 __all__ = ["Command", "File", "Folder", "Named", "Names", "Numbers", "Size", "takes"]
 
 P = ParamSpec("P")
@@ -46,18 +48,30 @@ class Command(Protocol[P, S, R]):
 
 
 def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Command[P, S, R]]:
-    """Decorator: the function of one settings value is called with the settings' fields."""
+    """Decorator: the function of one settings value is called with the settings' fields.
+
+    The function raises a ConfigError for a name that is not one of them, and for one without a default that is missing.
+    """
+    signature = inspect.signature(settings)
 
     def decorate(function: Callable[[S], R]) -> Command[P, S, R]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            own, known = function.__name__, signature.parameters
+            for name in kwargs:
+                if name not in known:
+                    raise ConfigError(
+                        f"{own} has no setting '{name}'.{nearest(name, known)} It has: {', '.join(known)}."
+                    )
+            there = signature.bind_partial(*args, **kwargs).arguments
+            missing = [name for name, one in known.items() if one.default is one.empty and name not in there]
+            if missing:
+                raise ConfigError(f"{own} needs {' and '.join(missing)}, without a default; add them to the call.")
             return function(settings(*args, **kwargs))
 
         given: Any = call
         given.of = function
-        given.__signature__ = inspect.signature(settings).replace(
-            return_annotation=inspect.signature(function).return_annotation
-        )
+        given.__signature__ = signature.replace(return_annotation=inspect.signature(function).return_annotation)
         given.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(settings)}"
         return cast("Command[P, S, R]", given)
 

@@ -9,7 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.dump import dump_yaml
+from medseg.bundle.dump import rewrite_yaml
 from medseg.bundle.folder import Bundle
 from medseg.bundle.metadata import data_format
 from medseg.bundle.recipe import Layer, Recipe, ValueOrigin
@@ -41,13 +41,11 @@ def stored_training(bundle: Bundle) -> Recipe:
     return Recipe(recipe.tree, {id_: known.get(id_, origin) for id_, origin in recipe.origins.items()})
 
 
-def rewrite_training(root: str | Path, layer: Layer) -> None:
+def rewrite_training(place: Bundle | str | Path, layer: Layer) -> None:
     """Change a run's ``train.yaml`` and what is said of it."""
-    bundle = Bundle(root)
+    bundle = Bundle.at(place)
     train = stored_training(bundle).over(layer)
-    path = bundle.config("train")
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    dump_yaml(train.tree, path, first.removeprefix("# ") if first.startswith("#") else "")
+    rewrite_yaml(train.tree, bundle.config("train"))
     write_origins(bundle.root, train)
     readme = bundle.root / "docs" / "README.md"
     settings = [one for one in settings_of(train.tree, reasons_in(train.reasons)) if one.value]

@@ -12,7 +12,7 @@ import yaml
 
 from medseg.storage import write_text
 
-__all__ = ["dump_yaml"]
+__all__ = ["dump_yaml", "rewrite_yaml"]
 
 
 _WIDTH = 180
@@ -62,3 +62,10 @@ def dump_yaml(config: Mapping[str, Any], path: str | Path, comment: str = "") ->
     content = {key: _compact(value) for key, value in config.items()}
     text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True)
     write_text(path, "".join(f"# {line}\n" for line in comment.splitlines()) + text)
+
+
+def rewrite_yaml(config: Mapping[str, Any], path: Path) -> None:
+    """``dump_yaml`` in the place of a config that is there, under the line of comment that it begins with."""
+    with path.open(encoding="utf-8") as file:
+        first = file.readline().rstrip("\n")
+    dump_yaml(config, path, first.removeprefix("# ") if first.startswith("#") else "")

@@ -19,14 +19,12 @@ from medseg.weights import transfer_weights
 __all__ = [
     "cases",
     "device",
-    "distribute",
     "finalize",
     "initialize",
     "inside",
     "labelled",
     "network",
     "section",
-    "start_from",
 ]
 
 logger = logging.getLogger("medseg")
@@ -107,14 +105,19 @@ def network(
     Args:
         definition: the network as it was created.
         device: where it computes.
-        initial: arguments of ``start_from``, the weights that a training starts from.
+        initial: weights that a training starts from: ``path`` of the file (``None`` from scratch), ``reinitialize`` and
+            ``partial`` as of ``medseg.weights.transfer_weights``.
         distributed: a training: under torchrun the network is wrapped for data-parallel training.
     """
-    started = start_from(definition, **(initial or {}))
-    return distribute(started, device) if distributed else started.to(device)
+    how = dict(initial or {})
+    path = how.pop("path", None)
+    if path is not None:
+        for line in transfer_weights(definition, path, **how).lines():
+            logger.info("start from %s: %s", path, line)
+    return _distribute(definition, device) if distributed else definition.to(device)
 
 
-def distribute(network: nn.Module, device: torch.device | str) -> nn.Module:
+def _distribute(network: nn.Module, device: torch.device | str) -> nn.Module:
     """The network on its device, wrapped for data-parallel training under torchrun."""
     start_distributed()
     network = network.to(device)
@@ -134,19 +137,6 @@ def start_distributed() -> None:
     import ignite.distributed as idist
 
     idist.sync()  # ignite's first collective would otherwise hang where only rank 0 makes it
-
-
-def start_from(
-    network: nn.Module, path: str | None = None, reinitialize: Sequence[str] = (), *, partial: bool = False
-) -> nn.Module:
-    """The network with the weights that its training starts from (``medseg.weights.transfer_weights``); ``None``
-    leaves it as it is.
-    """
-    if path is not None:
-        report = transfer_weights(network, path, reinitialize=reinitialize, partial=partial)
-        for line in report.lines():
-            logger.info("start from %s: %s", path, line)
-    return network
 
 
 def cases(json_list: str, dataset_dir: str, fold: int | None, section: str) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ def _stamp(path: Path) -> tuple[object, ...]:
     except (OSError, ValueError):
         return ()
     written = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if path.is_file() else ()
-    return (os.path.abspath(path), status.st_dev, status.st_ino, *written)
+    return (Path.cwd() / path, status.st_dev, status.st_ino, *written)
 
 
 def _datalist(table: dict[str, Any], root: Path, path: Path, content: bytes = b"") -> Datalist:

@@ -66,7 +66,8 @@ def open_nifti(path: str | Path) -> Any:
         with contextlib.suppress(OSError, EOFError, zlib.error):
             head = stream.read(_Header2.sizeof_hdr)
         for cls in (_Nifti1, _Nifti2):
-            if cls.header_class.may_contain_header(head):
+            header: Any = cls.header_class
+            if header.may_contain_header(head):
                 stream.seek(0)
                 image = cls.from_stream(stream)
                 weakref.finalize(image, opened.pop_all().close)

@@ -2,7 +2,7 @@
 
 from medseg.weights.files import load_file, load_weights, read_state_dict, save_file
 from medseg.weights.original import import_original, import_with_report
-from medseg.weights.transfer import TransferReport, transfer_weights
+from medseg.weights.transfer import TransferReport, transfer_state, transfer_weights
 
 __all__ = [
     "TransferReport",
@@ -12,5 +12,6 @@ __all__ = [
     "load_weights",
     "read_state_dict",
     "save_file",
+    "transfer_state",
     "transfer_weights",
 ]

@@ -4,17 +4,18 @@ else is tolerated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from medseg.errors import ModelError
 from medseg.weights.files import check_match, read_state_dict
 
-__all__ = ["TransferReport", "transfer_weights"]
+__all__ = ["TransferReport", "transfer_state", "transfer_weights"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,25 @@ def transfer_weights(
         partial: also accept tensors that only one side has, or that differ in shape.
 
     Raises:
+        ModelError: as ``transfer_state``; or the file cannot be used.
+    """
+    return transfer_state(network, read_state_dict(path), str(path), reinitialize=reinitialize, partial=partial)
+
+
+def transfer_state(
+    network: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    source: str,
+    *,
+    reinitialize: Sequence[str] = (),
+    partial: bool = False,
+) -> TransferReport:
+    """``transfer_weights`` of a state dict; ``source`` begins the sentences of its errors.
+
+    Raises:
         ModelError: a pattern matches nothing, nothing is left to load, or, without ``partial``, the rest does not fit.
     """
-    state, own = read_state_dict(path), network.state_dict()
+    own = network.state_dict()
     fresh = {name for name in own if _matches(name, reinitialize)}
     for pattern in reinitialize:
         if not any(fnmatchcase(name, pattern) for name in (*own, *state)):
@@ -55,13 +72,13 @@ def transfer_weights(
     wanted = {name: value for name, value in state.items() if not _matches(name, reinitialize)}
     loaded = {k: v for k, v in wanted.items() if k in own and own[k].shape == v.shape}
     if not loaded:
-        check_match(network, state, str(path), strict=False)
-        raise ModelError(f"Nothing of {path} is left to load into {type(network).__name__}; re-initialise less.")
+        check_match(network, state, source, strict=False)
+        raise ModelError(f"Nothing of {source} is left to load into {type(network).__name__}; re-initialise less.")
     missing = [name for name in own if name not in loaded and name not in fresh]
     unexpected = [name for name in wanted if name not in own]
     if (missing or unexpected) and not partial:
         raise ModelError(
-            f"{path} fits {type(network).__name__} only in part: {len(missing)} tensors are missing or of another "
+            f"{source} fits {type(network).__name__} only in part: {len(missing)} tensors are missing or of another "
             f"shape{_shortened(missing)}, {len(unexpected)} unexpected{_shortened(unexpected)}; name what is to start "
             "anew (--reinitialize PATTERN), or take what fits (--partial)."
         )

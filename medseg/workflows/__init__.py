@@ -8,20 +8,17 @@ from typing import Any
 from medseg.bundle.parts import (
     cases,
     device,
-    distribute,
     finalize,
     initialize,
     inside,
     labelled,
     network,
     section,
-    start_from,
 )
 
 __all__ = [
     "cases",
     "device",
-    "distribute",
     "evaluate",
     "finalize",
     "initialize",
@@ -31,7 +28,6 @@ __all__ = [
     "network",
     "predict",
     "section",
-    "start_from",
     "train",
 ]
 

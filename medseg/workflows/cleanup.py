@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from medseg.bundle import dump_yaml
+from medseg.bundle.dump import rewrite_yaml
 from medseg.bundle.folder import Bundle
 from medseg.errors import ConfigError
 
@@ -40,10 +40,7 @@ def store_rules(bundle: Bundle, rules: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: its post-processing is not a list of transforms.
     """
-    path = bundle.config("inference")
-    content = with_rules(bundle.recipe("infer").tree, rules)
-    comment = path.read_text(encoding="utf-8").splitlines()[0]
-    dump_yaml(content, path, comment.removeprefix("# ") if comment[:1] == "#" else "")
+    rewrite_yaml(with_rules(bundle.recipe("infer").tree, rules), bundle.config("inference"))
 
 
 def with_rules(config: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, Any]:

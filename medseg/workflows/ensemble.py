@@ -114,7 +114,7 @@ def ensemble(settings: EnsembleSettings) -> dict[str, Any] | None:
     refuse_other_names(LabelSpace.from_table(config["labels"]), datalist.label_space, "The run")
     refuse_wrong_folder(cases, datalist)
     for folder in folders if json_list is None else ():
-        require_same_data(folder, cases)
+        require_same_data(folder, read_facts(folder), cases)
     if weights == "dice":
         weights = _validation_dice(folders, settings.checkpoint)
     elif isinstance(weights, str):

@@ -230,7 +230,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             )
             measured |= cost.facts(measured.multiply_adds_per_window)
             dice = _content(target)["mean_dice"]
-            write_facts(folder, measured | RunFacts(mean_dice=math.nan if dice is None else dice))
+            write_facts(folder, measured | RunFacts(mean_dice=math.nan if dice is None else dice), selection.run)
     barrier()  # the first process writes the scores of all
     content = _content(target)
     warn_of_background(background_cases(content["cases"]), len(content["cases"]))

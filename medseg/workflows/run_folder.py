@@ -11,10 +11,10 @@ from typing import Any
 from medseg.bundle.folder import Bundle
 from medseg.data import Case
 from medseg.data.fingerprint import DataFingerprint
-from medseg.engines.run_facts import RunFacts, read_facts
+from medseg.engines.run_facts import RunFacts
 from medseg.errors import ConfigError, DataError
 
-__all__ = ["differences", "log_to", "require_run", "require_same_data", "trained_on"]
+__all__ = ["differences", "log_to", "remove_log", "require_run", "require_same_data", "trained_on"]
 
 logger = logging.getLogger("medseg")
 
@@ -44,8 +44,13 @@ def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, An
     return {} if old == new else {prefix: (old, new)}
 
 
-def require_same_data(run: str | Path, cases: Sequence[Case]) -> bool:
+def require_same_data(run: str | Path, facts: RunFacts, cases: Sequence[Case]) -> bool:
     """Hold cases against the fingerprint of the data that a run was trained on and validated with.
+
+    Args:
+        run: name of the run in sentences.
+        facts: of the run.
+        cases: what is held against them.
 
     Returns:
         Whether there is one: runs of earlier versions have none.
@@ -53,7 +58,7 @@ def require_same_data(run: str | Path, cases: Sequence[Case]) -> bool:
     Raises:
         DataError: images or labels of these cases differ, wherever they lie now.
     """
-    stored = read_facts(run).data
+    stored = facts.data
     if stored is None:
         logger.info("%s has no fingerprint of its data: whether they changed since its training is not known", run)
         return False
@@ -86,13 +91,26 @@ def trained_on(facts: RunFacts, files: Mapping[str, Sequence[str]]) -> set[str]:
 def log_to(run: str | Path) -> None:
     """Send medseg's log to ``log.txt`` in the run's folder as well."""
     path = Path(run).resolve() / "log.txt"
-    for handler in list(logger.handlers):
-        if isinstance(handler, logging.FileHandler):
-            if handler.baseFilename == str(path) and path.is_file():
-                return
-            logger.removeHandler(handler)
-            handler.close()
+    if path.is_file() and any(handler.baseFilename == str(path) for handler in _files()):
+        return
+    _close_files()
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.info("command: %s", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+
+def remove_log(run: str | Path) -> None:
+    """Remove the log of a run that did not come about."""
+    _close_files()
+    (Path(run) / "log.txt").unlink(missing_ok=True)
+
+
+def _files() -> list[logging.FileHandler]:
+    return [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+
+
+def _close_files() -> None:
+    for handler in _files():
+        logger.removeHandler(handler)
+        handler.close()

@@ -19,7 +19,7 @@ from medseg.bundle.recipe import Recipe
 from medseg.data import Case, Datalist, read_datalist
 from medseg.data.content import content_hash
 from medseg.engines.ranks import on_main
-from medseg.engines.run_facts import read_facts
+from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.workflows.run_folder import require_same_data, trained_on
 from medseg.workflows.stored_list import read_stored_list
@@ -43,6 +43,7 @@ class Selection:
         section: of the datalist; ``None`` where they are of several.
         fold: of the run; ``None`` where it has none.
         seen: how many of them the run was trained on.
+        run: facts of the run when they were selected.
     """
 
     cases: tuple[Case, ...]
@@ -51,6 +52,7 @@ class Selection:
     section: str | None
     fold: int | None
     seen: int = 0
+    run: RunFacts = RunFacts()
 
     @property
     def place(self) -> str:
@@ -107,17 +109,18 @@ def select(bundle: Bundle, recipe: Recipe, *, named: bool = False, section: str 
     cases = [_case(entry, listed) for entry in entries]
     _refuse_unscorable(cases, datalist, asked, folder)
     role, found, seen = _role(cases, datalist, bundle)
+    known = read_facts(folder)
     if role == "external":
         files = {case.id: [content_hash(image) for image in case.images if Path(image).is_file()] for case in cases}
-        seen = max(seen, len(trained_on(read_facts(folder), files)))
+        seen = max(seen, len(trained_on(known, files)))
     else:
-        on_main(lambda: require_same_data(folder, cases))
+        on_main(lambda: require_same_data(folder, known, cases))
     if section is not None and found != section:
         raise ConfigError(
             f"--section {section}: {_DATA} of {recipe.tree.where} names other cases itself; leave --section out, or "
             "the overlay."
         )
-    return Selection(tuple(cases), datalist, role, found, fold, seen)
+    return Selection(tuple(cases), datalist, role, found, fold, seen, known)
 
 
 def own_role(bundle: Bundle, case_ids: Sequence[str]) -> str:

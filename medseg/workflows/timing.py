@@ -22,13 +22,15 @@ _LONG = 0.3  # a validation that takes longer goes over fewer cases
 _MEASURING = 0.05
 
 
-def fit_validation(workflow: Any, run: Path, seconds: float) -> bool:
-    """Measure validation cases, then set ``validation_cases`` in the run's config where it has them; whether they
-    changed.
+def fit_validation(workflow: Any, run: Path, seconds: float, facts: RunFacts) -> tuple[RunFacts, bool]:
+    """Measure validation cases, then set ``validation_cases`` in the run's config where it has them.
+
+    Returns:
+        The facts of the run, and whether its config changed.
     """
     config = workflow.parser.get()
     if "validation_cases" not in config:
-        return False
+        return facts, False
     evaluator = workflow.parser.get_parsed_content("validate::evaluator")
     costs, numbers = case_seconds(evaluator, _MEASURING * seconds), turns(cases_of(evaluator))
     asked = few = config["validation_cases"]
@@ -36,12 +38,12 @@ def fit_validation(workflow: Any, run: Path, seconds: float) -> bool:
     while _seconds(costs, numbers, few) > _LONG * seconds and most > 1:
         most -= 1
         few = most
-    write_facts(run, RunFacts(fitted_to_time=True))
+    facts = write_facts(run, RunFacts(fitted_to_time=True), facts)
     if few == asked:
-        return False
+        return facts, False
     logger.warning("a validation of all cases would take too long; it goes over %d of each data set", few)
     rewrite_training(run, command({"validation_cases": few}, "fitted to --max_minutes"))
-    return True
+    return facts, True
 
 
 def _seconds(costs: list[float], numbers: list[int], few: int | None) -> float:

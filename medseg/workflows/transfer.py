@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from medseg.bundle.compose import command
 from medseg.bundle.folder import Bundle
@@ -20,7 +20,7 @@ from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
 from medseg.networks import create_network
 from medseg.networks.layers.task_conditioned import TaskConditioned
-from medseg.weights import read_state_dict, save_file, transfer_weights
+from medseg.weights import read_state_dict, transfer_state
 from medseg.weights.task_rows import rows_by_name
 from medseg.workflows.evaluation import weights_of
 
@@ -88,13 +88,18 @@ class Transfer:
             return {}
         return {f"network_def::{k}": v for k, v in definition.items() if k not in ("_target_", *_OF_DATA)}
 
-    def install(self, config: Mapping[str, Any], datalist: Datalist, target: Path) -> Layer:
-        """Write the weights that a training starts from, and say what changes in its config.
+    def install(
+        self, network: nn.Module, config: Mapping[str, Any], datalist: Datalist
+    ) -> tuple[Layer, Mapping[str, torch.Tensor]]:
+        """Fit the weights to a network.
 
         Args:
+            network: of the new training; its parameters change.
             config: of the new training, unresolved and judged.
             datalist: that it trains on.
-            target: file of the weights, ``models/initial.pt`` of the run.
+
+        Returns:
+            What changes in the config, and the weights that the training starts from, ``models/initial.pt`` of the run.
 
         Raises:
             ConfigError: the config has no ``initial``.
@@ -105,41 +110,41 @@ class Transfer:
                 "The bundle's train.yaml has no id 'initial', so it cannot start from other weights; give its "
                 "medseg.workflows.network the argument initial: '@initial'."
             )
-        arguments = {key: value for key, value in config["network_def"].items() if key != "_target_"}
-        network = create_network(config["network_def"]["_target_"], **arguments)
-        target.parent.mkdir(parents=True, exist_ok=True)
         fresh = list(self.request.reinitialize)
         changes: dict[str, Any] = {}
+        state = self.state
         if isinstance(network, TaskConditioned) and "labels" in self.config:
-            changes = self._move_rows(network, config, target) | self._remember(config, datalist)
+            state, changes = self._move_rows(network, config)
+            changes |= self._remember(config, datalist)
         else:
             if self.request.replay is not None or self.request.distill is not None:
                 raise ConfigError("--replay and --distill continue from a run on several data sets; leave them out.")
             fresh += self._new_tensors(config)
-            shutil.copyfile(self.weights, target)
-        transfer_weights(network, target, reinitialize=fresh, partial=self.request.partial)  # a misfit is told now
+        # A misfit is told now.
+        transfer_state(network, state, str(self.weights), reinitialize=fresh, partial=self.request.partial)
         initial = {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": "models/initial.pt"}
         changes["initial"] = {"path": initial, "reinitialize": fresh, "partial": self.request.partial}
-        return command(changes, f"starts from {self.source.name}")
+        return command(changes, f"starts from {self.source.name}"), state
 
-    def _move_rows(self, network: TaskConditioned, config: Mapping[str, Any], target: Path) -> dict[str, Any]:
-        """Write the weights with the rows of tasks and modalities where the new label table has them; what changes in
+    def _move_rows(
+        self, network: TaskConditioned, config: Mapping[str, Any]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The weights with the rows of tasks and modalities where the new label table has them, and what changes in
         the config.
         """
         old, new = (LabelSpace.from_table(content["labels"]) for content in (self.config, config))
         state, lines = rows_by_name(self.state, old, network, new)
         for line in lines:
             logger.info("start from %s: %s", self.source, line)
-        save_file(state, target)
         if not self.request.new_tasks_only:
-            return {}
+            return state, {}
         fresh = [task for name, task in zip(new.labels, new.task_ids, strict=True) if name not in old.labels]
         if not fresh or "new_tasks" not in config:
             raise ConfigError(
                 f"--new_tasks_only: {self.source} knows all tasks of the datalist already, or its network was not "
                 "planned for several data sets; leave the option out."
             )
-        return {"new_tasks": fresh}
+        return state, {"new_tasks": fresh}
 
     def _remember(self, config: Mapping[str, Any], datalist: Datalist) -> dict[str, Any]:
         """What changes in the config so that old tasks are not forgotten: weights of cases, loss and inferer."""

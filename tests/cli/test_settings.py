@@ -11,6 +11,7 @@ import pytest
 
 from medseg.cli.commands import COMMANDS, Command
 from medseg.cli.options import read_options
+from medseg.errors import ConfigError
 from medseg.settings import takes
 
 
@@ -38,8 +39,10 @@ def test_a_command_takes_fields_or_a_value() -> None:
     assert add(2, second=3) == add.of(AddSettings(2, second=3)) == 5
     assert str(inspect.signature(add)) == "(first: 'int', *, second: 'int' = 1) -> 'int'"
     assert inspect.getdoc(add) == f"The sum.\n\n{inspect.getdoc(AddSettings)}"
-    with pytest.raises(TypeError, match="third"):
-        add(2, third=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="^add has no setting 'secund'. Did you mean 'second'?"):
+        add(2, secund=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="^add needs first"):
+        add(second=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("row", COMMANDS.values(), ids=COMMANDS)

@@ -20,7 +20,7 @@ from medseg.networks import QTSeg
 from medseg.networks.layers.pyramid_encoder import PyramidEncoder
 from medseg.weights import import_original, import_with_report
 from medseg.weights.original import qtseg as names
-from medseg.workflows import start_from
+from medseg.workflows import network as with_weights
 
 FIXTURES = FULL_SET / "qtseg"
 
@@ -244,9 +244,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main([*command, "--architecture", "FPNEncoder", "--output", str(output)]) == 0
     assert "not of the encoder" in capsys.readouterr().out
-    fresh = start_from(
-        import_original("qtseg", "QTSeg", facts["args"]), str(output), reinitialize=["bridge*", "decoder*"]
-    )
+    start = {"path": str(output), "reinitialize": ["bridge*", "decoder*"]}
+    fresh = with_weights(import_original("qtseg", "QTSeg", facts["args"]), "cpu", start)
     for key, value in network.state_dict().items():
         assert torch.equal(fresh.state_dict()[key], value) or not key.startswith("encoder.")
     assert main(command) == 2  # the file tells no class

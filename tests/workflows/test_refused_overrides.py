@@ -12,11 +12,12 @@ import torch
 from medseg.bundle.compose import parse_assignments
 from medseg.bundle.config_check import check_overrides
 from medseg.cli.process import open_streams
+from medseg.engines.run_facts import RunFacts
 from medseg.engines.trainer import loss_refusal
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.networks import network_target
 from medseg.storage import read_json
-from medseg.workflows.training import _require_state
+from medseg.workflows.start_in_run import require_state
 
 CONFIG: dict[str, Any] = {
     "loss": {"_target_": "DiceLoss"},
@@ -63,12 +64,11 @@ def test_names_that_are_no_path(name: str) -> None:
 
 
 def test_a_run_without_its_states_does_not_start_again(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"epochs_done": 3}')
     with pytest.raises(ModelError, match="was trained for 3 epochs, but checkpoints/ holds no state"):
-        _require_state(tmp_path)
+        require_state(tmp_path, RunFacts(epochs_done=3))
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.pt").touch()
-    _require_state(tmp_path)
+    require_state(tmp_path, RunFacts(epochs_done=3))
 
 
 def test_a_key_twice_in_json(tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""What a training starts with: the cases, read and checked, and the bundle that its run will be, planned or taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from medseg.bundle.build import Section
+from medseg.bundle.compose import Workflow, command, user
+from medseg.bundle.draft import Draft
+from medseg.bundle.folder import Bundle
+from medseg.bundle.parts import device_component, inside_of
+from medseg.bundle.recipe import Layer
+from medseg.data import Case, CaseFacts, Datalist
+from medseg.data.run_settings import SET
+from medseg.errors import DataError
+from medseg.networks import network_target
+from medseg.workflows.checks import check_cases
+from medseg.workflows.cleanup import with_rules
+from medseg.workflows.new_bundle import PlanRequest, given_nnunet, planned_draft
+from medseg.workflows.run_limits import check_training
+from medseg.workflows.train_settings import TrainSettings
+from medseg.workflows.transfer import Transfer
+
+__all__ = ["Start"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts with, decided before anything is written.
+
+    Attributes:
+        settings: as they were given.
+        datalist: the cases' list.
+        training, validation: its cases after the split.
+        facts: of all of them, checked.
+        initial: weights that it starts from; ``None`` from scratch.
+        draft: the bundle that the run will be.
+        device: on which it runs.
+    """
+
+    settings: TrainSettings
+    datalist: Datalist
+    training: list[Case]
+    validation: list[Case]
+    facts: Sequence[CaseFacts]
+    initial: Mapping[str, torch.Tensor] | None
+    draft: Draft
+    device: torch.device
+
+    @classmethod
+    def of(cls, settings: TrainSettings, datalist: Datalist, chosen: torch.device) -> Start:
+        """Read and check the cases, then plan a bundle, or take the one that is named, whose network stands.
+
+        Raises:
+            ConfigError, DataError, ModelError: what is given does not fit together.
+        """
+        request = settings.transfer_request()
+        transfer = Transfer(request) if request else None
+        fold = None if settings.fold == "all" else settings.fold
+        training, validation = datalist.split(fold)
+        if not training:
+            raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
+        facts = check_cases(training + validation, datalist, training=training, fold=fold)
+        if settings.network is not None:
+            taken = transfer.network_arguments(network_target(settings.network)) if transfer else {}
+            layer = Layer(taken, "plan", reasons=dict.fromkeys(taken, f"as in {settings.transfer}"))
+            nnunet = given_nnunet(settings.nnunet_plans, settings.nnunet_configuration)
+            asked = PlanRequest(settings.network, chosen.type, dict(settings.overrides or {}), nnunet, layer)
+            draft = planned_draft(asked, datalist, facts, len(training))
+        else:
+            bundle = Bundle(str(settings.bundle))
+            draft = _own_places(Draft.copied(bundle, settings.overlays, datalist)).over(user(settings.overrides))
+        draft = draft.over(*_options(settings, datalist, draft))
+        check_training(draft.train.tree, facts, datalist)
+        draft.check()
+        network = Workflow(draft.train.tree, "train").parser.get_parsed_content("network_def")
+        changes, initial = transfer.install(network, draft.train.tree, datalist) if transfer else (command({}), None)
+        return cls(settings, datalist, training, validation, facts, initial, draft.over(changes), chosen)
+
+    @property
+    def cases(self) -> list[Case]:
+        """All cases of the training."""
+        return self.training + self.validation
+
+    @property
+    def title(self) -> str:
+        """Name of the training in the log."""
+        return f"training of {self.settings.network or self.settings.bundle} on {self.datalist.name}"
+
+
+def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[Layer]:
+    """What the command's options say of a config; overrides of the user stay."""
+    given = {
+        "fold": settings.fold,
+        "max_minutes": settings.max_minutes,
+        "epochs": settings.epochs,
+        "seed": settings.seed or None,
+    }
+    if settings.device is not None:
+        given["device"] = device_component(settings.device)  # type: ignore[assignment]
+    always: dict[str, Any] = {"dataset_dir": str(datalist.data_dir.resolve()), "fold": settings.fold}
+    always |= {"seed": settings.seed} if settings.network is not None else {}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    layers = [command({k: v for k, v in always.items() if k in draft.train.tree and k not in chosen})]
+    layers.append(command({k: v for k, v in chosen.items() if k in draft.train.tree}, SET))
+    if settings.max_minutes is not None and "epochs" in draft.train.tree:
+        epochs = settings.epochs or draft.train.tree["epochs"]
+        layers.append(command({"epochs": epochs}, "of no account: --max_minutes decides when the training ends"))
+    return layers
+
+
+def _own_places(draft: Draft) -> Draft:
+    """A bundle that is copied into a run: the run's folder is the bundle, its datalist lies in it, and rules that were
+    chosen for other weights go.
+    """
+    own = {"bundle_root": ".", "json_list": inside_of("bundle_root", "configs/datalist.json")}
+    train: dict[str, Any] = {**own, "output_dir": "@bundle_root", "max_minutes": None}
+    recipe = draft.recipe.with_section(Section("train", command(train)))
+    if "inference" in recipe.files:
+        tree = recipe.config("inference").tree
+        cleaned = with_rules(tree, {})
+        changes = {key: value for key, value in cleaned.items() if value != tree[key]}
+        changes |= {f"~{key}": None for key in tree if key not in cleaned}
+        recipe = recipe.with_section(Section("inference", command(own | changes)))
+    return replace(draft, recipe=recipe)

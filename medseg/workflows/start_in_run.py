@@ -1,0 +1,208 @@
+"""A start and the folder of its run: it is placed into a new one, or held against the run that is there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from medseg.bundle.compose import command
+from medseg.bundle.document import rewrite_training
+from medseg.bundle.dump import rewrite_yaml
+from medseg.bundle.folder import Bundle
+from medseg.data import read_datalist
+from medseg.data.fingerprint import DataFingerprint
+from medseg.data.run_settings import SET
+from medseg.engines.run_facts import RunFacts, read_facts, write_facts
+from medseg.errors import ConfigError, DataError, ModelError
+from medseg.weights import save_file
+from medseg.workflows.cleanup import with_rules
+from medseg.workflows.folder_lock import LOCK
+from medseg.workflows.new_bundle import announce
+from medseg.workflows.run_folder import differences, log_to, remove_log, require_same_data
+from medseg.workflows.start import Start
+from medseg.workflows.stored_list import remember_list
+
+__all__ = ["hold_against", "prepare_run", "refuse_foreign", "require_state"]
+
+logger = logging.getLogger("medseg")
+
+_MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
+_FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
+_FRESH = "configs.new"  # in a run: the bundle until all of it is written
+_OWN = {"log.txt", _FRESH, LOCK}  # what a start that was killed leaves behind
+
+
+def refuse_foreign(run: Path) -> None:
+    """Refuse a folder with other content, which is no place for a run: nothing is overwritten.
+
+    Raises:
+        ConfigError: it has files of others.
+    """
+    if run.is_file():
+        raise ConfigError(f"{run} is a file; --output needs a folder of its own. Name another.")
+    if not run.is_dir() or (run / "configs" / "train.yaml").is_file():
+        return
+    found = sorted(item.name for item in run.iterdir() if item.name not in _OWN)
+    if found:
+        raise ConfigError(
+            f"{run} is not empty ({', '.join(found[:3])}{', …' if len(found) > 3 else ''}) and holds no run; "
+            "use another --output folder, or empty it."
+        )
+
+
+def prepare_run(start: Callable[[], Start], run: Path) -> RunFacts:
+    """Make a start the run of its folder: write the bundle, or hold it against the one that is there and take over
+    what may change.
+
+    A start that is refused leaves the folder as it was.
+
+    Args:
+        start: gives the start; what it logs is part of the run's log.
+        run: the folder.
+
+    Returns:
+        The facts of the run; of a finished one nothing changes.
+
+    Raises:
+        ConfigError, DataError, ModelError: the start is refused.
+    """
+    logged = (run / "log.txt").exists()
+    log_to(run)
+    try:
+        return _prepared(start(), run)
+    finally:
+        shutil.rmtree(run / _FRESH, ignore_errors=True)
+        if not (run / "configs").exists() and not logged:
+            remove_log(run)
+
+
+def _prepared(start: Start, run: Path) -> RunFacts:
+    known = read_facts(run)
+    same_data = known != RunFacts() and require_same_data(run, known, start.cases)
+    announce(start.draft, start.title)
+    now = RunFacts(
+        status="started",
+        device=str(start.device),
+        seed=start.settings.seed,
+        data=DataFingerprint.of(start.cases),
+        training_cases=tuple(case.id for case in start.training),
+        validation_cases=tuple(case.id for case in start.validation),
+    )
+    if (run / "configs").exists():
+        bundle = Bundle(run)
+        changes = hold_against(start, bundle, known, same_data=same_data)
+        require_state(run, known)
+        _take_over(bundle, changes)
+        remember_list(run, start.datalist)
+        if known.status == "finished" and "epochs" not in changes:
+            logger.info("%s is finished (%d epochs); nothing to do", run, known.epochs_done or 0)
+            return known
+    else:
+        _place(start, run)
+        remember_list(run, start.datalist)
+        now |= RunFacts(started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    if start.settings.epochs is not None and start.settings.max_minutes is not None:
+        logger.warning("--max_minutes decides when the training ends, not --epochs")
+    logger.info(
+        "%d training and %d validation cases, device %s, run folder %s",
+        len(start.training), len(start.validation), start.device, run,
+    )  # fmt: skip
+    return write_facts(run, now, known)
+
+
+def _place(start: Start, run: Path) -> None:
+    """Write all that the run begins with, then move it into the folder."""
+    fresh = run / _FRESH
+    shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
+    start.draft.write(fresh)
+    if start.initial is not None:
+        save_file(start.initial, fresh / "models" / "initial.pt")
+    for item in fresh.iterdir():
+        shutil.move(str(item), str(run / item.name))
+
+
+def hold_against(start: Start, bundle: Bundle, known: RunFacts, *, same_data: bool) -> dict[str, Any]:
+    """Hold a start against the run that is there.
+
+    Args:
+        start: of the same run.
+        bundle: of the run.
+        known: its facts.
+        same_data: images and labels are those that the run was started with, so that they may lie elsewhere now.
+
+    Returns:
+        What changes in its config, as it may: id -> value.
+
+    Raises:
+        ConfigError: another setting or datalist.
+    """
+    draft, run = start.draft, bundle.root
+    old, new = (json.loads(json.dumps(tree)) for tree in (bundle.recipe("train").tree, draft.train.tree))
+    free = _MAY_CHANGE | (_FITTED if known.fitted_to_time else set())
+    free |= {"dataset_dir"} if same_data else set()
+    changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
+    if _stored_list(run, new["dataset_dir"]) != draft.datalist.as_stored():
+        changed["datalist"] = ("as stored", "another content")
+    if changed:
+        shown = "; ".join(f"{key}: {before!r} -> {after!r}" for key, (before, after) in list(changed.items())[:5])
+        raise ConfigError(
+            f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of "
+            f"that run."
+        )
+    update = {key: new[key] for key in ("dataset_dir", "max_minutes") if new.get(key) != old.get(key)}
+    if start.settings.epochs is not None and new.get("max_minutes") is None and new["epochs"] != old["epochs"]:
+        if new["epochs"] < old["epochs"]:
+            raise ConfigError(
+                f"{run} was started with {old['epochs']} epochs; {new['epochs']} are fewer. Use another "
+                f"--output folder."
+            )
+        update["epochs"] = new["epochs"]
+    return update
+
+
+def _stored_list(run: Path, data_dir: str) -> bytes:
+    """The run's own datalist; empty where it is damaged."""
+    try:
+        return read_datalist(run / "configs" / "datalist.json", data_dir).as_stored()
+    except DataError:
+        return b""
+
+
+def require_state(run: Path, known: RunFacts) -> None:
+    """Refuse to start a run again from scratch over what it has learned.
+
+    Raises:
+        ModelError: it was trained, and no state of it is left.
+    """
+    if known.epochs_done and not any((run / "checkpoints").glob("*.pt")):
+        raise ModelError(
+            f"{run} was trained for {known.epochs_done} epochs, but checkpoints/ holds no state to resume from; "
+            "restore it, or train into another --output folder."
+        )
+
+
+def _take_over(bundle: Bundle, changes: Mapping[str, Any]) -> None:
+    """Write what changes into the configs of a run."""
+    if bundle.has("inference"):
+        tree = bundle.recipe("infer").tree
+        # Rules of post-processing were chosen on the predictions of other weights.
+        moved = (with_rules(tree, {}) if "epochs" in changes else dict(tree)) | {
+            key: value for key, value in changes.items() if key == "dataset_dir"
+        }
+        if moved != tree:
+            rewrite_yaml(moved, bundle.config("inference"))
+    if "dataset_dir" in changes:
+        logger.info("the data lie in %s now; images and labels are the same", changes["dataset_dir"])
+    if changes:
+        rewrite_training(bundle, command(changes, SET))
+    if "epochs" in changes:
+        logger.warning(
+            "resuming to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up "
+            "from where it was",
+            changes["epochs"],
+        )

@@ -1,0 +1,108 @@
+"""What a training is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from medseg.bundle.config_check import check_ranges
+from medseg.errors import ConfigError
+from medseg.networks import network_target
+from medseg.settings import File, Folder
+from medseg.shipped import find_bundle
+from medseg.workflows.new_bundle import given_nnunet
+from medseg.workflows.run_limits import refuse_double
+from medseg.workflows.transfer import TransferRequest
+
+__all__ = ["TrainSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """What a training is told.
+
+    Attributes:
+        output: run folder.
+        json_list: datalist (Decathlon JSON), or YAML that joins several.
+        data_dir: base directory for relative paths (default: the list's).
+        network: name of `medseg networks`, MONAI class or dotted path. A bundle is planned for it.
+        bundle: bundle folder, or name of one of medseg's own.
+        fold: validation fold, or all: one run per fold (default: the validation section, else fold 0). The runs of
+            all folds lie below the run folder.
+        epochs: number of epochs (default: the bundle's).
+        max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
+            schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
+            always takes place.
+        device: cpu, cuda or cuda:N (default: a GPU where there is one).
+        seed: random seed.
+        overrides: config values by id, such as learning_rate=0.01.
+        overlays: further configs of a bundle, such as gsm.
+        transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
+        reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
+        partial: with --transfer: use of only the weights that fit. The others are skipped.
+        new_tasks_only: with --transfer: training of tasks that the run lacks. It is one on several data sets, whose
+            old tasks predict as before.
+        nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
+        nnunet_configuration: one of these plans (default: 3d_fullres or 2d).
+        replay: with --transfer of a run on several data sets: share of the drawn cases that are of its data sets.
+        distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
+        dry_run: plan with each value's origin, without training.
+    """
+
+    output: Folder
+    json_list: File
+    data_dir: Folder | None = None
+    network: str | None = field(default=None, metadata={"or": "bundle"})
+    bundle: Folder | None = None
+    fold: int | Literal["all"] | None = None
+    epochs: int | None = None
+    max_minutes: float | None = None
+    device: str | None = None
+    seed: int = 0
+    overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
+    overlays: Sequence[str] = field(default=(), metadata={"option": "overlay"})
+    transfer: Folder | File | None = None
+    reinitialize: Sequence[str] = ()
+    partial: bool = False
+    new_tasks_only: bool = False
+    nnunet_plans: File | None = None
+    nnunet_configuration: str | None = None
+    replay: float | None = None
+    distill: float | None = None
+    dry_run: bool = False
+
+    def transfer_request(self) -> TransferRequest | None:
+        """What is asked of the weights that the training starts from; ``None`` from scratch.
+
+        Raises:
+            ConfigError: a source is not named, or a number is out of range.
+        """
+        how = (self.reinitialize, self.partial, self.new_tasks_only, self.replay, self.distill)
+        if self.transfer is not None:
+            return TransferRequest(find_bundle(Path(self.transfer).expanduser()).resolve(), *how)
+        if any(how[:3]) or how[3:] != (None, None):
+            raise ConfigError(
+                "--reinitialize, --partial, --new_tasks_only, --replay and --distill say how to go on from other "
+                "weights; name their source with --transfer."
+            )
+        return None
+
+    def check(self) -> None:
+        """Refuse what can be told before any data are read.
+
+        Raises:
+            ConfigError: settings that contradict each other or are out of range, or an unknown network.
+        """
+        if (self.network is None) == (self.bundle is None):
+            raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
+        overrides = self.overrides or {}
+        refuse_double("train", overrides, epochs=self.epochs)
+        check_ranges({"fold": self.fold, "epochs": self.epochs, "max_minutes": self.max_minutes, "seed": self.seed})
+        check_ranges({key: value for key, value in overrides.items() if key != "roi_size"})  # needs the images' axes
+        self.transfer_request()
+        if given_nnunet(self.nnunet_plans, self.nnunet_configuration) is not None and self.bundle is not None:
+            raise ConfigError("--nnunet_plans are for --network: a bundle has a plan of its own. Leave one out.")
+        if self.network is not None:
+            network_target(self.network)
