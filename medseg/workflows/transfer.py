@@ -72,13 +72,11 @@ class Transfer:
 
     def __init__(self, request: TransferRequest) -> None:
         self.request = request
-        self.source = request.source
+        self.source = self.weights = request.source
         self.config: dict[str, Any] = {}
         if self.source.is_dir():
-            self.config = Bundle(self.source).recipe("train").tree
             self.weights = weights_of(self.source, "best")
-        else:
-            self.weights = self.source
+            self.config = Bundle(self.source).recipe("train").tree
         self.state = read_state_dict(self.weights)
 
     def network_arguments(self, target: str) -> dict[str, Any]:
