@@ -98,14 +98,14 @@ def _prepared(start: Start, run: Path) -> RunFacts:
         changes = hold_against(start, bundle, known, same_data=same_data)
         require_state(run, known)
         _take_over(bundle, changes)
-        remember_list(run, start.datalist)
-        if known.status == "finished" and "epochs" not in changes:
-            logger.info("%s is finished (%d epochs); nothing to do", run, known.epochs_done or 0)
-            return known
     else:
+        changes = {}
         _place(start, run)
-        remember_list(run, start.datalist)
         now |= RunFacts(started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    remember_list(run, start.datalist)
+    if known.status == "finished" and "epochs" not in changes:
+        logger.info("%s is finished (%d epochs); nothing to do", run, known.epochs_done or 0)
+        return known
     if start.settings.epochs is not None and start.settings.max_minutes is not None:
         logger.warning("--max_minutes decides when the training ends, not --epochs")
     logger.info(

@@ -165,6 +165,23 @@ def test_52_folder_of_another_run(study: Any, stopped: None) -> None:
     assert (study.folder / "run" / "configs" / "train.yaml").read_bytes() == stored
 
 
+def test_52_a_network_that_cannot_be_built(study: Any, stopped: None) -> None:
+    """A start that is refused leaves the folder as it was, so that the corrected command starts there."""
+    assert _train(study).status == 130
+    bundle = study.folder / "run"
+    for made in (False, True):
+        folder = study.folder / f"again{made}"
+        if made:
+            folder.mkdir()
+        options = ["--bundle", bundle, "--json_list", study.folder / "list.json", "--device", "cpu", "--output", folder]
+        for more in ([], ["--dry_run"]):
+            result = study.run("train", *options, "--set", "network_def::norm=nope", *more)
+            assert result.status == 2 and "Unsupported option 'NOPE'" in result.err
+            assert folder.exists() == made and not [*study.folder.glob(f"{folder.name}/*")]
+        assert study.run("train", *options).status == 130
+        assert (folder / "configs" / "train.yaml").is_file() and (folder / "log.txt").is_file()
+
+
 def test_52_folder_with_other_content(study: Any) -> None:
     folder = study.folder / "papers"
     folder.mkdir()
