@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from medseg.data import EpochSampler
+from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.engines.validation_cost import case_seconds, validation_seconds
 from medseg.workflows.timing import fit_validation
 
@@ -73,7 +74,9 @@ def test_a_long_validation_goes_over_fewer_cases(evaluator: Any, tmp_path: Path,
     parser = SimpleNamespace(get_parsed_content=lambda name: evaluator, get=lambda: yaml.safe_load(path.read_text()))
     workflow: Any = SimpleNamespace(parser=parser)
     path.write_text(yaml.safe_dump({"epochs": 1}))
-    assert not fit_validation(workflow, tmp_path, seconds)  # has no such setting
+    assert fit_validation(workflow, tmp_path, seconds, RunFacts()) == (RunFacts(), False)  # has no such setting
     path.write_text(yaml.safe_dump({"epochs": 1, "validation_cases": None}))
-    assert fit_validation(workflow, tmp_path, seconds) == (cases is not None)
+    facts, changed = fit_validation(workflow, tmp_path, seconds, RunFacts(seed=7))
+    assert changed == (cases is not None) and facts == read_facts(tmp_path)
+    assert facts.fitted_to_time and facts.seed == 7
     assert yaml.safe_load(path.read_text()) == {"epochs": 1, "validation_cases": cases}
