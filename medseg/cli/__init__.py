@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.cli.commands import COMMANDS
+from medseg.cli.lean import import_monai_lean
 from medseg.cli.parser import CommandParser, overview
 from medseg.cli.process import open_streams, stopped_by_sigterm
 from medseg.cli.values import values
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None, command: str | None = None) -> int:
     """
     argv = [*(command.split() if command else ()), *(sys.argv[1:] if argv is None else argv)]
     open_streams()
+    import_monai_lean()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a trace
     name = next((name for name in (" ".join(argv[:2]), *argv[:1]) if name in COMMANDS), None)

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 import nibabel
 import numpy as np
-import SimpleITK
 from PIL import Image
 
 from medseg.data.content import content_hash
@@ -23,7 +22,7 @@ from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import NiftiReader, Placement
 from medseg.transforms.nifti_scale import ignored_scale, image_class, open_nifti
 from medseg.transforms.picture import PictureReader, has_deep_colours, orientation_of, shown_size
-from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, as_numbers, is_2d_file, itk_affine
+from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, as_numbers, is_2d_file, itk_affine, simple_itk
 
 __all__ = ["Unreadable", "Volume", "is_there", "read_grid", "read_volume"]
 
@@ -182,7 +181,7 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
     if path.name.lower().endswith((".nii", ".nii.gz")):
         image: Any = open_nifti(path)
         return tuple(int(n) for n in image.shape[:3]), Placement.of(image.header).affine, 1
-    reader = SimpleITK.ImageFileReader()
+    reader = simple_itk().ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     return tuple(reader.GetSize()[:3]), itk_affine(reader), 1
@@ -198,7 +197,7 @@ def _check_nifti_promise(path: Path, shown: str, head: bytes) -> None:
 
 
 def _check_itk_promise(path: Path, shown: str) -> None:
-    reader = SimpleITK.ImageFileReader()
+    reader = simple_itk().ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     # components of a byte or more each

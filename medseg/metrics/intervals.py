@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import quantile_test
 
 __all__ = ["Interval", "MedianInterval", "mean_interval", "median_interval"]
 
@@ -35,6 +34,8 @@ def median_interval(values: Sequence[float], *, level: float = 0.95) -> MedianIn
 
     The bounds are NaN with too few values: 0.95 needs six.
     """
+    from scipy.stats import quantile_test
+
     low, high = quantile_test(values, p=0.5).confidence_interval(level)
     return MedianInterval(float(np.median(values)), float(low), float(high))
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata, wilcoxon
 
 __all__ = ["holm", "paired_comparison"]
 
@@ -46,6 +45,8 @@ def paired_comparison(
     elif not difference.any():
         p_value = 1.0
     else:
+        from scipy.stats import wilcoxon
+
         p_value = float(wilcoxon(difference).pvalue)
     return {
         "cases": count,
@@ -60,6 +61,8 @@ def _rank_biserial(difference: np.ndarray) -> float:
     nonzero = difference[difference != 0]
     if not len(nonzero):
         return 0.0
+    from scipy.stats import rankdata
+
     ranks = rankdata(np.abs(nonzero))
     return float((ranks[nonzero > 0].sum() - ranks[nonzero < 0].sum()) / ranks.sum())
 

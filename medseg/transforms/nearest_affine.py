@@ -10,7 +10,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import SimpleITK
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
@@ -69,6 +68,8 @@ def _rotation(first: int, second: int, angle: float) -> np.ndarray:
 
 def warp_nearest(volume: torch.Tensor, draw: AffineDraw) -> torch.Tensor:
     """``(C, D, H, W)`` changed by a draw, by the nearest voxel; 0 from outside."""
+    import SimpleITK
+
     transform = SimpleITK.AffineTransform(3)
     transform.SetMatrix(draw.matrix[:3, :3].ravel().tolist())
     transform.SetTranslation(draw.matrix[:3, 3].tolist())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import nibabel
 import numpy as np
-import SimpleITK
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
@@ -21,13 +22,12 @@ from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import NiftiReader
 from medseg.transforms.picture import PictureReader
 
-__all__ = ["IMAGE_SUFFIXES", "VolumeReader", "as_numbers", "is_2d_file", "itk_affine"]
+__all__ = ["IMAGE_SUFFIXES", "VolumeReader", "as_numbers", "is_2d_file", "itk_affine", "simple_itk"]
 
 # MONAI's LoadImage also starts every reader of its own, and one of them reports at length that it lacks a GPU codec.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
 # What readers print of files that they then read or refuse: the checks say it in sentences with the case.
-SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
 nibabel.imageglobals.logger.setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -67,14 +67,24 @@ def as_numbers(array: np.ndarray, *, mask: bool) -> np.ndarray:
     return array
 
 
+@functools.cache
+def simple_itk() -> ModuleType:
+    """SimpleITK, of 90 MiB, when a file needs it; silent for the same reason as the readers above."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    module: ModuleType = SimpleITK
+    return module
+
+
 class SimpleITKReader(ImageReader):
     """NRRD and MetaImage through SimpleITK, with arrays in (x, y, z) order and an RAS affine as for NIfTI."""
 
     def verify_suffix(self, filename: Any) -> bool:
         return all(str(name).lower().endswith(_ITK) for name in ensure_tuple(filename))
 
-    def read(self, data: Any, **kwargs: Any) -> list[SimpleITK.Image]:
-        return [SimpleITK.ReadImage(str(name)) for name in ensure_tuple(data)]
+    def read(self, data: Any, **kwargs: Any) -> list[Any]:
+        return [simple_itk().ReadImage(str(name)) for name in ensure_tuple(data)]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
         first = ensure_tuple(img)[0]
@@ -84,7 +94,7 @@ class SimpleITKReader(ImageReader):
                 f"unit of length is {unit} in the header; mm is expected, as which programs read the numbers. Give its "
                 "spacing and origin in mm, and its DistanceUnits as mm."
             )
-        array = np.moveaxis(SimpleITK.GetArrayFromImage(first), *_to_xyz(first))
+        array = np.moveaxis(simple_itk().GetArrayFromImage(first), *_to_xyz(first))
         last = first.GetNumberOfComponentsPerPixel() > 1 or first.GetDimension() > 3  # axis of channels, as in NIfTI
         meta = {
             MetaKeys.AFFINE: itk_affine(first),
@@ -96,7 +106,7 @@ class SimpleITKReader(ImageReader):
         return array, meta
 
 
-def _to_xyz(image: SimpleITK.Image) -> tuple[list[int], list[int]]:
+def _to_xyz(image: _Placed) -> tuple[list[int], list[int]]:
     """SimpleITK arrays are (z, y, x[, component]); move them to (x, y, z[, component])."""
     axes = list(range(image.GetDimension()))
     return axes, axes[::-1]
