@@ -6,7 +6,8 @@ steps are those of ``reference_runner``; a transform that is not among them is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from monai import transforms as mt
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from monai.transforms.utils import is_positive
 
+from medseg.bundle.export import Exported
 from medseg.inferers import SlidingWindow, WholeVolume
 from medseg.labels import LabelSpace
 from medseg.transforms import CaseFactsd, NormalizeChannelsd, SaveLabelsd, ToSourceGridd
 from medseg.transforms.hermes import EqualPad, NormalizeByModalityd
 from medseg.transforms.recipes import is_nonzero
 
-__all__ = ["describe_inference", "describe_labels", "describe_preprocessing", "undescribed"]
+__all__ = ["Deployment", "NetworkInput", "describe_inference", "describe_labels", "describe_preprocessing"]
 
 _LEAST_WEIGHT = 1e-3  # MONAI's floor of a Gaussian window
 
@@ -72,11 +74,49 @@ def describe_labels(space: LabelSpace, postprocessing: mt.Compose) -> Step:
     return labels | ({"other": [_name(t) for t in others]} if others else {})
 
 
-def undescribed(deployment: Mapping[str, Any]) -> list[str]:
-    """Names of the parts that the reference runner does not know."""
-    parts = [*deployment["preprocessing"], deployment["inference"]]
-    found = [part["other"] for part in parts if "other" in part]
-    return [*found, *deployment["labels"].get("other", [])]
+@dataclass(frozen=True)
+class NetworkInput:
+    """What an exported network takes: numbers of axes, names of the channels, type and order of the array."""
+
+    spatial_dims: int
+    num_channels: int
+    channels: Sequence[str]
+    dtype: str
+    layout: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What someone needs to use an exported network (``deployment.json``).
+
+    Attributes:
+        name, version, intended_use: as the bundle's metadata say.
+        medseg_version: version of medseg that exported it.
+        dataset, modality: what it is asked for; ``None`` where it was trained on a single data set.
+        input: what it takes.
+        preprocessing: steps that follow reading the file.
+        inference: windows and their blending.
+        labels: how logits become label values.
+        exports: format -> what was written.
+    """
+
+    name: str
+    version: str | None
+    medseg_version: str
+    intended_use: str | None
+    dataset: str | None = None
+    modality: str | None = None
+    input: NetworkInput
+    preprocessing: Sequence[Step]
+    inference: Step
+    labels: Step
+    exports: Mapping[str, Exported]
+
+    @property
+    def undescribed(self) -> list[str]:
+        """Names of the parts that the reference runner does not know."""
+        parts = [*self.preprocessing, self.inference]
+        return [*(part["other"] for part in parts if "other" in part), *self.labels.get("other", [])]
 
 
 def _name(part: Any) -> str:

@@ -14,7 +14,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch.export import Dim
 from medseg.bundle.onnx_norms import write_out_instance_norms
 from medseg.errors import ConfigError, ModelError, nearest
 
-__all__ = ["FORMATS", "TOLERANCE", "Exported", "chosen_formats", "export_network", "other_size"]
+__all__ = ["FORMATS", "TOLERANCE", "Exported", "Parity", "chosen_formats", "export_network", "other_size"]
 
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit where that is above 1
 _OPSET = 20  # the first with DFT for every axis and 3D grid sampling
@@ -34,6 +34,21 @@ _SUFFIX = {"torchscript": ".ts", "torch_export": ".pt2", "onnx": ".onnx"}
 FORMATS = tuple(_SUFFIX)
 
 Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a recording is from the network at one size.
+
+    Attributes:
+        size: spatial size.
+        difference: largest absolute difference of the logits.
+        largest_logit: largest absolute logit of the network.
+    """
+
+    size: Sequence[int]
+    difference: float
+    largest_logit: float
 
 
 @dataclass(frozen=True)
@@ -45,15 +60,15 @@ class Exported:
         method: ``script``, ``trace``, ``export`` or ``dynamo``.
         multiples_of: per axis, what the spatial sizes that it takes are multiples of; ``None`` where it takes the
             first size of ``parity`` only.
-        parity: per size, the largest absolute difference of the logits to the network's own, and the largest logit.
+        parity: its difference to the network, per size.
         note: why it takes one size only; else empty.
     """
 
     file: str
     method: str
     multiples_of: list[int] | None
-    parity: list[dict[str, Any]]
-    note: str = ""
+    parity: Sequence[Parity]
+    note: str
 
 
 def chosen_formats(name: str) -> tuple[str, ...]:
@@ -162,7 +177,7 @@ class _Recorder:
                 last = error
             else:
                 if any_size:
-                    return Exported(path.name, method, self.multiples, parity)
+                    return Exported(path.name, method, self.multiples, parity, "")
                 return Exported(path.name, method, None, parity, problem)
             problem = problem or f"{method} for any size: {_first_line(last)}"
         path.unlink(missing_ok=True)
@@ -230,7 +245,7 @@ _WAYS: dict[str, tuple[tuple[str, bool], ...]] = {
 }
 
 
-def _difference(run: Run, image: Tensor, logits: Tensor) -> dict[str, Any]:
+def _difference(run: Run, image: Tensor, logits: Tensor) -> Parity:
     """How far a recording is from the network on one image.
 
     Raises:
@@ -242,15 +257,10 @@ def _difference(run: Run, image: Tensor, logits: Tensor) -> dict[str, Any]:
     difference, largest = float((result - logits).abs().max()), float(logits.abs().max())
     if not difference <= TOLERANCE * max(1.0, largest):
         raise ModelError(f"it differs by {difference:.2g} from the network at {tuple(image.shape[2:])}")
-    return {"size": list(image.shape[2:]), "difference": difference, "largest_logit": largest}
+    return Parity(list(image.shape[2:]), difference, largest)
 
 
 # ---------------------------------------------------------------------- words
-def as_record(exported: Mapping[str, Exported]) -> dict[str, dict[str, Any]]:
-    """Format -> plain dictionary, for JSON."""
-    return {fmt: asdict(item) for fmt, item in exported.items()}
-
-
 def _first_line(error: BaseException | None) -> str:
     lines = str(error or "").strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

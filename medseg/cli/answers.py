@@ -9,51 +9,73 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg.cli.parts import describe_options
 
+if TYPE_CHECKING:
+    from medseg.bundle.deployment import Deployment
+    from medseg.bundle.package import PackageSettings
+    from medseg.data.make_datalist import MadeDatalist, MakeDatalistSettings
+    from medseg.data.run_settings import Setting
+    from medseg.metrics import FoldScores, Scores
+    from medseg.networks.catalog import NetworkFacts, NetworksSettings
+    from medseg.reports.compared import Comparison
+    from medseg.reports.resolution import Resolution
+    from medseg.weights.importing import ImportWeightsSettings
+    from medseg.weights.original.contract import ImportReport
+    from medseg.workflows.benchmark import BenchmarkSettings
+    from medseg.workflows.benchmark_result import Benchmark
+    from medseg.workflows.compare import CompareSettings
+    from medseg.workflows.ensemble import EnsembleSettings
+    from medseg.workflows.evaluation import EvaluateSettings
+    from medseg.workflows.export import ExportSettings
+    from medseg.workflows.new_bundle import NewBundleSettings
+    from medseg.workflows.postprocessing import Postprocessing, PostprocessSettings
+    from medseg.workflows.prediction import PredictSettings
+    from medseg.workflows.prepare import Prepared, PrepareSettings
+    from medseg.workflows.resolution import ResolutionSettings
 
-def lines(s: Any, result: Sequence[Any]) -> None:
+
+def lines(settings: object, result: Sequence[str]) -> None:
     """A result that is lines already."""
-    print("\n".join(map(str, result)))
+    print("\n".join(result))
 
 
-def validated(s: Any, results: Mapping[str, Mapping[str, Any]]) -> None:
+def validated(settings: EvaluateSettings, results: Mapping[str, Scores | FoldScores]) -> None:
     for name, result in results.items():
-        if s.checkpoint == "all":
+        if settings.checkpoint == "all":
             print(f"checkpoint {name}")
         _scores(result)
 
 
-def _scores(result: Mapping[str, Any]) -> None:
+def _scores(result: Scores | FoldScores) -> None:
     """What was scored, the table per label, which predictions are background, and the mean as the last line."""
-    from medseg.metrics import background_cases, background_note
+    from medseg.metrics import FoldScores, background_cases, background_note
     from medseg.reports.scored import scored_lines
 
     print("\n".join(scored_lines(result)))
-    distance = f"HD95 {result.get('unit', 'mm')}"
+    distance = f"HD95 {result.definition.unit}"
     print(f"{'label':<28}{'cases':>6}{'Dice':>9}{distance:>10}{'surface Dice':>14}")
-    for label, row in result["labels"].items():
-        shown = [_digits(row.get(score, {}).get("mean")) for score in ("dice", "hd95", "surface_dice")]
-        print(f"{label[:27]:<28}{row['dice']['cases']:>6}{shown[0]:>9}{shown[1]:>10}{shown[2]:>14}")
-    if "sd_over_folds" in result:
-        each = ", ".join(f"{name}: {_digits(mean)}" for name, mean in result["folds"].items())
+    for label, row in result.labels.items():
+        shown = [_digits(row[score].mean) if score in row else "-" for score in ("dice", "hd95", "surface_dice")]
+        print(f"{label[:27]:<28}{row['dice'].cases:>6}{shown[0]:>9}{shown[1]:>10}{shown[2]:>14}")
+    if isinstance(result, FoldScores):
+        each = ", ".join(f"{name}: {_digits(mean)}" for name, mean in result.folds.items())
         print(
-            f"{len(result['folds'])} scores on the same cases, not pooled ({each}); mean over folds, standard "
-            f"deviation {_digits(result['sd_over_folds'])}. `medseg ensemble` joins the folds into one prediction."
+            f"{len(result.folds)} scores on the same cases, not pooled ({each}); mean over folds, standard "
+            f"deviation {_digits(result.sd_over_folds)}. `medseg ensemble` joins the folds into one prediction."
         )
-    scored = result.get("cases", {})
-    if note := background_note(background_cases(scored), len(scored)):
+    elif note := background_note(background_cases(result.cases), len(result.cases)):
         print(f"warning: {note}")
-    print(f"mean_dice: {_digits(result['mean_dice'], 'nan')}")
+    print(f"mean_dice: {_digits(result.mean_dice, 'nan')}")
 
 
 def _digits(value: float | None, undefined: str = "-") -> str:
     return undefined if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def inferred(s: Any, results: Mapping[Path, Sequence[Path]]) -> None:
+def inferred(settings: PredictSettings, results: Mapping[Path, Sequence[Path]]) -> None:
     from medseg.inferers.prediction_folder import background_predictions
     from medseg.metrics import background_note
 
@@ -63,39 +85,40 @@ def inferred(s: Any, results: Mapping[Path, Sequence[Path]]) -> None:
         print(f"{len(label_maps)} label maps in {folder}")
 
 
-def joined(s: Any, result: Mapping[str, Any] | None) -> None:
+def joined(settings: EnsembleSettings, result: Scores | None) -> None:
     from medseg.engines.run_facts import read_facts
     from medseg.metrics import background_note
 
     if result is not None:
         _scores(result)
         return
-    facts = read_facts(s.output)
+    facts = read_facts(settings.output)
     if note := background_note(facts.background_predictions or (), facts.predictions or 0):
         print(f"warning: {note}")
-    print(f"predictions: {s.output}/predictions")
+    print(f"predictions: {settings.output}/predictions")
 
 
-def postprocessed(s: Any, content: Mapping[str, Any]) -> None:
+def postprocessed(settings: PostprocessSettings, result: Postprocessing) -> None:
     from medseg.reports.tables import digits, markdown_table
 
     rows = []
-    for label, found in content["labels"].items():
-        for step in found["tried"]:
-            low, high = (digits(bound, 4, sign=True) for bound in step["interval"])
-            if step["taken"] or step["mean_difference"]:
-                difference, taken = digits(step["mean_difference"], 4, sign=True), "yes" if step["taken"] else "no"
-                rows.append([label, _steps(step["to"]), str(step["cases"]), difference, f"{low} to {high}", taken])
+    for label, found in result.labels.items():
+        for step in found.tried:
+            low, high = (digits(bound, 4, sign=True) for bound in step.interval)
+            if step.taken or step.mean_difference:
+                difference, taken = digits(step.mean_difference, 4, sign=True), "yes" if step.taken else "no"
+                rows.append([label, _steps(step.to), str(step.cases), difference, f"{low} to {high}", taken])
     if rows:
         print(markdown_table(["label", "steps", "cases", "Dice difference", "95 % interval", "taken"], rows))
-    if not content["rules"]:
-        print(f"No step is shown to help on {content['cases']} cases; label maps stay as the network gives them.")
+    mean = result.mean_dice
+    if mean is None:
+        print(f"No step is shown to help on {result.cases} cases; label maps stay as the network gives them.")
         return
-    mean = content["mean_dice"]
-    print(f"stored: {'; '.join(f'{label}: {_steps(rule)}' for label, rule in content['rules'].items())}")
+    print(f"stored: {'; '.join(f'{label}: {_steps(rule)}' for label, rule in result.rules.items())}")
     print(
-        f"mean Dice {mean['before']:.4f} -> {mean['after']:.4f} on the cases that the steps were chosen on, so the "
-        f"second is optimistically biased. `medseg validate --run {s.run}` scores cleaned predictions from now on."
+        f"mean Dice {mean.before:.4f} -> {mean.after:.4f} on the cases that the steps were chosen on, so the "
+        f"second is optimistically biased. `medseg validate --run {settings.run}` scores cleaned predictions from now "
+        "on."
     )
 
 
@@ -103,32 +126,32 @@ def _steps(rule: Mapping[str, object]) -> str:
     return ", ".join(step if value is True else f"{step} {value:g}" for step, value in rule.items())
 
 
-def compared(s: Any, content: Mapping[str, Any]) -> None:
+def compared(settings: CompareSettings, result: Comparison) -> None:
     from medseg.reports.comparison import comparison_markdown
 
-    print(comparison_markdown(content))
-    print(f"\npage: {s.output}/comparison.html")
+    print(comparison_markdown(result))
+    print(f"\npage: {settings.output}/comparison.html")
 
 
-def rescaled(s: Any, content: Mapping[str, Any]) -> None:
+def rescaled(settings: ResolutionSettings, result: Resolution) -> None:
     from medseg.reports.resolution import resolution_markdown
 
-    print(resolution_markdown(content))
-    print(f"\nfigure: {s.output}/resolution.png")
+    print(resolution_markdown(result))
+    print(f"\nfigure: {settings.output}/resolution.png")
 
 
-def exported(s: Any, content: Mapping[str, Any]) -> None:
-    for name, made in content["exports"].items():
-        taken = made["multiples_of"]
-        print(f"{name}: {made['file']} by {made['method']}, " + (f"multiples of {taken}" if taken else "one size only"))
-        for row in made["parity"]:
-            print(f"  {row['size']}: differs by {row['difference']:.1e}, largest logit {row['largest_logit']:.3g}")
-        if made["note"]:
-            print(f"  {made['note']}")
-    print(f"exported: {s.output}")
+def exported(settings: ExportSettings, result: Deployment) -> None:
+    for name, made in result.exports.items():
+        taken = made.multiples_of
+        print(f"{name}: {made.file} by {made.method}, " + (f"multiples of {taken}" if taken else "one size only"))
+        for row in made.parity:
+            print(f"  {row.size}: differs by {row.difference:.1e}, largest logit {row.largest_logit:.3g}")
+        if made.note:
+            print(f"  {made.note}")
+    print(f"exported: {settings.output}")
 
 
-def listed(s: Any, made: Any) -> None:
+def listed(settings: MakeDatalistSettings, made: MadeDatalist) -> None:
     for note in made.notes:
         print(note)
     for warning in made.warnings:
@@ -139,7 +162,7 @@ def listed(s: Any, made: Any) -> None:
     print(f"its paths are relative to {made.root}")
 
 
-def networks(s: Any, found: Sequence[Any]) -> None:
+def networks(settings: NetworksSettings, found: Sequence[NetworkFacts]) -> None:
     rows = [(f.name, ",".join(f"{d}D" for d in f.spatial_dims), f"{f.parameters:,}", f.setting, f.paper) for f in found]
     header = ("name", "dims", "parameters", "at", "paper")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -149,28 +172,28 @@ def networks(s: Any, found: Sequence[Any]) -> None:
     print("MONAI's own classes (SegResNet, DynUNet, SwinUNETR, …) and dotted paths work as --network too.")
 
 
-def measured(s: Any, content: Mapping[str, Any]) -> None:
+def measured(settings: BenchmarkSettings, result: Benchmark) -> None:
     from medseg.workflows.benchmark_table import benchmark_lines
 
-    print("\n".join(benchmark_lines(content)))
+    print("\n".join(benchmark_lines(result)))
 
 
-def planned(s: Any, settings: Iterable[Any]) -> None:
-    print("\n".join(setting.line() for setting in settings))
-    print(f"bundle: {s.output}")
+def planned(settings: NewBundleSettings, plan: Iterable[Setting]) -> None:
+    print("\n".join(setting.line() for setting in plan))
+    print(f"bundle: {settings.output}")
 
 
-def imported(s: Any, report: Any) -> None:
+def imported(settings: ImportWeightsSettings, report: ImportReport) -> None:
     print("\n".join(report.lines()))
-    print(f"written: {s.output}")
+    print(f"written: {settings.output}")
 
 
-def packed(s: Any, members: Iterable[str]) -> None:
+def packed(settings: PackageSettings, members: Iterable[str]) -> None:
     print("\n".join(members))
-    print(f"written: {s.output}")
+    print(f"written: {settings.output}")
 
 
-def prepared(s: Any, result: Any) -> None:
+def prepared(settings: PrepareSettings, result: Prepared) -> None:
     print("\n".join(result.lines()))
 
 

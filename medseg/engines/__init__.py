@@ -10,7 +10,7 @@ from medseg.engines.freeze import FreezePart, frozen_epochs
 from medseg.engines.keep_tasks import KeepOldTasks
 from medseg.engines.load import LoadWeights
 from medseg.engines.log import Progress, RunLog
-from medseg.engines.scores import CaseScores, PhotoScores, TaskMapScores, TaskScores, add_facts, write_scores
+from medseg.engines.scores import CaseScores, PhotoScores, TaskMapScores, TaskScores
 from medseg.engines.start import run
 from medseg.engines.stopping import EarlyStop
 from medseg.engines.target_maps import target_maps
@@ -42,7 +42,6 @@ __all__ = [
     "TimeLimit",
     "UpdateAverage",
     "ValidationLoss",
-    "add_facts",
     "evaluated_network",
     "frozen_epochs",
     "lower_is_better",
@@ -52,5 +51,4 @@ __all__ = [
     "run_cases",
     "target_maps",
     "unselected_epochs",
-    "write_scores",
 ]

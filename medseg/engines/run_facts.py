@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
@@ -16,7 +16,7 @@ import torch
 
 from medseg import __version__
 from medseg.data.fingerprint import DataFingerprint
-from medseg.storage import read_table, write_json
+from medseg.storage import as_table, read_table, write_json
 
 __all__ = ["RunFacts", "read_facts", "write_facts"]
 
@@ -90,11 +90,7 @@ class RunFacts:
 
     def __or__(self, later: RunFacts) -> RunFacts:
         """These facts, with the later ones in their place where both are recorded."""
-        return replace(self, **later._recorded())
-
-    def _recorded(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return replace(self, **as_table(later))
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> RunFacts:
@@ -110,7 +106,7 @@ class RunFacts:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: what is recorded."""
-        table = self._recorded()
+        table = as_table(self)
         if self.data is not None:
             table["data"] = self.data.to_table()
         return table

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,18 @@ from medseg.labels import IGNORE, LabelSpace
 from medseg.metrics import (
     NOT_RECORDED,
     ScoreDefinition,
+    ScoreFacts,
+    Scores,
     SurfaceSettings,
     case_scores,
     dice,
     mean_dice,
     photo_scores,
-    pooled,
-    summarize,
     target_values,
 )
-from medseg.storage import read_table, whole_file, write_json
-from medseg.storage.csv_file import CsvWriter
 from medseg.transforms import is_2d_file
 
-__all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores", "add_facts", "write_scores"]
+__all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores"]
 
 
 class CaseScores(Metric):
@@ -41,12 +37,15 @@ class CaseScores(Metric):
         surface: also HD95 and surface Dice (slower).
         tolerance: tolerance of the surface Dice in mm; ``None`` is each case's mean voxel size.
         output_dir: where ``metrics.json`` and ``metrics_per_case.csv`` are written; ``None`` writes nothing.
-        facts: what else goes into the JSON, such as the space, the section and the rules that cleaned predictions.
+        facts: what else goes into the JSON, such as the section, and of the definition ``space`` and ``cleanup``.
         include_background: score the background too, and count it in the mean.
         measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``medseg.metrics.surface_area``).
 
     Attributes:
-        unit: of lengths: ``mm``, or ``px`` for pictures, which have no physical size.
+        facts: what the scores are of.
+        space: grid of the scores.
+        cleanup: rules that cleaned the predictions.
+        unit: unit of lengths: ``mm``, or ``px`` for 2D images, which have no physical size.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class CaseScores(Metric):
         surface: bool = False,
         tolerance: float | None = 1.0,
         output_dir: str | Path | None = None,
-        facts: dict[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
         include_background: bool = False,
         measure: str = "voxels",
     ) -> None:
@@ -63,7 +62,9 @@ class CaseScores(Metric):
         self.surface = surface
         self.tolerance = tolerance
         self.output_dir = output_dir
-        self.facts = facts or {}
+        noted = {"space": NOT_RECORDED, "cleanup": None} | dict(facts or {})
+        self.space, self.cleanup = str(noted.pop("space")), noted.pop("cleanup") or {}
+        self.facts = ScoreFacts.noted(noted)
         self.include_background = include_background
         self.unit = "mm"
         self.measure = measure
@@ -100,21 +101,21 @@ class CaseScores(Metric):
         if self.output_dir is not None:
             self.datasets = gather(self.datasets)
             if is_main():
-                write_scores(self.cases, self.output_dir, {**self.facts, **asdict(self.definition)})
+                Scores.of(self.cases, self.definition, self.facts).write(self.output_dir)
         return mean_dice(self.cases)
 
     @property
     def definition(self) -> ScoreDefinition:
         """What the scores mean, after the last case."""
         return ScoreDefinition(
-            space=self.facts.get("space", NOT_RECORDED),
+            space=self.space,
             unit=self.unit,
             scorer=type(self).__name__,
             include_background=self.include_background,
             targets=target_values(self.label_space, self.datasets.values()),
             surface_measure=self.measure,
             surface_dice_tolerance_mm=self.tolerance,
-            cleanup=self.facts.get("cleanup") or {},
+            cleanup=self.cleanup,
         )
 
 
@@ -150,32 +151,6 @@ class PhotoScores(CaseScores):
 
     def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
         return photo_scores(_array(output["pred"]), _array(output["label"]), self.label_space)
-
-
-def write_scores(cases: dict[str, Any], output_dir: str | Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write ``metrics.json`` and ``metrics_per_case.csv``; returns the JSON's content."""
-    directory = Path(output_dir)
-    named = {"postprocessing": ScoreDefinition.read(facts).postprocessing}
-    content = {"mean_dice": mean_dice(cases), **facts, **named, "labels": summarize(cases), "pooled": pooled(cases)}
-    content["cases"] = cases
-    write_json(directory / "metrics.json", content)
-    scores = list(dict.fromkeys(score for rows in cases.values() for row in rows.values() for score in row))
-    table = directory / "metrics_per_case.csv"
-    with whole_file(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = CsvWriter(file)
-        writer.writerow(["case", "label", *scores])
-        for case, rows in cases.items():
-            for label, row in rows.items():
-                writer.writerow([case, label, *(f"{row[s]:.6g}" if math.isfinite(row[s]) else "" for s in scores)])
-    return content
-
-
-def add_facts(output_dir: str | Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to ``metrics.json`` what is known after the run alone; returns its content."""
-    path = Path(output_dir) / "metrics.json"
-    content = read_table(path, "the scores of this run") | dict(facts)
-    write_json(path, content)
-    return content
 
 
 def _array(volume: Any) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Metrics per case and label, in millimetres where they are lengths."""
 
 from medseg.metrics.cases import (
+    CaseRows,
+    Summary,
     SurfaceSettings,
     background_cases,
     background_note,
@@ -13,13 +15,20 @@ from medseg.metrics.cases import (
 from medseg.metrics.definition import NOT_RECORDED, ScoreDefinition, target_values
 from medseg.metrics.intervals import Interval, MedianInterval, mean_interval, median_interval
 from medseg.metrics.photo import photo_scores
+from medseg.metrics.scores import FoldScores, ScoredPredictions, ScoreFacts, Scores
 from medseg.metrics.surface_area import area_surface_scores
 
 __all__ = [
     "NOT_RECORDED",
+    "CaseRows",
+    "FoldScores",
     "Interval",
     "MedianInterval",
     "ScoreDefinition",
+    "ScoreFacts",
+    "ScoredPredictions",
+    "Scores",
+    "Summary",
     "SurfaceSettings",
     "area_surface_scores",
     "background_cases",

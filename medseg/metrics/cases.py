@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from medseg.metrics.surface_area import area_surface_scores
 warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
 
 __all__ = [
+    "CaseRows",
+    "Summary",
     "SurfaceSettings",
     "background_cases",
     "background_note",
@@ -32,6 +34,8 @@ __all__ = [
     "pooled",
     "summarize",
 ]
+
+CaseRows: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float]]]  # case -> target -> score -> value
 
 _SIZES = ("volume_ml", "reference_ml", "area", "reference_area")  # of 3D and 2D cases
 
@@ -139,13 +143,13 @@ def case_scores(
     return scores
 
 
-def mean_dice(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
+def mean_dice(cases: CaseRows) -> float:
     """Mean over labels of the mean over the cases whose reference holds the label; NaN without any."""
-    per_label = [row["dice"]["mean"] for row in summarize(cases).values() if not math.isnan(row["dice"]["mean"])]
+    per_label = [row["dice"].mean for row in summarize(cases).values() if not math.isnan(row["dice"].mean)]
     return float(np.mean(per_label)) if per_label else math.nan
 
 
-def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+def pooled(cases: CaseRows) -> dict[str, dict[str, float]]:
     """target -> ``dice`` and ``iou`` of all cases as one image, by their volumes or areas; NaN where both are empty.
 
     Small objects count little here, unlike in the mean over cases, and false positives in cases without the target
@@ -168,7 +172,7 @@ def pooled(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, 
     return result
 
 
-def background_cases(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+def background_cases(cases: CaseRows) -> list[str]:
     """Cases whose prediction is background throughout, by the sizes in their rows; rows without sizes do not tell."""
     found = []
     for case, rows in cases.items():
@@ -191,8 +195,23 @@ def background_note(cases: Sequence[str], total: int) -> str:
     )
 
 
-def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """target -> score -> mean, the number of cases in it, and of those that are undefined."""
+@dataclass(frozen=True)
+class Summary:
+    """One score of one target over cases.
+
+    Attributes:
+        mean: mean of the defined values; NaN without any.
+        cases: number of cases in it.
+        undefined: number of cases in which the score is undefined.
+    """
+
+    mean: float
+    cases: int
+    undefined: int | None = None
+
+
+def summarize(cases: CaseRows) -> dict[str, dict[str, Summary]]:
+    """target -> score -> its summary."""
     table: dict[str, dict[str, list[float]]] = {}
     for scores in cases.values():
         for target, row in scores.items():
@@ -201,10 +220,7 @@ def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[st
     return {target: {score: _summary(values) for score, values in row.items()} for target, row in table.items()}
 
 
-def _summary(values: Sequence[float]) -> dict[str, Any]:
+def _summary(values: Sequence[float]) -> Summary:
     defined = [v for v in values if math.isfinite(v)]
-    return {
-        "mean": float(np.mean(defined)) if defined else math.nan,
-        "cases": len(defined),
-        "undefined": len(values) - len(defined),
-    }
+    mean = float(np.mean(defined)) if defined else math.nan
+    return Summary(mean, len(defined), len(values) - len(defined))

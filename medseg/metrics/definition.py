@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from medseg.labels import LabelSpace
@@ -45,13 +45,7 @@ class ScoreDefinition:
     targets: Mapping[str, Mapping[str, list[int]]] | str = NOT_RECORDED
     surface_measure: str = NOT_RECORDED
     surface_dice_tolerance_mm: float | str | None = NOT_RECORDED
-    cleanup: Mapping[str, Any] | str = NOT_RECORDED
-
-    @classmethod
-    def read(cls, scores: Mapping[str, Any]) -> ScoreDefinition:
-        """From the content of a ``metrics.json``; earlier versions named the rules of cleaned predictions alone."""
-        known = {field.name: scores[field.name] for field in fields(cls) if field.name in scores}
-        return cls(**{"cleanup": {}} | known)
+    cleanup: Mapping[str, Mapping[str, bool | float]] | str = NOT_RECORDED
 
     @property
     def postprocessing(self) -> str:

@@ -4,40 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["holm", "paired_comparison"]
+__all__ = ["PairedComparison", "holm", "paired_comparison"]
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Differences of two methods on the same cases; NaN where a figure is undefined.
+
+    Attributes:
+        cases: number of pairs.
+        mean_difference: mean over cases.
+        interval: 95 %, percentile bootstrap.
+        p_value: Wilcoxon signed-rank, two-sided (Wilcoxon 1945); 1.0 where all differences are 0, NaN below two cases.
+        effect_size: matched-pairs rank-biserial correlation (Kerby 2014): share of favourable minus share of
+            unfavourable rank sums, -1 to 1.
+    """
+
+    cases: int
+    mean_difference: float
+    interval: tuple[float, float]
+    p_value: float
+    effect_size: float
 
 
 def paired_comparison(
     first: Sequence[float], second: Sequence[float], *, draws: int = 10_000, seed: int = 0
-) -> dict[str, Any]:
+) -> PairedComparison:
     """Differences ``second - first`` over cases.
 
     Args:
         first, second: one score per case, in the same order; pairs with a NaN are ignored.
         draws: bootstrap resamples of cases.
         seed: random seed of the resampling.
-
-    Returns:
-        ``cases``, ``mean_difference``, ``interval`` (95 %, percentile bootstrap), ``p_value`` (Wilcoxon signed-rank,
-        two-sided; Wilcoxon 1945; 1.0 where all differences are 0, NaN below two cases) and ``effect_size``
-        (matched-pairs rank-biserial correlation, Kerby 2014: share of favourable minus share of unfavourable rank
-        sums, -1 to 1).
     """
     difference = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     difference = difference[np.isfinite(difference)]
     count = len(difference)
     if count == 0:
-        return {
-            "cases": 0,
-            "mean_difference": math.nan,
-            "interval": (math.nan, math.nan),
-            "p_value": math.nan,
-            "effect_size": math.nan,
-        }
+        return PairedComparison(0, math.nan, (math.nan, math.nan), math.nan, math.nan)
     picks = np.random.default_rng(seed).integers(0, count, (draws, count))
     low, high = np.percentile(difference[picks].mean(axis=1), [2.5, 97.5])
     if count < 2:
@@ -48,13 +56,8 @@ def paired_comparison(
         from scipy.stats import wilcoxon
 
         p_value = float(wilcoxon(difference).pvalue)
-    return {
-        "cases": count,
-        "mean_difference": float(difference.mean()),
-        "interval": (float(low), float(high)),
-        "p_value": p_value,
-        "effect_size": _rank_biserial(difference),
-    }
+    mean, interval = float(difference.mean()), (float(low), float(high))
+    return PairedComparison(count, mean, interval, p_value, _rank_biserial(difference))
 
 
 def _rank_biserial(difference: np.ndarray) -> float:

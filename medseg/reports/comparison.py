@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from medseg.reports.compared import Comparison
 from medseg.reports.comparison_charts import COSTS, cost_figure, differences_figure
 from medseg.reports.drawing import Chart, save_png, to_chart
 from medseg.reports.page import Table, render
@@ -54,45 +54,45 @@ class _Page:
     cost_method: str = _COST
 
 
-def write_comparison(content: Mapping[str, Any], directory: str | Path) -> Path:
+def write_comparison(comparison: Comparison, directory: str | Path) -> Path:
     """Write page, Markdown and figures; returns the page.
 
     Args:
-        content: result of ``medseg.workflows.compare.compare``.
+        comparison: what was found.
         directory: an existing folder.
     """
     folder = Path(directory)
-    name = score_name(content["score"])
-    differences, costs = differences_figure(content, name), cost_figure(content, name)
+    name = score_name(comparison.score)
+    differences, costs = differences_figure(comparison, name), cost_figure(comparison, name)
     save_png(differences, folder / "differences.png")
     (folder / "costs.png").unlink(missing_ok=True)
     if costs is not None:
         save_png(costs, folder / "costs.png")
-    text = "\n\n".join([*(f"Warning: {line}" for line in content["warnings"]), comparison_markdown(content)])
+    text = "\n\n".join([*(f"Warning: {line}" for line in comparison.warnings), comparison_markdown(comparison)])
     write_text(folder / "comparison.md", text + "\n")
     page = _Page(
-        title=f"{', '.join(run['run'] for run in content['runs'][1:])} against {content['runs'][0]['run']}",
-        sentences=_sentences(content),
-        warnings=content["warnings"],
+        title=f"{', '.join(run.run for run in comparison.runs[1:])} against {comparison.runs[0].run}",
+        sentences=_sentences(comparison),
+        warnings=comparison.warnings,
         score=name,
         differences=to_chart(differences, "differences", f"Paired differences of {name} per label"),
-        difference_table=_difference_table(content),
-        method=_method(content),
+        difference_table=_difference_table(comparison),
+        method=_method(comparison),
         costs=None if costs is None else to_chart(costs, "costs", f"{name} against cost"),
-        run_table=_run_table(content),
-        training_table=_training_table(content),
-        case_table=_case_table(content),
-        case_order=_case_order(content),
+        run_table=_run_table(comparison),
+        training_table=_training_table(comparison),
+        case_table=_case_table(comparison),
+        case_order=_case_order(comparison),
     )
     path = folder / "comparison.html"
     write_text(path, render("comparison.html", page))
     return path
 
 
-def comparison_markdown(content: Mapping[str, Any]) -> str:
+def comparison_markdown(comparison: Comparison) -> str:
     """The tables and what they mean, for a terminal and for a README."""
-    tables = [_run_table(content), _training_table(content), _difference_table(content)]
-    meaning = f"{len(content['cases'])} cases; score: {score_name(content['score'])}. {_method(content)} {_COST}"
+    tables = [_run_table(comparison), _training_table(comparison), _difference_table(comparison)]
+    meaning = f"{len(comparison.cases)} cases; score: {score_name(comparison.score)}. {_method(comparison)} {_COST}"
     return "\n\n".join([*(markdown_table(table.header, table.rows) for table in tables if table), meaning])
 
 
@@ -101,106 +101,106 @@ def score_name(score: str) -> str:
     return _SCORES.get(score, score)
 
 
-def _method(content: Mapping[str, Any]) -> str:
+def _method(comparison: Comparison) -> str:
     reversed_ = (
-        "; of a distance less is better, so the signs are the other way round" if content["score"] == "hd95" else ""
+        "; of a distance less is better, so the signs are the other way round" if comparison.score == "hd95" else ""
     )
     return _METHOD.format(reversed=reversed_)
 
 
-def _sentences(content: Mapping[str, Any]) -> list[str]:
-    rows = [row for row in content["comparisons"] if row["label"] == "mean"]
+def _sentences(comparison: Comparison) -> list[str]:
+    rows = [row for row in comparison.comparisons if row.label == "mean"]
     return [
-        f"{row['run']} minus {row['baseline']}: difference of the mean {score_name(content['score'])} over labels "
-        f"{digits(row['mean_difference'], 4, sign=True)} (95 % interval {_interval(row['interval'], sign=True)}, "
-        f"p {_p_value(row['p_holm'])}) over {row['cases']} cases."
+        f"{row.run} minus {row.baseline}: difference of the mean {score_name(comparison.score)} over labels "
+        f"{digits(row.mean_difference, 4, sign=True)} (95 % interval {_interval(row.interval, sign=True)}, "
+        f"p {_p_value(row.p_holm)}) over {row.cases} cases."
         for row in rows
     ]
 
 
-def _run_table(content: Mapping[str, Any]) -> Table:
+def _run_table(comparison: Comparison) -> Table:
     header = ["run", "network", "scored on", "checkpoint", "predictions"]
-    header += [f"mean {score_name(content['score'])}", "95 % interval"]
+    header += [f"mean {score_name(comparison.score)}", "95 % interval"]
     header += [f"{name}, {unit}" for name, unit, _ in COSTS.values()] + ["measured on"]
     rows = []
-    for run in content["runs"]:
-        costs = [scaled(run.get(key), factor) for key, (_, _, factor) in COSTS.items()]
+    for run in comparison.runs:
+        costs = [scaled(getattr(run, key), factor) for key, (_, _, factor) in COSTS.items()]
         rows.append(
             [
-                run["run"],
-                str(run.get("network", "–")),
-                run["scored_on"],
-                str(run["checkpoint"] or "–"),
-                run["postprocessing"],
-                digits(run["mean"], 4),
-                _interval(run["interval"]),
+                run.run,
+                run.network or "–",
+                run.scored_on,
+                run.checkpoint or "–",
+                run.postprocessing,
+                digits(run.mean, 4),
+                _interval(run.interval),
                 *costs,
-                str(run.get("measured_on", "–")),
+                run.measured_on or "–",
             ]
         )
     return Table(header, rows)
 
 
-def _training_table(content: Mapping[str, Any]) -> Table | None:
+def _training_table(comparison: Comparison) -> Table | None:
     """How much each run was trained; ``None`` where nothing is recorded."""
     header = ["run", "iterations", "epochs", "validations", "training, min", "CPU, min", "learning-rate schedule"]
     schedule = {True: "completed", False: "cut before its end"}
     rows = [
         [
-            run["run"],
-            *(grouped(run.get(key)) for key in ("iterations", "epochs_done", "validations")),
-            *(scaled(run.get(key), 60.0) for key in ("training_seconds", "cpu_seconds")),
-            schedule.get(run.get("schedule_completed"), "–"),
+            run.run,
+            *(grouped(getattr(run, key)) for key in ("iterations", "epochs_done", "validations")),
+            *(scaled(getattr(run, key), 60.0) for key in ("training_seconds", "cpu_seconds")),
+            "–" if run.schedule_completed is None else schedule[run.schedule_completed],
         ]
-        for run in content["runs"]
+        for run in comparison.runs
     ]
     return Table(header, rows) if any(cell != "–" for row in rows for cell in row[1:]) else None
 
 
-def _difference_table(content: Mapping[str, Any]) -> Table:
+def _difference_table(comparison: Comparison) -> Table:
     header = ["run", "label", "cases", "mean difference", "95 % interval", "p", "p (Holm)", "effect"]
     rows = [
         [
-            row["run"],
-            "mean over labels" if row["label"] == "mean" else row["label"],
-            grouped(row["cases"]),
-            digits(row["mean_difference"], 4, sign=True),
-            _interval(row["interval"], sign=True),
-            _p_value(row["p_value"]),
-            _p_value(row["p_holm"]),
-            digits(row["effect_size"], 2, sign=True),
+            row.run,
+            "mean over labels" if row.label == "mean" else row.label,
+            grouped(row.cases),
+            digits(row.mean_difference, 4, sign=True),
+            _interval(row.interval, sign=True),
+            _p_value(row.p_value),
+            _p_value(row.p_holm),
+            digits(row.effect_size, 2, sign=True),
         ]
-        for row in content["comparisons"]
+        for row in comparison.comparisons
     ]
     return Table(header, rows)
 
 
-def _case_table(content: Mapping[str, Any]) -> Table:
-    names = [run["run"] for run in content["runs"]]
-    means = [content["scores"][name]["mean"] for name in names]
+def _case_table(comparison: Comparison) -> Table:
+    names = [run.run for run in comparison.runs]
+    means = [comparison.scores[name]["mean"] for name in names]
     change = np.subtract(means[1], means[0], dtype=float)
     order = sorted(range(len(change)), key=lambda i: (math.isnan(change[i]), change[i]))
     shown = order if len(order) <= _MOST_CASES else [*order[: _MOST_CASES // 2], *order[-_MOST_CASES // 2 :]]
     rows = [
-        [content["cases"][i], *(digits(column[i], 4) for column in means), digits(change[i], 4, sign=True)]
+        [comparison.cases[i], *(digits(column[i], 4) for column in means), digits(change[i], 4, sign=True)]
         for i in shown
     ]
     return Table(["case", *names, "difference"], rows)
 
 
-def _case_order(content: Mapping[str, Any]) -> str:
-    first, other = (run["run"] for run in content["runs"][:2])
-    number = len(content["cases"])
+def _case_order(comparison: Comparison) -> str:
+    first, other = (run.run for run in comparison.runs[:2])
+    number = len(comparison.cases)
     some = f" The {_MOST_CASES // 2} lowest and highest of {number}; all are in comparison.json."
     return f"Sorted by the difference {other} minus {first}." + (some if number > _MOST_CASES else "")
 
 
-def _interval(bounds: Sequence[float | None], *, sign: bool = False) -> str:
+def _interval(bounds: Sequence[float], *, sign: bool = False) -> str:
     low, high = (digits(bound, 4, sign=sign) for bound in bounds)
     return "–" if low == "–" else f"{low} to {high}"
 
 
-def _p_value(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
+def _p_value(value: float) -> str:
+    if not math.isfinite(value):
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

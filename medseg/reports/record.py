@@ -14,9 +14,10 @@ from medseg.data.case import channel_files
 from medseg.data.content import content_hash
 from medseg.data.run_settings import read_origins, reasons_in
 from medseg.engines.run_facts import RunFacts, read_facts
-from medseg.engines.run_files import is_outdated, read_history, read_scores
+from medseg.engines.run_files import is_outdated, read_history
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
+from medseg.metrics import Scores
 from medseg.storage import as_formed, read_table, read_yaml
 from medseg.transforms import find_label_map, is_2d_file
 
@@ -56,7 +57,7 @@ class RunRecord:
         table: ``configs/datalist.json`` as written.
         label_space: meaning of the label values.
         curves: columns of ``metrics.csv``, one value per epoch, NaN where there is none.
-        metrics: ``metrics.json``; ``None`` where the run is not validated.
+        metrics: scores; ``None`` where the run is not validated.
         warnings: warning lines of ``log.txt``, each once.
     """
 
@@ -67,7 +68,7 @@ class RunRecord:
     table: dict[str, Any]
     label_space: LabelSpace
     curves: dict[str, np.ndarray]
-    metrics: dict[str, Any] | None
+    metrics: Scores | None
     warnings: list[str]
 
     @property
@@ -104,7 +105,7 @@ class RunRecord:
     def targets(self) -> list[str]:
         """The labels or regions that have scores."""
         assert self.metrics is not None
-        return list(self.metrics["labels"])
+        return list(self.metrics.labels)
 
     def setting(self, path: str, default: Any = None) -> Any:
         """A value of the config, such as ``preprocess::spacing``; plain references to other ids are followed."""
@@ -119,22 +120,21 @@ class RunRecord:
 
     def scores(self, score: str = "dice") -> tuple[list[str], np.ndarray]:
         """Case ids and one score per case and target ``(cases, targets)``; NaN where it is undefined."""
-        cases: Mapping[str, Any] = (self.metrics or {}).get("cases", {})
-        rows = [[row.get(target, {}).get(score) for target in self.targets] for row in cases.values()]
+        cases = {} if self.metrics is None else self.metrics.cases
+        rows = [[row.get(target, {}).get(score, math.nan) for target in self.targets] for row in cases.values()]
         return list(cases), np.array(rows, dtype=float).reshape(len(cases), len(self.targets))
 
     def prediction(self, case_id: str) -> Path | None:
         """The label map of a case that was scored; ``None`` where there is none, or another was written since."""
-        written = (self.metrics or {}).get("predictions", {"folder": "predictions", "sha256": {}})
-        path = None if written is None else find_label_map(self.folder / written["folder"], case_id)
-        if path is None or content_hash(path) != written["sha256"].get(case_id, content_hash(path)):
+        written = None if self.metrics is None else self.metrics.predictions
+        path = None if written is None else find_label_map(self.folder / written.folder, case_id)
+        if written is None or path is None or content_hash(path) != written.sha256.get(case_id, content_hash(path)):
             return None
         return path
 
     def pooled(self, target: str, score: str) -> float:
         """A score of one target over all cases taken as one; NaN where ``metrics.json`` has none."""
-        found = (self.metrics or {}).get("pooled", {}).get(target, {}).get(score)
-        return math.nan if found is None else float(found)
+        return math.nan if self.metrics is None else self.metrics.pooled.get(target, {}).get(score, math.nan)
 
 
 def read_record(folder: str | Path) -> RunRecord:
@@ -162,7 +162,7 @@ def read_record(folder: str | Path) -> RunRecord:
         table=table,
         label_space=LabelSpace.from_table(space),
         curves=read_history(run / "metrics.csv"),
-        metrics=read_scores(scores) if (scores := run / "metrics.json").is_file() else None,
+        metrics=Scores.found(run),
         warnings=_logged_warnings(run / "log.txt"),
     )
 

@@ -28,12 +28,12 @@ def tiles(record: RunRecord) -> list[tuple[str, str]]:
     """Large figures with what they mean: (figure, meaning)."""
     assert record.metrics is not None
     dice, distance, surface = (mean_interval(table).mean for table in _tables(record))
-    fold = "" if record.metrics.get("fold") is None else f", fold {record.metrics['fold']}"
+    fold = "" if record.metrics.facts.fold is None else f", fold {record.metrics.facts.fold}"
     found = [
         (digits(dice), "mean Dice"),
         (f"{digits(distance, 2)} {record.unit}", "mean HD95"),
         (digits(surface), f"surface Dice at {_tolerance(record)}"),
-        (str(len(record.metrics["cases"])), f"{record.metrics.get('role', 'validation')} cases{fold}"),
+        (str(len(record.metrics.cases)), f"{record.metrics.facts.role or 'validation'} cases{fold}"),
     ]
     return [tile for tile in found if not tile[0].startswith("–")]
 
@@ -86,12 +86,12 @@ def case_table(record: RunRecord) -> Table:
 def score_warnings(record: RunRecord) -> list[str]:
     """Sentences on what makes the scores less sure."""
     assert record.metrics is not None
-    scored = record.metrics["cases"]
+    scored = record.metrics.cases
     note = background_note(background_cases(scored), len(scored))
-    found = [*record.metrics.get("biases", ()), *([note] if note else [])]
+    found = [*(record.metrics.facts.biases or ()), *([note] if note else [])]
     if record.outdated:
         found.append("The run no longer has the weights that were scored; run `medseg validate` again.")
-    lacking = [t for t in record.targets if not record.metrics["labels"][t].get("dice", {}).get("cases")]
+    lacking = [t for t, row in record.metrics.labels.items() if "dice" not in row or not row["dice"].cases]
     if lacking:
         found.append(f"In no validation case: {', '.join(lacking)}.")
     if len(scored) < 10:
@@ -113,7 +113,8 @@ def _pooled(record: RunRecord) -> dict[str, str]:
 
 def _undefined(record: RunRecord, target: str, score: str) -> str:
     assert record.metrics is not None
-    return str(record.metrics["labels"][target].get(score, {}).get("undefined", "–"))
+    row = record.metrics.labels[target]
+    return str(row[score].undefined) if score in row else "–"
 
 
 def _bounds(interval: Interval) -> str:
@@ -121,5 +122,6 @@ def _bounds(interval: Interval) -> str:
 
 
 def _tolerance(record: RunRecord) -> str:
-    tolerance = (record.metrics or {}).get("surface_dice_tolerance_mm")
+    assert record.metrics is not None
+    tolerance = record.metrics.definition.surface_dice_tolerance_mm
     return f"{tolerance:g} {record.unit}" if isinstance(tolerance, (int, float)) else "unknown tolerance"

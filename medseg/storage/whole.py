@@ -1,4 +1,4 @@
-"""Write a file whole or not at all: to a temporary name beside it, flushed, then renamed."""
+"""Write a file whole or not at all: to a temporary name beside it, flushed, then renamed; JSON from frozen values."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from medseg.faults import as_ours
 
-__all__ = ["whole_file", "write_json", "write_text"]
+__all__ = ["as_table", "whole_file", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
@@ -58,7 +59,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write plain values as JSON, one entry a line; NaN, which JSON lacks, becomes null.
+    """Write plain values and dataclasses as JSON, one entry a line; NaN, which JSON lacks, becomes null.
 
     Raises:
         MedsegError: as ``write_text``.
@@ -66,7 +67,22 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(_defined(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def as_table(value: Any) -> dict[str, Any]:
+    """Field -> value of a dataclass; a field that has its default, such as ``None`` for "not recorded", is skipped.
+
+    The underscore at the end of a name that Python keeps for itself (``from_``) is not part of the key.
+    """
+    table = {}
+    for field in fields(value):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default is MISSING or getattr(value, field.name) != default:
+            table[field.name.rstrip("_")] = getattr(value, field.name)
+    return table
+
+
 def _defined(value: Any) -> Any:
+    if is_dataclass(value):
+        value = as_table(value)
     if isinstance(value, Mapping):
         return {key: _defined(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,27 @@ from medseg.data import Plan
 from medseg.engines.memory import MEMORY_CONVENTION
 from medseg.errors import ConfigError, nearest
 from medseg.networks import catalog, create_network
-from medseg.networks.cost import CONVENTION, count_parameters, multiply_adds_of
+from medseg.networks.cost import CONVENTION, MultiplyAdds, count_parameters, multiply_adds_of
 from medseg.settings import File, Named, Size, takes
 from medseg.storage import write_json
-from medseg.workflows.benchmark_steps import PRECISIONS, STEPS, WARM_UP, Conditions, failure, peak_memory, times
+from medseg.workflows.benchmark_result import (
+    Benchmark,
+    Circumstances,
+    Conventions,
+    NetworkFigures,
+    Published,
+    StepFigures,
+)
+from medseg.workflows.benchmark_steps import (
+    PRECISIONS,
+    STEPS,
+    WARM_UP,
+    Candidate,
+    Conditions,
+    failure,
+    peak_memory,
+    times,
+)
 
 __all__ = ["BenchmarkSettings", "benchmark"]
 
@@ -103,12 +120,8 @@ class BenchmarkSettings:
 
 
 @takes(BenchmarkSettings)
-def benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
+def benchmark(settings: BenchmarkSettings) -> Benchmark:
     """Measure time, peak memory, parameters and multiply-adds of networks side by side, with intervals.
-
-    Returns:
-        ``conditions``, ``conventions`` and ``networks``; per network and step the ``seconds`` and the ``ratio`` to the
-        baseline as ``[median, low, high]`` (95 %), ``multiply_adds`` and ``peak_memory_bytes``.
 
     Raises:
         ConfigError: a value out of range, or a network that does not take the size.
@@ -117,26 +130,37 @@ def benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
     setup = settings.conditions()
     steps = ("forward", "train") if settings.train else ("forward",)
     built = _arguments(settings.networks, setup, settings.arguments, published=settings.published)
-    entries = [_on_paper(name, settings.networks[name], built[name], setup, steps) for name in settings.networks]
+    candidates = [Candidate(name, network, built[name]) for name, network in settings.networks.items()]
+    on_paper = [_on_paper(candidate, setup, steps) for candidate in candidates]
     conditions = _conditions(setup, settings)
-    for entry in entries:
-        for step in steps:
-            entry[step]["peak_memory_bytes"] = peak_memory(entry, setup, step)
-    for step in steps:
-        for entry, (seconds, ratio) in zip(entries, times(entries, setup, step, settings.repeats), strict=True):
-            entry[step] |= {"seconds": seconds, "ratio": ratio}
-    memory = MEMORY_CONVENTION[torch.device(setup.device).type]
-    conventions = {
-        "steps": {step: STEPS[step] for step in steps},
-        "seconds": f"[median, low, high] over {settings.repeats} alternating turns; bounds: 95 %, order statistics",
-        "ratio": "seconds over the baseline's in the same turn, likewise",
-        "multiply_adds": CONVENTION,
-        "peak_memory_bytes": f"In a fresh process, network included: {memory}.",
-    }
-    content = {"conditions": conditions, "conventions": conventions, "networks": entries}
+    memory = [{step: peak_memory(candidate, setup, step) for step in steps} for candidate in candidates]
+    timed = {step: times(candidates, setup, step, settings.repeats) for step in steps}
+    figures = []
+    for number, (figure, counts) in enumerate(on_paper):
+        measured = {
+            step: StepFigures(
+                multiply_adds=counts[step].total,
+                by_operation=counts[step].by_operation,
+                not_counted=counts[step].not_counted,
+                peak_memory_bytes=memory[number][step],
+                seconds=timed[step][number][0],
+                ratio=timed[step][number][1],
+            )
+            for step in steps
+        }
+        figures.append(replace(figure, forward=measured["forward"], train=measured.get("train")))
+    peak = MEMORY_CONVENTION[torch.device(setup.device).type]
+    conventions = Conventions(
+        steps={step: STEPS[step] for step in steps},
+        seconds=f"[median, low, high] over {settings.repeats} alternating turns; bounds: 95 %, order statistics",
+        ratio="seconds over the baseline's in the same turn, likewise",
+        multiply_adds=CONVENTION,
+        peak_memory_bytes=f"In a fresh process, network included: {peak}.",
+    )
+    result = Benchmark(conditions, conventions, figures)
     if settings.output is not None:
-        write_json(settings.output, content)
-    return content
+        write_json(settings.output, result)
+    return result
 
 
 def _arguments(
@@ -187,54 +211,44 @@ def _plan(setup: Conditions) -> Plan:
 
 
 def _on_paper(
-    name: str, network: str, arguments: dict[str, Any], setup: Conditions, steps: Sequence[str]
-) -> dict[str, Any]:
+    candidate: Candidate, setup: Conditions, steps: Sequence[str]
+) -> tuple[NetworkFigures, dict[str, MultiplyAdds]]:
     """What needs no clock: parameters, and the multiply-adds of each step."""
     with torch.device("cpu"):
-        net = create_network(network, **arguments)
-    entry: dict[str, Any] = {
-        "name": name,
-        "network": network,
-        "arguments": arguments,
-        "parameters": count_parameters(net),
-    }
-    facts = catalog().get(network)
-    if facts is not None:
-        entry["published"] = {"parameters": facts.parameters, "setting": facts.setting}
+        net = create_network(candidate.network, **candidate.arguments)
+    facts = catalog().get(candidate.network)
+    published = None if facts is None else Published(facts.parameters, facts.setting)
+    figures = NetworkFigures(**vars(candidate), parameters=count_parameters(net), published=published)
+    counts = {}
     for step in steps:
         try:
-            counted = multiply_adds_of(net, setup.shape, training=step == "train")
+            counts[step] = multiply_adds_of(net, setup.shape, training=step == "train")
         except (RuntimeError, ValueError) as error:
-            raise failure(error, name, setup, step) from error
-        entry[step] = {
-            "multiply_adds": counted.total,
-            "by_operation": counted.by_operation,
-            "not_counted": list(counted.not_counted),
-        }
-    return entry
+            raise failure(error, candidate.name, setup, step) from error
+    return figures, counts
 
 
-def _conditions(setup: Conditions, settings: BenchmarkSettings) -> dict[str, Any]:
+def _conditions(setup: Conditions, settings: BenchmarkSettings) -> Circumstances:
     cuda = setup.device.startswith("cuda")
-    return {
-        "size": list(setup.size),
-        "in_channels": setup.in_channels,
-        "out_channels": setup.out_channels,
-        "batch_size": setup.batch_size,
-        "arguments": "published" if settings.published else "planned",
-        "precision": setup.precision,
-        "device": setup.device,
-        "device_name": torch.cuda.get_device_name(setup.device) if cuda else _cpu_name(),
-        "threads": setup.threads,
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "repeats": settings.repeats,
-        "warm_up": WARM_UP,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "measured": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    return Circumstances(
+        size=list(setup.size),
+        in_channels=setup.in_channels,
+        out_channels=setup.out_channels,
+        batch_size=setup.batch_size,
+        arguments="published" if settings.published else "planned",
+        precision=setup.precision,
+        device=setup.device,
+        device_name=torch.cuda.get_device_name(setup.device) if cuda else _cpu_name(),
+        threads=setup.threads,
+        cores=os.cpu_count(),
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        repeats=settings.repeats,
+        warm_up=WARM_UP,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        measured=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
 
 
 def _cpu_name() -> str:

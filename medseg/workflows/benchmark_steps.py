@@ -20,10 +20,10 @@ from torch.utils.benchmark import set_torch_threads, timer
 from medseg.engines import SegmentationTrainer
 from medseg.engines.memory import PeakMemory
 from medseg.errors import ConfigError, MedsegError, ResourceError
-from medseg.metrics import median_interval
+from medseg.metrics import MedianInterval, median_interval
 from medseg.networks import create_network
 
-__all__ = ["PRECISIONS", "STEPS", "WARM_UP", "Conditions", "failure", "peak_memory", "times"]
+__all__ = ["PRECISIONS", "STEPS", "WARM_UP", "Candidate", "Conditions", "failure", "peak_memory", "times"]
 
 STEPS = {
     "forward": "evaluation mode, without gradients",
@@ -62,11 +62,26 @@ class Conditions:
         return (self.batch_size, self.in_channels, *self.size)
 
 
-def _make_step(entry: Mapping[str, Any], setup: Conditions, step: str) -> Callable[[], object]:
+@dataclass(frozen=True)
+class Candidate:
+    """A network to measure.
+
+    Attributes:
+        name: name in the result.
+        network: name of the network, MONAI class or dotted path.
+        arguments: arguments of its constructor.
+    """
+
+    name: str
+    network: str
+    arguments: Mapping[str, Any]
+
+
+def _make_step(candidate: Candidate, setup: Conditions, step: str) -> Callable[[], object]:
     """Build a network and its input; the result runs one step of it."""
     torch.manual_seed(0)
     device = torch.device(setup.device)
-    network = create_network(entry["network"], **entry["arguments"]).to(device)
+    network = create_network(candidate.network, **candidate.arguments).to(device)
     image = torch.randn(setup.shape, device=device)
     if step == "forward":
         return _forward(network.eval(), image, setup.precision)
@@ -96,9 +111,9 @@ def _forward(network: nn.Module, image: torch.Tensor, precision: str) -> Callabl
 
 # ---------------------------------------------------------------------- time
 def times(
-    entries: Sequence[Mapping[str, Any]], setup: Conditions, step: str, repeats: int
-) -> list[tuple[list[float], list[float]]]:
-    """Per network: seconds, and ratio to the first, each as ``[median, low, high]``.
+    candidates: Sequence[Candidate], setup: Conditions, step: str, repeats: int
+) -> list[tuple[MedianInterval, MedianInterval]]:
+    """Per network: seconds, and ratio to the first.
 
     Raises:
         ResourceError: too little memory for all networks at once.
@@ -106,15 +121,14 @@ def times(
     """
     try:
         with _at_work(setup):
-            runs = [_make_step(entry, setup, step) for entry in entries]
+            runs = [_make_step(candidate, setup, step) for candidate in candidates]
             for run in runs * WARM_UP:
                 run()
             turns = _turns(runs, repeats)
     except (RuntimeError, ValueError) as error:
         raise failure(error, "Together, the networks", setup, step) from error
     return [
-        (list(median_interval(turn)), list(median_interval([a / b for a, b in zip(turn, turns[0], strict=True)])))
-        for turn in turns
+        (median_interval(turn), median_interval([a / b for a, b in zip(turn, turns[0], strict=True)])) for turn in turns
     ]
 
 
@@ -139,7 +153,7 @@ def _turns(runs: Sequence[Callable[[], object]], repeats: int) -> list[list[floa
 
 
 # ---------------------------------------------------------------------- memory
-def peak_memory(entry: Mapping[str, Any], setup: Conditions, step: str) -> int | None:
+def peak_memory(candidate: Candidate, setup: Conditions, step: str) -> int | None:
     """Bytes that a network and a step need, measured in a fresh process; ``None`` where the system does not say.
 
     Raises:
@@ -148,15 +162,15 @@ def peak_memory(entry: Mapping[str, Any], setup: Conditions, step: str) -> int |
     """
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(_peak, entry, setup, step).result()
+            return pool.submit(_peak, candidate, setup, step).result()
     except BrokenProcessPool as error:
         raise ResourceError(
-            f"The process that measured {entry['name']} ({step}) was killed: the system ran out of memory. "
+            f"The process that measured {candidate.name} ({step}) was killed: the system ran out of memory. "
             "Use a smaller size or batch_size."
         ) from error
 
 
-def _peak(entry: Mapping[str, Any], setup: Conditions, step: str) -> int | None:
+def _peak(candidate: Candidate, setup: Conditions, step: str) -> int | None:
     """The largest memory of building a network and of two steps, above that of a process with torch at work."""
     torch.set_num_threads(setup.threads)
     device = torch.device(setup.device)
@@ -166,11 +180,11 @@ def _peak(entry: Mapping[str, Any], setup: Conditions, step: str) -> int | None:
     gc.collect()
     peak = PeakMemory(device)
     try:
-        run = _make_step(entry, setup, step)
+        run = _make_step(candidate, setup, step)
         run()
         run()  # the optimiser's state is there from the second step on
     except (RuntimeError, ValueError) as error:
-        raise failure(error, entry["name"], setup, step) from error
+        raise failure(error, candidate.name, setup, step) from error
     return peak.read()
 
 

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from medseg.reports.tables import grouped, markdown_table, scaled
+from medseg.workflows.benchmark_result import Benchmark, Circumstances, NetworkFigures, StepFigures
 
 __all__ = ["benchmark_lines"]
 
 _TITLES = {"forward": "Forward pass", "train": "Training step"}
 
 
-def benchmark_lines(content: Mapping[str, Any]) -> list[str]:
+def benchmark_lines(result: Benchmark) -> list[str]:
     """One table per step, then what was not counted, how parameters agree with the catalogue, and the conditions."""
     lines: list[str] = []
-    for step, meaning in content["conventions"]["steps"].items():
+    for step, meaning in result.conventions.steps.items():
         header = ["network", "parameters", "multiply-adds, G", "time, ms (95 %)", "ratio (95 %)", "peak memory, MiB"]
-        rows = [_row(entry, step) for entry in content["networks"]]
+        rows = [_row(entry, entry.steps[step]) for entry in result.networks]
         lines += [f"{_TITLES[step]} ({meaning}):", "", markdown_table(header, rows), ""]
-        for entry in content["networks"]:
-            if entry[step]["not_counted"]:
-                lines.append(f"{entry['name']}: multiply-adds without {', '.join(entry[step]['not_counted'])}.")
-    lines += [note for entry in content["networks"] if (note := _catalogue_note(entry))]
-    return [*lines, _conditions(content["conditions"]), content["conventions"]["multiply_adds"],
-            f"Peak memory: {content['conventions']['peak_memory_bytes']}"]  # fmt: skip
+        for entry in result.networks:
+            if entry.steps[step].not_counted:
+                lines.append(f"{entry.name}: multiply-adds without {', '.join(entry.steps[step].not_counted)}.")
+    lines += [note for entry in result.networks if (note := _catalogue_note(entry))]
+    return [*lines, _conditions(result.conditions), result.conventions.multiply_adds,
+            f"Peak memory: {result.conventions.peak_memory_bytes}"]  # fmt: skip
 
 
-def _row(entry: Mapping[str, Any], step: str) -> list[str]:
-    measured = entry[step]
-    seconds, ratio = measured["seconds"], measured["ratio"]
+def _row(entry: NetworkFigures, measured: StepFigures) -> list[str]:
     return [
-        entry["name"],
-        grouped(entry["parameters"]),
-        scaled(measured["multiply_adds"], 1e9),
-        _with_bounds(seconds, 1e-3),
-        "1" if set(ratio) == {1.0} else _with_bounds(ratio),
-        scaled(measured["peak_memory_bytes"], 2**20),
+        entry.name,
+        grouped(entry.parameters),
+        scaled(measured.multiply_adds, 1e9),
+        _with_bounds(measured.seconds, 1e-3),
+        "1" if set(measured.ratio) == {1.0} else _with_bounds(measured.ratio),
+        scaled(measured.peak_memory_bytes, 2**20),
     ]
 
 
@@ -44,19 +42,19 @@ def _with_bounds(triple: Sequence[float], unit: float = 1.0) -> str:
     return f"{scaled(triple[0], unit)} ({scaled(triple[1], unit)} – {scaled(triple[2], unit)})"
 
 
-def _catalogue_note(entry: Mapping[str, Any]) -> str:
-    published = entry.get("published")
-    if published is None or published["parameters"] == entry["parameters"]:
+def _catalogue_note(entry: NetworkFigures) -> str:
+    published = entry.published
+    if published is None or published.parameters == entry.parameters:
         return ""
-    return f"{entry['name']}: as published ({published['setting']}) {grouped(published['parameters'])} parameters."
+    return f"{entry.name}: as published ({published.setting}) {grouped(published.parameters)} parameters."
 
 
-def _conditions(conditions: Mapping[str, Any]) -> str:
-    size = " × ".join(map(str, conditions["size"]))
-    threads = "1 thread" if conditions["threads"] == 1 else f"{conditions['threads']} threads"
+def _conditions(conditions: Circumstances) -> str:
+    size = " × ".join(map(str, conditions.size))
+    threads = "1 thread" if conditions.threads == 1 else f"{conditions.threads} threads"
     return (
-        f"Conditions: input {conditions['batch_size']} × {conditions['in_channels']} × {size}, "
-        f"{conditions['out_channels']} output channels, {conditions['arguments']} networks, {conditions['precision']}, "
-        f"{conditions['device_name']} ({conditions['device']}, {threads}, load {conditions['load_average']} at the "
-        f"start), torch {conditions['torch']}, {conditions['repeats']} turns."
+        f"Conditions: input {conditions.batch_size} × {conditions.in_channels} × {size}, "
+        f"{conditions.out_channels} output channels, {conditions.arguments} networks, {conditions.precision}, "
+        f"{conditions.device_name} ({conditions.device}, {threads}, load {conditions.load_average} at the "
+        f"start), torch {conditions.torch}, {conditions.repeats} turns."
     )

@@ -19,7 +19,7 @@ from medseg.labels import IGNORE, LabelSpace
 from medseg.metrics.paired import paired_comparison
 from medseg.transforms.postprocess import CleanRule, bounding_box, clean_mask, least_voxels
 
-__all__ = ["Pair", "choose_rule", "dice_by_rule"]
+__all__ = ["Pair", "TriedStep", "choose_rule", "dice_by_rule"]
 
 _SIZES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # mm³ (2D: mm², or pixels), about half a decade apart
 _LEAST_CASES = 6  # fewer cannot reach 95 % in a sign test, so a bootstrap over them says nothing
@@ -36,35 +36,48 @@ class Pair:
     spacing: tuple[float, ...]
 
 
-def choose_rule(scores: Mapping[CleanRule, np.ndarray]) -> tuple[CleanRule, list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class TriedStep:
+    """One step from a rule to the next, on the cases of which both have a score.
+
+    Attributes:
+        from_, to: rules before and after, step -> value.
+        cases: number of cases.
+        mean_difference: mean difference of the Dice; NaN without any case.
+        interval: its 95 % interval.
+        taken: whether the search took it.
+    """
+
+    from_: Mapping[str, bool | float]
+    to: Mapping[str, bool | float]
+    cases: int
+    mean_difference: float
+    interval: tuple[float, float]
+    taken: bool
+
+
+def choose_rule(scores: Mapping[CleanRule, np.ndarray]) -> tuple[CleanRule, list[TriedStep]]:
     """The rule that greedy search arrives at, and every step that was tried.
 
     Args:
         scores: Dice per case for each rule, NaN where it is undefined; ``CleanRule()`` among them.
     """
     current = CleanRule()
-    tried: list[dict[str, Any]] = []
+    tried: list[TriedStep] = []
     while True:
-        found = []
-        for rule in _neighbours(current, scores):
-            figures = paired_comparison(scores[current].tolist(), scores[rule].tolist())
-            helps = figures["cases"] >= _LEAST_CASES and figures["interval"][0] > 0
-            found.append((helps, figures["mean_difference"], rule))
-            tried.append(
-                {
-                    "from": current.to_table(),
-                    "to": rule.to_table(),
-                    "cases": figures["cases"],
-                    "mean_difference": _finite(figures["mean_difference"]),
-                    "interval": [_finite(bound) for bound in figures["interval"]],
-                    "taken": False,
-                }
-            )
-        helping = [item for item in found if item[0]]
-        if not helping:
+        found = {
+            rule: paired_comparison(scores[current].tolist(), scores[rule].tolist())
+            for rule in _neighbours(current, scores)
+        }
+        helping = [rule for rule, it in found.items() if it.cases >= _LEAST_CASES and it.interval[0] > 0]
+        best = max(helping, key=lambda rule: found[rule].mean_difference, default=None)
+        tried += [
+            TriedStep(current.to_table(), rule.to_table(), it.cases, it.mean_difference, it.interval, rule == best)
+            for rule, it in found.items()
+        ]
+        if best is None:
             return current, tried
-        current = max(helping, key=lambda item: item[1])[2]
-        next(item for item in reversed(tried) if item["to"] == current.to_table())["taken"] = True
+        current = best
 
 
 def _neighbours(rule: CleanRule, known: Mapping[CleanRule, Any]) -> list[CleanRule]:
@@ -132,7 +145,3 @@ def _masks_by_rule(mask: np.ndarray, spacing: Sequence[float]) -> Iterator[tuple
         if key not in made:
             made[key] = clean_mask(mask, effective, spacing)
         yield rule, made[key]
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medseg.bundle.folder import Bundle
 from medseg.engines.run_facts import RunFacts, read_facts
-from medseg.engines.run_files import is_outdated, read_scores
+from medseg.engines.run_files import is_outdated
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
-from medseg.metrics import NOT_RECORDED, ScoreDefinition, target_values
+from medseg.metrics import NOT_RECORDED, ScoreDefinition, Scores, target_values
 from medseg.workflows.run_folder import trained_on
 from medseg.workflows.selection import own_role
 
@@ -37,34 +37,34 @@ class ScoredRun:
 
     Attributes:
         name: shown in tables.
-        folder: with ``metrics.json``.
-        scores: its content.
+        folder: folder of the scores.
+        scores: the scores.
         facts: of the run that the scores are of.
         role: of the cases (``medseg.workflows.selection.ROLES``).
     """
 
     name: str
     folder: Path
-    scores: Mapping[str, Any]
+    scores: Scores
     facts: RunFacts
     role: str
 
     @property
     def definition(self) -> ScoreDefinition:
         """What the scores mean."""
-        return ScoreDefinition.read(self.scores)
+        return self.scores.definition
 
     @property
     def cases(self) -> set[str]:
         """Ids of the scored cases."""
-        return set(self.scores["cases"])
+        return set(self.scores.cases)
 
     @property
     def scored_on(self) -> str:
         """Such as ``validation, fold 0``."""
-        section = self.scores.get("section")
+        section, fold = self.scores.facts.section, self.scores.facts.fold
         shown = f"{self.role} ({section})" if section and section != self.role else self.role
-        return shown if self.scores.get("fold") is None else f"{shown}, fold {self.scores['fold']}"
+        return shown if fold is None else f"{shown}, fold {fold}"
 
 
 def read_scored(folders: Sequence[Path]) -> list[ScoredRun]:
@@ -77,23 +77,23 @@ def read_scored(folders: Sequence[Path]) -> list[ScoredRun]:
 
 
 def _read(folder: Path, name: str) -> ScoredRun:
-    path = folder / "metrics.json"
-    if not path.is_file():
+    scores = Scores.found(folder)
+    if scores is None:
         if (folder / "folds.json").is_file():
             raise DataError(
                 f"{folder} has a score per fold on the same cases, not one; compare {folder.name} of single folds, or "
                 "join the folds with `medseg ensemble`."
             )
         raise DataError(f"{folder} has no metrics.json; run `medseg validate --run {folder}` first.")
-    scores = read_scores(path)
     run = next((place for place in (folder, *list(folder.parents)[:2]) if (place / "run.json").is_file()), folder)
     bundle = Bundle(folder)
-    if "targets" not in scores and bundle.has("train"):  # of an earlier version
+    if scores.definition.targets == NOT_RECORDED and bundle.has("train"):  # of an earlier version
         space = LabelSpace.from_table(bundle.trained["labels"])
-        scores |= {"targets": target_values(space, [None])} if "" in space.fragments else {}
-    role = scores.get("role")
+        if "" in space.fragments:
+            scores = replace(scores, definition=replace(scores.definition, targets=target_values(space, [None])))
+    role = scores.facts.role
     if role is None and (run / "configs" / "datalist.json").is_file():
-        role = own_role(Bundle(run), list(scores["cases"]))
+        role = own_role(Bundle(run), list(scores.cases))
     return ScoredRun(name, folder, scores, read_facts(run), role or NOT_RECORDED)
 
 
@@ -113,10 +113,10 @@ def refuse_unlike(runs: Sequence[ScoredRun], score: str) -> None:
     first = runs[0]
     for other in runs[1:]:
         _same_cases(first, other)
-        if list(other.scores["labels"]) != list(first.scores["labels"]):
+        if list(other.scores.labels) != list(first.scores.labels):
             raise DataError(
-                f"{other.name} and {first.name} have different labels ({', '.join(other.scores['labels'])} against "
-                f"{', '.join(first.scores['labels'])}); compare runs of one label table."
+                f"{other.name} and {first.name} have different labels ({', '.join(other.scores.labels)} against "
+                f"{', '.join(first.scores.labels)}); compare runs of one label table."
             )
         differs = first.definition.differences(other.definition, score)
         if differs:
@@ -136,7 +136,7 @@ def _same_cases(first: ScoredRun, other: ScoredRun) -> None:
             f"({len(first.cases - other.cases)} only in the first, {len(other.cases - first.cases)} only in the "
             "second); validate both on the same fold."
         )
-    files = [run.scores.get("files_sha256", {}) for run in (first, other)]
+    files = [run.scores.facts.files_sha256 or {} for run in (first, other)]
     changed = sorted(case for case in files[0].keys() & files[1].keys() if files[0][case][-1:] != files[1][case][-1:])
     if changed:
         shown = ", ".join(changed[:_SHOWN]) + (", …" if len(changed) > _SHOWN else "")
@@ -164,11 +164,12 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
     found = []
     cases = runs[0].cases
     for run in runs:
-        seen = trained_on(run.facts, run.scores.get("files_sha256") or dict.fromkeys(cases, ()))
+        scored = run.scores.facts
+        seen = trained_on(run.facts, scored.files_sha256 or dict.fromkeys(cases, ()))
         if seen:
             found.append(f"{run.name} was trained on {len(seen)} of the {len(cases)} cases: the comparison is biased.")
-        found += [f"{run.name}: {text}" for text in run.scores.get("biases", ()) if "trained on" not in text]
-        if changed := run.scores.get("differs_from_training"):
+        found += [f"{run.name}: {text}" for text in scored.biases or () if "trained on" not in text]
+        if changed := scored.differs_from_training:
             found.append(f"{run.name} was scored with other settings than it was trained with: {', '.join(changed)}.")
         if is_outdated(run.folder, run.scores):
             found.append(f"{run.name} no longer has the weights that were scored; run `medseg validate` again.")
@@ -177,7 +178,7 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
     shown: dict[str, Callable[[ScoredRun], Any]] = {
         "Scores are of different roles, sections or folds": lambda run: run.scored_on,
         "Rules of post-processing differ": lambda run: _rules(run.definition),
-        "Checkpoints differ": lambda run: run.scores.get("checkpoint"),
+        "Checkpoints differ": lambda run: run.scores.facts.checkpoint,
         "Times and memory were measured on different machines or threads": lambda run: run.facts.measured_on,
     }
     for words, value in shown.items():

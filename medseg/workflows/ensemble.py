@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -17,13 +18,12 @@ from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device as choose_device
 from medseg.data import Case, CaseDataset, Datalist, read_datalist
 from medseg.data.content import content_hash
-from medseg.engines import CaseCost, CaseEvaluator, CaseScores, add_facts, run_cases
+from medseg.engines import CaseCost, CaseEvaluator, CaseScores, run_cases
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
-from medseg.engines.run_files import read_scores
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers import Ensemble
 from medseg.labels import LabelSpace
-from medseg.metrics import ScoreDefinition
+from medseg.metrics import ScoredPredictions, ScoreFacts, Scores
 from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
@@ -78,7 +78,7 @@ class EnsembleSettings:
 
 @takes(EnsembleSettings)
 @writes_into("output")
-def ensemble(settings: EnsembleSettings) -> dict[str, Any] | None:
+def ensemble(settings: EnsembleSettings) -> Scores | None:
     """Join several runs, or the folds of one, into one prediction; scored where references exist.
 
     Predicts a section of a datalist; writes ``predictions/`` and, with references,
@@ -120,18 +120,26 @@ def ensemble(settings: EnsembleSettings) -> dict[str, Any] | None:
     elif isinstance(weights, str):
         raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
     rules = _common_rules(bundles) if settings.postprocess else {}
-    facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {
-        "checkpoint": settings.checkpoint
-    }
+    facts = _facts(folders, cases, datalist, section, cleaned=bool(rules), own=json_list is None)
     if section in ("training", "validation"):
-        facts["fold"] = config.get("fold") if fold is None else fold
+        facts = replace(facts, fold=config.get("fold") if fold is None else fold)
     members = load_members(
         [(bundle, weights_of(bundle.root, settings.checkpoint)) for bundle in bundles], settings.device
     )
     network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
-    facts |= {"ensemble": method, "members": [str(folder) for folder in folders], "member_weights": network.weights}
-    evaluator, cost, background = _evaluator(bundles[0], network, cases, Path(output), settings.device, facts)
+    facts = replace(
+        facts,
+        checkpoint=settings.checkpoint,
+        ensemble=method,
+        members=[str(folder) for folder in folders],
+        member_weights=network.weights,
+    )
+    scores = CaseScores(
+        network.label_space, surface=True, output_dir=output, facts={"space": "source", "cleanup": rules}
+    )
+    scores.facts = facts
+    evaluator, cost, background = _evaluator(bundles[0], network, cases, Path(output), settings.device, scores)
     failed: CasesFailed | None = None
     try:
         run_cases(evaluator, output)
@@ -149,16 +157,16 @@ def ensemble(settings: EnsembleSettings) -> dict[str, Any] | None:
     )
     write_facts(output, made | cost.facts())
     if evaluator.state.key_metric_name is not None and done:
-        written = {case.id: content_hash(Path(output) / "predictions" / case.output_name) for case in done}
-        counts = {"asked": len(cases), "scored": len(done)}
-        add_facts(output, {**counts, "predictions": {"folder": "predictions", "sha256": written}})
+        hashes = {case.id: content_hash(Path(output) / "predictions" / case.output_name) for case in done}
+        predictions = ScoredPredictions("predictions", hashes)
+        replace(Scores.read(output), asked=len(cases), scored=len(done), predictions=predictions).write(output)
     if failed is not None:
         raise failed
-    return None if evaluator.state.key_metric_name is None else read_scores(Path(output) / "metrics.json")
+    return None if evaluator.state.key_metric_name is None else Scores.read(output)
 
 
 def _evaluator(
-    first: Bundle, network: Ensemble, cases: Sequence[Case], output: Path, device: str | None, facts: Mapping[str, Any]
+    first: Bundle, network: Ensemble, cases: Sequence[Case], output: Path, device: str | None, scores: CaseScores
 ) -> tuple[CaseEvaluator, CaseCost, list[str]]:
     """The evaluator of an ensemble: the loader only reads, so that scores are in the original image space.
 
@@ -168,7 +176,7 @@ def _evaluator(
         cases: what is predicted, and scored where all of them have labels.
         output: result folder.
         device: of the loaded images.
-        facts: of ``metrics.json``; its rules of ``cleanup`` are applied to the label maps.
+        scores: the metric; its rules of ``cleanup`` are applied to the label maps.
 
     Returns:
         The evaluator; what measures the cases, a member's preprocessing and way back included; and a list that takes
@@ -180,7 +188,6 @@ def _evaluator(
         logger.warning("%d of %d cases have no label, so none is scored.", len(unlabelled), len(cases))
     keys = ["image"] if unlabelled else ["image", "label"]
     output.mkdir(parents=True, exist_ok=True)
-    scores = CaseScores(space, surface=True, output_dir=output, facts={"space": "source", **facts})
     recipe = resolve(first, "infer")
     recipe = amended(recipe, case_changes(first, recipe.tree, "infer"))
     reader = replace(start(recipe, "infer").parser.get_parsed_content("dataset::reader"), label=not unlabelled)
@@ -192,7 +199,7 @@ def _evaluator(
         postprocessing=Compose(
             [
                 LogitsToLabelsd("pred", space, threshold=0.5),
-                CleanLabelsd("pred", space, facts.get("cleanup") or {}),
+                CleanLabelsd("pred", space, scores.cleanup),
                 SaveLabelsd("pred", output / "predictions", space),
             ]
         ),
@@ -226,11 +233,11 @@ def _facts(
     cases: Sequence[Case],
     datalist: Datalist,
     section: str,
-    rules: Mapping[str, Any],
     *,
+    cleaned: bool,
     own: bool,
-) -> dict[str, Any]:
-    """What ``metrics.json`` says of the cases, and why their scores may be better than those of new cases."""
+) -> ScoreFacts:
+    """What the scores are of, and why their scores may be better than those of new cases."""
     files = {case.id: [content_hash(file) for file in case.files] for case in cases}
     seen = {folder: len(trained_on(read_facts(folder), files)) for folder in folders}
     biases = [
@@ -240,15 +247,16 @@ def _facts(
     ]
     role = "test" if section not in ("training", "validation") else section
     role = role if own else "external"
-    if rules and role == "validation":
+    if cleaned and role == "validation":
         biases.append(
             "The rules of post-processing were chosen on validation cases: scores of cleaned predictions on them are "
             "optimistically biased."
         )
     for text in biases:
         logger.warning("%s", text)
-    facts: dict[str, Any] = {"section": section, "role": role, "datalist": str(datalist.path), "biases": biases}
-    return facts | {"files_sha256": files} | ({"cleanup": dict(rules)} if rules else {})
+    return ScoreFacts(
+        section=section, fold=None, role=role, datalist=str(datalist.path), biases=biases, files_sha256=files
+    )
 
 
 def _common_rules(bundles: Sequence[Bundle]) -> dict[str, Any]:
@@ -266,32 +274,31 @@ def _validation_dice(folders: Sequence[Path], checkpoint: str) -> list[float]:
     Raises:
         ConfigError: a run has no such score.
     """
-    contents = [_scores(folder) for folder in folders]
-    first = ScoreDefinition.read(contents[0])
-    for folder, content in zip(folders, contents, strict=True):
+    of_each = [_scores(folder) for folder in folders]
+    for folder, scores in zip(folders, of_each, strict=True):
         again = f"run `medseg validate --run {folder}` first."
-        role = content.get("role") or own_role(Bundle(folder), list(content.get("cases", ())))
+        role = scores.facts.role or own_role(Bundle(folder), list(scores.cases))
         if role != "validation":
             raise ConfigError(f"{folder / 'metrics.json'} has scores of {role} cases, which give no weights; {again}")
         used = content_hash(weights_of(folder, checkpoint))
-        if content.get("weights_sha256", used) != used:
+        if (scores.facts.weights_sha256 or used) != used:
             raise ConfigError(
-                f"{folder / 'metrics.json'} has the scores of other weights (checkpoint {content.get('checkpoint')}) "
+                f"{folder / 'metrics.json'} has the scores of other weights (checkpoint {scores.facts.checkpoint}) "
                 f"than are joined (checkpoint {checkpoint}); {again}"
             )
-        differs = first.differences(ScoreDefinition.read(content), "dice")
+        differs = of_each[0].definition.differences(scores.definition, "dice")
         if differs:
             raise ConfigError(
                 f"{folders[0]} and {folder} were scored in different ways ({', '.join(differs)}), so their Dice gives "
                 "no weights; run `medseg validate` on both with the same options."
             )
-        if content["mean_dice"] is None:
+        if math.isnan(scores.mean_dice):
             raise ConfigError(f"{folder} has no mean Dice (no validation case has a label); give --weights as numbers.")
-    return [float(content["mean_dice"]) for content in contents]
+    return [scores.mean_dice for scores in of_each]
 
 
-def _scores(run: Path) -> dict[str, Any]:
-    path = run / "metrics.json"
-    if not path.is_file():
+def _scores(run: Path) -> Scores:
+    scores = Scores.found(run)
+    if scores is None:
         raise ConfigError(f"{run} has no metrics.json for weights by Dice; run `medseg validate --run {run}` first.")
-    return read_scores(path)
+    return scores

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +20,12 @@ from medseg.bundle.parts import device_component, start_distributed
 from medseg.bundle.recipe import Layer, Recipe
 from medseg.data import Case
 from medseg.data.content import content_hash
-from medseg.engines import CaseCost, add_facts, network_facts
+from medseg.engines import CaseCost, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.engines.run_facts import RunFacts, write_facts
-from medseg.engines.run_files import read_scores
 from medseg.errors import CasesFailed, ConfigError, ModelError
 from medseg.labels import LabelSpace
-from medseg.metrics import background_cases, background_note
+from medseg.metrics import ScoredPredictions, ScoreFacts, Scores, background_cases, background_note
 from medseg.settings import Folder, takes
 from medseg.transforms import SaveLabelsd
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
@@ -139,7 +137,7 @@ class EvaluateSettings:
 
 @takes(EvaluateSettings)
 @writes_into("run")
-def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+def evaluate(settings: EvaluateSettings) -> Scores:
     """Score cases of a run; writes ``metrics.json``, ``metrics_per_case.csv`` and ``predictions/``, and what a
     validation case costs into ``run.json``.
 
@@ -148,14 +146,14 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     share of the cases.
 
     Returns:
-        The content of ``metrics.json``.
+        The scores, as ``metrics.json`` has them.
 
     Raises:
         CasesFailed: some cases failed, listed in ``failures.json``; the scores are of the others, and say so.
 
     Examples:
         >>> scores = medseg.evaluate("runs/first", device="cpu")
-        >>> scores["scored"], 0 <= scores["mean_dice"] <= 1
+        >>> scores.scored, 0 <= scores.mean_dice <= 1
         (2, True)
     """
     bundle = require_run(settings.run)
@@ -179,20 +177,17 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     if not settings.checked:
         refuse_wrong_folder(selection.cases, selection.datalist)
     rules = rules_of(bundle, recipe.tree) if settings.postprocess and settings.space == "source" else {}
-    facts = selection.facts | {"checkpoint": checkpoint, "biases": _biases(selection, cleaned=bool(rules))}
-    if changed:
-        facts["differs_from_training"] = changed
     if rules:
         cleaned = {_STEPS: add_cleaning(recipe.value(_STEPS), rules)}
         recipe = amended(recipe, derived(cleaned, f"{folder}/configs/inference.yaml"))
-        facts["cleanup"] = rules
     if settings.space == "model":
         # As while training: labels go through the preprocessing too, predictions stay where they are.
         parts = ("validate::preprocessing", "validate::postprocessing")
         steps = {part: bundle.recipe("train").value(part) for part in parts}
         recipe = amended(recipe, derived(steps, f"{folder}/configs/train.yaml"))
-        facts["space"] = "model"
-    record = on_main(lambda: _record(selection.cases, weights, recipe.tree))
+    biases = _biases(selection, cleaned=bool(rules))
+    facts = on_main(lambda: _facts(selection, weights, recipe.tree))
+    facts = replace(facts, checkpoint=checkpoint, biases=biases, differs_from_training=changed or None)
     places = _target(bundle, recipe, selection, settings.into)
     workflow = start(amended(recipe, places, case_changes(bundle, recipe.tree, "evaluate")), "evaluate")
     target = Path(workflow.parser.get_parsed_content("score_dir"))
@@ -201,13 +196,15 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             f"{target} has the scores of validation cases, which those of {selection.words} would replace; name "
             "another score_dir."
         )
-    kept = on_main(lambda: _kept(target, record)) if settings.reuse else None
+    kept = on_main(lambda: _kept(target, facts)) if settings.reuse else None
     if kept is not None:
         workflow.finalize()
         return kept
     logger.info("scoring %s of %s, checkpoint %s", selection.words, folder, checkpoint)
     scores = workflow.parser.get_parsed_content(_SCORES)
-    scores.facts = scores.facts | facts | record  # not in the config, where a name could become an expression
+    scores.facts |= facts  # not in the config, where a name could become an expression
+    scores.cleanup = rules or scores.cleanup
+    scores.space = "model" if settings.space == "model" else scores.space
     evaluator = workflow.parser.get_parsed_content("validate::evaluator")
     cost = CaseCost()
     cost.attach(evaluator)
@@ -218,9 +215,10 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         failed = error
     saved = _saved_to(workflow.parser.get_parsed_content("validate::postprocessing"))
     if is_main():
-        scored = [case for case in selection.cases if case.id in _content(target)["cases"]]
-        counts = {"asked": len(selection.cases), "scored": len(scored)}
-        add_facts(target, {**counts, "predictions": _predictions(target, saved, scored)})
+        written = Scores.read(target)
+        scored = [case for case in selection.cases if case.id in written.cases]
+        predictions = _predictions(target, saved, scored)
+        replace(written, asked=len(selection.cases), scored=len(scored), predictions=predictions).write(target)
         own = selection.role == "validation" and target.resolve() == folder
         if own and failed is None:  # others are not the run's
             measured = network_facts(
@@ -229,15 +227,14 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
                 workflow.parser.get_parsed_content("roi_size"),
             )
             measured |= cost.facts(measured.multiply_adds_per_window)
-            dice = _content(target)["mean_dice"]
-            write_facts(folder, measured | RunFacts(mean_dice=math.nan if dice is None else dice), selection.run)
+            write_facts(folder, measured | RunFacts(mean_dice=written.mean_dice), selection.run)
     barrier()  # the first process writes the scores of all
-    content = _content(target)
-    warn_of_background(background_cases(content["cases"]), len(content["cases"]))
+    result = Scores.read(target)
+    warn_of_background(background_cases(result.cases), len(result.cases))
     workflow.finalize()
     if failed is not None:
-        raise CasesFailed(f"{failed} The scores in {target} are of {content['scored']} of {content['asked']} cases.")
-    return content
+        raise CasesFailed(f"{failed} The scores in {target} are of {result.scored} of {result.asked} cases.")
+    return result
 
 
 def warn_of_background(cases: Sequence[str], total: int) -> None:
@@ -275,25 +272,29 @@ def _biases(selection: Selection, *, cleaned: bool) -> list[str]:
     return found
 
 
-def _record(cases: Sequence[Case], weights: Path, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What scores are made from: hashes of weights, settings and files, and the version."""
+def _facts(selection: Selection, weights: Path, tree: Mapping[str, Any]) -> ScoreFacts:
+    """What scores are of, and made from: hashes of weights, settings and files, and the version."""
     settings = {key: value for key, value in tree.items() if key not in _PLACES}
     text = json.dumps(settings, sort_keys=True, default=str)
-    return {
-        "weights_sha256": content_hash(weights),
-        "settings_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "medseg": __version__,
-        "files_sha256": {case.id: [content_hash(file) for file in case.files] for case in cases},
-    }
+    return ScoreFacts(
+        section=selection.section,
+        fold=selection.fold,
+        role=selection.role,
+        datalist=str(selection.datalist.path),
+        weights_sha256=content_hash(weights),
+        settings_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        medseg=__version__,
+        files_sha256={case.id: [content_hash(file) for file in case.files] for case in selection.cases},
+    )
 
 
-def _kept(target: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+def _kept(target: Path, facts: ScoreFacts) -> Scores | None:
     """Scores that were made from the same; ``None`` without."""
-    if not (target / "metrics.json").is_file():
+    kept = Scores.found(target)
+    if kept is None or kept.asked != kept.scored:
         return None
-    content = _content(target)
-    complete = content.get("asked") == content.get("scored")
-    return content if complete and all(content.get(key) == value for key, value in record.items()) else None
+    made = ("weights_sha256", "settings_sha256", "medseg", "files_sha256")
+    return kept if all(getattr(kept.facts, name) == getattr(facts, name) for name in made) else None
 
 
 def _saved_to(steps: Any) -> Path | None:
@@ -304,17 +305,10 @@ def _saved_to(steps: Any) -> Path | None:
     return None
 
 
-def _predictions(target: Path, folder: Path | None, cases: Sequence[Case]) -> dict[str, Any] | None:
+def _predictions(target: Path, folder: Path | None, cases: Sequence[Case]) -> ScoredPredictions | None:
     """The label maps that were scored: their folder, below the scores' own where it is there, and their hashes."""
     if folder is None:
         return None
     folder, target = folder.resolve(), target.resolve()
     name = folder.relative_to(target) if folder.is_relative_to(target) else folder
-    return {
-        "folder": str(name),
-        "sha256": {case.id: content_hash(folder / case.output_name) for case in cases},
-    }
-
-
-def _content(folder: Path) -> dict[str, Any]:
-    return read_scores(folder / "metrics.json")
+    return ScoredPredictions(str(name), {case.id: content_hash(folder / case.output_name) for case in cases})

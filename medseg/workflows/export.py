@@ -7,13 +7,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import medseg
 from medseg.bundle import deployment as about
 from medseg.bundle import reference_runner
 from medseg.bundle.compose import load_workflow
-from medseg.bundle.export import as_record, chosen_formats, export_network, other_size
+from medseg.bundle.export import chosen_formats, export_network, other_size
 from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device_component
 from medseg.errors import ConfigError, ModelError, nearest
@@ -61,13 +60,13 @@ class ExportSettings:
 
 
 @takes(ExportSettings)
-def export(settings: ExportSettings) -> dict[str, Any]:
+def export(settings: ExportSettings) -> about.Deployment:
     """Export a trained network with all that is needed to use it without medseg.
 
     Writes ``model.ts``, ``model.pt2``, ``model.onnx``, ``deployment.json`` and ``predict.py`` to ``output``.
 
     Returns:
-        The content of ``deployment.json``.
+        What ``deployment.json`` says.
 
     Raises:
         ConfigError: an unknown format, a package of the extra ``export`` is missing, or a data set has to be named.
@@ -88,11 +87,10 @@ def export(settings: ExportSettings) -> dict[str, Any]:
         parts = {key: parser.get_parsed_content(key) for key in ("preprocessing", "inferer", "postprocessing")}
         space = parser.get_parsed_content("label_space")
     load_weights(network, weights)
-    asked: dict[str, Any] = {}
     if isinstance(parts["inferer"], TaskPasses):
         network, space = _of_dataset(network, space, dataset, modality)
         parts["inferer"] = parts["inferer"].window
-        asked = {"dataset": dataset, "modality": modality or "unknown"}
+        modality = modality or "unknown"
     elif dataset or modality:
         raise ConfigError("--dataset and --modality are for networks trained on several data sets; leave them out.")
     metadata, config = parser.get("_meta_"), {key: parser.get(key) for key in parser.get() if key != "_meta_"}
@@ -104,32 +102,32 @@ def export(settings: ExportSettings) -> dict[str, Any]:
     exported = export_network(
         network, image["num_channels"], compared, target, formats=formats, metadata=metadata, config=config
     )
-    content = {
-        "name": metadata.get("name", folder.name),
-        "version": metadata.get("version"),
-        "medseg_version": medseg.__version__,
-        "intended_use": metadata.get("intended_use"),
-        **asked,
-        "input": {
-            "spatial_dims": len(window),
-            "num_channels": image["num_channels"],
-            "channels": list(image.get("channel_def", {}).values()),
-            "dtype": "float32",
-            "layout": "(1, channel, *spatial); spatial axes in the order of the file (NIfTI: x, y, z)",
-        },
-        "preprocessing": about.describe_preprocessing(parts["preprocessing"]),
-        "inference": about.describe_inference(parts["inferer"]),
-        "labels": about.describe_labels(space, parts["postprocessing"]),
-        "exports": as_record(exported),
-    }
-    unknown = about.undescribed(content)
-    if unknown:
-        logger.warning("no reference runner: it does not know %s", ", ".join(unknown))
+    deployment = about.Deployment(
+        name=metadata.get("name", folder.name),
+        version=metadata.get("version"),
+        medseg_version=medseg.__version__,
+        intended_use=metadata.get("intended_use"),
+        dataset=dataset,
+        modality=modality,
+        input=about.NetworkInput(
+            spatial_dims=len(window),
+            num_channels=image["num_channels"],
+            channels=list(image.get("channel_def", {}).values()),
+            dtype="float32",
+            layout="(1, channel, *spatial); spatial axes in the order of the file (NIfTI: x, y, z)",
+        ),
+        preprocessing=about.describe_preprocessing(parts["preprocessing"]),
+        inference=about.describe_inference(parts["inferer"]),
+        labels=about.describe_labels(space, parts["postprocessing"]),
+        exports=exported,
+    )
+    if deployment.undescribed:
+        logger.warning("no reference runner: it does not know %s", ", ".join(deployment.undescribed))
         (target / RUNNER).unlink(missing_ok=True)
     else:
         shutil.copyfile(reference_runner.__file__, target / RUNNER)
-    write_json(target / "deployment.json", content)
-    return content
+    write_json(target / "deployment.json", deployment)
+    return deployment
 
 
 def _of_dataset(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
-from medseg.engines.scores import write_scores
 from medseg.errors import ConfigError, ModelError
+from medseg.metrics import FoldScores, ScoreFacts, Scores, Summary
 from medseg.settings import takes
 from medseg.storage import write_json
 from medseg.workflows.evaluation import EvaluateSettings, evaluate, kept_checkpoints
@@ -31,14 +31,14 @@ def fold_runs(run: str | Path) -> list[Path]:
 
 @takes(EvaluateSettings)
 @writes_into("run")
-def evaluate_folds(settings: EvaluateSettings) -> dict[str, Any]:
+def evaluate_folds(settings: EvaluateSettings) -> Scores | FoldScores:
     """``evaluate`` each fold's run and pool their out-of-fold cases into ``metrics.json`` of the folder above.
 
     Cases that several folds score, such as a test section, are not pooled: ``folds.json`` in a folder of the section's
     name has the score of each fold, their mean and their standard deviation over folds.
 
     Returns:
-        The content of ``metrics.json`` or ``folds.json``.
+        The scores, as ``metrics.json`` or ``folds.json`` has them.
 
     Raises:
         ConfigError: the cases are validation cases of some folds and not of others.
@@ -54,62 +54,67 @@ def evaluate_folds(settings: EvaluateSettings) -> dict[str, Any]:
             f"The folds of {run} would score cases as {' and '.join(roles)}, some of them twice; expected each "
             "fold's own validation cases, or the same test cases for all. Name one fold's run."
         )
-    contents = [evaluate.of(replace(settings, run=folder)) for folder in folders]
+    of_each = [evaluate.of(replace(settings, run=folder)) for folder in folders]
+    names = [folder.name for folder in folders]
     if not pooled:
-        return _spread(run / (into or selections[0].place), [f.name for f in folders], contents)
-    cases = {case: rows for content in contents for case, rows in content["cases"].items()}
-    restored = {case: {label: _numbers(row) for label, row in rows.items()} for case, rows in sorted(cases.items())}
-    content = write_scores(restored, run / (into or "."), _shared(contents) | {"folds": [f.name for f in folders]})
+        spread = _spread(names, of_each)
+        write_json(run / (into or selections[0].place) / "folds.json", spread.to_table())
+        return spread
+    cases = dict(sorted((case, rows) for scores in of_each for case, rows in scores.cases.items()))
+    files = {case: hashes for scores in of_each for case, hashes in (scores.facts.files_sha256 or {}).items()}
+    facts = replace(_shared(of_each), files_sha256=files, folds=names)
+    joined = replace(Scores.of(cases, of_each[0].definition, facts), asked=len(ids), scored=len(cases))
+    joined.write(run / (into or "."))
     if into is None:
-        facts = _pooled_facts([read_facts(folder) for folder in folders])
-        write_facts(run, facts | RunFacts(mean_dice=math.nan if content["mean_dice"] is None else content["mean_dice"]))
-    return content
+        pooled_facts = _pooled_facts([read_facts(folder) for folder in folders])
+        write_facts(run, pooled_facts | RunFacts(mean_dice=joined.mean_dice))
+    return joined
 
 
-_OF_EACH = ("fold", "weights", "weights_sha256", "settings_sha256", "datalist", "predictions", "biases")
+def _shared(of_each: Sequence[Scores]) -> ScoreFacts:
+    """What the scores of all folds are of, without what is each fold's own."""
+    biases = dict.fromkeys(text for scores in of_each for text in scores.facts.biases or ())
+    return replace(
+        of_each[0].facts,
+        fold=None,
+        weights=None,
+        weights_sha256=None,
+        settings_sha256=None,
+        datalist=None,
+        files_sha256=None,
+        biases=list(biases),
+    )
 
 
-def _shared(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What ``metrics.json`` of all folds say of their scores, beside the scores."""
-    results = ("mean_dice", "labels", "pooled", "cases", "postprocessing", *_OF_EACH)
-    facts = {key: value for key, value in contents[0].items() if key not in results}
-    biases = dict.fromkeys(text for content in contents for text in content.get("biases", ()))
-    files = {key: value for content in contents for key, value in content.get("files_sha256", {}).items()}
-    return facts | {"biases": list(biases), "files_sha256": files}
-
-
-def _spread(directory: Path, names: Sequence[str], contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Scores of several networks on the same cases: mean and standard deviation over folds, in ``folds.json``."""
-    means = [math.nan if content["mean_dice"] is None else content["mean_dice"] for content in contents]
-    labels: dict[str, Any] = {}
-    for label, rows in contents[0]["labels"].items():
+def _spread(names: Sequence[str], of_each: Sequence[Scores]) -> FoldScores:
+    """Scores of several networks on the same cases: mean and standard deviation over folds."""
+    means = [scores.mean_dice for scores in of_each]
+    labels: dict[str, dict[str, Summary]] = {}
+    for label, rows in of_each[0].labels.items():
         labels[label] = {}
         for score, row in rows.items():
-            values = [content["labels"][label][score]["mean"] for content in contents]
-            known = [value for value in values if value is not None]
-            labels[label][score] = {"mean": fmean(known) if known else None, "cases": row["cases"]}
-    content = {
-        "mean_dice": fmean(means),
-        "sd_over_folds": stdev(means) if len(means) > 1 else None,
-        "folds": dict(zip(names, means, strict=True)),
-        **{key: value for key, value in _shared(contents).items() if key != "files_sha256"},
-        "postprocessing": contents[0]["postprocessing"],
-        "scored_cases": len(contents[0]["cases"]),
-        "labels": labels,
-    }
-    write_json(directory / "folds.json", content)
-    return content
+            known = [mean for scores in of_each if not math.isnan(mean := scores.labels[label][score].mean)]
+            labels[label][score] = Summary(fmean(known) if known else math.nan, row.cases)
+    return FoldScores(
+        mean_dice=fmean(means),
+        facts=_shared(of_each),
+        definition=of_each[0].definition,
+        labels=labels,
+        sd_over_folds=stdev(means) if len(means) > 1 else None,
+        folds=dict(zip(names, means, strict=True)),
+        scored_cases=len(of_each[0].cases),
+    )
 
 
 @takes(EvaluateSettings)
-def evaluate_checkpoints(settings: EvaluateSettings) -> dict[str, dict[str, Any]]:
+def evaluate_checkpoints(settings: EvaluateSettings) -> dict[str, Scores | FoldScores]:
     """Score a run's validation cases in the original image space: Dice, HD95 and surface Dice per case and label.
 
     A folder of folds is scored by ``evaluate_folds``. Of all checkpoints the results of ``best`` are the run's own,
     those of the others lie in ``scores/<name>``.
 
     Returns:
-        Checkpoint -> the content of its ``metrics.json``; every checkpoint that the run, or each of its folds, keeps,
+        Checkpoint -> its scores; every checkpoint that the run, or each of its folds, keeps,
         where the settings' ``checkpoint`` is all.
 
     Raises:
@@ -151,8 +156,3 @@ def _pooled_facts(folds: Sequence[RunFacts]) -> RunFacts:
     }
     values = {name: [getattr(fold, name) for fold in folds] for name in joins}
     return RunFacts(**{name: join(values[name]) for name, join in joins.items() if None not in values[name]})
-
-
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    """JSON's null is an undefined score again."""
-    return {score: float("nan") if value is None else float(value) for score, value in row.items()}

@@ -8,30 +8,29 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from monai.transforms import Compose
 
 from medseg.bundle.folder import Bundle
 from medseg.data.content import content_hash
-from medseg.engines.run_files import is_outdated, read_scores
+from medseg.engines.run_files import is_outdated
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
-from medseg.metrics import case_scores
+from medseg.metrics import Scores, case_scores
 from medseg.metrics.paired import paired_comparison
 from medseg.settings import Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import CleanRule, clean_labels, find_label_map, load
 from medseg.workflows.cleanup import store_rules
-from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
+from medseg.workflows.cleanup_choice import Pair, TriedStep, choose_rule, dice_by_rule
 from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.run_folder import log_to, require_run
 from medseg.workflows.selection import own_role
 
-__all__ = ["PostprocessSettings", "postprocess"]
+__all__ = ["PostprocessSettings", "Postprocessing", "postprocess"]
 
 logger = logging.getLogger("medseg")
 
@@ -50,19 +49,52 @@ class PostprocessSettings:
     data_dir: Folder | None = None
 
 
+@dataclass(frozen=True)
+class LabelChoice:
+    """The rule that was chosen for a label, step -> value, and every step that was tried."""
+
+    rule: Mapping[str, bool | float]
+    tried: Sequence[TriedStep]
+
+
+@dataclass(frozen=True)
+class BeforeAndAfter:
+    """Mean Dice over cases of the mean over targets, raw and cleaned, and their difference with its 95 % interval."""
+
+    before: float
+    after: float
+    mean_difference: float
+    interval: tuple[float, float]
+    cases: int
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """Post-processing that was chosen on validation predictions.
+
+    Attributes:
+        cases: number of cases.
+        rules: label -> its rule, where it has one.
+        mean_dice: scores without and with the rules, optimistically biased for new cases, since the rules were chosen
+            on these; ``None`` without any rule.
+        labels: label -> what was tried.
+    """
+
+    cases: int
+    rules: Mapping[str, Mapping[str, bool | float]]
+    mean_dice: BeforeAndAfter | None
+    labels: Mapping[str, LabelChoice]
+
+
 @takes(PostprocessSettings)
 @writes_into("run")
-def postprocess(settings: PostprocessSettings) -> dict[str, Any]:
+def postprocess(settings: PostprocessSettings) -> Postprocessing:
     """Choose post-processing on a run's validation predictions; only what is shown to help is stored and applied.
 
     The rules are stored in the run's bundle; ``--fold all`` runs are pooled.
 
     Writes ``postprocessing.json`` into the run's folder, and the rules into ``configs/inference.yaml`` of the run or
     of all its folds, where inference, validation and ensembles apply them.
-
-    Returns:
-        ``rules``; per label what was tried, with differences and intervals; and the mean Dice before and after, which
-        is too good a figure for new cases, since the rules were chosen on these.
 
     Raises:
         DataError: the run is not validated in the original image space, its scores are of other cases than its
@@ -77,40 +109,41 @@ def postprocess(settings: PostprocessSettings) -> dict[str, Any]:
     for pair in _pairs(folders, space, data_dir):
         for label in space.labels:
             tables[label].append(dice_by_rule(pair, label, space))
-    labels: dict[str, Any] = {}
+    labels: dict[str, LabelChoice] = {}
     rules: dict[str, CleanRule] = {}
     for label, table in tables.items():
         scores = {rule: np.array([case[rule] for case in table]) for rule in table[0]}
         rule, tried = choose_rule(scores)
-        labels[label] = {"rule": rule.to_table(), "tried": tried}
+        labels[label] = LabelChoice(rule.to_table(), tried)
         if any(rule):
             rules[label] = rule
-    content: dict[str, Any] = {
-        "cases": len(tables[space.labels[0]]),
-        "rules": {label: rule.to_table() for label, rule in rules.items()},
-        "mean_dice": _before_and_after(folders, space, rules, data_dir),
-        "labels": labels,
-    }
-    write_json(Path(run) / "postprocessing.json", content)
+    chosen = Postprocessing(
+        cases=len(tables[space.labels[0]]),
+        rules={label: rule.to_table() for label, rule in rules.items()},
+        mean_dice=_before_and_after(folders, space, rules, data_dir) if rules else None,
+        labels=labels,
+    )
+    write_json(Path(run) / "postprocessing.json", chosen)
     for folder in folders:
-        store_rules(Bundle(folder), content["rules"])
-    logger.info("post-processing of %s: %s", run, content["rules"] or "none helps")
-    return content
+        store_rules(Bundle(folder), chosen.rules)
+    logger.info("post-processing of %s: %s", run, chosen.rules or "none helps")
+    return chosen
 
 
 # ---------------------------------------------------------------------- cases
 def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | None) -> Iterator[Pair]:
     for folder in folders:
-        scored = _metrics(folder)
-        written = scored.get("predictions") or {"folder": "predictions", "sha256": {}}
+        scored = _scores(folder)
+        assert scored.predictions is not None  # as _scores says
+        place, hashes = folder / scored.predictions.folder, scored.predictions.sha256
         reader = Compose(load(["label"], space))
         for case in EvaluateSettings(folder, data_dir=data_dir, section="validation").selection().cases:
-            if case.id not in scored["cases"]:
+            if case.id not in scored.cases:
                 continue
-            path = find_label_map(folder / written["folder"], case.id)
+            path = find_label_map(place, case.id)
             if path is None:
-                raise DataError(f"{folder / written['folder']} has no label map of {case.id}; {_validate(folder)}")
-            if content_hash(path) != written["sha256"].get(case.id, content_hash(path)):
+                raise DataError(f"{place} has no label map of {case.id}; {_validate(folder)}")
+            if content_hash(path) != hashes.get(case.id, content_hash(path)):
                 raise DataError(
                     f"{path} is not the label map that metrics.json scored, but was written later; {_validate(folder)}"
                 )
@@ -126,31 +159,30 @@ def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | No
             yield Pair(case.id, dataset, predicted[0].numpy(), true[0].numpy(), spacing)
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
+def _scores(folder: Path) -> Scores:
     """The scores of a run's validation cases, whose predictions are raw ones in the original image space."""
-    path = folder / "metrics.json"
-    if not path.is_file():
+    scores = Scores.found(folder)
+    if scores is None:
         raise DataError(f"{folder} has no metrics.json, so no validation predictions; {_validate(folder)}")
-    content = read_scores(path)
-    if content.get("space") != "source" or content.get("predictions", {}) is None:
+    if scores.definition.space != "source" or scores.predictions is None:
         raise DataError(
-            f"{folder} was scored in {content.get('space')} space, which keeps no label maps; {_validate(folder)}"
+            f"{folder} was scored in {scores.definition.space} space, which keeps no label maps; {_validate(folder)}"
         )
-    role = content.get("role") or own_role(Bundle(folder), list(content["cases"]))
+    role = scores.facts.role or own_role(Bundle(folder), list(scores.cases))
     if role != "validation":
-        raise DataError(f"{path} has scores of {role} cases, on which nothing may be chosen; {_validate(folder)}")
-    if content.get("cleanup"):
+        raise DataError(f"{folder} has scores of {role} cases, on which nothing may be chosen; {_validate(folder)}")
+    if scores.definition.cleanup:
         raise ConfigError(
             f"The predictions in {folder} are cleaned already, rules are chosen on raw ones; {_validate(folder)}"
         )
-    if is_outdated(folder, content):
+    if is_outdated(folder, scores):
         raise ConfigError(f"{folder} no longer has the weights that were scored; {_validate(folder)}")
-    if content.get("checkpoint", "best") != "best" or content.get("differs_from_training"):
+    if scores.facts.checkpoint not in (None, "best") or scores.facts.differs_from_training:
         raise ConfigError(
-            f"{folder} was scored with checkpoint {content.get('checkpoint')} or with other settings than its own; "
+            f"{folder} was scored with checkpoint {scores.facts.checkpoint} or with other settings than its own; "
             f"rules are for what inference does by default: {_validate(folder)}"
         )
-    return content
+    return scores
 
 
 def _validate(folder: Path) -> str:
@@ -159,10 +191,8 @@ def _validate(folder: Path) -> str:
 
 def _before_and_after(
     folders: Sequence[Path], space: LabelSpace, rules: Mapping[str, CleanRule], data_dir: str | Path | None
-) -> dict[str, Any]:
+) -> BeforeAndAfter:
     """The mean over a case's targets with all rules together, as inference applies them, against none."""
-    if not rules:
-        return {}
     scores: list[list[float]] = [[], []]
     for pair in _pairs(folders, space, data_dir):
         cleaned = clean_labels(pair.prediction, rules, space, pair.spacing)
@@ -171,5 +201,5 @@ def _before_and_after(
             dice = [row["dice"] for row in table.values() if np.isfinite(row["dice"])]
             column.append(float(np.mean(dice)) if dice else float("nan"))
     figures = paired_comparison(*scores)
-    means = [float(np.nanmean(column)) for column in scores]
-    return {"before": means[0], "after": means[1], **{k: figures[k] for k in ("mean_difference", "interval", "cases")}}
+    before, after = (float(np.nanmean(column)) for column in scores)
+    return BeforeAndAfter(before, after, figures.mean_difference, figures.interval, figures.cases)

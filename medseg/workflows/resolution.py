@@ -20,8 +20,8 @@ import numpy as np
 from medseg.data import CaseFacts
 from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError
-from medseg.metrics import mean_interval
-from medseg.reports.resolution import write_resolution
+from medseg.metrics import Scores, Summary, mean_interval
+from medseg.reports.resolution import Resolution, SpaceScores, TestedPoint, TestedRun, write_resolution
 from medseg.reports.tables import digits
 from medseg.settings import Folder, takes
 from medseg.transforms import scaled_size
@@ -151,18 +151,12 @@ class ResolutionSettings:
 
 
 @takes(ResolutionSettings)
-def resolution(settings: ResolutionSettings) -> dict[str, Any]:
+def resolution(settings: ResolutionSettings) -> Resolution:
     """Score runs at other resolutions than the one they were trained at: table, figure and JSON.
 
     Writes ``resolution.json``, ``.csv``, ``.md`` and ``.png`` to ``output``, and
     what `medseg validate --no_postprocess` writes to a folder per run and resolution below it. The same call again
     keeps scores that were made from the same weights, settings and files.
-
-    Returns:
-        ``axis`` (``size`` or ``spacing``), ``values``, ``cases``, ``labels``, ``warnings`` and ``runs``: name,
-        ``network``, ``trained_at`` on that axis, and ``points``: ``value`` and per space (``model``: at the tested
-        resolution, ``source``) the mean Dice with its 95 % interval, per label the mean and the number of cases that
-        have it; undefined numbers are ``None``.
 
     Raises:
         ConfigError: neither or both of sizes and spacings, a value that is not positive, or a run that cannot change.
@@ -182,37 +176,34 @@ def resolution(settings: ResolutionSettings) -> dict[str, Any]:
     plans = [[grid.at_size(v) if sizes else grid.at_spacing(v) for v in values] for grid in grids]
     target = Path(settings.output)
     target.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {
-        "axis": "size" if sizes else "spacing",
-        "values": values,
-        "cases": cases,
-        "section": settings.section,
-        "postprocessing": "raw",
-        "labels": [],
-        "warnings": _warnings(folders, names, cases),
-        "runs": [],
-    }
+    axis, warnings = "size" if sizes else "spacing", _warnings(folders, names, cases)
+    labels: list[str] = []
+    runs = []
     for folder, grid, plan in zip(folders, grids, plans, strict=True):
-        points: list[dict[str, Any]] = []
+        points = []
         for value, changes in zip(values, plan, strict=True):
-            place = target.resolve() / "runs" / grid.name / f"{content['axis']}_{value:g}"
+            place = target.resolve() / "runs" / grid.name / f"{axis}_{value:g}"
             scores = {space: _scores(folder, place / space, space, changes, settings) for space in SPACES}
-            content["labels"] = content["labels"] or list(scores["source"]["labels"])
-            points.append({"value": value} | {space: _summary(found) for space, found in scores.items()})
+            labels = labels or list(scores["source"].labels)
+            point = TestedPoint(value, _summary(scores["model"]), _summary(scores["source"]))
+            points.append(point)
             logger.info(
                 "%s at %s %g: Dice %s there, %s on the source grid",
-                grid.name, content["axis"], value, *(digits(points[-1][space]["mean"], 4) for space in SPACES),
+                grid.name, axis, value, digits(point.model.mean, 4), digits(point.source.mean, 4),
             )  # fmt: skip
-        content["runs"].append(
-            {
-                "run": grid.name,
-                "network": read_facts(folder).network,
-                "trained_at": grid.size if sizes else grid.spacing,
-                "points": points,
-            }
-        )
-    write_resolution(content, target)
-    return content
+        runs.append(TestedRun(grid.name, read_facts(folder).network, grid.size if sizes else grid.spacing, points))
+    result = Resolution(
+        axis=axis,
+        values=values,
+        cases=cases,
+        section=settings.section,
+        postprocessing="raw",
+        labels=labels,
+        warnings=warnings,
+        runs=runs,
+    )
+    write_resolution(result, target)
+    return result
 
 
 def _cases(
@@ -248,8 +239,8 @@ def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str
 
 def _scores(
     run: Path, place: Path, space: Literal["model", "source"], changes: Mapping[str, Any], settings: ResolutionSettings
-) -> dict[str, Any]:
-    """The content of ``metrics.json`` of raw predictions; kept where it was made from the same."""
+) -> Scores:
+    """The scores of raw predictions; kept where they were made from the same."""
     overrides = {"validate::key_metric::mean_dice::surface": False} | dict(changes)
     return evaluate(
         run,
@@ -266,18 +257,9 @@ def _scores(
     )
 
 
-def _summary(content: Mapping[str, Any]) -> dict[str, Any]:
-    labels = list(content["labels"])
-    scores = [[rows.get(label, {}).get("dice") for label in labels] for rows in content["cases"].values()]
-    table = np.array(scores, dtype=float)  # an undefined score, null in JSON, is NaN
-    mean, low, high = (_defined(value) for value in mean_interval(table))
-    rows = {label: content["labels"][label]["dice"] for label in labels}
-    return {
-        "mean": mean,
-        "interval": [low, high],
-        "labels": {label: {"mean": _defined(row["mean"]), "cases": row["cases"]} for label, row in rows.items()},
-    }
-
-
-def _defined(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)
+def _summary(scores: Scores) -> SpaceScores:
+    rows = [[row.get(label, {}).get("dice", math.nan) for label in scores.labels] for row in scores.cases.values()]
+    found = mean_interval(np.array(rows, dtype=float))
+    labels = {label: row["dice"] for label, row in scores.labels.items()}
+    means = {label: Summary(row.mean, row.cases) for label, row in labels.items()}
+    return SpaceScores(found.mean, (found.low, found.high), means)

@@ -13,9 +13,10 @@ from torch import nn
 
 from medseg.bundle.folder import Bundle
 from medseg.engines.run_facts import RunFacts, read_facts
-from medseg.engines.run_files import read_history, read_scores
+from medseg.engines.run_files import read_history
 from medseg.errors import ModelError
 from medseg.labels import LabelSpace
+from medseg.metrics import Scores
 from medseg.settings import Folder
 from medseg.workflows.predictor import Predictor
 
@@ -65,7 +66,7 @@ class Run:
         ('finished', 1)
         >>> list(run.history)
         ['epoch', 'iteration', 'loss', 'learning_rate', 'mean_dice', 'seconds']
-        >>> sorted(run.metrics["labels"])
+        >>> sorted(run.metrics.labels)
         ['kidneys', 'liver', 'spleen']
         >>> sum(p.numel() for p in run.network.parameters()) == run.facts.parameters
         True
@@ -108,14 +109,13 @@ class Run:
         return self._predictor.network
 
     @cached_property
-    def metrics(self) -> dict[str, Any] | None:
-        """The content of ``metrics.json``; ``None`` where the run is not validated.
+    def metrics(self) -> Scores | None:
+        """The scores; ``None`` where the run is not validated.
 
         Raises:
             DataError: it is damaged.
         """
-        path = self.folder / "metrics.json"
-        return read_scores(path) if path.is_file() else None
+        return Scores.found(self.folder)
 
     @cached_property
     def history(self) -> dict[str, np.ndarray]:

@@ -64,16 +64,6 @@ class Selection:
         return "scores/" + re.sub(r"[^\w.-]+", "_", name)
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What ``metrics.json`` says of the cases."""
-        return {
-            "section": self.section,
-            "role": self.role,
-            "fold": self.fold,
-            "datalist": str(self.datalist.path),
-        }
-
-    @property
     def words(self) -> str:
         """Such as ``5 test cases`` in a sentence."""
         what = f"cases of {self.datalist.name}" if self.role == "external" else f"{self.section or self.role} cases"

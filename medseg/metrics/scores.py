@@ -1,0 +1,247 @@
+"""Scores of cases, with what they mean and what they are of: ``metrics.json``, its one reader and its one writer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import DataError
+from medseg.metrics.cases import CaseRows, Summary, mean_dice, pooled, summarize
+from medseg.metrics.definition import ScoreDefinition
+from medseg.storage import as_table, read_table, whole_file, write_json
+from medseg.storage.csv_file import CsvWriter
+
+__all__ = ["FoldScores", "ScoreFacts", "ScoredPredictions", "Scores"]
+
+_NAME = "metrics.json"
+_FORM = {
+    "mean_dice": (float, None),
+    "labels": {str: {str: {"mean": (float, None), "cases": int, "undefined": int}}},
+    "pooled?": {str: {str: (float, None)}},
+    "cases": {str: {str: {str: (float, None)}}},
+    **dict.fromkeys(("unit?", "space?", "role?", "checkpoint?", "weights_sha256?"), str),
+    "section?": (str, None),
+    "fold?": (int, None),
+    "cleanup?": {str: {str: (bool, float)}},
+    "biases?": [str],
+    "targets?": {str: {str: [int]}},
+    "files_sha256?": {str: [str]},
+    "predictions?": ({"folder": str, "sha256": {str: str}}, None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreFacts:
+    """What scores are of, and what they were made from; ``None`` where one is not recorded.
+
+    Attributes:
+        weights: file of the weights.
+        section: section of the datalist; ``None`` where the cases are of several.
+        fold: fold of the run; ``None`` where it has none.
+        others: what else a config notes, by its name.
+        role: role of the cases (``medseg.workflows.selection.ROLES``).
+        datalist: file that lists the cases.
+        checkpoint: name of the checkpoint, or its file.
+        biases: sentences on why the scores are better than those of new cases.
+        differs_from_training: id of a setting -> its value in training, and its value here.
+        weights_sha256, settings_sha256: hashes of the weights' file, and of the settings.
+        medseg: version of medseg.
+        files_sha256: case -> hashes of its files (``content_hash``).
+        ensemble: method by which members are joined.
+        members: folders of the members.
+        member_weights: weight of each member.
+        folds: names of the folds whose cases are pooled.
+    """
+
+    weights: str | None = None
+    section: str | None
+    fold: int | None
+    others: Mapping[str, object] = field(default_factory=dict)
+    role: str | None = None
+    datalist: str | None = None
+    checkpoint: str | None = None
+    biases: Sequence[str] | None = None
+    differs_from_training: Mapping[str, object] | None = None
+    weights_sha256: str | None = None
+    settings_sha256: str | None = None
+    medseg: str | None = None
+    files_sha256: Mapping[str, Sequence[str]] | None = None
+    ensemble: str | None = None
+    members: Sequence[str] | None = None
+    member_weights: Sequence[float] | None = None
+    folds: Sequence[str] | None = None
+
+    @classmethod
+    def noted(cls, table: Mapping[str, Any]) -> ScoreFacts:
+        """From what a config notes, or a file."""
+        known = {one.name: table[one.name] for one in fields(cls) if one.name in table}
+        others = {name: value for name, value in table.items() if name not in known}
+        return cls(**{"section": None, "fold": None} | known, others=others)
+
+    def __or__(self, later: ScoreFacts) -> ScoreFacts:
+        """These facts, with the later ones in their place where both are recorded."""
+        return replace(self, **as_table(later))
+
+
+@dataclass(frozen=True)
+class ScoredPredictions:
+    """The label maps that were scored.
+
+    Attributes:
+        folder: their folder, below the scores' own where it is there.
+        sha256: case -> hash of its file; empty where none is recorded.
+    """
+
+    folder: str
+    sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Means:
+    """What all scores have.
+
+    Attributes:
+        mean_dice: mean over labels of the mean over cases; NaN where it is undefined.
+        facts: what the scores are of.
+        definition: what they mean.
+        labels: target -> score -> its summary.
+    """
+
+    mean_dice: float
+    facts: ScoreFacts
+    definition: ScoreDefinition
+    labels: Mapping[str, Mapping[str, Summary]]
+
+    def to_table(self) -> dict[str, Any]:
+        """For JSON, in which facts and definition are entries beside the others."""
+        table: dict[str, Any] = {}
+        for name, value in as_table(self).items():
+            if name == "facts":
+                table["space"] = self.definition.space
+                for fact, noted in as_table(value).items():
+                    table |= noted if fact == "others" else {fact: noted}
+            elif name == "definition":
+                table |= as_table(value) | {"postprocessing": self.definition.postprocessing}
+            else:
+                table[name] = value
+        return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(_Means):
+    """The scores of a run, an ensemble or pooled folds.
+
+    Attributes:
+        pooled: target -> ``dice`` and ``iou`` of all cases as one image.
+        cases: case -> target -> score -> value; NaN where it is undefined.
+        asked: number of cases that were to be scored; ``None`` where it is not recorded.
+        scored: number of those that were.
+        predictions: label maps that were scored; ``None`` where none is kept, without hashes where none is recorded.
+    """
+
+    pooled: Mapping[str, Mapping[str, float]]
+    cases: CaseRows
+    asked: int | None = None
+    scored: int | None = None
+    predictions: ScoredPredictions | None = ScoredPredictions("predictions", {})
+
+    @classmethod
+    def of(cls, cases: CaseRows, definition: ScoreDefinition, facts: ScoreFacts) -> Scores:
+        """The scores of cases."""
+        return cls(
+            mean_dice=mean_dice(cases),
+            facts=facts,
+            definition=definition,
+            labels=summarize(cases),
+            pooled=pooled(cases),
+            cases=cases,
+        )
+
+    @classmethod
+    def found(cls, folder: str | Path) -> Scores | None:
+        """The scores in a folder; ``None`` where it has none.
+
+        Raises:
+            DataError: they are damaged.
+        """
+        return cls.read(folder) if (Path(folder) / _NAME).is_file() else None
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Scores:
+        """The scores in a folder.
+
+        Raises:
+            DataError: they are missing or damaged.
+        """
+        path = Path(folder) / _NAME
+        table = read_table(path, "the scores that medseg wrote; run the command that wrote them again", _FORM)
+        for case, rows in table["cases"].items():
+            for label in rows:
+                if label not in table["labels"]:
+                    raise DataError(
+                        f"{path} is damaged (case '{case}' has label '{label}', which 'labels' lacks); run the command "
+                        "that wrote it again."
+                    )
+        return cls._from_table(table)
+
+    @classmethod
+    def _from_table(cls, table: dict[str, Any]) -> Scores:
+        table.pop("postprocessing", None)
+        labels = {
+            label: {score: Summary(**row | {"mean": _number(row["mean"])}) for score, row in rows.items()}
+            for label, rows in table.pop("labels").items()
+        }
+        own: dict[str, Any] = {
+            "mean_dice": _number(table.pop("mean_dice")),
+            "labels": labels,
+            "pooled": {label: _numbers(row) for label, row in table.pop("pooled", {}).items()},
+            "cases": {
+                case: {label: _numbers(row) for label, row in rows.items()} for case, rows in table.pop("cases").items()
+            },
+        }
+        if written := table.get("predictions"):
+            table["predictions"] = ScoredPredictions(written["folder"], written["sha256"])
+        own |= {name: table.pop(name) for name in ("asked", "scored", "predictions") if name in table}
+        # Earlier versions named the rules of cleaned predictions alone.
+        known = {one.name: table.pop(one.name) for one in fields(ScoreDefinition) if one.name in table}
+        definition = ScoreDefinition(**{"cleanup": {}} | known)
+        return cls(definition=definition, facts=ScoreFacts.noted(table), **own)
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``metrics.json`` and ``metrics_per_case.csv``."""
+        write_json(Path(folder) / _NAME, self.to_table())
+        scores = list(dict.fromkeys(score for rows in self.cases.values() for row in rows.values() for score in row))
+        table = Path(folder) / "metrics_per_case.csv"
+        with whole_file(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = CsvWriter(file)
+            writer.writerow(["case", "label", *scores])
+            for case, rows in self.cases.items():
+                for label, row in rows.items():
+                    writer.writerow([case, label, *(f"{row[s]:.6g}" if math.isfinite(row[s]) else "" for s in scores)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldScores(_Means):
+    """Scores of several networks on the same cases, not pooled: means over folds.
+
+    Attributes:
+        sd_over_folds: standard deviation of the mean Dice over folds; ``None`` of a single fold.
+        folds: name of a fold -> its mean Dice.
+        scored_cases: number of cases.
+    """
+
+    sd_over_folds: float | None
+    folds: Mapping[str, float]
+    scored_cases: int
+
+
+def _number(value: float | None) -> float:
+    """JSON's null is an undefined score."""
+    return math.nan if value is None else float(value)
+
+
+def _numbers(row: Mapping[str, float | None]) -> dict[str, float]:
+    return {score: _number(value) for score, value in row.items()}
