@@ -191,7 +191,7 @@ class Scores(_Means):
     def _from_table(cls, table: dict[str, Any]) -> Scores:
         table.pop("postprocessing", None)
         labels = {
-            label: {score: Summary(**row | {"mean": _number(row["mean"])}) for score, row in rows.items()}
+            label: {score: Summary(_number(row["mean"]), row["cases"], row["undefined"]) for score, row in rows.items()}
             for label, rows in table.pop("labels").items()
         }
         own: dict[str, Any] = {

@@ -53,8 +53,8 @@ def test_every_format_agrees_with_the_network_at_two_sizes(name, dims, more, tmp
     for fmt, made in exported.items():
         assert (tmp_path / made.file).stat().st_size > 0
         assert made.multiples_of is not None, f"{fmt}: {made.note}"
-        assert [tuple(row["size"]) for row in made.parity] == [WINDOW[dims], OTHER[dims]]
-        assert all(row["difference"] <= TOLERANCE for row in made.parity)
+        assert [tuple(row.size) for row in made.parity] == [WINDOW[dims], OTHER[dims]]
+        assert all(row.difference <= TOLERANCE for row in made.parity)
 
 
 def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
@@ -77,13 +77,13 @@ def wrong_files(directory: Path, exported: dict[str, Exported], network: nn.Modu
     for fmt, made in exported.items():
         run = READERS[fmt](directory / made.file)
         for row in made.parity:
-            x = torch.randn(1, 2, *row["size"], generator=torch.Generator().manual_seed(7))
+            x = torch.randn(1, 2, *row.size, generator=torch.Generator().manual_seed(7))
             with torch.no_grad():
                 expected, found = network(x), run(x)
             allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
             if found.shape != expected.shape or not (found - expected).abs().max() <= allowed:
                 yield f"{made.file} does not return the network's logits at {row['size']}"
-            if not row["difference"] <= TOLERANCE * max(1.0, row["largest_logit"]):
+            if not row.difference <= TOLERANCE * max(1.0, row.largest_logit):
                 yield f"the record of {made.file} states a difference of {row['difference']}"
 
 
@@ -184,7 +184,7 @@ class Forgetful(nn.Module):
 def test_a_network_that_freezes_its_size_is_exported_for_the_window_and_the_record_says_so(tmp_path):
     made = export_network(Frozen(), 1, [(16, 16), (24, 32)], tmp_path, formats=["torch_export"])["torch_export"]
     assert made.multiples_of is None
-    assert [row["size"] for row in made.parity] == [[16, 16]]
+    assert [row.size for row in made.parity] == [[16, 16]]
     assert "for any size" in made.note
     program = torch.export.load(tmp_path / made.file).module()
     x = torch.randn(1, 1, 16, 16)

@@ -110,7 +110,7 @@ TARGETS = [
     "medseg.networks.registry.create_network",
     "medseg.workflows.train",
     "medseg.bundle.parts.os.system",
-    "medseg.engines.write_scores",
+    "medseg.metrics.Scores",
     "medseg.transforms.write_label_map",
     "medseg.weights.save_file",
     "medseg.cli.main",

@@ -87,11 +87,11 @@ def test_the_published_protocol_scores_the_test_cases(run: Path) -> None:
     own = evaluate(run, device="cpu")
     before = (run / "metrics.json").read_bytes()
     published = evaluate(run, device="cpu", overlays=["evaluate_published"])
-    assert list(own["cases"]) == ["case_4"]
-    assert list(published["cases"]) == ["case_5"]
-    assert set(published["labels"]) == set(ORGANS)
-    assert "hd95" not in published["labels"]["liver"]
-    assert published["role"] == published["section"] == "test"
+    assert list(own.cases) == ["case_4"]
+    assert list(published.cases) == ["case_5"]
+    assert set(published.labels) == set(ORGANS)
+    assert "hd95" not in published.labels["liver"]
+    assert published.facts.role == published.facts.section == "test"
     assert (run / "scores" / "test" / "predictions_published" / "case_5.nii.gz").is_file()
     assert (run / "scores" / "test" / "metrics.json").is_file() and (run / "metrics.json").read_bytes() == before
     evaluator = load_workflow(
@@ -111,9 +111,9 @@ def test_an_external_set_is_scored_by_its_own_labels(run: Path, make_datalist: C
         overlays=["evaluate_external"],
         overrides={"external": "kits", "json_list": str(external), "dataset_dir": str(external.parent)},
     )
-    assert list(scores["labels"]) == ["kidney"]
-    assert list(scores["cases"]) == [f"case_{number}" for number in range(5)]
-    assert scores["external"] == "kits"
+    assert list(scores.labels) == ["kidney"]
+    assert list(scores.cases) == [f"case_{number}" for number in range(5)]
+    assert scores.facts.others["external"] == "kits"
     assert (run / "external" / "kits" / "metrics.json").is_file()
     assert (run / "metrics.json").read_bytes() == before
 

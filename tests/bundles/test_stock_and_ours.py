@@ -139,19 +139,19 @@ def test_the_run_predicts_on_the_images_own_grid(ours, datalist, tmp_path):
 def test_the_published_protocol_is_another_one(ours, datalist):
     plain = evaluate(ours, device="cpu")
     published = evaluate(ours, device="cpu", overlays=["evaluate_published"])
-    assert "background" not in plain["labels"]
-    assert "hd95" in plain["labels"]["spleen"]
-    assert "hd95" not in published["labels"]["spleen"]
+    assert "background" not in plain.labels
+    assert "hd95" in plain.labels["spleen"]
+    assert "hd95" not in published.labels["spleen"]
     # by hand from the kept label map: one component per label, Dice with background, mean over labels
-    assert published["postprocessing"] == "cleaned"  # the largest component of each label
+    assert published.definition.postprocessing == "cleaned"  # the largest component of each label
     predicted = nibabel.load(ours / "predictions_published" / "case_4.nii.gz").get_fdata()
     label = nibabel.load(datalist.parent / "labels" / "case_4.nii.gz").get_fdata()
     np.testing.assert_array_equal(KeepLargestConnectedComponent()(torch.from_numpy(predicted)[None])[0], predicted)
     values = np.unique(label)
     dice = [2 * np.sum((predicted == v) & (label == v)) / (np.sum(predicted == v) + np.sum(label == v)) for v in values]
     assert values[0] == 0
-    assert published["labels"]["background"]["dice"]["mean"] == pytest.approx(dice[0])
-    assert published["mean_dice"] == pytest.approx(np.mean(dice))
+    assert published.labels["background"]["dice"].mean == pytest.approx(dice[0])
+    assert published.mean_dice == pytest.approx(np.mean(dice))
 
 
 def test_python_beside_the_configs_is_not_run(ours, tmp_path, monkeypatch):

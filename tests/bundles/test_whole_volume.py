@@ -56,8 +56,8 @@ def test_half_the_size_is_trained_on_and_predictions_come_back(half: Path, make_
     batch = next(iter(load_workflow(half, "train").parser.get_parsed_content("train::dataloader")))
     assert batch["image"].shape == (1, 1, 13, 12, 11)
     source, model = (evaluate(half, device="cpu", space=space) for space in ("source", "model"))
-    assert source["cases"]["case_4"]["spleen"]["reference_ml"] == pytest.approx(0.216)
-    assert model["cases"]["case_4"]["spleen"]["reference_ml"] == pytest.approx(0.216, rel=0.35)
+    assert source.cases["case_4"]["spleen"]["reference_ml"] == pytest.approx(0.216)
+    assert model.cases["case_4"]["spleen"]["reference_ml"] == pytest.approx(0.216, rel=0.35)
     (path,) = predict(half, tmp_path / "out", json_list=datalist, device="cpu")
     image = nibabel.load(datalist.parent / "images" / "case_5.nii.gz")
     predicted = nibabel.load(path)
@@ -79,7 +79,7 @@ def test_it_is_scored_at_other_sizes_beside_a_run_of_windows(half: Path, make_da
     assert content["values"] == [0.5, 1.0] and content["cases"] == ["case_4"]
     for folder, run, place in ((half, content["runs"][0], 0), (windows, content["runs"][1], 1)):
         for space in ("model", "source"):  # at the training size: what validate says
-            assert run["points"][place][space]["mean"] == evaluate(folder, device="cpu", space=space)["mean_dice"]
+            assert run["points"][place][space]["mean"] == evaluate(folder, device="cpu", space=space).mean_dice
     assert (tmp_path / "out" / "resolution.png").stat().st_size > 10_000
     rows = (tmp_path / "out" / "resolution.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 2 * 2 * (1 + len(content["labels"]))

@@ -20,10 +20,11 @@ from torch import nn
 from medseg.data import Case
 from medseg.data.files import Unreadable, read_grid, read_volume
 from medseg.data.inspect import inspect_case
-from medseg.engines import Checkpoint, write_scores
+from medseg.engines import Checkpoint
 from medseg.engines.run_facts import read_facts
 from medseg.engines.run_files import read_curves
 from medseg.labels import LabelSpace
+from medseg.metrics import ScoreDefinition, ScoreFacts, Scores
 from medseg.reports import write_report
 from medseg.weights import load_weights, save_file
 from medseg.workflows.compare import compare
@@ -137,7 +138,8 @@ def _write_run(run: Path) -> None:
     (run / "run.json").write_text(json.dumps(facts | {"versions": {"medseg": "1"}}), encoding="utf-8")
     (run / "metrics.csv").write_text("epoch,iteration,loss,learning_rate,mean_dice,seconds\n1,4,0.5,0.01,0.5,1\n")
     scores = {f"c{i}": {"liver": {"dice": i / 4, "hd95": 1.0 * i, "surface_dice": 0.5}} for i in range(4)}
-    write_scores(scores, run, {"space": "source", "unit": "mm", "surface_dice_tolerance_mm": 1.0})
+    definition = ScoreDefinition(space="source", unit="mm", surface_dice_tolerance_mm=1.0, cleanup={})
+    Scores.of(scores, definition, ScoreFacts(section=None, fold=None)).write(run)
 
 
 _RUN_FILES = ("run.json", "metrics.json", "configs/train.yaml", "configs/datalist.json", "metrics.csv")

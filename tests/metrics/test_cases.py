@@ -118,7 +118,7 @@ def test_mean_is_over_labels_of_the_mean_over_cases() -> None:
     cases = {"1": rows(1.0, math.nan), "2": rows(0.0, math.nan), "3": rows(0.5, 0.9)}
     assert mean_dice(cases) == pytest.approx((0.5 + 0.9) / 2)
     table = summarize(cases)["b"]["dice"]
-    assert table["mean"] == 0.9 and table["cases"] == 1 and table["undefined"] == 2
+    assert (table.mean, table.cases, table.undefined) == (0.9, 1, 2)
     assert math.isnan(mean_dice({"1": {"a": {"dice": math.nan}}}))
     assert math.isnan(mean_dice({}))
 

@@ -34,13 +34,13 @@ def _exact_p(differences: list[float]) -> float:
 def test_p_value_effect_and_mean_agree_with_enumeration() -> None:
     differences = [b - a for a, b in zip(FIRST, SECOND, strict=True)]
     result = paired_comparison(FIRST, SECOND)
-    assert result["cases"] == 7
-    assert result["mean_difference"] == pytest.approx(sum(differences) / 7)
+    assert result.cases == 7
+    assert result.mean_difference == pytest.approx(sum(differences) / 7)
     # Ranks are unique up to rounding of 0.03, 0.04, ... : use rounded values for both.
     rounded = [0.031, -0.01, 0.04, 0.06, 0.02, 0.05, 0.03]
     exact = paired_comparison([0.0] * 7, rounded)
-    assert exact["p_value"] == pytest.approx(_exact_p(rounded))
-    assert exact["effect_size"] == pytest.approx((28 - 1 - 1) / 28)
+    assert exact.p_value == pytest.approx(_exact_p(rounded))
+    assert exact.effect_size == pytest.approx((28 - 1 - 1) / 28)
 
 
 def test_interval_is_the_percentile_bootstrap() -> None:
@@ -48,16 +48,16 @@ def test_interval_is_the_percentile_bootstrap() -> None:
     difference = np.subtract(SECOND, FIRST)
     rng = np.random.default_rng(3)
     means = [difference[row].mean() for row in rng.integers(0, 7, (2000, 7))]
-    assert result["interval"] == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
-    assert result["interval"][0] < result["mean_difference"] < result["interval"][1]
+    assert result.interval == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    assert result.interval[0] < result.mean_difference < result.interval[1]
 
 
 def test_undefined_scores_leave_pairs_out() -> None:
-    assert paired_comparison([0.5, math.nan, 0.7], [0.6, 0.9, math.nan])["cases"] == 1
-    assert math.isnan(paired_comparison([0.5], [0.6])["p_value"])
-    assert paired_comparison([], [])["cases"] == 0
+    assert paired_comparison([0.5, math.nan, 0.7], [0.6, 0.9, math.nan]).cases == 1
+    assert math.isnan(paired_comparison([0.5], [0.6]).p_value)
+    assert paired_comparison([], []).cases == 0
     same = paired_comparison([0.5, 0.6], [0.5, 0.6])
-    assert (same["p_value"], same["effect_size"]) == (1.0, 0.0)
+    assert (same.p_value, same.effect_size) == (1.0, 0.0)
 
 
 def test_holm_by_hand() -> None:

@@ -15,9 +15,8 @@ from PIL import Image
 
 from medseg.cli import main
 from medseg.data import read_datalist
-from medseg.engines.scores import write_scores
 from medseg.errors import ConfigError, DataError
-from medseg.metrics import case_scores
+from medseg.metrics import ScoreDefinition, ScoreFacts, Scores, case_scores
 from medseg.reports import write_report
 from medseg.transforms.save import write_label_map
 
@@ -95,7 +94,8 @@ def write_run(folder, *, cases=4, names=("liver", "spleen"), photo=False, valida
         scores[case.id] = case_scores(prediction, label, datalist.label_space, [1.0] * label.ndim)
         name = f"{case.id}{'.png' if photo else '.nii.gz'}"
         write_label_map(prediction, {"original_affine": AFFINE}, run / "predictions" / name)
-    write_scores(scores, run, {"space": "source", "fold": 0, "surface_dice_tolerance_mm": 2.0})
+    definition = ScoreDefinition(space="source", surface_dice_tolerance_mm=2.0, cleanup={})
+    Scores.of(scores, definition, ScoreFacts(section=None, fold=0)).write(run)
     return run
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import medseg
-from medseg.engines import write_scores
+from medseg.metrics import ScoreDefinition, ScoreFacts, Scores
 from medseg.storage.csv_file import CsvWriter
 
 
@@ -39,7 +39,8 @@ def test_numbers_and_mappings():
 
 
 def test_scores_of_a_case_with_such_a_name(tmp_path: Path) -> None:
-    write_scores({"=cmd|' /C calc'!A0": {"@liver": {"dice": 0.5}}}, tmp_path, {})
+    cases = {"=cmd|' /C calc'!A0": {"@liver": {"dice": 0.5}}}
+    Scores.of(cases, ScoreDefinition(), ScoreFacts(section=None, fold=None)).write(tmp_path)
     rows = list(csv.reader((tmp_path / "metrics_per_case.csv").open(newline="")))
     assert rows[1][:2] == ["'=cmd|' /C calc'!A0", "'@liver"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -39,13 +41,19 @@ HUNGRY = f"{__name__}.Hungry"
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Two settings of one network, by the command, with every part of the machinery at work."""
+def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """Two settings of one network, by the command, with every part at work: what it wrote, and what it said."""
     path = tmp_path_factory.mktemp("benchmark") / "new" / "result.json"
     arguments = ["--network", f"small={HUNGRY}", "--network", f"large={HUNGRY}", "--set", "large.mib=64"]
     arguments += ["--size", "8,8,8", "--device", "cpu", "--threads", "1", "--repeats", "6", "--output", str(path)]
-    assert main(["benchmark", *arguments, "--debug"]) == 0
-    return json.loads(path.read_text())
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["benchmark", *arguments, "--debug"]) == 0
+    return json.loads(path.read_text()), said.getvalue()
+
+
+@pytest.fixture
+def measured(result: tuple[dict[str, Any], str]) -> dict[str, Any]:
+    return result[0]
 
 
 def test_every_figure_is_there_and_right(measured: dict[str, Any]) -> None:
@@ -70,10 +78,8 @@ def test_the_conditions_are_recorded(measured: dict[str, Any]) -> None:
     assert "two FLOP" in measured["conventions"]["multiply_adds"]
 
 
-def test_the_table_says_the_same(measured: dict[str, Any]) -> None:
-    from medseg.workflows.benchmark_table import benchmark_lines
-
-    text = "\n".join(benchmark_lines(measured))
+def test_the_table_says_the_same(result: tuple[dict[str, Any], str]) -> None:
+    measured, text = result
     row = next(line for line in text.splitlines() if line.startswith("| large"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1] == "16 777 220"
@@ -94,8 +100,8 @@ def test_turns_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_training_step_needs_gradients_and_the_optimisers_state() -> None:
     setup = BenchmarkSettings({}, size=(8, 8, 8), device="cpu", threads=1).conditions()
     arguments = module._arguments({"x": HUNGRY}, setup, {"x": {"mib": 32}}, published=False)["x"]
-    entry = {"name": "x", "network": HUNGRY, "arguments": arguments}
-    forward, training = (benchmark_steps.peak_memory(entry, setup, step) for step in ("forward", "train"))
+    candidate = benchmark_steps.Candidate("x", HUNGRY, arguments)
+    forward, training = (benchmark_steps.peak_memory(candidate, setup, step) for step in ("forward", "train"))
     # Weights and a product; then their gradient and AdamW's two moments as well.
     assert forward is not None and training is not None
     assert forward / MIB == pytest.approx(2 * 32, abs=16)
@@ -120,10 +126,10 @@ def test_every_registered_network_is_counted(name: str) -> None:
     dims = catalog()[name].spatial_dims[-1]
     setup = BenchmarkSettings({}, size=(32,) * dims, batch_size=2, device="cpu").conditions()
     arguments = planned_arguments(name, module._plan(setup))
-    entry = module._on_paper(name, name, arguments, setup, ("train",))
-    assert entry["parameters"] > 0
-    assert entry["train"]["multiply_adds"] > 1e6
-    assert entry["train"]["not_counted"] == []
+    figures, counts = module._on_paper(benchmark_steps.Candidate(name, name, arguments), setup, ("train",))
+    assert figures.parameters > 0
+    assert counts["train"].total > 1e6
+    assert counts["train"].not_counted == ()
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_scores_that_mean_other_things_are_refused(
 
 def test_what_does_not_concern_the_score_is_no_hindrance(tmp_path: Path) -> None:
     runs = [write(tmp_path / "one"), write(tmp_path / "two", surface_dice_tolerance_mm=3.0, surface_measure="area")]
-    assert not [text for text in compare(runs, tmp_path / "out")["warnings"] if "definition" in text]
+    assert not [text for text in compare(runs, tmp_path / "out").warnings if "definition" in text]
     named = {"targets": {"kits": {"a": [1], "b": [2]}}}  # one data set each, the same values
     compare([runs[0], write(tmp_path / "three", **named)], tmp_path / "named")
 
@@ -95,13 +95,13 @@ def test_what_tells_the_runs_apart_is_shown(
     tmp_path: Path, facts: dict[str, Any], scores: dict[str, Any], shown: str
 ) -> None:
     runs = [write(tmp_path / "one"), write(tmp_path / "two", facts=facts, **scores)]
-    assert shown in "\n".join(compare(runs, tmp_path / "out")["warnings"])
+    assert shown in "\n".join(compare(runs, tmp_path / "out").warnings)
     assert shown in (tmp_path / "out" / "comparison.md").read_text()
 
 
 def test_runs_that_are_alike_have_no_warning_and_their_training_is_shown(tmp_path: Path) -> None:
     runs = [write(tmp_path / "one"), write(tmp_path / "two", 0.1, facts={"training_seconds": 63.0})]
-    assert compare(runs, tmp_path / "out")["warnings"] == []
+    assert compare(runs, tmp_path / "out").warnings == []
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "| two |        100 |      – |           5 |          1.05 |     1.50 |              completed |" in text
 
@@ -110,10 +110,10 @@ def test_the_mean_of_the_sentence_is_that_of_the_table(tmp_path: Path) -> None:
     """Label b is in 3 of 12 cases: the mean over cases of each case's mean would be another number."""
     runs = [write(tmp_path / "one"), write(tmp_path / "two", 0.1)]
     content = compare(runs, tmp_path / "out")
-    first, second = (run["mean"] for run in content["runs"])
-    row = next(row for row in content["comparisons"] if row["label"] == "mean")
-    assert row["mean_difference"] == pytest.approx(second - first) == pytest.approx((0.1 + 0.01) / 2)
-    assert row["interval"][0] <= row["mean_difference"] <= row["interval"][1]
+    first, second = (run.mean for run in content.runs)
+    row = next(row for row in content.comparisons if row.label == "mean")
+    assert row.mean_difference == pytest.approx(second - first) == pytest.approx((0.1 + 0.01) / 2)
+    assert row.interval[0] <= row.mean_difference <= row.interval[1]
     assert "+0.0550" in (tmp_path / "out" / "comparison.html").read_text()
 
 

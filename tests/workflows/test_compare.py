@@ -39,14 +39,14 @@ def runs(tmp_path: Path) -> list[Path]:
 def test_differences_per_label_and_mean(runs: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "medseg"):
         content = compare(runs, tmp_path / "out")
-    rows = {row["label"]: row for row in content["comparisons"]}
-    assert rows["a"]["cases"] == 2  # c3 lacks it
-    assert rows["a"]["mean_difference"] == pytest.approx(0.1)
-    assert rows["mean"]["cases"] == 3
-    assert rows["mean"]["mean_difference"] == pytest.approx(0.1)
-    assert all(row["p_holm"] >= row["p_value"] for row in rows.values())
-    assert [entry["mean"] for entry in content["runs"]] == pytest.approx([0.6833333, 0.7833333])
-    assert content["runs"][1]["parameters"] == 20
+    rows = {row.label: row for row in content.comparisons}
+    assert rows["a"].cases == 2  # c3 lacks it
+    assert rows["a"].mean_difference == pytest.approx(0.1)
+    assert rows["mean"].cases == 3
+    assert rows["mean"].mean_difference == pytest.approx(0.1)
+    assert all(row.p_holm >= row.p_value for row in rows.values())
+    assert [entry.mean for entry in content.runs] == pytest.approx([0.6833333, 0.7833333])
+    assert content.runs[1].parameters == 20
     assert "better was trained on 1 of the 3 cases" in caplog.text
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["cases"] == ["c1", "c2", "c3"]
     assert "Only 3 cases" in caplog.text
@@ -57,9 +57,9 @@ def test_the_mean_of_a_case_is_over_labels_that_both_runs_have(tmp_path: Path) -
     """A run that misses a label has no distance there: it must not gain by that."""
     full = _run(tmp_path / "full", {"c1": (0.2, 0.8), "c2": (0.4, 0.6)})
     missing = _run(tmp_path / "missing", {"c1": (None, 0.8), "c2": (0.4, 0.6)})
-    rows = {row["label"]: row for row in compare([full, missing], tmp_path / "out")["comparisons"]}
-    assert (rows["a"]["cases"], rows["mean"]["cases"]) == (1, 2)
-    assert rows["mean"]["mean_difference"] == 0
+    rows = {row.label: row for row in compare([full, missing], tmp_path / "out").comparisons}
+    assert (rows["a"].cases, rows["mean"].cases) == (1, 2)
+    assert rows["mean"].mean_difference == 0
 
 
 def test_runs_that_cannot_be_compared_are_refused(runs: list[Path], tmp_path: Path) -> None:
@@ -106,27 +106,27 @@ def test_every_figure_agrees_with_an_independent_computation(three: list[Path], 
     by_name = {run.name: run for run in three}
     rng = np.random.default_rng(99)
     p_values = []
-    for row in content["comparisons"]:
-        difference = _differences(by_name[row["baseline"]], by_name[row["run"]], row["label"])
-        assert row["cases"] == len(difference) == (13 if row["label"] == "a" else 14)
-        if row["label"] == "mean":  # the difference of the means over labels of the means over cases
-            per_label = [_differences(by_name[row["baseline"]], by_name[row["run"]], label) for label in ("a", "b")]
-            assert row["mean_difference"] == pytest.approx(np.mean([np.mean(values) for values in per_label]))
+    for row in content.comparisons:
+        difference = _differences(by_name[row.baseline], by_name[row.run], row.label)
+        assert row.cases == len(difference) == (13 if row.label == "a" else 14)
+        if row.label == "mean":  # the difference of the means over labels of the means over cases
+            per_label = [_differences(by_name[row.baseline], by_name[row.run], label) for label in ("a", "b")]
+            assert row.mean_difference == pytest.approx(np.mean([np.mean(values) for values in per_label]))
         else:
-            assert row["mean_difference"] == pytest.approx(sum(difference) / len(difference))
+            assert row.mean_difference == pytest.approx(sum(difference) / len(difference))
             means = sorted(float(np.mean(rng.choice(difference, len(difference)))) for _ in range(4000))
             width = means[3900] - means[100]
-            assert row["interval"] == pytest.approx((means[100], means[3900]), abs=0.06 * width)
+            assert row.interval == pytest.approx((means[100], means[3900]), abs=0.06 * width)
         p_values.append(float(wilcoxon(difference).pvalue))
-        assert row["p_value"] == pytest.approx(p_values[-1])
+        assert row.p_value == pytest.approx(p_values[-1])
         positive = [sum(abs(other) < abs(d) for other in difference) + 1 for d in difference if d > 0]  # ranks, no ties
         total = len(difference) * (len(difference) + 1) / 2
-        assert row["effect_size"] == pytest.approx((2 * sum(positive) - total) / total)
-    for row, p in zip(content["comparisons"], p_values, strict=True):
+        assert row.effect_size == pytest.approx((2 * sum(positive) - total) / total)
+    for row, p in zip(content.comparisons, p_values, strict=True):
         # Holm: the largest, over the p-values up to this one, of p times the number of those not smaller.
         steps = [min(1.0, q * sum(other >= q for other in p_values)) for q in p_values if q <= p]
-        assert row["p_holm"] == pytest.approx(max(steps))
-    assert {row["run"]: row["mean_difference"] > 0 for row in content["comparisons"]} == {
+        assert row.p_holm == pytest.approx(max(steps))
+    assert {row.run: row.mean_difference > 0 for row in content.comparisons} == {
         "better<b>": True,
         "worse": False,
     }

@@ -77,12 +77,12 @@ def test_weights_are_the_runs_validation_scores(runs: list[Path], tmp_path: Path
 def test_scores_are_those_of_the_saved_label_maps(runs: list[Path], tmp_path: Path) -> None:
     result = ensemble(runs, tmp_path / "out", device="cpu")
     assert result is not None
-    (case,) = result["cases"]
+    (case,) = result.cases
     predicted = np.asarray(nibabel.load(tmp_path / "out" / "predictions" / f"{case}.nii.gz").dataobj)
     label = np.asarray(nibabel.load(tmp_path / f"{case}_label.nii.gz").dataobj)
     pairs = [(predicted == value, label == value) for value in (1, 2)]
     dice = [2 * (one & two).sum() / (one.sum() + two.sum()) for one, two in pairs]
-    assert result["mean_dice"] == pytest.approx(np.mean(dice))
+    assert result.mean_dice == pytest.approx(np.mean(dice))
 
 
 def test_without_references_label_maps_are_saved_on_the_source_grid(runs: list[Path], tmp_path: Path) -> None:

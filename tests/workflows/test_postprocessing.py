@@ -76,25 +76,25 @@ def test_the_stock_command_applies_it(chosen: Path, tmp_path: Path, monkeypatch:
 def test_validation_scores_what_inference_delivers(chosen: Path, tmp_path: Path) -> None:
     run = copied(chosen, tmp_path)
     content = evaluate(run)
-    assert content["mean_dice"] == 1.0
-    assert (content["postprocessing"], content["cleanup"]) == ("cleaned", KEEP)
-    assert "chosen on validation cases" in " ".join(content["biases"])
+    assert content.mean_dice == 1.0
+    assert (content.definition.postprocessing, content.definition.cleanup) == ("cleaned", KEEP)
+    assert "chosen on validation cases" in " ".join(content.facts.biases)
     made = predict(run, tmp_path / "out", inputs=[chosen.parent / "case_4_image.nii.gz"], device="cpu")
-    scored = run / content["predictions"]["folder"] / "case_4_image.nii.gz"
+    scored = run / content.predictions.folder / "case_4_image.nii.gz"
     np.testing.assert_array_equal(label_map(made[0]), label_map(scored))
     with pytest.raises(ConfigError, match="cleaned already.*run `medseg validate --run .* --no_postprocess`"):
         postprocess(run)
     model = evaluate(run, space="model", into="scores/model")
-    assert (model["postprocessing"], model["predictions"]) == ("raw", None)
+    assert (model.definition.postprocessing, model.predictions) == ("raw", None)
     raw = evaluate(run, postprocess=False)
-    assert raw["mean_dice"] < 1 and raw["postprocessing"] == "raw" and raw["biases"] == []
-    assert postprocess(run)["rules"] == KEEP
+    assert raw.mean_dice < 1 and raw.definition.postprocessing == "raw" and raw.facts.biases == []
+    assert postprocess(run).rules == KEEP
 
 
 def test_a_protocol_without_post_processing_says_so(chosen: Path, tmp_path: Path) -> None:
     run = copied(chosen, tmp_path)
     (run / "configs" / "plain.yaml").write_text("cleanup: {}\n")
-    assert evaluate(run, overlays=["plain"], into="scores/plain")["postprocessing"] == "raw"
+    assert evaluate(run, overlays=["plain"], into="scores/plain").definition.postprocessing == "raw"
 
 
 def test_rules_are_chosen_on_the_label_maps_that_were_scored(chosen: Path, tmp_path: Path) -> None:
@@ -109,12 +109,12 @@ def test_rules_are_chosen_on_the_label_maps_that_were_scored(chosen: Path, tmp_p
 def test_an_ensemble_applies_what_its_members_share(chosen: Path, tmp_path: Path) -> None:
     other = copied(chosen, tmp_path)
     both = ensemble([chosen, other], tmp_path / "both", device="cpu")
-    assert both is not None and both["mean_dice"] == 1.0 and both["cleanup"] == KEEP
+    assert both is not None and both.mean_dice == 1.0 and both.definition.cleanup == KEEP
     raw = ensemble([chosen, other], tmp_path / "raw", device="cpu", postprocess=False)
     store_rules(Bundle(other), {"organ": {"min_size": 3.0}})
     differing = ensemble([chosen, other], tmp_path / "differing", device="cpu")
     assert raw is not None and differing is not None
-    assert differing["mean_dice"] == raw["mean_dice"] < 1
+    assert differing.mean_dice == raw.mean_dice < 1
     facts = json.loads((tmp_path / "both" / "run.json").read_text())
     assert facts["network"] == "mean of 2 (Brightness)" and facts["parameters"] == 2
 
@@ -127,13 +127,13 @@ def test_without_benefit_nothing_is_taken_and_nothing_stays(tmp_path: Path, caps
     assert main(["postprocess", "--run", str(run)]) == 0
     assert "No step is shown to help on 8 cases" in capsys.readouterr().out
     assert (run / "configs" / "inference.yaml").read_text() == before
-    assert evaluate(run)["postprocessing"] == "raw"
+    assert evaluate(run).definition.postprocessing == "raw"
 
 
 def test_photographs(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", write_cases(tmp_path, dims=2), dims=2)
     evaluate(run)
-    assert postprocess(run)["rules"] == KEEP
+    assert postprocess(run).rules == KEEP
     made = predict(run, tmp_path / "out", inputs=[tmp_path / "case_10_image.png"], device="cpu")
     np.testing.assert_array_equal(label_map(made[0]), label_map(tmp_path / "case_10_label.png"))
 
@@ -143,10 +143,10 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     datalist = write_cases(tmp_path, folds=2)
     runs = [write_run(tmp_path / "all" / f"fold{fold}", datalist, fold=fold) for fold in range(2)]
     evaluate_folds(tmp_path / "all")
-    assert postprocess(runs[0])["rules"] == {}
+    assert postprocess(runs[0]).rules == {}
     content = postprocess(tmp_path / "all")
-    assert content["cases"] == 8
-    assert content["rules"] == KEEP == stored_rules(Bundle(runs[0])) == stored_rules(Bundle(runs[1]))
+    assert content.cases == 8
+    assert content.rules == KEEP == stored_rules(Bundle(runs[0])) == stored_rules(Bundle(runs[1]))
     facts = json.loads((tmp_path / "all" / "run.json").read_text())
     assert facts["parameters"] == 1 and facts["seconds_per_case"] > 0
 
@@ -186,7 +186,7 @@ def test_the_choice_is_greedy_and_needs_the_interval() -> None:
     }
     rule, tried = choose_rule(scores)
     assert rule == CleanRule(10.0, True, False)
-    assert [step["to"] for step in tried if step["taken"]] == [
+    assert [step.to for step in tried if step.taken] == [
         {"keep_largest": True},
         {"min_size": 10.0, "keep_largest": True},
     ]

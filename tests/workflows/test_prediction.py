@@ -171,9 +171,9 @@ def test_an_ensemble_of_one_network_twice_is_that_network(bundle: Path, method: 
     alone = predict(bundle, folder / "alone", inputs=[folder / "images"], device="cpu")
     result = ensemble([bundle, bundle], folder / "both", method=method, section="training", fold=0, device="cpu")
     assert result is not None
-    assert set(result["cases"]) <= {"a", "b"}
+    assert set(result.cases) <= {"a", "b"}
     for path in alone:
-        if path.name[:1] in result["cases"]:
+        if path.name[:1] in result.cases:
             both = np.asarray(nibabel.load(folder / "both" / "predictions" / path.name).dataobj)
             np.testing.assert_array_equal(both, np.asarray(nibabel.load(path).dataobj))
-    assert result["mean_dice"] is not None
+    assert result.mean_dice is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,16 @@ import pytest
 
 from medseg.data import CaseFacts
 from medseg.errors import ConfigError
-from medseg.reports.resolution import resolution_figure, resolution_markdown
+from medseg.metrics import Summary
+from medseg.reports.resolution import (
+    Resolution,
+    SpaceScores,
+    TestedPoint,
+    TestedRun,
+    resolution_figure,
+    resolution_markdown,
+    write_resolution,
+)
 from medseg.workflows.resolution import TrainedGrid, resolution
 
 WHOLE = {"inferer": {"_target_": "medseg.inferers.WholeVolume"}}
@@ -67,16 +78,19 @@ def test_wrong_values_are_refused(tmp_path):
         resolution([tmp_path / "none"], tmp_path / "out", sizes=[1])
 
 
-def test_undefined_scores_are_left_out_and_the_training_is_marked():
-    def point(value: float, mean: float | None) -> dict[str, Any]:
-        found = {"mean": mean, "interval": [None, None], "labels": {"a": {"mean": mean, "cases": 1}}}
-        return {"value": value, "model": found, "source": found}
+def test_undefined_scores_are_skipped_and_the_training_is_marked(tmp_path: Path):
+    def point(value: float, mean: float) -> TestedPoint:
+        found = SpaceScores(mean, (math.nan, math.nan), {"a": Summary(mean, 1)})
+        return TestedPoint(value, found, found)
 
     runs = [
-        {"run": "inside", "trained_at": 0.5, "points": [point(0.5, 0.8), point(1.0, None)]},
-        {"run": "outside", "trained_at": 0.25, "points": [point(0.5, 0.6), point(1.0, 0.4)]},
+        TestedRun("inside", "UNet", 0.5, [point(0.5, 0.8), point(1.0, math.nan)]),
+        TestedRun("outside", "UNet", 0.25, [point(0.5, 0.6), point(1.0, 0.4)]),
     ]
-    content = {"axis": "size", "values": [0.5, 1.0], "cases": ["c"], "labels": ["a"], "warnings": ["few"], "runs": runs}
+    content = Resolution(
+        axis="size", values=[0.5, 1.0], cases=["c"], section="validation", postprocessing="raw", labels=["a"],
+        warnings=["few"], runs=runs,
+    )  # fmt: skip
     text = resolution_markdown(content)
     assert text.startswith("Warning: few") and "| inside  |        0.5 | 0.8000 |      – |" in text
     axes = resolution_figure(content).axes[0]
@@ -84,3 +98,6 @@ def test_undefined_scores_are_left_out_and_the_training_is_marked():
     assert [round(float(line.get_xdata()[0]), 2) for line in rings] == [0.5, 0.25]
     assert axes.get_xlim()[0] < 0.25
     assert len(axes.lines[0].get_xdata()) == 1
+    write_resolution(content, tmp_path)
+    rows = (tmp_path / "resolution.csv").read_text().splitlines()
+    assert rows[3] == "inside,0.5,0.5,source,mean,0.8,,,1" and rows[5] == "inside,0.5,1.0,model,mean,,,,1"

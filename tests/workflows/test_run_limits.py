@@ -16,6 +16,7 @@ import yaml
 from medseg.bundle import TRAINED_AXES, write_bundle
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError, DataError
+from medseg.metrics import Scores
 from medseg.networks import create_network
 from medseg.reports import write_report
 from medseg.weights import save_file
@@ -170,7 +171,7 @@ def test_validation_is_held_to_the_run(run: Path, made: Path, caplog: Any) -> No
     result = evaluate(run, device="cpu", overrides={"preprocess::spacing": [2.0, 2.0, 2.0]})
     stored = json.loads((run / "metrics.json").read_text())
     assert stored["differs_from_training"] == {"preprocess::spacing": [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]}
-    assert result == stored and "trained with [1.0, 1.0, 1.0]" in caplog.text
+    assert result == Scores.read(run) and "trained with [1.0, 1.0, 1.0]" in caplog.text
     for key, value, sentence in (("fold", 0, "not trained on"), ("network_def::channels", [4, 4], "weights belong")):
         with pytest.raises(ConfigError, match=sentence):
             evaluate(run, device="cpu", overrides={key: value})

@@ -63,9 +63,9 @@ WAYS: dict[str, dict[str, Any]] = {
 def test_test_scores_are_kept_apart(run: Path, way: str) -> None:
     files = {name: (run / name).read_bytes() for name in ("metrics.json", "run.json", "metrics_per_case.csv")}
     content = evaluate(run, **WAYS[way])
-    assert (content["role"], content["section"], list(content["cases"])) == ("test", "test", ["case_4_image"])
+    assert (content.facts.role, content.facts.section, list(content.cases)) == ("test", "test", ["case_4_image"])
     assert json.loads((run / "scores" / "test" / "metrics.json").read_text())["role"] == "test"
-    assert (run / "scores" / "test" / content["predictions"]["folder"] / "case_4_image.nii.gz").is_file()
+    assert (run / "scores" / "test" / content.predictions.folder / "case_4_image.nii.gz").is_file()
     assert not (run / "predictions" / "case_4_image.nii.gz").exists()
     assert {name: (run / name).read_bytes() for name in files} == files
     with pytest.raises(ConfigError, match="--checkpoint all on 1 test cases would choose the model on these cases"):
@@ -89,7 +89,7 @@ def test_scores_state_what_they_are_of(run: Path, capsys: pytest.CaptureFixture[
 
 
 def test_an_option_does_not_lose_against_an_overlay_in_silence(run: Path) -> None:
-    assert evaluate(run, section="validation", overlays=["by_section"])["role"] == "validation"
+    assert evaluate(run, section="validation", overlays=["by_section"]).facts.role == "validation"
     with pytest.raises(ConfigError, match="--section validation: .*names other cases itself"):
         evaluate(run, section="validation", overlays=["by_cases"])
     with pytest.raises(DataError, match="no section 'tset'. Did you mean 'test'?"):
@@ -109,7 +109,7 @@ def test_cases_without_labels_are_refused_in_a_sentence(tmp_path: Path, capsys: 
 
 def test_the_training_cases_and_other_lists_are_no_validation(run: Path, source: Path, tmp_path: Path) -> None:
     content = evaluate(run, section="training")
-    assert content["role"] == "training" and "trained on 2 of these 2 cases" in content["biases"][0]
+    assert content.facts.role == "training" and "trained on 2 of these 2 cases" in content.facts.biases[0]
     own = json.loads((run / "configs" / "datalist.json").read_text())
     same = tmp_path / "same.json"  # the run's own validation cases by another list
     same.write_text(json.dumps(own))
@@ -120,7 +120,7 @@ def test_the_training_cases_and_other_lists_are_no_validation(run: Path, source:
     where = {"json_list": str(write_cases(data, validation=1, labelled_test=True)), "dataset_dir": str(data)}
     before = (run / "metrics.json").read_bytes()
     content = evaluate(run, overrides=where)
-    assert (content["role"], content["section"]) == ("external", "validation")
+    assert (content.facts.role, content.facts.section) == ("external", "validation")
     assert (run / "scores" / "external_bright_validation" / "metrics.json").is_file()
     assert (run / "metrics.json").read_bytes() == before
     where["json_list"] = str(tmp_path / "mixed.json")  # a case of the run's training
@@ -139,7 +139,7 @@ def test_folds_on_one_test_section_are_several_scores(
     for fold in range(2):
         write_overlays(write_run(tmp_path / "cv" / f"fold{fold}", datalist, fold=fold))
     pooled = evaluate_folds(tmp_path / "cv")
-    assert len(pooled["cases"]) == 4 and pooled["role"] == "validation"
+    assert len(pooled.cases) == 4 and pooled.facts.role == "validation"
     before = (tmp_path / "cv" / "metrics.json").read_bytes()
     command = ["validate", "--run", str(tmp_path / "cv"), "--overlay", WAYS[way]["overlays"][0]]
     assert main(command) == 0

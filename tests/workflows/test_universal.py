@@ -102,8 +102,8 @@ def test_limited_time(data: Path, tmp_path: Path) -> None:
 
 def test_scores_per_data_set_and_task(run: Path) -> None:
     result = evaluate(run, device="cpu")
-    assert {*result["labels"]} == {"first: spleen", "first: liver", "second: spleen"}
-    assert {*result["cases"]["second_2"]} == {"second: spleen"}
+    assert {*result.labels} == {"first: spleen", "first: liver", "second: spleen"}
+    assert {*result.cases["second_2"]} == {"second: spleen"}
     prediction = nibabel.load(run / "predictions" / "second_2.nii.gz")
     assert prediction.shape == SHAPE and {*np.unique(prediction.get_fdata())} <= {0, 7}  # the set's own value
 
@@ -125,8 +125,12 @@ def test_asking_for_one_task_changes_nothing(run: Path, data: Path, tmp_path: Pa
 def test_the_published_protocol(run: Path, tmp_path: Path) -> None:
     """On the model's grid, by half steps, which inference takes as well."""
     result = evaluate(run, device="cpu", overlays=["evaluate_published"], into="published")
-    assert result["space"] == "model" and {*result["labels"]} == {"first: spleen", "first: liver", "second: spleen"}
-    assert [*result["cases"]["second_2"]["second: spleen"]] == ["dice"]
+    assert result.definition.space == "model" and {*result.labels} == {
+        "first: spleen",
+        "first: liver",
+        "second: spleen",
+    }
+    assert [*result.cases["second_2"]["second: spleen"]] == ["dice"]
     half = {"window": {"_target_": "medseg.inferers.HalfStepWindow", "roi_size": "@roi_size"}}
     command: dict[str, Any] = {"json_list": run / "configs" / "datalist.json", "data_dir": run.parent, "device": "cpu"}
     assert len(predict(run, tmp_path, tasks=["spleen"], overrides=half, **command)) == 2
@@ -147,8 +151,8 @@ def test_export_of_one_data_sets_tasks(run: Path, tmp_path: Path) -> None:
         export(run, tmp_path, format="torchscript")
     settings: dict[str, Any] = {"format": "torchscript", "sizes": [[16, 16, 32]]}
     content = export(run, tmp_path, dataset="first", modality="ct", **settings)
-    assert content["labels"]["channels"] == ["spleen", "liver"] and content["dataset"] == "first"
-    assert content["inference"]["kind"] == "sliding_window" and not (tmp_path / "predict.py").exists()
+    assert content.labels["channels"] == ["spleen", "liver"] and content.dataset == "first"
+    assert content.inference["kind"] == "sliding_window" and not (tmp_path / "predict.py").exists()
     image = torch.randn(1, 1, 16, 16, 16)
     with torch.no_grad():
         found = torch.jit.load(str(tmp_path / "model.ts"))(image)
