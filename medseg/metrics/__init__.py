@@ -12,7 +12,7 @@ from medseg.metrics.cases import (
     pooled,
     summarize,
 )
-from medseg.metrics.definition import NOT_RECORDED, ScoreDefinition, target_values
+from medseg.metrics.definition import NOT_RECORDED, CleanupRules, ScoreDefinition, target_values
 from medseg.metrics.intervals import Interval, MedianInterval, mean_interval, median_interval
 from medseg.metrics.photo import photo_scores
 from medseg.metrics.scores import FoldScores, ScoredPredictions, ScoreFacts, Scores
@@ -21,6 +21,7 @@ from medseg.metrics.surface_area import area_surface_scores
 __all__ = [
     "NOT_RECORDED",
     "CaseRows",
+    "CleanupRules",
     "FoldScores",
     "Interval",
     "MedianInterval",

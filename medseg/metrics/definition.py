@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from medseg.labels import LabelSpace
 
-__all__ = ["NOT_RECORDED", "ScoreDefinition", "target_values"]
+__all__ = ["NOT_RECORDED", "CleanupRules", "ScoreDefinition", "target_values"]
+
+CleanupRules: TypeAlias = Mapping[str, Mapping[str, bool | float]]  # label -> step -> value
 
 NOT_RECORDED = "not recorded"  # of scores that an earlier version wrote
 _WORDS = {
@@ -45,7 +47,7 @@ class ScoreDefinition:
     targets: Mapping[str, Mapping[str, list[int]]] | str = NOT_RECORDED
     surface_measure: str = NOT_RECORDED
     surface_dice_tolerance_mm: float | str | None = NOT_RECORDED
-    cleanup: Mapping[str, Mapping[str, bool | float]] | str = NOT_RECORDED
+    cleanup: CleanupRules | str = NOT_RECORDED
 
     @property
     def postprocessing(self) -> str:

@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     memory = [{step: peak_memory(candidate, setup, step) for step in steps} for candidate in candidates]
     timed = {step: times(candidates, setup, step, settings.repeats) for step in steps}
     figures = []
-    for number, (figure, counts) in enumerate(on_paper):
+    for number, (candidate, (parameters, counts)) in enumerate(zip(candidates, on_paper, strict=True)):
         measured = {
             step: StepFigures(
                 multiply_adds=counts[step].total,
@@ -148,7 +148,16 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
             )
             for step in steps
         }
-        figures.append(replace(figure, forward=measured["forward"], train=measured.get("train")))
+        listed = catalog().get(candidate.network)
+        figures.append(
+            NetworkFigures(
+                **vars(candidate),
+                parameters=parameters,
+                published=None if listed is None else Published(listed.parameters, listed.setting),
+                forward=measured["forward"],
+                train=measured.get("train"),
+            )
+        )
     peak = MEMORY_CONVENTION[torch.device(setup.device).type]
     conventions = Conventions(
         steps={step: STEPS[step] for step in steps},
@@ -210,22 +219,17 @@ def _plan(setup: Conditions) -> Plan:
     )
 
 
-def _on_paper(
-    candidate: Candidate, setup: Conditions, steps: Sequence[str]
-) -> tuple[NetworkFigures, dict[str, MultiplyAdds]]:
-    """What needs no clock: parameters, and the multiply-adds of each step."""
+def _on_paper(candidate: Candidate, setup: Conditions, steps: Sequence[str]) -> tuple[int, dict[str, MultiplyAdds]]:
+    """What needs no clock: the number of parameters, and the multiply-adds of each step."""
     with torch.device("cpu"):
         net = create_network(candidate.network, **candidate.arguments)
-    facts = catalog().get(candidate.network)
-    published = None if facts is None else Published(facts.parameters, facts.setting)
-    figures = NetworkFigures(**vars(candidate), parameters=count_parameters(net), published=published)
     counts = {}
     for step in steps:
         try:
             counts[step] = multiply_adds_of(net, setup.shape, training=step == "train")
         except (RuntimeError, ValueError) as error:
             raise failure(error, candidate.name, setup, step) from error
-    return figures, counts
+    return count_parameters(net), counts
 
 
 def _conditions(setup: Conditions, settings: BenchmarkSettings) -> Circumstances:

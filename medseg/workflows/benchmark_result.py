@@ -40,7 +40,7 @@ class Published:
     setting: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkFigures:
     """One network.
 
@@ -50,7 +50,7 @@ class NetworkFigures:
         arguments: arguments of its constructor.
         parameters: number of its parameters.
         published: facts of the catalogue; ``None`` where it is not listed.
-        forward, train: figures of the steps; ``None`` where the step was not measured.
+        forward, train: figures of the steps; ``None`` where no training step was measured.
     """
 
     name: str
@@ -58,13 +58,13 @@ class NetworkFigures:
     arguments: Mapping[str, Any]
     parameters: int
     published: Published | None = None
-    forward: StepFigures | None = None
+    forward: StepFigures
     train: StepFigures | None = None
 
     @property
     def steps(self) -> dict[str, StepFigures]:
         """Name of a measured step -> its figures."""
-        return {name: step for name in ("forward", "train") if (step := getattr(self, name)) is not None}
+        return {"forward": self.forward} | ({"train": self.train} if self.train else {})
 
 
 @dataclass(frozen=True)

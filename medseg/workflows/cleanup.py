@@ -12,6 +12,7 @@ from typing import Any
 from medseg.bundle.dump import rewrite_yaml
 from medseg.bundle.folder import Bundle
 from medseg.errors import ConfigError
+from medseg.metrics import CleanupRules
 
 __all__ = ["add_cleaning", "rules_of", "store_rules", "stored_rules", "with_rules"]
 
@@ -19,12 +20,12 @@ _TARGET = "medseg.transforms.CleanLabelsd"
 _SAVE = "medseg.transforms.SaveLabelsd"
 
 
-def stored_rules(bundle: Bundle) -> dict[str, Any]:
+def stored_rules(bundle: Bundle) -> CleanupRules:
     """The rules of a run or bundle, label -> steps; empty where it has none."""
     return dict(bundle.recipe("infer").tree.get("cleanup") or {}) if bundle.has("inference") else {}
 
 
-def rules_of(run: Bundle, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def rules_of(run: Bundle, evaluation: Mapping[str, Any]) -> CleanupRules:
     """The rules that an evaluation applies: those of inference, unless its config has ``cleanup`` itself.
 
     Args:
@@ -34,7 +35,7 @@ def rules_of(run: Bundle, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return dict(evaluation["cleanup"] or {}) if "cleanup" in evaluation else stored_rules(run)
 
 
-def store_rules(bundle: Bundle, rules: Mapping[str, Any]) -> None:
+def store_rules(bundle: Bundle, rules: CleanupRules) -> None:
     """Write the rules into ``configs/inference.yaml``; empty ones leave no trace.
 
     Raises:
@@ -43,7 +44,7 @@ def store_rules(bundle: Bundle, rules: Mapping[str, Any]) -> None:
     rewrite_yaml(with_rules(bundle.recipe("infer").tree, rules), bundle.config("inference"))
 
 
-def with_rules(config: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+def with_rules(config: Mapping[str, Any], rules: CleanupRules) -> dict[str, Any]:
     """An inference config with these rules instead of its own."""
     result = deepcopy(dict(config))
     cleaned = "cleanup" in result
@@ -62,7 +63,7 @@ def with_rules(config: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str,
     return dict([*entries[:place], ("cleanup", dict(rules)), *entries[place:]])
 
 
-def add_cleaning(transforms: Any, rules: str | Mapping[str, Any]) -> list[dict[str, Any]]:
+def add_cleaning(transforms: Any, rules: str | CleanupRules) -> list[dict[str, Any]]:
     """Transforms of a config with the cleaning put in before label maps are saved.
 
     Raises:

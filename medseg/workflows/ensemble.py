@@ -23,7 +23,7 @@ from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers import Ensemble
 from medseg.labels import LabelSpace
-from medseg.metrics import ScoredPredictions, ScoreFacts, Scores
+from medseg.metrics import CleanupRules, ScoredPredictions, ScoreFacts, Scores
 from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
@@ -259,7 +259,7 @@ def _facts(
     )
 
 
-def _common_rules(bundles: Sequence[Bundle]) -> dict[str, Any]:
+def _common_rules(bundles: Sequence[Bundle]) -> CleanupRules:
     """The post-processing that all members have alike."""
     found = [stored_rules(bundle) for bundle in bundles]
     if any(found) and any(rules != found[0] for rules in found):

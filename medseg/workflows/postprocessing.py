@@ -17,7 +17,7 @@ from medseg.data.content import content_hash
 from medseg.engines.run_files import is_outdated
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
-from medseg.metrics import Scores, case_scores
+from medseg.metrics import CleanupRules, Scores, case_scores
 from medseg.metrics.paired import paired_comparison
 from medseg.settings import Folder, takes
 from medseg.storage import write_json
@@ -81,7 +81,7 @@ class Postprocessing:
     """
 
     cases: int
-    rules: Mapping[str, Mapping[str, bool | float]]
+    rules: CleanupRules
     mean_dice: BeforeAndAfter | None
     labels: Mapping[str, LabelChoice]
 

@@ -126,8 +126,8 @@ def test_every_registered_network_is_counted(name: str) -> None:
     dims = catalog()[name].spatial_dims[-1]
     setup = BenchmarkSettings({}, size=(32,) * dims, batch_size=2, device="cpu").conditions()
     arguments = planned_arguments(name, module._plan(setup))
-    figures, counts = module._on_paper(benchmark_steps.Candidate(name, name, arguments), setup, ("train",))
-    assert figures.parameters > 0
+    parameters, counts = module._on_paper(benchmark_steps.Candidate(name, name, arguments), setup, ("train",))
+    assert parameters > 0
     assert counts["train"].total > 1e6
     assert counts["train"].not_counted == ()
 
