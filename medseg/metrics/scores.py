@@ -41,7 +41,7 @@ class ScoreFacts:
         weights: file of the weights.
         section: section of the datalist; ``None`` where the cases are of several.
         fold: fold of the run; ``None`` where it has none.
-        others: what else a config notes, by its name.
+        others: further entries of a config or a file, by their names.
         role: role of the cases (``medseg.workflows.selection.ROLES``).
         datalist: file that lists the cases.
         checkpoint: name of the checkpoint, or its file.
@@ -76,8 +76,8 @@ class ScoreFacts:
 
     @classmethod
     def noted(cls, table: Mapping[str, Any]) -> ScoreFacts:
-        """From what a config notes, or a file."""
-        known = {one.name: table[one.name] for one in fields(cls) if one.name in table}
+        """From the entries of a config or a file."""
+        known = {one.name: table[one.name] for one in fields(cls) if one.name in table and one.name != "others"}
         others = {name: value for name, value in table.items() if name not in known}
         return cls(**{"section": None, "fold": None} | known, others=others)
 
@@ -220,7 +220,8 @@ class Scores(_Means):
             writer.writerow(["case", "label", *scores])
             for case, rows in self.cases.items():
                 for label, row in rows.items():
-                    writer.writerow([case, label, *(f"{row[s]:.6g}" if math.isfinite(row[s]) else "" for s in scores)])
+                    values = [row.get(score, math.nan) for score in scores]
+                    writer.writerow([case, label, *(f"{v:.6g}" if math.isfinite(v) else "" for v in values)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from brightness import write_cases, write_run
 from medseg.bundle import dump_yaml
 from medseg.cli import main
 from medseg.errors import ConfigError, DataError
+from medseg.metrics import Scores
 from medseg.workflows import evaluate
 from medseg.workflows.ensemble import ensemble
 from medseg.workflows.evaluation import EvaluateSettings
@@ -139,7 +140,8 @@ def test_folds_on_one_test_section_are_several_scores(
     for fold in range(2):
         write_overlays(write_run(tmp_path / "cv" / f"fold{fold}", datalist, fold=fold))
     pooled = evaluate_folds(tmp_path / "cv")
-    assert len(pooled.cases) == 4 and pooled.facts.role == "validation"
+    assert len(pooled.cases) == 4 == pooled.asked == pooled.scored and pooled.facts.role == "validation"
+    assert pooled == Scores.read(tmp_path / "cv") and pooled.facts.folds == ["fold0", "fold1"]
     before = (tmp_path / "cv" / "metrics.json").read_bytes()
     command = ["validate", "--run", str(tmp_path / "cv"), "--overlay", WAYS[way]["overlays"][0]]
     assert main(command) == 0
