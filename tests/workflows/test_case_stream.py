@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medseg.bundle import write_bundle
+from medseg.bundle.draft import Draft
 from medseg.data import PlanSettings, inspect_cases, make_datalist, make_plan, read_datalist
 from medseg.errors import CasesFailed
 from medseg.networks import create_network
@@ -38,7 +38,7 @@ def bundle(tmp_path: Path) -> Path:
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     plan = make_plan(datalist, facts, PlanSettings(roi_size=(16, 16)))
     assert plan.color
-    folder = write_bundle(tmp_path / "bundle", "UNet", _UNET, datalist, plan, {})
+    folder = Draft.planned("UNet", _UNET, datalist, plan).write(tmp_path / "bundle")
     torch.manual_seed(0)
     save_file(create_network("UNet", **_UNET).state_dict(), folder / "models" / "model.pt")
     return folder

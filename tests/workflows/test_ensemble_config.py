@@ -13,7 +13,7 @@ import torch
 import yaml
 from monai.bundle import run
 
-from medseg.bundle import write_bundle
+from medseg.bundle.draft import Draft
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError, ModelError
 from medseg.networks import create_network
@@ -56,7 +56,7 @@ def bundle(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "channels": [4, 8],
         "strides": [2],
     }
-    folder = write_bundle(tmp_path / "bundle", "UNet", network, datalist, plan, {})
+    folder = Draft.planned("UNet", network, datalist, plan).write(tmp_path / "bundle")
     for seed, name in enumerate(("model", "second", "third")):
         torch.manual_seed(seed)
         save_file(create_network("UNet", **network).state_dict(), folder / "models" / f"{name}.pt")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.bundle import write_bundle
+from medseg.bundle.compose import command
+from medseg.bundle.draft import Draft
 from medseg.bundle.folder import Bundle
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError
@@ -44,7 +45,8 @@ def runs(tmp_path: Path) -> list[Path]:
     folders = []
     for number, roi in enumerate((8, 8, 12)):
         plan = make_plan(datalist, facts, PlanSettings(roi_size=(roi,) * 3))
-        folder = write_bundle(tmp_path / f"run{number}", "UNet", _UNET, datalist, plan, {"fold": 0})
+        draft = Draft.planned("UNet", _UNET, datalist, plan).over(command({"fold": 0}))
+        folder = draft.write(tmp_path / f"run{number}")
         torch.manual_seed(number)
         save_file(create_network("UNet", **_UNET).state_dict(), folder / "models" / "model.pt")
         (folder / "metrics.json").write_text(json.dumps({"mean_dice": 0.25 * (number + 1), "labels": {}, "cases": {}}))

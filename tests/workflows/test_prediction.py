@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from medseg.bundle import write_bundle
+from medseg.bundle.draft import Draft
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.networks import create_network
@@ -50,7 +50,7 @@ def bundle(tmp_path: Path) -> Path:
     datalist = read_datalist(tmp_path / "list.json")
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
-    folder = write_bundle(tmp_path / "bundle", "UNet", _UNET, datalist, plan, {})
+    folder = Draft.planned("UNet", _UNET, datalist, plan).write(tmp_path / "bundle")
     _save_random(folder, 0)
     return folder
 
