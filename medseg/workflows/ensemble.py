@@ -27,9 +27,10 @@ from medseg.metrics import ScoreDefinition
 from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
+from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.cleanup import stored_rules
-from medseg.workflows.evaluation import warn_of_background, weights_of
+from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.members import load_members

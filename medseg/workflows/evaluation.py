@@ -25,11 +25,12 @@ from medseg.engines import CaseCost, add_facts, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.engines.run_facts import RunFacts, write_facts
 from medseg.engines.run_files import read_scores
-from medseg.errors import CasesFailed, ConfigError, ModelError
+from medseg.errors import CasesFailed, ConfigError
 from medseg.labels import LabelSpace
 from medseg.metrics import background_cases, background_note
 from medseg.settings import Folder, takes
 from medseg.transforms import SaveLabelsd
+from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.folder_lock import writes_into
@@ -37,40 +38,15 @@ from medseg.workflows.run_folder import log_to, require_run
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, select
 
-__all__ = ["EvaluateSettings", "evaluate", "kept_checkpoints", "warn_of_background", "weights_of"]
+__all__ = ["EvaluateSettings", "evaluate", "warn_of_background"]
 
 logger = logging.getLogger("medseg")
 
-_BEST = "models/model.pt"
 _SCORES = "validate::key_metric::mean_dice"
 _STEPS = "validate::postprocessing::transforms"
 # Ids that say where things are and how the work is done, not what comes out.
 _PLACES = {"bundle_root", "dataset_dir", "json_list", "output_dir", "score_dir", "prediction_dir", "ckpt_path"}
 _PLACES |= {"_meta_", "ckpt_dir", "cache_dir", "device", "num_workers", "sw_batch_size"}
-
-
-def kept_checkpoints(run: Path) -> dict[str, Path]:
-    """Name -> file of the weights that a run keeps: ``best``, ``best_<metric>`` …, ``last``; a bundle has ``best``."""
-    folder = run / "checkpoints"
-    found = {"best": run / _BEST} | {path.stem: path for path in sorted(folder.glob("best_*.pt"))}
-    return {name: path for name, path in (found | {"last": folder / "last.pt"}).items() if path.is_file()}
-
-
-def weights_of(run: Path, checkpoint: str) -> Path:
-    """The weights file for a name of ``kept_checkpoints``, or a path.
-
-    Raises:
-        ModelError: there is none.
-    """
-    kept = kept_checkpoints(run)
-    path = kept.get(checkpoint) or (run / _BEST if checkpoint == "best" else Path(checkpoint))
-    if not path.is_file():
-        known = f" This one keeps {', '.join(kept)}." if kept else ""
-        raise ModelError(
-            f"No weights at {path}. Train it first, import weights with `medseg import-weights`, or name a "
-            f"file with --checkpoint.{known}"
-        )
-    return path.resolve()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from medseg.engines.scores import write_scores
 from medseg.errors import ConfigError, ModelError
 from medseg.settings import takes
 from medseg.storage import write_json
-from medseg.workflows.evaluation import EvaluateSettings, evaluate, kept_checkpoints
+from medseg.workflows.checkpoints import kept_checkpoints
+from medseg.workflows.evaluation import EvaluateSettings, evaluate
 from medseg.workflows.folder_lock import writes_into
 
 __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs"]

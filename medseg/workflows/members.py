@@ -18,7 +18,7 @@ from medseg.bundle.parts import device_component
 from medseg.errors import ConfigError, ModelError
 from medseg.inferers import Ensemble, Member
 from medseg.weights import load_weights
-from medseg.workflows.evaluation import weights_of
+from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.run_limits import check_members, mirrored_axes
 
 __all__ = ["joined", "load_members"]

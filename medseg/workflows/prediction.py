@@ -20,9 +20,10 @@ from medseg.settings import File, Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
-from medseg.workflows.evaluation import kept_checkpoints, warn_of_background, weights_of
+from medseg.workflows.checkpoints import kept_checkpoints, weights_of
+from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.predictor import Inference, InferenceSettings
+from medseg.workflows.inference import Inference, InferenceSettings
 from medseg.workflows.run_limits import check_channels
 
 __all__ = ["PredictSettings", "collect_cases", "predict", "predict_checkpoints"]

@@ -17,7 +17,8 @@ from medseg.engines.run_files import read_history, read_scores
 from medseg.errors import ModelError
 from medseg.labels import LabelSpace
 from medseg.settings import Folder
-from medseg.workflows.predictor import Inference, InferenceSettings, Predictor
+from medseg.workflows.inference import Inference, InferenceSettings
+from medseg.workflows.predictor import Predictor
 
 __all__ = ["Run", "load"]
 

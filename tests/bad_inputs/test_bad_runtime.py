@@ -101,7 +101,8 @@ def test_inference_leaves_broken_cases_out(study: Any, bundle: Path) -> None:
     (images / "flat.nii.gz").unlink()
     (images / "two.nii.gz").unlink()
     assert study.run(*arguments).status == 0
-    assert not (study.folder / "out" / "failures.json").exists()
+    kept = json.loads((study.folder / "out" / "failures.json").read_text(encoding="utf-8"))
+    assert kept == {case: failures[case] for case in ("flat", "two")}  # of cases that were not asked for
     assert (study.folder / "out" / "whole.nii.gz").stat().st_mtime_ns == before
 
 

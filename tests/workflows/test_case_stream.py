@@ -106,8 +106,12 @@ def test_what_fails_is_listed_and_the_rest_is_done(
     assert failures["frame_0001"] == "no luck"
     assert len(list((tmp_path / "out").glob("*.png"))) == 5
     monkeypatch.undo()
-    (new / "broken.png").unlink()
+    (new / "broken.png").rename(tmp_path / "broken.png")
     assert len(predict(bundle, tmp_path / "out", inputs=[new], device="cpu")) == 6
+    kept = json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert kept == {"broken": failures["broken"]}  # which this call was not asked for
+    (tmp_path / "broken.png").write_bytes((new / "twin.png").read_bytes())
+    predict(bundle, tmp_path / "out", inputs=[tmp_path / "broken.png"], device="cpu")
     assert not (tmp_path / "out" / "failures.json").exists()
 
 

@@ -177,3 +177,34 @@ def test_an_ensemble_of_one_network_twice_is_that_network(bundle: Path, method: 
             both = np.asarray(nibabel.load(folder / "both" / "predictions" / path.name).dataobj)
             np.testing.assert_array_equal(both, np.asarray(nibabel.load(path).dataobj))
     assert result["mean_dice"] is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"inferer": None}, "inferer is null"),
+        ({"label_space": None}, "label_space is null"),
+        ({"handlers": []}, "nothing refers to @ckpt_path"),
+        ({"evaluator::inferer": None}, "nothing refers to @inferer"),
+        ({"postprocessing::transforms::1": None}, "nothing in postprocessing writes label maps"),
+        ({"postprocessing::transforms::0": None}, "nothing in postprocessing makes labels of logits"),
+    ],
+)
+def test_a_part_that_is_missing_is_named_before_the_first_case(
+    bundle: Path, change: dict[str, Any], sentence: str
+) -> None:
+    path = bundle / "configs" / "inference.yaml"
+    config = yaml.safe_load(path.read_text())
+    for id_, value in change.items():
+        *above, last = id_.split("::")
+        found = config
+        for key in above:
+            found = found[key]
+        if not above:
+            found[last] = value
+        else:
+            del found[int(last) if isinstance(found, list) else last]
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    with pytest.raises(ConfigError, match=sentence):
+        predict(bundle, bundle.parent / "out", inputs=[bundle.parent / "images"], device="cpu")
+    assert not (bundle.parent / "out" / "failures.json").exists()

@@ -21,7 +21,8 @@ from medseg.transforms import load
 from medseg.transforms.in_memory import InMemory
 from medseg.weights import save_file
 from medseg.workflows import predict
-from medseg.workflows.predictor import Inference, InferenceSettings, Predictor
+from medseg.workflows.inference import Inference, InferenceSettings
+from medseg.workflows.predictor import Predictor
 
 _UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
 _OBLIQUE = np.array([[0.0, -2.0, 0.25, 5.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.25, 2.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
