@@ -29,11 +29,10 @@ from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
 from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
-from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
-from medseg.workflows.members import load_members
+from medseg.workflows.members import Source, load_members, refuse_twice, shared_rules
 from medseg.workflows.run_folder import require_run, require_same_data, trained_on
 from medseg.workflows.run_limits import check_channels, check_members
 from medseg.workflows.selection import own_role
@@ -87,6 +86,9 @@ def ensemble(settings: EnsembleSettings) -> dict[str, Any] | None:
 
     Returns:
         The scores, or ``None`` where the section has no references.
+
+    Raises:
+        ConfigError: fewer than two runs, one twice, or runs that do not fit together.
     """
     output, method, weights, json_list, section, fold = (
         settings.output,
@@ -108,6 +110,8 @@ def ensemble(settings: EnsembleSettings) -> dict[str, Any] | None:
             )
     if fold is not None and section not in ("training", "validation"):
         raise ConfigError(f"--fold {fold}: section '{section}' has no folds; leave one of --fold and --section out.")
+    sources = [Source(bundle, weights_of(bundle.root, settings.checkpoint)) for bundle in bundles]
+    refuse_twice(sources)
     config = bundles[0].trained
     check_members(bundles)
     datalist, cases = _cases(folders[0], config, settings)
@@ -117,18 +121,16 @@ def ensemble(settings: EnsembleSettings) -> dict[str, Any] | None:
     for folder in folders if json_list is None else ():
         require_same_data(folder, read_facts(folder), cases)
     if weights == "dice":
-        weights = _validation_dice(folders, settings.checkpoint)
+        weights = _validation_dice(sources, settings.checkpoint)
     elif isinstance(weights, str):
         raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
-    rules = _common_rules(bundles) if settings.postprocess else {}
+    rules = shared_rules(bundles) if settings.postprocess else {}
     facts = _facts(folders, cases, datalist, section, rules, own=json_list is None) | {
         "checkpoint": settings.checkpoint
     }
     if section in ("training", "validation"):
         facts["fold"] = config.get("fold") if fold is None else fold
-    members = load_members(
-        [(bundle, weights_of(bundle.root, settings.checkpoint)) for bundle in bundles], settings.device
-    )
+    members = load_members(sources, settings.device)
     network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
     facts |= {"ensemble": method, "members": [str(folder) for folder in folders], "member_weights": network.weights}
@@ -203,9 +205,9 @@ def _evaluator(
     cost.attach(evaluator)
     background: list[str] = []
 
-    def note(item: Mapping[str, Any]) -> None:
-        if not item["pred"].any():
-            background.append(str(item["case_id"]))
+    def note(data: Mapping[str, Any]) -> None:
+        if not data["pred"].any():
+            background.append(str(data["case_id"]))
 
     evaluator.done = note
     return evaluator, cost, background
@@ -252,29 +254,21 @@ def _facts(
     return facts | {"files_sha256": files} | ({"cleanup": dict(rules)} if rules else {})
 
 
-def _common_rules(bundles: Sequence[Bundle]) -> dict[str, Any]:
-    """The post-processing that all members have alike."""
-    found = [stored_rules(bundle) for bundle in bundles]
-    if any(found) and any(rules != found[0] for rules in found):
-        logger.warning("The members' post-processing differs, so none is applied.")
-        return {}
-    return found[0]
-
-
-def _validation_dice(folders: Sequence[Path], checkpoint: str) -> list[float]:
+def _validation_dice(sources: Sequence[Source], checkpoint: str) -> list[float]:
     """Each run's mean Dice on its validation cases, of the weights that are joined, all by one definition.
 
     Raises:
         ConfigError: a run has no such score.
     """
-    contents = [_scores(folder) for folder in folders]
+    contents = [_scores(source.bundle.root) for source in sources]
     first = ScoreDefinition.read(contents[0])
-    for folder, content in zip(folders, contents, strict=True):
+    for source, content in zip(sources, contents, strict=True):
+        folder = source.bundle.root
         again = f"run `medseg validate --run {folder}` first."
-        role = content.get("role") or own_role(Bundle(folder), list(content.get("cases", ())))
+        role = content.get("role") or own_role(source.bundle, list(content.get("cases", ())))
         if role != "validation":
             raise ConfigError(f"{folder / 'metrics.json'} has scores of {role} cases, which give no weights; {again}")
-        used = content_hash(weights_of(folder, checkpoint))
+        used = content_hash(source.weights)
         if content.get("weights_sha256", used) != used:
             raise ConfigError(
                 f"{folder / 'metrics.json'} has the scores of other weights (checkpoint {content.get('checkpoint')}) "
@@ -283,8 +277,8 @@ def _validation_dice(folders: Sequence[Path], checkpoint: str) -> list[float]:
         differs = first.differences(ScoreDefinition.read(content), "dice")
         if differs:
             raise ConfigError(
-                f"{folders[0]} and {folder} were scored in different ways ({', '.join(differs)}), so their Dice gives "
-                "no weights; run `medseg validate` on both with the same options."
+                f"{sources[0].bundle} and {folder} were scored in different ways ({', '.join(differs)}), so their Dice "
+                "gives no weights; run `medseg validate` on both with the same options."
             )
         if content["mean_dice"] is None:
             raise ConfigError(f"{folder} has no mean Dice (no validation case has a label); give --weights as numbers.")

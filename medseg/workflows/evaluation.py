@@ -56,7 +56,8 @@ class EvaluateSettings:
     Attributes:
         run: run folder.
         checkpoint: best, last, best_<metric> where it is kept, all, or a file.
-        space: grid of the scores: original image space, or after preprocessing, without predictions.
+        space: grid of the scores: source, the original image space, or model, after preprocessing. The latter are other
+            scores: they lie apart, in scores/<section>_model, without predictions, and are not facts of the run.
         tolerance: tolerance of the surface Dice in mm (default: 1).
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         data_dir: folder of the images, where they were moved (default: as in training).
@@ -111,6 +112,12 @@ class EvaluateSettings:
         bundle = require_run(self.run)
         named = "json_list" in (self.overrides or {})
         return select(bundle, self.recipe(bundle), named=named, section=self.section)
+
+    def place(self, selection: Selection) -> str:
+        """Folder of the scores of these cases in the run; empty for the run's own."""
+        if self.into is not None or self.space == "source":
+            return self.into or selection.place
+        return f"{selection.place or 'scores/validation'}_model"
 
 
 @takes(EvaluateSettings)
@@ -169,13 +176,14 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         recipe = amended(recipe, derived(steps, f"{folder}/configs/train.yaml"))
         facts["space"] = "model"
     record = on_main(lambda: _record(selection.cases, weights, recipe.tree))
-    places = _target(bundle, recipe, selection, settings.into)
+    place = settings.place(selection)
+    places = _target(bundle, recipe, place, named=settings.into is not None)
     workflow = start(amended(recipe, places, case_changes(bundle, recipe.tree, "evaluate")), "evaluate")
     target = Path(workflow.parser.get_parsed_content("score_dir"))
-    if selection.place and target.resolve() == folder:
+    if place and target.resolve() == folder:
         raise ConfigError(
-            f"{target} has the scores of validation cases, which those of {selection.words} would replace; name "
-            "another score_dir."
+            f"{target} has the scores of validation cases in the original image space, which those of "
+            f"{selection.words} would replace; name another score_dir."
         )
     kept = on_main(lambda: _kept(target, record)) if settings.reuse else None
     if kept is not None:
@@ -197,8 +205,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         scored = [case for case in selection.cases if case.id in _content(target)["cases"]]
         counts = {"asked": len(selection.cases), "scored": len(scored)}
         add_facts(target, {**counts, "predictions": _predictions(target, saved, scored)})
-        own = selection.role == "validation" and target.resolve() == folder
-        if own and failed is None:  # others are not the run's
+        if target.resolve() == folder and failed is None:  # others are not the run's
             measured = network_facts(
                 unwrap(evaluator.network),
                 workflow.parser["network_def::in_channels"],
@@ -222,15 +229,14 @@ def warn_of_background(cases: Sequence[str], total: int) -> None:
         logger.warning("%s", background_note(cases, total))
 
 
-def _target(bundle: Bundle, recipe: Recipe, selection: Selection, into: str | None) -> Layer:
-    """Where the scores go; nothing where an overlay or the user keeps them apart."""
-    if into is not None:
-        return command({"score_dir": str(bundle.root / into)})
-    own = bundle.recipe("evaluate").tree
-    if not selection.place or recipe.tree["score_dir"] != own["score_dir"]:
+def _target(bundle: Bundle, recipe: Recipe, place: str, *, named: bool) -> Layer:
+    """Where the scores go; nothing where an overlay or the user keeps them apart, unless the caller names a place."""
+    own = bundle.recipe("evaluate").tree["score_dir"]
+    if named:
+        return command({"score_dir": str(bundle.root / place)})
+    if not place or recipe.tree["score_dir"] != own:
         return command({})
-    place = {"_target_": "medseg.workflows.inside", "root": own["score_dir"], "name": selection.place}
-    return command({"score_dir": place})
+    return command({"score_dir": {"_target_": "medseg.workflows.inside", "root": own, "name": place}})
 
 
 def _biases(selection: Selection, *, cleaned: bool) -> list[str]:

@@ -44,7 +44,7 @@ def evaluate_folds(settings: EvaluateSettings) -> dict[str, Any]:
     Raises:
         ConfigError: the cases are validation cases of some folds and not of others.
     """
-    run, into = Path(settings.run), settings.into
+    run = Path(settings.run)
     folders = fold_runs(run)
     selections = [replace(settings, run=folder).selection() for folder in folders]
     roles = sorted({selection.role for selection in selections})
@@ -55,13 +55,14 @@ def evaluate_folds(settings: EvaluateSettings) -> dict[str, Any]:
             f"The folds of {run} would score cases as {' and '.join(roles)}, some of them twice; expected each "
             "fold's own validation cases, or the same test cases for all. Name one fold's run."
         )
+    place = settings.place(selections[0])
     contents = [evaluate.of(replace(settings, run=folder)) for folder in folders]
     if not pooled:
-        return _spread(run / (into or selections[0].place), [f.name for f in folders], contents)
+        return _spread(run / place, [f.name for f in folders], contents)
     cases = {case: rows for content in contents for case, rows in content["cases"].items()}
     restored = {case: {label: _numbers(row) for label, row in rows.items()} for case, rows in sorted(cases.items())}
-    content = write_scores(restored, run / (into or "."), _shared(contents) | {"folds": [f.name for f in folders]})
-    if into is None:
+    content = write_scores(restored, run / place, _shared(contents) | {"folds": [f.name for f in folders]})
+    if not place:
         facts = _pooled_facts([read_facts(folder) for folder in folders])
         write_facts(run, facts | RunFacts(mean_dice=math.nan if content["mean_dice"] is None else content["mean_dice"]))
     return content
@@ -132,8 +133,9 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> dict[str, dict[str, Any]
     names = [name for name in kept[0] if all(name in other for other in kept)]
     if not names:
         raise ModelError(f"{run} keeps no checkpoint that all its folds have; train it first.")
+    apart = "" if settings.space == "source" else f"_{settings.space}"
     return {
-        name: score.of(replace(settings, checkpoint=name, into=None if name == "best" else f"scores/{name}"))
+        name: score.of(replace(settings, checkpoint=name, into=None if name == "best" else f"scores/{name}{apart}"))
         for name in names
     }
 

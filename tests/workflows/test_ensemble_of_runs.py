@@ -19,7 +19,7 @@ from medseg.errors import ConfigError
 from medseg.networks import create_network
 from medseg.weights import save_file
 from medseg.workflows.ensemble import ensemble
-from medseg.workflows.members import load_members
+from medseg.workflows.members import Source, load_members
 
 _UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
 
@@ -55,7 +55,7 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_runs_of_one_setting_share_a_grid(runs: list[Path]) -> None:
-    members = load_members([(Bundle(run), run / "models" / "model.pt") for run in runs], "cpu")
+    members = load_members([Source(Bundle(run), run / "models" / "model.pt") for run in runs], "cpu")
     assert members[0].grid == members[1].grid != members[2].grid
     assert members[0].network is members[1].network is members[2].network  # each loads its weights into it
 

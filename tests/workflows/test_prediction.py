@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,8 @@ def test_a_case_that_fails_leaves_no_prediction_of_its_old_image(
 def test_an_ensemble_of_one_network_twice_is_that_network(bundle: Path, method: str) -> None:
     folder = bundle.parent
     alone = predict(bundle, folder / "alone", inputs=[folder / "images"], device="cpu")
-    result = ensemble([bundle, bundle], folder / "both", method=method, section="training", fold=0, device="cpu")
+    copy = shutil.copytree(bundle, folder / "copy")
+    result = ensemble([bundle, copy], folder / "both", method=method, section="training", fold=0, device="cpu")
     assert result is not None
     assert set(result["cases"]) <= {"a", "b"}
     for path in alone:

@@ -117,7 +117,7 @@ def test_stored_axes_are_judged_too(run: Path, made: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="along 1, 2"):
         labels(run, tmp_path / "out", made)
     with pytest.raises(ConfigError, match="along 1, 2"):
-        ensemble([run, run], tmp_path / "joint", device="cpu")
+        ensemble([made, run], tmp_path / "joint", device="cpu")
     with pytest.raises(ConfigError, match="along 1"):
         evaluate(run, device="cpu", overrides={"validate::inferer::mirror_axes": [1]})
 
