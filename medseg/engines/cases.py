@@ -79,16 +79,16 @@ class CaseEvaluator(SupervisedEvaluator):
             super().run(global_epoch)
 
     def _iteration(self, engine: Any, batchdata: Any) -> Any:
-        case = str(batchdata["case_id"][0])
-        self.seen.append(case)
+        case_id = str(batchdata["case_id"][0])
+        self.seen.append(case_id)
         if "failure" in batchdata:
-            return self._left_out(case, batchdata["failure"][0])
+            return self._left_out(case_id, batchdata["failure"][0])
         try:
             super()._iteration(engine, batchdata)
         except (ConfigError, ModelError):
             raise
         except Exception as error:  # whatever is wrong with one case must not stop the others
-            return self._left_out(case, reason_of(error))
+            return self._left_out(case_id, reason_of(error))
         (batch,), (output,) = engine.state.batch, engine.state.output
         if self.behind:
             engine.state.batch, engine.state.output = [], []  # the thread alone holds the logits
@@ -99,28 +99,28 @@ class CaseEvaluator(SupervisedEvaluator):
             engine.state.batch = engine.state.output = []
         return engine.state.output
 
-    def _left_out(self, case: str, reason: str) -> list[Any]:
+    def _left_out(self, case_id: str, reason: str) -> list[Any]:
         """An iteration without a case: metrics pair the batch with the output."""
-        logger.error("%s: %s", case, reason)
-        self.failures[case] = reason
+        logger.error("%s: %s", case_id, reason)
+        self.failures[case_id] = reason
         self.state.batch, self.state.output = [], []
         return []
 
     def _finish(self, batch: dict[str, Any], output: dict[str, Any]) -> Any:
         """Post-process one case in place; ``None`` where that fails."""
-        case = str(batch["case_id"])
+        case_id = str(batch["case_id"])
         try:
             with unwrapped():
                 engine_apply_transform(batch, output, self.postprocessing)
                 self.done({**batch, **output})
         except Exception as error:
-            logger.error("%s: %s", case, reason_of(error))
-            self.failures[case] = reason_of(error)
+            logger.error("%s: %s", case_id, reason_of(error))
+            self.failures[case_id] = reason_of(error)
             return None
         self._finished += 1
         now, total = time.monotonic(), self.state.epoch_length
         if self._finished == total or self._finished % (total // _LINES + 1) == 0:
-            logger.info("%d/%d %s  %.1f s", self._finished, total, case, now - self._last)
+            logger.info("%d/%d %s  %.1f s", self._finished, total, case_id, now - self._last)
         self._last = now
         return output
 
@@ -156,14 +156,14 @@ def run_cases(evaluator: CaseEvaluator, output_dir: str | Path) -> None:
     failures, done = gather(evaluator.failures), gather(dict.fromkeys(asked))
     if is_main():
         scored = evaluator.state.key_metric_name is not None
-        earlier = {} if scored else {case: why for case, why in _listed(path).items() if case not in done}
+        earlier = {} if scored else {case_id: why for case_id, why in _listed(path).items() if case_id not in done}
         if listed := earlier | failures:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, listed)
         else:
             path.unlink(missing_ok=True)
     if failures:
-        first = "; ".join(f"{case}: {failures[case]}" for case in list(failures)[:_SHOWN])
+        first = "; ".join(f"{case_id}: {failures[case_id]}" for case_id in list(failures)[:_SHOWN])
         raise CasesFailed(f"{len(failures)} of {sum(numbers.values())} cases failed, listed in {path}: {first}")
 
 
