@@ -130,7 +130,7 @@ def ensemble(settings: EnsembleSettings) -> dict[str, Any] | None:
     }
     if section in ("training", "validation"):
         facts["fold"] = config.get("fold") if fold is None else fold
-    members = load_members(sources, settings.device)
+    members = load_members(sources, choose_device(settings.device) if settings.device is not None else None)
     network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
     facts |= {"ensemble": method, "members": [str(folder) for folder in folders], "member_weights": network.weights}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,8 @@ import torch
 from monai.transforms import Compose
 from torch import nn
 
-from medseg.bundle.compose import command, resolve, start
+from medseg.bundle.compose import resolve, start
 from medseg.bundle.folder import Bundle
-from medseg.bundle.parts import device_component
-from medseg.bundle.recipe import Layer
 from medseg.errors import ConfigError, ModelError
 from medseg.inferers import Ensemble, Member
 from medseg.weights import load_weights
@@ -72,7 +70,7 @@ def joined(
     sources = sources_of(bundle, members)
     check_members([bundle, *(source.bundle for source in sources)])
     after_loading = Compose(own.preprocessing.transforms[1:])
-    others = iter(load_members([source for source in sources if source.bundle is not bundle], str(device)))
+    others = iter(load_members([source for source in sources if source.bundle is not bundle], torch.device(device)))
     found = []
     for source in sources:
         if source.bundle is not bundle:
@@ -149,21 +147,25 @@ def shared_rules(bundles: Sequence[Bundle]) -> dict[str, Any]:
     return found[0]
 
 
-def load_members(sources: Sequence[Source], device: str | None = None) -> list[Member]:
+def load_members(sources: Sequence[Source], device: torch.device | None = None) -> list[Member]:
     """The members in order; those of one architecture share its network.
+
+    Args:
+        sources: what they are made from.
+        device: of all (default: as their configs say).
 
     Raises:
         ModelError: weights do not fit.
     """
     networks: dict[str, nn.Module] = {}
-    chosen = command({"device": device_component(device)} if device is not None else {})
-    return [_member(source, networks, chosen) for source in sources]
+    built = {} if device is None else {"device": device}
+    return [_member(source, networks, built) for source in sources]
 
 
-def _member(source: Source, networks: dict[str, nn.Module], device: Layer) -> Member:
+def _member(source: Source, networks: dict[str, nn.Module], built: Mapping[str, Any]) -> Member:
     config = source.bundle.recipe("infer").tree
     mirrored_axes(source.bundle, config)
-    parser = start(resolve(source.bundle, "infer", device), "infer").parser
+    parser = start(resolve(source.bundle, "infer"), "infer", built).parser
     network = networks.setdefault(_text(config["network_def"]), parser.get_parsed_content("network"))
     load_weights(network, source.weights)
     return Member(

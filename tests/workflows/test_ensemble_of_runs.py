@@ -55,7 +55,7 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_runs_of_one_setting_share_a_grid(runs: list[Path]) -> None:
-    members = load_members([Source(Bundle(run), run / "models" / "model.pt") for run in runs], "cpu")
+    members = load_members([Source(Bundle(run), run / "models" / "model.pt") for run in runs], torch.device("cpu"))
     assert members[0].grid == members[1].grid != members[2].grid
     assert members[0].network is members[1].network is members[2].network  # each loads its weights into it
 
