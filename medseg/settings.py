@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
@@ -72,7 +73,8 @@ def takes(settings: Callable[P, S]) -> Callable[[Callable[[S], R]], Command[P, S
         given: Any = call
         given.of = function
         given.__signature__ = signature.replace(return_annotation=inspect.signature(function).return_annotation)
-        given.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(settings)}"
+        classes = [one for one in reversed(inspect.getmro(cast("type", settings))) if is_dataclass(one)]
+        given.__doc__ = "\n\n".join(map(str, map(inspect.getdoc, (function, *classes))))
         return cast("Command[P, S, R]", given)
 
     return decorate

@@ -3,7 +3,6 @@
 from medseg.bundle.arguments import accepts_roi, plan_for_network, planned_arguments, unet_topology
 from medseg.bundle.build import TRAINED_AXES
 from medseg.bundle.copy import copy_texts
-from medseg.bundle.draft import write_bundle
 from medseg.bundle.dump import dump_yaml
 from medseg.bundle.metadata import make_metadata
 
@@ -16,5 +15,4 @@ __all__ = [
     "plan_for_network",
     "planned_arguments",
     "unet_topology",
-    "write_bundle",
 ]

@@ -25,7 +25,7 @@ from medseg.data.run_settings import Setting, reasons_in, settings_of
 from medseg.networks import network_target
 from medseg.storage import write_text
 
-__all__ = ["Draft", "write_bundle"]
+__all__ = ["Draft"]
 
 
 @dataclass(frozen=True)
@@ -129,25 +129,6 @@ class Draft:
             write_text(root / name, text)
         write_origins(root, self.train)
         return root
-
-
-def write_bundle(
-    directory: str | Path,
-    network: str,
-    arguments: Mapping[str, Any],
-    datalist: Datalist,
-    plan: Plan,
-    settings: Mapping[str, Any],
-) -> Path:
-    """Write the bundle for a network and a plan; returns its folder.
-
-    Args:
-        directory: the bundle's folder.
-        network, arguments, datalist, plan: as of ``Draft.planned``.
-        settings: top-level values that differ from the defaults (``fold``, ``epochs``, ``seed``, ``learning_rate``, …).
-    """
-    draft = Draft.planned(network, arguments, datalist, plan)
-    return draft.over(Layer(dict(settings), "command")).write(directory)
 
 
 def _readme(network: str, datalist: Datalist) -> str:

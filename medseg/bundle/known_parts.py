@@ -33,7 +33,7 @@ _COMPONENTS = {
         preprocessing volume_augmentation volume_preprocessing window_affine_augmentation window_augmentation
         window_preprocessing""",
     "medseg.workflows": """
-        cases device finalize initialize inside joined labelled network section""",
+        cases common_rules device finalize initialize inside joined labelled network section""",
     "monai.data": "CacheDataset DataLoader Dataset ThreadDataLoader",
     "monai.engines": "SupervisedEvaluator SupervisedTrainer",
     "monai.handlers": """

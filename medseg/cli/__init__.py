@@ -90,7 +90,9 @@ def _run(name: str, argv: list[str]) -> None:
         parser.add_part(part, options)
         args = parser.parse(argv)
         if missing := parser.missing(args):
-            raise ConfigError(f"{name} {part} needs {' and '.join(missing)}; {command.parts.needs(module.FACTS)}")
+            raise ConfigError(
+                f"{name} {part} needs {' and '.join(missing)}; {command.parts.needs.format(facts=module.FACTS)}"
+            )
         given["options"] = values(options, args)
     given |= values(parser.options, args)
     place = given.get("output", given.get("run"))

@@ -219,7 +219,7 @@ def challenge(name: str, module: Any) -> None:
     rows = [("where", facts.source), ("data", f"{facts.dataset}, section {facts.section}")]
     rows += [("rule", rule) for rule in facts.documented]
     rows += [("practice", f"{rule} (not verified)") for rule in facts.unverified]
-    _entry(f"{name}: {facts.title}", [*rows, ("options", describe_options(module.items))])
+    _entry(f"{name}: {facts.title}", [*rows, ("options", describe_options(module.submitted))])
 
 
 def _entry(heading: str, rows: Iterable[tuple[str, str]]) -> None:

@@ -39,23 +39,10 @@ class Command:
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
-_DATA_SETS = Parts(
-    package="medseg.datasets",
-    one="dataset_module",
-    all="datasets",
-    function="prepare",
-    about="show the known data sets, or all about one",
-    show=answers.data_set,
-    needs=lambda facts: f"the archive as unpacked is {facts.layout}. Where to get it: {facts.source}.",
-)
+_ARCHIVE = "the archive as unpacked is {facts.layout}. Where to get it: {facts.source}."
+_DATA_SETS = Parts("data set", "medseg.datasets.dataset", "prepare", answers.data_set, _ARCHIVE)
 _CHALLENGES = Parts(
-    package="medseg.submission",
-    one="challenge_module",
-    all="challenges",
-    function="items",
-    about="show the known challenges, or all about one",
-    show=answers.challenge,
-    needs=lambda facts: f"the archive is a {facts.suffix} file.",
+    "challenge", "medseg.submission.challenge", "submitted", answers.challenge, "the archive is a {facts.suffix} file."
 )
 
 COMMANDS = {

@@ -58,12 +58,13 @@ def read_summary(function: str) -> str:
 
 def read_options(function: str) -> tuple[str, tuple[Option, ...]]:
     """The dotted path of the settings class of a function with ``takes(Settings)``, and its options for the command
-    line, in the order of the fields.
+    line, in the order of the call.
     """
     module, node = _definition(*function.rsplit(".", 1))
     calls = [found for found in node.decorator_list if isinstance(found, ast.Call)]
     settings = next(ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) == "takes")
-    options = tuple(option for option in _fields(module, settings).values() if option.names)
+    positional, others = _fields(module, settings)
+    options = tuple(option for option in (positional | others).values() if option.names)
     return f"{_definition(module, settings)[0]}.{settings}", options
 
 
@@ -84,16 +85,20 @@ def _source(module: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _fields(module: str, name: str) -> dict[str, Option]:
-    """The fields of a settings class, those of its base classes first."""
+def _fields(module: str, name: str) -> tuple[dict[str, Option], dict[str, Option]]:
+    """The fields of a settings class that may be given by place, and the others; those of its base classes first."""
     module, node = _definition(module, name)
     assert isinstance(node, ast.ClassDef)
-    found: dict[str, Option] = {}
+    positional, others = dict[str, Option](), dict[str, Option]()
     for base in node.bases:
-        found |= _fields(module, ast.unparse(base))
+        above = _fields(module, ast.unparse(base))
+        positional, others = positional | above[0], others | above[1]
+    found = positional
     said = described(ast.get_docstring(node), "Attributes:\n")
     for item in node.body:
-        if isinstance(item, ast.AnnAssign) and (key := ast.unparse(item.target)) != "_":
+        if isinstance(item, ast.AnnAssign) and (key := ast.unparse(item.target)) == "_":  # KW_ONLY
+            found = others
+        elif isinstance(item, ast.AnnAssign):
             value: ast.expr | None = item.value
             metadata: dict[str, Any] = {}
             if isinstance(value, ast.Call):  # of dataclasses.field
@@ -102,7 +107,7 @@ def _fields(module: str, name: str) -> dict[str, Option]:
                 value = given.get("default", given.get("default_factory"))
             default = REQUIRED if value is None else _literal(value)
             found[key] = Option(key, ast.unparse(item.annotation), default, said.get(key, ""), metadata)
-    return found
+    return positional, others
 
 
 def _literal(value: ast.expr) -> Any:

@@ -18,22 +18,23 @@ class Parts:
     """Modules that add options of their own to a command: data sets, challenges.
 
     Attributes:
-        package: package of the modules.
-        one: name of its function that gives a module by its name.
-        all: name of its function that gives all names.
+        word: what one is called.
+        names: dotted path of two functions: with ``_module`` it gives a module by its name, with ``s`` all names.
         function: name of the module's function whose keyword arguments are options.
-        about: help of ``--list``.
         show: prints what ``--list`` says of a module.
-        needs: what is said where a required option is missing.
+        needs: template of a module's ``facts``: what is said where a required option is missing.
     """
 
-    package: str
-    one: str
-    all: str
+    word: str
+    names: str
     function: str
-    about: str
     show: Callable[[str, Any], None]
-    needs: Callable[[Any], str]
+    needs: str
+
+    @property
+    def about(self) -> str:
+        """Help of ``--list``."""
+        return f"show the known {self.word}s, or all about one"
 
     def module(self, name: str) -> Any:
         """The module of this name.
@@ -41,7 +42,7 @@ class Parts:
         Raises:
             ConfigError: there is none.
         """
-        return getattr(importlib.import_module(self.package), self.one)(name)
+        return self._function("_module")(name)
 
     def options(self, module: Any) -> list[Option]:
         """The module's own options."""
@@ -49,8 +50,13 @@ class Parts:
 
     def show_all(self, name: str | None) -> None:
         """Print what is known of one module, or of all."""
-        for each in [name] if name else getattr(importlib.import_module(self.package), self.all)():
+        for each in [name] if name else self._function("s")():
             self.show(each, self.module(each))
+
+    def _function(self, ending: str) -> Callable[..., Any]:
+        package, _, name = self.names.rpartition(".")
+        found: Callable[..., Any] = getattr(importlib.import_module(package), name + ending)
+        return found
 
 
 def _options(function: Callable[..., Any]) -> list[Option]:

@@ -16,7 +16,7 @@ from medseg.data.case import Case
 from medseg.data.fit import model_spacing, unfit
 from medseg.data.inspect import read_case
 from medseg.data.intensities import Expected
-from medseg.errors import DataError
+from medseg.errors import ConfigError, DataError
 from medseg.faults import reason_of, unwrapped
 from medseg.labels import LabelSpace
 
@@ -50,8 +50,8 @@ class ReadCase(Transform):
     channel_def: Mapping[str, str] | None = None
     label: bool = False
 
-    def __call__(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        case = Case.from_entry(entry if self.label else {**entry, "label": None}, str(entry["case_id"]))
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        case = Case.from_entry(data if self.label else {**data, "label": None}, str(data["case_id"]))
         preprocess = self.preprocess.keywords if isinstance(self.preprocess, partial) else self.preprocess
         expected = Expected.of(preprocess, self._channel_names(), case.modality)
         facts, held = read_case(case, self.label_space, ("RGB",) if preprocess.get("color") else None)
@@ -66,7 +66,7 @@ class ReadCase(Transform):
             logger.warning("%s: %s. %s", facts.case, warning.message, warning.remedy)
         if found:
             raise DataError(" ".join(f"{message}. {remedy}" for message, remedy in found))
-        return {**entry, **held.to_dict(label=self.label)}
+        return {**data, **held.to_dict(label=self.label)}
 
     def _channel_names(self) -> list[str]:
         given = self.channel_def or {}
@@ -81,18 +81,26 @@ class CaseDataset(Dataset):
         data: what ``Case.to_dict`` gives, of all processes.
         transform: from paths, or images in memory, to tensors.
         reader: before that; ``None`` leaves reading and its errors to the transform.
+
+    Raises:
+        ConfigError: there is no transform.
     """
 
     def __init__(self, data: Sequence[Any], transform: Any, reader: ReadCase | None = None) -> None:
+        if not callable(transform):
+            raise ConfigError(
+                f"The cases' transform is {transform!r}; expected a component, a mapping with '_target_'. Name one in "
+                "the config."
+            )
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         place = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
         super().__init__(list(data)[place[0] :: place[1]], transform)
         self.reader = reader
 
     def _transform(self, index: int) -> Any:
-        entry = self.data[index]
+        data = self.data[index]
         try:
             with unwrapped():
-                return self.transform(entry if self.reader is None else self.reader(entry))
+                return self.transform(data if self.reader is None else self.reader(data))
         except Exception as error:  # whatever is wrong with one case must not stop the others
-            return {"case_id": entry["case_id"], "failure": reason_of(error)}
+            return {"case_id": data["case_id"], "failure": reason_of(error)}

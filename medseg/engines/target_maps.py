@@ -20,8 +20,8 @@ def target_maps(label_space: LabelSpace) -> Callable[[Sequence[dict[str, Any]]],
 
     def transform(output: Sequence[dict[str, Any]]) -> tuple[list[torch.Tensor], ...]:
         pairs: tuple[list[torch.Tensor], ...] = ([], [])
-        for item in output:
-            pred, label = (torch.as_tensor(item[key])[0].cpu().numpy() for key in ("pred", "label"))
+        for data in output:
+            pred, label = (torch.as_tensor(data[key])[0].cpu().numpy() for key in ("pred", "label"))
             valid = label != IGNORE
             for maps, values in zip(pairs, (pred, label), strict=True):
                 maps.append(torch.from_numpy(label_space.binary(values) & valid).float())

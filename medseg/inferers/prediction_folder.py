@@ -181,12 +181,7 @@ class PredictionFolder:
             found.append("another modality or data set")
         if record.origin != wanted.origin:
             old, new = _read(self._origin(record.origin)), json.loads(self.origin.text)
-            names = {
-                "weights": "other weights",
-                "cleanup": "other post-processing",
-                "medseg": "another version of medseg",
-            }
-            found += [text for key, text in names.items() if old.get(key) != new[key]]
+            found += [text for key, text in _CHANGES.items() if old.get(key) != new[key]]
             before, after = old.get("settings", {}), new["settings"]
             keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
             found += [f"other settings ({_few(keys)})"] if keys else []
@@ -195,11 +190,11 @@ class PredictionFolder:
     def _warn_of_others(self, ids: set[str]) -> None:
         """Predictions of other cases that were made by something else: the folder is a mixture."""
         others = [path.name.removesuffix(".json") for path in sorted((self.folder / _FOLDER).glob("*.json"))]
-        records = {case: self._read(case) for case in others if case not in ids}
+        records = {case_id: self._read(case_id) for case_id in others if case_id not in ids}
         mixed = [
-            case
-            for case, record in records.items()
-            if record is not None and record.origin != self.origin.name and find_label_map(self.folder, case)
+            case_id
+            for case_id, record in records.items()
+            if record is not None and record.origin != self.origin.name and find_label_map(self.folder, case_id)
         ]
         if mixed:
             logger.warning("%s also holds predictions made in another way: %s.", self.folder, _few(mixed))
@@ -207,8 +202,10 @@ class PredictionFolder:
 
 def background_predictions(label_maps: Sequence[Path]) -> list[str]:
     """Case ids of the label maps, of one or several folders, that are recorded as background throughout."""
-    cases = [(path.parent, stem_of(path)) for path in label_maps]
-    return [case for folder, case in cases if _read(folder / _FOLDER / f"{case}.json").get("background") is True]
+    places = [(path.parent, stem_of(path)) for path in label_maps]
+    return [
+        case_id for folder, case_id in places if _read(folder / _FOLDER / f"{case_id}.json").get("background") is True
+    ]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -3,13 +3,13 @@
 A module ``medseg/submission/challenges/<name>.py`` holds
 
 * ``FACTS``: a ``ChallengeFacts``, with the rules that the organisers document, and those that could not be verified;
-* ``items(cases, *, …) -> list[Item]``: which of a datalist section's cases are submitted, and under which names; where
-  the facts say it all, by ``medseg.submission.fixed_set.fixed_items``. It may take keyword arguments with defaults,
-  which become options of ``medseg submit``. Raises ``DataError`` where they are not the challenge's cases. Values that
-  a label map may hold are those of the data set; where its archive says them, of the datalist;
-* where label maps on the image's grid are not what is asked for, ``check(prediction, item) -> Iterator[Finding]`` for
-  one case instead of ``check_label_map``, and ``pack(files, output)`` instead of ``write_zip``; ``files`` maps names of
-  members to checked predictions.
+* ``submitted(cases, *, …) -> list[SubmittedCase]``: which of a datalist section's cases are submitted, and under which
+  names; where the facts say it all, by ``medseg.submission.fixed_set.fixed_cases``. It may take keyword arguments with
+  defaults, which become options of ``medseg submit``. Raises ``DataError`` where they are not the challenge's cases.
+  Values that a label map may hold are those of the data set; where its archive says them, of the datalist;
+* where label maps on the image's grid are not what is asked for, ``check(prediction, submitted) -> Iterator[Finding]``
+  for one case instead of ``check_label_map``, and ``pack(files, output)`` instead of ``write_zip``; ``files`` maps
+  names of members to checked predictions.
 
 Modules import heavy packages inside these functions, so that listing challenges is quick.
 """
@@ -20,13 +20,16 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from medseg.errors import ConfigError, nearest
 from medseg.submission import challenges as _challenges
 
-__all__ = ["ChallengeFacts", "Item", "challenge_module", "challenges"]
+if TYPE_CHECKING:
+    from medseg.data.case import Case
+
+__all__ = ["ChallengeFacts", "SubmittedCase", "challenge_module", "challenges"]
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,16 @@ class ChallengeFacts:
 
 
 @dataclass(frozen=True)
-class Item:
-    """One case of a submission: its id in the datalist, its (first) image, its name in the archive, and the label
-    values that it may hold where they are not those of the challenge's data set.
+class SubmittedCase:
+    """A case of a submission.
+
+    Attributes:
+        case: case of the datalist.
+        member: name in the archive.
+        values: label values that its label map may hold, where they are not those of the challenge's data set.
     """
 
-    case_id: str
-    image: Path
+    case: Case
     member: str
     values: tuple[int, ...] = ()
 

@@ -15,7 +15,7 @@ from medseg.data.case import Case, stem_of
 from medseg.data.findings import Finding, Problem
 from medseg.datasets import datasets
 from medseg.errors import ConfigError, DataError
-from medseg.submission import ChallengeFacts, Item, challenge_module
+from medseg.submission import ChallengeFacts, SubmittedCase, challenge_module
 from medseg.submission.archive import write_zip
 from medseg.submission.label_maps import check_label_map
 
@@ -94,7 +94,7 @@ def check_predictions(
         challenge: module name in ``medseg.submission.challenges``.
         cases: cases of the datalist's section.
         folder: folder of the predictions; JSON records beside them are not part of the submission.
-        options: options of the challenge's ``items``.
+        options: options of the challenge's ``submitted``.
         values: label values that the datalist declares, for a challenge whose data set has no fixed ones.
 
     Raises:
@@ -102,54 +102,53 @@ def check_predictions(
         DataError: the cases are not the challenge's.
     """
     module, folder = challenge_module(challenge), Path(folder)
-    items: list[Item] = module.items(cases, **(options or {}))
+    chosen: list[SubmittedCase] = module.submitted(cases, **(options or {}))
     if not folder.is_dir():
         raise ConfigError(f"Folder {folder} not found; --predictions names the folder of the label maps.")
-    chosen = {item.case_id for item in items}
     result = Submission(challenge, module.FACTS, folder)
-    result.left_out = sorted(case.id for case in cases if case.id not in chosen)
-    _assign_files(items, result)
-    present = [item for item in items if item.member in result.files]
+    result.left_out = sorted({case.id for case in cases} - {one.case.id for one in chosen})
+    _assign_files(chosen, result)
+    present = [one for one in chosen if one.member in result.files]
     with ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
-        checks = pool.map(lambda item: list(_check(module, result.files[item.member], item, values)), present)
-        for item, findings in zip(present, tqdm(checks, total=len(present), leave=False, disable=None), strict=True):
-            result.problems += [Problem(item.case_id, *finding) for finding in findings]
+        checks = pool.map(lambda one: list(_check(module, result.files[one.member], one, values)), present)
+        for one, findings in zip(present, tqdm(checks, total=len(present), leave=False, disable=None), strict=True):
+            result.problems += [Problem(one.case.id, *finding) for finding in findings]
     return result
 
 
-def _assign_files(items: Sequence[Item], result: Submission) -> None:
-    """Which file belongs to which item; what is missing, double or stray becomes a problem."""
+def _assign_files(chosen: Sequence[SubmittedCase], result: Submission) -> None:
+    """Which file belongs to which case; what is missing, double or stray becomes a problem."""
     named: dict[str, list[Path]] = {}
     for file in sorted(result.folder.iterdir()):
         if file.is_file() and not file.name.startswith(".") and file.suffix != ".json":
             named.setdefault(stem_of(file), []).append(file)
-    for item in items:
-        stems = dict.fromkeys((item.case_id, stem_of(item.member)))
+    for one in chosen:
+        stems = dict.fromkeys((one.case.id, stem_of(one.member)))
         found = [file for stem in stems for file in named.pop(stem, [])]
         if len(found) == 1:
-            result.files[item.member] = found[0]
+            result.files[one.member] = found[0]
         elif found:
             listed = " and ".join(file.name for file in found)
-            result.problems.append(Problem(item.case_id, f"has {listed}; one file is expected", "Remove one."))
+            result.problems.append(Problem(one.case.id, f"has {listed}; one file is expected", "Remove one."))
         else:
-            message = f"no prediction in {result.folder}; {item.case_id}{_suffix(item)} is expected"
-            result.problems.append(Problem(item.case_id, message, "Predict the case: `medseg infer`."))
+            message = f"no prediction in {result.folder}; {one.case.id}{_suffix(one)} is expected"
+            result.problems.append(Problem(one.case.id, message, "Predict the case: `medseg infer`."))
     for stray in (file.name for stem, group in named.items() if stem not in result.left_out for file in group):
         message = "belongs to no case of the submission; predictions alone are expected"
         result.problems.append(Problem(stray, message, "Move it elsewhere."))
 
 
-def _check(module: Any, prediction: Path, item: Item, declared: Collection[int]) -> Iterator[Finding]:
+def _check(module: Any, prediction: Path, submitted: SubmittedCase, declared: Collection[int]) -> Iterator[Finding]:
     if hasattr(module, "check"):
-        yield from module.check(prediction, item)
+        yield from module.check(prediction, submitted)
         return
-    if not prediction.name.endswith(_suffix(item)):
-        yield Finding(f"{prediction.name} is expected to end with {_suffix(item)}", "Save it in that format.")
+    if not prediction.name.endswith(_suffix(submitted)):
+        yield Finding(f"{prediction.name} is expected to end with {_suffix(submitted)}", "Save it in that format.")
         return
-    values = item.values or tuple(datasets()[module.FACTS.dataset].labels) or tuple(declared)
-    yield from check_label_map(prediction, item.image, values)
+    values = submitted.values or tuple(datasets()[module.FACTS.dataset].labels) or tuple(declared)
+    yield from check_label_map(prediction, Path(submitted.case.images[0]), values)
 
 
-def _suffix(item: Item) -> str:
-    name = Path(item.member).name
+def _suffix(submitted: SubmittedCase) -> str:
+    name = Path(submitted.member).name
     return name.removeprefix(stem_of(name))

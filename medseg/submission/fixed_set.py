@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import DataError
-from medseg.submission import ChallengeFacts, Item
+from medseg.submission import ChallengeFacts, SubmittedCase
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
 
-__all__ = ["fixed_items"]
+__all__ = ["fixed_cases"]
 
 
-def fixed_items(cases: Sequence[Case], facts: ChallengeFacts) -> list[Item]:
+def fixed_cases(cases: Sequence[Case], facts: ChallengeFacts) -> list[SubmittedCase]:
     """The cases, sorted by their names in the archive.
 
     Args:
@@ -26,7 +25,7 @@ def fixed_items(cases: Sequence[Case], facts: ChallengeFacts) -> list[Item]:
     Raises:
         DataError: a case of another name, or another number of cases.
     """
-    found: dict[str, Item] = {}
+    found: dict[str, SubmittedCase] = {}
     for case in cases:
         match = re.fullmatch(facts.case, case.id)
         if match is None:
@@ -35,7 +34,7 @@ def fixed_items(cases: Sequence[Case], facts: ChallengeFacts) -> list[Item]:
                 "Name another with --section."
             )
         member = facts.member.format(*match.groups(), case=case.id)
-        found[member] = Item(case.id, Path(case.images[0]), member)
+        found[member] = SubmittedCase(case, member)
     if len(found) != facts.number or len(cases) != facts.number:
         raise DataError(
             f"The section has {len(cases)} cases; {facts.title} takes exactly {facts.number}. Use the datalist of "

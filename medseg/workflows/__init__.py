@@ -18,6 +18,7 @@ from medseg.bundle.parts import (
 
 __all__ = [
     "cases",
+    "common_rules",
     "device",
     "evaluate",
     "finalize",
@@ -35,6 +36,7 @@ _FUNCTIONS = {
     "train": "medseg.workflows.training",
     "evaluate": "medseg.workflows.evaluation",
     "predict": "medseg.workflows.prediction",
+    "common_rules": "medseg.workflows.members",
     "joined": "medseg.workflows.members",
 }
 

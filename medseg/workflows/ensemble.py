@@ -23,16 +23,16 @@ from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers import Ensemble
 from medseg.labels import LabelSpace
-from medseg.metrics import CleanupRules, ScoredPredictions, ScoreFacts, Scores
+from medseg.metrics import ScoredPredictions, ScoreFacts, Scores
 from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
+from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
-from medseg.workflows.cleanup import stored_rules
-from medseg.workflows.evaluation import warn_of_background, weights_of
+from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
-from medseg.workflows.members import load_members
+from medseg.workflows.members import Source, load_members, refuse_twice, shared_rules
 from medseg.workflows.run_folder import require_run, require_same_data, trained_on
 from medseg.workflows.run_limits import check_channels, check_members
 from medseg.workflows.selection import own_role
@@ -86,6 +86,9 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
 
     Returns:
         The scores, or ``None`` where the section has no references.
+
+    Raises:
+        ConfigError: fewer than two runs, one twice, or runs that do not fit together.
     """
     output, method, weights, json_list, section, fold = (
         settings.output,
@@ -107,6 +110,8 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
             )
     if fold is not None and section not in ("training", "validation"):
         raise ConfigError(f"--fold {fold}: section '{section}' has no folds; leave one of --fold and --section out.")
+    sources = [Source(bundle, weights_of(bundle.root, settings.checkpoint)) for bundle in bundles]
+    refuse_twice(sources)
     config = bundles[0].trained
     check_members(bundles)
     datalist, cases = _cases(folders[0], config, settings)
@@ -116,16 +121,14 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     for folder in folders if json_list is None else ():
         require_same_data(folder, read_facts(folder), cases)
     if weights == "dice":
-        weights = _validation_dice(folders, settings.checkpoint)
+        weights = _validation_dice(sources, settings.checkpoint)
     elif isinstance(weights, str):
         raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
-    rules = _common_rules(bundles) if settings.postprocess else {}
+    rules = shared_rules(bundles) if settings.postprocess else {}
     facts = _facts(folders, cases, datalist, section, cleaned=bool(rules), own=json_list is None)
     if section in ("training", "validation"):
         facts = replace(facts, fold=config.get("fold") if fold is None else fold)
-    members = load_members(
-        [(bundle, weights_of(bundle.root, settings.checkpoint)) for bundle in bundles], settings.device
-    )
+    members = load_members(sources, choose_device(settings.device) if settings.device is not None else None)
     network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
     facts = replace(
@@ -209,9 +212,9 @@ def _evaluator(
     cost.attach(evaluator)
     background: list[str] = []
 
-    def note(item: Mapping[str, Any]) -> None:
-        if not item["pred"].any():
-            background.append(str(item["case_id"]))
+    def note(data: Mapping[str, Any]) -> None:
+        if not data["pred"].any():
+            background.append(str(data["case_id"]))
 
     evaluator.done = note
     return evaluator, cost, background
@@ -259,28 +262,20 @@ def _facts(
     )
 
 
-def _common_rules(bundles: Sequence[Bundle]) -> CleanupRules:
-    """The post-processing that all members have alike."""
-    found = [stored_rules(bundle) for bundle in bundles]
-    if any(found) and any(rules != found[0] for rules in found):
-        logger.warning("The members' post-processing differs, so none is applied.")
-        return {}
-    return found[0]
-
-
-def _validation_dice(folders: Sequence[Path], checkpoint: str) -> list[float]:
+def _validation_dice(sources: Sequence[Source], checkpoint: str) -> list[float]:
     """Each run's mean Dice on its validation cases, of the weights that are joined, all by one definition.
 
     Raises:
         ConfigError: a run has no such score.
     """
-    of_each = [_scores(folder) for folder in folders]
-    for folder, scores in zip(folders, of_each, strict=True):
+    of_each = [_scores(source.bundle.root) for source in sources]
+    for source, scores in zip(sources, of_each, strict=True):
+        folder = source.bundle.root
         again = f"run `medseg validate --run {folder}` first."
-        role = scores.facts.role or own_role(Bundle(folder), list(scores.cases))
+        role = scores.facts.role or own_role(source.bundle, list(scores.cases))
         if role != "validation":
             raise ConfigError(f"{folder / 'metrics.json'} has scores of {role} cases, which give no weights; {again}")
-        used = content_hash(weights_of(folder, checkpoint))
+        used = content_hash(source.weights)
         if (scores.facts.weights_sha256 or used) != used:
             raise ConfigError(
                 f"{folder / 'metrics.json'} has the scores of other weights (checkpoint {scores.facts.checkpoint}) "
@@ -289,8 +284,8 @@ def _validation_dice(folders: Sequence[Path], checkpoint: str) -> list[float]:
         differs = of_each[0].definition.differences(scores.definition, "dice")
         if differs:
             raise ConfigError(
-                f"{folders[0]} and {folder} were scored in different ways ({', '.join(differs)}), so their Dice gives "
-                "no weights; run `medseg validate` on both with the same options."
+                f"{sources[0].bundle} and {folder} were scored in different ways ({', '.join(differs)}), so their Dice "
+                "gives no weights; run `medseg validate` on both with the same options."
             )
         if math.isnan(scores.mean_dice):
             raise ConfigError(f"{folder} has no mean Dice (no validation case has a label); give --weights as numbers.")

@@ -23,11 +23,12 @@ from medseg.data.content import content_hash
 from medseg.engines import CaseCost, network_facts
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.engines.run_facts import RunFacts, write_facts
-from medseg.errors import CasesFailed, ConfigError, ModelError
+from medseg.errors import CasesFailed, ConfigError
 from medseg.labels import LabelSpace
 from medseg.metrics import ScoredPredictions, ScoreFacts, Scores, background_cases, background_note
 from medseg.settings import Folder, takes
 from medseg.transforms import SaveLabelsd
+from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.folder_lock import writes_into
@@ -35,40 +36,15 @@ from medseg.workflows.run_folder import log_to, require_run
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, select
 
-__all__ = ["EvaluateSettings", "evaluate", "kept_checkpoints", "warn_of_background", "weights_of"]
+__all__ = ["EvaluateSettings", "evaluate", "warn_of_background"]
 
 logger = logging.getLogger("medseg")
 
-_BEST = "models/model.pt"
 _SCORES = "validate::key_metric::mean_dice"
 _STEPS = "validate::postprocessing::transforms"
 # Ids that say where things are and how the work is done, not what comes out.
 _PLACES = {"bundle_root", "dataset_dir", "json_list", "output_dir", "score_dir", "prediction_dir", "ckpt_path"}
 _PLACES |= {"_meta_", "ckpt_dir", "cache_dir", "device", "num_workers", "sw_batch_size"}
-
-
-def kept_checkpoints(run: Path) -> dict[str, Path]:
-    """Name -> file of the weights that a run keeps: ``best``, ``best_<metric>`` …, ``last``; a bundle has ``best``."""
-    folder = run / "checkpoints"
-    found = {"best": run / _BEST} | {path.stem: path for path in sorted(folder.glob("best_*.pt"))}
-    return {name: path for name, path in (found | {"last": folder / "last.pt"}).items() if path.is_file()}
-
-
-def weights_of(run: Path, checkpoint: str) -> Path:
-    """The weights file for a name of ``kept_checkpoints``, or a path.
-
-    Raises:
-        ModelError: there is none.
-    """
-    kept = kept_checkpoints(run)
-    path = kept.get(checkpoint) or (run / _BEST if checkpoint == "best" else Path(checkpoint))
-    if not path.is_file():
-        known = f" This one keeps {', '.join(kept)}." if kept else ""
-        raise ModelError(
-            f"No weights at {path}. Train it first, import weights with `medseg import-weights`, or name a "
-            f"file with --checkpoint.{known}"
-        )
-    return path.resolve()
 
 
 @dataclass(frozen=True)
@@ -78,7 +54,8 @@ class EvaluateSettings:
     Attributes:
         run: run folder.
         checkpoint: best, last, best_<metric> where it is kept, all, or a file.
-        space: grid of the scores: original image space, or after preprocessing, without predictions.
+        space: grid of the scores: source, the original image space, or model, after preprocessing. The latter are other
+            scores: they lie apart, in scores/<section>_model, without predictions, and are not facts of the run.
         tolerance: tolerance of the surface Dice in mm (default: 1).
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         data_dir: folder of the images, where they were moved (default: as in training).
@@ -134,6 +111,12 @@ class EvaluateSettings:
         named = "json_list" in (self.overrides or {})
         return select(bundle, self.recipe(bundle), named=named, section=self.section)
 
+    def place(self, selection: Selection) -> str:
+        """Folder of the scores of these cases in the run; empty for the run's own."""
+        if self.into is not None or self.space == "source":
+            return self.into or selection.place
+        return f"{selection.place or 'scores/validation'}_model"
+
 
 @takes(EvaluateSettings)
 @writes_into("run")
@@ -188,13 +171,14 @@ def evaluate(settings: EvaluateSettings) -> Scores:
     biases = _biases(selection, cleaned=bool(rules))
     facts = on_main(lambda: _facts(selection, weights, recipe.tree))
     facts = replace(facts, checkpoint=checkpoint, biases=biases, differs_from_training=changed or None)
-    places = _target(bundle, recipe, selection, settings.into)
+    place = settings.place(selection)
+    places = _target(bundle, recipe, place, named=settings.into is not None)
     workflow = start(amended(recipe, places, case_changes(bundle, recipe.tree, "evaluate")), "evaluate")
     target = Path(workflow.parser.get_parsed_content("score_dir"))
-    if selection.place and target.resolve() == folder:
+    if place and target.resolve() == folder:
         raise ConfigError(
-            f"{target} has the scores of validation cases, which those of {selection.words} would replace; name "
-            "another score_dir."
+            f"{target} has the scores of validation cases in the original image space, which those of "
+            f"{selection.words} would replace; name another score_dir."
         )
     kept = on_main(lambda: _kept(target, facts)) if settings.reuse else None
     if kept is not None:
@@ -219,8 +203,7 @@ def evaluate(settings: EvaluateSettings) -> Scores:
         scored = [case for case in selection.cases if case.id in written.cases]
         predictions = _predictions(target, saved, scored)
         replace(written, asked=len(selection.cases), scored=len(scored), predictions=predictions).write(target)
-        own = selection.role == "validation" and target.resolve() == folder
-        if own and failed is None:  # others are not the run's
+        if target.resolve() == folder and failed is None:  # others are not the run's
             measured = network_facts(
                 unwrap(evaluator.network),
                 workflow.parser["network_def::in_channels"],
@@ -243,15 +226,14 @@ def warn_of_background(cases: Sequence[str], total: int) -> None:
         logger.warning("%s", background_note(cases, total))
 
 
-def _target(bundle: Bundle, recipe: Recipe, selection: Selection, into: str | None) -> Layer:
-    """Where the scores go; nothing where an overlay or the user keeps them apart."""
-    if into is not None:
-        return command({"score_dir": str(bundle.root / into)})
-    own = bundle.recipe("evaluate").tree
-    if not selection.place or recipe.tree["score_dir"] != own["score_dir"]:
+def _target(bundle: Bundle, recipe: Recipe, place: str, *, named: bool) -> Layer:
+    """Where the scores go; nothing where an overlay or the user keeps them apart, unless the caller names a place."""
+    own = bundle.recipe("evaluate").tree["score_dir"]
+    if named:
+        return command({"score_dir": str(bundle.root / place)})
+    if not place or recipe.tree["score_dir"] != own:
         return command({})
-    place = {"_target_": "medseg.workflows.inside", "root": own["score_dir"], "name": selection.place}
-    return command({"score_dir": place})
+    return command({"score_dir": {"_target_": "medseg.workflows.inside", "root": own, "name": place}})
 
 
 def _biases(selection: Selection, *, cleaned: bool) -> list[str]:

@@ -23,7 +23,7 @@ from medseg.networks.layers.task_conditioned import FixedTasks, TaskConditioned
 from medseg.settings import Folder, Size, takes
 from medseg.storage import write_json
 from medseg.weights import load_weights
-from medseg.workflows.evaluation import weights_of
+from medseg.workflows.checkpoints import weights_of
 
 __all__ = ["RUNNER", "ExportSettings", "export"]
 

@@ -14,7 +14,8 @@ from medseg.errors import ConfigError, ModelError
 from medseg.metrics import FoldScores, ScoreFacts, Scores, Summary
 from medseg.settings import takes
 from medseg.storage import write_json
-from medseg.workflows.evaluation import EvaluateSettings, evaluate, kept_checkpoints
+from medseg.workflows.checkpoints import kept_checkpoints
+from medseg.workflows.evaluation import EvaluateSettings, evaluate
 from medseg.workflows.folder_lock import writes_into
 
 __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs"]
@@ -43,7 +44,7 @@ def evaluate_folds(settings: EvaluateSettings) -> Scores | FoldScores:
     Raises:
         ConfigError: the cases are validation cases of some folds and not of others.
     """
-    run, into = Path(settings.run), settings.into
+    run = Path(settings.run)
     folders = fold_runs(run)
     selections = [replace(settings, run=folder).selection() for folder in folders]
     roles = sorted({selection.role for selection in selections})
@@ -54,18 +55,19 @@ def evaluate_folds(settings: EvaluateSettings) -> Scores | FoldScores:
             f"The folds of {run} would score cases as {' and '.join(roles)}, some of them twice; expected each "
             "fold's own validation cases, or the same test cases for all. Name one fold's run."
         )
+    place = settings.place(selections[0])
     of_each = [evaluate.of(replace(settings, run=folder)) for folder in folders]
     names = [folder.name for folder in folders]
     if not pooled:
         spread = _spread(names, of_each)
-        write_json(run / (into or selections[0].place) / "folds.json", spread.to_table())
+        write_json(run / place / "folds.json", spread.to_table())
         return spread
     cases = dict(sorted((case, rows) for scores in of_each for case, rows in scores.cases.items()))
     files = {case: hashes for scores in of_each for case, hashes in (scores.facts.files_sha256 or {}).items()}
     facts = replace(_shared(of_each), files_sha256=files, folds=names)
     joined = replace(Scores.of(cases, of_each[0].definition, facts), asked=len(ids), scored=len(cases))
-    joined.write(run / (into or "."))
-    if into is None:
+    joined.write(run / place)
+    if not place:
         pooled_facts = _pooled_facts([read_facts(folder) for folder in folders])
         write_facts(run, pooled_facts | RunFacts(mean_dice=joined.mean_dice))
     return joined
@@ -136,8 +138,9 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> dict[str, Scores | FoldS
     names = [name for name in kept[0] if all(name in other for other in kept)]
     if not names:
         raise ModelError(f"{run} keeps no checkpoint that all its folds have; train it first.")
+    apart = "" if settings.space == "source" else f"_{settings.space}"
     return {
-        name: score.of(replace(settings, checkpoint=name, into=None if name == "best" else f"scores/{name}"))
+        name: score.of(replace(settings, checkpoint=name, into=None if name == "best" else f"scores/{name}{apart}"))
         for name in names
     }
 

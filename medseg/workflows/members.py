@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,19 +15,35 @@ import torch
 from monai.transforms import Compose
 from torch import nn
 
-from medseg.bundle.compose import command, resolve, start
+from medseg.bundle.compose import resolve, start
 from medseg.bundle.folder import Bundle
-from medseg.bundle.parts import device_component
 from medseg.errors import ConfigError, ModelError
 from medseg.inferers import Ensemble, Member
+from medseg.metrics import CleanupRules
 from medseg.weights import load_weights
-from medseg.workflows.evaluation import weights_of
+from medseg.workflows.checkpoints import weights_of
+from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.run_limits import check_members, mirrored_axes
 
-__all__ = ["joined", "load_members"]
+__all__ = ["Source", "common_rules", "joined", "load_members", "refuse_twice", "shared_rules", "sources_of"]
+
+logger = logging.getLogger("medseg")
 
 # Ids of inference.yaml that do not change what the network is given.
 _OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "network_def", "network")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a member of an ensemble is made from.
+
+    Attributes:
+        bundle: run or bundle.
+        weights: file of its network's weights.
+    """
+
+    bundle: Bundle
+    weights: Path
 
 
 def joined(
@@ -42,15 +61,41 @@ def joined(
             the ensemble; weights are loaded into it.
         bundle_root: its folder.
         device: of all members.
-        members: folders of runs or bundles, which may differ in architecture, voxel size and patch size, and files of
-            weights of this bundle's network; paths are relative to ``bundle_root``. Default: all ``models/*.pt``.
+        members: as of ``sources_of``, with paths relative to ``bundle_root``.
         method, weights: of ``Ensemble``.
 
     Raises:
-        ConfigError: fewer than two members, or members that do not fit together.
-        ModelError: a member has no weights, or they are of another network.
+        ConfigError, ModelError: as ``sources_of``; the members do not fit together, or weights not their network.
     """
-    root = Path(bundle_root).resolve()
+    bundle = Bundle(bundle_root)
+    sources = sources_of(bundle, members)
+    check_members([bundle, *(source.bundle for source in sources)])
+    after_loading = Compose(own.preprocessing.transforms[1:])
+    others = iter(load_members([source for source in sources if source.bundle is not bundle], torch.device(device)))
+    found = []
+    for source in sources:
+        if source.bundle is not bundle:
+            found.append(next(others))
+            continue
+        load_weights(own.network, source.weights)
+        load = partial(load_weights, own.network, source.weights, again=True)
+        found.append(Member(own.network, after_loading, own.inferer, own.label_space, str(bundle), load))
+    return Ensemble(found, method, weights)
+
+
+def sources_of(bundle: Bundle, members: Sequence[str | Path] | None = None) -> list[Source]:
+    """The members that ``ensemble.yaml`` of a bundle names.
+
+    Args:
+        bundle: the bundle.
+        members: folders of runs or bundles, which may differ in architecture, voxel size and patch size, and files of
+            weights of this bundle's network; paths are relative to it. Default: all ``models/*.pt``.
+
+    Raises:
+        ConfigError: fewer than two members, or one twice.
+        ModelError: a member has no weights.
+    """
+    root = bundle.root
     if members is None:
         members = sorted((root / "models").glob("*.pt"))
         if not members:
@@ -60,48 +105,77 @@ def joined(
             f"An ensemble needs two or more members, got {[str(member) for member in members]}; list them in "
             "'members', or use inference.yaml alone."
         )
-    paths = [root / member for member in members]
-    folders = [path for path in paths if path.is_dir()]
-    bundles = [Bundle(folder) for folder in folders]
-    check_members([Bundle(root), *bundles])
-    files = [(bundle, weights_of(bundle.root, "best")) for bundle in bundles]
-    others = iter(load_members(files, str(device)))
-    after_loading = Compose(own.preprocessing.transforms[1:])
     found = []
-    for path in paths:
+    for path in (root / member for member in members):
         if path.is_dir():
-            found.append(next(others))
-            continue
-        load_weights(own.network, weights_of(root, str(path)))
-        load = partial(load_weights, own.network, path, again=True)
-        found.append(Member(own.network, after_loading, own.inferer, own.label_space, str(root), load))
-    return Ensemble(found, method, weights)
+            found.append(Source(Bundle(path), weights_of(path, "best")))
+        else:
+            found.append(Source(bundle, weights_of(root, str(path))))
+    refuse_twice(found)
+    return found
 
 
-def load_members(members: Sequence[tuple[Bundle, Path]], device: str | None = None) -> list[Member]:
-    """Runs or bundles with their files of weights, in order; members of one architecture share its network.
+def refuse_twice(sources: Sequence[Source]) -> None:
+    """One network twice is no ensemble, and half of one of three.
+
+    Raises:
+        ConfigError: two members have the same weights file.
+    """
+    count = Counter(source.weights for source in sources)
+    for source in sources:
+        if count[source.weights] > 1:
+            raise ConfigError(
+                f"{source.weights} would be joined {count[source.weights]} times; expected each member of an ensemble "
+                "once. Name it once, and give it more weight if you want that."
+            )
+
+
+def common_rules(bundle_root: str | Path, members: Sequence[str | Path] | None = None) -> CleanupRules:
+    """The post-processing that all members have alike, as ``ensemble.yaml`` asks for it; none where it differs.
+
+    Args:
+        bundle_root, members: as of ``joined``.
+    """
+    return shared_rules([source.bundle for source in sources_of(Bundle(bundle_root), members)])
+
+
+def shared_rules(bundles: Sequence[Bundle]) -> CleanupRules:
+    """The post-processing that all have alike; none where it differs."""
+    found = [stored_rules(bundle) for bundle in bundles]
+    if any(rules != found[0] for rules in found):
+        logger.warning("The members' post-processing differs, so none is applied.")
+        return {}
+    return found[0]
+
+
+def load_members(sources: Sequence[Source], device: torch.device | None = None) -> list[Member]:
+    """The members in order; those of one architecture share its network.
+
+    Args:
+        sources: what they are made from.
+        device: of all (default: as their configs say).
 
     Raises:
         ModelError: weights do not fit.
     """
     networks: dict[str, nn.Module] = {}
-    return [_member(bundle, weights, networks, device) for bundle, weights in members]
+    built = {} if device is None else {"device": device}
+    return [_member(source, networks, built) for source in sources]
 
 
-def _member(bundle: Bundle, weights: Path, networks: dict[str, nn.Module], device: str | None) -> Member:
-    config = bundle.recipe("infer").tree
-    mirrored_axes(bundle, config)
-    chosen = command({"device": device_component(device)} if device is not None else {})
-    parser = start(resolve(bundle, "infer", chosen), "infer").parser
+def _member(source: Source, networks: dict[str, nn.Module], built: Mapping[str, Any]) -> Member:
+    config = source.bundle.recipe("infer").tree
+    mirrored_axes(source.bundle, config)
+    parser = start(resolve(source.bundle, "infer"), "infer", built).parser
     network = networks.setdefault(_text(config["network_def"]), parser.get_parsed_content("network"))
-    load_weights(network, weights)
+    load_weights(network, source.weights)
     return Member(
         network,
         Compose(parser.get_parsed_content("preprocessing").transforms[1:]),
         parser.get_parsed_content("inferer"),
         parser.get_parsed_content("label_space"),
         _text({key: value for key, value in config.items() if key not in _OWN}),
-        partial(load_weights, network, weights, again=True),
+        partial(load_weights, network, source.weights, again=True),
     )
 
 

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from medseg.bundle import TRAINED_AXES
-from medseg.bundle.compose import amended, command
 from medseg.bundle.folder import Bundle
-from medseg.bundle.parts import device as choose_device
 from medseg.bundle.parts import finalize, start_distributed
 from medseg.data import Case, read_datalist
 from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
-from medseg.data.content import content_hash
-from medseg.engines.cases import FAILURES
 from medseg.engines.ranks import is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
-from medseg.inferers.prediction_folder import Origin, PredictionFolder, background_predictions
-from medseg.labels import BACKGROUND, LabelSpace
-from medseg.settings import File, Folder, Names, takes
+from medseg.inferers.prediction_folder import PredictionFolder, background_predictions
+from medseg.labels import BACKGROUND
+from medseg.settings import File, Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
-from medseg.workflows.evaluation import kept_checkpoints, warn_of_background, weights_of
+from medseg.workflows.checkpoints import kept_checkpoints, weights_of
+from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.predictor import Inference
-from medseg.workflows.run_limits import (
-    check_channels,
-)
+from medseg.workflows.inference import Inference, InferenceSettings
+from medseg.workflows.run_limits import check_channels
 
 __all__ = ["PredictSettings", "collect_cases", "predict", "predict_checkpoints"]
 
@@ -47,16 +40,16 @@ def collect_cases(inputs: Sequence[str | Path], num_channels: int = 1) -> list[C
         DataError: nothing is there, a channel file is missing, or a file is named twice.
     """
     files: list[Path] = []
-    for item in map(Path, inputs):
-        if item.is_dir():
+    for place in map(Path, inputs):
+        if place.is_dir():
             found = sorted(
-                p for p in item.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES) and not p.name.startswith(".")
+                p for p in place.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES) and not p.name.startswith(".")
             )
             if not found:
-                raise DataError(f"Folder {item} holds no image. Known: {' '.join(IMAGE_SUFFIXES)}.")
+                raise DataError(f"Folder {place} holds no image. Known: {' '.join(IMAGE_SUFFIXES)}.")
             files += found
         else:
-            files.append(item)  # missing files are reported with the other problems of cases
+            files.append(place)  # missing files are reported with the other problems of cases
     images: list[list[Path]] = [[file] for file in files]
     if num_channels > 1 and any(stem_of(file).endswith("_0000") and not _is_color(file) for file in files):
         numbered, others = numbered_channels(files)
@@ -75,8 +68,8 @@ def _is_color(file: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class PredictSettings:
-    """What is segmented, with which weights, and how.
+class PredictSettings(InferenceSettings):
+    """What is segmented, into which folder; and with which weights, and how.
 
     Attributes:
         bundle: run folder, or bundle (folder or name of one of medseg's own) with models/model.pt.
@@ -86,14 +79,7 @@ class PredictSettings:
         json_list: datalist, instead of files.
         data_dir: base directory for relative paths in the datalist (default: its folder).
         section: section of the datalist (default: test).
-        checkpoint: best, last, best_<metric> where it is kept, all, or a file.
-        device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        tta: average over mirror images along the axes that training mirrored.
-        postprocess: cleaning by the rules that `medseg postprocess` stored in the run.
-        tasks: names of the labels to segment, of a run on several data sets (default: all, or those of a case's own
-            data set).
         modality: modality of the images, for a run on several data sets, such as ct.
-        overrides: values of inference.yaml by their ids, such as overlap=0.25.
         overwrite: new predictions of all cases (default: of those whose images, weights or settings changed).
     """
 
@@ -105,13 +91,7 @@ class PredictSettings:
     json_list: File | None = None
     data_dir: Folder | None = None
     section: str | None = None
-    checkpoint: str = "best"
-    device: str | None = None
-    tta: bool = False
-    postprocess: bool = field(default=True, metadata={"option": "no_postprocess"})
-    tasks: Names | None = None
     modality: str | None = None
-    overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
     overwrite: bool = False
 
 
@@ -137,52 +117,28 @@ def predict(settings: PredictSettings) -> list[Path]:
         >>> [path.name for path in medseg.predict("runs/first", "out", inputs=["phantom/imagesTs"], device="cpu")]
         ['organs_006.nii.gz', 'organs_007.nii.gz']
     """
-    bundle, target = Bundle(settings.bundle), Path(settings.output).resolve()
+    target = Path(settings.output).resolve()
     _refuse_run_folder(target)
     _refuse_idle(settings)
-    inputs, cases, json_list, section = settings.inputs, settings.cases, settings.json_list, settings.section or "test"
-    inference = Inference.of(
-        bundle,
-        checkpoint=settings.checkpoint,
-        device=settings.device,
-        tta=settings.tta,
-        postprocess=settings.postprocess,
-        tasks=settings.tasks,
-        overrides=settings.overrides,
-    )
-    config = inference.recipe.tree
-    if inputs:
-        cases = collect_cases(inputs, int(config["network_def"]["in_channels"]))
-    elif json_list is not None:
-        datalist = read_datalist(json_list, settings.data_dir)
-        cases = datalist.cases(section)
-        check_channels(bundle, datalist)
-    elif not cases:
-        raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
-    if not cases:
-        raise DataError(f"Section '{section}' of {json_list} is empty; name another with --section.")
-    cases = inference.conditioned(cases, settings.modality)
-    inference = replace(inference, recipe=amended(inference.recipe, command({"output_dir": str(target)})))
+    inference = Inference.of(Bundle(settings.bundle), settings)
+    cases = inference.conditioned(_cases(settings, inference), settings.modality)
     start_distributed()
-    origin = origin_of(config, inference.weights, choose_device(settings.device).type)
-    if inference.differences:
-        origin = replace(origin, settings={**origin.settings, "differs_from_training": inference.differences})
-    predictions = PredictionFolder(target, origin)
+    predictions = PredictionFolder(target, inference.origin(settings.device))
     files = predictions.require_apart(cases)
 
     def prepare() -> list[Case]:
         """The cases that are left to do."""
         target.mkdir(parents=True, exist_ok=True)
-        if "tasks" in config:
-            space = LabelSpace.from_table(config["labels"])
-            names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(space.labels, 1)}}
+        if inference.of_tasks:
+            names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(inference.label_space.labels, 1)}}
             write_json(target / "labels.json", names)
         return predictions.pending(cases, overwrite=settings.overwrite)
 
     todo = on_main(prepare)
     failed: CasesFailed | None = None
     try:
-        _run(inference, todo, predictions)
+        if todo:
+            _run(inference, todo, predictions)
     except CasesFailed as error:
         failed = error
     if is_main():
@@ -194,19 +150,37 @@ def predict(settings: PredictSettings) -> list[Path]:
     return list(files.values())
 
 
+def _cases(settings: PredictSettings, inference: Inference) -> Sequence[Case]:
+    """The cases that are asked for.
+
+    Raises:
+        ConfigError: the channels of the datalist are in another order than in training.
+        DataError: there is none.
+    """
+    if settings.inputs:
+        return collect_cases(settings.inputs, int(inference.recipe.tree["network_def"]["in_channels"]))
+    if settings.json_list is None:
+        if not settings.cases:
+            raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
+        return settings.cases
+    datalist, section = read_datalist(settings.json_list, settings.data_dir), settings.section or "test"
+    check_channels(inference.bundle, datalist)
+    cases = datalist.cases(section)
+    if not cases:
+        raise DataError(f"Section '{section}' of {settings.json_list} is empty; name another with --section.")
+    return cases
+
+
 def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFolder) -> None:
     """Segment cases, of which this process takes its share.
 
     Raises:
         CasesFailed: some cases failed.
     """
-    if not cases:
-        (predictions.folder / FAILURES).unlink(missing_ok=True)
-        return
     known = {case.id: case for case in cases}
-    workflow = inference.workflow([case.to_dict() for case in share(cases)])
+    workflow = inference.workflow(share(cases), predictions.folder)
     evaluator = workflow.parser.get_parsed_content("evaluator")
-    evaluator.done = lambda item: predictions.add(known[item["case_id"]], background=not bool(item["pred"].any()))
+    evaluator.done = lambda data: predictions.add(known[data["case_id"]], background=not bool(data["pred"].any()))
     workflow.run()
     if len(evaluator.seen) < len(workflow.parser.get_parsed_content("dataset").data):
         raise ConfigError(
@@ -272,21 +246,3 @@ def predict_checkpoints(settings: PredictSettings) -> dict[Path, list[Path]]:
     if failed is not None:
         raise failed
     return done
-
-
-# Ids of inference.yaml that say where things are and how the work is done, not what comes out.
-_PLACES = {"bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "device"}
-_PLACES |= {"sw_batch_size", "dataset", "dataloader", "network", "handlers", "initialize", "run", "finalize", "cleanup"}
-_PLACES |= {TRAINED_AXES, "_meta_"}
-
-
-def origin_of(config: Mapping[str, Any], weights: Path, device_type: str) -> Origin:
-    """How predictions come about.
-
-    Args:
-        config: final ``inference.yaml``, unresolved.
-        weights: file of the network's weights.
-        device_type: ``cpu`` or ``cuda``, which may differ in precision.
-    """
-    settings = {key: value for key, value in config.items() if key not in _PLACES} | {"device_type": device_type}
-    return Origin((content_hash(weights),), settings, config.get("cleanup") or {})

@@ -18,6 +18,7 @@ from medseg.errors import ModelError
 from medseg.labels import LabelSpace
 from medseg.metrics import Scores
 from medseg.settings import Folder
+from medseg.workflows.inference import Inference, InferenceSettings
 from medseg.workflows.predictor import Predictor
 
 __all__ = ["Run", "load"]
@@ -47,7 +48,7 @@ def load(run: Folder, *, checkpoint: str = "best", device: str | None = None, tt
         >>> medseg.load("ssh_unet_btcv_ct_segmentation").label_space.num_channels
         14
     """
-    loaded = Run(Bundle(run), checkpoint, device, tta)
+    loaded = Run(Bundle(run), InferenceSettings(checkpoint=checkpoint, device=device, tta=tta))
     _ = loaded.bundle.trained  # which is the sentence of a folder that is neither
     return loaded
 
@@ -58,7 +59,7 @@ class Run:
 
     Attributes:
         bundle: its folder and configs.
-        checkpoint, device, tta: as of ``load``.
+        settings: how it predicts.
 
     Examples:
         >>> run = medseg.load("runs/first", device="cpu")
@@ -73,9 +74,7 @@ class Run:
     """
 
     bundle: Bundle
-    checkpoint: str = "best"
-    device: str | None = None
-    tta: bool = False
+    settings: InferenceSettings = InferenceSettings()
 
     def __repr__(self) -> str:
         return f"Run('{_short(self.folder)}')"
@@ -174,7 +173,7 @@ class Run:
 
     @cached_property
     def _predictor(self) -> Predictor:
-        return Predictor(self.folder, checkpoint=self.checkpoint, device=self.device, tta=self.tta)
+        return Predictor(Inference.of(self.bundle, self.settings))
 
 
 def _short(path: Path) -> Path:

@@ -72,11 +72,11 @@ def submit(settings: SubmitSettings) -> Submission:
         settings.challenge,
         settings.run,
         settings.predictions,
-        dict(settings.options or {}),
+        settings.options or {},
     )
     module, target = challenge_module(challenge), Path(settings.output)
     _refuse_output(target, module.FACTS, overwrite=settings.overwrite)
-    check_options(challenge, module.items, options)
+    check_options(challenge, module.submitted, options)
     if run is None and (predictions is None or settings.json_list is None):
         raise ConfigError("Nothing to submit: name a run with --run, or --predictions and --json_list.")
     if settings.json_list is None and run is not None:
@@ -85,10 +85,9 @@ def submit(settings: SubmitSettings) -> Submission:
         datalist = read_datalist(Path(str(settings.json_list)), settings.data_dir)
     cases = datalist.cases(settings.section or module.FACTS.section)
     if predictions is None:
-        chosen = {item.case_id for item in module.items(cases, **options)}
+        chosen = [submitted.case for submitted in module.submitted(cases, **options)]
         predictions = target.with_name(f"{target.stem}_predictions")
-        todo = [case for case in cases if case.id in chosen]
-        predict(str(run), predictions, cases=todo, checkpoint=settings.checkpoint, device=settings.device)
+        predict(str(run), predictions, cases=chosen, checkpoint=settings.checkpoint, device=settings.device)
     values = {value for part in datalist.label_space.fragments.values() for value in part.declared}
     submission = check_predictions(challenge, cases, predictions, options, values)
     lines = submission.lines()

@@ -22,7 +22,7 @@ from medseg.networks import create_network
 from medseg.networks.layers.task_conditioned import TaskConditioned
 from medseg.weights import read_state_dict, transfer_state
 from medseg.weights.task_rows import rows_by_name
-from medseg.workflows.evaluation import weights_of
+from medseg.workflows.checkpoints import weights_of
 
 __all__ = ["Transfer", "TransferRequest", "channel_tensors"]
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.bundle import write_bundle
+from medseg.bundle.compose import command
+from medseg.bundle.draft import Draft
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.engines import SegmentationTrainer
 from medseg.networks import create_network
@@ -29,7 +30,8 @@ def bundle(study: Any) -> Path:
     datalist = read_datalist(path)
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
-    folder = write_bundle(study.folder / "bundle", "UNet", _UNET, datalist, plan, {"epochs": 2, "repeats": 4})
+    draft = Draft.planned("UNet", _UNET, datalist, plan).over(command({"epochs": 2, "repeats": 4}))
+    folder = draft.write(study.folder / "bundle")
     torch.manual_seed(0)
     save_file(create_network("UNet", **_UNET).state_dict(), folder / "models" / "model.pt")
     return folder
@@ -99,7 +101,8 @@ def test_inference_leaves_broken_cases_out(study: Any, bundle: Path) -> None:
     (images / "flat.nii.gz").unlink()
     (images / "two.nii.gz").unlink()
     assert study.run(*arguments).status == 0
-    assert not (study.folder / "out" / "failures.json").exists()
+    kept = json.loads((study.folder / "out" / "failures.json").read_text(encoding="utf-8"))
+    assert kept == {case: failures[case] for case in ("flat", "two")}  # of cases that were not asked for
     assert (study.folder / "out" / "whole.nii.gz").stat().st_mtime_ns == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import re
 import shlex
 import subprocess
@@ -49,7 +50,9 @@ def test_options_are_the_fields(name: str) -> None:
     path, options = read_options(COMMANDS[name].function)
     module, _, settings = path.rpartition(".")
     described = getattr(importlib.import_module(module), settings)
-    fields = [field for field in dataclasses.fields(described) if field.metadata.get("option", field.name) is not None]
+    known = {field.name: field for field in dataclasses.fields(described)}
+    fields = [known[argument] for argument in inspect.signature(described).parameters]
+    fields = [field for field in fields if field.metadata.get("option", field.name) is not None]
     assert [option.name for option in options] == [field.name for field in fields]
     for option, field in zip(options, fields, strict=True):
         missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

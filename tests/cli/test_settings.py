@@ -53,5 +53,7 @@ def test_every_field_is_described_once(row: Command) -> None:
     )
     fields = [field.name for field in dataclasses.fields(settings)]
     assert sorted(inspect.signature(command).parameters) == sorted(fields)
-    described = (inspect.getdoc(settings) or "").partition("Attributes:\n")[2]
+    classes = [one for one in reversed(settings.__mro__) if dataclasses.is_dataclass(one)]
+    described = "".join((inspect.getdoc(one) or "").partition("Attributes:\n")[2] + "\n" for one in classes)
     assert re.findall(r"^    (\w+): \S", described, re.MULTILINE) == fields
+    assert all(f"\n    {field}: " in (command.__doc__ or "") for field in fields)

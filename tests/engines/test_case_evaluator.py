@@ -31,10 +31,10 @@ class Network(torch.nn.Module):
 
 
 def _read(values: dict[str, float], broken: str) -> Callable[[Any], Any]:
-    def transform(entry: dict[str, Any]) -> dict[str, Any]:
-        if entry["case_id"] == broken:
+    def transform(data: dict[str, Any]) -> dict[str, Any]:
+        if data["case_id"] == broken:
             raise DataError("the file is damaged.")
-        return {**entry, "image": torch.full((1, 4, 4), values[entry["case_id"]])}
+        return {**data, "image": torch.full((1, 4, 4), values[data["case_id"]])}
 
     return transform
 
@@ -50,15 +50,15 @@ def test_a_case_that_fails_anywhere_leaves_the_others_alone(behind: int, tmp_pat
     """In reading (b), in the network (c), in post-processing (d), and when it is handed on (e)."""
     done = []
 
-    def post(item: dict[str, Any]) -> dict[str, Any]:
-        if item["case_id"] == "d":
+    def post(data: dict[str, Any]) -> dict[str, Any]:
+        if data["case_id"] == "d":
             raise OSError(28, "No space left on device", "/out/d.nii.gz")
-        return {**item, "pred": item["pred"] + 1}
+        return {**data, "pred": data["pred"] + 1}
 
-    def note(item: Any) -> None:
-        if item["case_id"] == "e":
+    def note(data: Any) -> None:
+        if data["case_id"] == "e":
             raise DataError("e cannot be recorded.")
-        done.append((item["case_id"], float(item["pred"].max())))
+        done.append((data["case_id"], float(data["pred"].max())))
 
     evaluator = _evaluator({case: float(case == "c") * 2 for case in IDS}, "b", postprocessing=post, behind=behind)
     evaluator.done = note
@@ -72,7 +72,27 @@ def test_a_case_that_fails_anywhere_leaves_the_others_alone(behind: int, tmp_pat
     evaluator.data_loader.dataset.data = [{"case_id": "a"}, {"case_id": "f"}]
     evaluator.state.epoch_length = 2
     run_cases(evaluator, tmp_path)  # the engine runs again
-    assert not (tmp_path / "failures.json").exists()
+    assert done[2:] == done[:2]
+
+
+def test_failures_of_other_cases_stay_beside_predictions_and_not_beside_scores(tmp_path: Path) -> None:
+    listed = tmp_path / "failures.json"
+    listed.write_text('{"a": "was damaged", "z": "is damaged"}')
+    run_cases(_evaluator({"a": 0.0}), tmp_path)
+    assert json.loads(listed.read_text()) == {"z": "is damaged"}
+    run_cases(_evaluator({"a": 0.0}, key_val_metric={"pairs": _Pairs()}), tmp_path)
+    assert not listed.exists()
+    listed.write_text("cut short")
+    run_cases(_evaluator({"a": 0.0}), tmp_path)
+    assert not listed.exists()
+
+
+@pytest.mark.parametrize("part", [{"inferer": None}, {"postprocessing": []}, {"postprocessing": None}])
+def test_a_part_that_is_no_component_is_named_before_the_first_case(part: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"evaluator's {next(iter(part))} is (None|\\[\\]); expected a component"):
+        _evaluator({"a": 0.0}, **part)
+    with pytest.raises(ConfigError, match="transform is None; expected a component"):
+        CaseDataset([], None)
 
 
 def test_a_fault_of_the_config_ends_the_run(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from medseg.data import Case
 from medseg.data.case import stem_of
 from medseg.datasets import datasets
-from medseg.submission import ChallengeFacts, Item
+from medseg.submission import ChallengeFacts, SubmittedCase
 
 ARCHIVE_VALUES = (0, 1, 2)  # where the archive says them
 _STATED_NUMBER = re.compile(r"(\d+) (?:test |validation )?(?:images|pictures)")
@@ -27,25 +27,25 @@ def ids(example: str, number: int) -> list[str]:
     return [example[: digits.start()] + f"{first + n:0{width}}" + example[digits.end() :] for n in range(number)]
 
 
-def values_of(facts: ChallengeFacts, item: Item) -> tuple[int, ...]:
+def values_of(facts: ChallengeFacts, one: SubmittedCase) -> tuple[int, ...]:
     """The values that the challenge takes in a label map."""
-    return item.values or tuple(datasets()[facts.dataset].labels) or ARCHIVE_VALUES
+    return one.values or tuple(datasets()[facts.dataset].labels) or ARCHIVE_VALUES
 
 
-def contradictions(facts: ChallengeFacts, items: Sequence[Item]) -> list[str]:
+def contradictions(facts: ChallengeFacts, chosen: Sequence[SubmittedCase]) -> list[str]:
     """Where what is checked is not what is stated in words."""
     rules = (*facts.documented, *facts.unverified)
     found = []
     numbers = [int(number) for rule in rules for number in _STATED_NUMBER.findall(rule)]
     if facts.number not in (numbers or [0]):
         found.append(f"{facts.number} cases; stated are {numbers}")
-    member = items[0].member.replace(items[0].case_id, "X") if facts.suffix != ".zip" else items[0].member
+    member = chosen[0].member.replace(chosen[0].case.id, "X") if facts.suffix != ".zip" else chosen[0].member
     if not any(re.search(rf"(?<![\w/]){re.escape(member)}(?!\w|\.\w)", rule) for rule in rules):
         found.append(f"name {member} is not stated")
     matches = [match for rule in rules if (match := _STATED_VALUES.search(rule))]
-    stated = [_values(m[2]) for m in matches if items[0].member.startswith(tuple((m[1] or "").split(", ")))]
-    if (stated or datasets()[facts.dataset].labels) and values_of(facts, items[0]) not in stated:
-        found.append(f"values {values_of(facts, items[0])}; stated are {stated}")
+    stated = [_values(m[2]) for m in matches if chosen[0].member.startswith(tuple((m[1] or "").split(", ")))]
+    if (stated or datasets()[facts.dataset].labels) and values_of(facts, chosen[0]) not in stated:
+        found.append(f"values {values_of(facts, chosen[0])}; stated are {stated}")
     return found
 
 
@@ -76,10 +76,10 @@ def build(facts: ChallengeFacts, example: str, folder: Path) -> list[Case]:
     return cases
 
 
-def predict(facts: ChallengeFacts, items: Sequence[Item], folder: Path) -> list[Path]:
+def predict(facts: ChallengeFacts, chosen: Sequence[SubmittedCase], folder: Path) -> list[Path]:
     """Sound predictions."""
-    files = [folder / Path(item.member).name for item in items]
-    save(files[0], values_of(facts, items[0]))
+    files = [folder / Path(one.member).name for one in chosen]
+    save(files[0], values_of(facts, chosen[0]))
     for file in files:
         file.write_bytes(files[0].read_bytes())
     return files

@@ -25,28 +25,28 @@ def cases_of(name: str, example: str) -> list[Case]:
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)
 def test_rules_are_those_that_are_stated(name: str, example: str) -> None:
     facts, cases = challenges()[name], cases_of(name, example)
-    items = challenge_module(name).items(cases)
-    assert len({item.member for item in items}) == len(items) == len(cases)
-    assert contradictions(facts, items) == []
+    chosen = challenge_module(name).submitted(cases)
+    assert len({one.member for one in chosen}) == len(chosen) == len(cases)
+    assert contradictions(facts, chosen) == []
 
 
 @pytest.mark.parametrize(("name", "example"), [(name, facts.examples[0]) for name, facts in challenges().items()])
 def test_a_planted_fault_of_each_kind_is_refused(name: str, example: str, tmp_path: Path) -> None:
     facts, module = challenges()[name], challenge_module(name)
     cases = build(facts, example, tmp_path)
-    items = module.items(cases)
-    files = predict(facts, items, tmp_path / "predictions")
+    chosen = module.submitted(cases)
+    files = predict(facts, chosen, tmp_path / "predictions")
     checked = check_predictions(name, cases, tmp_path / "predictions", values=ARCHIVE_VALUES)
-    assert checked.broken == [] and list(checked.files) == [item.member for item in items]
+    assert checked.broken == [] and list(checked.files) == [one.member for one in chosen]
 
-    spoilt = faults(values_of(facts, items[0]), volumes=files[0].suffix == ".gz")
+    spoilt = faults(values_of(facts, chosen[0]), volumes=files[0].suffix == ".gz")
     for file, spoil in zip(files, spoilt.values(), strict=False):
         spoil(file)
     files[-1].with_name(f"stray{''.join(files[-1].suffixes)}").write_bytes(files[-1].read_bytes())
     broken = check_predictions(name, cases, tmp_path / "predictions", values=ARCHIVE_VALUES).broken
     said = {problem.case: problem.message for problem in broken}
-    for item, reason in zip(items, spoilt, strict=False):
-        assert re.search(reason, said.pop(item.case_id)), (item.case_id, reason)
+    for one, reason in zip(chosen, spoilt, strict=False):
+        assert re.search(reason, said.pop(one.case.id)), (one.case.id, reason)
     ((stray, message),) = said.items()
     assert stray.startswith("stray") and "belongs to no case" in message
 
@@ -60,7 +60,7 @@ def test_other_cases_are_refused(name: str, example: str) -> None:
     wrong = [cases[:-1], [*cases, further]] if facts.number else [[]]
     for section in [*wrong, *([] if facts.case == ".+" and facts.number else [[*cases[:-1], other]])]:
         with pytest.raises(DataError):
-            challenge_module(name).items(section)
+            challenge_module(name).submitted(section)
 
 
 # ---------------------------------------------------------------------- the contract itself
@@ -69,17 +69,17 @@ def test_a_wrong_rule_contradicts(name: str, monkeypatch: pytest.MonkeyPatch) ->
     module, facts = challenge_module(name), challenges()[name]
     cases = cases_of(name, facts.examples[0])
     more = replace(facts, number=facts.number + 1)
-    assert any("cases; stated are" in sentence for sentence in contradictions(more, module.items(cases)))
+    assert any("cases; stated are" in sentence for sentence in contradictions(more, module.submitted(cases)))
     monkeypatch.setattr(module, "FACTS", replace(facts, member="seg_{case}.nii.gz"))
-    assert any("is not stated" in sentence for sentence in contradictions(facts, module.items(cases)))
+    assert any("is not stated" in sentence for sentence in contradictions(facts, module.submitted(cases)))
 
 
 @pytest.mark.parametrize("name", [name for name, facts in challenges().items() if datasets()[facts.dataset].labels])
 def test_wrong_values_contradict(name: str) -> None:
     facts = challenges()[name]
-    items = challenge_module(name).items(cases_of(name, facts.examples[0]))
-    values = values_of(facts, items[0])
-    moved = [replace(items[0], values=(*values[:-1], values[-1] + 1))]
+    chosen = challenge_module(name).submitted(cases_of(name, facts.examples[0]))
+    values = values_of(facts, chosen[0])
+    moved = [replace(chosen[0], values=(*values[:-1], values[-1] + 1))]
     assert any("values" in sentence for sentence in contradictions(facts, moved))
     silent = replace(facts, documented=(), unverified=())
-    assert any("values" in sentence for sentence in contradictions(silent, items))
+    assert any("values" in sentence for sentence in contradictions(silent, chosen))

@@ -143,11 +143,11 @@ def test_round_trip_and_refusals(key: str, tmp_path: Path, capsys: pytest.Captur
 def test_other_cases_are_refused(name: str) -> None:
     challenge = CHALLENGES[name]
     cases = [Case(case, (f"{case}.nii.gz",)) for case in challenge.cases]
-    assert len(challenge_module(name).items(cases)) == len(cases)
+    assert len(challenge_module(name).submitted(cases)) == len(cases)
     with pytest.raises(DataError, match=r"\(case_00299\)|takes exactly"):
-        challenge_module(name).items(cases[:-1])
+        challenge_module(name).submitted(cases[:-1])
     with pytest.raises(DataError, match="other_1 is no"):
-        challenge_module(name).items([*cases[:-1], Case("other_1", ("x.nii.gz",))])
+        challenge_module(name).submitted([*cases[:-1], Case("other_1", ("x.nii.gz",))])
 
 
 def test_brats_takes_cases_whose_references_are_hidden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +155,7 @@ def test_brats_takes_cases_whose_references_are_hidden(tmp_path: Path, capsys: p
     assert "BraTS-GLI-00001-000 has a label, so it is of the training data" in capsys.readouterr().err
     mixed = [Case(case, ("x",)) for case in ("BraTS-GLI-00001-000", "BraTS2021_00001")]
     with pytest.raises(DataError, match="mixes cases of BraTS 2023 and of older releases"):
-        challenge_module("brats").items(mixed)
+        challenge_module("brats").submitted(mixed)
 
 
 def test_msd_is_held_against_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.bundle import write_bundle
+from medseg.bundle.draft import Draft
 from medseg.cli import main
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.datasets.btcv import FACTS
@@ -39,9 +39,8 @@ def _trained(datalist_path: Path, folder: Path) -> Path:
     """A run with random weights."""
     datalist = read_datalist(datalist_path)
     facts = inspect_cases(datalist.sections["training"][:2], datalist.label_space, datalist.channels)
-    run = write_bundle(
-        folder, "UNet", _UNET, datalist, make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8))), {}
-    )
+    plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
+    run = Draft.planned("UNet", _UNET, datalist, plan).write(folder)
     torch.manual_seed(0)
     save_file(create_network("UNet", **_UNET).state_dict(), run / "models" / "model.pt")
     return run

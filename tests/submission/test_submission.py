@@ -83,13 +83,13 @@ def test_a_challenge_keeps_the_contract(name):
     assert facts.dataset in datasets()
     assert facts.title and facts.source and facts.section and facts.suffix.startswith(".")
     assert facts.documented or facts.unverified
-    first, *options = inspect.signature(module.items).parameters.values()
+    first, *options = inspect.signature(module.submitted).parameters.values()
     assert first.name == "cases"
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in options)
     with pytest.raises(DataError):
-        module.items([])
+        module.submitted([])
     with pytest.raises(DataError):
-        module.items([Case("of another set", ("x.nii.gz",))])
+        module.submitted([Case("of another set", ("x.nii.gz",))])
 
 
 def test_the_list_needs_no_torch():

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from medseg.bundle import write_bundle
+from medseg.bundle.compose import command
+from medseg.bundle.draft import Draft
 from medseg.bundle.trust import remember_own
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.networks import create_network
@@ -95,7 +96,7 @@ def write_run(folder: Path, datalist_path: Path, *, dims: int = 3, fold: int | N
     plan.crop_foreground = False
     arguments = {"spatial_dims": dims, "in_channels": 1, "out_channels": 3}
     name = f"{__name__}.Brightness"
-    run = write_bundle(folder, name, arguments, datalist, plan, {"fold": fold, "device": "cpu"})
+    run = Draft.planned(name, arguments, datalist, plan).over(command({"fold": fold, "device": "cpu"})).write(folder)
     remember_own({"network_def::_target_": name})  # as `train` does of a network that the user names
     save_file(create_network(name, **arguments).state_dict(), run / "models" / "model.pt")
     return run

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medseg.bundle import write_bundle
+from medseg.bundle.draft import Draft
 from medseg.data import PlanSettings, inspect_cases, make_datalist, make_plan, read_datalist
 from medseg.errors import CasesFailed
 from medseg.networks import create_network
@@ -38,7 +38,7 @@ def bundle(tmp_path: Path) -> Path:
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     plan = make_plan(datalist, facts, PlanSettings(roi_size=(16, 16)))
     assert plan.color
-    folder = write_bundle(tmp_path / "bundle", "UNet", _UNET, datalist, plan, {})
+    folder = Draft.planned("UNet", _UNET, datalist, plan).write(tmp_path / "bundle")
     torch.manual_seed(0)
     save_file(create_network("UNet", **_UNET).state_dict(), folder / "models" / "model.pt")
     return folder
@@ -106,8 +106,12 @@ def test_what_fails_is_listed_and_the_rest_is_done(
     assert failures["frame_0001"] == "no luck"
     assert len(list((tmp_path / "out").glob("*.png"))) == 5
     monkeypatch.undo()
-    (new / "broken.png").unlink()
+    (new / "broken.png").rename(tmp_path / "broken.png")
     assert len(predict(bundle, tmp_path / "out", inputs=[new], device="cpu")) == 6
+    kept = json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert kept == {"broken": failures["broken"]}  # which this call was not asked for
+    (tmp_path / "broken.png").write_bytes((new / "twin.png").read_bytes())
+    predict(bundle, tmp_path / "out", inputs=[tmp_path / "broken.png"], device="cpu")
     assert not (tmp_path / "out" / "failures.json").exists()
 
 

@@ -13,13 +13,15 @@ import torch
 import yaml
 from monai.bundle import run
 
-from medseg.bundle import write_bundle
+from medseg.bundle.draft import Draft
+from medseg.bundle.folder import Bundle
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError, ModelError
 from medseg.networks import create_network
 from medseg.weights import save_file
 from medseg.workflows import joined as ensemble_of
 from medseg.workflows import predict
+from medseg.workflows.cleanup import store_rules
 from medseg.workflows.ensemble import ensemble
 
 AFFINE = np.array([[0.0, -2.0, 0.3, 5.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.3, 2.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
@@ -56,7 +58,7 @@ def bundle(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "channels": [4, 8],
         "strides": [2],
     }
-    folder = write_bundle(tmp_path / "bundle", "UNet", network, datalist, plan, {})
+    folder = Draft.planned("UNet", network, datalist, plan).write(tmp_path / "bundle")
     for seed, name in enumerate(("model", "second", "third")):
         torch.manual_seed(seed)
         save_file(create_network("UNet", **network).state_dict(), folder / "models" / f"{name}.pt")
@@ -81,14 +83,15 @@ def joined(bundle: Path, name: str, **settings: object) -> np.ndarray:
 def test_one_network_twice_is_that_network(method: str, bundle: Path) -> None:
     (path,) = predict(bundle, bundle / "alone", inputs=[bundle.parent / "a.nii.gz"], device="cpu")
     alone = np.asarray(nibabel.load(path).dataobj)
-    both = joined(bundle, "both", members=["models/model.pt"] * 2, method=method)
+    shutil.copyfile(bundle / "models" / "model.pt", bundle / "models" / "again.pt")
+    both = joined(bundle, "both", members=["models/model.pt", "models/again.pt"], method=method)
     np.testing.assert_array_equal(both, alone)
 
 
 def test_all_weights_of_the_bundle_are_joined_by_default(bundle: Path) -> None:
     every = joined(bundle, "every")
     named = joined(bundle, "named", members=[f"models/{name}.pt" for name in ("model", "second", "third")])
-    pair = joined(bundle, "pair", members=["models/model.pt"] * 2)
+    pair = joined(bundle, "pair", members=["models/model.pt", "models/second.pt"])
     np.testing.assert_array_equal(every, named)
     assert (every != pair).any()
 
@@ -118,9 +121,30 @@ def _copy(bundle: Path, folder: Path, weights: str) -> Path:
     return folder
 
 
+def test_both_commands_clean_by_the_rules_that_all_members_have(bundle: Path, caplog) -> None:
+    names = [name for name in Bundle(bundle).trained["labels"]["labels"] if name != "background"]
+    store_rules(Bundle(bundle), {name: {"min_size": 10.0, "keep_largest": True} for name in names})
+    second = _copy(bundle, bundle.parent / "second", "second.pt")
+    members = [bundle, second]
+    table = bundle.parent / "list.json"
+    ensemble(members, bundle / "ours", json_list=table, section="test", device="cpu")
+    ours = np.asarray(nibabel.load(bundle / "ours" / "predictions" / "a.nii.gz").dataobj)
+    np.testing.assert_array_equal(joined(bundle, "theirs", members=list(map(str, members))), ours)
+    uncleaned = joined(bundle, "uncleaned", members=list(map(str, members)), rules={})
+    assert (uncleaned != ours).any()
+    store_rules(Bundle(second), {names[0]: {"min_size": 3.0}})
+    np.testing.assert_array_equal(joined(bundle, "differing", members=list(map(str, members))), uncleaned)
+    assert "The members' post-processing differs" in caplog.text
+
+
 def test_one_alone_is_no_ensemble(bundle: Path) -> None:
     with pytest.raises(ConfigError, match="needs two or more members, got .*; list them in 'members'"):
         ensemble_of(None, bundle, "cpu", ["models/model.pt"])
+    for twice in (["models/model.pt"] * 2, ["models/model.pt", "."], ["models/model.pt", "models/../models/model.pt"]):
+        with pytest.raises(ConfigError, match=r"model\.pt would be joined 2 times; expected each member .* once"):
+            ensemble_of(None, bundle, "cpu", twice)
+    with pytest.raises(ConfigError, match="would be joined 2 times"):
+        ensemble([bundle, bundle], bundle / "ours", json_list=bundle.parent / "list.json", section="test", device="cpu")
 
 
 def test_without_weights_it_says_where_to_put_them(tmp_path: Path) -> None:

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.bundle import write_bundle
+from medseg.bundle.compose import command
+from medseg.bundle.draft import Draft
 from medseg.bundle.folder import Bundle
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError
 from medseg.networks import create_network
 from medseg.weights import save_file
 from medseg.workflows.ensemble import ensemble
-from medseg.workflows.members import load_members
+from medseg.workflows.members import Source, load_members
 
 _UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
 
@@ -44,7 +45,8 @@ def runs(tmp_path: Path) -> list[Path]:
     folders = []
     for number, roi in enumerate((8, 8, 12)):
         plan = make_plan(datalist, facts, PlanSettings(roi_size=(roi,) * 3))
-        folder = write_bundle(tmp_path / f"run{number}", "UNet", _UNET, datalist, plan, {"fold": 0})
+        draft = Draft.planned("UNet", _UNET, datalist, plan).over(command({"fold": 0}))
+        folder = draft.write(tmp_path / f"run{number}")
         torch.manual_seed(number)
         save_file(create_network("UNet", **_UNET).state_dict(), folder / "models" / "model.pt")
         (folder / "metrics.json").write_text(json.dumps({"mean_dice": 0.25 * (number + 1), "labels": {}, "cases": {}}))
@@ -53,7 +55,7 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_runs_of_one_setting_share_a_grid(runs: list[Path]) -> None:
-    members = load_members([(Bundle(run), run / "models" / "model.pt") for run in runs], "cpu")
+    members = load_members([Source(Bundle(run), run / "models" / "model.pt") for run in runs], torch.device("cpu"))
     assert members[0].grid == members[1].grid != members[2].grid
     assert members[0].network is members[1].network is members[2].network  # each loads its weights into it
 

@@ -18,7 +18,8 @@ from monai import transforms as mt
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from medseg.bundle import deployment, reference_runner, write_bundle
+from medseg.bundle import deployment, reference_runner
+from medseg.bundle.draft import Draft
 from medseg.cli import main
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.inferers import SlidingWindow, WholeVolume
@@ -76,7 +77,7 @@ def make_bundle(
     plan = make_plan(datalist, facts, PlanSettings(roi_size=roi, spacing=(1.7, 1.6, 2.0) if len(shape) == 3 else None))
     channels = {"in_channels": plan.in_channels, "out_channels": plan.out_channels, "spatial_dims": len(shape)}
     network = {"features": [6, 6, 8, 8, 8, 6], **channels}
-    bundle = write_bundle(folder / "bundle", "BasicUNet", network, datalist, plan, {})
+    bundle = Draft.planned("BasicUNet", network, datalist, plan).write(folder / "bundle")
     torch.manual_seed(1)
     net = create_network("BasicUNet", **network).eval()
     with torch.no_grad():  # centred logits, so that every label occurs

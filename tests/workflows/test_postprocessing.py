@@ -14,12 +14,13 @@ from brightness import label_map, write_cases, write_run
 from medseg.bundle.folder import Bundle
 from medseg.cli import main
 from medseg.errors import ConfigError, DataError
+from medseg.metrics import Scores
 from medseg.transforms import CleanRule
 from medseg.workflows import evaluate, predict
 from medseg.workflows.cleanup import add_cleaning, store_rules, stored_rules
 from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
 from medseg.workflows.ensemble import ensemble
-from medseg.workflows.folds import evaluate_folds
+from medseg.workflows.folds import evaluate_checkpoints, evaluate_folds
 from medseg.workflows.postprocessing import postprocess
 
 KEEP = {"organ": {"keep_largest": True}}
@@ -84,8 +85,11 @@ def test_validation_scores_what_inference_delivers(chosen: Path, tmp_path: Path)
     np.testing.assert_array_equal(label_map(made[0]), label_map(scored))
     with pytest.raises(ConfigError, match="cleaned already.*run `medseg validate --run .* --no_postprocess`"):
         postprocess(run)
-    model = evaluate(run, space="model", into="scores/model")
+    own = [(run / name).read_bytes() for name in ("metrics.json", "metrics_per_case.csv", "run.json")]
+    model = evaluate(run, space="model")
     assert (model.definition.postprocessing, model.predictions) == ("raw", None)
+    assert Scores.read(run / "scores" / "validation_model") == model
+    assert own == [(run / name).read_bytes() for name in ("metrics.json", "metrics_per_case.csv", "run.json")]
     raw = evaluate(run, postprocess=False)
     assert raw.mean_dice < 1 and raw.definition.postprocessing == "raw" and raw.facts.biases == []
     assert postprocess(run).rules == KEEP
@@ -149,6 +153,10 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     assert content.rules == KEEP == stored_rules(Bundle(runs[0])) == stored_rules(Bundle(runs[1]))
     facts = json.loads((tmp_path / "all" / "run.json").read_text())
     assert facts["parameters"] == 1 and facts["seconds_per_case"] > 0
+    pooled = (tmp_path / "all" / "metrics.json").read_bytes()
+    model = evaluate_checkpoints(tmp_path / "all", space="model", checkpoint="all")["best"]
+    assert model.definition.space == "model" and (tmp_path / "all" / "metrics.json").read_bytes() == pooled
+    assert Scores.read(tmp_path / "all" / "scores" / "validation_model") == model
 
 
 def test_what_a_case_costs_is_recorded(chosen: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from medseg.bundle import write_bundle
+from medseg.bundle.draft import Draft
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.networks import create_network
@@ -50,7 +51,7 @@ def bundle(tmp_path: Path) -> Path:
     datalist = read_datalist(tmp_path / "list.json")
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
-    folder = write_bundle(tmp_path / "bundle", "UNet", _UNET, datalist, plan, {})
+    folder = Draft.planned("UNet", _UNET, datalist, plan).write(tmp_path / "bundle")
     _save_random(folder, 0)
     return folder
 
@@ -169,7 +170,8 @@ def test_a_case_that_fails_leaves_no_prediction_of_its_old_image(
 def test_an_ensemble_of_one_network_twice_is_that_network(bundle: Path, method: str) -> None:
     folder = bundle.parent
     alone = predict(bundle, folder / "alone", inputs=[folder / "images"], device="cpu")
-    result = ensemble([bundle, bundle], folder / "both", method=method, section="training", fold=0, device="cpu")
+    copy = shutil.copytree(bundle, folder / "copy")
+    result = ensemble([bundle, copy], folder / "both", method=method, section="training", fold=0, device="cpu")
     assert result is not None
     assert set(result.cases) <= {"a", "b"}
     for path in alone:
@@ -177,3 +179,34 @@ def test_an_ensemble_of_one_network_twice_is_that_network(bundle: Path, method: 
             both = np.asarray(nibabel.load(folder / "both" / "predictions" / path.name).dataobj)
             np.testing.assert_array_equal(both, np.asarray(nibabel.load(path).dataobj))
     assert result.mean_dice is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"inferer": None}, "inferer is null"),
+        ({"label_space": None}, "label_space is null"),
+        ({"handlers": []}, "nothing refers to @ckpt_path"),
+        ({"evaluator::inferer": None}, "nothing refers to @inferer"),
+        ({"postprocessing::transforms::1": None}, "nothing in postprocessing writes label maps"),
+        ({"postprocessing::transforms::0": None}, "nothing in postprocessing makes labels of logits"),
+    ],
+)
+def test_a_part_that_is_missing_is_named_before_the_first_case(
+    bundle: Path, change: dict[str, Any], sentence: str
+) -> None:
+    path = bundle / "configs" / "inference.yaml"
+    config = yaml.safe_load(path.read_text())
+    for id_, value in change.items():
+        *above, last = id_.split("::")
+        found = config
+        for key in above:
+            found = found[key]
+        if not above:
+            found[last] = value
+        else:
+            del found[int(last) if isinstance(found, list) else last]
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    with pytest.raises(ConfigError, match=sentence):
+        predict(bundle, bundle.parent / "out", inputs=[bundle.parent / "images"], device="cpu")
+    assert not (bundle.parent / "out" / "failures.json").exists()

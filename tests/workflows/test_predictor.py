@@ -12,7 +12,8 @@ import torch
 from monai.data import MetaTensor, ThreadDataLoader
 from monai.transforms import Compose
 
-from medseg.bundle import write_bundle
+from medseg.bundle.draft import Draft
+from medseg.bundle.folder import Bundle
 from medseg.data import Case, CaseDataset, PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import DataError
 from medseg.networks import create_network
@@ -20,6 +21,7 @@ from medseg.transforms import load
 from medseg.transforms.in_memory import InMemory
 from medseg.weights import save_file
 from medseg.workflows import predict
+from medseg.workflows.inference import Inference, InferenceSettings
 from medseg.workflows.predictor import Predictor
 
 _UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
@@ -45,7 +47,7 @@ def bundle(tmp_path_factory) -> Path:
     datalist = read_datalist(folder / "list.json")
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
-    made = write_bundle(folder / "bundle", "UNet", _UNET, datalist, plan, {})
+    made = Draft.planned("UNet", _UNET, datalist, plan).write(folder / "bundle")
     config = (made / "configs" / "inference.yaml").read_text()
     (made / "configs" / "inference.yaml").write_text(config.replace("scale: 1.0", "scale: 0.8"))
     torch.manual_seed(0)
@@ -56,7 +58,7 @@ def bundle(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictor(bundle: Path) -> Predictor:
-    return Predictor(bundle, device="cpu")
+    return Predictor(Inference.of(Bundle(bundle), InferenceSettings(device="cpu")))
 
 
 def _file(bundle: Path, name: str) -> np.ndarray:

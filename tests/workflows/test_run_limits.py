@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from medseg.bundle import TRAINED_AXES, write_bundle
+from medseg.bundle import TRAINED_AXES
+from medseg.bundle.draft import Draft
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import Scores
@@ -52,9 +53,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "list.json").write_text(json.dumps(table))
     datalist = read_datalist(folder / "list.json")
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
-    run = write_bundle(
-        folder / "run", "UNet", _UNET, datalist, make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8))), {}
-    )
+    plan = make_plan(datalist, facts, PlanSettings(roi_size=(8, 8, 8)))
+    run = Draft.planned("UNet", _UNET, datalist, plan).write(folder / "run")
     torch.manual_seed(0)
     save_file(create_network("UNet", **_UNET).state_dict(), run / "models" / "model.pt")
     return run
@@ -118,7 +118,7 @@ def test_stored_axes_are_judged_too(run: Path, made: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="along 1, 2"):
         labels(run, tmp_path / "out", made)
     with pytest.raises(ConfigError, match="along 1, 2"):
-        ensemble([run, run], tmp_path / "joint", device="cpu")
+        ensemble([made, run], tmp_path / "joint", device="cpu")
     with pytest.raises(ConfigError, match="along 1"):
         evaluate(run, device="cpu", overrides={"validate::inferer::mirror_axes": [1]})
 

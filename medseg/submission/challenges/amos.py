@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from medseg.datasets.amos import SPLITS, modality_of
 from medseg.errors import ConfigError
-from medseg.submission import ChallengeFacts, Item
-from medseg.submission.fixed_set import fixed_items
+from medseg.submission import ChallengeFacts, SubmittedCase
+from medseg.submission.fixed_set import fixed_cases
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
 
-__all__ = ["FACTS", "items"]
+__all__ = ["FACTS", "submitted"]
 
 FACTS = ChallengeFacts(
     title="AMOS 2022",
@@ -35,7 +35,7 @@ FACTS = ChallengeFacts(
 )
 
 
-def items(cases: Sequence[Case], *, task: int = 1) -> list[Item]:
+def submitted(cases: Sequence[Case], *, task: int = 1) -> list[SubmittedCase]:
     """The cases of a task, named ``results/amos_xxxx.nii.gz``.
 
     Args:
@@ -50,4 +50,4 @@ def items(cases: Sequence[Case], *, task: int = 1) -> list[Item]:
         raise ConfigError(f"AMOS has no task {task}; use 1 (CT) or 2 (CT and MR).")
     chosen = [case for case in cases if task == 2 or modality_of(case.id) == "CT"]
     number = FACTS.number if task == 1 else SPLITS[task]["validation"]
-    return fixed_items(chosen, replace(FACTS, title=f"{FACTS.title}, task {task}", number=number))
+    return fixed_cases(chosen, replace(FACTS, title=f"{FACTS.title}, task {task}", number=number))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from medseg.datasets.bkai import FACTS as DATASET
 from medseg.errors import DataError
 from medseg.storage import whole_file
-from medseg.submission import ChallengeFacts, Item
-from medseg.submission.fixed_set import fixed_items
+from medseg.submission import ChallengeFacts, SubmittedCase
+from medseg.submission.fixed_set import fixed_cases
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
 
-__all__ = ["FACTS", "items", "pack"]
+__all__ = ["FACTS", "submitted", "pack"]
 
 FACTS = ChallengeFacts(
     title="BKAI-IGH NeoPolyp",
@@ -38,13 +38,13 @@ _VALUES = {name: value for value, name in DATASET.labels.items()}
 _ROWS = (_VALUES["neoplastic polyp"], _VALUES["non-neoplastic polyp"])  # X_0 and X_1
 
 
-def items(cases: Sequence[Case]) -> list[Item]:
+def submitted(cases: Sequence[Case]) -> list[SubmittedCase]:
     """The test images.
 
     Raises:
         DataError: they are not as many as the challenge has.
     """
-    return fixed_items(cases, FACTS)
+    return fixed_cases(cases, FACTS)
 
 
 def pack(files: Mapping[str, Path], output: Path) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import DataError
-from medseg.submission import ChallengeFacts, Item
+from medseg.submission import ChallengeFacts, SubmittedCase
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
 
-__all__ = ["FACTS", "items"]
+__all__ = ["FACTS", "submitted"]
 
 FACTS = ChallengeFacts(
     title="BraTS",
@@ -41,7 +40,7 @@ _RELEASES = (
 )
 
 
-def items(cases: Sequence[Case]) -> list[Item]:
+def submitted(cases: Sequence[Case]) -> list[SubmittedCase]:
     """The cases, named as they are.
 
     Raises:
@@ -66,9 +65,9 @@ def items(cases: Sequence[Case]) -> list[Item]:
                 f"{case.id} has a label, so it is of the training data; the challenge takes validation cases, "
                 "whose references are hidden. Name their section with --section."
             )
-        found.append(Item(case.id, Path(case.images[0]), f"{case.id}.nii.gz", values[0]))
-    if len({item.values for item in found}) > 1:
+        found.append(SubmittedCase(case, f"{case.id}.nii.gz", values[0]))
+    if len({one.values for one in found}) > 1:
         raise DataError(
             "The section mixes cases of BraTS 2023 and of older releases, whose labels differ; submit them apart."
         )
-    return sorted(found, key=lambda item: item.case_id)
+    return sorted(found, key=lambda one: one.case.id)

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medseg.errors import ConfigError
-from medseg.submission import ChallengeFacts, Item
-from medseg.submission.fixed_set import fixed_items
+from medseg.submission import ChallengeFacts, SubmittedCase
+from medseg.submission.fixed_set import fixed_cases
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
 
-__all__ = ["FACTS", "items"]
+__all__ = ["FACTS", "submitted"]
 
 FACTS = ChallengeFacts(
     title="BTCV",
@@ -33,7 +33,7 @@ FACTS = ChallengeFacts(
 )
 
 
-def items(cases: Sequence[Case], *, prefix: str = "img") -> list[Item]:
+def submitted(cases: Sequence[Case], *, prefix: str = "img") -> list[SubmittedCase]:
     """The test cases, named ``<prefix>0061.nii.gz`` and so on.
 
     Args:
@@ -46,4 +46,4 @@ def items(cases: Sequence[Case], *, prefix: str = "img") -> list[Item]:
     """
     if prefix not in ("img", "label"):
         raise ConfigError(f"prefix '{prefix}' is unknown; use 'img' or 'label'.")
-    return fixed_items(cases, replace(FACTS, member=FACTS.member.replace("img", prefix)))
+    return fixed_cases(cases, replace(FACTS, member=FACTS.member.replace("img", prefix)))

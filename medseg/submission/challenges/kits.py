@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medseg.submission import ChallengeFacts, Item
-from medseg.submission.fixed_set import fixed_items
+from medseg.submission import ChallengeFacts, SubmittedCase
+from medseg.submission.fixed_set import fixed_cases
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
 
-__all__ = ["FACTS", "items"]
+__all__ = ["FACTS", "submitted"]
 
 FACTS = ChallengeFacts(
     title="KiTS 2019",
@@ -34,10 +34,10 @@ FACTS = ChallengeFacts(
 )
 
 
-def items(cases: Sequence[Case]) -> list[Item]:
+def submitted(cases: Sequence[Case]) -> list[SubmittedCase]:
     """The test cases, named ``prediction_00210.nii.gz`` and so on.
 
     Raises:
         DataError: the cases are not those of the test set.
     """
-    return fixed_items(cases, FACTS)
+    return fixed_cases(cases, FACTS)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.errors import ConfigError, DataError
-from medseg.submission import ChallengeFacts, Item
+from medseg.submission import ChallengeFacts, SubmittedCase
 
 if TYPE_CHECKING:
     from medseg.data.case import Case
 
-__all__ = ["FACTS", "items"]
+__all__ = ["FACTS", "submitted"]
 
 FACTS = ChallengeFacts(
     title="Medical Segmentation Decathlon",
@@ -33,7 +33,9 @@ FACTS = ChallengeFacts(
 )
 
 
-def items(cases: Sequence[Case], *, dataset_json: str | None = None, folder: str | None = None) -> list[Item]:
+def submitted(
+    cases: Sequence[Case], *, dataset_json: str | None = None, folder: str | None = None
+) -> list[SubmittedCase]:
     """The test images, named as they are.
 
     Args:
@@ -63,8 +65,7 @@ def items(cases: Sequence[Case], *, dataset_json: str | None = None, folder: str
         raise DataError("The section is empty; the Decathlon takes its test images. Name their section with --section.")
     prefix = f"{folder}/" if folder else ""
     return [
-        Item(case.id, Path(case.images[0]), f"{prefix}{case.id}.nii.gz", values)
-        for case in sorted(cases, key=lambda case: case.id)
+        SubmittedCase(case, f"{prefix}{case.id}.nii.gz", values) for case in sorted(cases, key=lambda case: case.id)
     ]
 
 
