@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medseg.data.run_settings import ORIGINS
-from medseg.errors import ConfigError, ModelError, ResourceError
+from medseg.errors import ConfigError, ModelError, ResourceError, few
 from medseg.settings import File, Folder, takes
 from medseg.shipped import find_bundle, find_list, shipped_name
 from medseg.storage import read_json, read_yaml
@@ -123,7 +123,7 @@ def _refuse_machine_paths(root: Path, files: dict[str, Path]) -> None:
             named += [f"{name}: '{text}'" for text in dict.fromkeys(_texts(loaded)) if local(text)]
     if named:
         raise ModelError(
-            f"{root} names paths that only this machine has: {'; '.join(named[:5])}{'; …' if len(named) > 5 else ''}. "
+            f"{root} names paths that only this machine has: {few(named)}. "
             "Make them relative, to the folder of the images or with @bundle_root."
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, few
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -134,7 +134,7 @@ def _subjects(raw: Path, modality: str) -> list[str]:
         return [folder.name for folder in folders]
     what = f"{len(folders)} of {_SUBJECTS} subjects of CHAOS, {modality}"
     if lacking:
-        what += f", without files in {', '.join(list(dict.fromkeys(lacking))[:5])}"
+        what += f", without files in {few(dict.fromkeys(lacking))}"
     hint = FACTS.hint(raw, f"*/{modality}", f"*/*/{modality}", otherwise="Unpack CHAOS_Train_Sets again")
     raise DataError(f"{raw} has {what}. {hint}")
 

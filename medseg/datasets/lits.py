@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import DataError
+from medseg.errors import DataError, few
 
 __all__ = ["FACTS", "TEST", "VALIDATION", "WRONG_SPACING", "prepare"]
 
@@ -69,7 +69,7 @@ def prepare(
     missing = [str(n) for n in range(_CASES) if str(n) not in sources]
     if missing:
         raise DataError(
-            f"{raw} has {len(sources)} of {_CASES} cases of LiTS, without {', '.join(missing[:5])}; expected "
+            f"{raw} has {len(sources)} of {_CASES} cases of LiTS, without {few(missing)}; expected "
             f"{FACTS.layout}. Unpack all parts of the download."
         )
 

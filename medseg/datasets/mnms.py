@@ -102,8 +102,7 @@ def _refuse_incomplete(raw: Path, subjects: dict[str, list[str]]) -> None:
         if len(names) != FACTS.splits[section] // _PHASES
     ]
     if counts:
-        hint = FACTS.hint(raw, "*/Training")
-        raise DataError(f"M&Ms is incomplete in {raw}: {'; '.join(counts)}. {hint}")
+        raise DataError(f"M&Ms is incomplete in {raw}: {'; '.join(counts)}. {FACTS.hint(raw, '*/Training')}")
     files = [
         f"{_FOLDERS[section]}/{name}/{name}_{kind}.nii.gz"
         for section, names in subjects.items()

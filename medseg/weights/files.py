@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from medseg.errors import ModelError, ResourceError
+from medseg.errors import ModelError, ResourceError, few
 from medseg.storage import whole_file
 
 __all__ = ["check_match", "load_file", "load_weights", "read_state_dict", "refuse_non_finite", "save_file"]
@@ -174,7 +174,7 @@ def check_match(network: nn.Module, state: Mapping[str, torch.Tensor], source: s
             "use weights of the same label space, or train with --transfer to give them a new head."
         )
     parts = [
-        f"{len(keys)} {what} ({', '.join(keys[:5])}{', …' if len(keys) > 5 else ''})"
+        f"{len(keys)} {what} ({few(keys)})"
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", different))
         if keys
     ]
