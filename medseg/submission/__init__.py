@@ -4,7 +4,7 @@ A module ``medseg/submission/challenges/<name>.py`` holds
 
 * ``FACTS``: a ``ChallengeFacts``, with the rules that the organisers document, and those that could not be verified;
 * ``items(cases, *, …) -> list[Item]``: which of a datalist section's cases are submitted, and under which names; where
-  the facts say it all, by ``medseg.submission.fixed_set.fixed_items``. It may take keyword arguments with defaults,
+  the facts say it all, ``medseg.submission.fixed_set.fixed_items(FACTS)``. It may take keyword arguments with defaults,
   which become options of ``medseg submit``. Raises ``DataError`` where they are not the challenge's cases. Values that
   a label map may hold are those of the data set; where its archive says them, of the datalist;
 * where label maps on the image's grid are not what is asked for, ``check(prediction, item) -> Iterator[Finding]`` for

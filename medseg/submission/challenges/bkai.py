@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from medseg.datasets.bkai import FACTS as DATASET
 from medseg.errors import DataError
 from medseg.storage import whole_file
-from medseg.submission import ChallengeFacts, Item
+from medseg.submission import ChallengeFacts
 from medseg.submission.fixed_set import fixed_items
-
-if TYPE_CHECKING:
-    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items", "pack"]
 
@@ -37,14 +33,7 @@ FACTS = ChallengeFacts(
 _VALUES = {name: value for value, name in DATASET.labels.items()}
 _ROWS = (_VALUES["neoplastic polyp"], _VALUES["non-neoplastic polyp"])  # X_0 and X_1
 
-
-def items(cases: Sequence[Case]) -> list[Item]:
-    """The test images.
-
-    Raises:
-        DataError: they are not as many as the challenge has.
-    """
-    return fixed_items(cases, FACTS)
+items = fixed_items(FACTS)
 
 
 def pack(files: Mapping[str, Path], output: Path) -> None:

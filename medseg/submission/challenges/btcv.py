@@ -46,4 +46,4 @@ def items(cases: Sequence[Case], *, prefix: str = "img") -> list[Item]:
     """
     if prefix not in ("img", "label"):
         raise ConfigError(f"prefix '{prefix}' is unknown; use 'img' or 'label'.")
-    return fixed_items(cases, replace(FACTS, member=FACTS.member.replace("img", prefix)))
+    return fixed_items(replace(FACTS, member=FACTS.member.replace("img", prefix)))(cases)

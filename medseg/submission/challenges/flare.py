@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from medseg.submission import ChallengeFacts, Item
+from medseg.submission import ChallengeFacts
 from medseg.submission.fixed_set import fixed_items
-
-if TYPE_CHECKING:
-    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items"]
 
@@ -32,11 +26,4 @@ FACTS = ChallengeFacts(
     case=r"validation_\d{3}",
 )
 
-
-def items(cases: Sequence[Case]) -> list[Item]:
-    """The validation cases, named as their images are.
-
-    Raises:
-        DataError: the cases are not those of the validation set.
-    """
-    return fixed_items(cases, FACTS)
+items = fixed_items(FACTS)

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from medseg.submission import ChallengeFacts, Item
+from medseg.submission import ChallengeFacts
 from medseg.submission.fixed_set import fixed_items
-
-if TYPE_CHECKING:
-    from medseg.data.case import Case
 
 __all__ = ["FACTS", "items"]
 
@@ -33,11 +27,4 @@ FACTS = ChallengeFacts(
     member="prediction_{0}.nii.gz",
 )
 
-
-def items(cases: Sequence[Case]) -> list[Item]:
-    """The test cases, named ``prediction_00210.nii.gz`` and so on.
-
-    Raises:
-        DataError: the cases are not those of the test set.
-    """
-    return fixed_items(cases, FACTS)
+items = fixed_items(FACTS)
