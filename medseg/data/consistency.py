@@ -139,7 +139,7 @@ def check_regions(datalist: Datalist) -> Iterator[Problem]:
         )
 
 
-def check_folds(datalist: Datalist, num_folds: int = 5) -> Iterator[Problem]:
+def check_folds(datalist: Datalist) -> Iterator[Problem]:
     """Fewer subjects than folds, where folds have to be made on the spot."""
-    if not datalist.folds() and not datalist.sections["validation"] and (finding := datalist.few_subjects(num_folds)):
+    if not datalist.folds() and not datalist.sections["validation"] and (finding := datalist.few_subjects()):
         yield Problem("all cases", *Finding(*finding))

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from medseg.data.content import content_hash
-from medseg.data.findings import Finding
+from medseg.data.findings import Finding, by
 from medseg.errors import DataError
 from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import NiftiReader, Placement
@@ -111,7 +111,7 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
         what = "RGB (several components per voxel)" if kind.names else f"of voxel type {kind}"
         raise Unreadable(f"{shown} is {what}; plain numbers are expected", "Export it with one number per voxel.")
     if 0 in volume.shape:
-        raise Unreadable(f"{shown} has shape {_by(volume.shape)}: no voxels", "Export the file again.")
+        raise Unreadable(f"{shown} has shape {by(volume.shape)}: no voxels", "Export the file again.")
     volume.notes += _notes(stored, volume, mask)
     return volume
 
@@ -154,13 +154,13 @@ def _notes(stored: Sequence[np.ndarray], volume: Volume, mask: bool) -> Iterator
         yield f"voxels of type {volume.stored_type} are taken as float32"
 
 
-def read_grid(path: str | Path, shown: str | None = None) -> Volume:
+def read_grid(path: str | Path) -> Volume:
     """Shape and place of a file from its header alone: one channel of zeros that take no memory.
 
     Raises:
         Unreadable: missing, empty, of another format, or a header that cannot be read.
     """
-    path, shown = Path(path), shown or str(path)
+    path, shown = Path(path), str(path)
     _check_name(path, shown)
     with path.open("rb") as file:
         _check_head(path, shown, file.read(256))
@@ -178,7 +178,7 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
     if is_2d_file(path):
         with Image.open(path) as picture:
             return shown_size(picture)[::-1], np.eye(4), orientation_of(picture)
-    if path.name.lower().endswith((".nii", ".nii.gz")):
+    if path.name.lower().endswith(_NIFTI):
         image: Any = open_nifti(path)
         return tuple(int(n) for n in image.shape[:3]), Placement.of(image.header).affine, 1
     reader = simple_itk().ImageFileReader()
@@ -286,7 +286,7 @@ def _read_nifti(path: Path, shown: str, file: BinaryIO) -> Volume:
     dims = min(array.ndim, 3)
     if array.ndim > 4 or dims < 2:
         raise Unreadable(
-            f"{shown} has shape {_by(array.shape)}; 2 or 3 spatial axes and at most one of channels are expected",
+            f"{shown} has shape {by(array.shape)}; 2 or 3 spatial axes and at most one of channels are expected",
             "Split the file into one per channel.",
         )
     channels = [array] if array.ndim < 4 else [array[..., i] for i in range(array.shape[3])]
@@ -297,10 +297,6 @@ def _read_nifti(path: Path, shown: str, file: BinaryIO) -> Volume:
         remedy = "The stored values are taken as they are: check that they are the intended ones."
         volume.findings.append(Finding(f"{shown}: {ignored}", remedy, warning=True))
     return volume
-
-
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 # ---------------------------------------------------------------------- everything else
@@ -360,11 +356,11 @@ def _damage(path: Path, shown: str, error: Exception) -> tuple[str, str]:
 
 def _bytes(path: Path) -> tuple[int, int | None]:
     """Bytes of a NIfTI file that can be had, decompressed, and how many its header promises (``None``: unknown)."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    if not path.name.lower().endswith(_NIFTI):
         return 0, None
     found, head = 0, b""
     try:
-        with _open(path) as stream:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
             while block := stream.read1(1 << 13):  # small blocks: what comes before the damage is counted
                 found += len(block)
                 head = head if len(head) >= 348 else head + block
@@ -383,7 +379,3 @@ def _reason(error: Exception) -> str:
         return type(error).__name__
     itk = "ITK" in lines[0] or "ITK" in lines[-1]  # SimpleITK begins with its own source lines
     return lines[-1 if itk else 0].rstrip(".")
-
-
-def _by(numbers: Any) -> str:
-    return "×".join(f"{n:.4g}" for n in numbers)
