@@ -107,8 +107,6 @@ def prepare(
     1.5 mm, ``70.nii.gz``, ``70_gt.nii.gz`` …, in MR without bladder and prostate/uterus.
 
     Args:
-        raw_dir: the folder ``amos22``.
-        out_dir: folder of the datalist.
         task: 1 (CT) or 2 (CT and MR).
         split: ``challenge``, ``repux`` (task 1), ``hermes_ct`` or ``hermes_mr``.
         num_folds: number of folds of the training cases; 0 keeps the published split alone (``repux``: 5).

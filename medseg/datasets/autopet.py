@@ -48,8 +48,6 @@ def prepare(
     the files made here, but for the studies of a patient, which may be interchanged.
 
     Args:
-        raw_dir: the folder of the patients' folders.
-        out_dir: folder of the datalist and all copies.
         form: ``isotropic`` (1.5 mm), ``published`` (1.5 mm in the plane, the spacing along z left as it is) or
             ``native`` (two channels, PET and the CT at its grid, uncropped, as links).
         num_folds: number of folds of the patients.

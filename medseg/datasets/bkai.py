@@ -30,8 +30,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_f
     (green) and 2 (red). Folds are those of the QTSeg publication: the sorted names in equal slices.
 
     Args:
-        raw_dir: the archive as unpacked.
-        out_dir: folder of the datalist, the links and the masks.
         classes: 2 (background and polyp) or 3.
         num_folds: number of folds; the publication has 5.
 

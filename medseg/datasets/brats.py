@@ -85,7 +85,6 @@ def prepare(
 
     Args:
         raw_dir: the folder of the cases, or of ``HGG`` and ``LGG``, which are split one by one.
-        out_dir: folder of the datalist and resized copies.
         split: ``patient`` keeps the scans of a patient in one section; ``published`` is the split of the
             neural-operator publications by scan (751/125/375 of 2023; of 2019 with ``fractions`` 0.9, 0.1, 0), whose
             patients on two sides are declared as known overlaps.

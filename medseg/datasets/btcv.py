@@ -63,8 +63,6 @@ def prepare(
     ``bcv.json``, the 30 labelled cases, and, beside it, volumes of 1.5 mm, ``img0001.nii.gz``, ``img0001_gt.nii.gz`` ….
 
     Args:
-        raw_dir: ``RawData`` as unpacked.
-        out_dir: folder of the datalist and the links.
         split: ``published`` (24 and 6) or ``hermes`` (23, 1 and 6).
         num_folds: number of folds of the training cases; 0 keeps the split alone.
         seed: random seed of the folds.

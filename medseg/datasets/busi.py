@@ -35,8 +35,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
     slices; the last two benign images are in no slice, so they are trained on in every fold.
 
     Args:
-        raw_dir: ``Dataset_BUSI_with_GT`` as unpacked.
-        out_dir: folder of the datalist, the links and the masks.
         num_folds: number of folds; the publication has 5.
 
     Raises:

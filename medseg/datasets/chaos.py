@@ -72,7 +72,6 @@ def prepare(
 
     Args:
         raw_dir: ``Train_Sets``, the folder that holds ``MR`` and ``CT``.
-        out_dir: folder of the datalist and all copies.
         modality: ``MR`` or ``CT``.
         num_folds: number of folds of the training subjects.
         seed: random seed of the folds.

@@ -28,8 +28,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
     image's masks as 0 and 255. Folds are those of the QTSeg publication: the sorted names in equal slices.
 
     Args:
-        raw_dir: the folder of ``stage1_train`` and, if it is there, ``stage1_test``.
-        out_dir: folder of the datalist, the links and the masks.
         num_folds: number of folds; the publication has 5.
 
     Raises:

@@ -41,7 +41,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     Args:
         raw_dir: ``feta_2.1`` (or ``feta_2.0``) as unpacked; the reconstruction's name, ``mial`` or ``irtk``, is kept
             as the case's ``reconstruction``.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the 80 subjects; the publications name none.
         seed: random seed of the folds.
 

@@ -27,8 +27,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     The split into training and test is the official one; folds of the training cases are created here.
 
     Args:
-        raw_dir: the folder with ``train`` and ``test``.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the training cases.
         seed: random seed of the folds.
 

@@ -34,8 +34,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     ours, because the publications name none.
 
     Args:
-        raw_dir: the folder that holds ``TrainingImg`` and ``TrainingMask``.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the training cases.
         seed: random seed of the folds.
 

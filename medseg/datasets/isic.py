@@ -29,8 +29,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     are created here, for the choice of a model; the test cases keep their masks, for one last score.
 
     Args:
-        raw_dir: the folder of the four unpacked archives.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the training cases.
         seed: random seed of the folds.
 

@@ -39,8 +39,6 @@ def prepare(
     The resolution study does not publish its split of KiTS; this is its rule for BraTS, which is our inference.
 
     Args:
-        raw_dir: the folder of the cases.
-        out_dir: folder of the datalist.
         fractions: shares of training, validation and test.
         seed: random seed of the split, and of the folds.
         num_folds: number of folds of the training cases.

@@ -47,8 +47,6 @@ def prepare(
     ``data_json/hermes/mnm.json``, which fits the files made here.
 
     Args:
-        raw_dir: the folder that holds ``Training``, ``Validation`` and ``Testing``.
-        out_dir: folder of the datalist and all copies.
         num_folds: number of folds of the training subjects.
         seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.

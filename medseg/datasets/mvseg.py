@@ -31,8 +31,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 0, see
     The test section is empty where its folder is not there; its cases have labels where the archive has them.
 
     Args:
-        raw_dir: the folder of ``train`` and ``val``.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the training cases; 0 keeps the challenge's split alone.
         seed: random seed of the folds.
 
