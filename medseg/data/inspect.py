@@ -19,7 +19,7 @@ from medseg.data.case_facts import CaseFacts
 from medseg.data.content import voxel_hash
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.findings import Finding, by
-from medseg.data.geometry import check_grid, check_same_grid, ras_axes, spacing_of
+from medseg.data.geometry import check_grid, check_same_grid, ras_axes
 from medseg.data.intensities import Intensity, check_intensity
 from medseg.data.mask_values import edge_values
 from medseg.data.modality import is_color
@@ -94,7 +94,7 @@ def _inspect(
 ) -> None:
     first = volumes[0]
     channels = [channel for volume in volumes for channel in volume.channels]
-    facts.shape, facts.channels, facts.spacing = first.shape, len(channels), spacing_of(first)
+    facts.shape, facts.channels, facts.spacing = first.shape, len(channels), first.spacing
     facts.picture, facts.orientation = first.photo, first.orientation
     facts.label_orientation = label.orientation if label is not None else 1
     for finding in check_grid(first):
