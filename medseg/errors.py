@@ -17,7 +17,7 @@ A message is one sentence in three parts: what is wrong (value, file), what was 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 __all__ = [
     "CasesFailed",
@@ -26,6 +26,7 @@ __all__ = [
     "MedsegError",
     "ModelError",
     "ResourceError",
+    "few",
     "nearest",
 ]
 
@@ -64,6 +65,12 @@ class CasesFailed(MedsegError):
     """The work is finished, but some cases failed; they are listed in a file."""
 
     status = 6
+
+
+def few(names: Collection[object]) -> str:
+    """At most five names for a sentence, and how many there are: ``a, b, c, d, e, … (12)``."""
+    shown = ", ".join(str(name) for name in list(names)[:5])
+    return f"{shown}, … ({len(names)})" if len(names) > 5 else shown or "none"
 
 
 def nearest(name: object, known: Iterable[object], cutoff: float = 0.6) -> str:

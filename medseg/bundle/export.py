@@ -25,6 +25,7 @@ from torch.export import Dim
 
 from medseg.bundle.onnx_norms import write_out_instance_norms
 from medseg.errors import ConfigError, ModelError, nearest
+from medseg.faults import reason_of
 
 __all__ = ["FORMATS", "TOLERANCE", "Exported", "Parity", "chosen_formats", "export_network", "other_size"]
 
@@ -105,11 +106,10 @@ def export_network(
     directory: str | Path,
     *,
     formats: Sequence[str] = FORMATS,
-    name: str = "model",
     metadata: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, Exported]:
-    """Write ``<name>.ts``, ``<name>.pt2`` and ``<name>.onnx``; batch size 1, float32, CPU.
+    """Write ``model.ts``, ``model.pt2`` and ``model.onnx``; batch size 1, float32, CPU.
 
     Args:
         network: takes ``(1, in_channels, *size)``; put into evaluation mode.
@@ -132,7 +132,7 @@ def export_network(
     images = [torch.randn(1, in_channels, *size, generator=generator) for size in sizes]
     with torch.no_grad(), _quiet():
         recorder = _Recorder(network, _taken(network, images), {"metadata": metadata, "config": config})
-        return {fmt: recorder.export(fmt, folder / f"{name}{_SUFFIX[fmt]}") for fmt in formats}
+        return {fmt: recorder.export(fmt, folder / f"model{_SUFFIX[fmt]}") for fmt in formats}
 
 
 def _taken(network: nn.Module, images: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -144,7 +144,7 @@ def _taken(network: nn.Module, images: Sequence[Tensor]) -> list[tuple[Tensor, T
         except Exception as error:  # networks of one window refuse the others in their own ways
             if not pairs:
                 raise ModelError(
-                    f"{type(network).__name__} does not take {tuple(image.shape[1:])} ({_first_line(error)}); "
+                    f"{type(network).__name__} does not take {tuple(image.shape[1:])} ({reason_of(error)}); "
                     "name a valid window with --sizes."
                 ) from error
     return pairs
@@ -166,7 +166,7 @@ class _Recorder:
     def export(self, fmt: str, path: Path) -> Exported:
         """Try every way to record the format, any size first; the first that agrees with the network is kept."""
         problem = "" if len(self.expected) > 1 else "the network takes this size only"
-        last: Exception | None = None
+        last: Exception = ModelError(problem)
         for method, any_size in _WAYS[fmt]:
             if any_size and len(self.expected) < 2:
                 continue
@@ -175,14 +175,14 @@ class _Recorder:
                 parity = [_difference(run, *pair) for pair in (self.expected if any_size else self.expected[:1])]
             except Exception as error:  # exporters and runtimes fail in any way; the next one may do
                 last = error
+                problem = problem or f"{method} for any size: {reason_of(error)}"
             else:
                 if any_size:
                     return Exported(path.name, method, self.multiples, parity, "")
                 return Exported(path.name, method, None, parity, problem)
-            problem = problem or f"{method} for any size: {_first_line(last)}"
         path.unlink(missing_ok=True)
         raise ModelError(
-            f"{type(self.network).__name__} cannot be exported to {fmt} ({_first_line(last)}); choose another --format."
+            f"{type(self.network).__name__} cannot be exported to {fmt} ({reason_of(last)}); choose another --format."
         ) from last
 
     def _torchscript(self, method: str, any_size: bool, path: Path) -> Run:
@@ -261,9 +261,6 @@ def _difference(run: Run, image: Tensor, logits: Tensor) -> Parity:
 
 
 # ---------------------------------------------------------------------- words
-def _first_line(error: BaseException | None) -> str:
-    lines = str(error or "").strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medseg.data.content import content_hash
 from medseg.data.run_settings import ORIGINS
-from medseg.errors import ConfigError, ModelError, ResourceError
+from medseg.errors import ConfigError, ModelError, ResourceError, few
 from medseg.settings import File, Folder, takes
 from medseg.shipped import find_bundle, find_list, shipped_name
 from medseg.storage import read_json, read_yaml
@@ -82,7 +83,7 @@ def package(settings: PackageSettings) -> list[str]:
             files |= lists
         _refuse_machine_paths(root, files)
         sums = Path(scratch) / _SUMS
-        sums.write_text("".join(f"{_digest(path)}  {name}\n" for name, path in files.items()), encoding="utf-8")
+        sums.write_text("".join(f"{content_hash(path)}  {name}\n" for name, path in files.items()), encoding="utf-8")
         members = {f"{target.stem}/{name}": path for name, path in {_SUMS: sums, **files}.items()}
         write_zip(members, target)
     return list(members)
@@ -123,7 +124,7 @@ def _refuse_machine_paths(root: Path, files: dict[str, Path]) -> None:
             named += [f"{name}: '{text}'" for text in dict.fromkeys(_texts(loaded)) if local(text)]
     if named:
         raise ModelError(
-            f"{root} names paths that only this machine has: {'; '.join(named[:5])}{'; …' if len(named) > 5 else ''}. "
+            f"{root} names paths that only this machine has: {few(named)}. "
             "Make them relative, to the folder of the images or with @bundle_root."
         )
 
@@ -249,11 +250,3 @@ def _check_sums(sums: Path, found: dict[str, str], path: Path) -> None:
             raise ModelError(f"{path} refused: '{name}' is {'not listed' if name in found else 'missing'}.")
         if found[name] != stated[name]:
             raise ModelError(f"{path} refused: '{name}' differs from its checksum; copy or download it again.")
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -31,7 +31,7 @@ from medseg.bundle.schema import check_metadata
 from medseg.bundle.trust import judged
 from medseg.data.findings import Problem
 from medseg.errors import ConfigError, MedsegError
-from medseg.faults import unwrapped
+from medseg.faults import reason_of, unwrapped
 from medseg.labels import LabelSpace
 from medseg.storage import write_json
 from medseg.weights import load_weights
@@ -234,7 +234,7 @@ def _check_network(folder: Bundle, overrides: Mapping[str, Any], scratch: Path) 
         try:
             verify_net_in_out("network_def", device="cpu", **files)
         except Exception as error:  # whatever it is, it is the answer of MONAI's own command
-            yield _problem("network_def", f"verify_net_in_out: {_reason(error)}")
+            yield _problem("network_def", f"verify_net_in_out: {reason_of(error)}")
             return
         example, full = [1, channels, *size], [1, channels, *window]
         yield from _check_torchscript(network, example, full, made, scratch / "model.ts", files)
@@ -278,7 +278,7 @@ def _check_torchscript(
                 own, exported = network(image), torch.jit.load(str(target))(image)
             difference = float((own - exported).abs().max() / own.abs().max().clamp(min=1))
         except Exception as error:  # scripting and tracing fail in their own ways
-            reason = _reason(error)
+            reason = reason_of(error)
             continue
         if difference > _TOLERANCE:
             reason = f"TorchScript differs from the network by {difference:.2g}"
@@ -288,8 +288,3 @@ def _check_torchscript(
             yield _problem("network_def", "ckpt_export cannot script this network", say, warning=True)
         return
     yield _problem("network_def", f"ckpt_export: {reason}")
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -5,7 +5,7 @@ from medseg.data.case_dataset import CaseDataset, ReadCase
 from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.datalist_file import read_datalist, write_datalist
-from medseg.data.dataset import SeededDataset, make_dataset
+from medseg.data.dataset import make_dataset
 from medseg.data.findings import Problem
 from medseg.data.folds import assign_folds
 from medseg.data.inspect import inspect_cases
@@ -13,7 +13,7 @@ from medseg.data.loader import close_loader, make_loader
 from medseg.data.make_datalist import MadeDatalist, make_datalist
 from medseg.data.plan import Plan, make_plan
 from medseg.data.plan_settings import PlanSettings
-from medseg.data.randomness import derive_seed, seed_everything
+from medseg.data.randomness import seed_everything
 from medseg.data.sampling import EpochSampler, WeightedSampler
 
 __all__ = [
@@ -27,11 +27,9 @@ __all__ = [
     "PlanSettings",
     "Problem",
     "ReadCase",
-    "SeededDataset",
     "WeightedSampler",
     "assign_folds",
     "close_loader",
-    "derive_seed",
     "inspect_cases",
     "make_datalist",
     "make_dataset",

@@ -13,6 +13,7 @@ from medseg.data.datalist import Datalist
 from medseg.data.findings import Finding, Problem, by
 from medseg.data.geometry import far_spacing
 from medseg.data.mask_values import MaskValues, mixed_finding, soft_finding
+from medseg.errors import few
 
 __all__ = [
     "check_agreement",
@@ -58,11 +59,10 @@ def check_orientation(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
         case.case for case in facts if case.orientation != 1 and case.label_counts and case.label_orientation == 1
     ]
     if turned:
-        shown = ", ".join(turned[:5]) + (", …" if len(turned) > 5 else "")
         yield Problem(
             "some cases",
             f"{len(turned)} images have a camera's orientation tag (EXIF), which is applied, and masks without one "
-            f"({shown}); masks drawn on the image as viewers show it are expected",
+            f"({few(turned)}); masks drawn on the image as viewers show it are expected",
             "If they were drawn on the rows as stored, remove the tag from the images.",
             warning=True,
         )
@@ -94,10 +94,9 @@ def check_empty_labels(facts: Sequence[CaseFacts], datalist: Datalist, *, traini
     if not empty:
         return
     everything = training and len(empty) == len(labelled)
-    shown = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
     yield Problem(
         "all cases" if everything else "some cases",
-        f"{len(empty)} of {len(labelled)} labels are all background ({shown})",
+        f"{len(empty)} of {len(labelled)} labels are all background ({few(empty)})",
         "Check the label files: there is nothing to learn from." if everything else "Check that this is meant.",
         warning=not everything,
     )
@@ -140,7 +139,7 @@ def check_regions(datalist: Datalist) -> Iterator[Problem]:
         )
 
 
-def check_folds(datalist: Datalist, num_folds: int = 5) -> Iterator[Problem]:
+def check_folds(datalist: Datalist) -> Iterator[Problem]:
     """Fewer subjects than folds, where folds have to be made on the spot."""
-    if not datalist.folds() and not datalist.sections["validation"] and (finding := datalist.few_subjects(num_folds)):
+    if not datalist.folds() and not datalist.sections["validation"] and (finding := datalist.few_subjects()):
         yield Problem("all cases", *Finding(*finding))

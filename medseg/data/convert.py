@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from medseg.errors import CasesFailed
+from medseg.errors import CasesFailed, few
 from medseg.storage import whole_file
 
 __all__ = ["convert_files", "link_or_copy"]
@@ -50,10 +50,10 @@ def convert_files(
         pool.shutdown(cancel_futures=True)  # after Ctrl-C: nothing new is begun
     if failures:
         first, *others = sorted(failures)
-        more = f"; also {', '.join(path.name for path in others[:5])}" + (", …" if len(others) > 5 else "")
+        more = f"; also {few([path.name for path in others])}" if others else ""
         raise CasesFailed(
             f"{len(failures)} of {len(todo)} files could not be made, the first is {first}: {failures[first]}"
-            f"{more if others else ''}. Fix the cause and run the same command again; files that are done are kept."
+            f"{more}. Fix the cause and run the same command again; files that are done are kept."
         )
     return len(todo)
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from medseg.data.content import content_hash
-from medseg.data.findings import Finding
+from medseg.data.findings import Finding, by
 from medseg.errors import DataError
 from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import NiftiReader, Placement
@@ -59,8 +59,8 @@ class Volume:
         image: as transforms take it in the place of the path, so that a file is read once.
         channels: arrays ``(*spatial)`` in the file's own voxel type, in memory order where possible (no copies).
         affine: index -> RAS mm, 4 x 4, as training sees it; the identity for photographs.
-        header_spacing: what the file says, in its own unit, before nibabel corrects it.
         photo: a format without physical size (PNG, JPEG, TIFF, BMP), where colours come as channels.
+        header_spacing: what a NIfTI header says, in its own unit, before nibabel corrects it; else ``spacing``.
         placement: NIfTI: what the affine is from.
         orientation: EXIF orientation of a 2D image, 1 to 8, which is applied already.
         stored_type: of a voxel in the file, before its scale factor.
@@ -71,18 +71,26 @@ class Volume:
     image: InMemory
     channels: list[np.ndarray]
     affine: np.ndarray
-    header_spacing: tuple[float, ...]
-    photo: bool
+    photo: bool = False
+    header_spacing: tuple[float, ...] = ()
     placement: Placement | None = None
     orientation: int = 1
     stored_type: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.header_spacing = self.header_spacing or self.spacing
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Spatial shape in voxels."""
         return self.channels[0].shape
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """mm per voxel and axis, source orientation."""
+        return tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0)[: len(self.shape)])
 
 
 def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = False) -> Volume:
@@ -111,7 +119,7 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
         what = "RGB (several components per voxel)" if kind.names else f"of voxel type {kind}"
         raise Unreadable(f"{shown} is {what}; plain numbers are expected", "Export it with one number per voxel.")
     if 0 in volume.shape:
-        raise Unreadable(f"{shown} has shape {_by(volume.shape)}: no voxels", "Export the file again.")
+        raise Unreadable(f"{shown} has shape {by(volume.shape)}: no voxels", "Export the file again.")
     volume.notes += _notes(stored, volume, mask)
     return volume
 
@@ -135,16 +143,12 @@ def _read(path: Path, shown: str, mask: bool) -> Volume:
 def _in_memory(image: InMemory) -> Volume:
     channels = _channels(image.array, image.meta)
     affine = np.asarray(image.meta["affine"], dtype=float)
-    return Volume(image, channels, affine, _voxel(affine, channels[0]), False, stored_type=image.array.dtype)
+    return Volume(image, channels, affine, stored_type=image.array.dtype)
 
 
 def _channels(array: np.ndarray, meta: Mapping[Any, Any]) -> list[np.ndarray]:
     axis = float(meta.get("original_channel_dim", math.nan))
     return [array] if math.isnan(axis) else list(np.moveaxis(array, int(axis), 0))
-
-
-def _voxel(affine: np.ndarray, channel: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: channel.ndim])
 
 
 def _notes(stored: Sequence[np.ndarray], volume: Volume, mask: bool) -> Iterator[str]:
@@ -154,13 +158,13 @@ def _notes(stored: Sequence[np.ndarray], volume: Volume, mask: bool) -> Iterator
         yield f"voxels of type {volume.stored_type} are taken as float32"
 
 
-def read_grid(path: str | Path, shown: str | None = None) -> Volume:
+def read_grid(path: str | Path) -> Volume:
     """Shape and place of a file from its header alone: one channel of zeros that take no memory.
 
     Raises:
         Unreadable: missing, empty, of another format, or a header that cannot be read.
     """
-    path, shown = Path(path), shown or str(path)
+    path, shown = Path(path), str(path)
     _check_name(path, shown)
     with path.open("rb") as file:
         _check_head(path, shown, file.read(256))
@@ -170,7 +174,7 @@ def read_grid(path: str | Path, shown: str | None = None) -> Volume:
         raise _unreadable(path, shown, error) from error
     empty = np.broadcast_to(np.uint8(0), shape)
     image = InMemory(str(path), empty, {"affine": affine})
-    return Volume(image, [empty], affine, _voxel(affine, empty), is_2d_file(path), orientation=orientation)
+    return Volume(image, [empty], affine, photo=is_2d_file(path), orientation=orientation)
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
@@ -178,7 +182,7 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
     if is_2d_file(path):
         with Image.open(path) as picture:
             return shown_size(picture)[::-1], np.eye(4), orientation_of(picture)
-    if path.name.lower().endswith((".nii", ".nii.gz")):
+    if path.name.lower().endswith(_NIFTI):
         image: Any = open_nifti(path)
         return tuple(int(n) for n in image.shape[:3]), Placement.of(image.header).affine, 1
     reader = simple_itk().ImageFileReader()
@@ -286,21 +290,24 @@ def _read_nifti(path: Path, shown: str, file: BinaryIO) -> Volume:
     dims = min(array.ndim, 3)
     if array.ndim > 4 or dims < 2:
         raise Unreadable(
-            f"{shown} has shape {_by(array.shape)}; 2 or 3 spatial axes and at most one of channels are expected",
+            f"{shown} has shape {by(array.shape)}; 2 or 3 spatial axes and at most one of channels are expected",
             "Split the file into one per channel.",
         )
     channels = [array] if array.ndim < 4 else [array[..., i] for i in range(array.shape[3])]
     spacing = tuple(float(s) for s in raw["pixdim"][1 : dims + 1])
     read = InMemory(str(path), array, meta)
-    volume = Volume(read, channels, placement.affine, spacing, False, placement, stored_type=image.get_data_dtype())
+    volume = Volume(
+        read,
+        channels,
+        placement.affine,
+        header_spacing=spacing,
+        placement=placement,
+        stored_type=image.get_data_dtype(),
+    )
     if ignored := ignored_scale(raw):
         remedy = "The stored values are taken as they are: check that they are the intended ones."
         volume.findings.append(Finding(f"{shown}: {ignored}", remedy, warning=True))
     return volume
-
-
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 # ---------------------------------------------------------------------- everything else
@@ -309,22 +316,16 @@ def _read_itk(path: Path) -> Volume:
     array, meta = reader.get_data(reader.read(str(path)))
     channels, affine = _channels(array, meta), np.asarray(meta["affine"], dtype=float)
     image = InMemory(str(path), array, meta)
-    return Volume(image, channels, affine, _voxel(affine, channels[0]), False, stored_type=array.dtype)
+    return Volume(image, channels, affine, stored_type=array.dtype)
 
 
 def _read_picture(path: Path, file: BinaryIO, mask: bool) -> Volume:
     picture = Image.open(file)
     deep = has_deep_colours(picture)
     array, meta = PictureReader(mask=mask).get_data(picture)
-    channels = _channels(array, meta)
+    image, orientation = InMemory(str(path), array, meta), int(meta["orientation"])
     volume = Volume(
-        InMemory(str(path), array, meta),
-        channels,
-        np.eye(4),
-        (1.0,) * channels[0].ndim,
-        True,
-        orientation=int(meta["orientation"]),
-        stored_type=array.dtype,
+        image, _channels(array, meta), np.eye(4), photo=True, orientation=orientation, stored_type=array.dtype
     )
     if deep:
         volume.findings.append(
@@ -360,11 +361,11 @@ def _damage(path: Path, shown: str, error: Exception) -> tuple[str, str]:
 
 def _bytes(path: Path) -> tuple[int, int | None]:
     """Bytes of a NIfTI file that can be had, decompressed, and how many its header promises (``None``: unknown)."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    if not path.name.lower().endswith(_NIFTI):
         return 0, None
     found, head = 0, b""
     try:
-        with _open(path) as stream:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
             while block := stream.read1(1 << 13):  # small blocks: what comes before the damage is counted
                 found += len(block)
                 head = head if len(head) >= 348 else head + block
@@ -383,7 +384,3 @@ def _reason(error: Exception) -> str:
         return type(error).__name__
     itk = "ITK" in lines[0] or "ITK" in lines[-1]  # SimpleITK begins with its own source lines
     return lines[-1 if itk else 0].rstrip(".")
-
-
-def _by(numbers: Any) -> str:
-    return "×".join(f"{n:.4g}" for n in numbers)

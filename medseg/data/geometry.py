@@ -11,7 +11,7 @@ from medseg.data.findings import Finding, by
 from medseg.transforms.grid import GRID_TOLERANCE, corner_distance
 from medseg.transforms.nifti import Placement
 
-__all__ = ["check_grid", "check_same_grid", "far_spacing", "ras_axes", "spacing_of"]
+__all__ = ["check_grid", "check_same_grid", "far_spacing", "ras_axes"]
 
 _INDEPENDENT = 1e-3  # volume spanned by the unit axes; 1 for perpendicular ones, 0.17 for a shear of 80 degrees
 _LEAST_SHEAR = 0.01  # degrees; below lies the rounding of headers
@@ -23,14 +23,9 @@ _FAR = 20.0  # ratio of mean voxel sizes: beyond it, a scan has no voxel or a th
 _OTHER_UNITS = {"m": "metres", "µm": "micrometres"}
 
 
-def spacing_of(volume: Volume) -> tuple[float, ...]:
-    """mm per voxel and axis, source orientation."""
-    return tuple(float(s) for s in np.linalg.norm(volume.affine[:3, :3], axis=0)[: len(volume.shape)])
-
-
 def ras_axes(volume: Volume) -> tuple[int, ...]:
     """The file's axes that run (mostly) to the right, to the front and up; 2D: as they are."""
-    spacing = spacing_of(volume)
+    spacing = volume.spacing
     if len(spacing) != 3:
         return tuple(range(len(spacing)))
     order = np.argsort(np.argmax(np.abs(volume.affine[:3, :3]) / np.array(spacing), axis=0), kind="stable")
@@ -96,7 +91,7 @@ def _check_shear(angle: float, *, nifti: bool) -> Iterator[Finding]:
 
 
 def _check_spacing(volume: Volume) -> Iterator[Finding]:
-    spacing, place = spacing_of(volume), volume.placement
+    spacing, place = volume.spacing, volume.placement
     unit = place.unit if place is not None else "mm"
     if min(spacing) < _LEAST_SPACING or max(spacing) > _MOST_SPACING:
         yield Finding(
@@ -120,7 +115,7 @@ def _check_spacing(volume: Volume) -> Iterator[Finding]:
 
 
 def _check_placement(volume: Volume, place: Placement) -> Iterator[Finding]:
-    spacing, dims = spacing_of(volume), len(volume.shape)
+    spacing, dims = volume.spacing, len(volume.shape)
     voxel = place.voxel[:dims]
     if place.qform is not None:
         apart = corner_distance(volume.shape, place.affine, place.qform)
@@ -164,7 +159,7 @@ def check_same_grid(image: Volume, other: Volume, what: str) -> Iterator[Finding
             remedy = f"The image's orientation tag (EXIF) is applied: rotate the {what} as well, or remove the tag."
         yield Finding(f"image {by(image.shape)}, {what} {by(other.shape)} voxels; one grid is expected", remedy)
         return
-    spacing, other_spacing = spacing_of(image), spacing_of(other)
+    spacing, other_spacing = image.spacing, other.spacing
     if image.photo or other.photo:
         return  # a format without physical size lies where its partner lies
     if not np.allclose(spacing, other_spacing, rtol=_SAME_SPACING):

@@ -19,14 +19,14 @@ from medseg.data.case_facts import CaseFacts
 from medseg.data.content import voxel_hash
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.findings import Finding, by
-from medseg.data.geometry import check_grid, check_same_grid, ras_axes, spacing_of
+from medseg.data.geometry import check_grid, check_same_grid, ras_axes
 from medseg.data.intensities import Intensity, check_intensity
 from medseg.data.mask_values import edge_values
 from medseg.data.modality import is_color
 from medseg.data.voxels import check_label_values, count_values, foreground, sample, zero_share
 from medseg.labels import LabelSpace
 
-__all__ = ["inspect_case", "inspect_cases", "read_case"]
+__all__ = ["inspect_cases", "read_case"]
 
 
 def inspect_cases(
@@ -46,23 +46,12 @@ def inspect_cases(
         root: sentences show paths relative to it.
         num_workers: threads.
     """
+
+    def inspect(case: Case) -> CaseFacts:
+        return read_case(case, label_space, channel_names, root, intensities=True)[0]
+
     with ThreadPoolExecutor(num_workers or min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda case: inspect_case(case, label_space, channel_names, root), cases))
-
-
-def inspect_case(
-    case: Case,
-    label_space: LabelSpace,
-    channel_names: Sequence[str] | None = None,
-    root: Path | None = None,
-    *,
-    intensities: bool = True,
-) -> CaseFacts:
-    """Facts and problems of one case (arguments as for ``inspect_cases``).
-
-    ``intensities``: also sample them, which a plan needs and inference does not.
-    """
-    return read_case(case, label_space, channel_names, root, intensities=intensities)[0]
+        return list(pool.map(inspect, cases))
 
 
 def read_case(
@@ -73,7 +62,11 @@ def read_case(
     *,
     intensities: bool = False,
 ) -> tuple[CaseFacts, Case]:
-    """``inspect_case``, and the case with its files in memory, for transforms that would read them again."""
+    """Facts and problems of one case (arguments as for ``inspect_cases``), and the case with its files in memory, for
+    transforms that would read them again.
+
+    ``intensities``: also sample them, which a plan needs and inference does not.
+    """
     facts = CaseFacts(case.id, case.dataset)
     images = [_read(path, root, facts) for path in case.images]
     label = _read(case.label, root, facts, mask=True) if case.label else None
@@ -101,7 +94,7 @@ def _inspect(
 ) -> None:
     first = volumes[0]
     channels = [channel for volume in volumes for channel in volume.channels]
-    facts.shape, facts.channels, facts.spacing = first.shape, len(channels), spacing_of(first)
+    facts.shape, facts.channels, facts.spacing = first.shape, len(channels), first.spacing
     facts.picture, facts.orientation = first.photo, first.orientation
     facts.label_orientation = label.orientation if label is not None else 1
     for finding in check_grid(first):

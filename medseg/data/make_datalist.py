@@ -15,12 +15,12 @@ from medseg.data.files import Unreadable, Volume, read_grid, read_volume
 from medseg.data.findings import Finding
 from medseg.data.folds import assign_folds, stratified_folds, subject_of
 from medseg.data.geometry import check_same_grid
-from medseg.data.layouts import Found, few, read_layout
+from medseg.data.layouts import Found, read_layout
 from medseg.data.mask_values import MaskValues, edge_values, jpeg_finding, mixed_finding, soft_finding
 from medseg.data.split_file import Split, read_split
 from medseg.data.subjects import guess_subjects
 from medseg.data.voxels import count_values
-from medseg.errors import ConfigError, DataError, nearest
+from medseg.errors import ConfigError, DataError, few, nearest
 from medseg.settings import File, Folder, Names, takes
 from medseg.transforms.picture import is_grey
 from medseg.transforms.reader import is_2d_file

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from medseg.errors import DataError
+from medseg.errors import DataError, few
 from medseg.transforms.picture import as_mask
 
-__all__ = ["pair_pictures", "sliced_folds", "write_union"]
-
-_SHOWN = 5
+__all__ = ["pair_pictures", "sliced_entries", "sliced_folds", "write_union"]
 
 
 def pair_pictures(images: Path, masks: Path, image_suffix: str, mask_suffix: str) -> list[tuple[Path, Path]]:
@@ -32,9 +31,8 @@ def pair_pictures(images: Path, masks: Path, image_suffix: str, mask_suffix: str
     if alone:
         first = alone[0]
         lacking = masks / f"{first}{mask_suffix}" if first in found[0] else images / f"{first}{image_suffix}"
-        listed = ", ".join(alone[:_SHOWN]) + (", …" if len(alone) > _SHOWN else "")
         raise DataError(
-            f"{len(alone)} of {len(found[0] | found[1])} cases lack an image or a mask ({listed}); expected for "
+            f"{len(alone)} of {len(found[0] | found[1])} cases lack an image or a mask ({few(alone)}); expected for "
             f"example {lacking}. Unpack the archive again."
         )
     return [(found[0][name], found[1][name]) for name in sorted(found[0])]
@@ -48,6 +46,15 @@ def sliced_folds(names: Sequence[str], num_folds: int) -> list[int | None]:
     size = len(names) // num_folds
     folds = {name: index // size for index, name in enumerate(sorted(names)) if size and index < size * num_folds}
     return [folds.get(name) for name in names]
+
+
+def sliced_entries(files: Sequence[str], num_folds: int) -> list[dict[str, Any]]:
+    """Entries of images in ``images`` and masks in ``labels``, in ``sliced_folds`` by their names."""
+    folds = sliced_folds([Path(file).stem for file in files], num_folds)
+    return [
+        {"image": f"images/{file}", "label": f"labels/{Path(file).stem}.png"} | ({} if fold is None else {"fold": fold})
+        for file, fold in zip(files, folds, strict=True)
+    ]
 
 
 def write_union(masks: Sequence[Path], target: Path) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 
 from medseg.data.datalist_file import read_datalist
 from medseg.data.entry import Entry
-from medseg.data.layouts import few
-from medseg.errors import ConfigError, DataError, nearest
+from medseg.errors import ConfigError, DataError, few, nearest
 from medseg.shipped import find_list, shipped_lists
 from medseg.storage import read_json
 

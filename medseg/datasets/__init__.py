@@ -10,7 +10,7 @@ A module ``medseg/datasets/<name>.py`` holds
   it downloads nothing and changes nothing in ``raw_dir``. The same call again gives the same file. Raises ``DataError``
   where the archive is incomplete.
 
-``FACTS.require`` refuses an archive that lacks files; ``medseg.data.write_datalist`` writes the list;
+``FACTS.require`` refuses an archive that lacks files; ``FACTS.write`` writes the list;
 ``medseg.data.convert.convert_files`` converts files in parallel, resumes where it was stopped, and shows a progress bar
 on a terminal; ``medseg.data.converted_pairs.convert_pairs`` does both for images and labels that are made.
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from medseg.errors import ConfigError, DataError, nearest
+from medseg.errors import ConfigError, DataError, few, nearest
 
 __all__ = ["DatasetFacts", "dataset_module", "datasets"]
 
@@ -57,25 +57,50 @@ class DatasetFacts:
     labels: Mapping[int, str] = field(default_factory=dict)
     splits: Mapping[str, int] = field(default_factory=dict)
 
-    def table(
-        self, *, name: str | None = None, description: str | None = None, axes: str | None = None, **changed: Any
-    ) -> dict[str, Any]:
-        """The head of a datalist.
-
-        Args:
-            name: name of the list; default: the title.
-            description: what the list is, in a sentence.
-            axes: ``tensorImageSize`` of the Decathlon, such as ``3D``.
-            **changed: keys that differ or come in addition.
-        """
-        told = {"description": description, "reference": self.source, "licence": self.terms, "tensorImageSize": axes}
-        return {
-            "name": name or self.title,
-            **{key: value for key, value in told.items() if value is not None},
+    def table(self, **changed: Any) -> dict[str, Any]:
+        """The head of a datalist; ``changed``: keys that differ or come in addition, ``None`` omits one."""
+        told = {
+            "name": self.title,
+            "description": None,
+            "reference": self.source,
+            "licence": self.terms,
+            "release": None,
+            "tensorImageSize": None,
             "modality": {str(index): name for index, name in enumerate(self.modality)},
             "labels": {str(value): name for value, name in self.labels.items()},
-            **changed,
         }
+        return {key: value for key, value in (told | changed).items() if value is not None}
+
+    def write(
+        self,
+        path: Path,
+        root: Path,
+        sections: Mapping[str, Sequence[Mapping[str, Any]]],
+        *,
+        num_folds: int = 0,
+        seed: int = 0,
+        **changed: Any,
+    ) -> Path:
+        """Write a datalist with the numbers of its cases; returns its path.
+
+        Args:
+            path: the datalist.
+            root: base directory of the paths.
+            sections: section -> cases; empty ones are omitted.
+            num_folds: number of folds of the training cases by subject, at most as many as there are; 0 makes none.
+            seed: random seed of the folds.
+            **changed: of ``table``.
+        """
+        from medseg.data import assign_folds, write_datalist
+        from medseg.data.folds import subject_of
+
+        listed = dict(sections)
+        if num_folds:
+            subjects = {subject_of(case) for case in listed["training"]}
+            listed["training"] = assign_folds(listed["training"], min(num_folds, len(subjects)), seed)
+        counts = {f"num{section.capitalize()}": len(cases) for section, cases in listed.items()}
+        filled = {section: cases for section, cases in listed.items() if cases}
+        return write_datalist(self.table(**changed) | counts | filled, path, root)
 
     def hint(self, raw: Path, *patterns: str, otherwise: str = "Unpack the archive again") -> str:
         """What to do about an incomplete archive: the folder that was meant, whose content a pattern finds below
@@ -95,8 +120,7 @@ class DatasetFacts:
             return
         top = Path(files[0]).parts[0] if files else ""
         hint = self.hint(raw, *([f"*/{top}", f"*/*/{top}"] if top else []))
-        listed = ": " + ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "") if missing else ""
-        what = f"{len(missing)} of {len(files)} files of {self.title} are missing in {raw}{listed}"
+        what = f"{len(missing)} of {len(files)} files of {self.title} are missing in {raw}: {few(missing)}"
         raise DataError(f"{what if files else f'{raw} holds no case of {self.title}'}. {hint}")
 
 

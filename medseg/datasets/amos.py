@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, few
 from medseg.storage import read_json
 
 if TYPE_CHECKING:
     from medseg.data.isotropic import Pair
 
-__all__ = ["FACTS", "HERMES", "REPUX_TEST_IDS", "SPLITS", "modality_of", "prepare", "repux_table"]
+__all__ = ["FACTS", "HERMES", "REPUX_TEST_IDS", "SPLITS", "modality_of", "prepare"]
 
 FACTS = DatasetFacts(
     title="AMOS 2022 (task 1: CT; task 2: CT and MR)",
@@ -107,8 +107,6 @@ def prepare(
     1.5 mm, ``70.nii.gz``, ``70_gt.nii.gz`` …, in MR without bladder and prostate/uterus.
 
     Args:
-        raw_dir: the folder ``amos22``.
-        out_dir: folder of the datalist.
         task: 1 (CT) or 2 (CT and MR).
         split: ``challenge``, ``repux`` (task 1), ``hermes_ct`` or ``hermes_mr``.
         num_folds: number of folds of the training cases; 0 keeps the published split alone (``repux``: 5).
@@ -122,8 +120,6 @@ def prepare(
         DataError: files are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
-    from medseg.data import assign_folds, write_datalist
-
     if split in ("hermes_ct", "hermes_mr"):
         kind = split.removeprefix("hermes_").upper()
         return _prepare_hermes(Path(raw_dir), Path(out_dir), kind, isotropic, crop, num_folds, seed)
@@ -138,53 +134,45 @@ def prepare(
     _refuse_incomplete(raw, names, task)
     sections = {section: [_entry(section, name, task) for name in listed] for section, listed in names.items()}
     if split == "repux":
-        return write_datalist(
-            repux_table(sections["training"], num_folds or 5, seed), Path(out_dir) / "amos22_repux.json", raw
-        )
-    if num_folds:
-        sections["training"] = assign_folds(sections["training"], num_folds, seed)
-    counts = {f"num{section.capitalize()}": len(listed) for section, listed in names.items()}
-    return write_datalist(_head(task) | counts | sections, Path(out_dir) / f"amos_task{task:02}.json", raw)
-
-
-def _head(task: int) -> dict[str, Any]:
-    """The datalist of a task without its cases, as published."""
-    what, cases = ("CT", "200/100") if task == 1 else ("CT and MR", "240/120")
-    return {
-        "name": f"AMOS task {task}",
-        "description": f"AMOS 2022, task {task}: 15 organs in abdominal {what}; the published {cases} split",
-        "reference": "Ji et al. 2022, AMOS: a large-scale abdominal multi-organ benchmark for versatile medical image "
+        return _write_repux(Path(out_dir) / "amos22_repux.json", raw, sections["training"], num_folds or 5, seed)
+    what, counts = ("CT", "200/100") if task == 1 else ("CT and MR", "240/120")
+    return FACTS.write(
+        Path(out_dir) / f"amos_task{task:02}.json",
+        raw,
+        sections,
+        num_folds=num_folds,
+        seed=seed,
+        name=f"AMOS task {task}",
+        description=f"AMOS 2022, task {task}: 15 organs in abdominal {what}; the published {counts} split",
+        reference="Ji et al. 2022, AMOS: a large-scale abdominal multi-organ benchmark for versatile medical image "
         "segmentation",
-        "licence": FACTS.terms,
-        "release": "1.0",
-        "tensorImageSize": "3D",
-        "modality": {"0": "CT" if task == 1 else "CT or MR"},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-    }
+        release="1.0",
+        tensorImageSize="3D",
+        modality={"0": "CT" if task == 1 else "CT or MR"},
+    )
 
 
-def repux_table(labelled: list[dict[str, Any]], num_folds: int = 5, seed: int = 0) -> dict[str, Any]:
+def _write_repux(path: Path, raw: Path, labelled: list[dict[str, Any]], num_folds: int, seed: int) -> Path:
     """The datalist of 3D RepUX-Net: 180 of the 200 labelled cases of task 1 in folds of ours, 20 for testing.
 
     The tested cases are training cases of the challenge's split, which ``known_overlaps`` declares.
     """
-    from medseg.data import assign_folds
-
     names = [f"amos_{number:04}" for number in REPUX_TEST_IDS]
-    ids = [Path(entry["image"]).name.removesuffix(".nii.gz") for entry in labelled]
-    test = [entry for entry, case in zip(labelled, ids, strict=True) if case in names]
-    rest = [entry | {"case_id": case} for entry, case in zip(labelled, ids, strict=True) if case not in names]
-    folded = [{k: v for k, v in case.items() if k != "case_id"} for case in assign_folds(rest, num_folds, seed)]
-    return FACTS.table(
+    sections: dict[str, list[dict[str, Any]]] = {"training": [], "test": []}
+    for entry in labelled:
+        tested = Path(entry["image"]).name.removesuffix(".nii.gz") in names
+        sections["test" if tested else "training"].append(entry)
+    return FACTS.write(
+        path,
+        raw,
+        sections,
+        num_folds=num_folds,
+        seed=seed,
         name="AMOS22 RepUX",
         description="AMOS 2022, the 200 labelled CT: the 180/20 split of 3D RepUX-Net, whose 20 test cases are "
         "training cases of amos_task01.json",
-        axes="3D",
+        tensorImageSize="3D",
         known_overlaps=names,
-        numTraining=len(folded),
-        numTest=len(test),
-        training=folded,
-        test=test,
     )
 
 
@@ -258,10 +246,8 @@ def _refuse_incomplete(raw: Path, names: dict[str, list[str]], task: int) -> Non
     if not missing and not counts:
         return
     if missing:
-        more = ", …" if len(missing) > 5 else ""
-        counts.append(f"{len(missing)} of {len(listed)} files are missing: {', '.join(missing[:5])}{more}")
-    hint = FACTS.hint(raw, "*/imagesTr")
-    raise DataError(f"AMOS is incomplete in {raw}: {'; '.join(counts)}. {hint}")
+        counts.append(f"{len(missing)} of {len(listed)} files are missing: {few(missing)}")
+    raise DataError(f"AMOS is incomplete in {raw}: {'; '.join(counts)}. {FACTS.hint(raw, '*/imagesTr')}")
 
 
 def _files(section: str, name: str, task: int) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, few
 
 if TYPE_CHECKING:
     from medseg.data.isotropic import Pair
@@ -48,8 +48,6 @@ def prepare(
     the files made here, but for the studies of a patient, which may be interchanged.
 
     Args:
-        raw_dir: the folder of the patients' folders.
-        out_dir: folder of the datalist and all copies.
         form: ``isotropic`` (1.5 mm), ``published`` (1.5 mm in the plane, the spacing along z left as it is) or
             ``native`` (two channels, PET and the CT at its grid, uncropped, as links).
         num_folds: number of folds of the patients.
@@ -103,7 +101,7 @@ def _studies(raw: Path, files: tuple[str, ...], partial: bool) -> dict[str, Path
     if found and (partial or (len(found) == _STUDIES and not lacking)):
         return found
     hint = FACTS.hint(raw, "*/PETCT_*", otherwise="Download the others, or use --partial")
-    listed = f"; missing are {', '.join(lacking[:5])}" + (", …" if len(lacking) > 5 else "") if lacking else ""
+    listed = f"; missing are {few(lacking)}" if lacking else ""
     raise DataError(f"{raw} has {len(found)} of {_STUDIES} studies of AutoPET{listed}. {hint}")
 
 
@@ -111,7 +109,6 @@ def _link(
     studies: dict[str, Path], files: tuple[str, ...], cases: list[dict[str, Any]], path: Path, num_folds: int, seed: int
 ) -> Path:
     """Links to PET, CT and label, by which no study's date is told, and their list."""
-    from medseg.data import assign_folds, write_datalist
     from medseg.data.convert import convert_files, link_or_copy
 
     links = []
@@ -121,9 +118,8 @@ def _link(
         targets = [path.parent / file for file in (*case["image"], case["label"])]
         links += [(studies[name] / file, target) for file, target in zip(files, targets, strict=True)]
     convert_files(links, link_or_copy)
-    folds = min(num_folds, len({case["subject"] for case in cases}))
-    training = assign_folds(cases, folds, seed) if folds else cases
-    return write_datalist(FACTS.table(modality={"0": "PET SUV", "1": "CT"}) | {"training": training}, path)
+    channels = {"0": "PET SUV", "1": "CT"}
+    return FACTS.write(path, path.parent, {"training": cases}, num_folds=num_folds, seed=seed, modality=channels)
 
 
 def _convert(study: Path, *, along_z: bool, crop: bool) -> Pair:

@@ -30,8 +30,6 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_f
     (green) and 2 (red). Folds are those of the QTSeg publication: the sorted names in equal slices.
 
     Args:
-        raw_dir: the archive as unpacked.
-        out_dir: folder of the datalist, the links and the masks.
         classes: 2 (background and polyp) or 3.
         num_folds: number of folds; the publication has 5.
 
@@ -40,9 +38,8 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_f
         DataError: a folder is missing, or an image or a mask is.
         CasesFailed: masks could not be read.
     """
-    from medseg.data import write_datalist
     from medseg.data.convert import convert_files, link_or_copy
-    from medseg.data.picture_masks import pair_pictures, sliced_folds
+    from medseg.data.picture_masks import pair_pictures, sliced_entries
 
     if classes not in _LISTS:
         raise ConfigError(f"NeoPolyp has no list of {classes} classes; use 2 (background and polyp) or 3.")
@@ -52,20 +49,18 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, classes: int = 2, num_f
     images = [image for image, _ in pairs]
     convert_files([(image, out / "images" / image.name) for image in (*images, *tests)], link_or_copy)
     convert_files([(mask, out / "labels" / f"{image.stem}.png") for image, mask in pairs], _write_classes)
-    folds = sliced_folds([image.stem for image in images], num_folds)
     three = {name: value for value, name in FACTS.labels.items()}
-    table = FACTS.table(
+    return FACTS.write(
+        out / _LISTS[classes],
+        out,
+        {
+            "training": sliced_entries([image.name for image in images], num_folds),
+            "test": [{"image": f"images/{image.name}"} for image in tests],
+        },
         name="NeoPolyp-Small",
         description="Polyps in colonoscopy; folds of the QTSeg publication",
         labels=three if classes == 3 else {"background": 0, "polyp": [value for value in FACTS.labels if value]},
-        training=[
-            {"image": f"images/{image.name}", "label": f"labels/{image.stem}.png"}
-            | ({} if fold is None else {"fold": fold})
-            for image, fold in zip(images, folds, strict=True)
-        ],
-        test=[{"image": f"images/{image.name}"} for image in tests],
     )
-    return write_datalist(table, out / _LISTS[classes])
 
 
 def _folder(raw: Path, name: str) -> Path:

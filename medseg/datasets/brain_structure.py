@@ -39,8 +39,6 @@ def prepare(
     ``data_json/hermes/brain_structure.json``, which fits the files made here.
 
     Args:
-        raw_dir: the folder that holds ``train``, ``valid`` and ``test``.
-        out_dir: folder of the datalist and all copies.
         num_folds: number of folds of the training cases.
         seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, few
 
 __all__ = ["FACTS", "REGIONS", "SIZES", "patient_of", "prepare"]
 
@@ -85,7 +85,6 @@ def prepare(
 
     Args:
         raw_dir: the folder of the cases, or of ``HGG`` and ``LGG``, which are split one by one.
-        out_dir: folder of the datalist and resized copies.
         split: ``patient`` keeps the scans of a patient in one section; ``published`` is the split of the
             neural-operator publications by scan (751/125/375 of 2023; of 2019 with ``fractions`` 0.9, 0.1, 0), whose
             patients on two sides are declared as known overlaps.
@@ -101,8 +100,6 @@ def prepare(
         DataError: files are missing, or there is no case.
         CasesFailed: copies could not be made.
     """
-    from medseg.data import assign_folds, write_datalist
-
     if split not in ("patient", "published"):
         raise ConfigError(f"split '{split}' is unknown; use patient or published.")
     raw, out = Path(raw_dir), Path(out_dir)
@@ -116,27 +113,26 @@ def prepare(
             sections[name] += [_entry(folder, case, release, suffix) for case in part]
     if size:
         _write_resized(raw, out, [entry for entries in sections.values() for entry in entries], size, interpolation)
-    overlaps = _overlaps(sections)
-    if num_folds:
-        sections["training"] = assign_folds(sections["training"], num_folds, seed)
     year = release.name.removeprefix("brats")
-    table = FACTS.table(
+    return FACTS.write(
+        out / f"{release.name}.json",
+        out if size else raw,
+        sections,
+        num_folds=num_folds,
+        seed=seed,
         name=f"BraTS'{year}",
         description=f"BraTS 20{year}, glioma in four MR contrasts; "
         + ("the published split by scan" if split == "published" else "split by patient")
         + (f"; resized to {size}, {interpolation}" if size else ""),
-        axes="4D",
+        tensorImageSize="4D",
         labels=_labels(release),
         label_space={
             "mode": mode,
             "labels": {name: int(value) for value, name in _labels(release).items()},
             "regions": REGIONS,
         },
-        **({"known_overlaps": overlaps} if overlaps else {}),
-        **{f"num{name.capitalize()}": len(entries) for name, entries in sections.items()},
+        known_overlaps=_overlaps(sections) or None,
     )
-    filled = {name: entries for name, entries in sections.items() if entries}
-    return write_datalist(table | filled, out / f"{release.name}.json", out if size else raw)
 
 
 def _parts(cases: Sequence[str], split: str, shares: Sequence[float], seed: int) -> list[list[str]]:
@@ -206,10 +202,9 @@ def _refuse_incomplete(raw: Path, groups: Mapping[str, Sequence[str]], release: 
     suffix = min(counts, key=lambda name: len(counts[name]))
     missing = counts[suffix]
     if missing:
-        listed = ", ".join(f"{stem.name}{suffix}" for stem in missing[:5]) + (", …" if len(missing) > 5 else "")
         raise DataError(
-            f"BraTS is incomplete in {raw}: {len(missing)} of {len(stems)} files are missing: {listed}. Unpack the "
-            "archive of the training data again."
+            f"BraTS is incomplete in {raw}: {len(missing)} of {len(stems)} files are missing: "
+            f"{few([f'{stem.name}{suffix}' for stem in missing])}. Unpack the archive of the training data again."
         )
     return suffix
 

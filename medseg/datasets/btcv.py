@@ -63,8 +63,6 @@ def prepare(
     ``bcv.json``, the 30 labelled cases, and, beside it, volumes of 1.5 mm, ``img0001.nii.gz``, ``img0001_gt.nii.gz`` ….
 
     Args:
-        raw_dir: ``RawData`` as unpacked.
-        out_dir: folder of the datalist and the links.
         split: ``published`` (24 and 6) or ``hermes`` (23, 1 and 6).
         num_folds: number of folds of the training cases; 0 keeps the split alone.
         seed: random seed of the folds.
@@ -77,7 +75,6 @@ def prepare(
         DataError: files are missing.
         CasesFailed: some cannot be converted; the others are done.
     """
-    from medseg.data import assign_folds, write_datalist
     from medseg.data.convert import convert_files, link_or_copy
 
     raw, out = Path(raw_dir), Path(out_dir)
@@ -89,21 +86,18 @@ def prepare(
     FACTS.require(raw, [source for source, _ in files])
     convert_files([(raw / source, out / target) for source, target in files], link_or_copy)
     sections = {section: [_entry(section, number) for number in ids] for section, ids in _IDS.items()}
-    if num_folds:
-        sections["training"] = assign_folds(sections["training"], num_folds, seed)
-    table: dict[str, Any] = {
-        "name": "BTCV",
-        "description": "Beyond the Cranial Vault: 13 organs in portal-venous abdominal CT; the published 24/6 split",
-        "reference": "Vanderbilt University Medical Center; MICCAI 2015 challenge, Synapse syn3193805",
-        "release": "1.0",
-        "tensorImageSize": "3D",
-        "modality": {str(index): name for index, name in enumerate(FACTS.modality)},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-        "numTraining": len(sections["training"]),
-        "numValidation": len(sections["validation"]),
-        "numTest": len(sections["test"]),
-    }
-    return write_datalist(table | sections, out / "btcv.json")
+    return FACTS.write(
+        out / "btcv.json",
+        out,
+        sections,
+        num_folds=num_folds,
+        seed=seed,
+        description="Beyond the Cranial Vault: 13 organs in portal-venous abdominal CT; the published 24/6 split",
+        reference="Vanderbilt University Medical Center; MICCAI 2015 challenge, Synapse syn3193805",
+        licence=None,
+        release="1.0",
+        tensorImageSize="3D",
+    )
 
 
 def _prepare_hermes(raw: Path, out: Path, isotropic: bool, crop: bool, num_folds: int, seed: int) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import DataError
+from medseg.errors import DataError, few
 
 __all__ = ["FACTS", "prepare"]
 
@@ -35,17 +35,14 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
     slices; the last two benign images are in no slice, so they are trained on in every fold.
 
     Args:
-        raw_dir: ``Dataset_BUSI_with_GT`` as unpacked.
-        out_dir: folder of the datalist, the links and the masks.
         num_folds: number of folds; the publication has 5.
 
     Raises:
         DataError: a folder is missing, an image has no mask, or a mask no image.
         CasesFailed: files could not be made.
     """
-    from medseg.data import write_datalist
     from medseg.data.convert import convert_files, link_or_copy
-    from medseg.data.picture_masks import sliced_folds, write_union
+    from medseg.data.picture_masks import sliced_entries, write_union
 
     raw, out = Path(raw_dir), Path(out_dir)
     cases: list[dict[str, Any]] = []
@@ -53,21 +50,18 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
     masks: list[tuple[list[Path], Path]] = []
     for name in _CLASSES:
         found = _pictures(raw, name)
-        folds = sliced_folds([f"{stem}_mask.png" for stem in found], num_folds)
-        for (stem, files), fold in zip(found.items(), folds, strict=True):
-            case: dict[str, Any] = {"image": f"images/{stem}.png", "label": f"labels/{stem}.png"}
-            cases.append(case if fold is None else case | {"fold": fold})
-            images.append((raw / name / f"{stem}.png", out / case["image"]))
-            masks.append((files, out / case["label"]))
+        cases += sliced_entries([f"{stem}.png" for stem in found], num_folds)
+        images += [(raw / name / f"{stem}.png", out / "images" / f"{stem}.png") for stem in found]
+        masks += [(files, out / "labels" / f"{stem}.png") for stem, files in found.items()]
     convert_files(images, link_or_copy)
     convert_files(masks, write_union)
-    table = FACTS.table(
+    return FACTS.write(
+        out / "busi.json",
+        out,
+        {"training": cases},
         name="BUSI",
         description="Breast lesions in ultrasound, benign and malignant; folds of the QTSeg publication",
-        numTraining=len(cases),
-        training=cases,
     )
-    return write_datalist(table, out / "busi.json")
 
 
 def _pictures(raw: Path, name: str) -> dict[str, list[Path]]:
@@ -75,8 +69,7 @@ def _pictures(raw: Path, name: str) -> dict[str, list[Path]]:
     folder = raw / name
     files = sorted(path.name for path in folder.glob("*.png")) if folder.is_dir() else []
     if not files:
-        hint = FACTS.hint(raw, f"*/{name}")
-        raise DataError(f"{folder} holds no image. {hint}")
+        raise DataError(f"{folder} holds no image. {FACTS.hint(raw, f'*/{name}')}")
     masks: dict[str, list[Path]] = {file.removesuffix(".png"): [] for file in files if not _MASK.fullmatch(file)}
     orphans = []
     for file in files:
@@ -84,9 +77,8 @@ def _pictures(raw: Path, name: str) -> dict[str, list[Path]]:
             masks[match[1]].append(folder / file) if match[1] in masks else orphans.append(file)
     alone = [f"{stem}.png" for stem, found in masks.items() if not found] + orphans
     if alone:
-        listed = ", ".join(alone[:5]) + (", …" if len(alone) > 5 else "")
         raise DataError(
-            f"{len(alone)} files in {folder} lack their mask or image: {listed}. Expected X.png with X_mask.png; "
+            f"{len(alone)} files in {folder} lack their mask or image: {few(alone)}. Expected X.png with X_mask.png; "
             "unpack the archive again."
         )
     return masks

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, few
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -72,7 +72,6 @@ def prepare(
 
     Args:
         raw_dir: ``Train_Sets``, the folder that holds ``MR`` and ``CT``.
-        out_dir: folder of the datalist and all copies.
         modality: ``MR`` or ``CT``.
         num_folds: number of folds of the training subjects.
         seed: random seed of the folds.
@@ -134,7 +133,7 @@ def _subjects(raw: Path, modality: str) -> list[str]:
         return [folder.name for folder in folders]
     what = f"{len(folders)} of {_SUBJECTS} subjects of CHAOS, {modality}"
     if lacking:
-        what += f", without files in {', '.join(list(dict.fromkeys(lacking))[:5])}"
+        what += f", without files in {few(dict.fromkeys(lacking))}"
     hint = FACTS.hint(raw, f"*/{modality}", f"*/*/{modality}", otherwise="Unpack CHAOS_Train_Sets again")
     raise DataError(f"{raw} has {what}. {hint}")
 

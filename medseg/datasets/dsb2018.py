@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from medseg.datasets import DatasetFacts
 from medseg.errors import DataError
@@ -29,36 +28,30 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5) -> 
     image's masks as 0 and 255. Folds are those of the QTSeg publication: the sorted names in equal slices.
 
     Args:
-        raw_dir: the folder of ``stage1_train`` and, if it is there, ``stage1_test``.
-        out_dir: folder of the datalist, the links and the masks.
         num_folds: number of folds; the publication has 5.
 
     Raises:
         DataError: the folder is missing, or a case has no image or no mask.
         CasesFailed: files could not be made.
     """
-    from medseg.data import write_datalist
     from medseg.data.convert import convert_files, link_or_copy
-    from medseg.data.picture_masks import sliced_folds, write_union
+    from medseg.data.picture_masks import sliced_entries, write_union
 
     raw, out = Path(raw_dir), Path(out_dir)
     training, test = (_names(raw / f"stage1_{part}") for part in ("train", "test"))
     _refuse_incomplete(raw, training, test)
-    cases: list[dict[str, Any]] = []
-    for name, fold in zip(training, sliced_folds(training, num_folds), strict=True):
-        case: dict[str, Any] = {"image": f"images/{name}.png", "label": f"labels/{name}.png"}
-        cases.append(case if fold is None else case | {"fold": fold})
     images = [_image(raw, part, name) for part, names in (("train", training), ("test", test)) for name in names]
     convert_files([(path, out / "images" / path.name) for path in images], link_or_copy)
     masks = [sorted((raw / "stage1_train" / name / "masks").glob("*.png")) for name in training]
     convert_files([(m, out / "labels" / f"{n}.png") for m, n in zip(masks, training, strict=True)], write_union)
-    table = FACTS.table(
+    cases = sliced_entries([f"{name}.png" for name in training], num_folds)
+    return FACTS.write(
+        out / "dsb2018.json",
+        out,
+        {"training": cases, "test": [{"image": f"images/{name}.png"} for name in test]},
         name="DSB 2018",
         description="Cell nuclei in microscopy, semantic masks; folds of the QTSeg publication",
-        training=cases,
-        test=[{"image": f"images/{name}.png"} for name in test],
     )
-    return write_datalist(table, out / "dsb2018.json")
 
 
 def _names(folder: Path) -> list[str]:

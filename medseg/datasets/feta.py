@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import DataError
+from medseg.errors import DataError, few
 
 __all__ = ["FACTS", "prepare"]
 
@@ -41,26 +41,23 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     Args:
         raw_dir: ``feta_2.1`` (or ``feta_2.0``) as unpacked; the reconstruction's name, ``mial`` or ``irtk``, is kept
             as the case's ``reconstruction``.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the 80 subjects; the publications name none.
         seed: random seed of the folds.
 
     Raises:
         DataError: subjects or labels are missing.
     """
-    from medseg.data import assign_folds, write_datalist
-
     raw = Path(raw_dir)
-    cases = _cases(raw)
-    folded = [{k: v for k, v in case.items() if k != "case_id"} for case in assign_folds(cases, num_folds, seed)]
-    table = FACTS.table(
+    return FACTS.write(
+        Path(out_dir) / "feta21.json",
+        raw,
+        {"training": _cases(raw)},
+        num_folds=num_folds,
+        seed=seed,
         name="FeTA21",
         description="FeTA 2021: seven tissues of the fetal brain in T2-weighted MRI",
-        axes="3D",
-        numTraining=len(folded),
-        training=folded,
+        tensorImageSize="3D",
     )
-    return write_datalist(table, Path(out_dir) / "feta21.json", raw)
 
 
 def _cases(raw: Path) -> list[dict[str, Any]]:
@@ -68,23 +65,22 @@ def _cases(raw: Path) -> list[dict[str, Any]]:
     found = [(path, match) for path in images if (match := _IMAGE.fullmatch(path.name))]
     subjects = [match[1] for _, match in found]
     if len(set(subjects)) != _SUBJECTS or len(found) != _SUBJECTS:
-        hint = FACTS.hint(raw, "*/sub-001")
         raise DataError(
             f"{raw} has {len(found)} images of {len(set(subjects))} subjects, expected one of each of {_SUBJECTS}. "
-            f"{hint}"
+            f"{FACTS.hint(raw, '*/sub-001')}"
         )
     labels = [path.with_name(path.name.replace("_T2w", "_dseg")) for path, _ in found]
     missing = [label.relative_to(raw).as_posix() for label in labels if not label.is_file()]
     if missing:
-        listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        raise DataError(f"{len(missing)} labels of FeTA 2021 are missing in {raw}: {listed}. Unpack the archive again.")
+        raise DataError(
+            f"{len(missing)} labels of FeTA 2021 are missing in {raw}: {few(missing)}. Unpack the archive again."
+        )
     return [
         {
             "image": path.relative_to(raw).as_posix(),
             "label": label.relative_to(raw).as_posix(),
             "subject": match[1],
             "reconstruction": match[2],
-            "case_id": match[1],
         }
         for (path, match), label in zip(found, labels, strict=True)
     ]

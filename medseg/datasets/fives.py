@@ -27,15 +27,12 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     The split into training and test is the official one; folds of the training cases are created here.
 
     Args:
-        raw_dir: the folder with ``train`` and ``test``.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the training cases.
         seed: random seed of the folds.
 
     Raises:
         DataError: a folder is missing, or an image or a mask is.
     """
-    from medseg.data import assign_folds, write_datalist
     from medseg.data.picture_masks import pair_pictures
 
     raw = Path(raw_dir)
@@ -49,9 +46,12 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
             }
             for image, mask in pair_pictures(raw / part / "Original", raw / part / "Ground truth", ".png", ".png")
         ]
-    sections["training"] = assign_folds(sections["training"], min(num_folds, len(sections["training"])), seed)
-    table = FACTS.table(
+    return FACTS.write(
+        Path(out_dir) / "fives.json",
+        raw,
+        sections,
+        num_folds=num_folds,
+        seed=seed,
         name="FIVES",
         description="Retinal vessels; the official split, folds of the training cases created with a seed",
     )
-    return write_datalist(table | sections, Path(out_dir) / "fives.json", raw)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import DataError
+from medseg.errors import DataError, few
 
 __all__ = ["FACTS", "TEST_IDS", "prepare"]
 
@@ -35,16 +34,12 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     ours, because the publications name none.
 
     Args:
-        raw_dir: the folder that holds ``TrainingImg`` and ``TrainingMask``.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the training cases.
         seed: random seed of the folds.
 
     Raises:
         DataError: cases or labels are missing.
     """
-    from medseg.data import assign_folds, write_datalist
-
     raw = Path(raw_dir)
     images = _images(raw)
     entries = {
@@ -52,21 +47,20 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
         for number, name in images.items()
     }
     _refuse_missing_labels(raw, [entry["label"] for entry in entries.values()])
-    training = [entry | {"case_id": f"train_{n:03}"} for n, entry in entries.items() if n not in TEST_IDS]
-    folded = [{k: v for k, v in case.items() if k != "case_id"} for case in assign_folds(training, num_folds, seed)]
-    table: dict[str, Any] = {
-        "name": "FLARE21",
-        "description": "FLARE 2021: liver, kidneys, spleen, pancreas in CT; the 341/20 split of 3D RepUX-Net",
-        "reference": FACTS.source,
-        "tensorImageSize": "3D",
-        "modality": {"0": FACTS.modality[0]},
-        "labels": {str(value): name for value, name in FACTS.labels.items()},
-        "numTraining": len(folded),
-        "numTest": len(TEST_IDS),
-        "training": folded,
-        "test": [entries[number] for number in TEST_IDS],
-    }
-    return write_datalist(table, Path(out_dir) / "flare21.json", raw)
+    return FACTS.write(
+        Path(out_dir) / "flare21.json",
+        raw,
+        {
+            "training": [entry for number, entry in entries.items() if number not in TEST_IDS],
+            "test": [entries[number] for number in TEST_IDS],
+        },
+        num_folds=num_folds,
+        seed=seed,
+        name="FLARE21",
+        description="FLARE 2021: liver, kidneys, spleen, pancreas in CT; the 341/20 split of 3D RepUX-Net",
+        licence=None,
+        tensorImageSize="3D",
+    )
 
 
 def _images(raw: Path) -> dict[int, str]:
@@ -79,18 +73,16 @@ def _images(raw: Path) -> dict[int, str]:
     found = {int(match[1]): name for name in names if (match := _IMAGE.fullmatch(name))}
     missing = [number for number in range(_CASES) if number not in found]
     if missing or len(found) > _CASES:
-        listed = ", ".join(f"train_{n:03}" for n in missing[:5]) + (", …" if len(missing) > 5 else "")
-        hint = FACTS.hint(raw, "*/TrainingImg")
-        lacking = f", without {listed}" if missing else ""
-        raise DataError(f"{raw / 'TrainingImg'} has {len(found)} of {_CASES} cases of FLARE 2021{lacking}. {hint}")
+        lacking = f", without {few([f'train_{number:03}' for number in missing])}" if missing else ""
+        what = f"{raw / 'TrainingImg'} has {len(found)} of {_CASES} cases of FLARE 2021{lacking}"
+        raise DataError(f"{what}. {FACTS.hint(raw, '*/TrainingImg')}")
     return found
 
 
 def _refuse_missing_labels(raw: Path, labels: list[str]) -> None:
     missing = [label for label in labels if not (raw / label).is_file()]
     if missing:
-        listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise DataError(
-            f"{len(missing)} of {len(labels)} labels of FLARE 2021 are missing in {raw}: {listed}. Unpack TrainingMask "
-            "beside TrainingImg."
+            f"{len(missing)} of {len(labels)} labels of FLARE 2021 are missing in {raw}: {few(missing)}. Unpack "
+            "TrainingMask beside TrainingImg."
         )

@@ -29,15 +29,12 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
     are created here, for the choice of a model; the test cases keep their masks, for one last score.
 
     Args:
-        raw_dir: the folder of the four unpacked archives.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the training cases.
         seed: random seed of the folds.
 
     Raises:
         DataError: a folder is missing, or an image or a mask is.
     """
-    from medseg.data import assign_folds, write_datalist
     from medseg.data.picture_masks import pair_pictures
 
     raw = Path(raw_dir)
@@ -48,9 +45,12 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, see
             {"image": image.relative_to(raw).as_posix(), "label": mask.relative_to(raw).as_posix()}
             for image, mask in pair_pictures(images, masks, ".jpg", "_Segmentation.png")
         ]
-    sections["training"] = assign_folds(sections["training"], min(num_folds, len(sections["training"])), seed)
-    table = FACTS.table(
+    return FACTS.write(
+        Path(out_dir) / "isic.json",
+        raw,
+        sections,
+        num_folds=num_folds,
+        seed=seed,
         name="ISIC 2016",
         description="Skin lesions in dermoscopy; the official split, folds of the training cases created with a seed",
     )
-    return write_datalist(table | sections, Path(out_dir) / "isic.json", raw)

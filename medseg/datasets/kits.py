@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import DataError
+from medseg.errors import DataError, few
 
 __all__ = ["FACTS", "REGIONS", "SIZES", "prepare"]
 
@@ -39,8 +39,6 @@ def prepare(
     The resolution study does not publish its split of KiTS; this is its rule for BraTS, which is our inference.
 
     Args:
-        raw_dir: the folder of the cases.
-        out_dir: folder of the datalist.
         fractions: shares of training, validation and test.
         seed: random seed of the split, and of the folds.
         num_folds: number of folds of the training cases.
@@ -49,7 +47,6 @@ def prepare(
         ConfigError: the fractions' sum is not 1.
         DataError: a file is missing, or there is no case.
     """
-    from medseg.data import assign_folds, write_datalist
     from medseg.data.random_split import random_split
 
     raw = Path(raw_dir)
@@ -57,7 +54,7 @@ def prepare(
     files = [f"{case}/{name}" for case in cases for name in ("imaging.nii.gz", "segmentation.nii.gz")]
     missing = [file for file in files if not (raw / file).is_file()]
     if missing or not cases:
-        what = f"{len(missing)} of {len(files)} files are missing: {', '.join(missing[:5])}" if cases else "no case"
+        what = f"{len(missing)} of {len(files)} files are missing: {few(missing)}" if cases else "no case"
         hint = FACTS.hint(raw, *([] if cases else ["**/case_00000"]), otherwise="Download it again")
         raise DataError(f"KiTS is incomplete in {raw}: {what}. {hint}")
     parts = random_split(cases, [float(share) for share in fractions], seed)
@@ -68,15 +65,15 @@ def prepare(
         ]
         for name, part in zip(("training", "validation", "test"), parts, strict=True)
     }
-    if num_folds:
-        sections["training"] = assign_folds(sections["training"], num_folds, seed)
-    table = FACTS.table(
+    return FACTS.write(
+        Path(out_dir) / "kits23.json",
+        raw,
+        sections,
+        num_folds=num_folds,
+        seed=seed,
         name="KiTS'23",
         description="Kidneys, tumours and cysts in CT; random split by the rule that the resolution study has for "
         "BraTS (inferred)",
-        axes="3D",
+        tensorImageSize="3D",
         label_space={"labels": {name: value for value, name in FACTS.labels.items()}, "regions": REGIONS},
-        **{f"num{name.capitalize()}": len(entries) for name, entries in sections.items()},
     )
-    filled = {name: entries for name, entries in sections.items() if entries}
-    return write_datalist(table | filled, Path(out_dir) / "kits23.json", raw)

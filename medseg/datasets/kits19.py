@@ -42,8 +42,6 @@ def prepare(
     Training, validation and test are the publication's; the folds of the training cases are ours.
 
     Args:
-        raw_dir: the folder of the case folders.
-        out_dir: folder of the datalist and all copies.
         num_folds: number of folds of the training cases.
         seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.

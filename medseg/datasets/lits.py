@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.datasets import DatasetFacts
-from medseg.errors import DataError
+from medseg.errors import DataError, few
 
 __all__ = ["FACTS", "TEST", "VALIDATION", "WRONG_SPACING", "prepare"]
 
@@ -45,8 +45,6 @@ def prepare(
     Training, validation and test are the publication's; the folds of the training cases are ours.
 
     Args:
-        raw_dir: the folder that holds all volumes and segmentations, at any depth.
-        out_dir: folder of the datalist and all copies.
         num_folds: number of folds of the training cases.
         seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid, with the wrong voxel sizes put right.
@@ -69,7 +67,7 @@ def prepare(
     missing = [str(n) for n in range(_CASES) if str(n) not in sources]
     if missing:
         raise DataError(
-            f"{raw} has {len(sources)} of {_CASES} cases of LiTS, without {', '.join(missing[:5])}; expected "
+            f"{raw} has {len(sources)} of {_CASES} cases of LiTS, without {few(missing)}; expected "
             f"{FACTS.layout}. Unpack all parts of the download."
         )
 

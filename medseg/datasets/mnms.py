@@ -47,8 +47,6 @@ def prepare(
     ``data_json/hermes/mnm.json``, which fits the files made here.
 
     Args:
-        raw_dir: the folder that holds ``Training``, ``Validation`` and ``Testing``.
-        out_dir: folder of the datalist and all copies.
         num_folds: number of folds of the training subjects.
         seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.
@@ -102,8 +100,7 @@ def _refuse_incomplete(raw: Path, subjects: dict[str, list[str]]) -> None:
         if len(names) != FACTS.splits[section] // _PHASES
     ]
     if counts:
-        hint = FACTS.hint(raw, "*/Training")
-        raise DataError(f"M&Ms is incomplete in {raw}: {'; '.join(counts)}. {hint}")
+        raise DataError(f"M&Ms is incomplete in {raw}: {'; '.join(counts)}. {FACTS.hint(raw, '*/Training')}")
     files = [
         f"{_FOLDERS[section]}/{name}/{name}_{kind}.nii.gz"
         for section, names in subjects.items()

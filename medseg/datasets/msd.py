@@ -54,8 +54,6 @@ def prepare(
     (Task07_Pancreas is one of its downstream data sets, arXiv 2306.02416); paths are then relative to ``out_dir``.
 
     Args:
-        raw_dir: the task's folder, such as ``Task04_Hippocampus``.
-        out_dir: folder of the datalist and copies.
         num_folds: number of folds of the training cases, at most as many as there are.
         seed: random seed of the folds.
         isotropic: copies of 1.5 mm, of tasks with one channel.

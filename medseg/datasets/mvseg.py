@@ -31,32 +31,28 @@ def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 0, see
     The test section is empty where its folder is not there; its cases have labels where the archive has them.
 
     Args:
-        raw_dir: the folder of ``train`` and ``val``.
-        out_dir: folder of the datalist.
         num_folds: number of folds of the training cases; 0 keeps the challenge's split alone.
         seed: random seed of the folds.
 
     Raises:
         DataError: a section is empty, or an image has no label.
     """
-    from medseg.data import assign_folds, write_datalist
-
     raw = Path(raw_dir)
     sections = {section: _entries(raw, section) for section in _FOLDERS}
     for section in ("training", "validation"):
         if not sections[section]:
             hint = FACTS.hint(raw, "*/train", otherwise="Unpack the archives again")
             raise DataError(f"{raw / _FOLDERS[section]} holds no image <case>-US.nii.gz. {hint}")
-    if num_folds:
-        sections["training"] = assign_folds(sections["training"], num_folds, seed)
-    table = FACTS.table(
+    return FACTS.write(
+        Path(out_dir) / "mvseg23.json",
+        raw,
+        sections,
+        num_folds=num_folds,
+        seed=seed,
         name="MVSeg'23",
         description="Leaflets of the mitral valve in 3D transoesophageal echocardiography; the challenge's split",
-        axes="3D",
-        **{f"num{section.capitalize()}": len(entries) for section, entries in sections.items()},
+        tensorImageSize="3D",
     )
-    filled = {section: entries for section, entries in sections.items() if entries}
-    return write_datalist(table | filled, Path(out_dir) / "mvseg23.json", raw)
 
 
 def _entries(raw: Path, section: str) -> list[dict[str, Any]]:

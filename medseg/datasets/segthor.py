@@ -37,8 +37,6 @@ def prepare(
     labels; segment them as they are, with ``medseg infer``.
 
     Args:
-        raw_dir: the folder that holds ``train``.
-        out_dir: folder of the datalist and all copies.
         num_folds: number of folds of the patients.
         seed: random seed of the folds.
         isotropic: volumes of 1.5 mm; otherwise they keep their grid.

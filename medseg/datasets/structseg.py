@@ -77,7 +77,6 @@ def prepare(
     Training, validation and test are the publication's; the folds of the training cases are ours.
 
     Args:
-        raw_dir: the folder that holds ``HaN_OAR`` or ``Thoracic_OAR``.
         out_dir: folder of the datalist and all copies; both parts have equal case names, so use one each.
         part: ``head`` (head and neck) or ``thorax``.
         num_folds: number of folds of the training cases.

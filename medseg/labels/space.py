@@ -182,15 +182,6 @@ class LabelSpace:
         values = self.fragment(dataset).values
         return tuple(name in values for name in self.labels)
 
-    def annotated_channels(self, dataset: str | None = None) -> tuple[bool, ...]:
-        """For each output channel: whether the data set's annotation decides it."""
-        known = dict(zip(self.labels, self.annotated(dataset), strict=True))
-        if self.mode == "softmax":
-            return (True, *known.values())
-        if self.regions:
-            return tuple(all(known[name] for name in members) for members in self.regions.values())
-        return tuple(known.values())
-
     def dataset_tasks(self, dataset: str | None = None) -> dict[int, int]:
         """Task id -> label index, for the labels that the data set annotates, by ascending id."""
         ids = complete_ids(self.labels, self.tasks)
@@ -231,23 +222,9 @@ class LabelSpace:
         return self.modalities[name]
 
     @property
-    def is_partial(self) -> bool:
-        """Whether some data set leaves labels out."""
-        return any(len(part.values) < len(self.labels) for part in self.fragments.values())
-
-    @property
     def has_ignore(self) -> bool:
         """Whether some data set declares ignored values."""
         return any(part.ignore for part in self.fragments.values())
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether raw values already are the indices, so that nothing needs mapping."""
-        if set(self.fragments) != {""}:
-            return False
-        own = self.fragments[""]
-        plain = all(own.values[name] == (i,) for i, name in enumerate(self.labels, 1) if name in own.values)
-        return plain and len(own.values) == len(self.labels) and own.background == (0,) and not own.ignore
 
     def undeclared(self, raw_values: Iterable[float], dataset: str | None = None) -> list[float]:
         """The raw values that the table gives no meaning."""

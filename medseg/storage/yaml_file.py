@@ -75,19 +75,14 @@ def _lines(node: yaml.Node, above: str) -> Iterator[tuple[str, int]]:
         yield from _lines(value, id_)
 
 
-def parse_yaml(text: str, where: str, error: type[MedsegError] = ConfigError) -> Any:
-    """The value of a YAML text.
-
-    Args:
-        text: the text.
-        where: name of the content in sentences, such as its file.
-        error: class of what is raised.
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; ``where`` is the name of the content in sentences, such as its file.
 
     Raises:
-        MedsegError: not valid YAML, a key that is there twice, a tag that would build Python objects, aliases that
+        ConfigError: not valid YAML, a key that is there twice, a tag that would build Python objects, aliases that
         refer to themselves or stand for too many values, or content beyond the limits of ``limits.py``.
     """
-    return _parsed(text, where, error)[0]
+    return _parsed(text, where, ConfigError)[0]
 
 
 def _parsed(text: str, where: str, error: type[MedsegError]) -> tuple[Any, Any]:

@@ -4,9 +4,9 @@ A module ``medseg/submission/challenges/<name>.py`` holds
 
 * ``FACTS``: a ``ChallengeFacts``, with the rules that the organisers document, and those that could not be verified;
 * ``submitted(cases, *, …) -> list[SubmittedCase]``: which of a datalist section's cases are submitted, and under which
-  names; where the facts say it all, by ``medseg.submission.fixed_set.fixed_cases``. It may take keyword arguments with
-  defaults, which become options of ``medseg submit``. Raises ``DataError`` where they are not the challenge's cases.
-  Values that a label map may hold are those of the data set; where its archive says them, of the datalist;
+  names; where the facts say it all, ``medseg.submission.fixed_set.fixed_cases(FACTS)``. It may take keyword arguments
+  with defaults, which become options of ``medseg submit``. Raises ``DataError`` where they are not the challenge's
+  cases. Values that a label map may hold are those of the data set; where its archive says them, of the datalist;
 * where label maps on the image's grid are not what is asked for, ``check(prediction, submitted) -> Iterator[Finding]``
   for one case instead of ``check_label_map``, and ``pack(files, output)`` instead of ``write_zip``; ``files`` maps
   names of members to checked predictions.

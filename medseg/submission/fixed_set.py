@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from medseg.errors import DataError
@@ -15,29 +15,27 @@ if TYPE_CHECKING:
 __all__ = ["fixed_cases"]
 
 
-def fixed_cases(cases: Sequence[Case], facts: ChallengeFacts) -> list[SubmittedCase]:
-    """The cases, sorted by their names in the archive.
-
-    Args:
-        cases: cases of the datalist's section.
-        facts: ``number`` of cases, form of their ids (``case``) and of the names in the archive (``member``).
-
-    Raises:
-        DataError: a case of another name, or another number of cases.
+def fixed_cases(facts: ChallengeFacts) -> Callable[[Sequence[Case]], list[SubmittedCase]]:
+    """The ``submitted`` of a challenge whose facts say the ``number`` of cases, and the form of their ids (``case``) and
+    of their names in the archive (``member``), by which they are sorted. It raises ``DataError`` for others.
     """
-    found: dict[str, SubmittedCase] = {}
-    for case in cases:
-        match = re.fullmatch(facts.case, case.id)
-        if match is None:
+
+    def submitted(cases: Sequence[Case]) -> list[SubmittedCase]:
+        found: dict[str, SubmittedCase] = {}
+        for case in cases:
+            match = re.fullmatch(facts.case, case.id)
+            if match is None:
+                raise DataError(
+                    f"{case.id} is not a case of {facts.title}; expected names such as {facts.examples[0]} in the "
+                    "section. Name another with --section."
+                )
+            member = facts.member.format(*match.groups(), case=case.id)
+            found[member] = SubmittedCase(case, member)
+        if len(found) != facts.number or len(cases) != facts.number:
             raise DataError(
-                f"{case.id} is not a case of {facts.title}; expected names such as {facts.examples[0]} in the section. "
-                "Name another with --section."
+                f"The section has {len(cases)} cases; {facts.title} takes exactly {facts.number}. Use the datalist of "
+                f"`medseg prepare {facts.dataset}`, list them in yours, or name another section with --section."
             )
-        member = facts.member.format(*match.groups(), case=case.id)
-        found[member] = SubmittedCase(case, member)
-    if len(found) != facts.number or len(cases) != facts.number:
-        raise DataError(
-            f"The section has {len(cases)} cases; {facts.title} takes exactly {facts.number}. Use the datalist of "
-            f"`medseg prepare {facts.dataset}`, list them in yours, or name another section with --section."
-        )
-    return [found[member] for member in sorted(found)]
+        return [found[member] for member in sorted(found)]
+
+    return submitted

@@ -11,6 +11,7 @@ from medseg.data.files import Unreadable, read_volume
 from medseg.data.findings import Finding
 from medseg.data.geometry import check_same_grid
 from medseg.data.voxels import count_values
+from medseg.errors import few
 
 __all__ = ["check_label_map"]
 
@@ -38,7 +39,7 @@ def check_label_map(prediction: Path, image: Path, values: Collection[int]) -> I
     outside = [f"{value:g}" for value in counts if value not in values]
     if outside:
         yield Finding(
-            f"label values {', '.join(outside[:5])}{', …' if len(outside) > 5 else ''}; {_listed(values)} are expected",
+            f"label values {few(outside)}; {_listed(values)} are expected",
             "Predict with a network of the challenge's labels.",
         )
     elif set(counts) == {0}:

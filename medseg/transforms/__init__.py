@@ -16,7 +16,7 @@ from medseg.transforms.published import (
 from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, is_2d_file
 from medseg.transforms.recipes import augmentation, load, preprocessing
 from medseg.transforms.resize import AreaResized
-from medseg.transforms.save import SaveLabelsd, find_label_map, label_map_name, write_label_map
+from medseg.transforms.save import SaveLabelsd, find_label_map, write_label_map
 from medseg.transforms.scale import ScaleSized, scaled_size
 from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd, TasksToSourceGridd
 from medseg.transforms.volume import volume_augmentation, volume_preprocessing
@@ -48,7 +48,6 @@ __all__ = [
     "hermes_augmentation",
     "hermes_preprocessing",
     "is_2d_file",
-    "label_map_name",
     "load",
     "photo_augmentation",
     "photo_preprocessing",

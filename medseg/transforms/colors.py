@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform
-from monai.utils import TransformBackends, convert_to_tensor
+from monai.utils import convert_to_tensor
 
 from medseg.errors import DataError
+from medseg.transforms.each_key import EachKey
 
 __all__ = ["GREEN", "RED", "RGBToYCrCbd", "colors_to_labels", "rgb_to_hsv", "rgb_to_ycrcb"]
 
@@ -73,19 +72,11 @@ def colors_to_labels(rgb: np.ndarray, colors: Mapping[int, Sequence[HSVBox]]) ->
     return labels
 
 
-class RGBToYCrCbd(MapTransform):
+class RGBToYCrCbd(EachKey):
     """``rgb_to_ycrcb`` of ``(3, H, W)`` images."""
 
-    backend = [TransformBackends.TORCH]
-
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            image = convert_to_tensor(result[key], track_meta=True)
-            if image.shape[0] != 3:
-                raise DataError(f"An image has {image.shape[0]} channels, expected 3 (RGB) to change the colour space.")
-            result[key] = rgb_to_ycrcb(image)
-        return result
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        image = convert_to_tensor(value, track_meta=True)
+        if image.shape[0] != 3:
+            raise DataError(f"An image has {image.shape[0]} channels, expected 3 (RGB) to change the colour space.")
+        return rgb_to_ycrcb(image)

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.networks.layers import separable_filtering
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import RandomizableTransform
 from torch import Tensor
+
+from medseg.transforms.each_key import EachKey
 
 __all__ = ["RandHermesIntensityd", "adjust_contrast", "adjust_gamma", "blur"]
 
@@ -41,7 +43,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     return separable_filtering(image[None], [kernel / kernel.sum()] * (image.dim() - 1), mode="zeros")[0]
 
 
-class RandHermesIntensityd(RandomizableTransform, MapTransform):
+class RandHermesIntensityd(RandomizableTransform, EachKey):
     """In this order, each with its own chance: brightness (times 0.7 to 1.3), shift (normal, deviation 0.1), gamma (0.7
     to 1.5), contrast (0.7 to 1.3), blur (sigma 0.5 to 1 voxel), noise (deviation up to 0.1).
 
@@ -58,19 +60,14 @@ class RandHermesIntensityd(RandomizableTransform, MapTransform):
         prob_of: Mapping[str, float] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
+        EachKey.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, 1.0)
         self.chance = prob
         self.chances = dict(prob_of or {})
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self._change(result[key], self.chances.get(str(result.get("dataset", "")), self.chance))
-        return result
-
-    def _change(self, image: Tensor, chance: float) -> Tensor:
-        r = self.R
+    def change(self, value: Tensor, data: Mapping[Hashable, Any]) -> Tensor:
+        image, r = value, self.R
+        chance = self.chances.get(str(data.get("dataset", "")), self.chance)
         if r.random() < chance:
             image = image * r.uniform(0.7, 1.3)
         if r.random() < chance:

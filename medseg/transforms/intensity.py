@@ -16,22 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, NormalizeIntensity
-from monai.utils import TransformBackends, convert_to_tensor
+from monai.transforms import NormalizeIntensity
+from monai.utils import convert_to_tensor
 
 from medseg.errors import ConfigError
+from medseg.transforms.each_key import EachKey
 
 __all__ = ["NormalizeChannelsd"]
 
 
-class NormalizeChannelsd(MapTransform):
+class NormalizeChannelsd(EachKey):
     """Normalise each channel of ``(C, *spatial)`` by its scheme; one scheme serves all channels.
 
     Raises:
         ConfigError: unknown kind, or as many schemes as the image has no channels.
     """
-
-    backend = [TransformBackends.TORCH]
 
     def __init__(
         self, keys: KeysCollection, schemes: Sequence[Mapping[str, Any]], allow_missing_keys: bool = False
@@ -42,13 +41,8 @@ class NormalizeChannelsd(MapTransform):
                 raise ConfigError(f"Normalisation kind {scheme.get('kind')!r} is unknown; use 'fixed' or 'case'.")
         self.schemes = [dict(scheme) for scheme in schemes]
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self._normalize(convert_to_tensor(result[key], track_meta=True))
-        return result
-
-    def _normalize(self, image: torch.Tensor) -> torch.Tensor:
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        image = convert_to_tensor(value, track_meta=True)
         schemes = self.schemes * image.shape[0] if len(self.schemes) == 1 else self.schemes
         if len(schemes) != image.shape[0]:
             raise ConfigError(

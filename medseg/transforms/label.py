@@ -9,33 +9,29 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Invertd, InvertibleTransform, MapTransform
+from monai.transforms import Invertd, InvertibleTransform
 from monai.utils import convert_to_tensor
 
 from medseg.labels import LabelSpace
+from medseg.transforms.each_key import EachKey
 
 __all__ = ["EncodeLabelsd", "LogitsToLabelsd", "ToSourceGridd"]
 
 
-class EncodeLabelsd(MapTransform):
+class EncodeLabelsd(EachKey):
     """Raw voxel values ``(1, *spatial)`` -> label indices (int16), by the case's ``dataset`` entry where it has one."""
 
     def __init__(self, keys: KeysCollection, label_space: LabelSpace, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.label_space = label_space
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            raw = convert_to_tensor(result[key], track_meta=True)
-            indices = self.label_space.encode(raw.numpy(), result.get("dataset"))
-            result[key] = MetaTensor(
-                torch.from_numpy(indices), meta=raw.meta, applied_operations=raw.applied_operations
-            )
-        return result
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        raw = convert_to_tensor(value, track_meta=True)
+        indices = self.label_space.encode(raw.numpy(), data.get("dataset"))
+        return MetaTensor(torch.from_numpy(indices), meta=raw.meta, applied_operations=raw.applied_operations)
 
 
-class LogitsToLabelsd(MapTransform):
+class LogitsToLabelsd(EachKey):
     """Logits ``(C, *spatial)`` -> label indices ``(1, *spatial)``, int16, on the grid they are on.
 
     Args:
@@ -55,13 +51,9 @@ class LogitsToLabelsd(MapTransform):
         self.label_space = label_space
         self.threshold = threshold
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            labels = self._labels(torch.as_tensor(result[key]), result)
-            meta = result[key].meta if isinstance(result[key], MetaTensor) else None
-            result[key] = MetaTensor(labels.cpu(), meta=meta)
-        return result
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        labels = self._labels(torch.as_tensor(value), data)
+        return MetaTensor(labels.cpu(), meta=value.meta if isinstance(value, MetaTensor) else None)
 
     def _labels(self, logits: torch.Tensor, data: Mapping[Hashable, Any]) -> torch.Tensor:
         if self.label_space.mode == "softmax":
@@ -69,7 +61,7 @@ class LogitsToLabelsd(MapTransform):
         return torch.from_numpy(self.label_space.compose((logits > self.threshold).cpu().numpy()))[None]
 
 
-class ToSourceGridd(MapTransform):
+class ToSourceGridd(EachKey):
     """Logits on the model's grid -> label indices in the original image space, class by class.
 
     Equal to "probabilities, inverse of every channel with linear interpolation, argmax" (or a threshold of 0.5 per
@@ -102,12 +94,6 @@ class ToSourceGridd(MapTransform):
         self.probabilities = probabilities
         self.inverse = Invertd(keys="pred", transform=transform, orig_keys=orig_keys, nearest_interp=False)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self._to_source(result[key], result[self.orig_key])
-        return result
-
     def _invert(self, channel: torch.Tensor, image: MetaTensor) -> MetaTensor:
         probabilities = MetaTensor(channel[None].cpu(), meta=image.meta)
         inverted: MetaTensor = self.inverse({"pred": probabilities, self.orig_key: image})["pred"]
@@ -126,8 +112,9 @@ class ToSourceGridd(MapTransform):
                 total += (channel - peak).exp_()
             yield from ((channel - peak).exp_().div_(total) for channel in values)
 
-    def _to_source(self, logits: torch.Tensor, image: MetaTensor) -> MetaTensor:
-        channels = (self._invert(channel, image) for channel in self._channels(torch.as_tensor(logits).float()))
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> MetaTensor:
+        logits, image = torch.as_tensor(value).float(), data[self.orig_key]
+        channels = (self._invert(channel, image) for channel in self._channels(logits))
         best = next(channels)
         if self.label_space.mode == "sigmoid":
             binary = np.stack([(m[0] > 0.5).numpy() for m in (best, *channels)])

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from monai import transforms as mt
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, Transform
+from monai.transforms import Randomizable, Transform
 from monai.utils import convert_to_tensor
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms.colors import RGBToYCrCbd
+from medseg.transforms.each_key import EachKey
 from medseg.transforms.picture import ToRGBd
 from medseg.transforms.recipes import load
 from medseg.transforms.resize import AreaResized
@@ -111,7 +112,7 @@ def photo_augmentation(size: int | Sequence[int] = 512) -> list[Transform]:
     return [mt.SomeOf(choices, num_transforms=(0, 4))]
 
 
-class RandSharedNoised(MapTransform, Randomizable):
+class RandSharedNoised(EachKey, Randomizable):
     """Add Gaussian noise, the same in all channels of ``(C, H, W)``.
 
     Args:
@@ -120,19 +121,16 @@ class RandSharedNoised(MapTransform, Randomizable):
     """
 
     def __init__(self, keys: KeysCollection, std: float, allow_missing_keys: bool = False) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
+        EachKey.__init__(self, keys, allow_missing_keys)
         self.std = std
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            image = convert_to_tensor(result[key], track_meta=True)
-            noise = self.R.normal(0.0, self.std, size=tuple(image.shape[1:]))
-            result[key] = image + torch.as_tensor(noise, dtype=image.dtype)
-        return result
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        image = convert_to_tensor(value, track_meta=True)
+        noise = self.R.normal(0.0, self.std, size=tuple(image.shape[1:]))
+        return image + torch.as_tensor(noise, dtype=image.dtype)
 
 
-class RandLinearContrastd(MapTransform, Randomizable):
+class RandLinearContrastd(EachKey, Randomizable):
     """``127 + a (v - 127)`` of an image of 0..255, clipped; ``a`` uniform, one for all channels or, as often, one each.
 
     Args:
@@ -141,14 +139,11 @@ class RandLinearContrastd(MapTransform, Randomizable):
     """
 
     def __init__(self, keys: KeysCollection, factors: tuple[float, float], allow_missing_keys: bool = False) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
+        EachKey.__init__(self, keys, allow_missing_keys)
         self.factors = factors
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            image = convert_to_tensor(result[key], track_meta=True)
-            count = image.shape[0] if self.R.uniform() < 0.5 else 1
-            factor = torch.as_tensor(self.R.uniform(*self.factors, size=(count, 1, 1)), dtype=image.dtype)
-            result[key] = (127 + factor * (image - 127)).clamp(0, 255)
-        return result
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        image = convert_to_tensor(value, track_meta=True)
+        count = image.shape[0] if self.R.uniform() < 0.5 else 1
+        factor = torch.as_tensor(self.R.uniform(*self.factors, size=(count, 1, 1)), dtype=image.dtype)
+        return (127 + factor * (image - 127)).clamp(0, 255)

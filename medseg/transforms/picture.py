@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
 from monai.data import MetaTensor, PILReader
-from monai.transforms import MapTransform
-from monai.utils import TransformBackends, convert_to_tensor
+from monai.utils import convert_to_tensor
 from PIL import ExifTags, Image, ImageOps
 
 from medseg.errors import DataError
+from medseg.transforms.each_key import EachKey
 
 __all__ = [
     "PictureReader",
@@ -203,25 +202,15 @@ class PictureReader(PILReader):
         return array, meta | {"orientation": orientation}
 
 
-class ToRGBd(MapTransform):
+class ToRGBd(EachKey):
     """Grey images ``(1, rows, columns)`` of 8 bits to three equal channels; RGB stays as it is.
 
     Raises:
         DataError: another number of channels.
     """
 
-    backend = [TransformBackends.TORCH]
-
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            image = convert_to_tensor(result[key], track_meta=True)
-            if image.shape[0] not in (1, 3):
-                raise DataError(f"image of {image.shape[0]} channels; grey or RGB is expected. See `medseg check`.")
-            if image.shape[0] == 1:
-                image = MetaTensor(torch.cat([image.as_tensor()] * 3), meta=image.meta)
-            result[key] = image
-        return result
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        image = convert_to_tensor(value, track_meta=True)
+        if image.shape[0] not in (1, 3):
+            raise DataError(f"image of {image.shape[0]} channels; grey or RGB is expected. See `medseg check`.")
+        return image if image.shape[0] == 3 else MetaTensor(torch.cat([image.as_tensor()] * 3), meta=image.meta)

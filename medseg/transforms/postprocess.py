@@ -14,13 +14,13 @@ from monai.data import MetaTensor
 from monai.transforms import (
     FillHoles,
     KeepLargestConnectedComponent,
-    MapTransform,
     RemoveSmallObjects,
     generate_spatial_bounding_box,
 )
 
 from medseg.errors import ConfigError, nearest
 from medseg.labels import LabelSpace
+from medseg.transforms.each_key import EachKey
 
 __all__ = ["CleanLabelsd", "CleanRule", "bounding_box", "clean_labels", "clean_mask", "least_voxels"]
 
@@ -110,7 +110,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
     return tuple(slice(*bounds) for bounds in zip(start, end, strict=True)) if any(end) else None
 
 
-class CleanLabelsd(MapTransform):
+class CleanLabelsd(EachKey):
     """Clean label indices ``(1, *spatial)`` on the source grid; sizes are measured by the map's own spacing.
 
     Args:
@@ -136,13 +136,9 @@ class CleanLabelsd(MapTransform):
         self.label_space = label_space
         self.rules = {label: CleanRule.from_table(table, label) for label, table in rules.items()}
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            volume = result[key]
-            meta = volume.meta if isinstance(volume, MetaTensor) else None
-            dims = volume.ndim - 1
-            spacing = [float(mm) for mm in volume.pixdim[:dims]] if meta is not None else [1.0] * dims
-            cleaned = clean_labels(torch.as_tensor(volume)[0].cpu().numpy(), self.rules, self.label_space, spacing)
-            result[key] = MetaTensor(torch.from_numpy(cleaned)[None], meta=meta)
-        return result
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        meta = value.meta if isinstance(value, MetaTensor) else None
+        dims = value.ndim - 1
+        spacing = [float(mm) for mm in value.pixdim[:dims]] if meta is not None else [1.0] * dims
+        cleaned = clean_labels(torch.as_tensor(value)[0].cpu().numpy(), self.rules, self.label_space, spacing)
+        return MetaTensor(torch.from_numpy(cleaned)[None], meta=meta)

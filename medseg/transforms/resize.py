@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
-from monai.utils import TraceKeys, TransformBackends, convert_to_tensor
+from monai.utils import TraceKeys, convert_to_tensor
 
 from medseg.errors import ConfigError
 
@@ -42,14 +42,13 @@ def area_weights(old: int, new: int) -> torch.Tensor:
 
 
 class AreaResized(MapTransform, InvertibleTransform):
-    """Resize ``(C, H, W)`` to ``size``: by area and rounded to whole grey levels, ``label_key`` by the nearest pixel.
+    """Resize ``(C, H, W)`` to ``size``: by area and rounded to whole grey levels, ``label`` by the nearest pixel.
 
     Args:
         keys: images and labels.
         size: side length in pixels.
         fit: ``longest`` keeps the shape (the longest side becomes ``size``, the other is cut to a whole number),
             ``stretch`` makes both sides ``size``.
-        label_key: which key is a label.
 
     The inverse is bilinear.
 
@@ -57,20 +56,17 @@ class AreaResized(MapTransform, InvertibleTransform):
         ConfigError: an unknown ``fit``.
     """
 
-    backend = [TransformBackends.TORCH]
-
     def __init__(
         self,
         keys: KeysCollection,
         size: int,
         fit: str = "longest",
-        label_key: str = "label",
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         if fit not in ("longest", "stretch"):
             raise ConfigError(f"fit is '{fit}'; use 'longest' or 'stretch'.")
-        self.size, self.fit, self.label_key = int(size), fit, label_key
+        self.size, self.fit = int(size), fit
 
     def new_size(self, height: int, width: int) -> tuple[int, int]:
         """(rows, columns) after resizing."""
@@ -87,13 +83,13 @@ class AreaResized(MapTransform, InvertibleTransform):
             old = (int(image.shape[1]), int(image.shape[2]))
             new = self.new_size(*old)
             values = image.as_tensor()
-            if key == self.label_key:
+            if key == "label":
                 resized = F.interpolate(values[None].float(), new, mode="nearest")[0].to(values.dtype)
             else:
                 rows, columns = (area_weights(a, b).float() for a, b in zip(old, new, strict=True))
                 resized = (rows @ values.float() @ columns.T).round_().clamp_(0, 255).to(values.dtype)
             output = MetaTensor(resized, meta=image.meta, applied_operations=image.applied_operations)
-            extra = {"label": key == self.label_key}
+            extra = {"label": key == "label"}
             self.push_transform(output, orig_size=old, extra_info=extra)  # type: ignore[no-untyped-call]  # MONAI's
             result[key] = output
         return result

@@ -10,12 +10,12 @@ import nibabel
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
 from PIL import Image
 
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.storage import whole_file
+from medseg.transforms.each_key import EachKey
 from medseg.transforms.nifti import placed_like
 from medseg.transforms.picture import as_stored
 from medseg.transforms.reader import is_2d_file
@@ -66,7 +66,7 @@ def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Pat
             nibabel.save(placed_like(values, meta), temporary)
 
 
-class SaveLabelsd(MapTransform):
+class SaveLabelsd(EachKey):
     """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>.nii.gz``, or
     ``.png`` where the image was a PNG, JPEG, TIFF or BMP.
     """
@@ -78,12 +78,9 @@ class SaveLabelsd(MapTransform):
         self.output_dir = Path(output_dir)
         self.label_space = label_space
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            indices = torch.as_tensor(result[key])[0].numpy()
-            values = self.label_space.decode(indices, result.get("dataset"))
-            meta = result["image"].meta
-            name = label_map_name(str(result["case_id"]), meta["filename_or_obj"])
-            write_label_map(values, meta, self.output_dir / name)
-        return result
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        values = self.label_space.decode(torch.as_tensor(value)[0].numpy(), data.get("dataset"))
+        meta = data["image"].meta
+        name = label_map_name(str(data["case_id"]), meta["filename_or_obj"])
+        write_label_map(values, meta, self.output_dir / name)
+        return value

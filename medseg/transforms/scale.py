@@ -36,7 +36,6 @@ class ScaleSized(MapTransform, InvertibleTransform):
         size: what ``scale`` is a fraction of, in voxels; ``None`` is each image's own size.
         mode: ``linear``, images smoothed before shrinking, and of a label the value with the largest share, which moves
             nothing; or ``nearest``, for both, as published.
-        label_key: the key that holds label values.
 
     The inverse is linear, for probabilities, or nearest where ``Invertd`` asks for that.
 
@@ -50,7 +49,6 @@ class ScaleSized(MapTransform, InvertibleTransform):
         scale: float = 1.0,
         size: Sequence[int] | None = None,
         mode: str = "linear",
-        label_key: str = "label",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -61,7 +59,6 @@ class ScaleSized(MapTransform, InvertibleTransform):
         self.scale = scale
         self.size = size
         self.mode = mode
-        self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -71,8 +68,8 @@ class ScaleSized(MapTransform, InvertibleTransform):
             if self.mode == "nearest":
                 result[key] = Resize(size, mode="nearest-exact")(image)
             else:
-                resize = Resize(size, mode=_LINEAR[len(size)], anti_aliasing=key != self.label_key)
-                result[key] = _largest_share(image, resize) if key == self.label_key else resize(image)
+                resize = Resize(size, mode=_LINEAR[len(size)], anti_aliasing=key != "label")
+                result[key] = _largest_share(image, resize) if key == "label" else resize(image)
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -58,18 +58,14 @@ class TasksToSourceGridd(ToSourceGridd):
         super().__init__(keys, transform, label_space, orig_keys, allow_missing_keys=allow_missing_keys)
         self.tasks = tasks
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        image = result[self.orig_key]
-        indices = self.label_space.asked_labels(self.tasks, result.get("dataset"))
-        for key in self.key_iterator(result):
-            best, labels = None, torch.zeros(0)
-            for index, channel in zip(indices, torch.as_tensor(result[key]), strict=False):  # null tasks follow
-                found = self._invert(channel.float().sigmoid(), image)
-                if best is None:
-                    best, labels = torch.full_like(found.as_tensor(), 0.5), torch.zeros(found.shape, dtype=torch.int16)
-                higher = found.as_tensor() > best
-                labels[higher] = index
-                best = torch.maximum(best, found.as_tensor())
-            result[key] = MetaTensor(labels, meta=found.meta)
-        return result
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> MetaTensor:
+        indices = self.label_space.asked_labels(self.tasks, data.get("dataset"))
+        best, labels = None, torch.zeros(0)
+        for index, channel in zip(indices, torch.as_tensor(value), strict=False):  # null tasks follow
+            found = self._invert(channel.float().sigmoid(), data[self.orig_key])
+            if best is None:
+                best, labels = torch.full_like(found.as_tensor(), 0.5), torch.zeros(found.shape, dtype=torch.int16)
+            higher = found.as_tensor() > best
+            labels[higher] = index
+            best = torch.maximum(best, found.as_tensor())
+        return MetaTensor(labels, meta=found.meta)

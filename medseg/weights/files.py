@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from medseg.errors import ModelError, ResourceError
+from medseg.errors import ModelError, ResourceError, few
 from medseg.storage import whole_file
 
 __all__ = ["check_match", "load_file", "load_weights", "read_state_dict", "refuse_non_finite", "save_file"]
@@ -89,7 +89,7 @@ def _check_sums(file: BinaryIO) -> None:
             raise zipfile.BadZipFile(f"'{damaged}' differs from its checksum")
 
 
-def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True, again: bool = False) -> None:
+def load_weights(network: nn.Module, path: str | Path, *, again: bool = False) -> None:
     """Load a state dict (plain, or under ``network``, ``model`` or ``state_dict``) into a network.
 
     Of a training state with averaged weights, the average is taken: it is what was validated. ``again``: as for
@@ -100,9 +100,8 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True, a
         match is accepted.
     """
     state = read_state_dict(path, again=again)
-    check_match(network, state, str(path), strict=strict)
-    own = network.state_dict()
-    network.load_state_dict({k: v for k, v in state.items() if k in own and own[k].shape == v.shape}, strict=strict)
+    check_match(network, state, str(path))
+    network.load_state_dict(state)
 
 
 def read_state_dict(path: str | Path, *, again: bool = False) -> dict[str, torch.Tensor]:
@@ -174,7 +173,7 @@ def check_match(network: nn.Module, state: Mapping[str, torch.Tensor], source: s
             "use weights of the same label space, or train with --transfer to give them a new head."
         )
     parts = [
-        f"{len(keys)} {what} ({', '.join(keys[:5])}{', …' if len(keys) > 5 else ''})"
+        f"{len(keys)} {what} ({few(keys)})"
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", different))
         if keys
     ]

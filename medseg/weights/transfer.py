@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medseg.errors import ModelError
+from medseg.errors import ModelError, few
 from medseg.weights.files import check_match, read_state_dict
 
 __all__ = ["TransferReport", "transfer_state", "transfer_weights"]
@@ -29,7 +29,7 @@ class TransferReport:
     def lines(self) -> list[str]:
         """One line per group: its size and its names, shortened."""
         groups = (("loaded", self.loaded), ("re-initialised", self.reinitialized), ("left in the file", self.left))
-        return [f"{len(names)} tensors {what}{_shortened(names)}" for what, names in groups]
+        return [f"{len(names)} tensors {what}{f' ({few(names)})' if names else ''}" for what, names in groups]
 
 
 def transfer_weights(
@@ -79,7 +79,7 @@ def transfer_state(
     if (missing or unexpected) and not partial:
         raise ModelError(
             f"{source} fits {type(network).__name__} only in part: {len(missing)} tensors are missing or of another "
-            f"shape{_shortened(missing)}, {len(unexpected)} unexpected{_shortened(unexpected)}; name what is to start "
+            f"shape ({few(missing)}), {len(unexpected)} unexpected ({few(unexpected)}); name what is to start "
             "anew (--reinitialize PATTERN), or take what fits (--partial)."
         )
     network.load_state_dict(loaded, strict=False)
@@ -90,7 +90,3 @@ def transfer_state(
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _shortened(names: Sequence[str], count: int = 5) -> str:
-    return f" ({', '.join(names[:count])}{', …' if len(names) > count else ''})" if names else ""

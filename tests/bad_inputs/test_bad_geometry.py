@@ -11,7 +11,7 @@ import SimpleITK
 from PIL import Image
 
 from medseg.data.case import Case
-from medseg.data.inspect import inspect_case
+from medseg.data.inspect import inspect_cases
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.transforms import preprocessing
@@ -189,7 +189,7 @@ def test_30_other_units_are_read_in_mm(study: Any, unit: int, size: float, name:
     assert result.status == 0, result.err
     shown = "×".join(f"{n * size:g}" for n in (1, 2, 1))
     result.warns("a", f"spacing is {shown}; the header says {name}, where mm is expected", "It is taken as 1×2×1 mm.")
-    facts = inspect_case(Case("a", (str(study.folder / case["image"]),)), LabelSpace.from_table({"liver": 1}))
+    facts = inspect_cases([Case("a", (str(study.folder / case["image"]),))], LabelSpace.from_table({"liver": 1}))[0]
     np.testing.assert_allclose(facts.spacing, (1, 2, 1), rtol=1e-5)
 
 
@@ -283,7 +283,7 @@ def test_unusual_orientations_are_sound_and_reported_in_ras_order(study: Any, co
         nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(codes)
     )
     nibabel.save(plain.as_reoriented(turn), study.folder / "turned.nii.gz")
-    facts = inspect_case(Case("t", (str(study.folder / "turned.nii.gz"),)), LabelSpace.from_table({"liver": 1}))
+    facts = inspect_cases([Case("t", (str(study.folder / "turned.nii.gz"),))], LabelSpace.from_table({"liver": 1}))[0]
     assert not facts.problems
     assert facts.ras_shape == (12, 10, 8)
     assert facts.ras_spacing == (1, 2, 3)
@@ -291,13 +291,8 @@ def test_unusual_orientations_are_sound_and_reported_in_ras_order(study: Any, co
 
 def test_30_a_model_refuses_voxels_of_another_order_of_size(study: Any) -> None:
     """Resampled from 0.001 mm to the model's 1 mm, a scan has no voxel left."""
-    facts = [
-        inspect_case(
-            Case("a", (str(study.folder / with_header(study, "a.nii", np.eye(4), unit=unit)),)),
-            LabelSpace.from_table({"liver": 1}),
-        )
-        for unit in (3, 2)
-    ]
+    files = [study.folder / with_header(study, f"{unit}.nii", np.eye(4), unit=unit) for unit in (3, 2)]
+    facts = inspect_cases([Case("a", (str(file),)) for file in files], LabelSpace.from_table({"liver": 1}))
     message, remedy = unfit(facts[0], 3, 1, [1.0, 1.0, 2.5]) or ("", "")
     assert message.startswith("model works at spacing 1×1×2.5 mm, a has 0.001×0.001×0.001 mm; one order of size is")
     assert remedy.startswith("Fix the unit or the voxel size")

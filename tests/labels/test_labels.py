@@ -33,8 +33,6 @@ def test_decathlon_form() -> None:
     space = LabelSpace.from_table({"0": "background", "1": "liver", "2": "tumour"})
     assert space.labels == ("liver", "tumour")
     assert space.channels == ("background", "liver", "tumour")
-    assert space.is_identity
-    assert not space.is_partial
     assert space.targets == {"liver": (1,), "tumour": (2,)}
 
 
@@ -43,7 +41,6 @@ def test_values_of_one_name_are_one_label() -> None:
     assert space.labels == ("vessel", "liver")
     assert space.fragments[""].values == {"vessel": (1, 3), "liver": (2,)}
     assert space.fragments[""].ignore == (255,)
-    assert not space.is_identity
     assert space.has_ignore
 
 
@@ -114,20 +111,13 @@ def test_regions() -> None:
 
 def test_partial_labels() -> None:
     space = LabelSpace.from_table(ABDOMEN)
-    assert space.is_partial
     assert space.has_ignore
     assert space.annotated() == space.annotated("unlisted") == (True, True, True)
     assert space.annotated("lits") == (True, False, False)
-    assert space.annotated_channels("lits") == (True, True, False, False)
     assert space.encode(np.array([0, 1, 2, 3, 9]), "lits").tolist() == [0, 1, 1, 0, IGNORE]
     assert space.encode(np.array([0, 1, 2, 3])).tolist() == [0, 1, 2, 3]
     with pytest.raises(DataError, match=r"Label values \{4, 9\} are not declared; declared are \{0, 1, 2, 3\}"):
         space.encode(np.array([0, 4, 9]))
-
-
-def test_a_region_is_annotated_where_all_its_labels_are() -> None:
-    table = {**BRATS, "datasets": {"old": {"labels": {"background": 0, "enhancing": 1, "necrosis": 2}}}}
-    assert LabelSpace.from_table(table).annotated_channels("old") == (False, True, True)
 
 
 def test_task_ids_are_unique_and_keep_the_given_ones() -> None:

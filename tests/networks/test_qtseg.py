@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,6 @@ from medseg.networks import QTSeg
 from medseg.networks.layers.dual_mix_layer import ChannelAttention
 from medseg.networks.layers.query_decoder import QueryDecoder
 
-GOLDENS = Path(__file__).parents[1] / "goldens" / "qtseg.json"
 SMALL: dict[str, Any] = {"width": 4, "depths": (1, 1, 2), "num_heads": 2, "mlp_dim": 12}
 VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
     "dma": (2, SMALL),
@@ -46,12 +43,6 @@ def closed_form_input(height: int = 64, width: int = 32, batch: int = 2) -> Tens
     return torch.sin(torch.arange(count, dtype=torch.float64) * 0.37).view(batch, 2, height, width)
 
 
-def figures(y: Tensor) -> list[float]:
-    """Mean, deviation, and six values of an output."""
-    picked = y.flatten()[:: y.numel() // 6 + 1]
-    return [float(v) for v in (y.mean(), y.std(), *picked)]
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_equals_the_original_order_of_operations(name: str) -> None:
     net = closed_form(name).eval()
@@ -73,13 +64,6 @@ def test_gradients_equal_the_originals(name: str) -> None:
     theirs = torch.autograd.grad(original(net, x).square().mean(), leaves)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_goldens(name: str) -> None:
-    with torch.no_grad():
-        found = figures(closed_form(name).eval()(closed_form_input()))
-    torch.testing.assert_close(found, json.loads(GOLDENS.read_text())[name], rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["dma", "mqm"])
@@ -191,9 +175,3 @@ def test_wrong_options(options: dict[str, Any], words: str) -> None:
 def test_images_only() -> None:
     with pytest.raises(ConfigError, match="expected 2"):
         QTSeg(3, 1, 2)
-
-
-if __name__ == "__main__":  # write the goldens, after the comparison with the original's fixtures has passed
-    with torch.no_grad():
-        goldens = {name: figures(closed_form(name).eval()(closed_form_input())) for name in VARIANTS}
-    GOLDENS.write_text(json.dumps(goldens, indent=1) + "\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from torch import Tensor
 from medseg.errors import ConfigError
 from medseg.networks import SSHUNet
 
-GOLDENS = Path(__file__).parents[1] / "goldens" / "ssh_unet.json"
 SMALL: dict[str, Any] = {
     "kernel_size": [(1, 3, 3)] * 3,
     "strides": [(1, 1, 1), (2, 2, 2), (2, 2, 2)],
@@ -50,12 +47,6 @@ def closed_form(name: str, **more: Any) -> SSHUNet:
 def closed_form_input(size: tuple[int, ...] = (16, 16, 16)) -> Tensor:
     count = 2 * 2 * size[0] * size[1] * size[2]
     return torch.sin(torch.arange(count, dtype=torch.float64) * 0.37).view(2, 2, *size)
-
-
-def figures(y: Tensor) -> list[float]:
-    """Mean, deviation, and six values of an output."""
-    picked = y.flatten()[:: y.numel() // 6 + 1]
-    return [float(v) for v in (y.mean(), y.std(), *picked)]
 
 
 @pytest.mark.parametrize("execution", ["fast", "lean"])
@@ -93,13 +84,6 @@ def test_batch_norm_in_training_is_over_all_views() -> None:
     torch.testing.assert_close(ours(x), original(theirs, x)[0])
     for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_goldens(name: str) -> None:
-    with torch.no_grad():
-        found = figures(closed_form(name).eval()(closed_form_input()))
-    torch.testing.assert_close(found, json.loads(GOLDENS.read_text())[name], rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["tsm", "vfn", "vfn_aligned", "mixed"])
@@ -205,9 +189,3 @@ def test_wrong_options(options: dict[str, Any], words: str) -> None:
 def test_volumes_only() -> None:
     with pytest.raises(ConfigError, match="expected 3"):
         SSHUNet(2, 1, 2)
-
-
-if __name__ == "__main__":  # write the goldens, after the comparison with the original's fixtures has passed
-    with torch.no_grad():
-        goldens = {name: figures(closed_form(name).eval()(closed_form_input())) for name in VARIANTS}
-    GOLDENS.write_text(json.dumps(goldens, indent=1) + "\n")

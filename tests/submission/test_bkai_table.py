@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from medseg.cli import main
-from medseg.submission.run_length import decode_runs
+from medseg.submission.challenges.bkai import encode_runs
 
 SHAPE = (6, 9)
 
@@ -42,6 +42,18 @@ def submit(datalist: Path) -> int:
     return main(["submit", "bkai", *arguments, "--output", str(folder / "made.csv")])
 
 
+def decoded(runs: str) -> np.ndarray:
+    pixels, numbers = np.zeros(SHAPE, bool).ravel(), iter(map(int, runs.split()))
+    for start, length in zip(numbers, numbers, strict=True):
+        pixels[start - 1 : start - 1 + length] = True
+    return pixels.reshape(SHAPE)
+
+
+def test_runs_by_hand() -> None:
+    assert encode_runs(np.array([[0, 1, 1], [1, 0, 0], [0, 0, 1]]) == 1) == "2 3 9 1"
+    assert encode_runs(np.zeros((2, 3), bool)) == "" and encode_runs(np.ones((2, 3), bool)) == "1 6"
+
+
 def test_the_table_holds_the_masks(datalist: Path) -> None:
     assert submit(datalist) == 0
     with (datalist.parent / "made.csv").open(newline="") as file:
@@ -51,7 +63,7 @@ def test_the_table_holds_the_masks(datalist: Path) -> None:
         labels = np.asarray(Image.open(datalist.parent / "predictions" / f"p{number:03}.png"))
         for row, value in enumerate((2, 1)):
             runs = next(entry["Expected"] for entry in rows if entry["Ids"] == f"p{number:03}_{row}")
-            np.testing.assert_array_equal(decode_runs(runs, SHAPE), labels == value)
+            np.testing.assert_array_equal(decoded(runs), labels == value)
 
 
 def test_predictions_of_two_classes_are_refused(datalist: Path, capsys: pytest.CaptureFixture[str]) -> None:

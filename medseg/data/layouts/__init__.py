@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ from medseg.data.entry import Entry
 from medseg.errors import ConfigError, nearest
 from medseg.transforms.reader import IMAGE_SUFFIXES
 
-__all__ = ["LAYOUTS", "Found", "few", "image_files", "layout_module", "read_layout"]
+__all__ = ["LAYOUTS", "Found", "image_files", "layout_module", "read_layout"]
 
 LAYOUTS = ("nnunet", "msd", "bids", "pairs")  # in the order in which a folder is tried
 
@@ -123,9 +123,3 @@ def image_files(folder: Path, pattern: str = "*") -> list[Path]:
         for path in folder.glob(pattern)
         if path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith(".") and path.is_file()
     )
-
-
-def few(names: Collection[Any]) -> str:
-    """At most five names, sorted, and how many there are."""
-    shown = sorted(map(str, names))
-    return (", ".join(shown[:5]) + (f", … ({len(shown)})" if len(shown) > 5 else "")) or "none"

@@ -14,9 +14,9 @@ from typing import Any
 
 from medseg.data.case import stem_of
 from medseg.data.entry import Entry
-from medseg.data.layouts import Found, few, image_files
+from medseg.data.layouts import Found, image_files
 from medseg.data.layouts.pairs import compile_pattern
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, few
 from medseg.storage import read_table
 
 __all__ = ["TITLE", "read", "recognises"]

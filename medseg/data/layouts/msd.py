@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.data.datalist_file import read_datalist
-from medseg.data.layouts import Found, few
-from medseg.errors import DataError
+from medseg.data.layouts import Found
+from medseg.errors import DataError, few
 from medseg.storage import read_json
 
 __all__ = ["TITLE", "read", "recognises"]

@@ -14,8 +14,8 @@ from typing import Any
 
 from medseg.data.case import numbered_channels, stem_of
 from medseg.data.entry import Entry
-from medseg.data.layouts import Found, few, image_files
-from medseg.errors import DataError
+from medseg.data.layouts import Found, image_files
+from medseg.errors import DataError, few
 from medseg.labels import LabelSpace
 from medseg.storage import read_json, read_table
 from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file

@@ -50,4 +50,4 @@ def submitted(cases: Sequence[Case], *, task: int = 1) -> list[SubmittedCase]:
         raise ConfigError(f"AMOS has no task {task}; use 1 (CT) or 2 (CT and MR).")
     chosen = [case for case in cases if task == 2 or modality_of(case.id) == "CT"]
     number = FACTS.number if task == 1 else SPLITS[task]["validation"]
-    return fixed_cases(chosen, replace(FACTS, title=f"{FACTS.title}, task {task}", number=number))
+    return fixed_cases(replace(FACTS, title=f"{FACTS.title}, task {task}", number=number))(chosen)

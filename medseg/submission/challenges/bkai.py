@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.datasets.bkai import FACTS as DATASET
 from medseg.errors import DataError
 from medseg.storage import whole_file
-from medseg.submission import ChallengeFacts, SubmittedCase
+from medseg.submission import ChallengeFacts
 from medseg.submission.fixed_set import fixed_cases
 
 if TYPE_CHECKING:
-    from medseg.data.case import Case
+    import numpy as np
 
-__all__ = ["FACTS", "submitted", "pack"]
+__all__ = ["FACTS", "encode_runs", "submitted", "pack"]
 
 FACTS = ChallengeFacts(
     title="BKAI-IGH NeoPolyp",
@@ -37,14 +37,7 @@ FACTS = ChallengeFacts(
 _VALUES = {name: value for value, name in DATASET.labels.items()}
 _ROWS = (_VALUES["neoplastic polyp"], _VALUES["non-neoplastic polyp"])  # X_0 and X_1
 
-
-def submitted(cases: Sequence[Case]) -> list[SubmittedCase]:
-    """The test images.
-
-    Raises:
-        DataError: they are not as many as the challenge has.
-    """
-    return fixed_cases(cases, FACTS)
+submitted = fixed_cases(FACTS)
 
 
 def pack(files: Mapping[str, Path], output: Path) -> None:
@@ -53,12 +46,10 @@ def pack(files: Mapping[str, Path], output: Path) -> None:
     Raises:
         DataError: no prediction holds a neoplastic polyp: they are of a network of two classes.
     """
-
     import numpy as np
     from PIL import Image
 
     from medseg.storage.csv_file import CsvWriter
-    from medseg.submission.run_length import encode_runs
 
     rows, found = [], set()
     for member, file in files.items():
@@ -76,3 +67,12 @@ def pack(files: Mapping[str, Path], output: Path) -> None:
         writer = CsvWriter(table, lineterminator="\n")
         writer.writerow(("Ids", "Expected"))
         writer.writerows(rows)
+
+
+def encode_runs(mask: np.ndarray) -> str:
+    """The runs of a boolean mask ``(H, W)`` along its rows, ``"start length start length …"``; starts count from 1."""
+    import numpy as np
+
+    edges = np.flatnonzero(np.diff(mask.ravel().astype(np.int8), prepend=0, append=0))
+    starts, ends = edges[::2], edges[1::2]
+    return " ".join(f"{start + 1} {end - start}" for start, end in zip(starts, ends, strict=True))

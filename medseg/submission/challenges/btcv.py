@@ -46,4 +46,4 @@ def submitted(cases: Sequence[Case], *, prefix: str = "img") -> list[SubmittedCa
     """
     if prefix not in ("img", "label"):
         raise ConfigError(f"prefix '{prefix}' is unknown; use 'img' or 'label'.")
-    return fixed_cases(cases, replace(FACTS, member=FACTS.member.replace("img", prefix)))
+    return fixed_cases(replace(FACTS, member=FACTS.member.replace("img", prefix)))(cases)

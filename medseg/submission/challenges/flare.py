@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from medseg.submission import ChallengeFacts, SubmittedCase
+from medseg.submission import ChallengeFacts
 from medseg.submission.fixed_set import fixed_cases
-
-if TYPE_CHECKING:
-    from medseg.data.case import Case
 
 __all__ = ["FACTS", "submitted"]
 
@@ -32,11 +26,4 @@ FACTS = ChallengeFacts(
     case=r"validation_\d{3}",
 )
 
-
-def submitted(cases: Sequence[Case]) -> list[SubmittedCase]:
-    """The validation cases, named as their images are.
-
-    Raises:
-        DataError: the cases are not those of the validation set.
-    """
-    return fixed_cases(cases, FACTS)
+submitted = fixed_cases(FACTS)

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from medseg.datasets.isic import FACTS as DATASET
-from medseg.submission import ChallengeFacts, SubmittedCase
+from medseg.submission import ChallengeFacts
 from medseg.submission.fixed_set import fixed_cases
-
-if TYPE_CHECKING:
-    from medseg.data.case import Case
 
 __all__ = ["FACTS", "submitted"]
 
@@ -31,11 +25,4 @@ FACTS = ChallengeFacts(
     member="{case}_Segmentation.png",
 )
 
-
-def submitted(cases: Sequence[Case]) -> list[SubmittedCase]:
-    """The test images, named ``ISIC_0000003_Segmentation.png`` and so on.
-
-    Raises:
-        DataError: the cases are not those of the test set.
-    """
-    return fixed_cases(cases, FACTS)
+submitted = fixed_cases(FACTS)

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from medseg.submission import ChallengeFacts, SubmittedCase
+from medseg.submission import ChallengeFacts
 from medseg.submission.fixed_set import fixed_cases
-
-if TYPE_CHECKING:
-    from medseg.data.case import Case
 
 __all__ = ["FACTS", "submitted"]
 
@@ -33,11 +27,4 @@ FACTS = ChallengeFacts(
     member="prediction_{0}.nii.gz",
 )
 
-
-def submitted(cases: Sequence[Case]) -> list[SubmittedCase]:
-    """The test cases, named ``prediction_00210.nii.gz`` and so on.
-
-    Raises:
-        DataError: the cases are not those of the test set.
-    """
-    return fixed_cases(cases, FACTS)
+submitted = fixed_cases(FACTS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, few
 from medseg.submission import ChallengeFacts, SubmittedCase
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def _refuse_others(cases: Sequence[Case], source: Path) -> tuple[int, ...]:
     found = {case.id for case in cases}
     if found != expected:
         lacking, foreign = sorted(expected - found), sorted(found - expected)
-        parts = [f"lacks {', '.join(lacking[:5])}"] if lacking else []
-        parts += [f"has {', '.join(foreign[:5])} besides"] if foreign else []
+        parts = [f"lacks {few(lacking)}"] if lacking else []
+        parts += [f"has {few(foreign)} besides"] if foreign else []
         raise DataError(
             f"{source} lists {len(expected)} test images, the section has {len(found)}: it {' and '.join(parts)}. Use "
             "the datalist of that task, or name another section with --section."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError, ModelError, nearest
 
-__all__ = ["Architecture", "Conversion", "ImportReport", "check_arguments"]
+__all__ = ["Architecture", "Conversion", "ImportReport", "Rules", "check_arguments", "renamed", "renaming"]
+
+Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]  # pattern -> replacement, of ``re.sub``, in order
 
 
 @dataclass
@@ -45,6 +48,25 @@ class Conversion:
                 f"Keys '{self.origin[ours]}' and '{key}' are two names of one tensor, but hold different values; "
                 "use the checkpoint as the original program saved it."
             )
+
+
+def renamed(key: str, rules: Rules) -> str:
+    """A key after all rules."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def renaming(rules: Rules) -> Callable[[Mapping[str, Tensor], nn.Module], Conversion]:
+    """The ``convert`` of an architecture whose tensors differ from ours by name alone."""
+
+    def convert(state: Mapping[str, Tensor], network: nn.Module) -> Conversion:
+        conversion = Conversion()
+        for key, value in state.items():
+            conversion.take(key, renamed(key, rules), value)
+        return conversion
+
+    return convert
 
 
 @dataclass(frozen=True)

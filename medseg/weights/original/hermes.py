@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
 from medseg.storage import parse_yaml
-from medseg.weights.original.contract import Architecture, Conversion, check_arguments
+from medseg.weights.original.contract import Architecture, Conversion, Rules, check_arguments, renamed, renaming
 
 __all__ = ["ARCHITECTURES", "CONFIG_READERS"]
 
@@ -145,17 +145,13 @@ def _resunet(arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def _convert_resunet(state: Mapping[str, Tensor], network: nn.Module) -> Conversion:
     first = 1 if network.pool else 0  # the original's levels begin with their pooling
-
-    def numbered(key: str) -> str:
-        key = re.sub(r"^down(\d)\.conv\.(\d)\.", lambda m: f"encoder.{int(m[1]) - 1}.{int(m[2]) - first}.", key)
-        key = re.sub(r"^up(\d)\.conv\.", lambda m: f"decoder.{int(m[1]) - 1}.", key)
-        key = re.sub(r"^prior_init_fuse_(\d)\.", lambda m: f"encoder_priors.{int(m[1]) - 2}.", key)
-        return re.sub(r"^prior_fuse_(\d)\.", lambda m: f"decoder_priors.{int(m[1]) - 5}.", key)
-
-    conversion = Conversion()
-    for key, value in state.items():
-        conversion.take(key, numbered(_renamed(key, _RESUNET_KEYS)), value)
-    return conversion
+    numbers: Rules = (
+        (r"^down(\d)\.conv\.(\d)\.", lambda m: f"encoder.{int(m[1]) - 1}.{int(m[2]) - first}."),
+        (r"^up(\d)\.conv\.", lambda m: f"decoder.{int(m[1]) - 1}."),
+        (r"^prior_init_fuse_(\d)\.", lambda m: f"encoder_priors.{int(m[1]) - 2}."),
+        (r"^prior_fuse_(\d)\.", lambda m: f"decoder_priors.{int(m[1]) - 5}."),
+    )
+    return renaming((*_RESUNET_KEYS, *numbers))(state, network)
 
 
 def _medformer(arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -191,7 +187,7 @@ def _medformer(arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _convert_medformer(state: Mapping[str, Tensor], network: nn.Module) -> Conversion:
     conversion = Conversion()
     for key, value in state.items():
-        ours = re.sub(r"^(down|up)(\d)\.(\w+)\.", _medformer_stage, _renamed(key, _MEDFORMER_KEYS))
+        ours = re.sub(r"^(down|up)(\d)\.(\w+)\.", _medformer_stage, renamed(key, _MEDFORMER_KEYS))
         conversion.take(key, ours, value[..., 0, 0, 0] if ".gate.fc." in ours and value.dim() == 5 else value)
     return conversion
 
@@ -211,12 +207,6 @@ def _medformer_stage(match: re.Match[str]) -> str:
         return match[0]  # reported as unexpected
     name, index = place[part]
     return f"{name}.{index}.reduce." if part == "reduce" else f"{name}.{index}."
-
-
-def _renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
 
 
 # Keys of the training's configuration -> arguments; what else it holds is of the training, and chan_num is not read.

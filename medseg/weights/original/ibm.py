@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.weights.original.contract import Architecture, Conversion, check_arguments
+from medseg.weights.original.contract import Architecture, Conversion, check_arguments, renaming
 
 __all__ = ["ARCHITECTURES", "CONFIG_READERS"]
 
 _RENAMED = (
-    (re.compile(r"^module\."), ""),  # wrapper of data-parallel training
-    (re.compile(r"(\.conv_blocks\.\d+)\.op\."), r"\1."),
+    (r"^module\.", ""),  # wrapper of data-parallel training
+    (r"(\.conv_blocks\.\d+)\.op\.", r"\1."),
 )
 # Ours returns logits, on the device of its input.
 _WITHOUT_MEANING = ("output_activation", "device")
@@ -127,16 +127,6 @@ def _convert_vnet_ds(state: Mapping[str, Tensor], network: nn.Module) -> Convers
     return conversion
 
 
-def _convert(state: Mapping[str, Tensor], network: nn.Module) -> Conversion:
-    conversion = Conversion()
-    for key, value in state.items():
-        ours = key
-        for pattern, replacement in _RENAMED:
-            ours = pattern.sub(replacement, ours)
-        conversion.take(key, ours, value)
-    return conversion
-
-
 def _read_ini(text: str, source: str) -> tuple[str, dict[str, Any]]:
     """Architecture and arguments from a config of the original, every value of which is a Python literal.
 
@@ -172,8 +162,8 @@ def _literal(value: str, place: str) -> Any:
 CONFIG_READERS = {".ini": _read_ini}
 
 ARCHITECTURES = {
-    "HNOSegXS": Architecture(_hnoseg_xs, _convert),
-    "NeuralOperatorSeg": Architecture(_neural_operator, _convert),
-    "HartleyMHASeg": Architecture(_hartley_mha, _convert),
+    "HNOSegXS": Architecture(_hnoseg_xs, renaming(_RENAMED)),
+    "NeuralOperatorSeg": Architecture(_neural_operator, renaming(_RENAMED)),
+    "HartleyMHASeg": Architecture(_hartley_mha, renaming(_RENAMED)),
     "VNetDS": Architecture(_vnet_ds, _convert_vnet_ds),
 }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
 from medseg.networks.layers.pyramid_encoder import PyramidEncoder
-from medseg.weights.original.contract import Architecture, Conversion, check_arguments
+from medseg.weights.original.contract import Architecture, Conversion, check_arguments, renamed
 
 __all__ = ["ARCHITECTURES"]
 
@@ -152,12 +152,6 @@ def _encoder(arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return f"{__name__}.EncoderAlone", {"in_channels": given["image_channel"], "width": given["n_channel"]}
 
 
-def _renamed(key: str, rules: list[tuple[str, str]]) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
 def _convert(state: Mapping[str, Tensor], network: nn.Module) -> Conversion:
     conversion = Conversion()
     rules = {
@@ -167,7 +161,7 @@ def _convert(state: Mapping[str, Tensor], network: nn.Module) -> Conversion:
     }
     for key, value in state.items():
         part, _, rest = key.removeprefix("module.").partition(".")
-        ours = f"{rules[part][0]}.{_renamed(rest, rules[part][1])}" if part in rules else key
+        ours = f"{rules[part][0]}.{renamed(rest, rules[part][1])}" if part in rules else key
         conversion.take(key, ours, value)
     return conversion
 
@@ -181,7 +175,7 @@ def _convert_encoder(state: Mapping[str, Tensor], network: nn.Module) -> Convers
         elif re.match(r"(?:bridge|mask_decoder)\.", rest):
             conversion.dropped[key] = "not of the encoder"
         else:
-            conversion.take(key, f"encoder.{_renamed(rest, _ENCODER)}", value)
+            conversion.take(key, f"encoder.{renamed(rest, _ENCODER)}", value)
     return conversion
 
 

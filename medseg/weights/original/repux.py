@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from medseg.weights.original.contract import Architecture, Conversion, check_arguments
+from medseg.weights.original.contract import Architecture, Conversion, Rules, check_arguments, renamed
 
 __all__ = ["ARCHITECTURES"]
 
@@ -27,18 +27,18 @@ _DEFAULTS = {
 }
 _KERNEL = {"repuxnet": 21, "uxnet": 7}
 
-_RENAMED = (
-    (re.compile(r"^module\."), ""),  # wrapper of data-parallel programs
-    (re.compile(r"^(?:rep)?uxnet_3d\."), ""),
-    (re.compile(r"^downsample_layers\."), "downsamples."),
-    (re.compile(r"^(stages\.\d+\.\d+)\.dwconv\."), r"\1.conv."),
-    (re.compile(r"^(stages\.\d+\.\d+)\.pwconv1\."), r"\1.expand."),
-    (re.compile(r"^(stages\.\d+\.\d+)\.pwconv2\."), r"\1.reduce."),
-    (re.compile(r"^norm(\d)\."), r"norms.\1."),
-    (re.compile(r"^encoder(\d)\."), lambda found: f"skips.{int(found[1]) - 1}."),
-    (re.compile(r"^decoder([2-5])\."), lambda found: f"upsamples.{5 - int(found[1])}."),
-    (re.compile(r"^decoder1\."), "refine."),
-    (re.compile(r"^out\."), "head."),
+_RENAMED: Rules = (
+    (r"^module\.", ""),  # wrapper of data-parallel programs
+    (r"^(?:rep)?uxnet_3d\.", ""),
+    (r"^downsample_layers\.", "downsamples."),
+    (r"^(stages\.\d+\.\d+)\.dwconv\.", r"\1.conv."),
+    (r"^(stages\.\d+\.\d+)\.pwconv1\.", r"\1.expand."),
+    (r"^(stages\.\d+\.\d+)\.pwconv2\.", r"\1.reduce."),
+    (r"^norm(\d)\.", r"norms.\1."),
+    (r"^encoder(\d)\.", lambda found: f"skips.{int(found[1]) - 1}."),
+    (r"^decoder([2-5])\.", lambda found: f"upsamples.{5 - int(found[1])}."),
+    (r"^decoder1\.", "refine."),
+    (r"^out\.", "head."),
 )
 _UNUSED = "decoder1.layer.conv3.conv.weight"
 
@@ -55,13 +55,10 @@ def _network(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]
 def _convert(state: Mapping[str, Tensor], network: nn.Module) -> Conversion:
     conversion = Conversion()
     for key, value in state.items():
-        ours = key
-        for pattern, replacement in _RENAMED:
-            ours = pattern.sub(replacement, ours)
         if key.removeprefix("module.") == _UNUSED:
             conversion.dropped[key] = "made by MONAI before 0.9, used by no forward pass"
         else:
-            conversion.take(key, ours, value)
+            conversion.take(key, renamed(key, _RENAMED), value)
     conversion.notes.extend(_support(conversion.state))
     return conversion
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from medseg.weights.original.contract import Architecture, Conversion, check_arguments
+from medseg.weights.original.contract import Architecture, Conversion, check_arguments, renamed
 
 __all__ = ["ARCHITECTURES"]
 
@@ -32,19 +32,18 @@ _DEFAULTS = {
 }
 
 _RENAMED = (
-    (re.compile(r"^module\.|(?:^|(?<=\.))backbone\."), ""),  # wrappers of data-parallel and pre-training programs
-    (re.compile(r"\.conv\.(weight|bias)$"), r".\1"),
-    (re.compile(r"\.transp_conv\."), ".up."),
-    (re.compile(r"\.conv_block\."), ".block."),
-    (re.compile(r"\.shift\.conv3D\."), ".shift.gate."),
-    (re.compile(r"\.shift\.channel_conv1\."), ".shift.fusion.0."),
-    (re.compile(r"\.shift\.channel_conv2\."), ".shift.fusion.1."),
+    (r"^module\.|(?:^|(?<=\.))backbone\.", ""),  # wrappers of data-parallel and pre-training programs
+    (r"\.conv\.(weight|bias)$", r".\1"),
+    (r"\.transp_conv\.", ".up."),
+    (r"\.conv_block\.", ".block."),
+    (r"\.shift\.conv3D\.", ".shift.gate."),
+    (r"\.shift\.channel_conv1\.", ".shift.fusion.0."),
+    (r"\.shift\.channel_conv2\.", ".shift.fusion.1."),
 )
 
 
 def _network(arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    ours = check_arguments("SSHUNet", arguments, required=_REQUIRED, defaults=_DEFAULTS)
-    return "ssh_unet", ours
+    return "ssh_unet", check_arguments("SSHUNet", arguments, required=_REQUIRED, defaults=_DEFAULTS)
 
 
 def _without_alias(key: str, levels: int) -> str:
@@ -66,10 +65,7 @@ def _convert(state: Mapping[str, Tensor], network: nn.Module) -> Conversion:
     conversion = Conversion()
     levels = len(network.get_submodule("upsamples")._modules) + 1
     for key in sorted(state, key=lambda k: "skip_layers." in k):  # layers first, their second names after
-        ours = key
-        for pattern, replacement in _RENAMED:
-            ours = pattern.sub(replacement, ours)
-        conversion.take(key, _without_alias(ours, levels), state[key])
+        conversion.take(key, _without_alias(renamed(key, _RENAMED), levels), state[key])
     return conversion
 
 
