@@ -1,0 +1,65 @@
+"""Intervals and tests keep what they promise, on simulated subjects.
+
+With 500 replicates a coverage of 0.95 has a standard error of 0.01: the bounds are the table's value less 0.025 (0.02
+above for the size of a test), as ``tests/benchmarks/statistics_coverage.py`` prints them in full.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from simulated_subjects import Scene, coverage, interval_by_case, size
+
+from medseg.metrics.single_score import ScoreInterval
+
+REPLICATES, DRAWS = 500, 999
+TWO = Scene(cases=(2, 2), rho=0.5)
+
+
+@pytest.mark.parametrize(
+    ("failures", "subjects", "table"),
+    [(0, 6, 0.944), (0, 12, 0.953), (0, 20, 0.947), (0.04, 12, 0.900), (0.08, 20, 0.860)],
+)
+def test_coverage_of_a_mean(failures: float, subjects: int, table: float) -> None:
+    found, _ = coverage(Scene().alone(failures), subjects, replicates=REPLICATES, draws=DRAWS)
+    assert found >= table - 0.025
+
+
+def test_a_percentile_bootstrap_would_not_pass() -> None:
+    """The bound tells methods apart: at six subjects the percentile bootstrap covers 85 %."""
+
+    def percentile(scores: np.ndarray, names: list[str], draws: int) -> ScoreInterval:
+        picks = np.random.default_rng(0).integers(0, len(scores), (draws, len(scores)))
+        low, high = np.percentile(scores[picks].mean(axis=1), [2.5, 97.5])
+        return ScoreInterval(scores.mean(), low, high, len(scores), len(scores), "percentile")
+
+    found, width = coverage(Scene(), 6, replicates=REPLICATES, draws=DRAWS, interval=percentile)
+    assert found == pytest.approx(0.846, abs=0.04) and found < 0.944 - 0.025
+    assert width == pytest.approx(0.116, abs=0.01)
+
+
+@pytest.mark.parametrize(("subjects", "by_subject", "by_case"), [(6, 0.948, 0.818), (12, 0.949, 0.852)])
+def test_two_cases_a_subject(subjects: int, by_subject: float, by_case: float) -> None:
+    assert coverage(TWO, subjects, replicates=REPLICATES, draws=DRAWS)[0] >= by_subject - 0.025
+    found, _ = coverage(TWO, subjects, replicates=REPLICATES, draws=DRAWS, interval=interval_by_case)
+    assert found == pytest.approx(by_case, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("scene", "subjects", "table"),
+    [
+        (Scene(), 6, 0.035),
+        (Scene(), 12, 0.047),
+        (Scene(failures=(0.04, 0.04)), 12, 0.047),
+        (Scene(step=0.02, equal=0.2), 12, 0.043),
+        (TWO, 20, 0.047),
+    ],
+)
+def test_size_of_the_sign_flip_test(scene: Scene, subjects: int, table: float) -> None:
+    rejected, covered = size(scene, subjects, replicates=REPLICATES, draws=DRAWS)
+    assert rejected <= table + 0.02
+    assert covered == pytest.approx(1 - rejected, abs=1e-12)  # p and interval are one statement
+
+
+def test_cases_as_subjects_reject_too_often() -> None:
+    assert size(TWO, 20, replicates=REPLICATES, draws=DRAWS, by_case=True)[0] > 0.047 + 0.02
