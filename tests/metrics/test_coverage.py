@@ -1,7 +1,7 @@
 """Intervals and tests keep what they promise, on simulated subjects.
 
-With 500 replicates a coverage of 0.95 has a standard error of 0.01: the bounds are the table's value less 0.025 (0.02
-above for the size of a test), as ``tests/benchmarks/statistics_coverage.py`` prints them in full.
+A coverage may be 0.025 below its table and the size of a test 0.02 above: three standard errors at 1000 replicates.
+``tests/benchmarks/statistics_coverage.py`` prints the tables in full.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from simulated_subjects import Scene, coverage, interval_by_case, size
 
 from medseg.metrics.single_score import ScoreInterval
 
-REPLICATES, DRAWS = 500, 999
+REPLICATES, DRAWS = 1000, 999
 TWO = Scene(cases=(2, 2), rho=0.5)
 
 
 @pytest.mark.parametrize(
     ("failures", "subjects", "table"),
-    [(0, 6, 0.944), (0, 12, 0.953), (0, 20, 0.947), (0.04, 12, 0.900), (0.08, 20, 0.860)],
+    [(0, 6, 0.944), (0, 12, 0.953), (0, 20, 0.947), (0.04, 20, 0.888), (0.08, 20, 0.860)],
 )
 def test_coverage_of_a_mean(failures: float, subjects: int, table: float) -> None:
     found, _ = coverage(Scene().alone(failures), subjects, replicates=REPLICATES, draws=DRAWS)
@@ -38,11 +38,15 @@ def test_a_percentile_bootstrap_would_not_pass() -> None:
     assert width == pytest.approx(0.116, abs=0.01)
 
 
-@pytest.mark.parametrize(("subjects", "by_subject", "by_case"), [(6, 0.948, 0.818), (12, 0.949, 0.852)])
-def test_two_cases_a_subject(subjects: int, by_subject: float, by_case: float) -> None:
-    assert coverage(TWO, subjects, replicates=REPLICATES, draws=DRAWS)[0] >= by_subject - 0.025
-    found, _ = coverage(TWO, subjects, replicates=REPLICATES, draws=DRAWS, interval=interval_by_case)
-    assert found == pytest.approx(by_case, abs=0.04)
+@pytest.mark.parametrize(("subjects", "table"), [(6, 0.948), (12, 0.949), (20, 0.947)])
+def test_two_cases_a_subject(subjects: int, table: float) -> None:
+    assert coverage(TWO, subjects, replicates=REPLICATES, draws=DRAWS)[0] >= table - 0.025
+
+
+def test_cases_as_subjects_would_not_pass() -> None:
+    found, _ = coverage(TWO, 12, replicates=REPLICATES, draws=DRAWS, interval=interval_by_case)
+    assert found < 0.949 - 0.025
+    assert size(TWO, 20, replicates=REPLICATES, draws=DRAWS, by_case=True)[0] > 0.047 + 0.02
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,3 @@ def test_size_of_the_sign_flip_test(scene: Scene, subjects: int, table: float) -
     rejected, covered = size(scene, subjects, replicates=REPLICATES, draws=DRAWS)
     assert rejected <= table + 0.02
     assert covered == pytest.approx(1 - rejected, abs=1e-12)  # p and interval are one statement
-
-
-def test_cases_as_subjects_reject_too_often() -> None:
-    assert size(TWO, 20, replicates=REPLICATES, draws=DRAWS, by_case=True)[0] > 0.047 + 0.02
