@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_dilation, find_objects, generate_binary_structure
 
+from medseg.metrics.box import bounding_box
 from medseg.metrics.lesions import components
 from medseg.metrics.overlap import overlap
 from medseg.metrics.surface_area import area_surface_scores
@@ -71,31 +72,34 @@ def lesion_wise(
         prediction, reference: boolean masks ``(X, Y, Z)``.
         spacing: voxel size in mm.
     """
-    dilated = binary_dilation(reference, _NEIGHBOURS, rule.dilations) if reference.any() else reference
-    lesions, _ = components(dilated)
+    if prediction.any() or reference.any():
+        box = bounding_box(prediction | reference)  # dilations that meet outside of it meet inside, too
+        prediction, reference = prediction[box], reference[box]
+    lesions, _ = components(binary_dilation(reference, _NEIGHBOURS, rule.dilations))
     lesions[~reference] = 0
     parts, part_count = components(prediction)
-    near: set[int] = set()
+    near = np.zeros(part_count + 1, dtype=bool)
     dice: list[float] = []
     hd95: list[float] = []
     tp = 0
-    for number, box in enumerate(find_objects(lesions), start=1):
-        shell = tuple(slice(max(side.start - rule.dilations, 0), side.stop + rule.dilations) for side in box)
+    for number, place in enumerate(find_objects(lesions), start=1):
+        shell = tuple(slice(max(side.start - rule.dilations, 0), side.stop + rule.dilations) for side in place)
         lesion = lesions[shell] == number
-        touched = np.unique(parts[shell][binary_dilation(lesion, _NEIGHBOURS, rule.dilations)])
-        touched = touched[touched > 0]
-        near.update(touched.tolist())
+        touched = np.zeros_like(near)
+        touched[parts[shell][binary_dilation(lesion, _NEIGHBOURS, rule.dilations)]] = True
+        touched[0] = False
+        near |= touched
         if np.count_nonzero(lesion) * math.prod(spacing) <= rule.smallest_mm3:
             continue
-        if len(touched):
-            whole = np.isin(parts, touched)
+        if touched.any():
+            whole, alone = touched[parts], lesions == number
             tp += 1
-            dice.append(overlap(whole, lesions == number).dice)
-            hd95.append(area_surface_scores(whole, lesions == number, spacing, opening=False)[0])
+            dice.append(overlap(whole, alone).dice)
+            hd95.append(area_surface_scores(whole, alone, spacing, opening=False)[0])
         else:
             dice.append(0.0)
             hd95.append(WORST_MM)
-    fp = part_count - len(near)
+    fp = part_count - int(near.sum())
     scored = len(dice) + fp
     if not scored:
         return LesionWise(1.0, 0.0, 0, 0, 0)

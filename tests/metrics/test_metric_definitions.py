@@ -59,10 +59,8 @@ def border(mask: np.ndarray) -> list[tuple[int, ...]]:
 
 
 def directed(first: np.ndarray, second: np.ndarray) -> list[float]:
-    return [
-        min(math.dist(np.multiply(one, SPACING), np.multiply(other, SPACING)) for other in border(second))
-        for one in border(first)
-    ]
+    others = [np.multiply(place, SPACING) for place in border(second)]
+    return [min(math.dist(np.multiply(place, SPACING), other) for other in others) for place in border(first)]
 
 
 @pytest.mark.parametrize("seed", [0, 2, 4])
