@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -65,8 +66,7 @@ def subset_means(differences: SubjectSums, *, draws: int = 99_999, seed: int = 0
     sums, weights = differences.combined()
     both = np.stack([sums, weights], axis=1)
     if count <= _ALL_SUBSETS:
-        members = np.arange(1, 2**count)[:, None] >> np.arange(count) & 1
-        totals = members @ both
+        totals = _every_subset(count) @ both
     else:
         generator, rows = np.random.default_rng(seed), max(1, _BLOCK // count)
         blocks = []
@@ -79,3 +79,10 @@ def subset_means(differences: SubjectSums, *, draws: int = 99_999, seed: int = 0
     # Sums that cancel are 0 in exact arithmetic: on neither side, in the test and in the interval alike.
     means[np.abs(totals[:, 0]) <= 1e-12 * np.abs(sums).sum()] = 0.0
     return SubsetMeans(np.sort(means))
+
+
+@lru_cache
+def _every_subset(count: int) -> np.ndarray:
+    """Membership ``(2^count - 1, count)`` of all subsets but the empty one."""
+    members: np.ndarray = (np.arange(1, 2**count)[:, None] >> np.arange(count) & 1).astype(float)
+    return members

@@ -33,6 +33,8 @@ class Scene:
         likeness: copula correlation of the two methods on a case.
         step: scores are rounded to it; 0 leaves them.
         equal: share of cases in which both methods have one score.
+        labels: number of labels; a label's scores are independent of another's.
+        missing: share of scores that are undefined in both methods.
     """
 
     cases: tuple[int, int] = (1, 1)
@@ -41,6 +43,8 @@ class Scene:
     likeness: float = 0.8
     step: float = 0.0
     equal: float = 0.0
+    labels: int = 1
+    missing: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -48,21 +52,27 @@ class Scene:
         return MEAN + self.failures[0] * (MEAN_FAILED - MEAN)
 
     def draw(self, generator: np.random.Generator, subjects: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Scores of the first and the second method, shifted so that both have one mean, and the cases' subjects."""
+        """Scores ``(cases, labels)`` of two methods, shifted so that both have one mean, and the cases' subjects."""
         counts = generator.integers(self.cases[0], self.cases[1] + 1, subjects)
         names = [f"s{g:03d}" for g in np.repeat(np.arange(subjects), counts)]
-        shared = np.repeat(self._pair(generator, subjects), counts, axis=1)
-        normal = np.sqrt(self.rho) * shared + np.sqrt(1 - self.rho) * self._pair(generator, len(names))
+        columns = [self._scores(generator, counts) for _ in range(self.labels)]
+        first, second = np.stack(columns, axis=-1)
+        undefined = generator.random(first.shape) < self.missing
+        return np.where(undefined, np.nan, first), np.where(undefined, np.nan, second), names
+
+    def _scores(self, generator: np.random.Generator, counts: np.ndarray) -> np.ndarray:
+        """Scores ``(2, cases)`` of one label."""
+        total = int(counts.sum())
+        shared = np.repeat(self._pair(generator, len(counts)), counts, axis=1)
+        normal = np.sqrt(self.rho) * shared + np.sqrt(1 - self.rho) * self._pair(generator, total)
         scores = np.interp(norm.cdf(normal), _GRID, _QUANTILES)
         for method, share in enumerate(self.failures):
-            failed = generator.random(len(names)) < share
+            failed = generator.random(total) < share
             scores[method, failed] = generator.beta(*FAILED, int(failed.sum()))
         scores[1] += (self.failures[1] - self.failures[0]) * (MEAN - MEAN_FAILED)
-        same = generator.random(len(names)) < self.equal
+        same = generator.random(total) < self.equal
         scores[1, same] = scores[0, same]
-        if self.step:
-            scores = np.round(scores / self.step) * self.step
-        return scores[0], scores[1], names
+        return np.round(scores / self.step) * self.step if self.step else scores
 
     def _pair(self, generator: np.random.Generator, count: int) -> np.ndarray:
         first, noise = generator.standard_normal((2, count))

@@ -14,6 +14,7 @@ from medseg.metrics.single_score import ScoreInterval
 
 REPLICATES, DRAWS = 1000, 999
 TWO = Scene(cases=(2, 2), rho=0.5)
+LABELS = Scene(cases=(1, 3), rho=0.5, labels=3, missing=0.25)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,12 @@ def test_a_percentile_bootstrap_would_not_pass() -> None:
 @pytest.mark.parametrize(("subjects", "table"), [(6, 0.948), (12, 0.949), (20, 0.947)])
 def test_two_cases_a_subject(subjects: int, table: float) -> None:
     assert coverage(TWO, subjects, replicates=REPLICATES, draws=DRAWS)[0] >= table - 0.025
+
+
+def test_mean_over_labels() -> None:
+    """Three labels of which a quarter is missing, one to three cases a subject."""
+    assert coverage(LABELS, 12, replicates=REPLICATES, draws=DRAWS)[0] >= 0.943 - 0.025
+    assert size(LABELS, 12, replicates=REPLICATES, draws=DRAWS)[0] <= 0.054 + 0.02
 
 
 def test_cases_as_subjects_would_not_pass() -> None:
