@@ -39,7 +39,7 @@ class CaseScores(Metric):
         output_dir: where ``metrics.json`` and ``metrics_per_case.csv`` are written; ``None`` writes nothing.
         facts: what else goes into the JSON, such as the section, and of the definition ``space`` and ``cleanup``.
         include_background: score the background too, and count it in the mean.
-        measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``medseg.metrics.surface_area``).
+        measure: what surface distances are taken over (``medseg.metrics.SurfaceSettings``).
 
     Attributes:
         facts: what the scores are of.

@@ -1,24 +1,23 @@
 """Scores of one case per label: Dice, 95th-percentile Hausdorff distance and surface Dice in millimetres.
 
-The figures come from MONAI's metric functions on the masks' common bounding box; distances use the voxel spacing.
+Distances are MONAI's, on the masks' common bounding box, and use the voxel spacing.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
-import torch
-from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from medseg.errors import ConfigError, nearest
 from medseg.labels import BACKGROUND, IGNORE, LabelSpace
-from medseg.metrics.box import bounding_box
 from medseg.metrics.surface_area import area_surface_scores
+from medseg.metrics.surface_distances import surface_distances
 
 warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
 
@@ -49,26 +48,25 @@ def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
     )
 
 
-def _surface_scores(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance: float
+def _border_scores(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance: float, *, pooled: bool = False
 ) -> tuple[float, float]:
     """HD95 in mm and surface Dice at ``tolerance`` mm; NaN and 0 where only one mask is empty, NaN and NaN where
     both are.
     """
     if not prediction.any() or not reference.any():
         return math.nan, math.nan if not (prediction.any() or reference.any()) else 0.0
-    box = bounding_box(prediction | reference)
-    pair = [torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None].float() for mask in (prediction, reference)]
-    hd95 = compute_hausdorff_distance(
-        y_pred=pair[0], y=pair[1], include_background=True, percentile=95, spacing=list(spacing)
-    )
-    surface = compute_surface_dice(
-        y_pred=pair[0], y=pair[1], class_thresholds=[tolerance], include_background=True, spacing=list(spacing)
-    )
-    return float(hd95), float(surface)
+    distances = surface_distances(prediction, reference, spacing)
+    hd95 = distances.pooled_hausdorff() if pooled else distances.hausdorff()
+    return hd95, distances.surface_dice(tolerance)
 
 
-_SURFACE_SCORES = {"voxels": _surface_scores, "area": area_surface_scores}
+_SURFACE_SCORES: dict[str, Callable[..., tuple[float, float]]] = {
+    "voxels": _border_scores,
+    "pooled": partial(_border_scores, pooled=True),
+    "area": partial(area_surface_scores, opening=False),
+    "area_opened": area_surface_scores,
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,9 @@ class SurfaceSettings:
 
     Attributes:
         tolerance: tolerance of the surface Dice in mm; ``None`` is the mean voxel size of each case.
-        measure: surfaces are border ``voxels`` (MONAI) or have an ``area`` (``surface_area``).
+        measure: surfaces are border ``voxels`` (HD95 of MONAI: the larger of both directions' percentiles), ``pooled``
+            border voxels (of both directions together, as medpy), or have an ``area`` (DeepMind, BraTS 2023);
+            ``area_opened`` removes specks of the prediction first, as the neural-operator papers do.
 
     Raises:
         ConfigError: an unknown measure.

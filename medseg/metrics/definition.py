@@ -35,7 +35,7 @@ class ScoreDefinition:
         scorer: name of the metric, which decides what counts as undefined, such as ``CaseScores``.
         include_background: whether the background is scored and in the mean.
         targets: data set -> label or region -> its values in the reference files.
-        surface_measure: surfaces are border ``voxels`` (MONAI) or have an ``area``; for HD95 and surface Dice.
+        surface_measure: definition of surfaces for HD95 and surface Dice, a ``measure`` of ``SurfaceSettings``.
         surface_dice_tolerance_mm: in ``unit``; ``None`` is the mean voxel size of each case.
         cleanup: rules of post-processing, label -> steps; empty for raw predictions.
     """

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
 from monai.metrics.utils import get_mask_edges
-from scipy.ndimage import binary_opening, distance_transform_edt
+from scipy.ndimage import binary_opening
+from scipy.spatial import KDTree
 
 from medseg.metrics.box import bounding_box
 
@@ -57,26 +57,25 @@ def area_surface_scores(
 
 
 class _Surface:
-    """The elements of a mask's surface, their areas, and, once it is asked for, the distance of every corner to it."""
+    """The elements of a mask's surface: their places in mm ``(elements, dims)`` and their areas."""
 
     def __init__(self, mask: np.ndarray, spacing: Sequence[float]) -> None:
         volume = torch.from_numpy(np.ascontiguousarray(mask, dtype=bool))
         edges, _, areas, _ = get_mask_edges(volume, volume, crop=False, spacing=tuple(spacing))
-        self.edges = edges.numpy()
-        self.areas = areas.double().numpy()[self.edges]
-        self.spacing = spacing
+        self.places = np.argwhere(edges.numpy()) * np.asarray(spacing, dtype=float)
+        self.areas = areas.double().numpy()[edges.numpy()]
 
-    @cached_property
-    def distance(self) -> np.ndarray:
-        if not self.edges.any():
-            return np.full(self.edges.shape, math.inf)
-        distances: np.ndarray = distance_transform_edt(~self.edges, sampling=self.spacing)
-        return distances
+    def distances(self, other: _Surface) -> np.ndarray:
+        """Distance of each element to the other surface; infinite where that is empty."""
+        if not len(other.places):
+            return np.full(len(self.places), math.inf)
+        found: np.ndarray = KDTree(other.places, leafsize=32).query(self.places)[0]
+        return found
 
 
 def _distances(first: _Surface, second: _Surface) -> list[tuple[np.ndarray, np.ndarray]]:
     """For either surface, the distance of its elements to the other, and their areas."""
-    return [(second.distance[first.edges], first.areas), (first.distance[second.edges], second.areas)]
+    return [(first.distances(second), first.areas), (second.distances(first), second.areas)]
 
 
 def _common_box(*masks: np.ndarray) -> list[np.ndarray]:

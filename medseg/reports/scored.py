@@ -7,7 +7,12 @@ from medseg.metrics import FoldScores, Scores
 __all__ = ["scored_as", "scored_lines"]
 
 _SPACES = {"source": "in the original image space", "model": "in the model's space"}
-_SURFACES = {"voxels": "border voxels", "area": "surface area"}
+_SURFACES = {
+    "voxels": "border voxels",
+    "pooled": "border voxels, both directions pooled",
+    "area": "surface area",
+    "area_opened": "surface area after opening the prediction",
+}
 
 
 def scored_as(scores: Scores | FoldScores) -> str:

@@ -16,8 +16,8 @@ __all__ = ["fixed_cases"]
 
 
 def fixed_cases(facts: ChallengeFacts) -> Callable[[Sequence[Case]], list[SubmittedCase]]:
-    """The ``submitted`` of a challenge whose facts say the ``number`` of cases, and the form of their ids (``case``) and
-    of their names in the archive (``member``), by which they are sorted. It raises ``DataError`` for others.
+    """The ``submitted`` of a challenge whose facts say the ``number`` of cases, and the form of their ids (``case``)
+    and of their names in the archive (``member``), by which they are sorted. It raises ``DataError`` for others.
     """
 
     def submitted(cases: Sequence[Case]) -> list[SubmittedCase]:

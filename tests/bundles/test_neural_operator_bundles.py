@@ -142,7 +142,7 @@ def test_the_published_protocol_is_full_size_with_areas(run, datalist, capsys):
     half = json.loads((run / "metrics.json").read_text())
     assert main(command) == 0
     content = json.loads((run / "metrics.json").read_text())
-    assert content["surface_measure"] == "area" and content["surface_dice_tolerance_mm"] is None
+    assert content["surface_measure"] == "area_opened" and content["surface_dice_tolerance_mm"] is None
     assert plain["surface_measure"] == "voxels"
     dice = {name: row["dice"] for name, row in content["cases"]["case_4"].items()}
     assert dice == {

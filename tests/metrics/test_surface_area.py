@@ -68,7 +68,7 @@ def test_empty_masks() -> None:
 def test_in_a_cases_scores() -> None:
     prediction, reference = cube(2).astype(np.int16), cube(4).astype(np.int16)
     spacing = (3.0, 1.0, 1.0)
-    row = case_scores(prediction, reference, SPACE, spacing, surface=SurfaceSettings(None, "area"))["a"]
+    row = case_scores(prediction, reference, SPACE, spacing, surface=SurfaceSettings(None, "area_opened"))["a"]
     assert (row["hd95"], row["surface_dice"]) == area_surface_scores(cube(2), cube(4), spacing)
-    with pytest.raises(ConfigError, match="Known: voxels, area"):
+    with pytest.raises(ConfigError, match="Known: voxels, pooled, area, area_opened"):
         SurfaceSettings(measure="volume")
