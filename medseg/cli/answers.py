@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from medseg.workflows.resolution import ResolutionSettings
 
 
-def lines(settings: object, result: Sequence[str]) -> None:
+def lines(settings: object, result: Sequence[object]) -> None:
     """A result that is lines already."""
-    print("\n".join(result))
+    print("\n".join(map(str, result)))
 
 
 def validated(settings: EvaluateSettings, results: Mapping[str, Scores | FoldScores]) -> None:
