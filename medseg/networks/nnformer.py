@@ -146,11 +146,14 @@ class NNFormer(nn.Module):
 
     @classmethod
     def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:
-        """Windows for the patch, with fewer stages where the patch is smaller than what the published four divide it
-        by; on a CPU an eighth of the channels.
+        """Windows for the patch, and in 3D the finer tokens along its shortest axis (published: the first, of equal
+        ones); fewer stages where a patch is smaller than what four divide it by; on a CPU an eighth of the channels.
         """
+        patch = [4] * plan.spatial_dims
+        if plan.spatial_dims == 3:
+            patch[plan.roi_size.index(min(plan.roi_size))] = 2
         stages = 4
-        while stages > 2 and min(plan.roi_size) < 4 * 2 ** (stages - 1):
+        while stages > 2 and any(n < p * 2 ** (stages - 1) for n, p in zip(plan.roi_size, patch, strict=True)):
             stages -= 1
         width, heads = (24, (2, 4, 8, 16)) if plan.light else (192, (6, 12, 24, 48))
         return {
@@ -158,6 +161,7 @@ class NNFormer(nn.Module):
             "embed_dim": width,
             "depths": [2] * stages,
             "num_heads": list(heads[:stages]),
+            "patch_size": patch,
             "window_size": [4, 4, 8, 4][:stages],
         }
 
