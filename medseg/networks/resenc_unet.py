@@ -19,12 +19,12 @@ from medseg.networks.layers.nnunet_topology import nnunet_topology
 from medseg.networks.layers.padding import crop_to, pad_to_multiples
 from medseg.networks.registry import PlannedFor, register
 
-__all__ = ["ResEncUNet"]
+__all__ = ["BLOCKS", "ResEncUNet", "features_of"]
 
 _NORM = ("instance", {"affine": True, "eps": 1e-5})
 _ACT = ("leakyrelu", {"negative_slope": 0.01, "inplace": True})
 _WIDEST = {2: 512, 3: 320}
-_BLOCKS = (1, 3, 4, 6)  # of the finest stages; every further one has as many as the last
+BLOCKS = (1, 3, 4, 6)  # of the finest stages; every further one has as many as the last
 
 
 def _unit(spatial_dims: int, c_in: int, c_out: int, kernel: Sequence[int] | int, **changed: Any) -> Convolution:
@@ -69,8 +69,7 @@ class ResEncUNet(nn.Module):
     divide are zero-padded at the end of each axis and the logits cropped back. In training with ``deep_supervision``
     the result is a list, finest first, a head per stage but the last, as ``monai.losses.DeepSupervisionLoss`` takes it.
 
-    nnU-Net's presets M, L and XL are this network at patches of three sizes: ``medseg.networks.layers.nnunet_topology``
-    has the rule.
+    nnU-Net's presets M, L and XL are this network at patches of three sizes, see ``medseg.networks.resenc_presets``.
 
     Args:
         spatial_dims: 2 or 3.
@@ -104,8 +103,8 @@ class ResEncUNet(nn.Module):
         stages = len(strides)
         steps = _per_axis(strides, spatial_dims)
         kernels = _per_axis([kernel_sizes] * stages if isinstance(kernel_sizes, int) else kernel_sizes, spatial_dims)
-        widths = list(features or [min(32 * 2**stage, _WIDEST[spatial_dims]) for stage in range(stages)])
-        counts = list(blocks or [_BLOCKS[min(stage, len(_BLOCKS) - 1)] for stage in range(stages)])
+        widths = list(features or features_of(stages, spatial_dims))
+        counts = list(blocks or [BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(stages)])
         if stages < 2 or not len(kernels) == len(widths) == len(counts) == stages or min(counts) < 1:
             raise ConfigError(
                 f"strides has {stages} stages, expected at least two, and as many entries in kernel_sizes "
@@ -180,6 +179,11 @@ class ResEncUNet(nn.Module):
             for head, features, scale in zip(heads, found[::-1], self.scales, strict=False)
         ]
         return logits if len(logits) > 1 else logits[0]
+
+
+def features_of(stages: int, spatial_dims: int) -> list[int]:
+    """nnU-Net's channels per stage."""
+    return [min(32 * 2**stage, _WIDEST[spatial_dims]) for stage in range(stages)]
 
 
 def _per_axis(values: Sequence[Sequence[int] | int], spatial_dims: int) -> list[tuple[int, ...]]:
