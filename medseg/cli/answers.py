@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from medseg.data.make_datalist import MadeDatalist, MakeDatalistSettings
     from medseg.data.run_settings import Setting
     from medseg.metrics import FoldScores, Scores
-    from medseg.networks.catalog import NetworkFacts, NetworksSettings
+    from medseg.networks.catalog import NetworkFacts
+    from medseg.networks.layer_table import LayerTable
+    from medseg.networks.listing import NetworksSettings
     from medseg.reports.compared import Comparison
     from medseg.reports.resolution import Resolution
     from medseg.weights.importing import ImportWeightsSettings
@@ -162,7 +164,10 @@ def listed(settings: MakeDatalistSettings, made: MadeDatalist) -> None:
     print(f"its paths are relative to {made.root}")
 
 
-def networks(settings: NetworksSettings, found: Sequence[NetworkFacts]) -> None:
+def networks(settings: NetworksSettings, found: list[NetworkFacts] | LayerTable) -> None:
+    if not isinstance(found, list):
+        _layers(found)
+        return
     rows = [(f.name, ",".join(f"{d}D" for d in f.spatial_dims), f"{f.parameters:,}", f.setting, f.paper) for f in found]
     header = ("name", "dims", "parameters", "at", "paper")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -170,6 +175,18 @@ def networks(settings: NetworksSettings, found: Sequence[NetworkFacts]) -> None:
         cells = (name.ljust(widths[0]), dims.ljust(widths[1]), parameters.rjust(widths[2]), setting.ljust(widths[3]))
         print("  ".join((*cells, paper)))
     print("MONAI's own classes (SegResNet, DynUNet, SwinUNETR, …) and dotted paths work as --network too.")
+
+
+def _layers(table: LayerTable) -> None:
+    rows = [("layer", "class", "output", "parameters")]
+    for layer in table.layers:
+        shape = "not called" if layer.output is None else " × ".join(map(str, layer.output))
+        rows.append((layer.name or "(itself)", layer.kind, shape, f"{layer.parameters:,}" if layer.parameters else ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, kind, shape, number in rows:
+        print(f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {shape:<{widths[2]}}  {number:>{widths[3]}}")
+    total = sum(layer.parameters for layer in table.layers)
+    print(f"{table.network}: {total:,} parameters; an image of {' × '.join(map(str, table.input))}")
 
 
 def measured(settings: BenchmarkSettings, result: Benchmark) -> None:

@@ -141,7 +141,7 @@ COMMANDS = {
         "btcv --raw RawData --out btcv",
         parts=_DATA_SETS,
     ),
-    "networks": Command("medseg.networks.catalog.networks", answers.networks, "", "'hno*'"),
+    "networks": Command("medseg.networks.listing.networks", answers.networks, "'hno*'", "nnformer --layers"),
     "benchmark": Command(
         "medseg.workflows.benchmark.benchmark",
         answers.measured,

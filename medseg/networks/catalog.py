@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ast
 import fnmatch
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from medseg.settings import takes
-
-__all__ = ["NetworkFacts", "NetworksSettings", "catalog", "list_networks", "networks"]
+__all__ = ["NetworkFacts", "catalog", "list_networks"]
 
 
 @dataclass(frozen=True)
@@ -71,23 +69,6 @@ def catalog() -> dict[str, NetworkFacts]:
     return dict(sorted(found.items()))
 
 
-@dataclass(frozen=True)
-class NetworksSettings:
-    """Which networks are listed.
-
-    Attributes:
-        pattern: shell pattern of their names, such as 'hno*'.
-    """
-
-    pattern: str = field(default="*", metadata={"positional": "PATTERN"})
-
-
-@takes(NetworksSettings)
-def networks(settings: NetworksSettings) -> list[NetworkFacts]:
-    """List the registered networks with parameters, dimensions and paper, sorted by name."""
-    return [facts for name, facts in catalog().items() if fnmatch.fnmatch(name, settings.pattern)]
-
-
 def list_networks(pattern: str = "*") -> list[str]:
     """Names of the registered networks that match a shell pattern, sorted; torch is not imported.
 
@@ -95,4 +76,4 @@ def list_networks(pattern: str = "*") -> list[str]:
         >>> medseg.list_networks("hno*")
         ['hnoseg', 'hnoseg_xs']
     """
-    return [facts.name for facts in networks(pattern)]
+    return fnmatch.filter(catalog(), pattern)

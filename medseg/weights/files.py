@@ -23,7 +23,10 @@ _SCALAR = np.float64(0).__reduce__()[0]
 _NUMBERS: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in "fdil")]
 _NUMBERS += [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 
-_STATE_KEYS = ("network", "ema_model_state_dict", "model", "state_dict", "state_dict_model", "model_state_dict")
+_STATE_KEYS = (
+    *("network", "ema_model_state_dict", "model", "state_dict", "state_dict_model", "model_state_dict"),
+    "network_weights",
+)
 
 
 def save_file(content: Any, path: str | Path) -> None:

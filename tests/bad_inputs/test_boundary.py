@@ -190,7 +190,7 @@ def test_a_label_deleted_meanwhile(study: Any) -> None:
 
 
 def test_sigterm_ends_a_command_with_143(study: Any, monkeypatch: Any, capsys: Any) -> None:
-    from medseg.networks.catalog import networks
+    from medseg.networks.listing import networks
 
     def run(settings: Any) -> list[Any]:
         with whole_file(study.folder / "a") as temporary:

@@ -31,6 +31,8 @@ MASK[2:5, 3:9] = 255
 IMAGE = RNG.integers(-200, 300, (4, 6, 6)).astype(np.int16)
 LABEL = np.zeros((4, 6, 6), np.uint8)
 LABEL[1:3, 2:4, 2:5] = 1
+PANCREAS = LABEL.copy()
+PANCREAS[2] = 0
 
 
 def labels_to(highest: int, number: int = 0) -> np.ndarray:
@@ -342,6 +344,20 @@ def structseg(root: Path, patch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+def tcia_pancreas(root: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Six cases, the second numbered down the body; labels without a place, and one of a case that was withdrawn."""
+    patch.setattr(dataset_module("tcia_pancreas"), "_NUMBERS", (1, 2, 3, 4, 5, 7))
+    for number in range(1, 8):
+        if number != 6:
+            folder = root / "manifest" / "Pancreas-CT" / f"PANCREAS_{number:04}" / "11-24-2015" / "0.000000-86526"
+            dicom(folder, IMAGE - 1000, (0.75, 0.75, 1.0), prefix="1", series=number, down=number == 2)
+        label = sitk.GetImageFromArray(PANCREAS[::-1] if number == 2 else PANCREAS)
+        file = root / "TCIA_pancreas_labels-02-05-2017" / f"label{number:04}.nii.gz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(label, str(file))
+    return root
+
+
 # ---------------------------------------------------------------------- pictures
 def bkai(root: Path, patch: pytest.MonkeyPatch) -> Path:
     """Six pictures with masks in colours, JPEG as published, and two without."""
@@ -418,6 +434,6 @@ LAYOUTS: dict[str, Callable[[Path, pytest.MonkeyPatch], Path]] = {
     function.__name__: function
     for function in (
         *(amos, autopet, bkai, brain_structure, brats, btcv, busi, chaos, msd, dsb2018, feta, fives, flare, isic),
-        *(kits, kits19, lits, mnms, mvseg, segthor, structseg),
+        *(kits, kits19, lits, mnms, mvseg, segthor, structseg, tcia_pancreas),
     )
 }

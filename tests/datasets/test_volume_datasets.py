@@ -29,9 +29,12 @@ from medseg.datasets import (
     mnms,
     msd,
     structseg,
+    tcia_pancreas,
 )
 from medseg.errors import CasesFailed, ConfigError, DataError
 
+IMAGE_WIDE = np.zeros((4, 6, 8), np.int16)
+MIXED = (0.0, 2.0, 1.0, 3.0)  # mm: slices that are not numbered along the body
 ROOT = Path(__file__).parents[2]
 LISTS = ROOT / "data_json" / "hermes"
 GOLDENS = FULL_SET / "hermes"
@@ -379,3 +382,34 @@ def test_the_ready_list_fits_the_files(
         assert found[case_id].modality == cases[case_id].modality
         assert found[case_id].subject == cases[case_id].subject
     assert shared
+
+
+# ---------------------------------------------------------------------- Pancreas-CT
+def test_labels_of_pancreas_ct_lie_on_their_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever way the slices are numbered; the labels' own headers say nothing."""
+    raw, out = layouts.tcia_pancreas(tmp_path / "raw", monkeypatch), tmp_path / "out"
+    datalist = tcia_pancreas.prepare(raw, out, num_folds=3)
+    assert counts(datalist)["training"] == 6
+    for number in (1, 2):
+        image, label = (sitk.ReadImage(str(out / f"PANCREAS_000{number}{kind}.nii.gz")) for kind in ("", "_gt"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), layouts.IMAGE - 1000)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(label), layouts.PANCREAS)
+        assert label.GetOrigin() == image.GetOrigin() and image.GetSpacing() == pytest.approx((0.75, 0.75, 1.0))
+    assert not list(out.glob("PANCREAS_0006*"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda case: layouts.dicom(case / "other", layouts.IMAGE, (1, 1, 1)), "hold slices of one case"),
+        (lambda case: next(case.rglob("*00002.dcm")).unlink(), "expected one series of 4 slices"),
+        (lambda case: layouts.dicom(next(case.glob("*/*")), IMAGE_WIDE, (1, 1, 1), prefix="1"), "8, 6, 4"),
+        (lambda case: layouts.dicom(next(case.glob("*/*")), layouts.IMAGE, (1, 1, 1), prefix="1", places=MIXED), "run"),
+    ],
+)
+def test_a_spoiled_case_of_pancreas_ct_is_refused(tmp_path, monkeypatch, spoil, sentence) -> None:
+    raw = layouts.tcia_pancreas(tmp_path / "raw", monkeypatch)
+    spoil(raw / "manifest" / "Pancreas-CT" / "PANCREAS_0003")
+    with pytest.raises(CasesFailed, match=sentence):
+        tcia_pancreas.prepare(raw, tmp_path / "out")
+    assert (tmp_path / "out" / "PANCREAS_0004.nii.gz").is_file()

@@ -55,6 +55,7 @@ _IBM = ("class", "args", "num_params", "grad_norms")
 _REPUX = ("architecture", "constructor", "parameters")
 _SSH = ("constructor", "n_params", "n_state_keys", "n_unique_tensors", "mode", "tolerance")
 _HERMES = ("architecture", "constructor", "parameters", "outputs")
+_COMPARATOR = ("architecture", "constructor", "parameters")
 _LOSSES = ("pcc", "dice", "expdice_0_3", "expdice_0_7", "expdice_1")
 
 
@@ -136,6 +137,35 @@ CUTS = {
     "sshunet_tsm": _shifted("tsm"),
     "sshunet_gsm": _shifted("gsm_affine"),
     "sshunet_gsf": Cut("sshunet/gsf", "sshunet", "SSHUNet", _SSH, first=("input", "output")),
+    # What does not fit is played back: TransBTS behind its third level and between transformer and decoder, nnFormer at
+    # the two coarsest stages of its encoder.
+    "comparators_transbts": Cut(
+        "comparators/transbts_b",
+        "comparators",
+        facts=_COMPARATOR,
+        without=(
+            *("state/linear_encoding.*", "state/pre_head_ln.*", "state/Unet.EnBlock4_*", "state/Enblock8_*"),
+            *("stage/unet/skip[12]", "stage/tokens", "stage/transformer/1", "stage/decoder/[234]", "grad/*", "output"),
+        ),
+        first=("input", "stage/*"),
+        every={"stage/logits": 3},
+    ),
+    "comparators_nnformer": Cut(
+        "comparators/nnformer_a",
+        "comparators",
+        facts=_COMPARATOR,
+        without=(
+            *("state/model_down.layers.[23].*", "state/*.relative_position_index", "stage/encoder/0"),
+            *("stage/decoder/*", "grad/*"),
+        ),
+        every={"output": 17, "stage/patch_embed": 5, "stage/encoder/1": 5},
+    ),
+    "comparators_resenc_unet": Cut(
+        "comparators/resenc_unet_tiny", "comparators", facts=_COMPARATOR, every={"output": 17, "deep/*": 5}
+    ),
+    "comparators_mednext": Cut(
+        "comparators/mednext_b_tiny", "comparators", facts=_COMPARATOR, every={"output": 61, "deep/[12]": 17}
+    ),
     "sshunet_vfn": Cut("sshunet/tsm_vfn", "sshunet", "SSHUNet", _SSH, rounded=("sd/*",)),
 }
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceLoss
+from monai.networks.layers import DropPath
 from torch import Tensor, nn
 
 from medseg.losses import ExponentialLogLoss, PearsonLoss
@@ -27,7 +28,9 @@ __all__ = [
     "FOLDER",
     "LOSSES",
     "PUBLISHED_XS",
+    "STAGES",
     "Numbers",
+    "check_comparator",
     "check_large_kernels",
     "check_loss",
     "check_operator",
@@ -274,3 +277,77 @@ def check_large_kernels(numbers: Numbers, method: str) -> None:
             numbers.compare(network(numbers.arrays["input"]), "output", atol=5e-5)
             for level, feature in enumerate(network.encode(numbers.arrays["input"])):
                 numbers.compare(feature, f"encoder_out/{level}", atol=5e-5)
+
+
+# Stages of the comparators' fixtures: the original's name -> our module, whose output it is.
+STAGES: dict[str, dict[str, str]] = {
+    "transbts": {
+        **{f"unet/skip{number}": f"levels.{number - 1}" for number in (1, 2, 3)},
+        "unet/out": "levels.3",
+        **{f"transformer/{number}": f"transformer.{number - 1}" for number in (1, 2, 3, 4)},
+        "decoder/8": "maps",
+        **{f"decoder/{number}": f"decoders.{4 - number}" for number in (4, 3, 2)},
+    },
+    "nnformer": {
+        "patch_embed": "stem",
+        **{f"encoder/{number}": f"norms.{number}" for number in range(4)},
+        **{f"decoder/{number}": f"decoder.{2 - number}" for number in range(3)},
+    },
+    "resenc_unet": {},
+    "mednext": {},
+}
+
+
+def check_comparator(
+    numbers: Numbers, dtype: torch.dtype, played: Sequence[str] = (), without: Sequence[str] = ()
+) -> None:
+    """Logits of every head, stages, and gradients where they are kept, within the sidecar's tolerance.
+
+    Args:
+        numbers: the fixture.
+        dtype: of the network.
+        played: stages whose outputs are the original's in the place of ours.
+        without: our modules whose weights are not kept.
+    """
+    facts, arrays = numbers.facts, numbers.arrays
+    architecture, exact = facts["architecture"], dtype == torch.float64
+    if without:
+        network, theirs = import_part(numbers, architecture, facts["constructor"], without), {}
+    else:
+        network, report = import_with_report("comparators", architecture, facts["constructor"], numbers.weights)
+        assert len(report.taken) + len(report.dropped) == len(numbers.weights)
+        unused = sum(numbers.weights[key].numel() for key in report.dropped if not key.endswith("_index"))
+        assert report.parameters + unused == facts["parameters"]
+        theirs = report.taken
+    network.to(dtype).train("deep/1" in arrays)
+    for module in network.modules():
+        if isinstance(module, (DropPath, nn.Dropout)):
+            module.eval()
+    kept = {name: module for name, module in STAGES[architecture].items() if f"stage/{name}" in arrays}
+    found: dict[str, Tensor] = {}
+    for name, module in kept.items():
+        stage = arrays[f"stage/{name}"].to(dtype) if name in played else None
+        network.get_submodule(module).register_forward_hook(
+            lambda _, __, out, name=name, stage=stage: found.update({name: out}) if stage is None else stage
+        )
+    result = network(arrays["input"].to(dtype))
+    heads = result if isinstance(result, list) else [result]
+    atol = 5e-6 if exact else 2e-4
+    assert set(found) == set(kept) - set(played)
+    for name, out in found.items():
+        numbers.compare(out, f"stage/{name}", atol=atol)
+    if "stage/logits" in arrays:  # the authors' TransBTS returns probabilities
+        numbers.compare(heads[0], "stage/logits", atol=atol)
+        heads = [heads[0].softmax(1)]
+    names = ["output"] + sorted(name for name in arrays if name.startswith("deep/"))
+    assert len(heads) == len(names)
+    for head, name in zip(heads, names, strict=True):
+        if name in arrays:
+            numbers.compare(head, name, atol=atol)
+    sum(head.square().mean() for head in heads).backward()  # type: ignore[union-attr]
+    for ours, parameter in network.named_parameters():
+        expected = arrays.get(f"grad/{theirs.get(ours)}")
+        if expected is not None:
+            assert parameter.grad is not None
+            distance = (parameter.grad - expected.to(dtype)).abs().max() / expected.abs().max()
+            assert float(distance) < (1e-6 if exact else 1e-4), ours

@@ -11,6 +11,7 @@ from cut_originals import CUTS
 from original_numbers import (
     FOLDER,
     LOSSES,
+    check_comparator,
     check_large_kernels,
     check_loss,
     check_operator,
@@ -133,6 +134,20 @@ def test_mqm_of_qtseg() -> None:
     numbers.compare_norms(logits, "low_res_masks", part=3e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("name", "played", "without"),
+    [
+        ("transbts", ("unet/out", "decoder/8"), ("levels.3", "maps")),
+        ("nnformer", ("encoder/2", "encoder/3"), ("stages.2", "stages.3", "merges.2")),
+        ("resenc_unet", (), ()),
+        ("mednext", (), ()),
+    ],
+)
+def test_comparators(name: str, played: tuple[str, ...], without: tuple[str, ...], dtype: torch.dtype) -> None:
+    check_comparator(read(f"comparators_{name}"), dtype, played, without)
+
+
 def test_every_original_class_has_its_numbers() -> None:
     facts = [read(name).facts for name in CUTS]
     found = {(fact["system"], fact.get("class") or fact["architecture"]) for fact in facts if fact["system"]}
@@ -151,5 +166,5 @@ def test_files_are_small_and_hold_numbers_only() -> None:
         size = sum(path.stat().st_size for path in pair)
         assert size <= 300_000, name
         total += size
-    assert total <= 4_000_000
+    assert total <= 4_400_000
     assert all(value.isfinite().all() for name in CUTS for value in read(name).arrays.values())

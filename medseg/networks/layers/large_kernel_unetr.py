@@ -4,17 +4,16 @@ kernels, and the decoder of UNETR from MONAI's blocks (Lee et al., ICLR 2023, ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from monai.networks.blocks import UnetOutBlock, UnetrBasicBlock, UnetrUpBlock
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.networks.layers.padding import crop_to, pad_to_multiples
 from medseg.networks.registry import PlannedFor
 
 __all__ = ["ChannelNorm", "LargeKernelUNETR"]
@@ -113,18 +112,12 @@ class LargeKernelUNETR(nn.Module):
         return features
 
     def forward(self, x: Tensor) -> Tensor:
-        size = [int(n) for n in x.shape[2:]]
-        padded = [math.ceil(n / _STEP) * _STEP for n in size]
-        if math.prod(padded) == _STEP ** len(padded):
-            padded[-1] += _STEP
-        if padded != size:
-            x = F.pad(x, [n for old, new in zip(size[::-1], padded[::-1], strict=True) for n in (0, new - old)])
+        size = x.shape[2:]
+        x = pad_to_multiples(x, [_STEP] * len(size))
         *skips, hidden = (skip(level) for skip, level in zip(self.skips, [x, *self.encode(x)], strict=True))
         for up in self.upsamples:
             hidden = up(hidden, skips.pop())
-        logits = self.head(self.refine(hidden))
-        cropped: Tensor = logits if padded == size else logits[(..., *(slice(n) for n in size))]
-        return cropped
+        return crop_to(self.head(self.refine(hidden)), size)
 
     @classmethod
     def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:
