@@ -95,7 +95,7 @@ class CommandParser:
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """All that is given; argparse ends the process on a mistake, with status 2, and after ``--help``."""
         self._parser.refuse_unknown(argv)
-        return self._parser.parse_args(argv)
+        return self._parser.parse_intermixed_args(argv)
 
     def parse_known(self, argv: Sequence[str]) -> argparse.Namespace:
         """What is given of the options that are known so far."""
