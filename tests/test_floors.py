@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "medseg"
 # From the bottom up; rooms of one floor may import from those further left, so that there is no circle.
 FLOORS = (
     ("errors", "faults", "settings", "storage", "shipped", "labels", "networks"),
-    ("transforms", "metrics", "losses", "optimizers", "weights"),
+    ("dicom", "transforms", "metrics", "losses", "optimizers", "weights"),
     ("data", "datasets"),
     ("inferers", "engines"),
     ("reports", "submission"),

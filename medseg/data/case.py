@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import DataError
+from medseg.dicom import SERIES
+from medseg.errors import ConfigError, DataError
 from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.save import label_map_name
 
-__all__ = ["Case", "channel_files", "name_cases", "numbered_channels", "output_files", "stem_of"]
+__all__ = ["Case", "channel_files", "matched", "name_cases", "numbered_channels", "output_files", "stem_of"]
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names of channel files
 _KEYS = ("image", "label", "fold", "subject", "modality", "dataset", "case_id")
@@ -72,10 +73,9 @@ class Case:
         """Whether the format is one of 2D images without physical size (PNG, JPEG, TIFF, BMP)."""
         return is_2d_file(self.images[0])
 
-    @property
-    def output_name(self) -> str:
-        """File name of its label map."""
-        return label_map_name(self.id, self.images[0])
+    def output_name(self, form: str | None = None) -> str:
+        """File name of its label map (``label_map_name``)."""
+        return label_map_name(self.id, self.images[0], form)
 
     def to_dict(self, *, label: bool = True) -> dict[str, Any]:
         """The dictionary that MONAI's transforms take: ``image``, ``case_id`` and what is known of ``label``, ``fold``,
@@ -173,10 +173,27 @@ def name_cases(images: Sequence[Sequence[str | Path]], root: str | Path) -> list
             levels[index] += 1
 
 
+def matched(pattern: str, text: str, option: str) -> str:
+    """What a user's regular expression finds in a name: its first group, or the whole match.
+
+    Raises:
+        ConfigError: it is not a valid one, or matches nothing.
+    """
+    try:
+        match = re.search(pattern, text)
+    except re.error as error:
+        raise ConfigError(f"{option} {pattern!r} is not a valid regular expression ({error}); fix it.") from error
+    if match is None:
+        raise ConfigError(f"{option} {pattern!r} matches nothing in '{text}'; it must match every case.")
+    return match.group(1) if match.groups() else match.group(0)
+
+
 def _spellings(files: list[Path], root: Path) -> list[str]:
     """Names of a case, ever longer ones."""
     first = files[0]
     short, stem = _short_name(files), stem_of(first)
+    if first.suffix == SERIES:  # a hash; folders of DICOM are often named for patients
+        return [short]
     parent = first.parent.relative_to(root) if first.is_relative_to(root) else Path(first.parent.name)
     return [short, *("_".join((*parent.parts, name)) for name in (short, stem, first.name))]
 
@@ -202,7 +219,7 @@ def _short_name(files: list[Path]) -> str:
     return name.rstrip("_-. ") or first
 
 
-def output_files(cases: Sequence[Case], folder: str | Path) -> dict[str, Path]:
+def output_files(cases: Sequence[Case], folder: str | Path, form: str | None = None) -> dict[str, Path]:
     """Case id -> its label map in a folder.
 
     Raises:
@@ -218,7 +235,7 @@ def output_files(cases: Sequence[Case], folder: str | Path) -> dict[str, Path]:
                 f"Case id '{case.id}' stands for {other.images[0]} and {case.images[0]}; expected one id per case. "
                 "Give each a 'case_id' of its own in the datalist."
             )
-        files[case.id] = Path(folder) / case.output_name
+        files[case.id] = Path(folder) / case.output_name(form)
         if files[case.id].resolve() in inputs:
             raise DataError(
                 f"The label map of {case.id} would replace the input {files[case.id]}; name another --output folder."

@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from medseg.dicom import SERIES, require_extra
+
 __all__ = ["content_hash", "voxel_hash"]
 
 _BLOCK = 1 << 20
@@ -19,7 +21,8 @@ _DATA_FILE = re.compile(rb"^ElementDataFile\s*=\s*(.+?)\s*$", re.MULTILINE)
 
 
 def content_hash(path: str | Path, opened: BinaryIO | None = None) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; of a MetaImage header with those of its data file.
+    """SHA-256 of a file's bytes, in hexadecimal; of a MetaImage header with those of its data file, of a DICOM series
+    or folder of its name and its files.
 
     Args:
         path: the file.
@@ -28,6 +31,8 @@ def content_hash(path: str | Path, opened: BinaryIO | None = None) -> str:
     Raises:
         OSError: the file cannot be read.
     """
+    if str(path).endswith(SERIES) or Path(path).is_dir():
+        return _series_hash(path)
     path = Path(path).resolve()
     key = tuple((str(file), *_stamps(file)) for file in (path, *_data_file(path)))
     if key not in _known:
@@ -40,6 +45,14 @@ def content_hash(path: str | Path, opened: BinaryIO | None = None) -> str:
                     _add(digest, stream)
         _known[key] = digest.hexdigest()
     return _known[key]
+
+
+def _series_hash(path: str | Path) -> str:
+    require_extra()
+    from medseg.dicom.series import find_series
+
+    series = find_series(path)
+    return hashlib.sha256("\n".join([series.name, *map(content_hash, series.files)]).encode()).hexdigest()
 
 
 def _add(digest: hashlib._Hash, stream: BinaryIO) -> None:

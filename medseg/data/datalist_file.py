@@ -3,9 +3,9 @@
 ``{"name": ..., "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": [{"image": ...,
 "label": ..., "fold": 0, "subject": "s1"}], "validation": [...], "test": [...]}``. Paths are relative to ``data_dir``;
 ``image`` is a path or a list of channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``,
-``case_id`` and keys of one's own; optional at the top: ``regions`` and ``ignore`` beside ``labels``, or a whole
-``label_space`` (see ``medseg.labels``), ``known_overlaps``, and ``data_dir``, the folder that paths are relative to
-where that is not the file's own.
+``case_id`` and keys of one's own; optional at the top: ``regions``, ``ignore`` and ``codes`` beside ``labels``, or a
+whole ``label_space`` (see ``medseg.labels``), ``known_overlaps``, and ``data_dir``, the folder that paths are relative
+to where that is not the file's own.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _datalist(table: dict[str, Any], root: Path, path: Path, content: bytes = b"
     if not isinstance(overlaps, list):
         raise DataError(f"{path}: 'known_overlaps' is {overlaps!r}; expected a list of cases or subjects.")
     try:
-        plain = {"labels": {}} | {key: table[key] for key in ("labels", "regions", "ignore") if key in table}
+        plain = {"labels": {}} | {key: table[key] for key in ("labels", "regions", "ignore", "codes") if key in table}
         space = LabelSpace.from_table(table.get("label_space") or plain)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error

@@ -23,7 +23,7 @@ UNION_SUFFIXES = (".yaml", ".yml")  # of files that name several datalists
 
 # What is read: a misspelling of these would change what is trained on.
 _READ: tuple[str, ...] = (*SECTIONS, "testing", "name", "modality", "channel_names", ROOT, "known_overlaps")
-_READ += ("labels", "regions", "ignore", "label_space", "weights", "capacity")
+_READ += ("labels", "regions", "ignore", "codes", "label_space", "weights", "capacity")
 # What tells people of the data, in reports and model cards, or is for Decathlon's and nnU-Net's programs alone.
 _TOLD: tuple[str, ...] = ("description", "reference", "licence", "license", "release", "tensorImageSize")
 _TOLD += ("numTraining", "numValidation", "numTest", "file_ending", "regions_class_order", "dataset_name")

@@ -17,14 +17,24 @@ from PIL import Image
 
 from medseg.data.content import content_hash
 from medseg.data.findings import Finding, by
+from medseg.dicom import SERIES, container_of, require_extra
 from medseg.errors import DataError
 from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import NiftiReader, Placement
 from medseg.transforms.nifti_scale import ignored_scale, image_class, open_nifti
 from medseg.transforms.picture import PictureReader, has_deep_colours, orientation_of, shown_size
-from medseg.transforms.reader import IMAGE_SUFFIXES, VolumeReader, as_numbers, is_2d_file, itk_affine, simple_itk
+from medseg.transforms.reader import (
+    IMAGE_SUFFIXES,
+    KNOWN,
+    VolumeReader,
+    as_numbers,
+    is_2d_file,
+    is_dicom,
+    itk_affine,
+    simple_itk,
+)
 
-__all__ = ["Unreadable", "Volume", "is_there", "read_grid", "read_volume"]
+__all__ = ["Unreadable", "Volume", "is_there", "read_grid", "read_volume", "shown_name"]
 
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     ".gz": (b"\x1f\x8b",),
@@ -105,7 +115,7 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
     Raises:
         Unreadable: missing, empty, cut short, damaged, of another format, not readable, or without plain voxels.
     """
-    shown = shown or str(path)
+    shown = shown or shown_name(path)
     try:
         volume = _in_memory(path) if isinstance(path, InMemory) else _read(Path(path), shown, mask)
         stored = volume.channels
@@ -126,6 +136,9 @@ def read_volume(path: str | Path, shown: str | None = None, *, mask: bool = Fals
 
 def _read(path: Path, shown: str, mask: bool) -> Volume:
     _check_name(path, shown)
+    if is_dicom(path):
+        content_hash(path)
+        return _read_whole(path)
     with path.open("rb") as file:
         _check_head(path, shown, file.read(256))
         file.seek(0)
@@ -135,7 +148,7 @@ def _read(path: Path, shown: str, mask: bool) -> Volume:
             volume = _read_picture(path, file, mask)
         else:  # ITK opens its files itself
             _check_itk_promise(path, shown)
-            volume = _read_itk(path)
+            volume = _read_whole(path)
         content_hash(path, None if path.suffix.lower() == ".mhd" else file)
     return volume
 
@@ -164,10 +177,11 @@ def read_grid(path: str | Path) -> Volume:
     Raises:
         Unreadable: missing, empty, of another format, or a header that cannot be read.
     """
-    path, shown = Path(path), str(path)
+    path, shown = Path(path), shown_name(path)
     _check_name(path, shown)
-    with path.open("rb") as file:
-        _check_head(path, shown, file.read(256))
+    if not is_dicom(path):
+        with path.open("rb") as file:
+            _check_head(path, shown, file.read(256))
     try:
         shape, affine, orientation = _header(path)
     except Exception as error:  # readers raise anything; the sentence names the file
@@ -179,6 +193,12 @@ def read_grid(path: str | Path) -> Volume:
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.ndarray, int]:
     """Spatial shape, affine and the orientation of a 2D image."""
+    if is_dicom(path):
+        require_extra()
+        from medseg.dicom.series import find_series
+
+        stack = find_series(path).stack
+        return stack.shape, stack.affine, 1
     if is_2d_file(path):
         with Image.open(path) as picture:
             return shown_size(picture)[::-1], np.eye(4), orientation_of(picture)
@@ -227,23 +247,35 @@ def _check_promise(path: Path, shown: str, promised: int) -> None:
         )
 
 
+def shown_name(path: str | Path, root: Path | None = None) -> str:
+    """What a sentence calls a file: its path, below ``root`` where it lies there; of a DICOM series its name alone,
+    since its folders may be named for the patient.
+    """
+    if str(path).endswith(SERIES):
+        return Path(path).stem
+    return str(Path(path).relative_to(root)) if root is not None and Path(path).is_relative_to(root) else str(path)
+
+
 def is_there(path: str | Path) -> bool:
     """Whether a file or folder exists; of a name that no file can have, no."""
     try:
-        return Path(path).exists()
+        return container_of(path).exists()
     except (OSError, ValueError):
         return False
 
 
 def _check_name(path: Path, shown: str) -> None:
-    if not path.name.lower().endswith(IMAGE_SUFFIXES):
+    dicom = is_dicom(path)
+    if not (dicom or path.name.lower().endswith(IMAGE_SUFFIXES)):
         suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
         raise Unreadable(
-            f"Cannot read '{suffix}' ({shown}). Known: {' '.join(IMAGE_SUFFIXES)}",
+            f"Cannot read '{suffix}' ({shown}). Known: {KNOWN}",
             "Convert the file to one of them, for example with SimpleITK.",
         )
     if not is_there(path):
         raise Unreadable(f"{shown} not found", "Fix the path in the datalist, or name the images' folder: --data_dir.")
+    if dicom:
+        return
     if path.is_dir():
         raise Unreadable(f"{shown} is a folder; an image file is expected", "Name the file in the datalist.")
     if not os.access(path, os.R_OK):
@@ -311,7 +343,7 @@ def _read_nifti(path: Path, shown: str, file: BinaryIO) -> Volume:
 
 
 # ---------------------------------------------------------------------- everything else
-def _read_itk(path: Path) -> Volume:
+def _read_whole(path: Path) -> Volume:
     reader = VolumeReader()
     array, meta = reader.get_data(reader.read(str(path)))
     channels, affine = _channels(array, meta), np.asarray(meta["affine"], dtype=float)

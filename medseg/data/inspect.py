@@ -17,7 +17,7 @@ import numpy as np
 from medseg.data.case import Case
 from medseg.data.case_facts import CaseFacts
 from medseg.data.content import voxel_hash
-from medseg.data.files import Unreadable, Volume, read_volume
+from medseg.data.files import Unreadable, Volume, read_volume, shown_name
 from medseg.data.findings import Finding, by
 from medseg.data.geometry import check_grid, check_same_grid, ras_axes
 from medseg.data.intensities import Intensity, check_intensity
@@ -111,7 +111,7 @@ def _inspect(
         counts = count_values(label.channels[0])
         if label.photo:
             facts.label_edges = edge_values(label.channels[0])
-        shown = _shown(str(case.label), root)
+        shown = shown_name(str(case.label), root)
         for finding in check_label_values(counts, label_space, facts.dataset, shown, facts.label_edges):
             facts.add(finding)
     names = _names(len(channels), channel_names or ())
@@ -154,7 +154,7 @@ def _color(volumes: Sequence[Volume], facts: CaseFacts) -> None:
 
 def _read(path: str, root: Path | None, facts: CaseFacts, *, mask: bool = False) -> Volume | None:
     try:
-        volume = read_volume(path, _shown(path, root), mask=mask)
+        volume = read_volume(path, shown_name(path, root), mask=mask)
     except Unreadable as error:
         facts.add(Finding(*error.args))
         return None
@@ -162,10 +162,6 @@ def _read(path: str, root: Path | None, facts: CaseFacts, *, mask: bool = False)
         facts.add(finding)
     facts.notes += volume.notes
     return volume
-
-
-def _shown(path: str, root: Path | None) -> str:
-    return str(Path(path).relative_to(root)) if root is not None and Path(path).is_relative_to(root) else path
 
 
 def _names(number: int, names: Sequence[str]) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from medseg.data.case import name_cases
+from medseg.data.case import matched, name_cases
 from medseg.data.datalist_file import root_entry, write_datalist
 from medseg.data.entry import Entry
 from medseg.data.files import Unreadable, Volume, read_grid, read_volume
@@ -58,22 +57,27 @@ class MakeDatalistSettings:
 
     Attributes:
         output: datalist to write (JSON).
-        folder: MSD task, nnU-Net raw data, BIDS, or images and labels.
+        folder: MSD, nnU-Net raw data, BIDS, DICOM, images and labels. DICOM with RTSTRUCT or DICOM-SEG.
         layout: layout of the folder (default: by what it holds).
         images: folder of the training images, instead of DIR.
         labels: folder of their labels (of BIDS: which derivatives).
         test: folder of images without labels.
         modality: names of the channels, such as CT or T1,FLAIR. Of BIDS: which; of 2D images: RGB or grey, as they are.
         label_names: names of the values 0, 1, …, such as background,liver (default: the layout's, else those
-            found). Of masks as 2D images: names of the values in order, such as 0 and 255.
-        image_pattern: image names, such as '{case}_0000.nii.gz' or '{case}/imaging.nii.gz'.
+            found). Of masks as 2D images: names of the values in order, such as 0 and 255. Of DICOM: which structures
+            are labels, of which later ones overwrite earlier ones.
+        image_pattern: image names, such as '{case}_0000.nii.gz'. Or '{case}/imaging.nii.gz'.
         label_pattern: label names, such as '{case}_seg.nii.gz'.
         channels: channels by their names, such as 'T1={case}_t1.nii.gz'. Default: {case}_0000, {case}_0001, … where
             they exist.
+        series: DICOM series: UID, number, description or all. A description may have wildcards, such as 'T1*';
+            default: those with labels.
+        case_pattern: DICOM case ids as found in the folders' names. A regular expression: its first group, or the whole
+            match; default: a hash of the series' UID, which tells nothing of the patient.
         num_folds: number of folds (default: those of the folder, else 5). At most the number of subjects.
         splits: nnU-Net's splits_final.json, a datalist, or a published split such as btcv. Its sections and folds are
             taken; default: the splits_final.json that lies beside an nnU-Net folder.
-        stratify: key of the cases with equal shares in every fold, or 'labels'. Of BIDS also a column of its
+        stratify: key of equal shares in every fold, or 'labels'. Of BIDS also a column of its
             participants.tsv.
         subject_pattern: regular expression for the subject in a case's name, such as '^(sub-[0-9]+)' (default: a
             guess). Its first group, or the whole match; a subject stays in one fold. '.*': each case is a
@@ -87,7 +91,7 @@ class MakeDatalistSettings:
     output: File
     _: KW_ONLY
     folder: Folder | None = field(default=None, metadata={"positional": "DIR"})
-    layout: Literal["nnunet", "msd", "bids", "pairs"] | None = None
+    layout: Literal["nnunet", "msd", "bids", "pairs", "dicom"] | None = None
     images: Folder | None = None
     labels: Folder | None = None
     test: Folder | None = None
@@ -96,6 +100,8 @@ class MakeDatalistSettings:
     image_pattern: str | None = None
     label_pattern: str | None = None
     channels: Mapping[str, str] | None = field(default=None, metadata={"option": "channel"})
+    series: str | None = None
+    case_pattern: str | None = None
     num_folds: int | None = field(default=None, metadata={"option": "folds"})
     splits: File | str | None = None
     stratify: str | None = None
@@ -107,13 +113,13 @@ class MakeDatalistSettings:
 
     def of_layout(self) -> dict[str, Any]:
         """Arguments of the layout's ``read``."""
-        names = ("images", "labels", "test", "image_pattern", "label_pattern", "channels")
+        names = ("images", "labels", "test", "image_pattern", "label_pattern", "channels", "series", "case_pattern")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
 @takes(MakeDatalistSettings)
 def make_datalist(settings: MakeDatalistSettings) -> MadeDatalist:
-    """Make a datalist from a folder: MSD, nnU-Net raw data, BIDS, or folders of images and labels.
+    """Make a datalist from a folder: MSD, nnU-Net raw data, BIDS, DICOM, or folders of images and labels.
 
     Folds are created by subject, or taken from a split.
 
@@ -132,10 +138,10 @@ def make_datalist(settings: MakeDatalistSettings) -> MadeDatalist:
         Path(settings.folder) if settings.folder else None,
         settings.layout,
         settings.of_layout(),
-        {"modality": settings.modality},
+        {"modality": settings.modality, "label_names": settings.label_names, "output": output},
     )
     for case in found.sections["training"] if settings.subject_pattern else ():
-        case["subject"] = _subject(str(settings.subject_pattern), case["case_id"])
+        case["subject"] = matched(str(settings.subject_pattern), case["case_id"], "subject_pattern")
     _refuse_grids(found)
     channels = {str(i): channel for i, channel in enumerate(_modality(settings.modality, found))}
     labels = _labels(settings.label_names, found)
@@ -268,18 +274,6 @@ def _traits(found: Found, key: str) -> list[set[str]]:
             f"{', '.join(sorted(common)) or 'no other'}."
         )
     return [{str(row[key])} for row in rows]
-
-
-def _subject(pattern: str, case: str) -> str:
-    try:
-        match = re.search(pattern, case)
-    except re.error as error:
-        raise ConfigError(
-            f"subject_pattern {pattern!r} is not a valid regular expression ({error}); fix it."
-        ) from error
-    if match is None:
-        raise ConfigError(f"subject_pattern {pattern!r} matches nothing in '{case}'; it must match every case.")
-    return match.group(1) if match.groups() else match.group(0)
 
 
 # ---------------------------------------------------------------------- modality and labels

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from medseg import __version__
-from medseg.data.case import Case, output_files, stem_of
+from medseg.data.case import Case, output_files
 from medseg.data.content import content_hash
 from medseg.errors import ConfigError, DataError
 from medseg.storage import read_table, write_text
-from medseg.transforms.save import find_label_map
+from medseg.transforms.save import find_label_map, label_map_case
 
 __all__ = ["Origin", "PredictionFolder", "PredictionRecord", "background_predictions"]
 
@@ -80,11 +80,12 @@ class PredictionRecord:
 
 
 class PredictionFolder:
-    """Label maps in ``folder``, made by ``origin`` from now on."""
+    """Label maps in ``folder``, made by ``origin`` from now on, of the format ``form`` (``label_map_name``)."""
 
-    def __init__(self, folder: Path, origin: Origin) -> None:
+    def __init__(self, folder: Path, origin: Origin, form: str | None = None) -> None:
         self.folder = folder
         self.origin = origin
+        self.form = form
 
     def pending(self, cases: Sequence[Case], *, overwrite: bool = False) -> list[Case]:
         """The cases that are left to do: without a prediction, or with one that was made from something else.
@@ -143,11 +144,11 @@ class PredictionFolder:
                         f"--output {self.folder} is the folder of the input {Path(file).name}; label maps would lie "
                         "among the images. Name another folder."
                     )
-        return output_files(cases, self.folder)
+        return output_files(cases, self.folder, self.form)
 
     def add(self, case: Case, *, background: bool) -> None:
         """Record a label map that was just written; ``background``: all of it is."""
-        made = content_hash(self.folder / case.output_name)
+        made = content_hash(self.folder / case.output_name(self.form))
         self._write(case, replace(self._wanted(case), label_map=made, background=background))
 
     def _write(self, case: Case, record: PredictionRecord) -> None:
@@ -202,7 +203,7 @@ class PredictionFolder:
 
 def background_predictions(label_maps: Sequence[Path]) -> list[str]:
     """Case ids of the label maps, of one or several folders, that are recorded as background throughout."""
-    places = [(path.parent, stem_of(path)) for path in label_maps]
+    places = [(path.parent, label_map_case(path)) for path in label_maps]
     return [
         case_id for folder, case_id in places if _read(folder / _FOLDER / f"{case_id}.json").get("background") is True
     ]

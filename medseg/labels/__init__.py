@@ -11,6 +11,7 @@ A table in JSON or YAML, every key but ``labels`` optional::
     regions: {WT: [necrosis, oedema, enhancing], TC: [necrosis, enhancing], ET: [enhancing]}
     tasks: {necrosis: 7}             # stable ids for universal training
     modalities: {ct: 0, pet: 1}      # stable ids of what cases name as their modality, for universal training
+    codes: {necrosis: "6574001"}     # SNOMED CT concepts of labels, for DICOM-SEG; default: by the names
     datasets:                        # other data sets: own raw values; a label missing here is not annotated there
       lits: {labels: {background: 0, liver: [1, 2]}, ignore: []}
 

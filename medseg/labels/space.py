@@ -32,6 +32,7 @@ class LabelSpace:
         regions: evaluation region -> the labels in it.
         tasks: label or region -> stable id.
         modalities: what cases may name as their modality -> stable id.
+        codes: label -> SNOMED CT code, for DICOM-SEG and RTSTRUCT.
 
     Examples:
         >>> space = medseg.LabelSpace.from_table({"labels": {"background": 0, "liver": 6, "spleen": [1, 2]}})
@@ -49,6 +50,7 @@ class LabelSpace:
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tasks: Mapping[str, int] = field(default_factory=dict)
     modalities: Mapping[str, int] = field(default_factory=dict)
+    codes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
@@ -77,6 +79,12 @@ class LabelSpace:
             if name not in self.labels and name not in self.regions:
                 raise DataError(
                     f"Task {task} names '{name}', not declared.{nearest(name, (*self.labels, *self.regions))}"
+                )
+        for name, code in self.codes.items():
+            if name not in self.labels or not code.isdigit():
+                raise DataError(
+                    f"Code '{code}' of '{name}': expected the number of a SNOMED CT concept, of a label of the table."
+                    f"{nearest(name, self.labels) if name not in self.labels else ''} Fix the label table's codes."
                 )
         for what, ids in (("Task", self.tasks), ("Modality", self.modalities)):
             owner: dict[int, str] = {}
@@ -130,7 +138,7 @@ class LabelSpace:
 
     def to_table(self) -> dict[str, Any]:
         """The table that ``from_table`` reads back to an equal space; plain numbers, lists and dicts only."""
-        return write_table(self.mode, self.fragments, self.regions, self.tasks, self.modalities)
+        return write_table(self.mode, self.fragments, self.regions, self.tasks, self.modalities, self.codes)
 
     # ------------------------------------------------------------------ channels
     @property

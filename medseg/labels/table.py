@@ -11,7 +11,7 @@ from medseg.labels.fragment import BACKGROUND, Fragment
 
 __all__ = ["complete_ids", "read_table", "write_table"]
 
-_KEYS = ("mode", "labels", "ignore", "regions", "tasks", "modalities", "datasets")
+_KEYS = ("mode", "labels", "ignore", "regions", "tasks", "modalities", "codes", "datasets")
 
 
 def read_table(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def read_table(table: Mapping[str, Any]) -> dict[str, Any]:
         "regions": regions,
         "tasks": tasks,
         "modalities": _ids(table, "modalities", "Modality"),
+        "codes": {str(name): str(code) for name, code in _mapping(table.get("codes", {}), "codes").items()},
     }
 
 
@@ -58,6 +59,7 @@ def write_table(
     regions: Mapping[str, Sequence[str]],
     tasks: Mapping[str, int],
     modalities: Mapping[str, int],
+    codes: Mapping[str, str],
 ) -> dict[str, Any]:
     """The table that ``read_table`` reads back; plain numbers, lists and dicts only."""
     table: dict[str, Any] = {"mode": mode}
@@ -72,6 +74,8 @@ def write_table(
         table["tasks"] = dict(tasks)
     if modalities:
         table["modalities"] = dict(modalities)
+    if codes:
+        table["codes"] = dict(codes)
     others = {
         dataset: {"labels": _plain(part), **({"ignore": list(part.ignore)} if part.ignore else {})}
         for dataset, part in fragments.items()

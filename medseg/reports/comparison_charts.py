@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from medseg.reports.colors import label_colors
+from medseg.labels.colors import label_colors
 from medseg.reports.compared import Comparison
 from medseg.reports.drawing import ACCENT, FAINT, INK, even_spread, plain_axes, shortened
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
+from medseg.labels.colors import label_colors
 from medseg.reports import scores
 from medseg.reports.charts import curves_chart, scores_chart
-from medseg.reports.colors import label_colors
 from medseg.reports.drawing import Chart
 from medseg.reports.page import Table, render
 from medseg.reports.record import RunRecord, read_record

@@ -11,8 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medseg.labels.colors import label_colors
 from medseg.metrics import Summary
-from medseg.reports.colors import label_colors
 from medseg.reports.drawing import INK, plain_axes, save_png
 from medseg.reports.tables import digits, markdown_table
 from medseg.storage import whole_file, write_json, write_text

@@ -15,6 +15,7 @@ import numpy as np
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from medseg.dicom import may_be_dicom, require_extra
 from medseg.errors import DataError
 from medseg.faults import as_ours
 from medseg.labels import whole_values
@@ -22,7 +23,16 @@ from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import NiftiReader
 from medseg.transforms.picture import PictureReader
 
-__all__ = ["IMAGE_SUFFIXES", "VolumeReader", "as_numbers", "is_2d_file", "itk_affine", "simple_itk"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "KNOWN",
+    "VolumeReader",
+    "as_numbers",
+    "is_2d_file",
+    "is_dicom",
+    "itk_affine",
+    "simple_itk",
+]
 
 # MONAI's LoadImage also starts every reader of its own, and one of them reports at length that it lacks a GPU codec.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -36,11 +46,17 @@ _ITK = (".nrrd", ".mha", ".mhd")
 _PHOTO = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _UNIT = "ITK_VoxelUnits"  # MetaImage's DistanceUnits, which ITK keeps and does not apply
 IMAGE_SUFFIXES = (*_NIFTI, *_ITK, *_PHOTO)
+KNOWN = f"{' '.join(IMAGE_SUFFIXES)}, DICOM"  # for sentences
 
 
 def is_2d_file(path: str | Path) -> bool:
     """Whether the format holds 2D images (PNG, JPEG, TIFF, BMP)."""
     return str(path).lower().endswith(_PHOTO)
+
+
+def is_dicom(path: str | Path) -> bool:
+    """Whether a path stands for a DICOM series: its name, a folder, a zip archive or a file of it."""
+    return not str(path).lower().endswith(IMAGE_SUFFIXES) and may_be_dicom(path)
 
 
 def as_numbers(array: np.ndarray, *, mask: bool) -> np.ndarray:
@@ -133,8 +149,34 @@ def itk_affine(image: _Placed) -> np.ndarray:
     return flipped
 
 
+class DicomReader(ImageReader):
+    """A DICOM series, named as ``medseg.dicom`` names it, or by a folder, zip archive or file that holds it."""
+
+    def verify_suffix(self, filename: Any) -> bool:
+        return all(is_dicom(name) for name in ensure_tuple(filename))
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        require_extra()
+        from medseg.dicom.series import find_series
+
+        return find_series(ensure_tuple(data)[0])
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
+        from medseg.dicom.volume import read_voxels
+
+        array, affine = read_voxels(img), img.stack.affine
+        meta = {
+            MetaKeys.AFFINE: affine.copy(),
+            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.SPATIAL_SHAPE: np.array(array.shape),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+        }
+        return array, meta
+
+
 class VolumeReader(ImageReader):
-    """Reads NIfTI, NRRD, MetaImage and 2D images; several files of one case become channels in the order given.
+    """Reads NIfTI, NRRD, MetaImage, DICOM and 2D images; several files of one case become channels in the order given.
 
     2D images keep (row, column) order; colour images come as channels. An ``InMemory`` image may take
     the place of a path.
@@ -152,7 +194,7 @@ class VolumeReader(ImageReader):
         self.mask = mask
 
     def verify_suffix(self, filename: Any) -> bool:
-        return all(str(name).lower().endswith(IMAGE_SUFFIXES) for name in ensure_tuple(filename))
+        return all(str(name).lower().endswith(IMAGE_SUFFIXES) or is_dicom(name) for name in ensure_tuple(filename))
 
     def _reader_of(self, filename: str) -> ImageReader:
         # A new reader each time: MONAI's keep the last file names, and caches are filled by several threads.
@@ -163,7 +205,9 @@ class VolumeReader(ImageReader):
             return SimpleITKReader()
         if name.endswith(_PHOTO):
             return PictureReader(mask=self.mask)
-        raise ValueError(f"Cannot read '{Path(name).suffix}'. Known: {' '.join(IMAGE_SUFFIXES)}.")
+        if is_dicom(filename):
+            return DicomReader()
+        raise ValueError(f"Cannot read '{Path(name).suffix}'. Known: {KNOWN}.")
 
     def read(self, data: Any, **kwargs: Any) -> Any:
         # An error waits for get_data: after one of read, LoadImaged would try its own readers.

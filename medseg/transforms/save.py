@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,93 @@ import torch
 from monai.config import KeysCollection
 from PIL import Image
 
+from medseg import __version__
+from medseg.dicom.algorithm import Algorithm
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.storage import whole_file
 from medseg.transforms.each_key import EachKey
-from medseg.transforms.nifti import placed_like
+from medseg.transforms.nifti import new_image, placed_like
+from medseg.transforms.nrrd import write_nrrd
 from medseg.transforms.picture import as_stored
 from medseg.transforms.reader import is_2d_file
 
-__all__ = ["SaveLabelsd", "find_label_map", "label_map_name", "write_label_map"]
+__all__ = [
+    "FORMATS",
+    "LabelOutput",
+    "SaveLabelsd",
+    "find_label_map",
+    "label_map_case",
+    "label_map_name",
+    "write_label_map",
+]
 
-_SUFFIXES = {True: ".png", False: ".nii.gz"}  # of 2D images, of volumes
+FORMATS = {
+    "nifti": ".nii.gz",
+    "nrrd": ".nrrd",
+    "seg.nrrd": ".seg.nrrd",
+    "dicom-seg": ".seg.dcm",
+    "rtstruct": ".rtstruct.dcm",
+}  # of volumes, by the name of the option; 2D images have PNG
+_PNG = ".png"
+_DICOM = tuple(suffix for suffix in FORMATS.values() if suffix.endswith(".dcm"))
+_SUFFIXES = sorted((_PNG, *FORMATS.values()), key=len, reverse=True)
 
 
-def label_map_name(case_id: str, image: str | Path) -> str:
-    """File name of a case's label map: NIfTI, or PNG where the image is a PNG, JPEG, TIFF or BMP."""
-    return case_id + _SUFFIXES[is_2d_file(image)]
+def label_map_name(case_id: str, image: str | Path, form: str | None = None) -> str:
+    """File name of a case's label map: of the format of ``FORMATS``, by default the image's: PNG where that is a PNG,
+    JPEG, TIFF or BMP, NRRD of NRRD, else NIfTI.
+    """
+    if is_2d_file(image):
+        return case_id + _PNG
+    return case_id + FORMATS[form or ("nrrd" if str(image).lower().endswith(".nrrd") else "nifti")]
+
+
+def label_map_case(path: str | Path) -> str:
+    """The case id in such a name."""
+    name = Path(path).name
+    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
 
 
 def find_label_map(folder: str | Path, case_id: str) -> Path | None:
     """The label map that a folder holds of a case; ``None`` without."""
-    found = (Path(folder) / f"{case_id}{suffix}" for suffix in _SUFFIXES.values())
+    found = (Path(folder) / f"{case_id}{suffix}" for suffix in _SUFFIXES)
     return next((path for path in found if path.is_file()), None)
+
+
+@dataclass(frozen=True)
+class LabelOutput:
+    """How label maps are written.
+
+    Attributes:
+        form: one of ``FORMATS``; ``None``: that of the image.
+        reference: folder of the source series, for DICOM; ``None``: the image itself.
+        algorithm: what drew them, for DICOM.
+    """
+
+    form: str | None = None
+    reference: Path | None = None
+    algorithm: Algorithm = Algorithm("medseg", __version__, "")
+
+    def write(self, indices: np.ndarray, item: Mapping[Hashable, Any], folder: Path, space: LabelSpace) -> None:
+        """Write label indices ``(*spatial)`` of a case, whose image and id are in ``item``."""
+        meta, dataset = item["image"].meta, item.get("dataset")
+        image = str(meta["filename_or_obj"])
+        path = folder / label_map_name(str(item["case_id"]), image, self.form)
+        if path.name.endswith(_DICOM):
+            from medseg.dicom.write import write_dicom
+
+            with whole_file(path, flush=False) as temporary:
+                source = Path(image) if self.reference is None else self.reference
+                label_map = new_image(indices.astype(np.int32), np.asarray(meta["original_affine"], float))
+                write_dicom(label_map, space, source, Path(temporary), self.algorithm)
+            return
+        values = space.decode(indices, dataset)
+        if path.suffix == ".nrrd":
+            with whole_file(path, flush=False) as temporary:
+                write_nrrd(values, np.asarray(meta["original_affine"], float), Path(temporary), space, dataset)
+        else:
+            write_label_map(values, meta, path)
 
 
 _PNG_LARGEST = 65535  # 16 bits
@@ -67,8 +133,11 @@ def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Pat
 
 
 class SaveLabelsd(EachKey):
-    """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>.nii.gz``, or
-    ``.png`` where the image was a PNG, JPEG, TIFF or BMP.
+    """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>`` and the suffix
+    of ``label_map_name``.
+
+    Attributes:
+        written: how; by default in the format of the image.
     """
 
     def __init__(
@@ -77,10 +146,8 @@ class SaveLabelsd(EachKey):
         super().__init__(keys, allow_missing_keys)
         self.output_dir = Path(output_dir)
         self.label_space = label_space
+        self.written = LabelOutput()
 
     def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
-        values = self.label_space.decode(torch.as_tensor(value)[0].numpy(), data.get("dataset"))
-        meta = data["image"].meta
-        name = label_map_name(str(data["case_id"]), meta["filename_or_obj"])
-        write_label_map(values, meta, self.output_dir / name)
+        self.written.write(torch.as_tensor(value)[0].numpy(), data, self.output_dir, self.label_space)
         return value

@@ -160,7 +160,7 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     )
     write_facts(output, made | cost.facts())
     if evaluator.state.key_metric_name is not None and done:
-        hashes = {case.id: content_hash(Path(output) / "predictions" / case.output_name) for case in done}
+        hashes = {case.id: content_hash(Path(output) / "predictions" / case.output_name()) for case in done}
         predictions = ScoredPredictions("predictions", hashes)
         replace(Scores.read(output), asked=len(cases), scored=len(done), predictions=predictions).write(output)
     if failed is not None:

@@ -293,4 +293,4 @@ def _predictions(target: Path, folder: Path | None, cases: Sequence[Case]) -> Sc
         return None
     folder, target = folder.resolve(), target.resolve()
     name = folder.relative_to(target) if folder.is_relative_to(target) else folder
-    return ScoredPredictions(str(name), {case.id: content_hash(folder / case.output_name) for case in cases})
+    return ScoredPredictions(str(name), {case.id: content_hash(folder / case.output_name()) for case in cases})

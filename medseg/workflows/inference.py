@@ -49,8 +49,8 @@ class InferenceSettings:
     Attributes:
         checkpoint: best, last, best_<metric> where it is kept, all, or a file.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        tta: average over mirror images along the axes that training mirrored.
-        postprocess: cleaning by the rules that `medseg postprocess` stored in the run.
+        tta: average over mirror images, as training saw them. Along the axes that training mirrored.
+        postprocess: cleaning by the rules of `medseg postprocess`. The run has stored them.
         tasks: names of the labels to segment, of a run on several data sets (default: all, or those of a case's own
             data set).
         overrides: values of inference.yaml by their ids, such as overlap=0.25.

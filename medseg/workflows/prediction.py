@@ -7,23 +7,28 @@ import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import finalize, start_distributed
 from medseg.data import Case, read_datalist
 from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
+from medseg.data.dicom_cases import dicom_cases, is_dicom_input
 from medseg.engines.ranks import is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import PredictionFolder, background_predictions
 from medseg.labels import BACKGROUND
 from medseg.settings import File, Folder, takes
 from medseg.storage import write_json
-from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
+from medseg.transforms import IMAGE_SUFFIXES, SaveLabelsd, is_2d_file
 from medseg.transforms.picture import is_grey
+from medseg.transforms.reader import KNOWN
+from medseg.transforms.save import LabelOutput
 from medseg.workflows.checkpoints import kept_checkpoints, weights_of
 from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.inference import Inference, InferenceSettings
+from medseg.workflows.label_output import label_output, refuse_format
 from medseg.workflows.run_limits import check_channels
 
 __all__ = ["PredictSettings", "collect_cases", "predict", "predict_checkpoints"]
@@ -31,22 +36,32 @@ __all__ = ["PredictSettings", "collect_cases", "predict", "predict_checkpoints"]
 logger = logging.getLogger("medseg")
 
 
-def collect_cases(inputs: Sequence[str | Path], num_channels: int = 1) -> list[Case]:
+def collect_cases(
+    inputs: Sequence[str | Path], num_channels: int = 1, *, series: str | None = None, case_pattern: str | None = None
+) -> list[Case]:
     """Image files and folders -> cases.
 
     A case of several channels is a group of files ``<case>_0000``, ``<case>_0001``, … (nnU-Net's naming) in one folder.
+
+    Args:
+        inputs: files and folders.
+        num_channels: number of channels of a case.
+        series, case_pattern: of DICOM (``dicom_cases``).
 
     Raises:
         DataError: nothing is there, a channel file is missing, or a file is named twice.
     """
     files: list[Path] = []
+    dicom = [place for place in map(Path, inputs) if is_dicom_input(place)]
     for place in map(Path, inputs):
+        if place in dicom:
+            continue
         if place.is_dir():
             found = sorted(
                 p for p in place.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES) and not p.name.startswith(".")
             )
             if not found:
-                raise DataError(f"Folder {place} holds no image. Known: {' '.join(IMAGE_SUFFIXES)}.")
+                raise DataError(f"Folder {place} holds no image. Known: {KNOWN}.")
             files += found
         else:
             files.append(place)  # missing files are reported with the other problems of cases
@@ -56,7 +71,8 @@ def collect_cases(inputs: Sequence[str | Path], num_channels: int = 1) -> list[C
         images = [*complete_channels(numbered, num_channels), *([file] for file in others)]
     root = os.path.commonpath([file.parent.absolute() for file in files]) if files else ""
     names = name_cases([[file.absolute() for file in group] for group in images], root)
-    return [Case(name, tuple(map(str, group))) for name, group in zip(names, images, strict=True)]
+    cases = [Case(name, tuple(map(str, group))) for name, group in zip(names, images, strict=True)]
+    return cases + (dicom_cases(dicom, series, case_pattern) if dicom else [])
 
 
 def _is_color(file: Path) -> bool:
@@ -79,8 +95,14 @@ class PredictSettings(InferenceSettings):
         json_list: datalist, instead of files.
         data_dir: base directory for relative paths in the datalist (default: its folder).
         section: section of the datalist (default: test).
-        modality: modality of the images, for a run on several data sets, such as ct.
-        overwrite: new predictions of all cases (default: of those whose images, weights or settings changed).
+        modality: modality, for a run on several data sets, such as ct.
+        series: DICOM series: UID, number, description or all. A description may have wildcards, such as 'T1*';
+            default: of each study the original volume of the most slices.
+        case_pattern: DICOM case ids as found in the folders' names. A regular expression: its first group, or the whole
+            match; default: a hash of the series' UID, which tells nothing of the patient.
+        format: format of the label maps (default: the image's). NIfTI for DICOM; 2D images always get PNG.
+        dicom_reference: source series, for dicom-seg and rtstruct. A folder; needed where the images are not DICOM.
+        overwrite: new predictions of all cases (default: changed ones). Of images, weights or settings.
     """
 
     bundle: Folder = field(metadata={"option": ("run", "bundle")})
@@ -92,6 +114,10 @@ class PredictSettings(InferenceSettings):
     data_dir: Folder | None = None
     section: str | None = None
     modality: str | None = None
+    series: str | None = None
+    case_pattern: str | None = None
+    format: Literal["nifti", "nrrd", "seg.nrrd", "dicom-seg", "rtstruct"] | None = None
+    dicom_reference: Folder | None = None
     overwrite: bool = False
 
 
@@ -122,8 +148,12 @@ def predict(settings: PredictSettings) -> list[Path]:
     _refuse_idle(settings)
     inference = Inference.of(Bundle(settings.bundle), settings)
     cases = inference.conditioned(_cases(settings, inference), settings.modality)
+    refuse_format(settings.format, settings.dicom_reference, cases)
     start_distributed()
-    predictions = PredictionFolder(target, inference.origin(settings.device))
+    origin = inference.origin(settings.device)
+    predictions = PredictionFolder(target, origin, settings.format)
+    run = inference.bundle.root.resolve().name
+    written = label_output(settings.format, settings.dicom_reference, run, origin.weights[0])
     files = predictions.require_apart(cases)
 
     def prepare() -> list[Case]:
@@ -138,7 +168,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     failed: CasesFailed | None = None
     try:
         if todo:
-            _run(inference, todo, predictions)
+            _run(inference, todo, predictions, written)
     except CasesFailed as error:
         failed = error
     if is_main():
@@ -158,7 +188,8 @@ def _cases(settings: PredictSettings, inference: Inference) -> Sequence[Case]:
         DataError: there is none.
     """
     if settings.inputs:
-        return collect_cases(settings.inputs, int(inference.recipe.tree["network_def"]["in_channels"]))
+        channels = int(inference.recipe.tree["network_def"]["in_channels"])
+        return collect_cases(settings.inputs, channels, series=settings.series, case_pattern=settings.case_pattern)
     if settings.json_list is None:
         if not settings.cases:
             raise DataError("Nothing to segment: name image files or folders, or a datalist with --json_list.")
@@ -171,7 +202,7 @@ def _cases(settings: PredictSettings, inference: Inference) -> Sequence[Case]:
     return cases
 
 
-def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFolder) -> None:
+def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFolder, written: LabelOutput) -> None:
     """Segment cases, of which this process takes its share.
 
     Raises:
@@ -180,6 +211,9 @@ def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFol
     known = {case.id: case for case in cases}
     workflow = inference.workflow(share(cases), predictions.folder)
     evaluator = workflow.parser.get_parsed_content("evaluator")
+    for step in evaluator.postprocessing.transforms:
+        if isinstance(step, SaveLabelsd):
+            step.written = written
     evaluator.done = lambda data: predictions.add(known[data["case_id"]], background=not bool(data["pred"].any()))
     workflow.run()
     if len(evaluator.seen) < len(workflow.parser.get_parsed_content("dataset").data):
@@ -212,6 +246,10 @@ def _refuse_idle(settings: PredictSettings) -> None:
         for name, value in (("--section", settings.section), ("--data_dir", settings.data_dir))
         if value is not None
     ]
+    if not settings.inputs and (settings.series is not None or settings.case_pattern is not None):
+        raise ConfigError(
+            "--series and --case_pattern are for folders and files of DICOM; name these, or leave them out."
+        )
     if settings.json_list is None and idle:
         raise ConfigError(f"{' and '.join(idle)}: of a datalist; name that with --json_list, or leave them out.")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from medseg.bundle.folder import Bundle
 from medseg.data import Case
+from medseg.data.files import is_there
 from medseg.data.fingerprint import DataFingerprint
 from medseg.engines.run_facts import RunFacts
 from medseg.errors import ConfigError, DataError
@@ -62,7 +63,7 @@ def require_same_data(run: str | Path, facts: RunFacts, cases: Sequence[Case]) -
     if stored is None:
         logger.info("%s has no fingerprint of its data: whether they changed since its training is not known", run)
         return False
-    known = [case for case in cases if case.id in stored.cases and all(Path(file).is_file() for file in case.files)]
+    known = [case for case in cases if case.id in stored.cases and all(is_there(file) for file in case.files)]
     changed = stored.changes(DataFingerprint.of(known))  # missing files are reported with the other problems of cases
     if changed:
         shown = ", ".join(f"{case} ({what})" for case, what in list(changed.items())[:5])

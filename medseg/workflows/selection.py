@@ -18,6 +18,7 @@ from medseg.bundle.folder import Bundle
 from medseg.bundle.recipe import Recipe
 from medseg.data import Case, Datalist, read_datalist
 from medseg.data.content import content_hash
+from medseg.data.files import is_there
 from medseg.engines.ranks import on_main
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.errors import ConfigError, DataError, nearest
@@ -101,7 +102,7 @@ def select(bundle: Bundle, recipe: Recipe, *, named: bool = False, section: str 
     role, found, seen = _role(cases, datalist, bundle)
     known = read_facts(folder)
     if role == "external":
-        files = {case.id: [content_hash(image) for image in case.images if Path(image).is_file()] for case in cases}
+        files = {case.id: [content_hash(image) for image in case.images if is_there(image)] for case in cases}
         seen = max(seen, len(trained_on(known, files)))
     else:
         on_main(lambda: require_same_data(folder, known, cases))

@@ -20,6 +20,8 @@ ELSEWHERE = {
     64: "bad_inputs/test_boundary.py::test_errors_of_the_system",
     69: "workflows/test_moved_data.py::test_background_alone_is_warned_of",
     71: "metrics/test_cases.py::test_empty_masks",
+    72: "dicom/test_series_refused.py::test_a_series_that_is_no_volume",
+    73: "dicom/test_infer_dicom.py::test_dicom_without_its_source_is_refused",
 }
 
 # Rows without a test, and why.
@@ -27,7 +29,6 @@ WITHOUT = {
     62: "medseg downloads nothing, so no download can fail.",
     65: "Inference of a volume has one form; its memory is not forecast.",
     70: "Scores are made of a run's own predictions; those of other programs are not read.",
-    73: "DICOM-SEG is not written.",
 }
 
 

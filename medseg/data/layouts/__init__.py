@@ -7,7 +7,8 @@ A module ``medseg/data/layouts/<name>.py`` holds
 * ``read(folder, *, …) -> Found``: its cases. Keyword-only arguments with defaults are options of ``medseg datalist``
   that this layout takes. Raises ``DataError`` where a case is incomplete.
 
-No image is opened here; what a layout does not say (modality, labels), ``make_datalist`` reads from the files.
+No image is opened here, headers of DICOM and what is drawn on it aside; what a layout does not say (modality, labels),
+``make_datalist`` reads from the files.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from medseg.transforms.reader import IMAGE_SUFFIXES
 
 __all__ = ["LAYOUTS", "Found", "image_files", "layout_module", "read_layout"]
 
-LAYOUTS = ("nnunet", "msd", "bids", "pairs")  # in the order in which a folder is tried
+LAYOUTS = ("nnunet", "msd", "bids", "pairs", "dicom")  # in the order in which a folder is tried
 
 
 @dataclass
@@ -111,7 +112,7 @@ def _recognised(folder: Path) -> str:
     hints = [path for path in inner if any(layout_module(name).recognises(path) for name in LAYOUTS)]
     raise ConfigError(
         f"The layout of {folder} is not recognised; expected dataset.json (MSD, nnU-Net), dataset_description.json "
-        "(BIDS), or folders such as images and labels. "
+        "(BIDS), folders such as images and labels, or DICOM. "
         + (f"Did you mean {hints[0]}?" if hints else "Name the two folders with --images and --labels.")
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medseg.data.case import complete_channels, numbered_channels, stem_of
+from medseg.data.dicom_cases import is_dicom_input
 from medseg.data.layouts import Found, image_files
 from medseg.errors import ConfigError, DataError, few
 from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
@@ -44,7 +45,8 @@ def read(
 
     Args:
         folder: holds folders of the usual names, where ``images`` and ``labels`` are not given.
-        images, labels, test: folders; ``test`` holds images without labels.
+        images, labels, test: folders; ``test`` holds images without labels. Images may be folders or zip archives of
+            DICOM, named as their labels.
         image_pattern, label_pattern: file names with ``{case}``, with or without suffix; with ``/`` they are paths
             below the folder, such as ``{case}/imaging.nii.gz``. Default: the label's stem; for images also
             ``{case}_0000``, ``{case}_0001``, … where there are such files.
@@ -67,9 +69,9 @@ def read(
     label_files = {case: files[0] for case, files in files_by_case(label_dir, [label_pattern]).items()}
     if not patterns and set(files_by_case(image_dir, ["{case}"])) & set(label_files):
         patterns = ["{case}"]
-    found = files_by_case(image_dir, patterns)
+    found = files_by_case(image_dir, patterns) or _dicom_by_case(image_dir)
     paired = _paired(found, label_files, image_dir, label_dir)
-    tests = files_by_case(_folder(test), patterns) if test else {}
+    tests = files_by_case(_folder(test), patterns) or _dicom_by_case(_folder(test)) if test else {}
     folders = [image_dir, label_dir, *([_folder(test)] if test else [])]
     root = Path(os.path.commonpath([path.resolve() for path in folders]))
     result = Found(
@@ -143,6 +145,12 @@ def files_by_case(folder: Path, patterns: Sequence[str]) -> dict[str, list[Path]
             "files, or fix the patterns."
         )
     return {case: [channel[case] for channel in found] for case in every}
+
+
+def _dicom_by_case(folder: Path) -> dict[str, list[Path]]:
+    """Folders and zip archives of DICOM, whose names are the cases'."""
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() or path.suffix.lower() == ".zip"]
+    return {stem_of(path) if path.is_file() else path.name: [path] for path in found if is_dicom_input(path)}
 
 
 def _by_channel_number(folder: Path) -> dict[str, list[Path]]:

@@ -1,11 +1,9 @@
-"""One colour per label, the same in every figure of a report."""
+"""One colour per label, the same in every figure of a report and in every format that holds colours."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-
-from matplotlib.colors import to_hex
 
 __all__ = ["label_colors"]
 
@@ -34,4 +32,5 @@ def label_colors(names: Sequence[str]) -> dict[str, str]:
 
 def _further(index: int) -> str:
     hue = (0.13 + index * _GOLDEN) % 1
-    return to_hex(colorsys.hls_to_rgb(hue, (0.45, 0.68, 0.57)[index % 3], (0.9, 0.65)[index % 2]))
+    rgb = colorsys.hls_to_rgb(hue, (0.45, 0.68, 0.57)[index % 3], (0.9, 0.65)[index % 2])
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
