@@ -82,9 +82,9 @@ def wrong_files(directory: Path, exported: dict[str, Exported], network: nn.Modu
                 expected, found = network(x), run(x)
             allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
             if found.shape != expected.shape or not (found - expected).abs().max() <= allowed:
-                yield f"{made.file} does not return the network's logits at {row['size']}"
+                yield f"{made.file} does not return the network's logits at {row.size}"
             if not row.difference <= TOLERANCE * max(1.0, row.largest_logit):
-                yield f"the record of {made.file} states a difference of {row['difference']}"
+                yield f"the record of {made.file} states a difference of {row.difference}"
 
 
 class Sound(nn.Module):

@@ -223,6 +223,15 @@ def test_what_has_no_description_is_named():
     steps = deployment.describe_preprocessing(
         mt.Compose([mt.LoadImaged("image", reader=VolumeReader), mt.Resized("image", (8, 8)), mt.Zoomd("image", 2.0)])
     )
-    content = {"preprocessing": steps, "inference": deployment.describe_inference(len), "labels": {"other": ["x.Y"]}}
-    named = deployment.undescribed(content)
-    assert [name.rpartition(".")[2] for name in named] == ["Resized", "Zoomd", "builtin_function_or_method", "Y"]
+    described = deployment.Deployment(
+        name="any",
+        version=None,
+        medseg_version="any",
+        intended_use=None,
+        input=deployment.NetworkInput(2, 1, ["image"], "float32", "NCHW"),
+        preprocessing=steps,
+        inference=deployment.describe_inference(len),
+        labels={"other": ["x.Y"]},
+        exports={},
+    )
+    assert [name.rpartition(".")[2] for name in described.undescribed] == ["Resized", "Zoomd", "builtin_function_or_method", "Y"]

@@ -77,7 +77,8 @@ def test_changed_data_are_refused_by_name(study: Path, name: str, what: str, cap
     assert read_facts(study / "run").epochs_done == 1
     arguments = ["--run", str(study / "run"), "--data_dir", str(study / "new place")]
     if what == "label":  # of a validation case
-        for command in (["validate"], ["ensemble", "--output", str(study / "joined"), *arguments[:2]]):
+        twin = shutil.copytree(study / "run", study / "twin")
+        for command in (["validate"], ["ensemble", "--output", str(study / "joined"), "--run", str(twin)]):
             assert main([*command, *arguments, "--device", "cpu"]) == 3
             assert "case_2_image (label) changed, 1 of 2 cases" in capsys.readouterr().err
 
@@ -127,9 +128,10 @@ def test_background_alone_is_warned_of(study: Path, capsys: Any, caplog: Any) ->
         assert main(["infer", "--run", str(run), "--device", "cpu", "--output", again, image]) == 0
         assert "warning: Entirely background: the predictions of 1 of 1 case (case_0_image)." in capsys.readouterr().out
         assert "Entirely background" in caplog.text
+    twin = shutil.copytree(run, study / "twin")
     for section in ("validation", "test"):
         caplog.clear()
-        options = ["--run", str(run), "--run", str(run), "--output", str(study / section), "--section", section, *where]
+        options = ["--run", str(run), "--run", str(twin), "--output", str(study / section), "--section", section, *where]
         assert main(["ensemble", *options]) == 0
         assert "warning: Entirely background" in capsys.readouterr().out and "Entirely background" in caplog.text
 
@@ -139,10 +141,11 @@ def test_weights_that_are_not_finite_are_refused(study: Path, capsys: Any) -> No
     for value in (float("nan"), float("inf")):
         torch.save({"sharpness": torch.tensor(value)}, study / "bad.pt")
         shutil.copyfile(study / "bad.pt", run / "models" / "model.pt")
+        twin = shutil.copytree(run, study.with_name("twin"), dirs_exist_ok=True)
         for arguments in (
             ["infer", "--run", run, "--output", study / "out", data / "case_0_image.nii.gz", "--device", "cpu"],
             ["validate", "--run", run, "--data_dir", data, "--device", "cpu"],
-            ["ensemble", "--run", run, "--run", run, "--output", study / "e", "--data_dir", data, "--device", "cpu"],
+            ["ensemble", "--run", run, "--run", twin, "--output", study / "e", "--data_dir", data, "--device", "cpu"],
             ["export", run, "--output", study / "deployed"],
         ):
             assert main([str(argument) for argument in arguments]) == 4, arguments
