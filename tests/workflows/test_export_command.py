@@ -234,4 +234,9 @@ def test_what_has_no_description_is_named():
         labels={"other": ["x.Y"]},
         exports={},
     )
-    assert [name.rpartition(".")[2] for name in described.undescribed] == ["Resized", "Zoomd", "builtin_function_or_method", "Y"]
+    assert [name.rpartition(".")[2] for name in described.undescribed] == [
+        "Resized",
+        "Zoomd",
+        "builtin_function_or_method",
+        "Y",
+    ]

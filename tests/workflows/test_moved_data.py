@@ -131,7 +131,17 @@ def test_background_alone_is_warned_of(study: Path, capsys: Any, caplog: Any) ->
     twin = shutil.copytree(run, study / "twin")
     for section in ("validation", "test"):
         caplog.clear()
-        options = ["--run", str(run), "--run", str(twin), "--output", str(study / section), "--section", section, *where]
+        options = [
+            "--run",
+            str(run),
+            "--run",
+            str(twin),
+            "--output",
+            str(study / section),
+            "--section",
+            section,
+            *where,
+        ]
         assert main(["ensemble", *options]) == 0
         assert "warning: Entirely background" in capsys.readouterr().out and "Entirely background" in caplog.text
 
