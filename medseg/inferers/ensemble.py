@@ -18,6 +18,7 @@ from monai.transforms import Compose, Invertd
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.inferers.saved import SavedMember
 from medseg.labels import LabelSpace
 
 __all__ = ["Ensemble", "Member"]
@@ -103,7 +104,9 @@ class Ensemble(nn.Module):
         ConfigError: no member, different label spaces, or weights that do not fit.
     """
 
-    def __init__(self, members: Sequence[Member], method: str = "mean", weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, members: Sequence[Member | SavedMember], method: str = "mean", weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         if not members:
             raise ConfigError("An ensemble needs at least one member.")

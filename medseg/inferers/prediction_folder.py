@@ -88,9 +88,7 @@ class PredictionFolder:
         self.origin = origin
         self.form = form
 
-    def pending(
-        self, cases: Sequence[Case], *, overwrite: bool = False, beside: Sequence[str] = ()
-    ) -> list[Case]:
+    def pending(self, cases: Sequence[Case], *, overwrite: bool = False, beside: Sequence[str] = ()) -> list[Case]:
         """The cases that are left to do: without a prediction, or with one that was made from something else.
 
         Args:

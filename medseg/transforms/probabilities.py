@@ -130,18 +130,23 @@ class SaveProbabilitiesd(EachKey):
                 yield channel.cpu().numpy()
             else:
                 on_grid = MetaTensor(channel[None].cpu(), meta=image.meta)
-                yield self.inverse({"pred": on_grid, self.orig_key: image})["pred"].as_tensor()[0].numpy()
+                inverted: MetaTensor = self.inverse({"pred": on_grid, self.orig_key: image})["pred"]
+                yield inverted.as_tensor()[0].numpy()
 
     def _write(self, values: np.ndarray, names: Sequence[str], data: Mapping[Hashable, Any]) -> None:
         image = data[self.orig_key]
-        affine = np.asarray(image.affine if self.grid == "model" else image.meta["original_affine"], dtype=float)
-        found = Probabilities(stored_as(values, str(self.dtype)), names, affine, self.temperature, self.grid)
+        affine = image.affine if self.grid == "model" else image.meta.get("original_affine", np.eye(4))  # not of a PNG
+        found = Probabilities(
+            stored_as(values, str(self.dtype)), names, np.asarray(affine, dtype=float), self.temperature, self.grid
+        )
         rows = is_2d_file(image.meta["filename_or_obj"])
         write_probabilities(self._files(data)["probabilities"], found, rows=rows)
 
     def _files(self, data: Mapping[Hashable, Any]) -> dict[str, Path]:
         case_id = str(data["case_id"])
-        return files_beside(self.output_dir / label_map_name(case_id, data[self.orig_key].meta["filename_or_obj"]), case_id)
+        return files_beside(
+            self.output_dir / label_map_name(case_id, data[self.orig_key].meta["filename_or_obj"]), case_id
+        )
 
     def _write_entropy(self, values: np.ndarray, data: Mapping[Hashable, Any]) -> None:
         meta = data[self.orig_key].meta

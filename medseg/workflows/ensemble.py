@@ -62,8 +62,8 @@ class EnsembleSettings(ProbabilitySettings):
         fold: fold whose validation cases are predicted (default: the first run's).
         checkpoint: best, last, or best_<metric> where it is kept.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        postprocess: what `medseg postprocess` and `medseg calibrate` stored in the runs: cleaning by rules that all have
-            alike, as the folds of one training, and the temperature of each.
+        postprocess: what `medseg postprocess` and `medseg calibrate` stored in the runs: cleaning by rules that all
+            have alike, as the folds of one training, and the temperature of each.
     """
 
     runs: Sequence[Folder] = field(metadata={"option": "run"})
@@ -105,7 +105,7 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     )
     if settings.probability_grid != "source":
         raise ConfigError("Members meet in the original image space; leave --probability_grid out.")
-    places = [Path(member) for run in settings.runs for member in fold_runs(run) or [run]]
+    places = [member for run in map(Path, settings.runs) for member in fold_runs(run) or [run]]
     saved = [place.resolve() for place in places if holds_probabilities(place)]
     bundles = [require_run(place) for place in places if not holds_probabilities(place)]
     folders = [bundle.root for bundle in bundles]
@@ -143,7 +143,9 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         facts = replace(facts, fold=config.get("fold") if fold is None else fold)
     device = choose_device(settings.device) if settings.device is not None else None
     loaded = iter(load_members(sources, device, calibrated=settings.postprocess))
-    members = [SavedMember(at, space) if holds_probabilities(at) else next(loaded) for at in places]
+    members: list[Member | SavedMember] = [
+        SavedMember(at, space) if holds_probabilities(at) else next(loaded) for at in places
+    ]
     network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
     facts = replace(
@@ -157,7 +159,7 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         network.label_space, surface=True, output_dir=output, facts={"space": "source", "cleanup": rules}
     )
     scores.facts = facts
-    reader = _reader(bundles[0]) if bundles else _plain_reader(members[0], datalist, cases[0])
+    reader = _reader(bundles[0]) if bundles else _plain_reader(places[0], space, datalist, cases[0])
     evaluator, cost, background = _evaluator(reader, network, cases, settings, scores)
     failed: CasesFailed | None = None
     try:
@@ -253,10 +255,10 @@ def _reader(first: Bundle) -> ReadCase:
     return reader
 
 
-def _plain_reader(member: SavedMember, datalist: Datalist, case: Case) -> ReadCase:
+def _plain_reader(folder: Path, space: LabelSpace, datalist: Datalist, case: Case) -> ReadCase:
     """Of images that no network takes: as many channels as the datalist says, axes as the saved files have."""
-    stored = read_probabilities(member.folder / f"{case.id}.npz", rows=case.is_picture)
-    return ReadCase(member.label_space, len(datalist.channels), [1] * (stored.values.ndim - 1), {})
+    stored = read_probabilities(folder / f"{case.id}.npz", rows=case.is_picture)
+    return ReadCase(space, len(datalist.channels), [1] * (stored.values.ndim - 1), {})
 
 
 def _refuse_saved(saved: Sequence[Path], bundles: Sequence[Bundle], settings: EnsembleSettings) -> None:
@@ -268,8 +270,8 @@ def _refuse_saved(saved: Sequence[Path], bundles: Sequence[Bundle], settings: En
     for place in saved:
         if saved.count(place) > 1:
             raise ConfigError(
-                f"{place} would be joined {saved.count(place)} times; expected each member of an ensemble once. Name it "
-                "once, and give it more weight if you want that."
+                f"{place} would be joined {saved.count(place)} times; expected each member of an ensemble once. Name "
+                "it once, and give it more weight if you want that."
             )
     if saved and not bundles and settings.json_list is None:
         raise ConfigError("Folders of predictions do not tell their cases; name a datalist with --json_list.")

@@ -31,7 +31,17 @@ __all__ = ["Source", "common_rules", "joined", "load_members", "refuse_twice", "
 logger = logging.getLogger("medseg")
 
 # Ids of inference.yaml that do not change what the network is given.
-_OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "network_def", "network", TEMPERATURE)
+_OWN = (
+    "bundle_root",
+    "dataset_dir",
+    "json_list",
+    "section",
+    "output_dir",
+    "ckpt_path",
+    "network_def",
+    "network",
+    TEMPERATURE,
+)
 
 
 @dataclass(frozen=True)
@@ -168,9 +178,7 @@ def load_members(
     return [_member(source, networks, built, calibrated=calibrated) for source in sources]
 
 
-def _member(
-    source: Source, networks: dict[str, nn.Module], built: Mapping[str, Any], *, calibrated: bool
-) -> Member:
+def _member(source: Source, networks: dict[str, nn.Module], built: Mapping[str, Any], *, calibrated: bool) -> Member:
     config = source.bundle.recipe("infer").tree
     mirrored_axes(source.bundle, config)
     parser = start(resolve(source.bundle, "infer"), "infer", built).parser

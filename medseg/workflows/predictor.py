@@ -41,7 +41,9 @@ class Predictor:
         self._evaluator = parser.get_parsed_content("evaluator")
         self._evaluator.behind = 0
         steps = self._evaluator.postprocessing.transforms
-        self._evaluator.postprocessing = Compose([step for step in steps if not isinstance(step, (SaveLabelsd, SaveProbabilitiesd))])
+        self._evaluator.postprocessing = Compose(
+            [step for step in steps if not isinstance(step, (SaveLabelsd, SaveProbabilitiesd))]
+        )
         self._evaluator.done = self._keep
         self._evaluator.fire_event(Events.STARTED)  # weights are loaded
         self._finished: Mapping[str, Any] = {}

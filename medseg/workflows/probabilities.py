@@ -58,9 +58,7 @@ class ProbabilitySettings:
         return {"dtype": self.probabilities, "grid": self.probability_grid, "uncertainty": self.uncertainty}
 
 
-def saving(
-    recipe: Recipe, id_: str, settings: ProbabilitySettings, *, temperature: float, place: str | Path
-) -> Recipe:
+def saving(recipe: Recipe, id_: str, settings: ProbabilitySettings, *, temperature: float, place: str | Path) -> Recipe:
     """A recipe that saves what the settings ask for before logits become labels.
 
     Args:

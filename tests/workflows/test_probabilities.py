@@ -21,7 +21,7 @@ from medseg.bundle.draft import Draft
 from medseg.bundle.folder import Bundle
 from medseg.cli import main
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
-from medseg.errors import ConfigError, DataError
+from medseg.errors import CasesFailed, ConfigError
 from medseg.networks import create_network
 from medseg.transforms.probability_file import read_probabilities
 from medseg.weights import save_file
@@ -150,10 +150,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_files_of_another_call_do_not_stay(runs: list[Path], tmp_path: Path) -> None:
-    image = runs[0].parent / "case_10_image.nii.gz"
-    own = {"inputs": [image], "device": "cpu", "probabilities": "uint8", "uncertainty": True}
     image = next(runs[0].parent.glob("case_4_image*"))
-    own["inputs"] = [image]
+    own = {"inputs": [image], "device": "cpu", "probabilities": "uint8", "uncertainty": True}
     (made,) = predict(runs[0], tmp_path, **own)
     files = [tmp_path / "case_4_image.npz", tmp_path / "uncertainty" / made.name]
     assert all(file.is_file() for file in files)
@@ -209,17 +207,17 @@ def test_members_that_do_not_fit_are_named(runs: list[Path], tmp_path: Path) -> 
         ensemble([folders[0]] * 2, tmp_path / "out", **own)
     with pytest.raises(ConfigError, match="has no validation scores"):
         ensemble(folders, tmp_path / "out", weights="dice", **own)
-    with pytest.raises(DataError, match="of grid 'model'"):
+    with pytest.raises(CasesFailed, match="of grid 'model'"):
         ensemble(folders, tmp_path / "out", **own)
     (folders[1] / "case_2_image.npz").write_bytes(b"PK broken")
-    with pytest.raises(DataError, match="holds no probabilities"):
+    with pytest.raises(CasesFailed, match="holds no probabilities"):
         ensemble(folders, tmp_path / "out", **own)
     (folders[1] / "case_2_image.npz").unlink()
-    with pytest.raises(DataError, match=r"has no case_2_image\.npz"):
+    with pytest.raises(CasesFailed, match=r"has no case_2_image\.npz"):
         ensemble(folders, tmp_path / "out", **own)
     with np.load(folders[0] / "case_2_image.npz") as content:
         np.savez(folders[1] / "case_2_image.npz", probabilities=content["probabilities"][:2])
-    with pytest.raises(DataError, match="has the channels 2; expected background, organ, lesion"):
+    with pytest.raises(CasesFailed, match="has the channels 2; expected background, organ, lesion"):
         ensemble(folders, tmp_path / "out", **own)
 
 
