@@ -29,9 +29,9 @@ _COMPONENTS = {
     "medseg.transforms": """
         AreaResized CaseFactsd CleanLabelsd EncodeLabelsd LogitsToLabelsd NormalizeChannelsd RGBToYCrCbd
         RandNearestAffined SaveLabelsd SaveProbabilitiesd SaveTaskProbabilitiesd ScaleSized TasksToLabelsd
-        TasksToSourceGridd ToSourceGridd augmentation hermes_augmentation hermes_preprocessing photo_augmentation
-        photo_preprocessing pipeline preprocessing volume_augmentation volume_preprocessing window_affine_augmentation window_augmentation
-        window_preprocessing""",
+        TasksToSourceGridd ToSourceGridd augmentation hermes_augmentation hermes_preprocessing
+        photo_augmentation photo_preprocessing pipeline preprocessing volume_augmentation volume_preprocessing
+        window_affine_augmentation window_augmentation window_preprocessing""",
     "medseg.workflows": """
         cases common_rules device finalize initialize inside joined labelled network section""",
     "monai.data": "CacheDataset DataLoader Dataset ThreadDataLoader",

@@ -66,7 +66,8 @@ class SavedMember(nn.Module):
         if found.space != "source" or found.values.shape[1:] != tuple(prepared.shape[1:]):
             raise DataError(
                 f"{path} has {found.values.shape[1:]} voxels of grid '{found.space}', the image "
-                f"{tuple(prepared.shape[1:])}; expected the original image space. Save it with --probability_grid source."
+                f"{tuple(prepared.shape[1:])}; expected the original image space. "
+                "Save it with --probability_grid source."
             )
         return torch.from_numpy(found.values)
 

@@ -49,7 +49,7 @@ class SaveProbabilitiesd(EachKey):
         transform: the preprocessing that took the image from the source grid; ``None`` for probabilities instead of
             logits that lie in the original image space already, such as those of an ensemble.
         orig_keys: the image whose record of operations is undone.
-        dtype: ``float16``, ``uint8`` (steps of 1/255), or ``None`` for no file of probabilities.
+        dtype: ``float16``, ``float32``, ``uint8`` (steps of 1/255), or ``None`` for no file of probabilities.
         grid: ``source``, the original image space, or ``model``, the grid of the network.
         uncertainty: write the entropy as well, in the original image space: 0 to 1, as share of the largest possible
             one; of sigmoid channels the mean. A 2D image's is a PNG, 0 to 255.
@@ -76,7 +76,7 @@ class SaveProbabilitiesd(EachKey):
         super().__init__(keys, allow_missing_keys)
         if dtype not in (*PROBABILITY_TYPES, None) or grid not in ("source", "model"):
             raise ConfigError(
-                f"Probabilities as {dtype} on grid '{grid}' are unknown; use {' or '.join(PROBABILITY_TYPES)}, on grid "
+                f"Probabilities as {dtype} on grid '{grid}' are unknown; use {', '.join(PROBABILITY_TYPES)}, on grid "
                 "source or model."
             )
         if not temperature > 0:
@@ -189,7 +189,8 @@ class SaveTaskProbabilitiesd(SaveProbabilitiesd):
 
 def _terms(values: np.ndarray) -> np.ndarray:
     """``-p log p``."""
-    return -values * np.log(np.maximum(values, _LEAST))
+    terms: np.ndarray = -values * np.log(np.maximum(values, _LEAST))
+    return terms
 
 
 def _binary(values: np.ndarray) -> np.ndarray:

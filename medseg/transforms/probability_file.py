@@ -1,9 +1,10 @@
 """Probabilities of a case as a file beside its label map, in nnU-Net's form: ``<case>.npz`` with ``probabilities``.
 
 ``probabilities`` is ``(C, z, y, x)`` for NIfTI, as SimpleITK gives the voxels of the label map, and ``(C, rows,
-columns)`` for 2D images as they are shown; float16, or uint8 in steps of 1/255. Further entries: ``channels`` (names),
-``temperature`` (that the logits were divided by), ``affine`` (index (x, y, z) -> RAS mm, 4 x 4), and ``space``:
-``source`` for the original image space, ``model`` for the grid of the network. Files of nnU-Net have the first alone.
+columns)`` for 2D images as they are shown; float16, float32, or uint8 in steps of 1/255. Further entries: ``channels``
+(names), ``temperature`` (that the logits were divided by), ``affine`` (index (x, y, z) -> RAS mm, 4 x 4), and
+``space``: ``source`` for the original image space, ``model`` for the grid of the network. Files of nnU-Net have the
+first alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = [
     "write_probabilities",
 ]
 
-PROBABILITY_TYPES = ("float16", "uint8")
+PROBABILITY_TYPES = ("float16", "float32", "uint8")
 _STEPS = 255  # of uint8
 
 
@@ -36,7 +37,8 @@ class Probabilities:
     """Probabilities of a case.
 
     Attributes:
-        values: ``(C, *spatial)`` with the axes of the image as medseg reads it, 0 to 1; stored as float16 or uint8.
+        values: ``(C, *spatial)`` with the axes of the image as medseg reads it, 0 to 1; stored as a type of
+            ``PROBABILITY_TYPES``.
         channels: their names; empty where the file has none.
         affine: index -> RAS mm, 4 x 4.
         temperature: that the logits were divided by.
@@ -57,8 +59,8 @@ def files_beside(label_map: Path, case_id: str) -> dict[str, Path]:
 
 
 def stored_as(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Probabilities as float16 or, rounded, as uint8."""
-    return np.rint(values * _STEPS).astype(np.uint8) if dtype == "uint8" else values.astype(np.float16)
+    """Probabilities as a type of ``PROBABILITY_TYPES``; as uint8 they are rounded."""
+    return np.rint(values * _STEPS).astype(np.uint8) if dtype == "uint8" else values.astype(dtype)
 
 
 def write_probabilities(path: str | Path, found: Probabilities, *, rows: bool) -> None:

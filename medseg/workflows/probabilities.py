@@ -28,13 +28,13 @@ class ProbabilitySettings:
     """What is saved beside label maps.
 
     Attributes:
-        probabilities: number type of each channel's probabilities, saved as <case>.npz in nnU-Net's form: float16, or
-            uint8 in steps of 1/255.
+        probabilities: number type of each channel's probabilities, saved as <case>.npz in nnU-Net's form. A uint8
+            has steps of 1/255.
         probability_grid: grid of these files: source, the original image space, or model, after preprocessing.
         uncertainty: entropy of each voxel, saved as uncertainty/<case>.nii.gz (or .png), 0 to 1.
     """
 
-    probabilities: Literal["float16", "uint8"] | None = None
+    probabilities: Literal["float16", "float32", "uint8"] | None = None
     probability_grid: Literal["source", "model"] = "source"
     uncertainty: bool = False
 
