@@ -34,6 +34,7 @@ from medseg.transforms.save import label_map_name
 __all__ = ["SaveProbabilitiesd", "SaveTaskProbabilitiesd"]
 
 _LEAST = 1e-12  # probability below which a logarithm is clipped
+_ROUNDED = 1e-4  # by which a sum of probabilities may miss 1; small ones are not to be lost in it
 
 
 class SaveProbabilitiesd(EachKey):
@@ -121,7 +122,8 @@ class SaveProbabilitiesd(EachKey):
         """Probabilities ``(C, *source)``, float32."""
         found = np.stack(list(self._inverted(probabilities, image)))
         if self._exclusive:
-            found[0] = np.maximum(1 - found[1:].sum(0), 0)
+            rest = 1 - found.sum(0)
+            found[0] += np.where(rest > _ROUNDED, rest, 0)
         return found
 
     def _inverted(self, probabilities: torch.Tensor, image: MetaTensor) -> Iterator[np.ndarray]:
