@@ -54,8 +54,8 @@ class Probabilities:
 
 def files_beside(label_map: Path, case_id: str) -> dict[str, Path]:
     """What a case may have beside its label map: ``probabilities`` and ``uncertainty`` -> the file."""
-    folder = label_map.parent
-    return {"probabilities": folder / f"{case_id}.npz", "uncertainty": folder / "uncertainty" / label_map.name}
+    folder, suffix = label_map.parent, ".png" if label_map.suffix == ".png" else ".nii.gz"
+    return {"probabilities": folder / f"{case_id}.npz", "uncertainty": folder / "uncertainty" / f"{case_id}{suffix}"}
 
 
 def stored_as(values: np.ndarray, dtype: str) -> np.ndarray:

@@ -193,7 +193,7 @@ def _predict(folder: Path, settings: CalibrateSettings) -> None:
 
 
 def _file(folder: Path, case: Case) -> Path:
-    return files_beside(folder / _PLACE / "predictions" / case.output_name, case.id)["probabilities"]
+    return files_beside(folder / _PLACE / "predictions" / case.output_name(), case.id)["probabilities"]
 
 
 def _cases(folders: Sequence[Path], settings: CalibrateSettings) -> Iterator[_Voxels]:

@@ -210,7 +210,7 @@ def _evaluator(
     keys = ["image"] if unlabelled else ["image", "label"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     for case in cases:
-        for file in files_beside(folder / case.output_name, case.id).values():
+        for file in files_beside(folder / case.output_name(), case.id).values():
             file.unlink(missing_ok=True)  # of an earlier call
     transform = Compose([*load(keys, space), _named])
     dataset = CaseDataset([case.to_dict() for case in cases], transform, replace(reader, label=not unlabelled))

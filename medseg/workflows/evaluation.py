@@ -301,7 +301,7 @@ def _saved_to(steps: Any) -> Path | None:
 def _remove_beside(folder: Path, cases: Sequence[Case]) -> None:
     """Probabilities and uncertainty of an earlier call must not pass for those of this one."""
     for case in cases:
-        for file in files_beside(folder / case.output_name, case.id).values():
+        for file in files_beside(folder / case.output_name(), case.id).values():
             file.unlink(missing_ok=True)
 
 

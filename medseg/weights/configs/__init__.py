@@ -36,7 +36,8 @@ def read_original(path: str | Path) -> OriginalConfig:
     names = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "contract"]
     modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
     for module in modules:
-        if path.suffix in module.SUFFIXES and (found := module.read(text, str(path))) is not None:
+        found: OriginalConfig | None = module.read(text, str(path)) if path.suffix in module.SUFFIXES else None
+        if found is not None:
             return found
     raise ConfigError(
         f"Config {path} is not of a system known here; expected {'; '.join(module.FORM for module in modules)}. "

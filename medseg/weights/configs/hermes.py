@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medseg.storage import parse_yaml
-from medseg.weights.configs.contract import OriginalConfig, homed, optimizer
+from medseg.weights.configs.contract import Homes, OriginalConfig, homed, optimizer
 from medseg.weights.original.hermes import SETTINGS, read_settings
 
 __all__ = ["FORM", "SUFFIXES", "read"]
@@ -15,7 +15,7 @@ FORM = "a .yaml of Hermes with arch: resunet or medformer"
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 _NETWORK = ("arch", "down_scale", "chan_num")  # beside the constructor's arguments
 _TOGETHER = ("optimizer", "betas", "ema", "ema_alpha", "warmup_epoch")
-_HOMES = {
+_HOMES: Homes = {
     "epochs": "epochs",
     "training_size": "roi_size",
     "base_lr": "learning_rate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from configparser import ConfigParser, ExtendedInterpolation
 from typing import Any
 
-from medseg.weights.configs.contract import OriginalConfig, homed, optimizer
+from medseg.weights.configs.contract import Homes, OriginalConfig, homed, optimizer
 from medseg.weights.original.ibm import literal, read_ini
 
 __all__ = ["FORM", "SUFFIXES", "read"]
@@ -27,7 +27,7 @@ def _loss(name: str) -> dict[str, Any]:
     return {"loss": {"_target_": "medseg.losses.PearsonLoss", "to_onehot_y": True, "softmax": True}}
 
 
-_HOMES = {
+_HOMES: Homes = {
     "num_epochs": "epochs",
     "selection_epoch_portion": lambda portion: {
         "checkpoint::select_after": {

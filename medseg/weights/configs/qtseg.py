@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from medseg.errors import ConfigError
-from medseg.weights.configs.contract import OriginalConfig, homed, optimizer
+from medseg.weights.configs.contract import Homes, OriginalConfig, homed, optimizer
 from medseg.weights.original.qtseg import ARGUMENTS
 
 __all__ = ["FORM", "SUFFIXES", "read"]
@@ -34,9 +34,9 @@ _BASE = {
     "img_size": 512,
     "use_amp": False,
 }
-_TOGETHER = ("optimizer", "betas", "eps", "momentum", "nesterov", "weight_decay", "scheduler")
+_TOGETHER: tuple[str, ...] = ("optimizer", "betas", "eps", "momentum", "nesterov", "weight_decay", "scheduler")
 _TOGETHER = (*_TOGETHER, "lr_step_size", "lr_step_gamma", "learning_rate_min", "loss_type", "dice_smooth")
-_HOMES = {
+_HOMES: Homes = {
     "epochs": "epochs",
     "val_epoch_freq": "val_interval",
     "batch_size": "batch_size",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medseg.weights.configs.contract import OriginalConfig, flags_in, homed, optimizer
+from medseg.weights.configs.contract import Homes, OriginalConfig, flags_in, homed, optimizer
 
 __all__ = ["FORM", "SUFFIXES", "read"]
 
@@ -12,7 +12,7 @@ _NETWORKS = {"REPUXNET": "repuxnet", "3DUXNET": "uxnet"}
 _DEFAULTS = {"lr": "1e-4", "optim": "AdamW", "batch_size": "1", "crop_sample": "2", "max_iter": "60000"}
 _DEFAULTS |= {"eval_step": "500", "num_workers": "2"}
 _TOGETHER = ("network", "optim", "max_iter", "eval_step")
-_HOMES = {
+_HOMES: Homes = {
     "lr": lambda text: {"learning_rate": float(text)},
     "batch_size": lambda text: {"batch_size": int(text)},
     "crop_sample": lambda text: {"augment::samples_per_case": int(text)},

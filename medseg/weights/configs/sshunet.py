@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg.errors import ConfigError
-from medseg.weights.configs.contract import OriginalConfig, flags_in, homed, optimizer
+from medseg.weights.configs.contract import Homes, OriginalConfig, flags_in, homed, optimizer
 
 __all__ = ["FORM", "SUFFIXES", "read"]
 
@@ -40,12 +40,31 @@ _DEFAULTS = {
     "RandScaleIntensityd_prob": "0.2",
     "RandShiftIntensityd_prob": "0.1",
 }
-_NETWORK = ("in_channels", "out_channels", "kernels", "strides", "filters", "gate_type", "gate_pos", "vfn")
+_NETWORK: tuple[str, ...] = (
+    "in_channels",
+    "out_channels",
+    "kernels",
+    "strides",
+    "filters",
+    "gate_type",
+    "gate_pos",
+    "vfn",
+)
 _NETWORK = (*_NETWORK, "gate_bottleneck", "gate_dec", "dropout_rate", "norm_name", "deep_supervision", "deep_supr_num")
-_TOGETHER = ("optim_name", "reg_weight", "momentum", "lrschedule", "warmup_epochs", "a_min", "a_max", "b_min", "b_max")
+_TOGETHER: tuple[str, ...] = (
+    "optim_name",
+    "reg_weight",
+    "momentum",
+    "lrschedule",
+    "warmup_epochs",
+    "a_min",
+    "a_max",
+    "b_min",
+    "b_max",
+)
 _TOGETHER = (*_TOGETHER, *(f"{name}_{axis}" for name in ("space", "roi") for axis in _AXES))
 _TOGETHER = (*_TOGETHER, *(name for name in _DEFAULTS if name.startswith("Rand")))
-_HOMES = {
+_HOMES: Homes = {
     "max_epochs": lambda text: {"epochs": int(text)},
     "batch_size": lambda text: {"batch_size": int(text)},
     "sw_batch_size": lambda text: {"sw_batch_size": int(text)},
