@@ -51,19 +51,19 @@ class EnsembleSettings(ProbabilitySettings):
     """Which runs are joined, on which cases, and how.
 
     Attributes:
-        runs: run folders (a folder of folds stands for its folds), and folders of predictions with probabilities
-            (<case>.npz) of medseg infer, nnU-Net or another program.
+        runs: run folders, or folders of predictions with probabilities. A folder of folds stands for its folds; a
+            prediction folder has <case>.npz of medseg infer, nnU-Net or another program.
         output: folder for predictions and scores.
         method: mean of probabilities, or vote of labels.
         weights: numbers, one per run, or 'dice' for each run's score on its validation cases (default: equal).
-        json_list: datalist (default: the first run's); needed for folders of predictions alone.
+        json_list: datalist (default: the first run's). Folders of predictions alone need one.
         data_dir: base directory for relative paths in the datalist (default: its folder).
         section: section of the datalist.
         fold: fold whose validation cases are predicted (default: the first run's).
         checkpoint: best, last, or best_<metric> where it is kept.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        postprocess: what `medseg postprocess` and `medseg calibrate` stored in the runs: cleaning by rules that all
-            have alike, as the folds of one training, and the temperature of each.
+        postprocess: stored cleaning and calibration. Rules of `medseg postprocess` that all have alike, as the folds of
+            one training, clean label maps; each member has its temperature of `medseg calibrate`.
     """
 
     runs: Sequence[Folder] = field(metadata={"option": "run"})

@@ -61,8 +61,8 @@ class EvaluateSettings(ProbabilitySettings):
         tolerance: tolerance of the surface Dice in mm (default: 1).
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         data_dir: folder of the images, where they were moved (default: as in training).
-        postprocess: what `medseg postprocess` and `medseg calibrate` stored in the run: cleaning of label maps by its
-            rules, in the original image space, and the temperature of saved probabilities.
+        postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, in the
+            original image space; the temperature of `medseg calibrate` is that of saved probabilities.
         overrides: config values by their ids, such as overlap=0.25. With json_list, all labelled cases of that
             list are scored, a set that the run never saw.
         overlays: further configs of the run, such as evaluate_published.

@@ -48,14 +48,13 @@ class InferenceSettings:
     """Which weights of a bundle segment, and how.
 
     Attributes:
-        checkpoint: best, last, best_<metric> where it is kept, all, or a file.
+        checkpoint: best, last, best_<metric>, all, or a file. A metric's is kept where the run says so.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         tta: average over mirror images, as training saw them. Along the axes that training mirrored.
-        postprocess: what `medseg postprocess` and `medseg calibrate` stored. The run's rules clean label maps, and its
-            temperature is that of saved probabilities.
-        tasks: names of the labels to segment, of a run on several data sets (default: all, or those of a case's own
-            data set).
-        overrides: values of inference.yaml by their ids, such as overlap=0.25.
+        postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, the
+            temperature of `medseg calibrate` is that of saved probabilities.
+        tasks: labels to segment, of a run on several data sets. By default all, or those of a case's own data set.
+        overrides: values of inference.yaml, such as overlap=0.25.
     """
 
     _: KW_ONLY

@@ -89,12 +89,12 @@ class PredictSettings(ProbabilitySettings, InferenceSettings):
     """What is segmented, into which folder; and with which weights, and how.
 
     Attributes:
-        bundle: run folder, or bundle (folder or name of one of medseg's own) with models/model.pt.
+        bundle: run folder, or bundle with models/model.pt. It may be the name of one of medseg's own.
         output: folder for the label maps.
         inputs: image files or folders; several channels: <case>_0000, <case>_0001, ….
         cases: cases of a datalist that was read already.
         json_list: datalist, instead of files.
-        data_dir: base directory for relative paths in the datalist (default: its folder).
+        data_dir: base directory for relative paths (default: the list's).
         section: section of the datalist (default: test).
         modality: modality, for a run on several data sets, such as ct.
         series: DICOM series: UID, number, description or all. A description may have wildcards, such as 'T1*';

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,17 +23,17 @@ _OF = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ProbabilitySettings:
     """What is saved beside label maps.
 
     Attributes:
-        probabilities: number type of each channel's probabilities, saved as <case>.npz in nnU-Net's form. A uint8
-            has steps of 1/255.
-        probability_grid: grid of these files: source, the original image space, or model, after preprocessing.
-        uncertainty: entropy of each voxel, saved as uncertainty/<case>.nii.gz (or .png), 0 to 1.
+        probabilities: probabilities as <case>.npz, of this number type. In nnU-Net's form; a uint8 has steps of 1/255.
+        probability_grid: grid of these files. It is the original image space (source), or that of the network (model).
+        uncertainty: entropy of each voxel as uncertainty/<case>.nii.gz. It is 0 to 1; of 2D images it is a .png.
     """
 
+    _: KW_ONLY
     probabilities: Literal["float16", "float32", "uint8"] | None = None
     probability_grid: Literal["source", "model"] = "source"
     uncertainty: bool = False

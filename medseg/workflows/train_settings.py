@@ -30,10 +30,10 @@ class TrainSettings:
         data_dir: base directory for relative paths (default: the list's).
         network: name of `medseg networks`, MONAI class or dotted path. A bundle is planned for it.
         bundle: bundle folder, or name of one of medseg's own.
-        from_original: config of one of the five original systems: .ini, .yaml, cfg.json or .py, .sh with the command. A
-            bundle is planned for its network and its settings; it is read as data, never executed. What follows from
-            the images, such as channels and labels, is the datalist's.
-        fold: validation fold, or all: one run per fold (default: the validation section, else fold 0). The runs of
+        from_original: config of an original system. One of the five: .ini, .yaml, cfg.json or .py, .sh with the
+            command. A bundle is planned for its network and settings; it is read as data, never executed. What follows
+            from the images, such as channels and labels, is the datalist's.
+        fold: validation fold, or all: one run per fold. The default is the validation section, else fold 0. The runs of
             all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
         max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
@@ -41,7 +41,7 @@ class TrainSettings:
             always takes place.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         seed: random seed.
-        overrides: config values by id, such as learning_rate=0.01.
+        overrides: config values, such as learning_rate=0.01.
         overlays: further configs of a bundle, such as gsm.
         transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
         reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
