@@ -54,7 +54,7 @@ class InferenceSettings:
         postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, the
             temperature of `medseg calibrate` is that of saved probabilities.
         tasks: labels to segment, of a run on several data sets. By default all, or those of a case's own data set.
-        overrides: values of inference.yaml, such as overlap=0.25.
+        overrides: config values, such as overlap=0.25.
     """
 
     _: KW_ONLY
