@@ -53,7 +53,7 @@ class TrainSettings:
         nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
         nnunet_configuration: one of these plans (default: 3d_fullres or 2d).
         replay: with --transfer: share of drawn cases of its data sets. For a run on several data sets.
-        distill: with --transfer: weight of the loss that holds its answers. For a run on several data sets.
+        distill: with --transfer: weight of the loss that keeps answers. For a run on several data sets.
         dry_run: plan with each value's origin, without training.
     """
 
