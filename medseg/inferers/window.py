@@ -1,20 +1,27 @@
-"""Sliding-window inference: MONAI's adaptive inferer with even spacing, mirror test-time augmentation, and
-bf16/fp16.
+"""Inference by patches, blended as MONAI does it but handed out in slabs, or on whole volumes; with even spacing, mirror
+test-time augmentation, and bf16/fp16.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.data import MetaTensor
-from monai.inferers import Inferer, SlidingWindowInfererAdapt
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.inferers import Inferer, SlidingWindowInferer
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.inferers.blend import blended
+from medseg.inferers.constant_patches import run_patches
+from medseg.inferers.head import split_head, without
+from medseg.transforms.slabs import Slabs, planes_of
 
 __all__ = ["SlidingWindow", "WholeVolume", "autocast_dtype", "even_overlap"]
 
@@ -63,12 +70,18 @@ def _slow_alone(network: Any, window: torch.Tensor) -> bool:
 
 
 class _Predictor:
-    """Calls the network on a batch of windows: autocast, mirror averaging, and never an alias of its input."""
+    """Calls the network on a batch of patches: autocast, mirror averaging, and never an alias of its input.
+
+    Attributes:
+        head: the network's last layer, where its output goes without it (``split_head``).
+        windows: patches that the network saw, mirror images included.
+    """
 
     def __init__(self, network: Callable[..., torch.Tensor], mirror_axes: Sequence[int], precision: str) -> None:
         self.network = network
         self.precision = precision
         self.windows = 0
+        self.head: Any = None
         self.flips = [
             tuple(axis + 2 for axis in axes)
             for count in range(len(mirror_axes) + 1)
@@ -79,10 +92,21 @@ class _Predictor:
         if isinstance(window, MetaTensor):
             window = window.as_tensor()  # compiled networks take plain tensors only
         self.windows += len(window) * len(self.flips)
+        with without(self.head):
+            return self._mean(window, *args, **kwargs)
+
+    def split(self, window: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The first call: what it returns, and the following ones, is features if the network has such a head."""
+        if autocast_dtype(self.precision, window.device) is not None:
+            return self(window, *args, **kwargs)  # the head would not be in half precision
+        head, output = split_head(self.network, lambda: self(window, *args, **kwargs))
+        self.head = head
+        return output
+
+    def _mean(self, window: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         total = self._forward(window, (), *args, **kwargs)
         if total.untyped_storage().data_ptr() == window.untyped_storage().data_ptr():
-            # The sum below and MONAI's weighting work in place; they would damage the image.
-            total = total.clone()
+            total = total.clone()  # the sum below and the weighting work in place; they would damage the image
         for axes in self.flips[1:]:
             total += self._forward(window, axes, *args, **kwargs)
         return total if len(self.flips) == 1 else total.div_(len(self.flips))
@@ -94,7 +118,8 @@ class _Predictor:
         with torch.autocast(window.device.type, dtype=dtype, enabled=dtype is not None):
             logits = self.network(torch.cat([window, window]) if doubled else window, *args, **kwargs)
         logits = logits[:1] if doubled else logits
-        return torch.flip(logits, axes).float() if axes else logits.float()
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return torch.flip(logits, axes) if axes else logits
 
 
 def _check_options(mirror_axes: Sequence[int], precision: str, dims: int = 3) -> None:
@@ -103,8 +128,11 @@ def _check_options(mirror_axes: Sequence[int], precision: str, dims: int = 3) ->
         raise ConfigError(f"mirror_axes {list(mirror_axes)} must be different spatial axes between 0 and {dims - 1}.")
 
 
-class SlidingWindow(SlidingWindowInfererAdapt):
+class SlidingWindow(SlidingWindowInferer):
     """Sliding windows over ``(B, C, *spatial)``; logits ``(B, K, *spatial)`` on the image's grid.
+
+    Equal to MONAI's, to the bit but for the place of the last layer (``split_head``); patches of constant content are
+    run once (``run_patches``).
 
     Args:
         roi_size: window size in voxels.
@@ -114,9 +142,7 @@ class SlidingWindow(SlidingWindowInfererAdapt):
         even_spacing: space the windows evenly (``even_overlap``); never more windows than MONAI's own rule.
         mirror_axes: spatial axes of mirror test-time augmentation; the mean of logits over all 2^n flips.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (``autocast_dtype``) of the network; blending is in float32.
-
-    Attributes:
-        windows: windows of the last call, mirror images included.
+        sigma_scale, padding_mode, cval: of ``SlidingWindowInferer``.
 
     Raises:
         ConfigError: an overlap outside [0, 1), a roi_size that is not positive, an unknown precision or mirror axis.
@@ -132,32 +158,75 @@ class SlidingWindow(SlidingWindowInfererAdapt):
         even_spacing: bool = True,
         mirror_axes: Sequence[int] = (),
         precision: str = "fp32",
-        **kwargs: Any,
+        sigma_scale: float = 0.125,
+        padding_mode: str = "constant",
+        cval: float = 0.0,
     ) -> None:
         if not 0 <= overlap < 1:
             raise ConfigError(f"overlap {overlap} is outside [0, 1); use for example 0.5.")
         if min(roi_size) < 1:
             raise ConfigError(f"roi_size {list(roi_size)} must be positive in every axis.")
         _check_options(mirror_axes, precision, len(roi_size))
-        super().__init__(tuple(roi_size), sw_batch_size, overlap, mode, **kwargs)
+        super().__init__(tuple(roi_size), sw_batch_size, overlap, mode, sigma_scale, padding_mode, cval)
         self.even_spacing = even_spacing
-        self.windows = 0
         self.mirror_axes = tuple(mirror_axes)
         self.precision = precision
+        self._last = _Predictor(torch.clone, (), precision)
+
+    @property
+    def windows(self) -> int:
+        """Windows that the network saw in the last call, mirror images included."""
+        return self._last.windows
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        sizes = inputs.shape[2:]
-        if len(sizes) != len(self.roi_size):  # type: ignore[arg-type]
-            raise ConfigError(f"roi_size {list(self.roi_size)} does not fit an image with {len(sizes)} spatial axes.")  # type: ignore[arg-type]
-        plain = self.overlap
-        if self.even_spacing:
-            self.overlap = [even_overlap(n, r, plain) for n, r in zip(sizes, self.roi_size, strict=True)]  # type: ignore
-        predictor = _Predictor(network, self.mirror_axes, self.precision)
-        try:
-            return super().__call__(inputs, predictor, *args, **kwargs)
-        finally:
-            self.overlap = plain
-            self.windows = predictor.windows
+        parts = [self.slabs(part, network, *args, **kwargs).whole() for part in inputs.split(1)]
+        logits = torch.stack(parts)
+        return MetaTensor(logits).copy_meta_from(inputs, copy_attr=False) if isinstance(inputs, MetaTensor) else logits
+
+    def slabs(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Slabs:
+        """The logits of one image ``(1, C, *spatial)``; the network runs while its pieces are asked for."""
+        image = torch.as_tensor(inputs)[0]
+        image = image.as_tensor() if isinstance(image, MetaTensor) else image
+        shape, roi = tuple(image.shape[1:]), tuple(self.roi_size)  # type: ignore[arg-type]
+        if len(shape) != len(roi):
+            raise ConfigError(f"roi_size {list(roi)} does not fit an image with {len(shape)} spatial axes.")
+        short = [max(0, r - n) for r, n in zip(roi, shape, strict=True)]
+        pads = [n for lack in reversed(short) for n in (lack // 2, lack - lack // 2)]
+        image = F.pad(image[None], pads, mode=str(self.padding_mode), value=self.cval)[0] if any(short) else image
+        size = image.shape[1:]
+        steps = [self._step(n, r) for n, r in zip(size, roi, strict=True)]
+        importance = compute_importance_map(roi, self.mode, self.sigma_scale, image.device, image.dtype)
+        predictor = self._last = _Predictor(network, self.mirror_axes, self.precision)
+        exact = isinstance(network, nn.Module) and not any(part.training for part in network.modules())
+
+        def run(patches: torch.Tensor) -> torch.Tensor:
+            call = predictor if predictor.windows else predictor.split
+            return call(patches, *args, **kwargs)
+
+        outputs = run_patches(image, dense_patch_slices(size, roi, steps), run, self.sw_batch_size, reuse=exact)
+        first = next(outputs)
+        head = None if predictor.head is None else copy.deepcopy(predictor.head)  # its weights may become another's
+        channels = len(first[1]) if head is None else head.out_channels
+        planes = planes_of(channels, size[1:], first[1].element_size())
+        pieces = blended(itertools.chain([first], outputs), importance, size, planes)
+        inside = [slice(lack // 2, lack // 2 + n) for lack, n in zip(short, shape, strict=True)]
+        return Slabs(channels, shape, _cropped(pieces, inside) if any(short) else pieces, head)
+
+    def _step(self, size: int, roi: int) -> int:
+        """Voxels between windows along an axis, as MONAI rounds them."""
+        overlap: float = self.overlap  # type: ignore[assignment]
+        overlap = even_overlap(size, roi, overlap) if self.even_spacing else overlap
+        return roi if size == roi else max(1, int(roi * (1 - overlap)))
+
+
+def _cropped(pieces: Iterator[torch.Tensor], inside: Sequence[slice]) -> Iterator[torch.Tensor]:
+    """Pieces of the part of the image that is ``inside``."""
+    start = 0
+    for piece in pieces:
+        low, high = max(inside[0].start - start, 0), min(inside[0].stop - start, piece.shape[1])
+        start += piece.shape[1]
+        if low < high:
+            yield piece[(slice(None), slice(low, high), *inside[1:])]
 
 
 class WholeVolume(Inferer):
@@ -171,3 +240,7 @@ class WholeVolume(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         return _Predictor(network, self.mirror_axes, self.precision)(inputs, *args, **kwargs)
+
+    def slabs(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Slabs:
+        """The logits of one image ``(1, C, *spatial)``, all of which the network made."""
+        return Slabs.of(torch.as_tensor(self(inputs, network, *args, **kwargs))[0])

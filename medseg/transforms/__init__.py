@@ -3,7 +3,7 @@
 from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
 from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
 from medseg.transforms.intensity import NormalizeChannelsd
-from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd, ToSourceGridd
+from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd
 from medseg.transforms.nearest_affine import RandNearestAffined
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
 from medseg.transforms.pipeline import pipeline
@@ -20,6 +20,7 @@ from medseg.transforms.resize import AreaResized
 from medseg.transforms.save import SaveLabelsd, find_label_map, write_label_map
 from medseg.transforms.scale import ScaleSized, scaled_size
 from medseg.transforms.tasks import CaseFactsd, TasksToLabelsd, TasksToSourceGridd
+from medseg.transforms.to_source import ToSourceGridd
 from medseg.transforms.volume import volume_augmentation, volume_preprocessing
 
 __all__ = [

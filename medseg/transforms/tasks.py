@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, Transform
 
 from medseg.labels import LabelSpace
-from medseg.transforms.label import LogitsToLabelsd, ToSourceGridd
+from medseg.transforms.label import LogitsToLabelsd
+from medseg.transforms.to_source import ToSourceGridd
 
 __all__ = ["CaseFactsd", "TasksToLabelsd", "TasksToSourceGridd"]
 
@@ -58,14 +58,5 @@ class TasksToSourceGridd(ToSourceGridd):
         super().__init__(keys, transform, label_space, orig_keys, allow_missing_keys=allow_missing_keys)
         self.tasks = tasks
 
-    def change(self, value: Any, data: Mapping[Hashable, Any]) -> MetaTensor:
-        indices = self.label_space.asked_labels(self.tasks, data.get("dataset"))
-        best, labels = None, torch.zeros(0)
-        for index, channel in zip(indices, torch.as_tensor(value), strict=False):  # null tasks follow
-            found = self._invert(channel.float().sigmoid(), data[self.orig_key])
-            if best is None:
-                best, labels = torch.full_like(found.as_tensor(), 0.5), torch.zeros(found.shape, dtype=torch.int16)
-            higher = found.as_tensor() > best
-            labels[higher] = index
-            best = torch.maximum(best, found.as_tensor())
-        return MetaTensor(labels, meta=found.meta)
+    def _exclusive(self, dataset: str | None) -> tuple[Sequence[int], float]:
+        return self.label_space.asked_labels(self.tasks, dataset), 0.5

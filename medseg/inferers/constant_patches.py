@@ -1,0 +1,58 @@
+"""Patches of one constant content have one output: the first of each is run, and its output used again.
+
+Around a body, and where padding is, many patches are alike. This is exact where a network's output depends on a patch's
+content alone: in evaluation mode, and without noise of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+__all__ = ["constant_of", "run_patches"]
+
+Place = Sequence[slice]
+
+
+def constant_of(patch: torch.Tensor) -> tuple[float, ...] | None:
+    """The value of each channel of a patch ``(C, *spatial)``; ``None`` where one is not constant."""
+    low, high = patch.flatten(1).aminmax(dim=1)
+    return tuple(low.tolist()) if torch.equal(low, high) else None
+
+
+def run_patches(
+    image: torch.Tensor, places: Iterable[Place], run: Callable[[torch.Tensor], torch.Tensor], batch: int, reuse: bool
+) -> Iterator[tuple[Place, torch.Tensor]]:
+    """The place and output ``(K, *patch)`` of each patch, in the order of the places.
+
+    Args:
+        image: ``(C, *spatial)``.
+        places: where its patches are.
+        run: the network, on patches ``(B, C, *patch)``.
+        batch: patches per call of it.
+        reuse: whether constant patches are run once.
+    """
+    kept: dict[Any, torch.Tensor] = {}
+    waiting: list[tuple[Place, Any]] = []
+    new: dict[Any, Place] = {}  # what of these the next call runs
+
+    def finished() -> Iterator[tuple[Place, torch.Tensor]]:
+        found = run(torch.stack([image[(slice(None), *place)] for place in new.values()])) if new else ()
+        outputs = dict(zip(new, found, strict=True))
+        kept.update((key, output.clone()) for key, output in outputs.items() if isinstance(key, tuple))
+        for place, key in waiting:
+            yield place, kept[key].clone() if key in kept else outputs[key]
+        waiting.clear()
+        new.clear()
+
+    for number, place in enumerate(places):
+        constant = constant_of(image[(slice(None), *place)]) if reuse else None
+        key: Any = number if constant is None else constant
+        waiting.append((place, key))
+        if key not in kept:
+            new.setdefault(key, place)
+        if len(new) == batch:
+            yield from finished()
+    yield from finished()

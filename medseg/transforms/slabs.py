@@ -1,0 +1,63 @@
+"""A network's output in pieces along an image's first axis, so that the whole of it need not be in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["CHUNK_BYTES", "Slabs"]
+
+CHUNK_BYTES = 32 * 2**20  # of logits that are worked on at once
+
+
+@dataclass(frozen=True)
+class Slabs:
+    """Logits of one image.
+
+    Attributes:
+        channels: number of logits per voxel.
+        shape: spatial shape of the whole.
+        pieces: ``(F, n, *rest)`` in order along the first axis, at least one; each is good until the next is asked for.
+        head: from features ``(F, *spatial)`` to logits ``(C, *spatial)``, voxel by voxel; ``None``: they are logits.
+    """
+
+    channels: int
+    shape: tuple[int, ...]
+    pieces: Iterator[torch.Tensor]
+    head: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> Slabs:
+        """Of logits ``(C, *spatial)`` that are in memory."""
+        planes = planes_of(logits.shape[0], logits.shape[2:], logits.element_size())
+        return cls(len(logits), tuple(logits.shape[1:]), iter(logits.split(planes, 1)))
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """``(F, *spatial)`` -> ``(C, *spatial)``."""
+        return features if self.head is None else self.head(features)
+
+    def whole(self) -> torch.Tensor:
+        """Logits ``(C, *spatial)`` at once; on the CPU where a GPU has no room for them."""
+        result, start = torch.empty(0), 0
+        for piece in self.pieces:
+            logits = self.logits(piece)
+            if start == 0:
+                result = empty_where_room((self.channels, *self.shape), logits)
+            result[:, start : start + logits.shape[1]] = logits
+            start += logits.shape[1]
+        return result
+
+
+def planes_of(channels: int, rest: Sequence[int], item: int) -> int:
+    """How many planes of ``rest`` voxels make a chunk; a few at least, since neighbours are read again."""
+    return max(4, CHUNK_BYTES // (channels * item * max(1, torch.Size(rest).numel())))
+
+
+def empty_where_room(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """An empty tensor of the type and on the device of ``like``, or on the CPU where that has no room."""
+    try:
+        return like.new_empty(shape)
+    except torch.OutOfMemoryError:
+        return like.new_empty(shape, device="cpu")
