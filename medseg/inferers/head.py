@@ -27,7 +27,7 @@ def split_head(network: Any, forward: Callable[[], torch.Tensor]) -> tuple[nn.Mo
         The layer, and the network's output ``(B, C, *spatial)``: without the layer where there is one.
     """
     parts = network.modules() if isinstance(network, nn.Module) else ()
-    called: list[tuple[nn.Module, torch.Tensor]] = []
+    called: list[tuple[Any, torch.Tensor]] = []
 
     def note(module: nn.Module, args: Any, output: torch.Tensor) -> None:
         called[:] = [*((other, output.new_empty(0)) for other, _ in called), (module, output)]
@@ -55,7 +55,7 @@ def split_head(network: Any, forward: Callable[[], torch.Tensor]) -> tuple[nn.Mo
 def _widens_voxels(module: nn.Module) -> bool:
     """Whether it maps each voxel's channels to more channels, and sees no other voxels."""
     return (
-        type(module) in (nn.Conv2d, nn.Conv3d)
+        isinstance(module, (nn.Conv2d, nn.Conv3d))
         and set(module.kernel_size) == set(module.stride) == {1}
         and module.groups == 1
         and not any(module.padding)
@@ -69,7 +69,7 @@ def without(head: nn.Module | None) -> Iterator[None]:
     if head is None:
         yield
         return
-    head.forward = _same  # type: ignore[method-assign]
+    head.forward = _same
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Inference by patches, blended as MONAI does it but handed out in slabs, or on whole volumes; with even spacing, mirror
+"""Inference by patches, blended as by MONAI but handed out in slabs, or on whole volumes; with even spacing, mirror
 test-time augmentation, and bf16/fp16.
 """
 

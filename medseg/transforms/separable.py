@@ -120,8 +120,7 @@ def source_grid(image: MetaTensor) -> SourceGrid | None:
             return None
         steps, moved, affine = found
         for axis, step in zip(order, steps, strict=True):
-            if step is not None:
-                matrices[axis] = step @ matrices[axis]
+            matrices[axis] = step @ matrices[axis]
         order = [order[a] for a in moved]
     flipped = [_runs_backwards(matrix) for matrix in matrices]
     try:
@@ -137,7 +136,7 @@ def _runs_backwards(matrix: torch.Tensor) -> bool:
     return len(centre) > 1 and bool(centre[0] > centre[-1])
 
 
-_Step = tuple[Sequence[torch.Tensor | None], Sequence[int], torch.Tensor]
+_Step = tuple[Sequence[torch.Tensor], Sequence[int], torch.Tensor]
 
 
 def _step(record: Mapping[Any, Any], sizes: Sequence[int], affine: torch.Tensor) -> _Step | None:
@@ -187,9 +186,11 @@ def _step(record: Mapping[Any, Any], sizes: Sequence[int], affine: torch.Tensor)
     return None
 
 
-def _resampled(old: torch.Tensor, new: torch.Tensor, sizes: Sequence[int], before: Sequence[int]) -> list[Any] | None:
-    """Weights of MONAI's linear resampling from the affine ``new`` to ``old``, ``None`` for axes that it leaves as they
-    are; ``None`` where voxels move across the axes.
+def _resampled(
+    old: torch.Tensor, new: torch.Tensor, sizes: Sequence[int], before: Sequence[int]
+) -> list[torch.Tensor] | None:
+    """Weights of MONAI's linear resampling from the affine ``new`` to ``old``; ``None`` where voxels move across the
+    axes.
     """
     dims = len(sizes)
     turn = torch.as_tensor(np.linalg.solve(new.numpy(), old.numpy()))
@@ -197,7 +198,7 @@ def _resampled(old: torch.Tensor, new: torch.Tensor, sizes: Sequence[int], befor
         turn, torch.eye(dims + 1, dtype=torch.float64), atol=AFFINE_TOL
     )
     if list(sizes) == list(before) and unchanged:
-        return [None] * dims
+        return [torch.eye(n, dtype=torch.float64) for n in sizes]  # as MONAI
     linear = turn[:dims, :dims]
     across = (linear - linear.diag().diag()).abs() * torch.tensor(before, dtype=torch.float64)
     if across.max() > _ACROSS:
@@ -207,8 +208,9 @@ def _resampled(old: torch.Tensor, new: torch.Tensor, sizes: Sequence[int], befor
 
 
 def axis_positions(scale: float, offset: float, old: int, new: int) -> torch.Tensor:
-    """Where the ``new`` voxels of an axis read the ``old`` ones: ``scale * i + offset`` in voxels, held inside; with the
-    roundings of ``affine_grid`` and ``grid_sample``, so that halves fall as with them.
+    """Where the ``new`` voxels of an axis read the ``old`` ones: ``scale * i + offset`` in voxels, held inside.
+
+    The roundings are those of ``affine_grid`` and ``grid_sample``, so that halves fall as with them.
     """
 
     def normal(n: int) -> torch.Tensor:

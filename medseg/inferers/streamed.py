@@ -1,0 +1,40 @@
+"""From an image to its label map without the logits of the whole of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.data import decollate_batch
+from monai.data.utils import collate_meta_tensor_fn
+from monai.inferers import Inferer
+
+from medseg.transforms import ToSourceGridd
+
+__all__ = ["Streamed"]
+
+
+class Streamed(Inferer):
+    """Label indices ``(1, 1, *source)`` of one image ``(1, C, *spatial)``, made as its logits come.
+
+    Args:
+        inferer: with ``slabs``, as ``SlidingWindow``.
+        to_source: makes labels of them.
+    """
+
+    def __init__(self, inferer: Any, to_source: ToSourceGridd) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.to_source = to_source
+
+    @property
+    def windows(self) -> int | None:
+        """Of the inferer."""
+        windows: int | None = getattr(self.inferer, "windows", None)
+        return windows
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        image = decollate_batch(inputs)[0]
+        slabs = self.inferer.slabs(inputs, network, *args, **kwargs)
+        return collate_meta_tensor_fn([self.to_source.labels(slabs, image)])
