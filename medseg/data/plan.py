@@ -4,7 +4,6 @@ reason.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from medseg.data.plan_normalization import channel_kinds, plan_normalization
 from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET
 from medseg.errors import DataError
+from medseg.free_memory import available_gib
 
 __all__ = ["Plan", "available_gib", "make_plan"]
 
@@ -215,11 +215,3 @@ def _light(asked: PlanSettings, reasons: dict[str, str]) -> bool:
     small = "no GPU: small networks, so that steps take well under a second"
     reasons["light"] = "GPU: published network sizes" if asked.gpu else small
     return not asked.gpu
-
-
-def available_gib() -> float:
-    """GiB of memory that the machine has free now."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    except (ValueError, OSError):
-        return 8.0

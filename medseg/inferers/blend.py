@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-__all__ = ["blended"]
+__all__ = ["blended", "ring_voxels", "slow_first"]
+
+_LARGE = 2**24  # voxels of a ring: 64 MiB per channel
+
+
+def ring_voxels(size: Sequence[int], roi: Sequence[int]) -> int:
+    """Voxels of the ring for an image of ``size``, whose first axis is the slow one."""
+    return min(roi[0], size[0]) * math.prod(size[1:])
+
+
+def slow_first(size: Sequence[int], roi: Sequence[int]) -> tuple[int, ...]:
+    """The axes of an image, the one along which patches proceed in front: the first, as with MONAI, but for a large
+    image the one whose ring is the smallest.
+    """
+    axes = range(len(size))
+    orders = [(axis, *(a for a in axes if a != axis)) for axis in axes]
+    voxels = [ring_voxels([size[a] for a in order], [roi[a] for a in order]) for order in orders]
+    return orders[0 if voxels[0] <= _LARGE else voxels.index(min(voxels))]
 
 
 def blended(
@@ -16,7 +34,7 @@ def blended(
 
     Args:
         outputs: place of each patch and the network's output ``(C, *patch)``, which is changed; places ascend along the
-            first axis, as MONAI's do: the sums are then equal to its sums, to the bit.
+            first axis. Where they come as MONAI's do, the sums are equal to its sums, to the bit.
         importance: weights ``(*patch)``.
         size: of the whole image, in voxels.
         planes: most planes of a piece.
@@ -25,8 +43,7 @@ def blended(
         ``(C, n, *rest)``, a view that is good until the next piece is asked for.
     """
     depth = min(len(importance), size[0])
-    count = importance.new_zeros((depth, *size[1:]))
-    ring, done = importance.new_empty(0), 0
+    ring, count, done = torch.empty(0), torch.empty(0), 0
 
     def flushed(end: int) -> Iterator[torch.Tensor]:
         nonlocal done
@@ -41,22 +58,21 @@ def blended(
 
     for place, output in outputs:
         if not len(ring):
-            ring = zeros_where_room((len(output), *count.shape), output)
-            count = count.to(ring.device)
+            ring = _zeros_where_room((len(output), depth, *size[1:]), output)
+            count = importance.new_zeros((depth, *size[1:]), device=ring.device)
         start = place[0].start
         yield from flushed(start)
         output *= importance
         cut = depth - start % depth  # where the patch goes round the end of the ring
-        for of_patch, of_ring in ((slice(0, cut), start % depth), (slice(cut, depth), 0)):
+        for of_patch, first in ((slice(0, cut), start % depth), (slice(cut, depth), 0)):
             part = output[:, of_patch].to(ring.device)
-            if part.shape[1]:
-                where = (slice(of_ring, of_ring + part.shape[1]), *place[1:])
-                ring[(slice(None), *where)] += part
-                count[where] += importance[of_patch].to(ring.device)
+            where = (slice(first, first + part.shape[1]), *place[1:])
+            ring[(slice(None), *where)] += part
+            count[where] += importance[of_patch].to(ring.device)
     yield from flushed(size[0])
 
 
-def zeros_where_room(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+def _zeros_where_room(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     """Zeros of the type and on the device of ``like``, or on the CPU where that has no room."""
     try:
         return like.new_zeros(shape)

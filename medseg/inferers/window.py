@@ -18,7 +18,7 @@ from monai.inferers import Inferer, SlidingWindowInferer
 from torch import nn
 
 from medseg.errors import ConfigError
-from medseg.inferers.blend import blended
+from medseg.inferers.blend import blended, ring_voxels, slow_first
 from medseg.inferers.constant_patches import run_patches
 from medseg.inferers.head import split_head, without
 from medseg.transforms.slabs import Slabs, planes_of
@@ -193,30 +193,44 @@ class SlidingWindow(SlidingWindowInferer):
         short = [max(0, r - n) for r, n in zip(roi, shape, strict=True)]
         pads = [n for lack in reversed(short) for n in (lack // 2, lack - lack // 2)]
         image = F.pad(image[None], pads, mode=str(self.padding_mode), value=self.cval)[0] if any(short) else image
-        size = image.shape[1:]
-        steps = [self._step(n, r) for n, r in zip(size, roi, strict=True)]
+        order = slow_first(image.shape[1:], roi)
+        size, window = [image.shape[a + 1] for a in order], [roi[a] for a in order]
+        places = dense_patch_slices(size, window, [self._step(n, r) for n, r in zip(size, window, strict=True)])
         importance = compute_importance_map(roi, self.mode, self.sigma_scale, image.device, image.dtype)
         predictor = self._last = _Predictor(network, self.mirror_axes, self.precision)
         exact = isinstance(network, nn.Module) and not any(part.training for part in network.modules())
 
         def run(patches: torch.Tensor) -> torch.Tensor:
             call = predictor if predictor.windows else predictor.split
-            return call(patches, *args, **kwargs)
+            return call(_back(patches, order), *args, **kwargs)
 
-        outputs = run_patches(image, dense_patch_slices(size, roi, steps), run, self.sw_batch_size, reuse=exact)
+        found = run_patches(_front(image, order), places, run, self.sw_batch_size, reuse=exact)
+        outputs = ((place, _front(output, order)) for place, output in found)
         first = next(outputs)
         head = None if predictor.head is None else copy.deepcopy(predictor.head)  # its weights may become another's
-        channels = len(first[1]) if head is None else head.out_channels
-        planes = planes_of(channels, size[1:], first[1].element_size())
-        pieces = blended(itertools.chain([first], outputs), importance, size, planes)
-        inside = [slice(lack // 2, lack // 2 + n) for lack, n in zip(short, shape, strict=True)]
-        return Slabs(channels, shape, _cropped(pieces, inside) if any(short) else pieces, head)
+        channels, item = len(first[1]) if head is None else head.out_channels, first[1].element_size()
+        planes = planes_of(channels, size[1:], item)
+        pieces = blended(itertools.chain([first], outputs), importance.permute(order), size, planes)
+        if any(short):
+            pieces = _cropped(pieces, [slice(short[a] // 2, short[a] // 2 + shape[a]) for a in order])
+        held = (len(first[1]) + 1) * ring_voxels(size, window) * item
+        return Slabs(channels, shape, pieces, head, order, item, held)
 
     def _step(self, size: int, roi: int) -> int:
         """Voxels between windows along an axis, as MONAI rounds them."""
         overlap: float = self.overlap  # type: ignore[assignment]
         overlap = even_overlap(size, roi, overlap) if self.even_spacing else overlap
         return roi if size == roi else max(1, int(roi * (1 - overlap)))
+
+
+def _front(values: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
+    """``(C, *spatial)`` with the spatial axes in another order."""
+    return values.permute(0, *(axis + 1 for axis in order))
+
+
+def _back(patches: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
+    """``(B, C, *spatial)`` in their own order again."""
+    return patches.permute(0, 1, *(order.index(axis) + 2 for axis in range(len(order)))).contiguous()
 
 
 def _cropped(pieces: Iterator[torch.Tensor], inside: Sequence[slice]) -> Iterator[torch.Tensor]:

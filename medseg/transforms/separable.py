@@ -7,7 +7,7 @@ axis by axis, and a product of matrices does for all classes at once what an inv
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,15 @@ class SourceGrid:
     flipped: tuple[bool, ...]
     shape: tuple[int, ...]
     affine: torch.Tensor
+
+    def reordered(self, order: Sequence[int]) -> SourceGrid:
+        """Seen from the model's axes in another order."""
+        return replace(
+            self,
+            axes=tuple(self.axes[a] for a in order),
+            order=tuple(self.order[a] for a in order),
+            flipped=tuple(self.flipped[a] for a in order),
+        )
 
     def inside(self, array: np.ndarray) -> np.ndarray:
         """The part of ``array (*source)`` that the model saw, as a view with the model's axes."""

@@ -1,7 +1,8 @@
-"""A network's output in pieces along an image's first axis, so that the whole of it need not be in memory."""
+"""A network's output in pieces along one axis of the image, so that the whole of it need not be in memory."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,20 +20,34 @@ class Slabs:
     Attributes:
         channels: number of logits per voxel.
         shape: spatial shape of the whole.
-        pieces: ``(F, n, *rest)`` in order along the first axis, at least one; each is good until the next is asked for.
+        pieces: ``(F, n, *rest)`` in order along their first axis; each is good until the next is asked for.
         head: from features ``(F, *spatial)`` to logits ``(C, *spatial)``, voxel by voxel; ``None``: they are logits.
+        order: which axes of the image the pieces' axes are.
+        item: bytes per number.
+        held: bytes that making the pieces holds, activations aside.
+        made: all logits ``(C, *spatial)``, where they are in memory.
     """
 
     channels: int
     shape: tuple[int, ...]
     pieces: Iterator[torch.Tensor]
     head: Callable[[torch.Tensor], torch.Tensor] | None = None
+    order: tuple[int, ...] = (0, 1, 2)
+    item: int = 4
+    held: int = 0
+    made: torch.Tensor | None = None
+
+    @property
+    def bytes_at_once(self) -> int:
+        """What all logits would take."""
+        return self.channels * math.prod(self.shape) * self.item
 
     @classmethod
     def of(cls, logits: torch.Tensor) -> Slabs:
         """Of logits ``(C, *spatial)`` that are in memory."""
         planes = planes_of(logits.shape[0], logits.shape[2:], logits.element_size())
-        return cls(len(logits), tuple(logits.shape[1:]), iter(logits.split(planes, 1)))
+        shape, order = tuple(logits.shape[1:]), tuple(range(logits.dim() - 1))
+        return cls(len(logits), shape, iter(logits.split(planes, 1)), None, order, logits.element_size(), 0, logits)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """``(F, *spatial)`` -> ``(C, *spatial)``."""
@@ -40,12 +55,15 @@ class Slabs:
 
     def whole(self) -> torch.Tensor:
         """Logits ``(C, *spatial)`` at once; on the CPU where a GPU has no room for them."""
+        if self.made is not None:
+            return self.made
         result, start = torch.empty(0), 0
         for piece in self.pieces:
             logits = self.logits(piece)
             if start == 0:
                 result = empty_where_room((self.channels, *self.shape), logits)
-            result[:, start : start + logits.shape[1]] = logits
+            view = result.permute(0, *(axis + 1 for axis in self.order))
+            view[:, start : start + logits.shape[1]] = logits
             start += logits.shape[1]
         return result
 

@@ -61,6 +61,7 @@ class ToSourceGridd(EachKey):
         if grid is None:
             return self._class_by_class(slabs.whole(), image, exclusive)
         labels = np.zeros(grid.shape, dtype=np.int16)
+        grid = grid.reordered(slabs.order)
         inside = grid.inside(labels)
         for place, probabilities in _chunks(slabs, grid, self._activated):
             inside[place] = self._decided(probabilities, exclusive)

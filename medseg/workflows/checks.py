@@ -26,9 +26,9 @@ from medseg.data.files import is_there
 from medseg.data.fit import model_spacing, unfit
 from medseg.data.odd_cases import check_odd_cases
 from medseg.data.overlaps import check_names, check_overlaps
-from medseg.data.plan import available_gib
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, DataError, nearest
+from medseg.free_memory import available_gib
 from medseg.labels import LabelSpace
 
 __all__ = [
