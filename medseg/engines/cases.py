@@ -22,9 +22,8 @@ from monai.transforms import Compose
 from medseg.engines.ranks import gather, is_main, rank
 from medseg.errors import CasesFailed, ConfigError, DataError, ModelError, ResourceError
 from medseg.faults import reason_of, unwrapped
-from medseg.inferers.streamed import Streamed
+from medseg.inferers.streamed import streamed
 from medseg.storage import read_table, write_json
-from medseg.transforms import ToSourceGridd
 
 __all__ = ["CaseEvaluator", "run_cases"]
 
@@ -65,8 +64,8 @@ class CaseEvaluator(SupervisedEvaluator):
                     f"The evaluator's {name} is {part!r}; expected a component, a mapping with '_target_'. Name one in "
                     "the config."
                 )
-        if not behind:
-            inferer, postprocessing = _streamed(inferer, postprocessing)
+        if not behind and isinstance(postprocessing, Compose):
+            inferer, postprocessing = streamed(kwargs["network"], inferer, postprocessing)
         super().__init__(inferer=inferer, **kwargs)
         if behind and self.state.key_metric_name is not None:
             raise ConfigError(f"behind: {behind} cases would be scored before they are finished; use 0 with metrics.")
@@ -127,15 +126,6 @@ class CaseEvaluator(SupervisedEvaluator):
             logger.info("%d/%d %s  %.1f s", self._finished, total, case_id, now - self._last)
         self._last = now
         return output
-
-
-def _streamed(inferer: Any, postprocessing: Any) -> tuple[Any, Any]:
-    """Both, with label maps made as the logits come, where they are the first thing that is made of them."""
-    steps = list(postprocessing.transforms) if isinstance(postprocessing, Compose) else [postprocessing]
-    first = next(iter(steps), None)
-    if not hasattr(inferer, "slabs") or type(first) is not ToSourceGridd or first.keys != ("pred",):
-        return inferer, postprocessing
-    return Streamed(inferer, first), Compose(steps[1:])
 
 
 def run_cases(evaluator: CaseEvaluator, output_dir: str | Path) -> None:

@@ -9,17 +9,21 @@ their mean equals one for each. Members of one architecture share one network, i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from monai.data import MetaTensor, decollate_batch
 from monai.inferers import Inferer
-from monai.transforms import Compose, Invertd
+from monai.transforms import Compose
 from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.inferers.saved import SavedMember
 from medseg.labels import LabelSpace
+from medseg.transforms import LogitsToLabelsd, ToSourceGridd
+from medseg.transforms.slabs import Slabs
 
 __all__ = ["Ensemble", "Member"]
 
@@ -58,11 +62,11 @@ class Member(nn.Module):
         self.grid = grid
         self.load = load
         self.temperature = temperature
-        self.inverse = Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=False)
+        self.to_source = ToSourceGridd("pred", preprocessing, label_space)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         prepared = self.prepare(image)
-        return self.restore(self.probabilities(prepared), prepared)
+        return self.to_source.probabilities(self.slabs(prepared), prepared)[None]
 
     def prepare(self, image: torch.Tensor) -> MetaTensor:
         """``(1, C, *source)`` -> ``(C, *model grid)`` with the record of how."""
@@ -72,21 +76,43 @@ class Member(nn.Module):
         return prepared
 
     @torch.no_grad()
-    def probabilities(self, prepared: MetaTensor) -> torch.Tensor:
-        """``(C, *model grid)`` -> ``(K, *model grid)``."""
-        if self.load is not None:
-            self.load()
+    def slabs(self, prepared: MetaTensor) -> Slabs:
+        """Probabilities of an image ``(C, *model grid)``; each piece is made with this member's weights."""
         device = next(self.network.parameters()).device
         self.network.eval()
-        logits: torch.Tensor = self.inferer(prepared.as_tensor()[None].to(device), self.network)[0].float().cpu()
-        logits = logits if self.temperature == 1 else logits / self.temperature
-        return logits.softmax(0) if self.label_space.mode == "softmax" else logits.sigmoid()
+        inputs = prepared.as_tensor()[None].to(device)
+        with self._own_weights():
+            if hasattr(self.inferer, "slabs"):
+                slabs: Slabs = self.inferer.slabs(inputs, self.network)
+            else:
+                slabs = Slabs.of(self.inferer(inputs, self.network)[0].float())
+        return replace(slabs, pieces=self._pieces(slabs), head=None, probable=True, made=None)
 
-    def restore(self, probabilities: torch.Tensor, prepared: MetaTensor) -> torch.Tensor:
-        """``(K, *model grid)`` -> ``(1, K, *source)``; ``prepared`` by this member."""
-        pred = MetaTensor(probabilities, meta=prepared.meta)
-        restored: MetaTensor = self.inverse({"pred": pred, "image": prepared})["pred"]
-        return restored.as_tensor()[None]
+    @torch.no_grad()
+    def _pieces(self, slabs: Slabs) -> Iterator[torch.Tensor]:
+        while True:
+            with self._own_weights():
+                piece = next(slabs.pieces, None)
+            if piece is None:
+                return
+            logits = slabs.logits(piece)
+            logits = logits if self.temperature == 1 else logits / self.temperature
+            yield self.to_source.activated(logits).cpu()
+
+    @contextmanager
+    def _own_weights(self) -> Iterator[None]:
+        """The network, where it runs in the meantime, does so with this member's weights."""
+
+        def load(network: nn.Module, _: Any) -> None:
+            if self.load is not None and getattr(network, "weights_of", None) != id(self):
+                self.load()
+                network.weights_of = id(self)  # type: ignore[assignment]
+
+        hook = self.network.register_forward_pre_hook(load)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 class Ensemble(nn.Module):
@@ -135,16 +161,36 @@ class Ensemble(nn.Module):
             groups.setdefault(index if member.grid is None else member.grid, []).append((weight, member))
         return list(groups.values())
 
+    @torch.no_grad()
+    def labels(self, image: torch.Tensor) -> MetaTensor:
+        """Label indices ``(1, *source)``, int16; without an array of probabilities for a mean on one grid."""
+        groups = self._groups()
+        first = groups[0][0][1]
+        if self.method == "mean" and len(groups) == 1:
+            prepared = first.prepare(image)
+            return first.to_source.labels(self._mean(groups[0], prepared), prepared)
+        (source,) = decollate_batch(image) if isinstance(image, MetaTensor) else [MetaTensor(image[0])]
+        probabilities = MetaTensor(self(image)[0], meta=source.meta)
+        labels: MetaTensor = LogitsToLabelsd("pred", self.label_space, 0.5)({"pred": probabilities})["pred"]
+        return labels
+
     def _shares(self, group: list[tuple[float, Member]], image: torch.Tensor) -> Iterator[tuple[float, torch.Tensor]]:
         """What a group adds on the source grid, with its weight."""
         first = group[0][1]
         prepared = first.prepare(image)
         if self.method == "mean":
-            mean = _weighted_sum((weight, member.probabilities(prepared)) for weight, member in group)
-            yield 1.0, first.restore(mean, prepared)
+            yield 1.0, first.to_source.probabilities(self._mean(group, prepared), prepared)[None]
             return
         for weight, member in group:
-            yield weight, self._votes(first.restore(member.probabilities(prepared), prepared))
+            yield weight, self._votes(first.to_source.probabilities(member.slabs(prepared), prepared)[None])
+
+    def _mean(self, group: list[tuple[float, Member]], prepared: MetaTensor) -> Slabs:
+        """The weighted sum of the members of one grid, whose pieces come in step."""
+        parts = [member.slabs(prepared) for _, member in group]
+        weights = [weight for weight, _ in group]
+        steps = zip(*(part.pieces for part in parts), strict=True)
+        pieces = (_weighted_sum(zip(weights, step, strict=True)) for step in steps)
+        return replace(parts[0], pieces=pieces, held=sum(part.held for part in parts))
 
     def _votes(self, probabilities: torch.Tensor) -> torch.Tensor:
         if self.label_space.mode == "sigmoid":

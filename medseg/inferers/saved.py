@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from monai.data import MetaTensor, decollate_batch
+from monai.transforms import Compose
 from torch import nn
 
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.transforms.probability_file import read_probabilities
 from medseg.transforms.reader import is_2d_file
+from medseg.transforms.slabs import Slabs
+from medseg.transforms.to_source import ToSourceGridd
 
 __all__ = ["CASE", "SavedMember", "holds_probabilities"]
 
@@ -38,14 +42,16 @@ class SavedMember(nn.Module):
         super().__init__()
         self.folder = folder
         self.label_space = label_space
+        self.to_source = ToSourceGridd("pred", Compose([]), label_space)
 
     def prepare(self, image: torch.Tensor) -> MetaTensor:
         """``(1, C, *source)`` -> ``(C, *source)``."""
         prepared: MetaTensor = decollate_batch(image)[0]
+        prepared.applied_operations = []
         return prepared
 
-    def probabilities(self, prepared: MetaTensor) -> torch.Tensor:
-        """``(C, *source)`` -> ``(K, *source)``, float32.
+    def slabs(self, prepared: MetaTensor) -> Slabs:
+        """Probabilities of an image ``(C, *source)``, float32.
 
         Raises:
             DataError: no file of the case, or one of other labels or another grid.
@@ -69,8 +75,4 @@ class SavedMember(nn.Module):
                 f"{tuple(prepared.shape[1:])}; expected the original image space. "
                 "Save it with --probability_grid source."
             )
-        return torch.from_numpy(found.values)
-
-    def restore(self, probabilities: torch.Tensor, prepared: MetaTensor) -> torch.Tensor:
-        """``(K, *source)`` -> ``(1, K, *source)``."""
-        return probabilities[None]
+        return replace(Slabs.of(torch.from_numpy(found.values)), probable=True)

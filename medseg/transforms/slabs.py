@@ -25,6 +25,7 @@ class Slabs:
         order: which axes of the image the pieces' axes are.
         item: bytes per number.
         held: bytes that making the pieces holds, activations aside.
+        probable: whether they are probabilities already.
         made: all logits ``(C, *spatial)``, where they are in memory.
     """
 
@@ -35,6 +36,7 @@ class Slabs:
     order: tuple[int, ...] = (0, 1, 2)
     item: int = 4
     held: int = 0
+    probable: bool = False
     made: torch.Tensor | None = None
 
     @property
@@ -47,7 +49,7 @@ class Slabs:
         """Of logits ``(C, *spatial)`` that are in memory."""
         planes = planes_of(logits.shape[0], logits.shape[2:], logits.element_size())
         shape, order = tuple(logits.shape[1:]), tuple(range(logits.dim() - 1))
-        return cls(len(logits), shape, iter(logits.split(planes, 1)), None, order, logits.element_size(), 0, logits)
+        return cls(len(logits), shape, iter(logits.split(planes, 1)), None, order, logits.element_size(), made=logits)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """``(F, *spatial)`` -> ``(C, *spatial)``."""

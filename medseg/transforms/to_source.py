@@ -54,31 +54,44 @@ class ToSourceGridd(EachKey):
         slabs = Slabs.of(torch.as_tensor(value).float())
         return self.labels(slabs, data[self.orig_key], data.get("dataset"))
 
+    def probabilities(self, slabs: Slabs, image: MetaTensor) -> torch.Tensor:
+        """``(C, *source)`` of a prepared image ``(C, *spatial)``; outside a crop all are 0."""
+        grid = source_grid(image)
+        if grid is None:
+            return torch.cat([self._inverted(channel, image).as_tensor() for channel in self._channels(slabs)])
+        grid = grid.reordered(slabs.order)
+        result = torch.zeros(slabs.channels, *grid.shape)
+        inside = [grid.inside(channel) for channel in result.numpy()]
+        for place, values in _chunks(slabs, grid, self.activated):
+            for channel, found in zip(inside, values.cpu().numpy(), strict=True):
+                channel[place] = found
+        return result
+
     def labels(self, slabs: Slabs, image: MetaTensor, dataset: str | None = None) -> MetaTensor:
         """Label indices ``(1, *source)`` of a prepared image ``(C, *spatial)`` of the data set."""
         exclusive = self._exclusive(dataset)
         grid = source_grid(image)
         if grid is None:
-            return self._class_by_class(slabs.whole(), image, exclusive)
+            return self._class_by_class(slabs, image, exclusive)
         labels = np.zeros(grid.shape, dtype=np.int16)
         grid = grid.reordered(slabs.order)
         inside = grid.inside(labels)
-        for place, probabilities in _chunks(slabs, grid, self._activated):
+        for place, probabilities in _chunks(slabs, grid, self.activated):
             inside[place] = self._decided(probabilities, exclusive)
         return MetaTensor(torch.from_numpy(labels)[None], meta={**image.meta, "affine": grid.affine})
+
+    def activated(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities of logits ``(C, *spatial)``."""
+        if self.label_space.mode == "sigmoid":
+            return logits.sigmoid()
+        shares = (logits - logits.amax(0)).exp_()
+        return shares.div_(shares.sum(0))
 
     def _exclusive(self, dataset: str | None) -> tuple[Sequence[int], float] | None:
         """Labels of the channels of which the most probable wins, and the probability that it must be above; ``None``
         for regions, which lie within each other.
         """
         return (range(len(self.label_space.channels)), -1.0) if self.label_space.mode == "softmax" else None
-
-    def _activated(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities ``(C, *spatial)``."""
-        if self.label_space.mode == "sigmoid":
-            return logits.sigmoid()
-        shares = (logits - logits.amax(0)).exp_()
-        return shares.div_(shares.sum(0))
 
     def _decided(self, probabilities: torch.Tensor, exclusive: tuple[Sequence[int], float] | None) -> np.ndarray:
         """Label indices ``(*spatial)``, int16, of all channels' probabilities."""
@@ -90,10 +103,10 @@ class ToSourceGridd(EachKey):
         return torch.where(best > least, indices, 0).cpu().numpy()
 
     def _class_by_class(
-        self, logits: torch.Tensor, image: MetaTensor, exclusive: tuple[Sequence[int], float] | None
+        self, slabs: Slabs, image: MetaTensor, exclusive: tuple[Sequence[int], float] | None
     ) -> MetaTensor:
         """By MONAI's inverse, which wants whole volumes: of one class at a time, with the largest values so far."""
-        channels = (self._inverted(channel, image) for channel in self._channels(logits))
+        channels = (self._inverted(channel, image) for channel in self._channels(slabs))
         best = next(channels)
         if exclusive is None:
             binary = np.stack([(channel.as_tensor()[0] > 0.5).numpy() for channel in (best, *channels)])
@@ -106,8 +119,12 @@ class ToSourceGridd(EachKey):
             torch.maximum(largest, channel.as_tensor(), out=largest)
         return MetaTensor(labels, meta=best.meta)
 
-    def _channels(self, logits: torch.Tensor) -> Iterator[torch.Tensor]:
+    def _channels(self, slabs: Slabs) -> Iterator[torch.Tensor]:
         """The probabilities of one channel after the other."""
+        logits = slabs.whole()
+        if slabs.probable:
+            yield from logits
+            return
         if self.label_space.mode == "sigmoid":
             yield from (channel.sigmoid() for channel in logits)
             return
@@ -144,7 +161,8 @@ def _chunks(
             planes = held[:, rows.first[begin] - start : rows.last[end - 1] - start]
             for part in _parts(grid, end - begin, planes.shape[1], slabs.channels * planes.element_size()):
                 first = lines.first[part.start]
-                values = activated(slabs.logits(planes[:, :, first : lines.last[part.stop - 1]]))
+                values = slabs.logits(planes[:, :, first : lines.last[part.stop - 1]])
+                values = values if slabs.probable else activated(values)
                 for axis in order:
                     wanted = (range(begin, end), part)[axis] if axis < 2 else range(len(grid.axes[axis].first))
                     offset = (rows.first[begin], first)[axis] if axis < 2 else 0
