@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,31 +94,27 @@ class ToSourceGridd(EachKey):
         """
         return (range(len(self.label_space.channels)), -1.0) if self.label_space.mode == "softmax" else None
 
-    def _decided(self, probabilities: torch.Tensor, exclusive: tuple[Sequence[int], float] | None) -> np.ndarray:
-        """Label indices ``(*spatial)``, int16, of all channels' probabilities."""
+    def _decided(self, channels: Iterable[torch.Tensor], exclusive: tuple[Sequence[int], float] | None) -> np.ndarray:
+        """Label indices ``(*spatial)``, int16, of each channel's probabilities ``(*spatial)``; it holds one."""
         if exclusive is None:
-            return self.label_space.compose((probabilities > 0.5).cpu().numpy())
-        labels, least = exclusive
-        best, winner = probabilities[: len(labels)].max(0)  # the first class wins a tie
-        indices = torch.tensor(labels, dtype=torch.int16, device=winner.device)[winner]
-        return torch.where(best > least, indices, 0).cpu().numpy()
+            return self.label_space.compose(np.stack([(channel > 0.5).cpu().numpy() for channel in channels]))
+        largest = labels = torch.empty(0)
+        for number, (index, channel) in enumerate(zip(exclusive[0], channels, strict=False)):
+            if number == 0:
+                largest = torch.full_like(channel, exclusive[1])
+                labels = torch.zeros(channel.shape, dtype=torch.int16, device=channel.device)
+            labels.masked_fill_(channel > largest, index)  # the first class wins a tie, as with argmax
+            torch.maximum(largest, channel, out=largest)
+        return labels.cpu().numpy()
 
     def _class_by_class(
         self, slabs: Slabs, image: MetaTensor, exclusive: tuple[Sequence[int], float] | None
     ) -> MetaTensor:
-        """By MONAI's inverse, which wants whole volumes: of one class at a time, with the largest values so far."""
-        channels = (self._inverted(channel, image) for channel in self._channels(slabs))
-        best = next(channels)
-        if exclusive is None:
-            binary = np.stack([(channel.as_tensor()[0] > 0.5).numpy() for channel in (best, *channels)])
-            return MetaTensor(torch.from_numpy(self.label_space.compose(binary))[None], meta=best.meta)
-        indices, least = exclusive
-        largest = best.as_tensor().clamp(min=least)
-        labels = torch.where(best.as_tensor() > least, indices[0], 0).to(torch.int16)
-        for index, channel in zip(indices[1:], channels, strict=False):
-            labels[channel.as_tensor() > largest] = index
-            torch.maximum(largest, channel.as_tensor(), out=largest)
-        return MetaTensor(labels, meta=best.meta)
+        """By MONAI's inverse, which wants whole volumes: of one class at a time."""
+        inverted = (self._inverted(channel, image) for channel in self._channels(slabs))
+        first = next(inverted)
+        channels = (channel.as_tensor()[0] for channel in itertools.chain([first], inverted))
+        return MetaTensor(torch.from_numpy(self._decided(channels, exclusive))[None], meta=first.meta)
 
     def _channels(self, slabs: Slabs) -> Iterator[torch.Tensor]:
         """The probabilities of one channel after the other."""
