@@ -10,7 +10,7 @@ import torch
 
 __all__ = ["CHUNK_BYTES", "Slabs"]
 
-CHUNK_BYTES = 32 * 2**20  # of logits that are worked on at once
+CHUNK_BYTES = 8 * 2**20  # of logits that are worked on at once; larger ones cost memory, and time for its pages
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def test_memory_is_forecast(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     monkeypatch.setattr(streamed, "available_gib", lambda: free[0])
     with caplog.at_level("INFO", logger="medseg"):
         streamed.require_memory(slabs, image)
-    assert "at once (105 classes x 512 x 512 x 800 voxels); using streaming (2.6 GiB)" in caplog.text
+    assert "at once (105 classes x 512 x 512 x 800 voxels); using streaming (2.4 GiB)" in caplog.text
     free[0] = 1.5
-    with pytest.raises(ResourceError, match="needs about 2.6 GiB .*1.5 GiB are free. Use a smaller patch"):
+    with pytest.raises(ResourceError, match="needs about 2.4 GiB .*1.5 GiB are free. Use a smaller patch"):
         streamed.require_memory(slabs, image)
