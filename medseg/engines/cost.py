@@ -38,9 +38,10 @@ def network_facts(network: nn.Module, in_channels: int, roi_size: Sequence[int])
 
 
 class CaseCost:
-    """Attached to an evaluator: what inference costs per case, from the prepared image to the network's output.
+    """Attached to an evaluator: what inference costs per case, from the prepared image to what the inferer makes of it:
+    the label map in the original image space where that is made as the logits come, else the logits.
 
-    Reading, preprocessing, the way back to the source grid and scores are not in it.
+    Reading, preprocessing and scores are not in it.
     """
 
     def __init__(self) -> None:

@@ -10,10 +10,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["constant_of", "run_patches"]
+__all__ = ["by_content", "constant_of", "run_patches"]
 
 Place = Sequence[slice]
+
+
+def by_content(network: Any) -> bool:
+    """Whether the output for a patch depends on its content alone: while evaluating, without statistics of batches."""
+    if not isinstance(network, nn.Module):
+        return False
+    parts = list(network.modules())
+    batches = (part for part in parts if isinstance(part, _BatchNorm))
+    return not any(part.training for part in parts) and all(part.track_running_stats for part in batches)
 
 
 def constant_of(patch: torch.Tensor) -> tuple[float, ...] | None:

@@ -20,6 +20,7 @@ from monai.transforms import Compose
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.inferers.forecast import require_memory
 from medseg.inferers.saved import SavedMember
 from medseg.labels import LabelSpace
 from medseg.transforms import LogitsToLabelsd, ToSourceGridd
@@ -168,7 +169,9 @@ class Ensemble(nn.Module):
         first = groups[0][0][1]
         if self.method == "mean" and len(groups) == 1:
             prepared = first.prepare(image)
-            return first.to_source.labels(self._mean(groups[0], prepared), prepared)
+            slabs = self._mean(groups[0], prepared)
+            require_memory(slabs, prepared)
+            return first.to_source.labels(slabs, prepared)
         (source,) = decollate_batch(image) if isinstance(image, MetaTensor) else [MetaTensor(image[0])]
         probabilities = MetaTensor(self(image)[0], meta=source.meta)
         labels: MetaTensor = LogitsToLabelsd("pred", self.label_space, 0.5)({"pred": probabilities})["pred"]

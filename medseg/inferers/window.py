@@ -19,7 +19,7 @@ from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.inferers.blend import blended, ring_voxels, slow_first
-from medseg.inferers.constant_patches import run_patches
+from medseg.inferers.constant_patches import by_content, run_patches
 from medseg.inferers.head import split_head, without
 from medseg.transforms.slabs import Slabs, planes_of
 
@@ -198,13 +198,12 @@ class SlidingWindow(SlidingWindowInferer):
         places = dense_patch_slices(size, window, [self._step(n, r) for n, r in zip(size, window, strict=True)])
         importance = compute_importance_map(roi, self.mode, self.sigma_scale, image.device, image.dtype)
         predictor = self._last = _Predictor(network, self.mirror_axes, self.precision)
-        exact = isinstance(network, nn.Module) and not any(part.training for part in network.modules())
 
         def run(patches: torch.Tensor) -> torch.Tensor:
             call = predictor if predictor.windows else predictor.split
             return call(_back(patches, order), *args, **kwargs)
 
-        found = run_patches(_front(image, order), places, run, self.sw_batch_size, reuse=exact)
+        found = run_patches(_front(image, order), places, run, self.sw_batch_size, reuse=by_content(network))
         outputs = ((place, _front(output, order)) for place, output in found)
         first = next(outputs)
         head = None if predictor.head is None else copy.deepcopy(predictor.head)  # its weights may become another's

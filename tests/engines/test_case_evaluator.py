@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 import torch
 from ignite.metrics import Metric
-from monai.data import ThreadDataLoader
+from monai.data import MetaTensor, ThreadDataLoader
+from monai.transforms import Compose
 
 from medseg.data import CaseDataset
 from medseg.engines import CaseEvaluator, run_cases
 from medseg.errors import CasesFailed, ConfigError, DataError, ResourceError
+from medseg.inferers import Streamed, WholeVolume
+from medseg.labels import LabelSpace
+from medseg.transforms import ToSourceGridd
 
 IDS = ("a", "b", "c", "d", "e", "f")
 
@@ -34,7 +38,7 @@ def _read(values: dict[str, float], broken: str) -> Callable[[Any], Any]:
     def transform(data: dict[str, Any]) -> dict[str, Any]:
         if data["case_id"] == broken:
             raise DataError("the file is damaged.")
-        return {**data, "image": torch.full((1, 4, 4), values[data["case_id"]])}
+        return {**data, "image": MetaTensor(torch.full((1, 4, 4), values[data["case_id"]]))}
 
     return transform
 
@@ -137,3 +141,19 @@ def test_a_loader_that_ends_early_is_noticed(tmp_path: Path) -> None:
     evaluator.data_loader.dataset._transform = dying
     with pytest.raises(ResourceError, match="not the 6 asked for"):
         run_cases(evaluator, tmp_path)
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_label_maps_are_made_as_the_logits_come(behind: int) -> None:
+    """Without anything waiting behind; the result is the same."""
+    space = LabelSpace.from_table({"labels": {"background": 0, "a": 1}})
+    loading = Compose([_read({"a": 0.0, "b": 1.0}, "")])
+    steps = Compose([ToSourceGridd("pred", loading, space)])
+    evaluator = _evaluator({"a": 0.0, "b": 1.0}, inferer=WholeVolume(), postprocessing=steps, behind=behind)
+    found = {}
+    evaluator.done = lambda data: found.update({data["case_id"]: data["pred"]})
+    evaluator.run()
+    assert isinstance(evaluator.inferer, Streamed) == (behind == 0)
+    assert {case: (tuple(pred.shape), pred.dtype) for case, pred in found.items()} == {
+        case: ((1, 4, 4), torch.int16) for case in "ab"
+    }

@@ -11,9 +11,9 @@ from monai.data import MetaTensor
 from torch import nn
 
 from medseg.errors import ResourceError
-from medseg.inferers import SlidingWindow, streamed
+from medseg.inferers import SlidingWindow, forecast
 from medseg.inferers.blend import slow_first
-from medseg.inferers.constant_patches import constant_of, run_patches
+from medseg.inferers.constant_patches import by_content, constant_of, run_patches
 from medseg.inferers.head import split_head
 from medseg.transforms.slabs import Slabs
 
@@ -105,6 +105,14 @@ def test_constant_patches_run_once_with_equal_logits(batch: int, mirror: tuple[i
     assert window.windows < 0.6 * all_of_them
 
 
+def test_what_depends_on_more_than_a_patch_runs_every_patch() -> None:
+    assert by_content(Net().eval())
+    assert not by_content(Net().train())
+    assert not by_content(lambda x: x)
+    assert by_content(nn.Sequential(nn.InstanceNorm3d(2), nn.BatchNorm3d(2)).eval())
+    assert not by_content(nn.Sequential(nn.BatchNorm3d(2, track_running_stats=False)).eval())
+
+
 def test_patches_of_one_content() -> None:
     assert constant_of(torch.tensor([[[1.0, 1.0]], [[2.0, 2.0]]])) == (1.0, 2.0)
     assert constant_of(torch.tensor([[[1.0, 1.0]], [[2.0, 2.5]]])) is None
@@ -127,10 +135,10 @@ def test_memory_is_forecast(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     slabs = Slabs(105, shape, iter(()), held=2 * 2**30)
     image = MetaTensor(torch.zeros(1, 1, 1, 1))
     free = [64.0]
-    monkeypatch.setattr(streamed, "available_gib", lambda: free[0])
+    monkeypatch.setattr(forecast, "available_gib", lambda: free[0])
     with caplog.at_level("INFO", logger="medseg"):
-        streamed.require_memory(slabs, image)
+        forecast.require_memory(slabs, image)
     assert "at once (105 classes x 512 x 512 x 800 voxels); using streaming (2.4 GiB)" in caplog.text
     free[0] = 1.5
     with pytest.raises(ResourceError, match="needs about 2.4 GiB .*1.5 GiB are free. Use a smaller patch"):
-        streamed.require_memory(slabs, image)
+        forecast.require_memory(slabs, image)

@@ -10,6 +10,7 @@ from monai.engines import EnsembleEvaluator
 from monai.inferers import SimpleInferer
 from monai.networks.nets import UNet
 from monai.transforms import Compose, MeanEnsembled, Orientationd, Spacingd, SpatialPadd, VoteEnsembled
+from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.inferers import Ensemble, Member, SlidingWindow
@@ -140,3 +141,36 @@ def test_what_does_not_fit_is_refused(members: list[Member]) -> None:
     ):
         with pytest.raises(ConfigError, match=sentence):
             Ensemble(*arguments)
+
+
+@torch.no_grad()
+def test_members_that_share_a_network_come_in_step(image: MetaTensor) -> None:
+    """The mean of one grid makes label maps piece by piece; each piece has the weights of its member."""
+    torch.manual_seed(0)
+    space = LabelSpace.from_table({"labels": {"background": 0, **{f"l{i}": i for i in range(1, 8)}}})
+    shared = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Conv3d(4, 8, 1))
+    states = [{k: 3 * torch.randn_like(v) for k, v in shared.state_dict().items()} for _ in range(3)]
+    loaded: list[int] = []
+
+    def member(number: int) -> Member:
+        def load() -> None:
+            loaded.append(number)
+            shared.load_state_dict(states[number])
+
+        steps = [Spacingd("image", pixdim=(0.4, 0.8, 0.8), mode="bilinear", padding_mode="border")]
+        return Member(shared, Compose(steps), SlidingWindow((8, 8, 8)), space, "one", load)
+
+    ensemble = Ensemble([member(number) for number in range(3)], weights=[3, 2, 1])
+    labels = ensemble.labels(_batch(image))
+    apart = sum(w * m(_batch(image)) for w, m in zip(ensemble.weights, ensemble.members, strict=True))
+    assert torch.equal(labels[0], apart[0].argmax(0).to(torch.int16))
+    assert torch.allclose(labels.affine, image.affine)
+    assert len(labels.unique()) > 4 and loaded[:6] == [0, 1, 2] * 2  # once per row of patches
+
+
+@pytest.mark.parametrize("method", ["mean", "vote"])
+def test_label_maps_of_several_grids(members: list[Member], image: MetaTensor, method: str) -> None:
+    ensemble = Ensemble(members, method)
+    labels = ensemble.labels(_batch(image))
+    assert torch.equal(labels, ensemble(_batch(image)).argmax(1).to(torch.int16))
+    assert torch.allclose(labels.affine, image.affine)
