@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from medseg.workflows.prediction import PredictSettings
     from medseg.workflows.prepare import Prepared, PrepareSettings
     from medseg.workflows.resolution import ResolutionSettings
+    from medseg.workflows.scored_predictions import ScorePredictionsSettings
 
 
 def lines(settings: object, result: Sequence[object]) -> None:
@@ -48,6 +49,13 @@ def validated(settings: EvaluateSettings, results: Mapping[str, Scores | FoldSco
     for name, result in results.items():
         if settings.checkpoint == "all":
             print(f"checkpoint {name}")
+        _scores(result)
+
+
+def scored(settings: ScorePredictionsSettings, results: Mapping[str, Scores]) -> None:
+    for name, result in results.items():
+        if len(results) > 1:
+            print(f"predictions {name}")
         _scores(result)
 
 

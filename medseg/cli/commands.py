@@ -60,6 +60,12 @@ COMMANDS = {
         "--run runs/first --section test --set overlap=0.25",
         evaluates_bundles=True,
     ),
+    "evaluate": Command(
+        "medseg.workflows.scored_predictions.score_predictions",
+        answers.scored,
+        "--references labelsTs --predictions out --labels dataset.json --output e",
+        "--references a.json --predictions x=d1 --predictions y=d2 --labels a.json --output e",
+    ),
     "postprocess": Command(
         "medseg.workflows.postprocessing.postprocess",
         answers.postprocessed,

@@ -79,13 +79,17 @@ class CaseScores(Metric):
 
     def iteration_completed(self, engine: Any, *_: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            if is_2d_file(getattr(output["label"], "meta", {}).get("filename_or_obj", "")):
-                self.unit = "px"
-            self.cases[str(item["case_id"])] = self.score(item, output)
-            self.datasets[str(item["case_id"])] = item.get("dataset")
+            self.add(item, output)
+
+    def add(self, item: dict[str, Any], output: dict[str, Any]) -> None:
+        """Score a case, from its entry in the batch and the decollated output."""
+        if is_2d_file(getattr(output["label"], "meta", {}).get("filename_or_obj", "")):
+            self.unit = "px"
+        self.cases[str(item["case_id"])] = self.score(item, output)
+        self.datasets[str(item["case_id"])] = item.get("dataset")
 
     def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
-        """target -> score -> value of one case, from its entry in the batch and the decollated output."""
+        """target -> score -> value of one case."""
         return case_scores(
             _array(output["pred"]),
             _array(output["label"]),
