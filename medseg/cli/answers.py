@@ -62,14 +62,22 @@ def scored(settings: ScorePredictionsSettings, results: Mapping[str, Scores]) ->
 def _scores(result: Scores | FoldScores) -> None:
     """What was scored, the table per label, which predictions are background, and the mean as the last line."""
     from medseg.metrics import FoldScores, background_cases, background_note
-    from medseg.reports.scored import scored_lines
+    from medseg.metrics.catalog import metric
+    from medseg.reports.scored import empty_lines, scored_lines
 
     print("\n".join(scored_lines(result)))
-    distance = f"HD95 {result.definition.unit}"
-    print(f"{'label':<28}{'cases':>6}{'Dice':>9}{distance:>10}{'surface Dice':>14}")
-    for label, row in result.labels.items():
-        shown = [_digits(row[score].mean) if score in row else "-" for score in ("dice", "hd95", "surface_dice")]
-        print(f"{label[:27]:<28}{row['dice'].cases:>6}{shown[0]:>9}{shown[1]:>10}{shown[2]:>14}")
+    of = {name: metric(name) for name in result.metrics}
+    header = ["label", "cases", *(one.heading(result.definition.unit) for one in of.values())]
+    rows = [
+        [label[:27], str(row["dice"].cases), *(_digits(row[name].mean) if name in row else "-" for name in of)]
+        for label, row in result.labels.items()
+    ]
+    widths = [28, 6, *(max(9, len(title) + 2) for title in header[2:])]
+    for cells in (header, *rows):
+        shown = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        print(cells[0].ljust(widths[0]) + "".join(shown))
+    for line in empty_lines(result):
+        print(line)
     if isinstance(result, FoldScores):
         each = ", ".join(f"{name}: {_digits(mean)}" for name, mean in result.folds.items())
         print(

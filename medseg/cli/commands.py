@@ -63,8 +63,8 @@ COMMANDS = {
     "evaluate": Command(
         "medseg.workflows.scored_predictions.score_predictions",
         answers.scored,
-        "--references labelsTs --predictions out --labels dataset.json --output e",
-        "--references a.json --predictions x=d1 --predictions y=d2 --labels a.json --output e",
+        "--references labelsTs --predictions out --labels a.json --output e",
+        "--references a.json --labels a.json --output e --predictions x=out",
     ),
     "postprocess": Command(
         "medseg.workflows.postprocessing.postprocess",
@@ -148,6 +148,7 @@ COMMANDS = {
         parts=_DATA_SETS,
     ),
     "networks": Command("medseg.networks.listing.networks", answers.networks, "'hno*'", "nnformer --layers"),
+    "metrics": Command("medseg.metrics.catalog.metrics", answers.lines, "", "'hd95*'"),
     "benchmark": Command(
         "medseg.workflows.benchmark.benchmark",
         answers.measured,

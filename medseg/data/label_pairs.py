@@ -65,7 +65,9 @@ def find_references(source: str | Path, section: str | None = None) -> list[Case
     else:
         sections = read_datalist(source).sections
         if section is not None and section not in sections:
-            raise ConfigError(f"{source} has no section '{section}'.{nearest(section, sections)} It has {few(sections)}.")
+            raise ConfigError(
+                f"{source} has no section '{section}'.{nearest(section, sections)} It has {few(sections)}."
+            )
         chosen = [section] if section else list(sections)
         cases = list({case.id: case for name in chosen for case in sections[name] if case.label}.values())
     if not cases:
@@ -87,7 +89,9 @@ def pair_label_maps(cases: Sequence[Case], folder: Path) -> LabelPairs:
     folds = sorted(folder.glob("fold_*/validation"))
     found = _by_name([file for place in folds or [folder] for file in image_files(place)])
     if not found:
-        raise DataError(f"{folder} holds no label map; expected one image file per case. Name the folder of predictions.")
+        raise DataError(
+            f"{folder} holds no label map; expected one image file per case. Name the folder of predictions."
+        )
     names = {case.id: case.id if case.id in found else stem_of(str(case.label)) for case in cases}
     predictions = {case: found[name] for case, name in names.items() if name in found}
     return LabelPairs(

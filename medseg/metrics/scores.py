@@ -6,11 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medseg.errors import DataError
-from medseg.metrics.cases import CaseRows, Summary, mean_dice, pooled, summarize
-from medseg.metrics.definition import ScoreDefinition
+from medseg.metrics.cases import (
+    CaseRows,
+    Detection,
+    Summary,
+    detection,
+    lesion_free_cases,
+    mean_dice,
+    pooled,
+    summarize,
+)
+from medseg.metrics.catalog import is_metric, metric, surface_metrics
+from medseg.metrics.definition import NOT_RECORDED, ScoreDefinition
+from medseg.metrics.empty import LesionFree
 from medseg.storage import as_table, read_table, whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 
@@ -20,6 +32,8 @@ _NAME = "metrics.json"
 _FORM = {
     "mean_dice": (float, None),
     "labels": {str: {str: {"mean": (float, None), "cases": int, "undefined": int}}},
+    "surface_measure?": str,
+    "surface_dice_tolerance_mm?": (float, None, str),
     "pooled?": {str: {str: (float, None)}},
     "cases": {str: {str: {str: (float, None)}}},
     **dict.fromkeys(("unit?", "space?", "role?", "checkpoint?", "weights_sha256?"), str),
@@ -115,6 +129,16 @@ class _Means:
     definition: ScoreDefinition
     labels: Mapping[str, Mapping[str, Summary]]
 
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the scores, in the order of their columns."""
+        return [name for name in dict.fromkeys(n for row in self.labels.values() for n in row) if is_metric(name)]
+
+    def named(self, score: str) -> str:
+        """The column of a score, or of the definition of it that there is: of ``hd95`` also ``hd95_pooled``."""
+        others = (name for name in self.metrics if name.startswith(f"{score}_"))
+        return score if score in self.metrics else next(others, score)
+
     def to_table(self) -> dict[str, Any]:
         """For JSON, in which facts and definition are entries beside the others."""
         table: dict[str, Any] = {}
@@ -125,6 +149,7 @@ class _Means:
                     table |= noted if fact == "others" else {fact: noted}
             elif name == "definition":
                 table |= as_table(value) | {"postprocessing": self.definition.postprocessing}
+                table["metrics"] = {name: metric(name).about for name in self.metrics}
             else:
                 table[name] = value
         return table
@@ -137,6 +162,8 @@ class Scores(_Means):
     Attributes:
         pooled: target -> ``dice`` and ``iou`` of all cases as one image.
         cases: case -> target -> score -> value; NaN where it is undefined.
+        lesion_free: target -> what was predicted in the cases whose reference lacks it.
+        detection: target -> size of lesions -> how they were detected, with the metrics of ``detection``.
         asked: number of cases that were to be scored; ``None`` where it is not recorded.
         scored: number of those that were.
         predictions: label maps that were scored; ``None`` where none is kept, without hashes where none is recorded.
@@ -144,6 +171,8 @@ class Scores(_Means):
 
     pooled: Mapping[str, Mapping[str, float]]
     cases: CaseRows
+    lesion_free: Mapping[str, LesionFree] = field(default_factory=dict)
+    detection: Mapping[str, Mapping[str, Detection]] = field(default_factory=dict)
     asked: int | None = None
     scored: int | None = None
     predictions: ScoredPredictions | None = ScoredPredictions("predictions", {})
@@ -158,6 +187,8 @@ class Scores(_Means):
             labels=summarize(cases),
             pooled=pooled(cases),
             cases=cases,
+            lesion_free=lesion_free_cases(cases),
+            detection=detection(cases),
         )
 
     @classmethod
@@ -189,18 +220,24 @@ class Scores(_Means):
 
     @classmethod
     def _from_table(cls, table: dict[str, Any]) -> Scores:
-        table.pop("postprocessing", None)
+        for derived in ("postprocessing", "metrics", "lesion_free", "detection"):
+            table.pop(derived, None)
+        names = _renamed(table)
         labels = {
-            label: {score: Summary(_number(row["mean"]), row["cases"], row["undefined"]) for score, row in rows.items()}
+            label: {names.get(score, score): _summary(row) for score, row in rows.items()}
             for label, rows in table.pop("labels").items()
+        }
+        cases = {
+            case: {label: _numbers(row, names) for label, row in rows.items()}
+            for case, rows in table.pop("cases").items()
         }
         own: dict[str, Any] = {
             "mean_dice": _number(table.pop("mean_dice")),
             "labels": labels,
             "pooled": {label: _numbers(row) for label, row in table.pop("pooled", {}).items()},
-            "cases": {
-                case: {label: _numbers(row) for label, row in rows.items()} for case, rows in table.pop("cases").items()
-            },
+            "cases": cases,
+            "lesion_free": lesion_free_cases(cases),
+            "detection": detection(cases),
         }
         if written := table.get("predictions"):
             table["predictions"] = ScoredPredictions(written["folder"], written["sha256"])
@@ -244,5 +281,17 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _numbers(row: Mapping[str, float | None]) -> dict[str, float]:
-    return {score: _number(value) for score, value in row.items()}
+def _numbers(row: Mapping[str, float | None], names: Mapping[str, str] = MappingProxyType({})) -> dict[str, float]:
+    return {names.get(score, score): _number(value) for score, value in row.items()}
+
+
+def _summary(row: Mapping[str, Any]) -> Summary:
+    later = {key: row[key] for key in ("median", "penalised", "without_penalties") if key in row}
+    return Summary(_number(row["mean"]), row["cases"], row["undefined"], **later)
+
+
+def _renamed(table: dict[str, Any]) -> dict[str, str]:
+    """Names of scores that earlier versions recorded the definition beside; its entries are taken out."""
+    measure, tolerance = table.pop("surface_measure", None), table.pop("surface_dice_tolerance_mm", NOT_RECORDED)
+    named = (measure or "voxels", 1.0 if tolerance == NOT_RECORDED else tolerance)
+    return dict(zip(("hd95", "surface_dice"), surface_metrics(named[1], named[0]), strict=True))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg.metrics.catalog import metric
 from medseg.reports.compared import Comparison
 from medseg.reports.comparison_charts import COSTS, cost_figure, differences_figure
 from medseg.reports.drawing import Chart, save_png, to_chart
@@ -18,7 +19,6 @@ from medseg.storage import write_text
 
 __all__ = ["comparison_markdown", "write_comparison"]
 
-_SCORES = {"dice": "Dice", "surface_dice": "surface Dice", "hd95": "HD95, mm"}
 _MOST_CASES = 60
 _METHOD = (
     "Differences are paired: run minus baseline on the same case. Intervals: 95 %, percentile bootstrap over cases "
@@ -98,12 +98,14 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def score_name(score: str) -> str:
     """A score with its unit."""
-    return _SCORES.get(score, score)
+    return metric(score).heading()
 
 
 def _method(comparison: Comparison) -> str:
     reversed_ = (
-        "; of a distance less is better, so the signs are the other way round" if comparison.score == "hd95" else ""
+        "; of a distance less is better, so the signs are the other way round"
+        if metric(comparison.score).lower_is_better
+        else ""
     )
     return _METHOD.format(reversed=reversed_)
 

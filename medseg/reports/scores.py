@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from medseg.metrics import Interval, background_cases, background_note, mean_interval
+from medseg.metrics.catalog import metric
 from medseg.reports.page import Table
 from medseg.reports.record import RunRecord
-from medseg.reports.scored import scored_as
+from medseg.reports.scored import empty_lines, scored_as
 from medseg.reports.tables import digits, mean
 
 __all__ = ["case_table", "explanation", "headline", "label_table", "score_warnings", "tiles"]
@@ -31,8 +32,8 @@ def tiles(record: RunRecord) -> list[tuple[str, str]]:
     fold = "" if record.metrics.facts.fold is None else f", fold {record.metrics.facts.fold}"
     found = [
         (digits(dice), "mean Dice"),
-        (f"{digits(distance, 2)} {record.unit}", "mean HD95"),
-        (digits(surface), f"surface Dice at {_tolerance(record)}"),
+        (f"{digits(distance, 2)} {record.unit}", f"mean {_heading(record, 'hd95').partition(',')[0]}"),
+        (digits(surface), _heading(record, "surface_dice")),
         (str(len(record.metrics.cases)), f"{record.metrics.facts.role or 'validation'} cases{fold}"),
     ]
     return [tile for tile in found if not tile[0].startswith("–")]
@@ -45,7 +46,7 @@ def label_table(record: RunRecord, colors: Mapping[str, str]) -> Table:
     total = ["mean over labels", str(len(dice)), digits(overall.mean), _bounds(overall),
              digits(mean_interval(distance).mean, 2), digits(mean_interval(surface).mean), "", ""]  # fmt: skip
     header = ["region" if record.label_space.regions else "label", "cases", "mean Dice", "95 % interval",
-              f"HD95, {record.unit}", f"surface Dice, {_tolerance(record)}", "Dice undefined",
+              _heading(record, "hd95"), _heading(record, "surface_dice"), "Dice undefined",
               "HD95 undefined"]  # fmt: skip
     rows = []
     for column, target in enumerate(record.targets):
@@ -60,10 +61,11 @@ def label_table(record: RunRecord, colors: Mapping[str, str]) -> Table:
 
 
 def explanation(record: RunRecord) -> str:
-    """What the columns of ``label_table`` mean."""
+    """What the columns of ``label_table`` mean, and what empty masks counted."""
+    assert record.metrics is not None
     return (
-        "Intervals: percentile bootstrap over cases, 2000 draws. Dice is undefined where the reference lacks the "
-        "label, HD95 where the reference or the prediction does; undefined values are ignored in the means."
+        "Intervals: percentile bootstrap over cases, 2000 draws. Undefined values are ignored in the means. "
+        + " ".join(f"{line}." for line in empty_lines(record.metrics))
         + (" Pooled scores take all images as one." if _pooled(record) else "")
     )
 
@@ -113,15 +115,14 @@ def _pooled(record: RunRecord) -> dict[str, str]:
 
 def _undefined(record: RunRecord, target: str, score: str) -> str:
     assert record.metrics is not None
-    row = record.metrics.labels[target]
-    return str(row[score].undefined) if score in row else "–"
+    row, name = record.metrics.labels[target], record.metrics.named(score)
+    return str(row[name].undefined) if name in row else "–"
 
 
 def _bounds(interval: Interval) -> str:
     return f"{interval.low:.3f} – {interval.high:.3f}" if math.isfinite(interval.low) else "–"
 
 
-def _tolerance(record: RunRecord) -> str:
+def _heading(record: RunRecord, score: str) -> str:
     assert record.metrics is not None
-    tolerance = record.metrics.definition.surface_dice_tolerance_mm
-    return f"{tolerance:g} {record.unit}" if isinstance(tolerance, (int, float)) else "unknown tolerance"
+    return metric(record.metrics.named(score)).heading(record.unit)

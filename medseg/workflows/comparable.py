@@ -118,7 +118,12 @@ def refuse_unlike(runs: Sequence[ScoredRun], score: str) -> None:
                 f"{other.name} and {first.name} have different labels ({', '.join(other.scores.labels)} against "
                 f"{', '.join(first.scores.labels)}); compare runs of one label table."
             )
-        differs = first.definition.differences(other.definition, score)
+        if other.scores.named(score) != first.scores.named(score):
+            raise DataError(
+                f"The definition of {score} differs: {first.scores.named(score)} in {first.name}, "
+                f"{other.scores.named(score)} in {other.name}. Compare like with like: {_remedy({})}"
+            )
+        differs = first.definition.differences(other.definition)
         if differs:
             raise DataError(
                 "; ".join(

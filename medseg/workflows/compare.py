@@ -9,11 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, few, nearest
 from medseg.metrics import Scores, mean_interval
 from medseg.metrics.paired import holm, paired_comparison
 from medseg.reports.compared import ComparedRun, Comparison, Difference
@@ -38,13 +37,13 @@ class CompareSettings:
     Attributes:
         runs: two or more run folders, results of `medseg ensemble`, or scores/test of a run; the first is the baseline.
         output: folder for comparison.html, .md, .csv, .json and figures.
-        score: score that is compared.
+        score: score that is compared, one of those that the runs have (see `medseg metrics`).
     """
 
     runs: Sequence[Folder] = field(metadata={"option": "run"})
     output: Folder
     _: KW_ONLY
-    score: Literal["dice", "surface_dice", "hd95"] = "dice"
+    score: str = "dice"
 
 
 @takes(CompareSettings)
@@ -67,7 +66,11 @@ def compare(settings: CompareSettings) -> Comparison:
     if len(folders) < 2:
         raise ConfigError("A comparison needs two or more runs; repeat --run.")
     scored = read_scored(folders)
+    names = [run.name for run in scored]
     refuse_unlike(scored, score)
+    own, score = scored[0].scores.metrics, scored[0].scores.named(score)
+    if score not in own:
+        raise ConfigError(f"{names[0]} has no score '{score}'.{nearest(score, own)} It has {few(own)}.")
     cases, labels = sorted(scored[0].cases), list(scored[0].scores.labels)
     warnings = differing(scored, score)
     if len(cases) < _FEW:
@@ -75,7 +78,6 @@ def compare(settings: CompareSettings) -> Comparison:
     for text in warnings:
         logger.warning("%s", text)
     table = _scores([run.scores for run in scored], cases, labels, score)
-    names = [run.name for run in scored]
     rows = []
     for name, values in list(zip(names, table, strict=True))[1:]:
         for target in [*labels, "mean"]:

@@ -197,7 +197,7 @@ def _before_and_after(
     for pair in _pairs(folders, space, data_dir):
         cleaned = clean_labels(pair.prediction, rules, space, pair.spacing)
         for prediction, column in zip((pair.prediction, cleaned), scores, strict=True):
-            table = case_scores(prediction, pair.reference, space, pair.spacing, dataset=pair.dataset, surface=None)
+            table = case_scores(prediction, pair.reference, space, pair.spacing, dataset=pair.dataset, metrics=())
             dice = [row["dice"] for row in table.values() if np.isfinite(row["dice"])]
             column.append(float(np.mean(dice)) if dice else float("nan"))
     figures = paired_comparison(*scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from monai.transforms import Compose
@@ -18,9 +19,9 @@ from medseg.engines import CaseScores
 from medseg.engines.cases import write_failures
 from medseg.errors import CasesFailed, DataError
 from medseg.faults import reason_of, unwrapped
-from medseg.labels import LabelSpace
 from medseg.metrics import ScoredPredictions, ScoreFacts, Scores
-from medseg.settings import File, Folder, Named, takes
+from medseg.metrics.catalog import DEFAULT_METRICS
+from medseg.settings import File, Folder, Named, Names, takes
 from medseg.transforms import load
 from medseg.workflows.comparable import run_names
 
@@ -42,6 +43,9 @@ class ScorePredictionsSettings:
         labels: what the values mean: a datalist, nnU-Net's or the Decathlon's dataset.json, or {"labels": {name:
             value}}.
         output: folder for metrics.json, metrics_per_case.csv and report.html; one below it for each of several methods.
+        metrics: scores beside Dice, as `medseg metrics` lists them (default: hd95,surface_dice).
+        empty: rule for empty masks: penalty, reference_only, no_penalty or challenge. One for all scores
+            (``medseg.metrics.empty.EmptyRule``); penalty:374 sets the distance.
         section: section of the datalist (default: all labelled cases).
         partial: scores of the cases that both sides have, where some are missing or surplus.
     """
@@ -51,6 +55,8 @@ class ScorePredictionsSettings:
     labels: File
     output: Folder
     _: KW_ONLY
+    metrics: Names = DEFAULT_METRICS
+    empty: str = "penalty"
     section: str | None = None
     partial: bool = False
 
@@ -67,20 +73,24 @@ def score_predictions(settings: ScorePredictionsSettings) -> dict[str, Scores]:
         CasesFailed: some cases could not be scored, listed in ``failures.json``; the scores are of the others.
     """
     space = read_scored_labels(settings.labels)
+    scorer = partial(CaseScores, space, metrics=settings.metrics, empty=settings.empty, facts={"space": "source"})
+    scorer()  # what is wrong with the settings is said before a file is read
     cases = find_references(settings.references, settings.section)
     methods = _methods(settings.predictions)
     pairs = {name: pair_label_maps(cases, folder) for name, folder in methods.items()}
     problems = {name: found.problems(methods[name]) for name, found in pairs.items()}
     if any(problems.values()) and not settings.partial:
         listed = "; ".join(f"{name}: {' and '.join(found)}" for name, found in problems.items() if found)
-        raise DataError(f"{listed}. Expected one prediction per reference; add or remove files, or allow it: --partial.")
+        raise DataError(
+            f"{listed}. Expected one prediction per reference; add or remove files, or allow it: --partial."
+        )
     output = Path(settings.output)
     scores: dict[str, Scores] = {}
     failed: dict[str, str] = {}
     for name, found in pairs.items():
         target = output / name if len(methods) > 1 else output
         facts = ScoreFacts(section=settings.section, fold=None, biases=_notes(len(cases), found, problems[name]))
-        scores[name], failures = _score(found, space, facts, ScoredPredictions(str(methods[name]), {}))
+        scores[name], failures = _score(found, scorer(), facts, ScoredPredictions(str(methods[name]), {}))
         scores[name] = replace(scores[name], asked=len(cases))
         scores[name].write(target)
         write_failures(target, failures)
@@ -111,16 +121,15 @@ def _notes(asked: int, found: LabelPairs, problems: Sequence[str]) -> list[str]:
 
 
 def _score(
-    found: LabelPairs, space: LabelSpace, facts: ScoreFacts, predictions: ScoredPredictions
+    found: LabelPairs, scorer: CaseScores, facts: ScoreFacts, predictions: ScoredPredictions
 ) -> tuple[Scores, dict[str, str]]:
     """The scores of one method, and the cases that failed with the reasons."""
-    scorer = CaseScores(space, surface=True, facts={"space": "source"})
-    reader = Compose(load(["label"], space))
+    reader = Compose(load(["label"], scorer.label_space))
     failures: dict[str, str] = {}
     for case in found.cases:
         try:
             with unwrapped():
-                _add(scorer, reader, case, found.predictions[case.id], space)
+                _add(scorer, reader, case, found.predictions[case.id])
         except DataError as error:
             failures[case.id] = reason_of(error)
             logger.error("%s: %s", case.id, failures[case.id])
@@ -132,7 +141,7 @@ def _score(
     return replace(scores, scored=len(scored), predictions=replace(predictions, sha256=hashes)), failures
 
 
-def _add(scorer: CaseScores, reader: Compose, case: Case, prediction: Path, space: LabelSpace) -> None:
-    volumes = read_label_pair(case, prediction, space)
+def _add(scorer: CaseScores, reader: Compose, case: Case, prediction: Path) -> None:
+    volumes = read_label_pair(case, prediction, scorer.label_space)
     predicted, true = (reader({"label": volume.image, "dataset": case.dataset})["label"] for volume in volumes)
     scorer.add({"case_id": case.id, "dataset": case.dataset}, {"pred": predicted, "label": true})
