@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medseg.bundle.deployment import Deployment
     from medseg.bundle.package import PackageSettings
     from medseg.data.make_datalist import MadeDatalist, MakeDatalistSettings
+    from medseg.data.nnunet_export import ExportedNnunet, ExportNnunetSettings
     from medseg.data.run_settings import Setting
     from medseg.metrics import FoldScores, Scores
     from medseg.networks.catalog import NetworkFacts
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from medseg.workflows.prepare import Prepared, PrepareSettings
     from medseg.workflows.resolution import ResolutionSettings
     from medseg.workflows.scored_predictions import ScorePredictionsSettings
+
+
+_MOST_COLUMNS = 5  # scores beside each other
 
 
 def lines(settings: object, result: Sequence[object]) -> None:
@@ -63,20 +67,21 @@ def _scores(result: Scores | FoldScores) -> None:
     """What was scored, the table per label, which predictions are background, and the mean as the last line."""
     from medseg.metrics import FoldScores, background_cases, background_note
     from medseg.metrics.catalog import metric
-    from medseg.reports.scored import empty_lines, scored_lines
+    from medseg.reports.scored import further_lines, scored_lines
 
     print("\n".join(scored_lines(result)))
-    of = {name: metric(name) for name in result.metrics}
-    header = ["label", "cases", *(one.heading(result.definition.unit) for one in of.values())]
-    rows = [
-        [label[:27], str(row["dice"].cases), *(_digits(row[name].mean) if name in row else "-" for name in of)]
-        for label, row in result.labels.items()
-    ]
-    widths = [28, 6, *(max(9, len(title) + 2) for title in header[2:])]
-    for cells in (header, *rows):
-        shown = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        print(cells[0].ljust(widths[0]) + "".join(shown))
-    for line in empty_lines(result):
+    headings = {name: metric(name).heading(result.definition.unit) for name in result.metrics}
+    table = [["label", "cases", *headings.values()]]
+    for label, row in result.labels.items():
+        means = [_digits(row[name].mean) if name in row else "-" for name in headings]
+        table.append([label[:27], str(row["dice"].cases), *means])
+    if len(headings) > _MOST_COLUMNS:  # a row per score
+        table = [list(cells) for cells in zip(*table, strict=True)]
+    widths = [max(len(cells[column]) for cells in table) + 2 for column in range(len(table[0]))]
+    for first, *others in table:
+        cells = [cell.rjust(max(9, width)) for cell, width in zip(others, widths[1:], strict=True)]
+        print(first.ljust(max(28, widths[0])) + "".join(cells))
+    for line in further_lines(result):
         print(line)
     if isinstance(result, FoldScores):
         each = ", ".join(f"{name}: {_digits(mean)}" for name, mean in result.folds.items())
@@ -178,6 +183,14 @@ def listed(settings: MakeDatalistSettings, made: MadeDatalist) -> None:
     counts[0] += f" in {made.folds} folds" if made.folds else ""
     print(f"{made.path}: {', '.join(counts)} cases")
     print(f"its paths are relative to {made.root}")
+
+
+def exported_nnunet(settings: ExportNnunetSettings, made: ExportedNnunet) -> None:
+    for number, (training, validation) in enumerate(made.splits):
+        print(f"split {number}: {training} training, {validation} validation cases")
+    print(f"test cases: {made.tests}")
+    print(f"raw data: {made.raw}")
+    print(f"splits: {made.preprocessed}/splits_final.json")
 
 
 def networks(settings: NetworksSettings, found: list[NetworkFacts] | LayerTable) -> None:

@@ -140,6 +140,12 @@ COMMANDS = {
         "Task09_Spleen --output spleen.json",
         "--images images --labels masks --output polyps.json",
     ),
+    "export-nnunet": Command(
+        "medseg.data.nnunet_export.export_nnunet",
+        answers.exported_nnunet,
+        "--json_list data.json --output nnunet",
+        "--json_list data.json --output nnunet --dataset_id 7 --plans nnUNetPlans.json",
+    ),
     "prepare": Command(
         "medseg.workflows.prepare.prepare",
         answers.prepared,

@@ -8,7 +8,7 @@ from medseg.metrics import FoldScores, Scores
 from medseg.metrics.catalog import metric
 from medseg.metrics.empty import EMPTY_RULES, EmptyRule
 
-__all__ = ["empty_lines", "scored_as", "scored_lines"]
+__all__ = ["further_lines", "scored_as", "scored_lines"]
 
 _SPACES = {"source": "in the original image space", "model": "in the model's space"}
 
@@ -29,7 +29,7 @@ def scored_as(scores: Scores | FoldScores) -> str:
     if definition.space in _SPACES:
         parts.append(_SPACES[definition.space])
     surfaces = [metric(name) for name in scores.metrics if name.startswith(("hd95_", "surface_dice"))]
-    parts += [one.heading(definition.unit) for one in surfaces]
+    parts += [one.heading(definition.unit).removesuffix(f", {definition.unit}") for one in surfaces]
     return ", ".join(parts)
 
 
@@ -38,17 +38,22 @@ def scored_lines(scores: Scores | FoldScores) -> list[str]:
     return [f"scored: {scored_as(scores)}", *(f"note: {text}" for text in scores.facts.biases or ())]
 
 
-def empty_lines(scores: Scores | FoldScores) -> Iterator[str]:
-    """What empty masks counted, where there are any: per label the undefined and the penalised values, and what was
-    predicted in cases without it.
+def further_lines(scores: Scores | FoldScores) -> Iterator[str]:
+    """What means do not tell: per label the undefined and the penalised values, lesions by their size, and what was
+    predicted in cases without the label.
     """
     ruled = False
     for label, row in scores.labels.items():
         known = {name: row[name] for name in scores.metrics if name in row}
         for what in ("undefined", "penalised"):
-            if found := [f"{name} in {number}" for name, one in known.items() if (number := getattr(one, what))]:
+            if said := [f"{name} in {number}" for name, one in known.items() if (number := getattr(one, what))]:
                 ruled = True
-                yield f"{label}: {what} {', '.join(found)}"
+                yield f"{label}: {what} {', '.join(said)}"
+    for label, sizes in scores.detection.items() if isinstance(scores, Scores) else ():
+        for size, one in sizes.items():
+            share = f", sensitivity {one.sensitivity:.3f}" if one.lesions else ""
+            found = f"{one.found} of {one.lesions} lesions found{share}"
+            yield f"{label}, {size}: {found}; {one.false_per_scan:.3g} false per scan"
     for label, free in scores.lesion_free.items() if isinstance(scores, Scores) else ():
         kept = free.kept_empty
         yield (

@@ -11,7 +11,7 @@ from medseg.metrics import Interval, background_cases, background_note, mean_int
 from medseg.metrics.catalog import metric
 from medseg.reports.page import Table
 from medseg.reports.record import RunRecord
-from medseg.reports.scored import empty_lines, scored_as
+from medseg.reports.scored import further_lines, scored_as
 from medseg.reports.tables import digits, mean
 
 __all__ = ["case_table", "explanation", "headline", "label_table", "score_warnings", "tiles"]
@@ -65,7 +65,7 @@ def explanation(record: RunRecord) -> str:
     assert record.metrics is not None
     return (
         "Intervals: percentile bootstrap over cases, 2000 draws. Undefined values are ignored in the means. "
-        + " ".join(f"{line}." for line in empty_lines(record.metrics))
+        + " ".join(f"{line}." for line in further_lines(record.metrics))
         + (" Pooled scores take all images as one." if _pooled(record) else "")
     )
 

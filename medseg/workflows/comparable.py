@@ -14,6 +14,7 @@ from medseg.engines.run_files import is_outdated
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import NOT_RECORDED, ScoreDefinition, Scores, target_values
+from medseg.workflows.nnunet_results import nnunet_scores
 from medseg.workflows.run_folder import trained_on
 from medseg.workflows.selection import own_role
 
@@ -68,7 +69,7 @@ class ScoredRun:
 
 
 def read_scored(folders: Sequence[Path]) -> list[ScoredRun]:
-    """The scores in folders: runs, ensembles, or ``scores/<section>`` of a run.
+    """The scores in folders: runs, ensembles, ``scores/<section>`` of a run, evaluations of label maps, or nnU-Net's.
 
     Raises:
         DataError: a folder has no scores of single cases.
@@ -77,7 +78,7 @@ def read_scored(folders: Sequence[Path]) -> list[ScoredRun]:
 
 
 def _read(folder: Path, name: str) -> ScoredRun:
-    scores = Scores.found(folder)
+    scores = Scores.found(folder) or nnunet_scores(folder)
     if scores is None:
         if (folder / "folds.json").is_file():
             raise DataError(

@@ -35,7 +35,8 @@ class CompareSettings:
     """Which runs are compared, by which score.
 
     Attributes:
-        runs: two or more run folders, results of `medseg ensemble`, or scores/test of a run; the first is the baseline.
+        runs: two or more run folders, results of `medseg ensemble` or `evaluate`, scores/test of a run, or nnU-Net's
+            folders with summary.json; the first is the baseline.
         output: folder for comparison.html, .md, .csv, .json and figures.
         score: score that is compared, one of those that the runs have (see `medseg metrics`).
     """
