@@ -63,8 +63,8 @@ COMMANDS = {
     "evaluate": Command(
         "medseg.workflows.scored_predictions.score_predictions",
         answers.scored,
-        "--references labelsTs --predictions out --labels a.json --output e",
-        "--references a.json --labels a.json --output e --predictions x=out",
+        "--references refs --predictions out --labels a.json --output e",
+        "--references a.json --predictions p --labels a.json --output e",
     ),
     "postprocess": Command(
         "medseg.workflows.postprocessing.postprocess",
