@@ -112,8 +112,8 @@ def _by_name(files: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def read_label_pair(case: Case, prediction: Path, space: LabelSpace) -> tuple[Volume, Volume]:
-    """The predicted and the reference label map, raw values.
+def read_label_pair(case: Case, prediction: Path, space: LabelSpace | None) -> tuple[Volume, Volume]:
+    """The predicted and the reference label map, raw values; instance numbers without a ``space``.
 
     Raises:
         DataError: a file cannot be read, holds an undeclared value, or the two are not on one grid.
@@ -127,5 +127,6 @@ def read_label_pair(case: Case, prediction: Path, space: LabelSpace) -> tuple[Vo
     for volume, path in ((predicted, prediction), (true, case.label)):
         if len(volume.channels) > 1:
             raise DataError(f"{path} has {len(volume.channels)} channels; expected one label map. Export it as one.")
-        refuse_undeclared(volume.channels[0], space, str(path), case.dataset)
+        if space is not None:
+            refuse_undeclared(volume.channels[0], space, str(path), case.dataset)
     return predicted, true

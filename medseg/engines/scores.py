@@ -113,6 +113,7 @@ class CaseScores(Metric):
             metrics=self.metrics,
             empty=self.empty,
             include_background=self.include_background,
+            instances=output.get("instances"),
         )
 
     def compute(self) -> float:

@@ -95,7 +95,8 @@ class Metric:
             words += f" at IoU {self.limit:g}"
         elif self.limit is not None:
             words += " at the mean voxel size" if math.isnan(self.limit) else f" at {self.limit:g} {unit}"
-        return f"{words}, {unit if self.unit == 'mm' else self.unit}" if self.unit else words
+        own = {"mm": unit, "ml": "ml" if unit == "mm" else "pixels"}.get(self.unit, self.unit)
+        return f"{words}, {own}" if own else words
 
 
 def _counts(masks: Masks) -> Overlap:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 from monai.transforms import Compose
 
 from medseg import __version__
@@ -17,10 +19,11 @@ from medseg.data.datalist_file import read_scored_labels
 from medseg.data.label_pairs import LabelPairs, find_references, pair_label_maps, read_label_pair
 from medseg.engines import CaseScores
 from medseg.engines.cases import write_failures
-from medseg.errors import CasesFailed, DataError
+from medseg.errors import CasesFailed, ConfigError, DataError, few
 from medseg.faults import reason_of, unwrapped
 from medseg.metrics import ScoredPredictions, ScoreFacts, Scores
 from medseg.metrics.catalog import DEFAULT_METRICS
+from medseg.reports.evaluation import write_evaluation_report
 from medseg.settings import File, Folder, Named, Names, takes
 from medseg.transforms import load
 from medseg.workflows.comparable import run_names
@@ -46,6 +49,7 @@ class ScorePredictionsSettings:
         metrics: scores beside Dice, as `medseg metrics` lists them (default: hd95,surface_dice).
         empty: rule for empty masks: penalty, reference_only, no_penalty or challenge. One for all scores
             (``medseg.metrics.empty.EmptyRule``); penalty:374 sets the distance.
+        instances: label maps hold instance numbers, as of nuclei, all of the one label. With --metrics instances.
         section: section of the datalist (default: all labelled cases).
         partial: scores of the cases that both sides have, where some are missing or surplus.
     """
@@ -57,6 +61,7 @@ class ScorePredictionsSettings:
     _: KW_ONLY
     metrics: Names = DEFAULT_METRICS
     empty: str = "penalty"
+    instances: bool = False
     section: str | None = None
     partial: bool = False
 
@@ -74,6 +79,10 @@ def score_predictions(settings: ScorePredictionsSettings) -> dict[str, Scores]:
     """
     space = read_scored_labels(settings.labels)
     scorer = partial(CaseScores, space, metrics=settings.metrics, empty=settings.empty, facts={"space": "source"})
+    if settings.instances and len(space.labels) != 1:
+        raise ConfigError(
+            f"{settings.labels} has {few(space.labels)}; instance numbers are of one label. Name that one."
+        )
     scorer()  # what is wrong with the settings is said before a file is read
     cases = find_references(settings.references, settings.section)
     methods = _methods(settings.predictions)
@@ -90,10 +99,15 @@ def score_predictions(settings: ScorePredictionsSettings) -> dict[str, Scores]:
     for name, found in pairs.items():
         target = output / name if len(methods) > 1 else output
         facts = ScoreFacts(section=settings.section, fold=None, biases=_notes(len(cases), found, problems[name]))
-        scores[name], failures = _score(found, scorer(), facts, ScoredPredictions(str(methods[name]), {}))
+        scores[name], failures = _score(
+            found, scorer(), facts, ScoredPredictions(str(methods[name]), {}), instances=settings.instances
+        )
         scores[name] = replace(scores[name], asked=len(cases))
         scores[name].write(target)
         write_failures(target, failures)
+        about = {"references": settings.references, "predictions": methods[name], "labels": settings.labels}
+        shown = {key: str(value) for key, value in about.items()} | {"medseg": __version__}
+        write_evaluation_report(target, f"Label maps of {name}", scores[name], space, shown)
         failed |= {f"{name}: {case_id}": reason for case_id, reason in failures.items()}
     if failed:
         first = "; ".join(f"{case_id}: {reason}" for case_id, reason in list(failed.items())[:_SHOWN])
@@ -121,15 +135,15 @@ def _notes(asked: int, found: LabelPairs, problems: Sequence[str]) -> list[str]:
 
 
 def _score(
-    found: LabelPairs, scorer: CaseScores, facts: ScoreFacts, predictions: ScoredPredictions
+    found: LabelPairs, scorer: CaseScores, facts: ScoreFacts, predictions: ScoredPredictions, *, instances: bool
 ) -> tuple[Scores, dict[str, str]]:
     """The scores of one method, and the cases that failed with the reasons."""
-    reader = Compose(load(["label"], scorer.label_space))
+    reader = Compose(load(["label"], None if instances else scorer.label_space))
     failures: dict[str, str] = {}
     for case in found.cases:
         try:
             with unwrapped():
-                _add(scorer, reader, case, found.predictions[case.id])
+                _add(scorer, reader, case, found.predictions[case.id], instances=instances)
         except DataError as error:
             failures[case.id] = reason_of(error)
             logger.error("%s: %s", case.id, failures[case.id])
@@ -141,7 +155,12 @@ def _score(
     return replace(scores, scored=len(scored), predictions=replace(predictions, sha256=hashes)), failures
 
 
-def _add(scorer: CaseScores, reader: Compose, case: Case, prediction: Path) -> None:
-    volumes = read_label_pair(case, prediction, scorer.label_space)
-    predicted, true = (reader({"label": volume.image, "dataset": case.dataset})["label"] for volume in volumes)
-    scorer.add({"case_id": case.id, "dataset": case.dataset}, {"pred": predicted, "label": true})
+def _add(scorer: CaseScores, reader: Compose, case: Case, prediction: Path, *, instances: bool) -> None:
+    space = scorer.label_space
+    volumes = read_label_pair(case, prediction, None if instances else space)
+    maps = [reader({"label": volume.image, "dataset": case.dataset})["label"] for volume in volumes]
+    output: dict[str, Any] = dict(zip(("pred", "label"), maps, strict=True))
+    if instances:
+        output["instances"] = tuple(one[0].numpy() for one in maps)
+        output |= {key: (output[key] > 0).to(torch.int16) for key in ("pred", "label")}
+    scorer.add({"case_id": case.id, "dataset": case.dataset}, output)
