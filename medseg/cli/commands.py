@@ -144,7 +144,7 @@ COMMANDS = {
         "medseg.data.nnunet_export.export_nnunet",
         answers.exported_nnunet,
         "--json_list data.json --output nnunet",
-        "--json_list data.json --output nnunet --dataset_id 7 --plans nnUNetPlans.json",
+        "--json_list a.json --output nnunet --dataset_id 7",
     ),
     "prepare": Command(
         "medseg.workflows.prepare.prepare",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -130,9 +130,14 @@ class _Means:
     labels: Mapping[str, Mapping[str, Summary]]
 
     @property
+    def columns(self) -> Iterable[str]:
+        """Names of scores and sizes, in their order, some more than once."""
+        return (name for row in self.labels.values() for name in row)
+
+    @property
     def metrics(self) -> list[str]:
         """Names of the scores, in the order of their columns."""
-        return [name for name in dict.fromkeys(n for row in self.labels.values() for n in row) if is_metric(name)]
+        return [name for name in dict.fromkeys(self.columns) if is_metric(name)]
 
     def named(self, score: str) -> str:
         """The column of a score, or of the definition of it that there is: of ``hd95`` also ``hd95_pooled``."""
@@ -176,6 +181,10 @@ class Scores(_Means):
     asked: int | None = None
     scored: int | None = None
     predictions: ScoredPredictions | None = ScoredPredictions("predictions", {})
+
+    @property
+    def columns(self) -> Iterable[str]:
+        return (name for rows in self.cases.values() for row in rows.values() for name in row)
 
     @classmethod
     def of(cls, cases: CaseRows, definition: ScoreDefinition, facts: ScoreFacts) -> Scores:
@@ -250,7 +259,7 @@ class Scores(_Means):
     def write(self, folder: str | Path) -> None:
         """Write ``metrics.json`` and ``metrics_per_case.csv``."""
         write_json(Path(folder) / _NAME, self.to_table())
-        scores = list(dict.fromkeys(score for rows in self.cases.values() for row in rows.values() for score in row))
+        scores = list(dict.fromkeys(self.columns))
         table = Path(folder) / "metrics_per_case.csv"
         with whole_file(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = CsvWriter(file)
