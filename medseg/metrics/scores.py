@@ -302,5 +302,7 @@ def _summary(row: Mapping[str, Any]) -> Summary:
 def _renamed(table: dict[str, Any]) -> dict[str, str]:
     """Names of scores that earlier versions recorded the definition beside; its entries are taken out."""
     measure, tolerance = table.pop("surface_measure", None), table.pop("surface_dice_tolerance_mm", NOT_RECORDED)
-    named = (measure or "voxels", 1.0 if tolerance == NOT_RECORDED else tolerance)
-    return dict(zip(("hd95", "surface_dice"), surface_metrics(named[1], named[0]), strict=True))
+    if measure == "area" and table.get("medseg", "0.1.0") == "0.1.0":
+        measure = "area_opened"  # the area of 0.1.0, which opened the prediction
+    names = surface_metrics(1.0 if tolerance == NOT_RECORDED else tolerance, measure or "voxels")
+    return dict(zip(("hd95", "surface_dice"), names, strict=True))

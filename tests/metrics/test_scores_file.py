@@ -58,7 +58,7 @@ def test_what_earlier_versions_did_not_record(tmp_path: Path) -> None:
 def test_earlier_versions_recorded_the_definition_beside_the_name(tmp_path: Path) -> None:
     SCORES.write(tmp_path)
     path = tmp_path / "metrics.json"
-    table = json.loads(path.read_text()) | {"surface_measure": "area_opened", "surface_dice_tolerance_mm": None}
+    table = json.loads(path.read_text()) | {"surface_measure": "area", "surface_dice_tolerance_mm": None}
     table["labels"]["a"]["hd95"] = {"mean": 3.0, "cases": 1, "undefined": 1}
     table["cases"]["c1"]["a"] |= {"hd95": 3.0, "surface_dice": 0.5}
     path.write_text(json.dumps(table))
