@@ -76,6 +76,12 @@ def score_predictions(settings: ScorePredictionsSettings) -> dict[str, Scores]:
     Raises:
         DataError: predictions are missing or surplus, and ``partial`` is not set; labels or references are not valid.
         CasesFailed: some cases could not be scored, listed in ``failures.json``; the scores are of the others.
+
+    Examples:
+        >>> masks = {"first": "runs/first/predictions"}
+        >>> scores = medseg.score_predictions("phantom/dataset.json", masks, "phantom/dataset.json", "out", partial=True)
+        >>> scores["first"].asked, scores["first"].scored
+        (6, 2)
     """
     space = read_scored_labels(settings.labels)
     scorer = partial(CaseScores, space, metrics=settings.metrics, empty=settings.empty, facts={"space": "source"})

@@ -73,7 +73,7 @@ def test_scores_that_mean_other_things_are_refused(
 
 def test_a_score_that_the_runs_lack_is_named(tmp_path: Path) -> None:
     runs = [write(tmp_path / name) for name in ("one", "two")]
-    with pytest.raises(ConfigError, match="one has no score 'dcie'. Did you mean 'dice'"):
+    with pytest.raises(ConfigError, match="no score 'dcie'. Did you mean 'dice'"):
         compare(runs, tmp_path / "out", score="dcie")
 
 
