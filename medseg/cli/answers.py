@@ -54,7 +54,8 @@ def validated(settings: EvaluateSettings, results: Mapping[str, Scores | FoldSco
 def _scores(result: Scores | FoldScores) -> None:
     """What was scored, the table per label, which predictions are background, and the mean as the last line."""
     from medseg.metrics import FoldScores, background_cases, background_note
-    from medseg.reports.scored import scored_lines
+    from medseg.metrics.estimate import estimate
+    from medseg.reports.scored import interval_note, scored_lines
 
     print("\n".join(scored_lines(result)))
     distance = f"HD95 {result.definition.unit}"
@@ -68,8 +69,11 @@ def _scores(result: Scores | FoldScores) -> None:
             f"{len(result.folds)} scores on the same cases, not pooled ({each}); mean over folds, standard "
             f"deviation {_digits(result.sd_over_folds)}. `medseg ensemble` joins the folds into one prediction."
         )
-    elif note := background_note(background_cases(result.cases), len(result.cases)):
-        print(f"warning: {note}")
+    else:
+        found = estimate(result)
+        print(f"mean Dice {_digits(found.score.mean)}{interval_note(found)}")
+        if note := background_note(background_cases(result.cases), len(result.cases)):
+            print(f"warning: {note}")
     print(f"mean_dice: {_digits(result.mean_dice, 'nan')}")
 
 

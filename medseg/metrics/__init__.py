@@ -13,7 +13,7 @@ from medseg.metrics.cases import (
     summarize,
 )
 from medseg.metrics.definition import NOT_RECORDED, CleanupRules, ScoreDefinition, target_values
-from medseg.metrics.intervals import Interval, MedianInterval, mean_interval, median_interval
+from medseg.metrics.median import MedianInterval, median_interval
 from medseg.metrics.photo import photo_scores
 from medseg.metrics.scores import FoldScores, ScoredPredictions, ScoreFacts, Scores
 from medseg.metrics.surface_area import area_surface_scores
@@ -23,7 +23,6 @@ __all__ = [
     "CaseRows",
     "CleanupRules",
     "FoldScores",
-    "Interval",
     "MedianInterval",
     "ScoreDefinition",
     "ScoreFacts",
@@ -37,7 +36,6 @@ __all__ = [
     "case_scores",
     "dice",
     "mean_dice",
-    "mean_interval",
     "median_interval",
     "photo_scores",
     "pooled",

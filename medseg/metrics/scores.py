@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medseg.errors import DataError
 from medseg.metrics.cases import CaseRows, Summary, mean_dice, pooled, summarize
 from medseg.metrics.definition import ScoreDefinition
@@ -27,8 +29,11 @@ _FORM = {
     "fold?": (int, None),
     "cleanup?": {str: {str: (bool, float)}},
     "biases?": [str],
+    "chosen?": [str],
     "targets?": {str: {str: [int]}},
     "files_sha256?": {str: [str]},
+    "subjects?": {str: str},
+    "medseg?": str,
     "predictions?": ({"folder": str, "sha256": {str: str}}, None),
 }
 
@@ -46,10 +51,12 @@ class ScoreFacts:
         datalist: file that lists the cases.
         checkpoint: name of the checkpoint, or its file.
         biases: sentences on why the scores are better than those of new cases.
+        chosen: sentences on which cases the checkpoint, the rules and the weights were chosen.
         differs_from_training: id of a setting -> its value in training, and its value here.
         weights_sha256, settings_sha256: hashes of the weights' file, and of the settings.
         medseg: version of medseg.
         files_sha256: case -> hashes of its files (``content_hash``).
+        subjects: case -> its subject, of the cases that have one in the datalist.
         ensemble: method by which members are joined.
         members: folders of the members.
         member_weights: weight of each member.
@@ -64,11 +71,13 @@ class ScoreFacts:
     datalist: str | None = None
     checkpoint: str | None = None
     biases: Sequence[str] | None = None
+    chosen: Sequence[str] | None = None
     differs_from_training: Mapping[str, object] | None = None
     weights_sha256: str | None = None
     settings_sha256: str | None = None
     medseg: str | None = None
     files_sha256: Mapping[str, Sequence[str]] | None = None
+    subjects: Mapping[str, str] | None = None
     ensemble: str | None = None
     members: Sequence[str] | None = None
     member_weights: Sequence[float] | None = None
@@ -160,6 +169,17 @@ class Scores(_Means):
             cases=cases,
         )
 
+    @property
+    def units(self) -> list[str]:
+        """Unit of analysis of each case: its subject, or the case itself."""
+        subjects = self.facts.subjects or {}
+        return [subjects.get(case, case) for case in self.cases]
+
+    def table(self, score: str = "dice") -> np.ndarray:
+        """Values of one score ``(cases, targets)``; NaN where it is undefined."""
+        rows = [[row.get(target, {}).get(score, math.nan) for target in self.labels] for row in self.cases.values()]
+        return np.array(rows, dtype=float).reshape(len(self.cases), len(self.labels))
+
     @classmethod
     def found(cls, folder: str | Path) -> Scores | None:
         """The scores in a folder; ``None`` where it has none.
@@ -205,6 +225,9 @@ class Scores(_Means):
         if written := table.get("predictions"):
             table["predictions"] = ScoredPredictions(written["folder"], written["sha256"])
         own |= {name: table.pop(name) for name in ("asked", "scored", "predictions") if name in table}
+        # What is called ``area`` now was not known to 0.1.0, whose ``area`` opened the prediction.
+        if table.get("surface_measure") == "area" and table.get("medseg", "0.1.0") == "0.1.0":
+            table["surface_measure"] = "area_opened"
         # Earlier versions named the rules of cleaned predictions alone.
         known = {one.name: table.pop(one.name) for one in fields(ScoreDefinition) if one.name in table}
         definition = ScoreDefinition(**{"cleanup": {}} | known)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from medseg.metrics import FoldScores, Scores
+import math
 
-__all__ = ["scored_as", "scored_lines"]
+from medseg.metrics import FoldScores, Scores
+from medseg.metrics.estimate import FAILURE, Estimate
+from medseg.reports.tables import share_of
+
+__all__ = ["interval_note", "scored_as", "scored_lines"]
 
 _SPACES = {"source": "in the original image space", "model": "in the model's space"}
 _SURFACES = {
@@ -20,7 +24,8 @@ def scored_as(scores: Scores | FoldScores) -> str:
     cases = len(scores.cases) if isinstance(scores, Scores) else scores.scored_cases
     facts, definition = scores.facts, scores.definition
     named = [word for word in dict.fromkeys((facts.role, facts.section)) if word]
-    parts = [f"{cases} case{'' if cases == 1 else 's'}" + (f" ({', '.join(named)})" if named else "")]
+    of = f" of {len(set(scores.units))} subjects" if isinstance(scores, Scores) and facts.subjects else ""
+    parts = [f"{cases} case{'' if cases == 1 else 's'}{of}" + (f" ({', '.join(named)})" if named else "")]
     if facts.fold is not None:
         parts.append(f"fold {facts.fold}")
     if facts.checkpoint:
@@ -39,7 +44,18 @@ def scored_as(scores: Scores | FoldScores) -> str:
 
 def scored_lines(scores: Scores | FoldScores) -> list[str]:
     """That sentence, and those on what makes the scores better than on new cases."""
-    return [f"scored: {scored_as(scores)}", *(f"note: {text}" for text in scores.facts.biases or ())]
+    notes = (*(scores.facts.chosen or ()), *(scores.facts.biases or ()))
+    return [f"scored: {scored_as(scores)}", *(f"note: {text}" for text in notes)]
+
+
+def interval_note(found: Estimate) -> str:
+    """The interval of a mean in brackets, and the failures; with fewer than six subjects the failures alone."""
+    interval = found.score
+    failed = f"Dice < {FAILURE:g} in {share_of(found.failures)} cases"
+    if not math.isfinite(interval.low):
+        return f" ({failed})"
+    few = ", few subjects" if interval.few_subjects else ""
+    return f" (95 % interval {interval.low:.3f} – {interval.high:.3f}{few}; {failed})"
 
 
 def _has_surfaces(scores: Scores | FoldScores) -> bool:

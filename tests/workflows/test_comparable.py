@@ -103,7 +103,7 @@ def test_runs_that_are_alike_have_no_warning_and_their_training_is_shown(tmp_pat
     runs = [write(tmp_path / "one"), write(tmp_path / "two", 0.1, facts={"training_seconds": 63.0})]
     assert compare(runs, tmp_path / "out").warnings == []
     text = (tmp_path / "out" / "comparison.md").read_text()
-    assert "| two |        100 |      – |           5 |          1.05 |     1.50 |              completed |" in text
+    assert "| two    |        100 |      – |           5 |          1.05 |     1.50 |              completed |" in text
 
 
 def test_the_mean_of_the_sentence_is_that_of_the_table(tmp_path: Path) -> None:
