@@ -24,7 +24,10 @@ def scored_as(scores: Scores | FoldScores) -> str:
     cases = len(scores.cases) if isinstance(scores, Scores) else scores.scored_cases
     facts, definition = scores.facts, scores.definition
     named = [word for word in dict.fromkeys((facts.role, facts.section)) if word]
-    of = f" of {len(set(scores.units))} subjects" if isinstance(scores, Scores) and facts.subjects else ""
+    of = ""
+    if isinstance(scores, Scores) and facts.subjects:
+        subjects = len(set(scores.units))
+        of = f" of {subjects} subject{'' if subjects == 1 else 's'}"
     parts = [f"{cases} case{'' if cases == 1 else 's'}{of}" + (f" ({', '.join(named)})" if named else "")]
     if facts.fold is not None:
         parts.append(f"fold {facts.fold}")
@@ -51,7 +54,7 @@ def scored_lines(scores: Scores | FoldScores) -> list[str]:
 def interval_note(found: Estimate) -> str:
     """The interval of a mean in brackets, and the failures; with fewer than six subjects the failures alone."""
     interval = found.score
-    failed = f"Dice < {FAILURE:g} in {share_of(found.failures)} cases"
+    failed = f"cases with a Dice < {FAILURE:g}: {share_of(found.failures)}"
     if not math.isfinite(interval.low):
         return f" ({failed})"
     few = ", few subjects" if interval.few_subjects else ""

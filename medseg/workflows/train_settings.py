@@ -35,6 +35,7 @@ class TrainSettings:
         max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
             schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
             always takes place.
+        select: weights that the run delivers, the best by validation or the final ones, for fair comparisons.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         seed: random seed.
         overrides: config values by id, such as learning_rate=0.01.
@@ -59,6 +60,7 @@ class TrainSettings:
     fold: int | Literal["all"] | None = None
     epochs: int | None = None
     max_minutes: float | None = None
+    select: Literal["best", "final"] = "best"
     device: str | None = None
     seed: int = 0
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
