@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from medseg import __version__
 from medseg.errors import DataError
 from medseg.metrics.cases import CaseRows, Summary, mean_dice, pooled, summarize
 from medseg.metrics.definition import ScoreDefinition
@@ -159,10 +160,10 @@ class Scores(_Means):
 
     @classmethod
     def of(cls, cases: CaseRows, definition: ScoreDefinition, facts: ScoreFacts) -> Scores:
-        """The scores of cases."""
+        """The scores of cases, by this version of medseg."""
         return cls(
             mean_dice=mean_dice(cases),
-            facts=facts,
+            facts=replace(facts, medseg=facts.medseg or __version__),
             definition=definition,
             labels=summarize(cases),
             pooled=pooled(cases),

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from monai.data import ThreadDataLoader
 from monai.transforms import Compose
 
-from medseg import __version__
 from medseg.bundle.case_parts import case_changes
 from medseg.bundle.compose import amended, resolve, start
 from medseg.bundle.folder import Bundle
@@ -266,7 +265,6 @@ def _facts(
         role=role,
         datalist=str(datalist.path),
         biases=biases,
-        medseg=__version__,
         files_sha256=files,
         subjects={case.id: case.subject for case in cases if case.subject is not None} or None,
     )

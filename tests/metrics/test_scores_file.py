@@ -37,7 +37,7 @@ def test_facts_and_definition_are_entries_beside_the_scores(tmp_path: Path) -> N
     SCORES.write(tmp_path)
     table = json.loads((tmp_path / "metrics.json").read_text())
     assert list(table) == [
-        "mean_dice", "space", "section", "fold", "external", "biases", "files_sha256", "unit", "scorer",
+        "mean_dice", "space", "section", "fold", "external", "biases", "medseg", "files_sha256", "unit", "scorer",
         "include_background", "targets", "surface_measure", "surface_dice_tolerance_mm", "cleanup", "postprocessing",
         "labels", "pooled", "cases",
     ]  # fmt: skip
@@ -53,6 +53,18 @@ def test_what_earlier_versions_did_not_record(tmp_path: Path) -> None:
     assert scores.definition.space == NOT_RECORDED and scores.definition.postprocessing == "raw"
     assert scores.predictions == ScoredPredictions("predictions", {})
     assert scores.facts == ScoreFacts(section=None, fold=None, others={"others": 1})
+
+
+@pytest.mark.parametrize(("version", "means"), [(None, "area_opened"), ("0.1.0", "area_opened"), ("0.2.0", "area")])
+def test_area_means_what_the_version_that_wrote_it_meant(tmp_path: Path, version: str | None, means: str) -> None:
+    scores = replace(SCORES, definition=replace(DEFINITION, surface_measure="area"))
+    replace(scores, facts=replace(FACTS, medseg=version)).write(tmp_path)
+    assert Scores.read(tmp_path).definition.surface_measure == means
+
+
+def test_cases_have_their_subjects(tmp_path: Path) -> None:
+    replace(SCORES, facts=replace(FACTS, subjects={"c1": "s"})).write(tmp_path)
+    assert Scores.read(tmp_path).units == ["s", "c2"]
 
 
 @pytest.mark.parametrize(
