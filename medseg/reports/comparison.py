@@ -113,7 +113,10 @@ def _titled(table: Table) -> str:
 def comparison_latex(comparison: Comparison) -> str:
     """The tables of scores and differences for a paper, with the package ``booktabs``."""
     runs = _run_table(comparison)
-    kept = [place for place, name in enumerate(runs.header) if name not in _WHERE]
+    known = [
+        name not in _WHERE and any(row[place] != "–" for row in runs.rows) for place, name in enumerate(runs.header)
+    ]
+    kept = [place for place, shown in enumerate(known) if shown]
     runs = Table([runs.header[place] for place in kept], [[row[place] for place in kept] for row in runs.rows])
     tables = [runs, _seed_table(comparison), *_difference_tables(comparison)]
     return "\n".join(latex_table(table.header, table.rows, table.title) for table in tables if table)

@@ -28,7 +28,7 @@ def choices(
     if final or checkpoint == "last" or (checkpoint == "best" and facts.validations == 0):
         found.append("The final weights are scored: no cases chose them.")
     elif checkpoint.startswith("best"):
-        of = "a validation" if facts.validations is None else f"{facts.validations} validations"
+        of = f"{facts.validations} validations" if (facts.validations or 1) > 1 else "a validation"
         cases = "the" if facts.validation_cases is None else f"{len(facts.validation_cases)}"
         found.append(f"Checkpoint {checkpoint} was chosen by {of} on {cases} validation cases{here}.")
     if cleaned:

@@ -82,6 +82,7 @@ def test_what_does_not_concern_the_score_is_no_hindrance(tmp_path: Path) -> None
     [
         ({"iterations": 40}, {}, "not trained alike: iterations one: 100; two: 40"),
         ({"validations": 50}, {}, "not trained alike: validations one: 5; two: 50"),
+        ({"validations": 50}, {}, "The best of more validations is better by chance alone: compare the final weights"),
         ({"training_seconds": 600.0}, {}, "not trained alike: training time one: 60 s; two: 600 s"),
         ({"cpu_seconds": 10.0}, {}, "not trained alike: CPU time of training one: 90 s; two: 10 s"),
         ({"schedule_completed": False}, {}, "learning-rate schedule of two was cut before its end"),
