@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medseg.workflows.scored_predictions import score_predictions as score_predictions
     from medseg.workflows.training import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if sys.platform == "linux" and "torch" not in sys.modules:
     # Large tensors in huge pages: without it, inference spends a third of its time in page faults (torch reads this

@@ -67,7 +67,8 @@ def _scores(result: Scores | FoldScores) -> None:
     """What was scored, the table per label, which predictions are background, and the mean as the last line."""
     from medseg.metrics import FoldScores, background_cases, background_note
     from medseg.metrics.catalog import metric
-    from medseg.reports.scored import further_lines, scored_lines
+    from medseg.metrics.estimate import estimate
+    from medseg.reports.scored import further_lines, interval_note, scored_lines
 
     print("\n".join(scored_lines(result)))
     headings = {name: metric(name).heading(result.definition.unit) for name in result.metrics}
@@ -89,8 +90,11 @@ def _scores(result: Scores | FoldScores) -> None:
             f"{len(result.folds)} scores on the same cases, not pooled ({each}); mean over folds, standard "
             f"deviation {_digits(result.sd_over_folds)}. `medseg ensemble` joins the folds into one prediction."
         )
-    elif note := background_note(background_cases(result.cases), len(result.cases)):
-        print(f"warning: {note}")
+    else:
+        found = estimate(result)
+        print(f"mean Dice {_digits(found.score.mean)}{interval_note(found)}")
+        if note := background_note(background_cases(result.cases), len(result.cases)):
+            print(f"warning: {note}")
     print(f"mean_dice: {_digits(result.mean_dice, 'nan')}")
 
 
@@ -127,21 +131,21 @@ def postprocessed(settings: PostprocessSettings, result: Postprocessing) -> None
     rows = []
     for label, found in result.labels.items():
         for step in found.tried:
-            low, high = (digits(bound, 4, sign=True) for bound in step.interval)
             if step.taken or step.mean_difference:
                 difference, taken = digits(step.mean_difference, 4, sign=True), "yes" if step.taken else "no"
-                rows.append([label, _steps(step.to), str(step.cases), difference, f"{low} to {high}", taken])
+                rows.append([label, _steps(step.to), str(step.cases), difference, digits(step.p_value), taken])
     if rows:
-        print(markdown_table(["label", "steps", "cases", "Dice difference", "95 % interval", "taken"], rows))
+        print(markdown_table(["label", "steps", "cases", "Dice difference", "p (corrected)", "taken"], rows))
     mean = result.mean_dice
     if mean is None:
         print(f"No step is shown to help on {result.cases} cases; label maps stay as the network gives them.")
         return
     print(f"stored: {'; '.join(f'{label}: {_steps(rule)}' for label, rule in result.rules.items())}")
+    biased = "on the cases that the steps were chosen on, so the second is optimistically biased"
+    nested = "each fold cleaned by steps that were chosen on the other folds' cases"
     print(
-        f"mean Dice {mean.before:.4f} -> {mean.after:.4f} on the cases that the steps were chosen on, so the "
-        f"second is optimistically biased. `medseg validate --run {settings.run}` scores cleaned predictions from now "
-        "on."
+        f"mean Dice {mean.before:.4f} -> {mean.after:.4f}, {nested if mean.nested else biased}. `medseg validate --run "
+        f"{settings.run}` scores cleaned predictions from now on."
     )
 
 

@@ -99,13 +99,15 @@ class Checkpoint:
         key_metrics: further metrics of the evaluator -> ``max`` or ``min``; the weights with the best value of each
             are kept beside those of the key metric, for a choice after the training.
         select_after: validations up to this epoch are no candidates; until a later one the last weights are the best.
+        select: ``best`` by validation, or ``final``: the last weights, whatever their score, so that runs with unequal
+            numbers of validations can be compared.
 
     Attributes:
         best_values: metric -> its best value so far.
         validations: (epoch, iteration) of each one so far.
 
     Raises:
-        ConfigError: a metric's direction is neither ``max`` nor ``min``.
+        ConfigError: a metric's direction is neither ``max`` nor ``min``, or an unknown ``select``.
 
     A state holds tensors and plain numbers only, so that ``torch.load(weights_only=True)`` reads it. Put this handler
     first in the list: others that look at the state when a run starts then see the one that was loaded.
@@ -122,7 +124,10 @@ class Checkpoint:
         evaluator: Any = None,
         key_metrics: Mapping[str, str] | None = None,
         select_after: int = 0,
+        select: str = "best",
     ) -> None:
+        if select not in ("best", "final"):
+            raise ConfigError(f"checkpoint::select '{select}' is not a valid choice; use 'best' or 'final'.")
         for name, direction in (key_metrics or {}).items():
             if direction not in _BETTER:
                 raise ConfigError(f"key_metrics: '{direction}' of '{name}' is unknown; use 'max' or 'min'.")
@@ -135,6 +140,7 @@ class Checkpoint:
         self.evaluator = evaluator
         self.key_metrics = dict(key_metrics or {})
         self.select_after = select_after
+        self.select = select
         self.best_values: dict[str, float] = {}
         self.validations: list[tuple[int, int]] = []
         self._signal = 0
@@ -275,7 +281,8 @@ class Checkpoint:
         self._last_is_whole = True
 
     def _is_best(self, engine: Any) -> bool:
-        if self.evaluator is None or self.evaluator.state.best_metric_epoch < 0 or math.isnan(self._best_metric()):
+        nothing = self.evaluator is None or self.evaluator.state.best_metric_epoch < 0
+        if self.select == "final" or nothing or math.isnan(self._best_metric()):
             return True  # nothing to choose by: the last weights count
         return bool(self.evaluator.state.best_metric_epoch == engine.state.epoch)
 

@@ -11,7 +11,7 @@ from medseg.metrics.cases import (
     summarize,
 )
 from medseg.metrics.definition import NOT_RECORDED, CleanupRules, ScoreDefinition, target_values
-from medseg.metrics.intervals import Interval, MedianInterval, mean_interval, median_interval
+from medseg.metrics.median import MedianInterval, median_interval
 from medseg.metrics.photo import photo_scores
 from medseg.metrics.scores import FoldScores, ScoredPredictions, ScoreFacts, Scores
 from medseg.metrics.surface_area import area_surface_scores
@@ -21,7 +21,6 @@ __all__ = [
     "CaseRows",
     "CleanupRules",
     "FoldScores",
-    "Interval",
     "MedianInterval",
     "ScoreDefinition",
     "ScoreFacts",
@@ -33,7 +32,6 @@ __all__ = [
     "background_note",
     "case_scores",
     "mean_dice",
-    "mean_interval",
     "median_interval",
     "photo_scores",
     "pooled",

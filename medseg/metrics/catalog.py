@@ -88,6 +88,13 @@ class Metric:
     def lower_is_better(self) -> bool:
         return self.unit == "mm" or self.title.startswith(("false", "missed"))
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Range of the values."""
+        share = self.kind in ("overlap", "sensitivity", "precision") or self.title.endswith(("specificity", "Dice"))
+        low = -math.inf if "difference" in self.title else 0.0
+        return low, 1.0 if share or self.title.startswith("lesion-wise Dice") else math.inf
+
     def heading(self, unit: str = "mm") -> str:
         """The title with limit and unit; ``unit`` is that of lengths."""
         words = self.title

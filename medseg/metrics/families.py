@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from medseg.errors import ConfigError
-from medseg.metrics.paired import holm
+import numpy as np
 
-__all__ = ["AdjustedP", "Equivalence", "adjust_families", "equivalence"]
+from medseg.errors import ConfigError
+
+__all__ = ["AdjustedP", "Equivalence", "adjust_families", "equivalence", "holm"]
 
 Row = TypeVar("Row", bound=Hashable)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (Holm 1979); NaN stays NaN and does not count."""
+    order = [i for i in np.argsort(p_values) if math.isfinite(p_values[i])]
+    adjusted = [math.nan] * len(p_values)
+    running = 0.0
+    for position, index in enumerate(order):
+        running = max(running, min(1.0, (len(order) - position) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ class Counts:
     lower: int
     equal: int
 
+    @property
+    def total(self) -> int:
+        return self.higher + self.lower + self.equal
+
 
 @dataclass(frozen=True)
 class Influence:

@@ -9,6 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
+from medseg import __version__
 from medseg.errors import DataError
 from medseg.metrics.cases import (
     CaseRows,
@@ -41,8 +44,11 @@ _FORM = {
     "fold?": (int, None),
     "cleanup?": {str: {str: (bool, float)}},
     "biases?": [str],
+    "chosen?": [str],
     "targets?": {str: {str: [int]}},
     "files_sha256?": {str: [str]},
+    "subjects?": {str: str},
+    "medseg?": str,
     "predictions?": ({"folder": str, "sha256": {str: str}}, None),
 }
 
@@ -60,10 +66,12 @@ class ScoreFacts:
         datalist: file that lists the cases.
         checkpoint: name of the checkpoint, or its file.
         biases: sentences on why the scores are better than those of new cases.
+        chosen: sentences on which cases the checkpoint, the rules and the weights were chosen.
         differs_from_training: id of a setting -> its value in training, and its value here.
         weights_sha256, settings_sha256: hashes of the weights' file, and of the settings.
         medseg: version of medseg.
         files_sha256: case -> hashes of its files (``content_hash``).
+        subjects: case -> its subject, of the cases that have one in the datalist.
         ensemble: method by which members are joined.
         members: folders of the members.
         member_weights: weight of each member.
@@ -78,11 +86,13 @@ class ScoreFacts:
     datalist: str | None = None
     checkpoint: str | None = None
     biases: Sequence[str] | None = None
+    chosen: Sequence[str] | None = None
     differs_from_training: Mapping[str, object] | None = None
     weights_sha256: str | None = None
     settings_sha256: str | None = None
     medseg: str | None = None
     files_sha256: Mapping[str, Sequence[str]] | None = None
+    subjects: Mapping[str, str] | None = None
     ensemble: str | None = None
     members: Sequence[str] | None = None
     member_weights: Sequence[float] | None = None
@@ -188,10 +198,10 @@ class Scores(_Means):
 
     @classmethod
     def of(cls, cases: CaseRows, definition: ScoreDefinition, facts: ScoreFacts) -> Scores:
-        """The scores of cases."""
+        """The scores of cases, by this version of medseg."""
         return cls(
             mean_dice=mean_dice(cases),
-            facts=facts,
+            facts=replace(facts, medseg=facts.medseg or __version__),
             definition=definition,
             labels=summarize(cases),
             pooled=pooled(cases),
@@ -199,6 +209,18 @@ class Scores(_Means):
             lesion_free=lesion_free_cases(cases),
             detection=detection(cases),
         )
+
+    @property
+    def units(self) -> list[str]:
+        """Unit of analysis of each case: its subject, or the case itself."""
+        subjects = self.facts.subjects or {}
+        return [subjects.get(case, case) for case in self.cases]
+
+    def table(self, score: str = "dice") -> np.ndarray:
+        """Values of one score (``named``), ``(cases, targets)``; NaN where it is undefined."""
+        score = self.named(score)
+        rows = [[row.get(target, {}).get(score, math.nan) for target in self.labels] for row in self.cases.values()]
+        return np.array(rows, dtype=float).reshape(len(self.cases), len(self.labels))
 
     @classmethod
     def found(cls, folder: str | Path) -> Scores | None:

@@ -57,6 +57,11 @@ class SubjectSums:
         residuals: np.ndarray = (self.sums - self.weights * self.label_means) @ share
         return residuals
 
+    def pseudo_values(self) -> np.ndarray:
+        """``(G,)``: a value per subject whose plain mean is the mean; the subjects' means where their weights agree."""
+        values: np.ndarray = self.mean + len(self.names) * self.residuals()
+        return values
+
     def standard_error(self) -> float:
         """Linearised standard error of the mean over subjects; NaN with fewer than two."""
         count = len(self.names)

@@ -50,7 +50,7 @@ def differences_figure(comparison: Comparison, score_name: str) -> Figure:
 
 
 def _differences(axes: Axes, comparison: Comparison, run: str, targets: Sequence[str]) -> None:
-    rows = {row.label: row for row in comparison.comparisons if row.run == run}
+    rows = {row.label: row for row in comparison.comparisons if (row.run, row.score) == (run, comparison.score)}
     baseline = comparison.runs[0].run
     axes.axvline(0, color=INK, linewidth=1, zorder=1)
     for place, target in enumerate(targets):
@@ -60,7 +60,7 @@ def _differences(axes: Axes, comparison: Comparison, run: str, targets: Sequence
         places = place + even_spread(len(difference), 0.5)
         axes.plot(difference, places, "o", color=ACCENT, markersize=3.5, alpha=0.4, mec="none", zorder=2)
         row = rows[target]
-        if row.cases > 1:
+        if np.isfinite(row.interval[0]):
             axes.plot(row.interval, [place] * 2, color=INK, linewidth=2.4, solid_capstyle="butt", zorder=3)
         if row.cases:
             axes.plot([row.mean_difference], [place], "D", color=INK, markersize=4.5, mec="white", mew=0.6, zorder=4)

@@ -32,6 +32,7 @@ class Table:
         colors: name of a row -> colour of its swatch.
         total: last row, set apart.
         shades: per row and cell a number in [0, 1] that shades the cell, or ``None``.
+        title: heading above it, where a section has several.
     """
 
     header: Sequence[str]
@@ -39,6 +40,7 @@ class Table:
     colors: Mapping[str, str] = field(default_factory=dict)
     total: Sequence[str] = ()
     shades: Sequence[Sequence[float | None]] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -120,10 +120,8 @@ class RunRecord:
 
     def scores(self, score: str = "dice") -> tuple[list[str], np.ndarray]:
         """Case ids and one score per case and target ``(cases, targets)``; NaN where it is undefined."""
-        cases = {} if self.metrics is None else self.metrics.cases
-        score = score if self.metrics is None else self.metrics.named(score)
-        rows = [[row.get(target, {}).get(score, math.nan) for target in self.targets] for row in cases.values()]
-        return list(cases), np.array(rows, dtype=float).reshape(len(cases), len(self.targets))
+        assert self.metrics is not None
+        return list(self.metrics.cases), self.metrics.table(score)
 
     def prediction(self, case_id: str) -> Path | None:
         """The label map of a case that was scored; ``None`` where there is none, or another was written since."""

@@ -15,6 +15,7 @@ from medseg.reports.page import Table, render
 from medseg.reports.record import RunRecord, read_record
 from medseg.reports.score_table import score_table
 from medseg.reports.settings import setting_groups
+from medseg.reports.tables import latex_table, markdown_table
 from medseg.reports.worst_and_best import Overlays, draw_overlays
 from medseg.settings import Folder, takes
 from medseg.storage import write_text
@@ -70,7 +71,7 @@ class ReportSettings:
 def write_report(settings: ReportSettings) -> Path:
     """Write a run's report: curves, scores with intervals, overlays of the worst and best cases, and all settings.
 
-    One file that needs no other.
+    One page that needs no other file, and its scores as ``report.md`` and ``report.tex``.
 
     Returns:
         ``<run>/report.html``.
@@ -96,6 +97,13 @@ def write_report(settings: ReportSettings) -> Path:
         scores=shown,
         settings=setting_groups(record),
     )
+    if shown is not None:
+        table = shown.labels
+        rows = [*table.rows, *([table.total] if table.total else [])]
+        write_text(
+            record.folder / "report.md", f"{lead}\n\n{markdown_table(table.header, rows)}\n\n{shown.explanation}\n"
+        )
+        write_text(record.folder / "report.tex", latex_table(table.header, rows, lead))
     path = record.folder / "report.html"
     write_text(path, render("report.html", page))
     return path

@@ -39,7 +39,7 @@ class SpaceScores:
 
     Attributes:
         mean: mean over labels of the mean over cases.
-        interval: its 95 % interval over cases.
+        interval: its 95 % interval over subjects.
         labels: label -> its summary.
     """
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from medseg.metrics import FoldScores, Scores
 from medseg.metrics.catalog import metric
 from medseg.metrics.empty import EMPTY_RULES, EmptyRule
+from medseg.metrics.estimate import FAILURE, Estimate
+from medseg.reports.tables import share_of
 
-__all__ = ["further_lines", "scored_as", "scored_lines"]
+__all__ = ["further_lines", "interval_note", "scored_as", "scored_lines"]
 
 _SPACES = {"source": "in the original image space", "model": "in the model's space"}
 
@@ -18,7 +21,11 @@ def scored_as(scores: Scores | FoldScores) -> str:
     cases = len(scores.cases) if isinstance(scores, Scores) else scores.scored_cases
     facts, definition = scores.facts, scores.definition
     named = [word for word in dict.fromkeys((facts.role, facts.section)) if word]
-    parts = [f"{cases} case{'' if cases == 1 else 's'}" + (f" ({', '.join(named)})" if named else "")]
+    of = ""
+    if isinstance(scores, Scores) and facts.subjects:
+        subjects = len(set(scores.units))
+        of = f" of {subjects} subject{'' if subjects == 1 else 's'}"
+    parts = [f"{cases} case{'' if cases == 1 else 's'}{of}" + (f" ({', '.join(named)})" if named else "")]
     if facts.fold is not None:
         parts.append(f"fold {facts.fold}")
     if facts.checkpoint:
@@ -35,7 +42,18 @@ def scored_as(scores: Scores | FoldScores) -> str:
 
 def scored_lines(scores: Scores | FoldScores) -> list[str]:
     """That sentence, and those on what makes the scores better than on new cases."""
-    return [f"scored: {scored_as(scores)}", *(f"note: {text}" for text in scores.facts.biases or ())]
+    notes = (*(scores.facts.chosen or ()), *(scores.facts.biases or ()))
+    return [f"scored: {scored_as(scores)}", *(f"note: {text}" for text in notes)]
+
+
+def interval_note(found: Estimate) -> str:
+    """The interval of a mean in brackets, and the failures; with fewer than six subjects the failures alone."""
+    interval = found.score
+    failed = f"cases with a Dice < {FAILURE:g}: {share_of(found.failures)}"
+    if not math.isfinite(interval.low):
+        return f" ({failed})"
+    few = ", few subjects" if interval.few_subjects else ""
+    return f" (95 % interval {interval.low:.3f} – {interval.high:.3f}{few}; {failed})"
 
 
 def further_lines(scores: Scores | FoldScores) -> Iterator[str]:

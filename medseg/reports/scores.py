@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from medseg.metrics import Interval, background_cases, background_note, mean_interval
+from medseg.metrics import background_cases, background_note
 from medseg.metrics.catalog import metric
+from medseg.metrics.estimate import FAILURE, Estimate, estimate
+from medseg.metrics.subjects import FEWEST_SUBJECTS
 from medseg.reports.page import Table
 from medseg.reports.record import RunRecord
-from medseg.reports.scored import further_lines, scored_as
-from medseg.reports.tables import digits, mean
+from medseg.reports.scored import further_lines, interval_note, scored_as
+from medseg.reports.tables import digits, mean, share_of
 
 __all__ = ["case_table", "explanation", "headline", "label_table", "score_warnings", "tiles"]
+
+_SHOWN = ("dice", "hd95", "surface_dice")
+_FEW = 10  # subjects
 
 
 def headline(record: RunRecord) -> str:
     """The mean with its interval, and what it is of."""
     assert record.metrics is not None
-    overall = mean_interval(record.scores()[1])
-    bounds = f" (95 % interval {_bounds(overall)})" if math.isfinite(overall.low) else ""
-    return f"Mean Dice {digits(overall.mean)}{bounds} over {scored_as(record.metrics)}."
+    found = estimate(record.metrics)
+    return f"Mean Dice {digits(found.score.mean)}{interval_note(found)} over {scored_as(record.metrics)}."
 
 
 def tiles(record: RunRecord) -> list[tuple[str, str]]:
     """Large figures with what they mean: (figure, meaning)."""
     assert record.metrics is not None
-    dice, distance, surface = (mean_interval(table).mean for table in _tables(record))
+    dice, distance, surface = (estimate(record.metrics, score).score.mean for score in _SHOWN)
     fold = "" if record.metrics.facts.fold is None else f", fold {record.metrics.facts.fold}"
     found = [
         (digits(dice), "mean Dice"),
@@ -41,32 +43,40 @@ def tiles(record: RunRecord) -> list[tuple[str, str]]:
 
 def label_table(record: RunRecord, colors: Mapping[str, str]) -> Table:
     """A row per label or region, and one of the means over them."""
-    dice, distance, surface = _tables(record)
-    overall = mean_interval(dice)
-    total = ["mean over labels", str(len(dice)), digits(overall.mean), _bounds(overall),
-             digits(mean_interval(distance).mean, 2), digits(mean_interval(surface).mean), "", ""]  # fmt: skip
+    assert record.metrics is not None
+    scores = record.metrics
     header = ["region" if record.label_space.regions else "label", "cases", "mean Dice", "95 % interval",
-              _heading(record, "hd95"), _heading(record, "surface_dice"), "Dice undefined",
+              f"Dice < {FAILURE:g}", _heading(record, "hd95"), _heading(record, "surface_dice"), "Dice undefined",
               "HD95 undefined"]  # fmt: skip
     rows = []
-    for column, target in enumerate(record.targets):
-        interval = mean_interval(dice[:, column])
-        row = [target, str(int(np.isfinite(dice[:, column]).sum())), digits(interval.mean), _bounds(interval),
-               digits(mean(distance[:, column]), 2), digits(mean(surface[:, column]))]  # fmt: skip
+    for target in record.targets:
+        row = _means(target, [estimate(scores, score, target) for score in _SHOWN])
         row += [_undefined(record, target, score) for score in ("dice", "hd95")]
         rows.append(row + [digits(record.pooled(target, score)) for score in _pooled(record)])
     header += [f"pooled {name}" for name in _pooled(record).values()]
+    total = [*_means("mean over labels", [estimate(scores, score) for score in _SHOWN]), "", ""]
     total += [""] * len(_pooled(record))
     return Table(header, rows, colors, total if len(rows) > 1 else ())
 
 
+def _means(name: str, found: Sequence[Estimate]) -> list[str]:
+    """A row: Dice with its interval and failures, HD95 and surface Dice."""
+    dice, distance, surface = found
+    return [name, str(dice.score.cases), digits(dice.score.mean), _bounds(dice), share_of(dice.failures),
+            digits(distance.score.mean, 2), digits(surface.score.mean)]  # fmt: skip
+
+
 def explanation(record: RunRecord) -> str:
-    """What the columns of ``label_table`` mean, and what empty masks counted."""
+    """What the columns of ``label_table`` mean."""
     assert record.metrics is not None
+    unit = "subjects" if record.metrics.facts.subjects else "cases"
     return (
-        "Intervals: percentile bootstrap over cases, 2000 draws. Undefined values are ignored in the means. "
+        f"Intervals: studentised bootstrap over {unit}, 9999 draws, none with fewer than six. Beside them, the cases "
+        f"in which the Dice of a label is below {FAILURE:g}, with the exact upper bound of their share. Undefined "
+        "values are ignored in the means. "
         + " ".join(f"{line}." for line in further_lines(record.metrics))
         + (" Pooled scores take all images as one." if _pooled(record) else "")
+        + "".join(f" {text}" for text in record.metrics.facts.chosen or ())
     )
 
 
@@ -96,16 +106,12 @@ def score_warnings(record: RunRecord) -> list[str]:
     lacking = [t for t, row in record.metrics.labels.items() if "dice" not in row or not row["dice"].cases]
     if lacking:
         found.append(f"In no validation case: {', '.join(lacking)}.")
-    if len(scored) < 10:
-        number = f"{len(scored)} case{'' if len(scored) == 1 else 's'}"
-        found.append(f"Only {number} scored: intervals over so few cases are too narrow.")
+    units = len(set(record.metrics.units))
+    if units < _FEW:
+        unit = f"{'subject' if record.metrics.facts.subjects else 'case'}{'' if units == 1 else 's'}"
+        few = "an interval needs six" if units < FEWEST_SUBJECTS else "the interval is wide"
+        found.append(f"Only {units} {unit} scored: {few}.")
     return found
-
-
-def _tables(record: RunRecord) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Dice, HD95 and surface Dice, each ``(cases, targets)``."""
-    dice, distance, surface = (record.scores(score)[1] for score in ("dice", "hd95", "surface_dice"))
-    return dice, distance, surface
 
 
 def _pooled(record: RunRecord) -> dict[str, str]:
@@ -119,8 +125,8 @@ def _undefined(record: RunRecord, target: str, score: str) -> str:
     return str(row[name].undefined) if name in row else "–"
 
 
-def _bounds(interval: Interval) -> str:
-    return f"{interval.low:.3f} – {interval.high:.3f}" if math.isfinite(interval.low) else "–"
+def _bounds(found: Estimate) -> str:
+    return f"{found.score.low:.3f} – {found.score.high:.3f}" if math.isfinite(found.score.low) else "–"
 
 
 def _heading(record: RunRecord, score: str) -> str:

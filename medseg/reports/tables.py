@@ -1,4 +1,4 @@
-"""Tables of text as Markdown that reads well as it stands, and numbers as a reader wants them."""
+"""Tables of text as Markdown that reads well as it stands and as LaTeX, and numbers as a reader wants them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["digits", "grouped", "markdown_table", "mean", "scaled"]
+from medseg.metrics.shares import Share
+
+__all__ = ["digits", "grouped", "latex_table", "markdown_table", "mean", "scaled", "share_of"]
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "−": "$-$",
+    "≤": r"$\le$",
+}
+_LATEX |= {character: "\\" + character for character in "&%$#_{}"} | {
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "²": "$^2$",
+}
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -20,6 +37,23 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines.append(f"| {' | '.join([row[0].ljust(widths[0]), *padded[1:]])} |")
     rule = "|" + "|".join("-" * (w + 2) if not i else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A LaTeX table with the rules of ``booktabs``: the first column to the left, the others to the right."""
+    lines = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (header, *rows)]
+    whole = [r"\begin{table}", r"\centering", *([rf"\caption{{{_latex(caption)}}}"] if caption else [])]
+    whole += [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
+    return "\n".join([*whole, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def share_of(found: Share) -> str:
+    """Such as ``0 of 20 (≤ 16.8 %)``: the share with its exact upper bound."""
+    return f"{found.hits} of {found.of} (≤ {100 * found.high:.1f} %)"
 
 
 def mean(values: np.ndarray) -> float:

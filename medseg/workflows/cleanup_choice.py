@@ -1,39 +1,43 @@
 """The choice of a cleaning rule per label, from the Dice that every rule gives on every case.
 
-Greedy: of all rules that do one thing more (a smallest size, the largest component, holes filled), those count whose
-paired 95 % interval of the Dice difference lies above 0 on at least six cases; the one with the largest mean
-difference is taken, and the search goes on from there.
+Greedy: of all rules that do one thing more (a smallest size, the largest component, holes filled), those count that
+improve the mean over subjects by one test for all labels and rules of a round (``medseg.metrics.rule_selection``); of
+each label the one with the largest mean difference is taken, and the search resumes from there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from skimage.measure import label as label_components
 
 from medseg.labels import IGNORE, LabelSpace
-from medseg.metrics.paired import paired_comparison
+from medseg.metrics.rule_selection import rule_test
+from medseg.metrics.subjects import subject_sums
 from medseg.transforms.postprocess import CleanRule, bounding_box, clean_mask, least_voxels
 
-__all__ = ["Pair", "TriedStep", "choose_rule", "dice_by_rule"]
+__all__ = ["Pair", "TriedStep", "choose_rules", "dice_by_rule"]
 
 _SIZES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # mm³ (2D: mm², or pixels), about half a decade apart
-_LEAST_CASES = 6  # fewer cannot reach 95 % in a sign test, so a bootstrap over them says nothing
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A case: prediction and reference as label indices ``(*spatial)`` on one grid."""
+    """A case: prediction and reference as label indices ``(*spatial)`` on one grid, its subject, and the place of its
+    fold's run.
+    """
 
     case_id: str
     dataset: str | None
     prediction: np.ndarray
     reference: np.ndarray
     spacing: tuple[float, ...]
+    subject: str = ""
+    fold: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class TriedStep:
         from_, to: rules before and after, step -> value.
         cases: number of cases.
         mean_difference: mean difference of the Dice; NaN without any case.
-        interval: its 95 % interval.
+        p_value: one-sided, corrected for the number of steps of the round; NaN with fewer than six subjects.
         taken: whether the search took it.
     """
 
@@ -52,32 +56,44 @@ class TriedStep:
     to: Mapping[str, bool | float]
     cases: int
     mean_difference: float
-    interval: tuple[float, float]
+    p_value: float
     taken: bool
 
 
-def choose_rule(scores: Mapping[CleanRule, np.ndarray]) -> tuple[CleanRule, list[TriedStep]]:
-    """The rule that greedy search arrives at, and every step that was tried.
+def choose_rules(
+    scores: Mapping[str, Mapping[CleanRule, np.ndarray]], subjects: Sequence[str], *, level: float = 0.05
+) -> dict[str, tuple[CleanRule, list[TriedStep]]]:
+    """Of each label the rule that greedy search arrives at, and every step that was tried.
 
     Args:
-        scores: Dice per case for each rule, NaN where it is undefined; ``CleanRule()`` among them.
+        scores: of each label the Dice per case for each rule, NaN where it is undefined; ``CleanRule()`` among them.
+        subjects: subject of each case.
+        level: chance, in each round, that any useless step is taken.
     """
-    current = CleanRule()
-    tried: list[TriedStep] = []
-    while True:
-        found = {
-            rule: paired_comparison(scores[current].tolist(), scores[rule].tolist())
-            for rule in _neighbours(current, scores)
-        }
-        helping = [rule for rule, it in found.items() if it.cases >= _LEAST_CASES and it.interval[0] > 0]
-        best = max(helping, key=lambda rule: found[rule].mean_difference, default=None)
-        tried += [
-            TriedStep(current.to_table(), rule.to_table(), it.cases, it.mean_difference, it.interval, rule == best)
-            for rule, it in found.items()
+    found: dict[str, tuple[CleanRule, list[TriedStep]]] = {label: (CleanRule(), []) for label in scores}
+    growing = list(scores)
+    while steps := [(label, rule) for label in growing for rule in _neighbours(found[label][0], scores[label])]:
+        changes = [scores[label][rule] - scores[label][found[label][0]] for label, rule in steps]
+        # A case without a score is no improvement: zeros change neither statistic nor p.
+        sums = subject_sums(np.nan_to_num(np.stack(changes, axis=1)), subjects).sums
+        p_values = rule_test(sums.T).p_values.tolist()
+        tried = [
+            _tried(found[label][0], rule, *of) for (label, rule), *of in zip(steps, changes, p_values, strict=True)
         ]
-        if best is None:
-            return current, tried
-        current = best
+        growing = []
+        for label, (current, before) in found.items():
+            own = [(rule, step) for (name, rule), step in zip(steps, tried, strict=True) if name == label]
+            helping = [(rule, step) for rule, step in own if step.p_value <= level and step.mean_difference > 0]
+            taken, best = max(helping, key=lambda one: one[1].mean_difference, default=(current, None))
+            found[label] = taken, [*before, *(replace(step, taken=step is best) for _, step in own)]
+            growing += [label] if helping else []
+    return found
+
+
+def _tried(current: CleanRule, rule: CleanRule, change: np.ndarray, p_value: float) -> TriedStep:
+    known = change[np.isfinite(change)]
+    mean = float(known.mean()) if len(known) else math.nan
+    return TriedStep(current.to_table(), rule.to_table(), len(known), mean, p_value, taken=False)
 
 
 def _neighbours(rule: CleanRule, known: Mapping[CleanRule, Any]) -> list[CleanRule]:

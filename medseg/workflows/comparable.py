@@ -11,14 +11,24 @@ from typing import Any
 from medseg.bundle.folder import Bundle
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.engines.run_files import is_outdated
-from medseg.errors import DataError
+from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import NOT_RECORDED, ScoreDefinition, Scores, target_values
 from medseg.workflows.nnunet_results import nnunet_scores
 from medseg.workflows.run_folder import trained_on
 from medseg.workflows.selection import own_role
 
-__all__ = ["EFFORT", "ScoredRun", "differing", "read_scored", "refuse_unlike", "run_names"]
+__all__ = [
+    "EFFORT",
+    "Method",
+    "ScoredRun",
+    "differing",
+    "methods",
+    "read_scored",
+    "refuse_unlike",
+    "run_names",
+    "units",
+]
 
 # Facts of a training -> what they are called; those of the run's config come after.
 EFFORT = {
@@ -68,6 +78,36 @@ class ScoredRun:
         return shown if fold is None else f"{shown}, fold {fold}"
 
 
+@dataclass(frozen=True)
+class Method:
+    """One or more trainings of a method, whose scores are averaged in each case."""
+
+    name: str
+    runs: tuple[ScoredRun, ...]
+
+
+def methods(given: Sequence[str | Path]) -> list[Method]:
+    """The methods in the order in which they are first named, with the scores of their runs.
+
+    Args:
+        given: folders as of ``read_scored``, or ``NAME=FOLDER``; those of one name are trainings of one method.
+
+    Raises:
+        ConfigError: a folder is given twice.
+        DataError: a folder has no scores of single cases.
+    """
+    named = [str(text) for text in given]
+    parts = [text.partition("=")[::2] if "=" in text and not Path(text).is_dir() else ("", text) for text in named]
+    folders = [Path(folder).expanduser().resolve() for _, folder in parts]
+    twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is given twice; name each run of a comparison once.")
+    found: dict[str, list[ScoredRun]] = {}
+    for (name, _), run in zip(parts, read_scored(folders), strict=True):
+        found.setdefault(name or run.name, []).append(run)
+    return [Method(name, tuple(runs)) for name, runs in found.items()]
+
+
 def read_scored(folders: Sequence[Path]) -> list[ScoredRun]:
     """The scores in folders: runs, ensembles, ``scores/<section>`` of a run, evaluations of label maps, or nnU-Net's.
 
@@ -75,6 +115,23 @@ def read_scored(folders: Sequence[Path]) -> list[ScoredRun]:
         DataError: a folder has no scores of single cases.
     """
     return [_read(folder, name) for folder, name in zip(folders, run_names(folders), strict=True)]
+
+
+def units(runs: Sequence[ScoredRun], cases: Sequence[str]) -> list[str]:
+    """The subject of each case, by what any of the runs records; the case itself where none does.
+
+    Raises:
+        DataError: two runs name different subjects of a case.
+    """
+    known: dict[str, str] = {}
+    for run in runs:
+        for case, subject in (run.scores.facts.subjects or {}).items():
+            if known.setdefault(case, subject) != subject:
+                raise DataError(
+                    f"{run.name} has {case} as of subject {subject}, another run as of {known[case]}; run `medseg "
+                    "validate` again on both with one datalist."
+                )
+    return [known.get(case, case) for case in cases]
 
 
 def _read(folder: Path, name: str) -> ScoredRun:
@@ -197,6 +254,11 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
             unit = " s" if key.endswith("seconds") else ""
             amounts = {name: f"{number:,.0f}{unit}".replace(",", " ") for name, number in numbers.items()}
             found.append(f"The runs were not trained alike: {words} {_listed(amounts)}.")
+            if key == "validations" and any(run.scores.facts.checkpoint == "best" for run in runs):
+                found.append(
+                    "The best of more validations is better by chance alone: compare the final weights (`medseg "
+                    "validate --checkpoint last`, or `medseg train --select final`)."
+                )
     unknown = sorted({run.name for run in runs if NOT_RECORDED in vars(run.definition).values()})
     if unknown:
         found.append(

@@ -29,6 +29,7 @@ from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
 from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
+from medseg.workflows.choices import choices
 from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
@@ -137,6 +138,7 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         ensemble=method,
         members=[str(folder) for folder in folders],
         member_weights=network.weights,
+        chosen=_chosen(bundles, settings, cleaned=bool(rules)),
     )
     scores = CaseScores(
         network.label_space, surface=True, output_dir=output, facts={"space": "source", "cleanup": rules}
@@ -258,8 +260,26 @@ def _facts(
     for text in biases:
         logger.warning("%s", text)
     return ScoreFacts(
-        section=section, fold=None, role=role, datalist=str(datalist.path), biases=biases, files_sha256=files
+        section=section,
+        fold=None,
+        role=role,
+        datalist=str(datalist.path),
+        biases=biases,
+        files_sha256=files,
+        subjects={case.id: case.subject for case in cases if case.subject is not None} or None,
     )
+
+
+def _chosen(bundles: Sequence[Bundle], settings: EnsembleSettings, *, cleaned: bool) -> list[str]:
+    """On which cases the members' checkpoints, rules and weights were chosen."""
+    of_each = [
+        choices(bundle.trained, read_facts(bundle.root), settings.checkpoint, cleaned=cleaned, validation=False)
+        for bundle in bundles
+    ]
+    found = list(dict.fromkeys(text for texts in of_each for text in texts))
+    if settings.weights == "dice":
+        found.append("The weights of the members are their Dice on their own validation cases.")
+    return found
 
 
 def _validation_dice(sources: Sequence[Source], checkpoint: str) -> list[float]:

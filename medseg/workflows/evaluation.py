@@ -32,6 +32,7 @@ from medseg.settings import Folder, Names, takes
 from medseg.transforms import SaveLabelsd
 from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
+from medseg.workflows.choices import choices
 from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.run_folder import log_to, require_run
@@ -181,7 +182,9 @@ def evaluate(settings: EvaluateSettings) -> Scores:
         recipe = amended(recipe, derived(steps, f"{folder}/configs/train.yaml"))
     biases = _biases(selection, cleaned=bool(rules))
     facts = on_main(lambda: _facts(selection, weights, recipe.tree))
-    facts = replace(facts, checkpoint=checkpoint, biases=biases, differs_from_training=changed or None)
+    own = selection.role == "validation"
+    chosen = choices(bundle.trained, selection.run, checkpoint, cleaned=bool(rules), validation=own)
+    facts = replace(facts, checkpoint=checkpoint, biases=biases, chosen=chosen, differs_from_training=changed or None)
     place = settings.place(selection)
     places = _target(bundle, recipe, place, named=settings.into is not None)
     workflow = start(amended(recipe, places, case_changes(bundle, recipe.tree, "evaluate")), "evaluate")
@@ -277,6 +280,7 @@ def _facts(selection: Selection, weights: Path, tree: Mapping[str, Any]) -> Scor
         weights_sha256=content_hash(weights),
         settings_sha256=hashlib.sha256(text.encode()).hexdigest(),
         medseg=__version__,
+        subjects={case.id: case.subject for case in selection.cases if case.subject is not None} or None,
         files_sha256={case.id: [content_hash(file) for file in case.files] for case in selection.cases},
     )
 

@@ -64,7 +64,8 @@ def evaluate_folds(settings: EvaluateSettings) -> Scores | FoldScores:
         return spread
     cases = dict(sorted((case, rows) for scores in of_each for case, rows in scores.cases.items()))
     files = {case: hashes for scores in of_each for case, hashes in (scores.facts.files_sha256 or {}).items()}
-    facts = replace(_shared(of_each), files_sha256=files, folds=names)
+    subjects = {case: name for scores in of_each for case, name in (scores.facts.subjects or {}).items()}
+    facts = replace(_shared(of_each), files_sha256=files, folds=names, subjects=subjects or None)
     joined = replace(Scores.of(cases, of_each[0].definition, facts), asked=len(ids), scored=len(cases))
     joined.write(run / place)
     if not place:
@@ -76,6 +77,7 @@ def evaluate_folds(settings: EvaluateSettings) -> Scores | FoldScores:
 def _shared(of_each: Sequence[Scores]) -> ScoreFacts:
     """What the scores of all folds are of, without what is each fold's own."""
     biases = dict.fromkeys(text for scores in of_each for text in scores.facts.biases or ())
+    chosen = dict.fromkeys(text for scores in of_each for text in scores.facts.chosen or ())
     return replace(
         of_each[0].facts,
         fold=None,
@@ -85,6 +87,7 @@ def _shared(of_each: Sequence[Scores]) -> ScoreFacts:
         datalist=None,
         files_sha256=None,
         biases=list(biases),
+        chosen=list(chosen),
     )
 
 

@@ -1,5 +1,5 @@
-"""Choose post-processing on validation predictions, label by label on the raw ones: a step is taken only where it is
-shown to help (``cleanup_choice``).
+"""Choose post-processing on validation predictions, on the raw ones: a step is taken only where it is shown to help by
+a test that counts all that were tried (``cleanup_choice``).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from medseg.engines.run_files import is_outdated
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import CleanupRules, Scores, case_scores
-from medseg.metrics.paired import paired_comparison
+from medseg.metrics.paired_difference import paired_difference
+from medseg.metrics.subjects import subject_sums
 from medseg.settings import Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import CleanRule, clean_labels, find_label_map, load
 from medseg.workflows.cleanup import store_rules
-from medseg.workflows.cleanup_choice import Pair, TriedStep, choose_rule, dice_by_rule
+from medseg.workflows.cleanup_choice import Pair, TriedStep, choose_rules, dice_by_rule
 from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
@@ -59,13 +60,23 @@ class LabelChoice:
 
 @dataclass(frozen=True)
 class BeforeAndAfter:
-    """Mean Dice over cases of the mean over targets, raw and cleaned, and their difference with its 95 % interval."""
+    """Mean Dice over targets of the mean over cases, raw and cleaned, and their difference.
+
+    Attributes:
+        before, after: raw and cleaned.
+        mean_difference: their difference.
+        interval: its 95 % interval over subjects; NaN with fewer than six.
+        cases, subjects: numbers of those with a score.
+        nested: whether the cases of each fold are cleaned by rules that were chosen on the other folds' cases.
+    """
 
     before: float
     after: float
     mean_difference: float
     interval: tuple[float, float]
     cases: int
+    subjects: int
+    nested: bool
 
 
 @dataclass(frozen=True)
@@ -75,8 +86,8 @@ class Postprocessing:
     Attributes:
         cases: number of cases.
         rules: label -> its rule, where it has one.
-        mean_dice: scores without and with the rules, optimistically biased for new cases, since the rules were chosen
-            on these; ``None`` without any rule.
+        mean_dice: scores without and with the rules, of a single run optimistically biased for new cases, since the
+            rules were chosen on these; ``None`` without any rule.
         labels: label -> what was tried.
     """
 
@@ -105,23 +116,25 @@ def postprocess(settings: PostprocessSettings) -> Postprocessing:
     folders = fold_runs(run) or [require_run(run).root]
     space = LabelSpace.from_table(Bundle(folders[0]).trained["labels"])
     log_to(run)
+    pairs: list[tuple[str, int]] = []  # subject and fold of each case
     tables: dict[str, list[dict[CleanRule, float]]] = {label: [] for label in space.labels}
     for pair in _pairs(folders, space, data_dir):
+        pairs.append((pair.subject, pair.fold))
         for label in space.labels:
             tables[label].append(dice_by_rule(pair, label, space))
-    labels: dict[str, LabelChoice] = {}
-    rules: dict[str, CleanRule] = {}
-    for label, table in tables.items():
-        scores = {rule: np.array([case[rule] for case in table]) for rule in table[0]}
-        rule, tried = choose_rule(scores)
-        labels[label] = LabelChoice(rule.to_table(), tried)
-        if any(rule):
-            rules[label] = rule
+    scores = {
+        label: {rule: np.array([case[rule] for case in table]) for rule in table[0]} for label, table in tables.items()
+    }
+    found = choose_rules(scores, [subject for subject, _ in pairs])
+    rules = {label: rule for label, (rule, _) in found.items() if any(rule)}
+    of_fold = dict.fromkeys(range(len(folders)), rules)
+    if len(folders) > 1 and rules:
+        of_fold = {fold: _without(fold, scores, pairs) for fold in of_fold}
     chosen = Postprocessing(
-        cases=len(tables[space.labels[0]]),
+        cases=len(pairs),
         rules={label: rule.to_table() for label, rule in rules.items()},
-        mean_dice=_before_and_after(folders, space, rules, data_dir) if rules else None,
-        labels=labels,
+        mean_dice=_before_and_after(folders, space, of_fold, data_dir) if rules else None,
+        labels={label: LabelChoice(rule.to_table(), tried) for label, (rule, tried) in found.items()},
     )
     write_json(Path(run) / "postprocessing.json", chosen)
     for folder in folders:
@@ -130,9 +143,19 @@ def postprocess(settings: PostprocessSettings) -> Postprocessing:
     return chosen
 
 
+def _without(
+    fold: int, scores: Mapping[str, Mapping[CleanRule, np.ndarray]], pairs: Sequence[tuple[str, int]]
+) -> dict[str, CleanRule]:
+    """The rules that the other folds' cases choose."""
+    kept = [place for place, (_, own) in enumerate(pairs) if own != fold]
+    others = {label: {rule: values[kept] for rule, values in table.items()} for label, table in scores.items()}
+    found = choose_rules(others, [pairs[place][0] for place in kept])
+    return {label: rule for label, (rule, _) in found.items() if any(rule)}
+
+
 # ---------------------------------------------------------------------- cases
 def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | None) -> Iterator[Pair]:
-    for folder in folders:
+    for fold, folder in enumerate(folders):
         scored = _scores(folder)
         assert scored.predictions is not None  # as _scores says
         place, hashes = folder / scored.predictions.folder, scored.predictions.sha256
@@ -156,7 +179,7 @@ def _pairs(folders: Sequence[Path], space: LabelSpace, data_dir: str | Path | No
                     + _validate(folder)
                 )
             spacing = tuple(float(mm) for mm in true.pixdim[: true.ndim - 1])
-            yield Pair(case.id, dataset, predicted[0].numpy(), true[0].numpy(), spacing)
+            yield Pair(case.id, dataset, predicted[0].numpy(), true[0].numpy(), spacing, case.group, fold)
 
 
 def _scores(folder: Path) -> Scores:
@@ -190,16 +213,28 @@ def _validate(folder: Path) -> str:
 
 
 def _before_and_after(
-    folders: Sequence[Path], space: LabelSpace, rules: Mapping[str, CleanRule], data_dir: str | Path | None
+    folders: Sequence[Path],
+    space: LabelSpace,
+    of_fold: Mapping[int, Mapping[str, CleanRule]],
+    data_dir: str | Path | None,
 ) -> BeforeAndAfter:
-    """The mean over a case's targets with all rules together, as inference applies them, against none."""
-    scores: list[list[float]] = [[], []]
+    """The mean with all rules of a case's fold together, as inference applies them, against none."""
+    tables: tuple[list[list[float]], list[list[float]]] = ([], [])
+    subjects = []
     for pair in _pairs(folders, space, data_dir):
-        cleaned = clean_labels(pair.prediction, rules, space, pair.spacing)
-        for prediction, column in zip((pair.prediction, cleaned), scores, strict=True):
-            table = case_scores(prediction, pair.reference, space, pair.spacing, dataset=pair.dataset, metrics=())
-            dice = [row["dice"] for row in table.values() if np.isfinite(row["dice"])]
-            column.append(float(np.mean(dice)) if dice else float("nan"))
-    figures = paired_comparison(*scores)
-    before, after = (float(np.nanmean(column)) for column in scores)
-    return BeforeAndAfter(before, after, figures.mean_difference, figures.interval, figures.cases)
+        subjects.append(pair.subject)
+        cleaned = clean_labels(pair.prediction, of_fold[pair.fold], space, pair.spacing)
+        for prediction, table in zip((pair.prediction, cleaned), tables, strict=True):
+            rows = case_scores(prediction, pair.reference, space, pair.spacing, dataset=pair.dataset, metrics=())
+            table.append([rows[target]["dice"] if target in rows else np.nan for target in space.targets])
+    raw, cleaned_scores = (np.array(table) for table in tables)
+    found = paired_difference(raw, cleaned_scores, subjects)
+    return BeforeAndAfter(
+        before=subject_sums(raw, subjects).mean,
+        after=subject_sums(cleaned_scores, subjects).mean,
+        mean_difference=found.mean,
+        interval=(found.low, found.high),
+        cases=found.cases.total,
+        subjects=found.subjects.total,
+        nested=len(folders) > 1,
+    )

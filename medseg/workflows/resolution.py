@@ -20,7 +20,8 @@ import numpy as np
 from medseg.data import CaseFacts
 from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError
-from medseg.metrics import Scores, Summary, mean_interval
+from medseg.metrics import Scores, Summary
+from medseg.metrics.estimate import estimate
 from medseg.reports.resolution import Resolution, SpaceScores, TestedPoint, TestedRun, write_resolution
 from medseg.reports.tables import digits
 from medseg.settings import Folder, takes
@@ -258,8 +259,7 @@ def _scores(
 
 
 def _summary(scores: Scores) -> SpaceScores:
-    rows = [[row.get(label, {}).get("dice", math.nan) for label in scores.labels] for row in scores.cases.values()]
-    found = mean_interval(np.array(rows, dtype=float))
+    found = estimate(scores).score
     labels = {label: row["dice"] for label, row in scores.labels.items()}
     means = {label: Summary(row.mean, row.cases) for label, row in labels.items()}
     return SpaceScores(found.mean, (found.low, found.high), means)

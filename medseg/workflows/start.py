@@ -107,6 +107,8 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[
     chosen = {key: value for key, value in given.items() if value is not None}
     layers = [command({k: v for k, v in always.items() if k in draft.train.tree and k not in chosen})]
     layers.append(command({k: v for k, v in chosen.items() if k in draft.train.tree}, SET))
+    if settings.select != "best":
+        layers.append(command({"checkpoint::select": settings.select}, SET))
     if settings.max_minutes is not None and "epochs" in draft.train.tree:
         epochs = settings.epochs or draft.train.tree["epochs"]
         layers.append(command({"epochs": epochs}, "of no account: --max_minutes decides when the training ends"))

@@ -35,9 +35,11 @@ class TrainSettings:
         max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
             schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
             always takes place.
+        select: weights that the run delivers. The best are chosen by validation; the final ones are for comparisons,
+            since the best of more validations is better by chance alone.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         seed: random seed.
-        overrides: config values by id, such as learning_rate=0.01.
+        overrides: config values by id: learning_rate=0.01.
         overlays: further configs of a bundle, such as gsm.
         transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
         reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
@@ -46,7 +48,7 @@ class TrainSettings:
             old tasks predict as before.
         nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
         nnunet_configuration: one of these plans (default: 3d_fullres or 2d).
-        replay: with --transfer of a run on several data sets: share of the drawn cases that are of its data sets.
+        replay: with --transfer: share of drawn cases of its data sets. For a run on several data sets.
         distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
         dry_run: plan with each value's origin, without training.
     """
@@ -59,6 +61,7 @@ class TrainSettings:
     fold: int | Literal["all"] | None = None
     epochs: int | None = None
     max_minutes: float | None = None
+    select: Literal["best", "final"] = "best"
     device: str | None = None
     seed: int = 0
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})

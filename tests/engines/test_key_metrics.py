@@ -77,6 +77,16 @@ def test_early_epochs_can_be_left_out_of_the_choice(tmp_path: Path) -> None:
     assert float(load_file(tmp_path / "model.pt")["weight"]) == 4
 
 
+def test_final_weights_are_delivered_whatever_their_score(tmp_path: Path) -> None:
+    checkpoint = make(tmp_path, select="final")
+    checkpoint.evaluator.state.best_metric, checkpoint.evaluator.state.best_metric_epoch = 0.9, 1
+    for epoch, score in enumerate([0.9, 0.5], 1):
+        finish_epoch(checkpoint, epoch, {"dice": score})
+    assert float(load_file(tmp_path / "model.pt")["weight"]) == 2
+    with pytest.raises(ConfigError, match="'first' is not a valid choice; use 'best' or 'final'"):
+        make(tmp_path, select="first")
+
+
 def test_a_metric_that_nobody_computes_is_refused(tmp_path: Path) -> None:
     checkpoint = make(tmp_path, key_metrics={"mean_iuo": "max"})
     with pytest.raises(ConfigError, match="no metric 'mean_iuo'. Did you mean 'mean_iou'"):

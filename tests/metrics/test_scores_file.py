@@ -37,7 +37,7 @@ def test_facts_and_definition_are_entries_beside_the_scores(tmp_path: Path) -> N
     SCORES.write(tmp_path)
     table = json.loads((tmp_path / "metrics.json").read_text())
     assert list(table) == [
-        "mean_dice", "space", "section", "fold", "external", "biases", "files_sha256", "unit", "scorer",
+        "mean_dice", "space", "section", "fold", "external", "biases", "medseg", "files_sha256", "unit", "scorer",
         "include_background", "targets", "empty", "cleanup", "postprocessing", "metrics",
         "labels", "pooled", "cases",
     ]  # fmt: skip
@@ -58,7 +58,11 @@ def test_what_earlier_versions_did_not_record(tmp_path: Path) -> None:
 def test_earlier_versions_recorded_the_definition_beside_the_name(tmp_path: Path) -> None:
     SCORES.write(tmp_path)
     path = tmp_path / "metrics.json"
-    table = json.loads(path.read_text()) | {"surface_measure": "area", "surface_dice_tolerance_mm": None}
+    table = json.loads(path.read_text()) | {
+        "surface_measure": "area",
+        "surface_dice_tolerance_mm": None,
+        "medseg": "0.1.0",
+    }
     table["labels"]["a"]["hd95"] = {"mean": 3.0, "cases": 1, "undefined": 1}
     table["cases"]["c1"]["a"] |= {"hd95": 3.0, "surface_dice": 0.5}
     path.write_text(json.dumps(table))
@@ -66,6 +70,11 @@ def test_earlier_versions_recorded_the_definition_beside_the_name(tmp_path: Path
     assert scores.labels["a"]["hd95_area_opened"].mean == scores.cases["c1"]["a"]["hd95_area_opened"] == 3.0
     assert scores.cases["c1"]["a"]["surface_dice_area_at_voxel"] == 0.5
     assert scores.named("hd95") == "hd95_area_opened" and scores.named("dice") == "dice"
+
+
+def test_cases_have_their_subjects(tmp_path: Path) -> None:
+    replace(SCORES, facts=replace(FACTS, subjects={"c1": "s"})).write(tmp_path)
+    assert Scores.read(tmp_path).units == ["s", "c2"]
 
 
 @pytest.mark.parametrize(

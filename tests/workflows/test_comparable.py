@@ -89,6 +89,7 @@ def test_what_does_not_concern_the_score_is_no_hindrance(tmp_path: Path) -> None
     [
         ({"iterations": 40}, {}, "not trained alike: iterations one: 100; two: 40"),
         ({"validations": 50}, {}, "not trained alike: validations one: 5; two: 50"),
+        ({"validations": 50}, {}, "The best of more validations is better by chance alone: compare the final weights"),
         ({"training_seconds": 600.0}, {}, "not trained alike: training time one: 60 s; two: 600 s"),
         ({"cpu_seconds": 10.0}, {}, "not trained alike: CPU time of training one: 90 s; two: 10 s"),
         ({"schedule_completed": False}, {}, "learning-rate schedule of two was cut before its end"),
@@ -110,7 +111,7 @@ def test_runs_that_are_alike_have_no_warning_and_their_training_is_shown(tmp_pat
     runs = [write(tmp_path / "one"), write(tmp_path / "two", 0.1, facts={"training_seconds": 63.0})]
     assert compare(runs, tmp_path / "out").warnings == []
     text = (tmp_path / "out" / "comparison.md").read_text()
-    assert "| two |        100 |      – |           5 |          1.05 |     1.50 |              completed |" in text
+    assert "| two    |        100 |      – |           5 |          1.05 |     1.50 |              completed |" in text
 
 
 def test_the_mean_of_the_sentence_is_that_of_the_table(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from medseg.metrics import Scores
 from medseg.transforms import CleanRule
 from medseg.workflows import evaluate, predict
 from medseg.workflows.cleanup import add_cleaning, store_rules, stored_rules
-from medseg.workflows.cleanup_choice import Pair, choose_rule, dice_by_rule
+from medseg.workflows.cleanup_choice import Pair, choose_rules, dice_by_rule
 from medseg.workflows.ensemble import ensemble
 from medseg.workflows.folds import evaluate_checkpoints, evaluate_folds
 from medseg.workflows.postprocessing import postprocess
@@ -150,6 +150,9 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     assert postprocess(runs[0]).rules == {}
     content = postprocess(tmp_path / "all")
     assert content.cases == 8
+    # Nested: the four cases of the other fold choose nothing.
+    assert content.mean_dice is not None and content.mean_dice.nested
+    assert content.mean_dice.after == content.mean_dice.before < 1
     assert content.rules == KEEP == stored_rules(Bundle(runs[0])) == stored_rules(Bundle(runs[1]))
     facts = json.loads((tmp_path / "all" / "run.json").read_text())
     assert facts["parameters"] == 1 and facts["seconds_per_case"] > 0
@@ -184,7 +187,7 @@ def test_bad_input_gets_a_sentence(chosen: Path, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- the choice
-def test_the_choice_is_greedy_and_needs_the_interval() -> None:
+def test_the_choice_is_greedy_and_needs_the_test() -> None:
     """Two steps help one after the other; one that helps a single case of ten does not count, nor do five cases."""
     rules = [CleanRule(size, keep, fill) for size in (0.0, 10.0) for keep in (False, True) for fill in (False, True)]
     gains = {"min_size": np.full(10, 0.02), "keep_largest": np.full(10, 0.05), "fill_holes": np.eye(10)[0] * 0.9}
@@ -192,13 +195,30 @@ def test_the_choice_is_greedy_and_needs_the_interval() -> None:
         rule: 0.5 + sum((gains[step] for step, value in rule._asdict().items() if value), np.zeros(10))
         for rule in rules
     }
-    rule, tried = choose_rule(scores)
+    cases = [f"c{number}" for number in range(10)]
+    rule, tried = choose_rules({"organ": scores}, cases)["organ"]
     assert rule == CleanRule(10.0, True, False)
     assert [step.to for step in tried if step.taken] == [
         {"keep_largest": True},
         {"min_size": 10.0, "keep_largest": True},
     ]
-    assert choose_rule({rule: values[1:6] for rule, values in scores.items()})[0] == CleanRule()
+    assert all(step.p_value <= 0.05 for step in tried if step.taken)
+    five = {rule: values[1:6] for rule, values in scores.items()}
+    assert choose_rules({"organ": five}, cases[:5])["organ"][0] == CleanRule()
+    sides = [f"s{number // 2}" for number in range(10)]  # ten cases of five subjects
+    assert choose_rules({"organ": scores}, sides)["organ"][0] == CleanRule()
+
+
+def test_useless_rules_are_seldom_taken() -> None:
+    """Of 27 useless rules of three labels, tested together, any is taken about once in twenty data sets."""
+    rng = np.random.default_rng(7)
+    rules = [CleanRule(size, keep, fill) for size in (0.0, 10.0, 30.0, 100.0) for keep in (False, True)
+             for fill in (False, True)]  # fmt: skip
+    taken = 0
+    for _ in range(150):
+        scores = {label: {rule: rng.normal(0.8, 0.02, 10) for rule in rules} for label in ("organ", "lesion", "vessel")}
+        taken += any(any(rule) for rule, _ in choose_rules(scores, [str(case) for case in range(10)]).values())
+    assert taken / 150 <= 0.05 + 3 * (0.05 * 0.95 / 150) ** 0.5
 
 
 def test_regions_are_judged_together() -> None:

@@ -1,0 +1,36 @@
+"""On which cases the checkpoint and the rules of a run were chosen, in sentences that stand beside its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medseg.engines.run_facts import RunFacts
+
+__all__ = ["choices"]
+
+
+def choices(
+    config: Mapping[str, Any], facts: RunFacts, checkpoint: str, *, cleaned: bool, validation: bool
+) -> list[str]:
+    """Sentences on what was chosen for the scores of a run; none on weights of which that is not recorded.
+
+    Args:
+        config: of the training.
+        facts: of the training.
+        checkpoint: name of the weights.
+        cleaned: whether rules of post-processing are applied.
+        validation: whether the run's own validation cases are scored.
+    """
+    found = []
+    here = ", which are scored here" if validation else ""
+    final = checkpoint == "best" and dict(config.get("checkpoint") or {}).get("select") == "final"
+    if final or checkpoint == "last" or (checkpoint == "best" and facts.validations == 0):
+        found.append("The final weights are scored: no cases chose them.")
+    elif checkpoint.startswith("best"):
+        of = f"{facts.validations} validations" if (facts.validations or 1) > 1 else "a validation"
+        cases = "the" if facts.validation_cases is None else f"{len(facts.validation_cases)}"
+        found.append(f"Checkpoint {checkpoint} was chosen by {of} on {cases} validation cases{here}.")
+    if cleaned:
+        found.append(f"The rules of post-processing were chosen on validation cases{here}.")
+    return found
