@@ -8,7 +8,7 @@ words after it. A field's metadata says
 * ``option``: how the command line calls it otherwise (a name; several names, of which one has to be given; ``None``:
   for Python alone; ``no_x`` of a field that is true by default: a switch that turns it off),
 * ``positional``: that it is not an option, but shown by this word,
-* ``or``: the other field, where one of the two has to be given.
+* ``or``: the other field or fields, where one of them has to be given.
 """
 
 from __future__ import annotations

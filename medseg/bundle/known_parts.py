@@ -28,10 +28,10 @@ _COMPONENTS = {
     "medseg.optimizers": "Lamb frequency_reparameterized iterations make_schedule parameter_groups",
     "medseg.transforms": """
         AreaResized CaseFactsd CleanLabelsd EncodeLabelsd LogitsToLabelsd NormalizeChannelsd RGBToYCrCbd
-        RandNearestAffined SaveLabelsd ScaleSized TasksToLabelsd TasksToSourceGridd ToSourceGridd augmentation
-        hermes_augmentation hermes_preprocessing photo_augmentation photo_preprocessing pipeline
-        preprocessing volume_augmentation volume_preprocessing window_affine_augmentation window_augmentation
-        window_preprocessing""",
+        RandNearestAffined SaveLabelsd SaveProbabilitiesd SaveTaskProbabilitiesd ScaleSized TasksToLabelsd
+        TasksToSourceGridd ToSourceGridd augmentation hermes_augmentation hermes_preprocessing
+        photo_augmentation photo_preprocessing pipeline preprocessing volume_augmentation volume_preprocessing
+        window_affine_augmentation window_augmentation window_preprocessing""",
     "medseg.workflows": """
         cases common_rules device finalize initialize inside joined labelled network section""",
     "monai.data": "CacheDataset DataLoader Dataset ThreadDataLoader",

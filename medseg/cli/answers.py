@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medseg.data.nnunet_export import ExportedNnunet, ExportNnunetSettings
     from medseg.data.run_settings import Setting
     from medseg.metrics import FoldScores, Scores
+    from medseg.metrics.single_score import ScoreInterval
     from medseg.networks.catalog import NetworkFacts
     from medseg.networks.layer_table import LayerTable
     from medseg.networks.listing import NetworksSettings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from medseg.weights.original.contract import ImportReport
     from medseg.workflows.benchmark import BenchmarkSettings
     from medseg.workflows.benchmark_result import Benchmark
+    from medseg.workflows.calibration import CalibrateSettings, Calibration
     from medseg.workflows.compare import CompareSettings
     from medseg.workflows.ensemble import EnsembleSettings
     from medseg.workflows.evaluation import EvaluateSettings
@@ -147,6 +149,22 @@ def postprocessed(settings: PostprocessSettings, result: Postprocessing) -> None
         f"mean Dice {mean.before:.4f} -> {mean.after:.4f}, {nested if mean.nested else biased}. `medseg validate --run "
         f"{settings.run}` scores cleaned predictions from now on."
     )
+
+
+def calibrated(settings: CalibrateSettings, result: Calibration) -> None:
+    from medseg.reports.tables import digits, markdown_table
+
+    def shown(score: ScoreInterval) -> str:
+        return f"{digits(score.mean, 4)} ({digits(score.low, 4)} to {digits(score.high, 4)})"
+
+    states = [("before", result.before)] + ([("after", result.after)] if result.after is not None else [])
+    scores = {"ECE": "ece", "ECE, foreground": "ece_foreground", "Brier score": "brier", "NLL": "nll"}
+    rows = [[title, *(shown(getattr(state, name)) for _, state in states)] for title, name in scores.items()]
+    print(markdown_table(["score (95 % interval)", *(name for name, _ in states)], rows))
+    if result.after is not None:
+        print("after: each half of the subjects with the temperature of the other half.")
+    print(f"figure: {settings.run}/reliability.png")
+    print(f"temperature: {result.temperature:.4f}, fitted on {len(result.cases)} validation cases and stored")
 
 
 def _steps(rule: Mapping[str, object]) -> str:

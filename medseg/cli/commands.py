@@ -72,6 +72,13 @@ COMMANDS = {
         "--run runs/first",
         "--run runs/cv --data_dir /data/btcv",
     ),
+    "calibrate": Command(
+        "medseg.workflows.calibration.calibrate",
+        answers.calibrated,
+        "--run runs/first",
+        "--run runs/cv --data_dir /data/btcv --device cpu",
+        evaluates_bundles=True,
+    ),
     "infer": Command(
         "medseg.workflows.prediction.predict_checkpoints",
         answers.inferred,

@@ -90,7 +90,7 @@ def _fields(module: str, name: str) -> tuple[dict[str, Option], dict[str, Option
     module, node = _definition(module, name)
     assert isinstance(node, ast.ClassDef)
     positional, others = dict[str, Option](), dict[str, Option]()
-    for base in node.bases:
+    for base in reversed(node.bases):  # as dataclasses have it
         above = _fields(module, ast.unparse(base))
         positional, others = positional | above[0], others | above[1]
     found = positional

@@ -111,12 +111,12 @@ class CommandParser:
         by_name = {option.name: option for option in self.options}
         for option in self.options:
             flags = [f"--{name} {metavar(option)}" for name in option.names]
-            if other := by_name.get(option.metadata.get("or", "")):
-                flags += [f"--{name} {metavar(other)}" for name in other.names]
+            others = [by_name[name] for name in _alternatives(option) if name in by_name]
+            flags += [f"--{name} {metavar(other)}" for other in others for name in other.names]
             if word := option.metadata.get("positional"):
                 word += " …" if repeated(option) else ""
                 words.append(word if self._required(option) else f"[{word}]")
-            elif option.default is REQUIRED or other:
+            elif option.default is REQUIRED or others:
                 words.append(f"({' | '.join(flags)})" if len(flags) > 1 else flags[0])
         unbroken = " ".join(word.replace(" ", "\0") for word in words)
         return "\n       ".join(textwrap.wrap(unbroken, _WIDTH - 7)).replace("\0", " ")
@@ -125,7 +125,7 @@ class CommandParser:
         return option.default is REQUIRED and not self._lenient
 
     def _add(self, parser: argparse._ActionsContainer, options: Iterable[Option]) -> None:
-        either: dict[str, argparse._ActionsContainer] = {}  # field -> group with the one that may stand for it
+        either: dict[str, argparse._ActionsContainer] = {}  # field -> group with those that may stand for it
         for option in options:
             arguments: dict[str, Any] = form(option) | {"help": _help(option)}
             if word := option.metadata.get("positional"):
@@ -137,12 +137,18 @@ class CommandParser:
             into = either.get(option.name, parser)
             if "or" in option.metadata or len(option.names) > 1:
                 into = parser.add_mutually_exclusive_group(required="or" in option.metadata or self._required(option))
-                either[option.metadata.get("or", "")] = into
+                either |= dict.fromkeys(_alternatives(option), into)
             elif self._required(option):
                 arguments["required"] = True
             for name in option.names:
                 into.add_argument(f"--{name}", dest=option.name, **arguments)
                 arguments["help"] = f"another name of --{option.names[0]}"
+
+
+def _alternatives(option: Option) -> tuple[str, ...]:
+    """The fields of which one may stand for this one."""
+    given = option.metadata.get("or", ())
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _help(option: Option) -> str:

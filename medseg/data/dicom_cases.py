@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from medseg.data.case import Case, matched
 from medseg.dicom import holds_dicom, require_extra
+from medseg.errors import DataError
 from medseg.transforms.reader import IMAGE_SUFFIXES, is_dicom
 
 if TYPE_CHECKING:
+    import SimpleITK
+
     from medseg.dicom.series import Series
 
-__all__ = ["case_id_of", "dicom_cases", "is_dicom_input"]
+__all__ = ["case_id_of", "dicom_cases", "is_dicom_input", "series_of"]
 
 logger = logging.getLogger("medseg")
 
@@ -64,3 +67,25 @@ def dicom_cases(paths: Sequence[Path], wanted: str | None = None, pattern: str |
         root = path if path.is_dir() else path.parent
         cases |= {item.path: Case(case_id_of(item, root, pattern), (item.path,)) for item in chosen.series}
     return list(cases.values())
+
+
+def series_of(folder: str | Path, number: int) -> tuple[SimpleITK.Image, Series]:
+    """A folder's one series of ``number`` slices, and its volume.
+
+    Raises:
+        DataError: there is none, or there are several; the slices are not a volume.
+    """
+    require_extra()
+    from medseg.dicom.series import scan
+    from medseg.dicom.volume import read_voxels
+    from medseg.transforms.nrrd import as_itk
+
+    found = scan(folder).series
+    fitting = [series for series in found if len(series.frames) == number]
+    if len(fitting) != 1:
+        counts = ", ".join(str(len(series.frames)) for series in found) or "no"
+        raise DataError(
+            f"{folder} holds {len(found)} DICOM series with {counts} slices; expected one series of {number} slices. "
+            "Leave the files of that series alone in the folder, or copy it from the archive again."
+        )
+    return as_itk(read_voxels(fitting[0]), fitting[0].stack.affine), fitting[0]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medseg.datasets import DatasetFacts
-from medseg.dicom import require_extra
 from medseg.errors import ConfigError, DataError, few
 
 if TYPE_CHECKING:
@@ -140,27 +139,11 @@ def _subjects(raw: Path, modality: str) -> list[str]:
 
 
 def _read(images: Path, labels: Path, values: Mapping[int, int]) -> Pair:
+    from medseg.data.dicom_cases import series_of
+
     files = sorted(labels.glob("*.png"))
-    image, slices = _series(images, len(files))
-    return image, _label(image, slices, files, values)
-
-
-def _series(folder: Path, number: int) -> tuple[SimpleITK.Image, list[Path]]:
-    """The folder's series of as many slices, and its files in their order."""
-    require_extra()
-    from medseg.dicom.series import scan
-    from medseg.dicom.volume import read_voxels
-    from medseg.transforms.nrrd import as_itk
-
-    found = scan(folder).series
-    fitting = [series for series in found if len(series.frames) == number]
-    if len(fitting) != 1:
-        counts = ", ".join(str(len(series.frames)) for series in found) or "no"
-        raise DataError(
-            f"{folder} holds {len(found)} DICOM series with {counts} slices; expected one series of {number} slices. "
-            "Leave the files of that series alone in the folder, or copy it from the archive again."
-        )
-    return as_itk(read_voxels(fitting[0]), fitting[0].stack.affine), fitting[0].files
+    image, series = series_of(images, len(files))
+    return image, _label(image, series.files, files, values)
 
 
 def _label(

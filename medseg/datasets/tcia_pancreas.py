@@ -27,7 +27,6 @@ FACTS = DatasetFacts(
 
 # Cases 25 and 70 were withdrawn: both were case 2, cropped differently. Their labels are still in the archive.
 _NUMBERS = tuple(number for number in range(1, 83) if number not in (25, 70))
-_INSTANCE = "0020|0013"  # DICOM tag of a slice's number
 
 
 def prepare(raw_dir: str | Path, out_dir: str | Path, *, num_folds: int = 5, seed: int = 0) -> Path:
@@ -74,20 +73,20 @@ def _pair(folders: Sequence[Path], label_file: Path) -> Pair:
     """The series whose slices are as many as the label's, and the label on its grid."""
     import SimpleITK as sitk
 
-    from medseg.data.dicom import read_series
+    from medseg.data.dicom_cases import series_of
 
     values = sitk.GetArrayFromImage(sitk.ReadImage(str(label_file)))
     if len(folders) > 1:
         raise DataError(
             f"{folders[0]} and {folders[1]} hold slices of one case; expected one series. Keep the right one."
         )
-    image, files = read_series(folders[0], len(values))
+    image, series = series_of(folders[0], len(values))
     if values.shape != image.GetSize()[::-1]:
         raise DataError(
             f"{label_file.name} has {values.shape[::-1]} voxels, the slices in {folders[0]} {image.GetSize()}; "
             "expected equal numbers. Download both again."
         )
-    numbers = [_instance(file) for file in files]
+    numbers = [frame.number for frame in sorted(series.frames, key=lambda frame: frame.place)]
     down = numbers[0] > numbers[-1]
     if len(set(numbers)) < len(numbers) or numbers != sorted(numbers, reverse=down):
         raise DataError(
@@ -97,12 +96,3 @@ def _pair(folders: Sequence[Path], label_file: Path) -> Pair:
     label = sitk.GetImageFromArray(values[::-1] if down else values)
     label.CopyInformation(image)
     return image, label
-
-
-def _instance(file: Path) -> int:
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    reader.ReadImageInformation()
-    return int(reader.GetMetaData(_INSTANCE)) if reader.HasMetaDataKey(_INSTANCE) else 0

@@ -18,6 +18,7 @@ from monai.transforms import Compose, Invertd
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.inferers.saved import SavedMember
 from medseg.labels import LabelSpace
 
 __all__ = ["Ensemble", "Member"]
@@ -33,6 +34,7 @@ class Member(nn.Module):
         label_space: softmax or sigmoid.
         grid: equal for members whose preprocessing is equal; ``None`` shares with nobody.
         load: puts this member's weights into the network, which others may share; ``None``: they are in it.
+        temperature: divisor of the logits (``medseg calibrate``).
 
     ``forward(image (1, C, *source) MetaTensor) -> (1, K, *source)`` probabilities, float32, on the CPU. Outside a
     crop all are 0.
@@ -46,6 +48,7 @@ class Member(nn.Module):
         label_space: LabelSpace,
         grid: str | None = None,
         load: Callable[[], None] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -54,6 +57,7 @@ class Member(nn.Module):
         self.label_space = label_space
         self.grid = grid
         self.load = load
+        self.temperature = temperature
         self.inverse = Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -75,6 +79,7 @@ class Member(nn.Module):
         device = next(self.network.parameters()).device
         self.network.eval()
         logits: torch.Tensor = self.inferer(prepared.as_tensor()[None].to(device), self.network)[0].float().cpu()
+        logits = logits if self.temperature == 1 else logits / self.temperature
         return logits.softmax(0) if self.label_space.mode == "softmax" else logits.sigmoid()
 
     def restore(self, probabilities: torch.Tensor, prepared: MetaTensor) -> torch.Tensor:
@@ -99,7 +104,9 @@ class Ensemble(nn.Module):
         ConfigError: no member, different label spaces, or weights that do not fit.
     """
 
-    def __init__(self, members: Sequence[Member], method: str = "mean", weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, members: Sequence[Member | SavedMember], method: str = "mean", weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         if not members:
             raise ConfigError("An ensemble needs at least one member.")

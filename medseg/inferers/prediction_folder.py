@@ -21,6 +21,7 @@ from medseg.data.case import Case, output_files
 from medseg.data.content import content_hash
 from medseg.errors import ConfigError, DataError
 from medseg.storage import read_table, write_text
+from medseg.transforms.probability_file import files_beside
 from medseg.transforms.save import find_label_map, label_map_case
 
 __all__ = ["Origin", "PredictionFolder", "PredictionRecord", "background_predictions"]
@@ -87,12 +88,13 @@ class PredictionFolder:
         self.origin = origin
         self.form = form
 
-    def pending(self, cases: Sequence[Case], *, overwrite: bool = False) -> list[Case]:
+    def pending(self, cases: Sequence[Case], *, overwrite: bool = False, beside: Sequence[str] = ()) -> list[Case]:
         """The cases that are left to do: without a prediction, or with one that was made from something else.
 
         Args:
             cases: of this call; ids differ, and no output lies among the inputs (``require_apart``).
             overwrite: do all of them, whatever the folder holds.
+            beside: what else a case has to have, names of ``files_beside``.
 
         Raises:
             ConfigError: a file has the name of a prediction but was not written here, or was changed since.
@@ -105,6 +107,7 @@ class PredictionFolder:
                 todo.append(case)
                 continue
             record = self._read(case.id)
+            others = files_beside(path, case.id)
             if record is not None and not record.label_map:  # interrupted between the two files
                 todo.append(case)
             elif record is None or record.label_map != content_hash(path):
@@ -112,6 +115,8 @@ class PredictionFolder:
             elif differs := self._differences(record, case):
                 todo.append(case)
                 reasons[case.id] = differs
+            elif not all(others[name].is_file() for name in beside):
+                todo.append(case)
         if foreign:
             raise ConfigError(
                 f"{self.folder} holds {_few(foreign)}, which medseg did not write, or which changed since; expected "
@@ -125,7 +130,8 @@ class PredictionFolder:
             logger.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
         self._warn_of_others({case.id for case in cases})
         for case in todo:  # what a new prediction may fail to replace must not pass for one
-            files[case.id].unlink(missing_ok=True)
+            for file in (files[case.id], *files_beside(files[case.id], case.id).values()):
+                file.unlink(missing_ok=True)
             self._write(case, PredictionRecord((), case.modality, case.dataset, self.origin.name))
         return todo
 

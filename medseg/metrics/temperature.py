@@ -17,7 +17,7 @@ from medseg.labels import IGNORE
 __all__ = ["fit_temperature", "scale_probabilities"]
 
 _RANGE = (0.05, 20.0)
-_LEAST = 1e-12  # probabilities of 0, as half precision and uint8 have them
+_LEAST = 1e-37  # in the place of 0; single precision has nothing smaller
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:

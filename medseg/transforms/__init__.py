@@ -8,6 +8,7 @@ from medseg.transforms.nearest_affine import RandNearestAffined
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
 from medseg.transforms.pipeline import pipeline
 from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels, clean_mask
+from medseg.transforms.probabilities import SaveProbabilitiesd, SaveTaskProbabilitiesd
 from medseg.transforms.published import (
     window_affine_augmentation,
     window_augmentation,
@@ -35,6 +36,8 @@ __all__ = [
     "RGBToYCrCbd",
     "RandNearestAffined",
     "SaveLabelsd",
+    "SaveProbabilitiesd",
+    "SaveTaskProbabilitiesd",
     "ScaleSized",
     "TasksToLabelsd",
     "TasksToSourceGridd",

@@ -16,17 +16,19 @@ from medseg.bundle.case_parts import case_changes
 from medseg.bundle.compose import amended, resolve, start
 from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device as choose_device
-from medseg.data import Case, CaseDataset, Datalist, read_datalist
+from medseg.data import Case, CaseDataset, Datalist, ReadCase, read_datalist
 from medseg.data.content import content_hash
 from medseg.engines import CaseCost, CaseEvaluator, CaseScores, run_cases
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import CasesFailed, ConfigError, DataError
-from medseg.inferers import Ensemble
+from medseg.inferers import Ensemble, Member
+from medseg.inferers.saved import CASE, SavedMember, holds_probabilities
 from medseg.labels import LabelSpace
 from medseg.metrics import ScoredPredictions, ScoreFacts, Scores
 from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, Numbers, takes
-from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, load
+from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, SaveProbabilitiesd, load
+from medseg.transforms.probability_file import files_beside, read_probabilities
 from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.choices import choices
@@ -34,6 +36,7 @@ from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.members import Source, load_members, refuse_twice, shared_rules
+from medseg.workflows.probabilities import ProbabilitySettings
 from medseg.workflows.run_folder import require_run, require_same_data, trained_on
 from medseg.workflows.run_limits import check_channels, check_members
 from medseg.workflows.selection import own_role
@@ -45,22 +48,23 @@ logger = logging.getLogger("medseg")
 
 
 @dataclass(frozen=True)
-class EnsembleSettings:
+class EnsembleSettings(ProbabilitySettings):
     """Which runs are joined, on which cases, and how.
 
     Attributes:
-        runs: run folders; a folder of folds stands for its folds.
+        runs: run folders, or folders of predictions with probabilities. A folder of folds stands for its folds; a
+            prediction folder has <case>.npz of medseg infer, nnU-Net or another program.
         output: folder for predictions and scores.
         method: mean of probabilities, or vote of labels.
         weights: numbers, one per run, or 'dice' for each run's score on its validation cases (default: equal).
-        json_list: datalist (default: the first run's).
+        json_list: datalist (default: the first run's). Folders of predictions alone need one.
         data_dir: base directory for relative paths in the datalist (default: its folder).
         section: section of the datalist.
         fold: fold whose validation cases are predicted (default: the first run's).
         checkpoint: best, last, or best_<metric> where it is kept.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        postprocess: cleaning by the rules that `medseg postprocess` stored in all runs alike, as in the folds of one
-            training.
+        postprocess: stored cleaning and calibration. Rules of `medseg postprocess` that all have alike, as the folds of
+            one training, clean label maps; each member has its temperature of `medseg calibrate`.
     """
 
     runs: Sequence[Folder] = field(metadata={"option": "run"})
@@ -89,7 +93,8 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         The scores, or ``None`` where the section has no references.
 
     Raises:
-        ConfigError: fewer than two runs, one twice, or runs that do not fit together.
+        ConfigError: fewer than two runs, one twice, runs that do not fit together, or probabilities on the grid of a
+            network.
     """
     output, method, weights, json_list, section, fold = (
         settings.output,
@@ -99,10 +104,14 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         settings.section,
         settings.fold,
     )
-    bundles = [require_run(member) for run in settings.runs for member in fold_runs(run) or [Path(run)]]
+    if settings.probability_grid != "source":
+        raise ConfigError("Members meet in the original image space; leave --probability_grid out.")
+    places = [member for run in map(Path, settings.runs) for member in fold_runs(run) or [run]]
+    saved = [place.resolve() for place in places if holds_probabilities(place)]
+    bundles = [require_run(place) for place in places if not holds_probabilities(place)]
     folders = [bundle.root for bundle in bundles]
-    if len(folders) < 2:
-        raise ConfigError(f"An ensemble needs two or more runs, got {folders[0]}; use `medseg infer` for one.")
+    if len(places) < 2:
+        raise ConfigError(f"An ensemble needs two or more runs, got {places[0]}; use `medseg infer` for one.")
     for bundle in bundles:
         if "tasks" in bundle.recipe("infer").tree:
             raise ConfigError(
@@ -113,11 +122,15 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         raise ConfigError(f"--fold {fold}: section '{section}' has no folds; leave one of --fold and --section out.")
     sources = [Source(bundle, weights_of(bundle.root, settings.checkpoint)) for bundle in bundles]
     refuse_twice(sources)
-    config = bundles[0].trained
-    check_members(bundles)
-    datalist, cases = _cases(folders[0], config, settings)
-    check_channels(bundles[0], datalist)
-    refuse_other_names(LabelSpace.from_table(config["labels"]), datalist.label_space, "The run")
+    _refuse_saved(saved, bundles, settings)
+    config: Mapping[str, Any] = bundles[0].trained if bundles else {}
+    datalist, cases = _cases(folders[0] if folders else None, config, settings)
+    space = datalist.label_space
+    if bundles:
+        check_members(bundles)
+        check_channels(bundles[0], datalist)
+        space = LabelSpace.from_table(config["labels"])
+        refuse_other_names(space, datalist.label_space, "The run")
     refuse_wrong_folder(cases, datalist)
     for folder in folders if json_list is None else ():
         require_same_data(folder, read_facts(folder), cases)
@@ -125,18 +138,22 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         weights = _validation_dice(sources, settings.checkpoint)
     elif isinstance(weights, str):
         raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
-    rules = shared_rules(bundles) if settings.postprocess else {}
+    rules = shared_rules(bundles) if settings.postprocess and bundles else {}
     facts = _facts(folders, cases, datalist, section, cleaned=bool(rules), own=json_list is None)
     if section in ("training", "validation"):
         facts = replace(facts, fold=config.get("fold") if fold is None else fold)
-    members = load_members(sources, choose_device(settings.device) if settings.device is not None else None)
+    device = choose_device(settings.device) if settings.device is not None else None
+    loaded = iter(load_members(sources, device, calibrated=settings.postprocess))
+    members: list[Member | SavedMember] = [
+        SavedMember(at, space) if holds_probabilities(at) else next(loaded) for at in places
+    ]
     network = Ensemble(members, method, weights)
     logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
     facts = replace(
         facts,
         checkpoint=settings.checkpoint,
         ensemble=method,
-        members=[str(folder) for folder in folders],
+        members=[str(place.resolve()) for place in places],
         member_weights=network.weights,
         chosen=_chosen(bundles, settings, cleaned=bool(rules)),
     )
@@ -144,7 +161,8 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         network.label_space, surface=True, output_dir=output, facts={"space": "source", "cleanup": rules}
     )
     scores.facts = facts
-    evaluator, cost, background = _evaluator(bundles[0], network, cases, Path(output), settings.device, scores)
+    reader = _reader(bundles[0]) if bundles else _plain_reader(places[0], space, datalist, cases[0])
+    evaluator, cost, background = _evaluator(reader, network, cases, settings, scores)
     failed: CasesFailed | None = None
     try:
         run_cases(evaluator, output)
@@ -152,10 +170,11 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         failed = error
     done = [case for case in cases if case.id not in evaluator.failures]
     warn_of_background(background, len(done))
-    names = dict.fromkeys(type(member.network).__name__ for member in members)
+    networks = [member.network for member in members if isinstance(member, Member)]
+    names = dict.fromkeys([type(one).__name__ for one in networks] + ["saved probabilities"] * bool(saved))
     made = RunFacts(
         network=f"{method} of {len(members)} ({', '.join(names)})",
-        parameters=sum(count_parameters(member.network) for member in members),
+        parameters=sum(map(count_parameters, networks)),
         training_cases=tuple(sorted({c for folder in folders for c in read_facts(folder).training_cases or ()})),
         predictions=len(done),
         background_predictions=tuple(background),
@@ -171,41 +190,43 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
 
 
 def _evaluator(
-    first: Bundle, network: Ensemble, cases: Sequence[Case], output: Path, device: str | None, scores: CaseScores
+    reader: ReadCase, network: Ensemble, cases: Sequence[Case], settings: EnsembleSettings, scores: CaseScores
 ) -> tuple[CaseEvaluator, CaseCost, list[str]]:
     """The evaluator of an ensemble: the loader only reads, so that scores are in the original image space.
 
     Args:
-        first: the run whose images all members take.
+        reader: of the images that all members take.
         network: the ensemble.
         cases: what is predicted, and scored where all of them have labels.
-        output: result folder.
-        device: of the loaded images.
+        settings: result folder, device of the loaded images, and what is saved beside the label maps.
         scores: the metric; its rules of ``cleanup`` are applied to the label maps.
 
     Returns:
         The evaluator; what measures the cases, a member's preprocessing and way back included; and a list that takes
         the cases whose label map is background throughout.
     """
-    space = network.label_space
+    space, folder = network.label_space, Path(settings.output) / "predictions"
     unlabelled = [case.id for case in cases if not case.label]
     if 0 < len(unlabelled) < len(cases):
         logger.warning("%d of %d cases have no label, so none is scored.", len(unlabelled), len(cases))
     keys = ["image"] if unlabelled else ["image", "label"]
-    output.mkdir(parents=True, exist_ok=True)
-    recipe = resolve(first, "infer")
-    recipe = amended(recipe, case_changes(first, recipe.tree, "infer"))
-    reader = replace(start(recipe, "infer").parser.get_parsed_content("dataset::reader"), label=not unlabelled)
-    dataset = CaseDataset([case.to_dict() for case in cases], Compose(load(keys, space)), reader)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        for file in files_beside(folder / case.output_name(), case.id).values():
+            file.unlink(missing_ok=True)  # of an earlier call
+    transform = Compose([*load(keys, space), _named])
+    dataset = CaseDataset([case.to_dict() for case in cases], transform, replace(reader, label=not unlabelled))
+    saving = [SaveProbabilitiesd("pred", space, folder, **settings.arguments)] if settings.kinds else []
     evaluator = CaseEvaluator(
-        device=choose_device(device),
+        device=choose_device(settings.device),
         val_data_loader=ThreadDataLoader(dataset, batch_size=1),
         network=network,
         postprocessing=Compose(
             [
+                *saving,
                 LogitsToLabelsd("pred", space, threshold=0.5),
                 CleanLabelsd("pred", space, scores.cleanup),
-                SaveLabelsd("pred", output / "predictions", space),
+                SaveLabelsd("pred", folder, space),
             ]
         ),
         key_val_metric=None if unlabelled else {"mean_dice": scores},
@@ -222,10 +243,49 @@ def _evaluator(
     return evaluator, cost, background
 
 
-def _cases(run: Path, config: Mapping[str, Any], settings: EnsembleSettings) -> tuple[Datalist, list[Case]]:
-    if settings.json_list is None:
+def _named(data: dict[Any, Any]) -> dict[Any, Any]:
+    """The image knows its case, by which a member finds saved probabilities."""
+    data["image"].meta[CASE] = data["case_id"]
+    return data
+
+
+def _reader(first: Bundle) -> ReadCase:
+    """That of a run."""
+    recipe = resolve(first, "infer")
+    recipe = amended(recipe, case_changes(first, recipe.tree, "infer"))
+    reader: ReadCase = start(recipe, "infer").parser.get_parsed_content("dataset::reader")
+    return reader
+
+
+def _plain_reader(folder: Path, space: LabelSpace, datalist: Datalist, case: Case) -> ReadCase:
+    """Of images that no network takes: as many channels as the datalist says, axes as the saved files have."""
+    stored = read_probabilities(folder / f"{case.id}.npz", rows=case.is_picture)
+    return ReadCase(space, len(datalist.channels), [1] * (stored.values.ndim - 1), {})
+
+
+def _refuse_saved(saved: Sequence[Path], bundles: Sequence[Bundle], settings: EnsembleSettings) -> None:
+    """What folders of predictions do not allow.
+
+    Raises:
+        ConfigError: one twice, no list of cases, or weights that only scores of runs give.
+    """
+    for place in saved:
+        if saved.count(place) > 1:
+            raise ConfigError(
+                f"{place} would be joined {saved.count(place)} times; expected each member of an ensemble once. Name "
+                "it once, and give it more weight if you want that."
+            )
+    if saved and not bundles and settings.json_list is None:
+        raise ConfigError("Folders of predictions do not tell their cases; name a datalist with --json_list.")
+    if saved and settings.weights == "dice":
+        raise ConfigError(f"--weights dice: {saved[0]} has no validation scores; give numbers, one per member.")
+
+
+def _cases(run: Path | None, config: Mapping[str, Any], settings: EnsembleSettings) -> tuple[Datalist, list[Case]]:
+    if settings.json_list is None and run is not None:
         datalist = read_stored_list(run, settings.data_dir or config["dataset_dir"])
     else:
+        assert settings.json_list is not None  # as _refuse_saved says
         datalist = read_datalist(settings.json_list, settings.data_dir)
     cases = datalist.cases(settings.section, config.get("fold") if settings.fold is None else settings.fold)
     if not cases:

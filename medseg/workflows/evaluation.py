@@ -30,11 +30,13 @@ from medseg.metrics.catalog import metric_names
 from medseg.metrics.empty import EmptyRule
 from medseg.settings import Folder, Names, takes
 from medseg.transforms import SaveLabelsd
+from medseg.transforms.probability_file import files_beside
 from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.choices import choices
 from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.folder_lock import writes_into
+from medseg.workflows.probabilities import ProbabilitySettings, saving, stored_temperature
 from medseg.workflows.run_folder import log_to, require_run
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, select
@@ -51,7 +53,7 @@ _PLACES |= {"_meta_", "ckpt_dir", "cache_dir", "device", "num_workers", "sw_batc
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class EvaluateSettings(ProbabilitySettings):
     """Which cases of a run are scored, and how.
 
     Attributes:
@@ -65,8 +67,8 @@ class EvaluateSettings:
             challenge (``medseg.metrics.empty.EmptyRule``); penalty:374 sets the distance.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         data_dir: folder of the images, where they were moved (default: as in training).
-        postprocess: cleaning by the rules that `medseg postprocess` stored. Inference does so in the original image
-            space.
+        postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, in the
+            original image space; the temperature of `medseg calibrate` is that of saved probabilities.
         overrides: config values by their ids, such as overlap=0.25. With json_list, all labelled cases of that
             list are scored, a set that the run never saw.
         overlays: further configs of the run, such as evaluate_published.
@@ -161,6 +163,11 @@ def evaluate(settings: EvaluateSettings) -> Scores:
     weights = weights_of(folder, checkpoint)
     if settings.space not in ("source", "model"):
         raise ConfigError(f"space '{settings.space}' is unknown; use 'source' or 'model'.")
+    if settings.space == "model" and settings.kinds:
+        raise ConfigError(
+            f"--space model writes no predictions, so no {' and '.join(settings.kinds)}; leave --space out, and give "
+            "--probability_grid model for probabilities on the grid of the network."
+        )
     recipe = settings.recipe(bundle, command({"ckpt_path": str(weights)}))
     given = dict(settings.overrides or {})
     changed = check_use(bundle.trained, recipe.tree, given, own_weights=weights.is_relative_to(folder))
@@ -175,6 +182,8 @@ def evaluate(settings: EvaluateSettings) -> Scores:
     if rules:
         cleaned = {_STEPS: add_cleaning(recipe.value(_STEPS), rules)}
         recipe = amended(recipe, derived(cleaned, f"{folder}/configs/inference.yaml"))
+    temperature = stored_temperature(bundle) if settings.postprocess else 1.0
+    recipe = saving(recipe, _STEPS, settings, temperature=temperature, place=f"{folder}/configs/evaluate.yaml")
     if settings.space == "model":
         # As while training: labels go through the preprocessing too, predictions stay where they are.
         parts = ("validate::preprocessing", "validate::postprocessing")
@@ -199,6 +208,9 @@ def evaluate(settings: EvaluateSettings) -> Scores:
         workflow.finalize()
         return kept
     logger.info("scoring %s of %s, checkpoint %s", selection.words, folder, checkpoint)
+    saved = _saved_to(workflow.parser.get_parsed_content("validate::postprocessing"))
+    if saved is not None:
+        on_main(lambda: _remove_beside(saved, selection.cases))
     scores = workflow.parser.get_parsed_content(_SCORES)
     scores.facts |= facts  # not in the config, where a name could become an expression
     scores.cleanup = rules or scores.cleanup
@@ -211,7 +223,6 @@ def evaluate(settings: EvaluateSettings) -> Scores:
         workflow.run()
     except CasesFailed as error:
         failed = error
-    saved = _saved_to(workflow.parser.get_parsed_content("validate::postprocessing"))
     if is_main():
         written = Scores.read(target)
         scored = [case for case in selection.cases if case.id in written.cases]
@@ -300,6 +311,13 @@ def _saved_to(steps: Any) -> Path | None:
         if isinstance(step, SaveLabelsd):
             return Path(step.output_dir)
     return None
+
+
+def _remove_beside(folder: Path, cases: Sequence[Case]) -> None:
+    """Probabilities and uncertainty of an earlier call must not pass for those of this one."""
+    for case in cases:
+        for file in files_beside(folder / case.output_name(), case.id).values():
+            file.unlink(missing_ok=True)
 
 
 def _predictions(target: Path, folder: Path | None, cases: Sequence[Case]) -> ScoredPredictions | None:

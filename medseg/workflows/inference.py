@@ -25,6 +25,7 @@ from medseg.inferers.prediction_folder import Origin
 from medseg.labels import LabelSpace
 from medseg.settings import Names
 from medseg.workflows.checkpoints import weights_of
+from medseg.workflows.probabilities import TEMPERATURE
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 
 __all__ = ["Inference", "InferenceSettings"]
@@ -33,7 +34,7 @@ _ONE_SET = "--tasks and --modality are for networks trained on several data sets
 # Ids of inference.yaml that say where things are and how the work is done, not what comes out.
 _PLACES = {"bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "device"}
 _PLACES |= {"sw_batch_size", "dataset", "dataloader", "network", "handlers", "initialize", "run", "finalize", "cleanup"}
-_PLACES |= {TRAINED_AXES, "_meta_"}
+_PLACES |= {TRAINED_AXES, TEMPERATURE, "_meta_"}  # the temperature is that of saved probabilities alone
 _PARTS = ("ckpt_path", "label_space", "network", "preprocessing", "inferer", "postprocessing")
 # What post-processing has to do -> components that do it.
 _STEPS = {
@@ -47,13 +48,13 @@ class InferenceSettings:
     """Which weights of a bundle segment, and how.
 
     Attributes:
-        checkpoint: best, last, best_<metric> where it is kept, all, or a file.
+        checkpoint: best, last, best_<metric>, all, or a file. A metric's is kept where the run says so.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         tta: average over mirror images, as training saw them. Along the axes that training mirrored.
-        postprocess: cleaning by the rules of `medseg postprocess`. The run has stored them.
-        tasks: names of the labels to segment, of a run on several data sets (default: all, or those of a case's own
-            data set).
-        overrides: values of inference.yaml by their ids, such as overlap=0.25.
+        postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, the
+            temperature of `medseg calibrate` is that of saved probabilities.
+        tasks: labels to segment, of a run on several data sets. By default all, or those of a case's own data set.
+        overrides: config values, such as overlap=0.25.
     """
 
     _: KW_ONLY

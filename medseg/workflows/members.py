@@ -23,6 +23,7 @@ from medseg.metrics import CleanupRules
 from medseg.weights import load_weights
 from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.cleanup import stored_rules
+from medseg.workflows.probabilities import TEMPERATURE, stored_temperature
 from medseg.workflows.run_limits import check_members, mirrored_axes
 
 __all__ = ["Source", "common_rules", "joined", "load_members", "refuse_twice", "shared_rules", "sources_of"]
@@ -30,7 +31,17 @@ __all__ = ["Source", "common_rules", "joined", "load_members", "refuse_twice", "
 logger = logging.getLogger("medseg")
 
 # Ids of inference.yaml that do not change what the network is given.
-_OWN = ("bundle_root", "dataset_dir", "json_list", "section", "output_dir", "ckpt_path", "network_def", "network")
+_OWN = (
+    "bundle_root",
+    "dataset_dir",
+    "json_list",
+    "section",
+    "output_dir",
+    "ckpt_path",
+    "network_def",
+    "network",
+    TEMPERATURE,
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,8 @@ def joined(
             continue
         load_weights(own.network, source.weights)
         load = partial(load_weights, own.network, source.weights, again=True)
-        found.append(Member(own.network, after_loading, own.inferer, own.label_space, str(bundle), load))
+        temperature = stored_temperature(bundle)
+        found.append(Member(own.network, after_loading, own.inferer, own.label_space, str(bundle), load, temperature))
     return Ensemble(found, method, weights)
 
 
@@ -148,22 +160,25 @@ def shared_rules(bundles: Sequence[Bundle]) -> CleanupRules:
     return found[0]
 
 
-def load_members(sources: Sequence[Source], device: torch.device | None = None) -> list[Member]:
+def load_members(
+    sources: Sequence[Source], device: torch.device | None = None, *, calibrated: bool = True
+) -> list[Member]:
     """The members in order; those of one architecture share its network.
 
     Args:
         sources: what they are made from.
         device: of all (default: as their configs say).
+        calibrated: whether each has the temperature that its config holds.
 
     Raises:
         ModelError: weights do not fit.
     """
     networks: dict[str, nn.Module] = {}
     built = {} if device is None else {"device": device}
-    return [_member(source, networks, built) for source in sources]
+    return [_member(source, networks, built, calibrated=calibrated) for source in sources]
 
 
-def _member(source: Source, networks: dict[str, nn.Module], built: Mapping[str, Any]) -> Member:
+def _member(source: Source, networks: dict[str, nn.Module], built: Mapping[str, Any], *, calibrated: bool) -> Member:
     config = source.bundle.recipe("infer").tree
     mirrored_axes(source.bundle, config)
     parser = start(resolve(source.bundle, "infer"), "infer", built).parser
@@ -176,6 +191,7 @@ def _member(source: Source, networks: dict[str, nn.Module], built: Mapping[str, 
         parser.get_parsed_content("label_space"),
         _text({key: value for key, value in config.items() if key not in _OWN}),
         partial(load_weights, network, source.weights, again=True),
+        stored_temperature(source.bundle) if calibrated else 1.0,
     )
 
 

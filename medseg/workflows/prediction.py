@@ -29,6 +29,7 @@ from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.inference import Inference, InferenceSettings
 from medseg.workflows.label_output import label_output, refuse_format
+from medseg.workflows.probabilities import TEMPERATURE, ProbabilitySettings, saving
 from medseg.workflows.run_limits import check_channels
 
 __all__ = ["PredictSettings", "collect_cases", "predict", "predict_checkpoints"]
@@ -84,16 +85,16 @@ def _is_color(file: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class PredictSettings(InferenceSettings):
+class PredictSettings(ProbabilitySettings, InferenceSettings):
     """What is segmented, into which folder; and with which weights, and how.
 
     Attributes:
-        bundle: run folder, or bundle (folder or name of one of medseg's own) with models/model.pt.
+        bundle: run folder, or bundle with models/model.pt. It may be the name of one of medseg's own.
         output: folder for the label maps.
         inputs: image files or folders; several channels: <case>_0000, <case>_0001, ….
         cases: cases of a datalist that was read already.
         json_list: datalist, instead of files.
-        data_dir: base directory for relative paths in the datalist (default: its folder).
+        data_dir: base directory for relative paths (default: the list's).
         section: section of the datalist (default: test).
         modality: modality, for a run on several data sets, such as ct.
         series: DICOM series: UID, number, description or all. A description may have wildcards, such as 'T1*';
@@ -146,7 +147,7 @@ def predict(settings: PredictSettings) -> list[Path]:
     target = Path(settings.output).resolve()
     _refuse_run_folder(target)
     _refuse_idle(settings)
-    inference = Inference.of(Bundle(settings.bundle), settings)
+    inference = _saving(Inference.of(Bundle(settings.bundle), settings), settings)
     cases = inference.conditioned(_cases(settings, inference), settings.modality)
     refuse_format(settings.format, settings.dicom_reference, cases)
     start_distributed()
@@ -162,7 +163,7 @@ def predict(settings: PredictSettings) -> list[Path]:
         if inference.of_tasks:
             names = {"0": BACKGROUND, **{str(i): name for i, name in enumerate(inference.label_space.labels, 1)}}
             write_json(target / "labels.json", names)
-        return predictions.pending(cases, overwrite=settings.overwrite)
+        return predictions.pending(cases, overwrite=settings.overwrite, beside=settings.kinds)
 
     todo = on_main(prepare)
     failed: CasesFailed | None = None
@@ -200,6 +201,15 @@ def _cases(settings: PredictSettings, inference: Inference) -> Sequence[Case]:
     if not cases:
         raise DataError(f"Section '{section}' of {settings.json_list} is empty; name another with --section.")
     return cases
+
+
+def _saving(inference: Inference, settings: PredictSettings) -> Inference:
+    """What is asked for beside the label maps is saved, calibrated unless predictions are to be raw."""
+    recipe = inference.recipe
+    temperature = float(recipe.tree.get(TEMPERATURE, 1.0)) if settings.postprocess else 1.0
+    place = inference.bundle.config("inference")
+    steps = "postprocessing::transforms"
+    return replace(inference, recipe=saving(recipe, steps, settings, temperature=temperature, place=place))
 
 
 def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFolder, written: LabelOutput) -> None:

@@ -19,7 +19,7 @@ from medseg.data.case import stem_of
 from medseg.data.fit import model_spacing
 from medseg.engines.ranks import unwrap
 from medseg.errors import DataError
-from medseg.transforms import SaveLabelsd, is_2d_file
+from medseg.transforms import SaveLabelsd, SaveProbabilitiesd, is_2d_file
 from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import placed_like
 from medseg.workflows.inference import Inference
@@ -41,7 +41,9 @@ class Predictor:
         self._evaluator = parser.get_parsed_content("evaluator")
         self._evaluator.behind = 0
         steps = self._evaluator.postprocessing.transforms
-        self._evaluator.postprocessing = Compose([step for step in steps if not isinstance(step, SaveLabelsd)])
+        self._evaluator.postprocessing = Compose(
+            [step for step in steps if not isinstance(step, (SaveLabelsd, SaveProbabilitiesd))]
+        )
         self._evaluator.done = self._keep
         self._evaluator.fire_event(Events.STARTED)  # weights are loaded
         self._finished: Mapping[str, Any] = {}

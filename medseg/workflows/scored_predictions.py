@@ -78,8 +78,8 @@ def score_predictions(settings: ScorePredictionsSettings) -> dict[str, Scores]:
         CasesFailed: some cases could not be scored, listed in ``failures.json``; the scores are of the others.
 
     Examples:
-        >>> masks = {"first": "runs/first/predictions"}
-        >>> scores = medseg.score_predictions("phantom/dataset.json", masks, "phantom/dataset.json", "out", partial=True)
+        >>> listed, masks = "phantom/dataset.json", {"first": "runs/first/predictions"}
+        >>> scores = medseg.score_predictions(listed, masks, listed, "scored", partial=True)
         >>> scores["first"].asked, scores["first"].scored
         (6, 2)
     """
@@ -156,7 +156,8 @@ def _score(
     scored = [case for case in found.cases if case.id not in failures]
     references = {case.id: [content_hash(str(case.label))] for case in scored}
     hashes = {case.id: content_hash(found.predictions[case.id]) for case in scored}
-    facts = replace(facts, medseg=__version__, files_sha256=references)
+    subjects = {case.id: case.subject for case in scored if case.subject is not None}
+    facts = replace(facts, medseg=__version__, files_sha256=references, subjects=subjects or None)
     scores = Scores.of(dict(sorted(scorer.cases.items())), scorer.definition, facts)
     return replace(scores, scored=len(scored), predictions=replace(predictions, sha256=hashes)), failures
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +18,11 @@ from medseg.bundle.parts import device_component, inside_of
 from medseg.bundle.recipe import Layer
 from medseg.data import Case, CaseFacts, Datalist
 from medseg.data.run_settings import SET
+from medseg.data.union import is_union
 from medseg.errors import DataError
 from medseg.networks import network_target
+from medseg.settings import File
+from medseg.weights.configs import network_of, read_original
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import with_rules
 from medseg.workflows.new_bundle import PlanRequest, given_nnunet, planned_draft
@@ -26,6 +31,10 @@ from medseg.workflows.train_settings import TrainSettings
 from medseg.workflows.transfer import Transfer
 
 __all__ = ["Start"]
+
+logger = logging.getLogger("medseg")
+
+_PLANNED_WITH = ("roi_size", "batch_size", "preprocess::spacing", "preprocess::longest")
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,11 @@ class Start:
         if not training:
             raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
         facts = check_cases(training + validation, datalist, training=training, fold=fold)
-        if settings.network is not None:
+        if settings.from_original is not None:
+            draft = _original_draft(
+                settings.from_original, settings.overrides or {}, datalist, facts, len(training), chosen.type
+            )
+        elif settings.network is not None:
             taken = transfer.network_arguments(network_target(settings.network)) if transfer else {}
             layer = Layer(taken, "plan", reasons=dict.fromkeys(taken, f"as in {settings.transfer}"))
             nnunet = given_nnunet(settings.nnunet_plans, settings.nnunet_configuration)
@@ -89,7 +102,42 @@ class Start:
     @property
     def title(self) -> str:
         """Name of the training in the log."""
-        return f"training of {self.settings.network or self.settings.bundle} on {self.datalist.name}"
+        what = self.settings.network or self.settings.bundle or self.settings.from_original
+        return f"training of {what} on {self.datalist.name}"
+
+
+def _original_draft(
+    path: File,
+    overrides: Mapping[str, Any],
+    datalist: Datalist,
+    facts: Sequence[CaseFacts],
+    cases: int,
+    device_type: str,
+) -> Draft:
+    """The bundle that is planned for an original's config; the user's overrides stand above it.
+
+    What has no home in the planned config is named in the log.
+    """
+    config = read_original(path)
+    network, arguments = network_of(config)
+    given, changes = dict(overrides), dict(config.settings)
+    per_epoch = cases / (given.get("batch_size") or changes.get("batch_size") or 1)
+    for id_, number in (("epochs", config.iterations), ("val_interval", config.iterations_per_validation)):
+        if number is not None:
+            changes[id_] = max(1, math.ceil(number / per_epoch))
+    planned = {id_: value for id_, value in changes.items() if id_.startswith(_PLANNED_WITH)}
+    planned |= {f"network_def::{name}": value for name, value in arguments.items()}
+    layer = Layer(planned, "plan", reasons=dict.fromkeys(planned, f"as in {path}"))
+    draft = planned_draft(PlanRequest(network, device_type, given, taken=layer), datalist, facts, cases)
+    others = {id_: value for id_, value in changes.items() if id_ not in planned}
+    tree = draft.train.tree
+    if datalist.label_space.mode != "softmax" or datalist.label_space.has_ignore or is_union(datalist.label_space):
+        others.pop("loss", None)  # that of the plan knows regions, ignored voxels and tasks
+    homeless = [id_ for id_ in others if id_.partition("::")[0] not in tree or id_ == "loss::modality_weight"]
+    kept = {id_: value for id_, value in others.items() if id_ not in homeless}
+    names = [*config.homeless, *homeless]
+    logger.info("%s: settings without a home here: %s", path, ", ".join(names) or "none")
+    return draft.over(Layer(kept, "plan", reasons=dict.fromkeys(kept, f"as in {path}")), user(given))
 
 
 def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[Layer]:
@@ -103,7 +151,7 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[
     if settings.device is not None:
         given["device"] = device_component(settings.device)  # type: ignore[assignment]
     always: dict[str, Any] = {"dataset_dir": str(datalist.data_dir.resolve()), "fold": settings.fold}
-    always |= {"seed": settings.seed} if settings.network is not None else {}
+    always |= {"seed": settings.seed} if settings.bundle is None else {}
     chosen = {key: value for key, value in given.items() if value is not None}
     layers = [command({k: v for k, v in always.items() if k in draft.train.tree and k not in chosen})]
     layers.append(command({k: v for k, v in chosen.items() if k in draft.train.tree}, SET))

@@ -12,6 +12,7 @@ from medseg.errors import ConfigError
 from medseg.networks import network_target
 from medseg.settings import File, Folder
 from medseg.shipped import find_bundle
+from medseg.weights.configs import network_of, read_original
 from medseg.workflows.new_bundle import given_nnunet
 from medseg.workflows.run_limits import refuse_double
 from medseg.workflows.transfer import TransferRequest
@@ -29,7 +30,10 @@ class TrainSettings:
         data_dir: base directory for relative paths (default: the list's).
         network: name of `medseg networks`, MONAI class or dotted path. A bundle is planned for it.
         bundle: bundle folder, or name of one of medseg's own.
-        fold: validation fold, or all: one run per fold (default: the validation section, else fold 0). The runs of
+        from_original: config of an original system. One of the five: .ini, .yaml, cfg.json or .py, .sh with the
+            command. A bundle is planned for its network and settings; it is read as data, never executed. What follows
+            from the images, such as channels and labels, is the datalist's.
+        fold: validation fold, or all: one run per fold. The default is the validation section, else fold 0. The runs of
             all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
         max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
@@ -39,7 +43,7 @@ class TrainSettings:
             since the best of more validations is better by chance alone.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         seed: random seed.
-        overrides: config values by id: learning_rate=0.01.
+        overrides: config values, such as learning_rate=0.01.
         overlays: further configs of a bundle, such as gsm.
         transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
         reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
@@ -49,15 +53,16 @@ class TrainSettings:
         nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
         nnunet_configuration: one of these plans (default: 3d_fullres or 2d).
         replay: with --transfer: share of drawn cases of its data sets. For a run on several data sets.
-        distill: with --transfer of a run on several data sets: weight of the loss that holds its answers for its tasks.
+        distill: with --transfer: weight of the loss that keeps answers. For a run on several data sets.
         dry_run: plan with each value's origin, without training.
     """
 
     output: Folder
     json_list: File
     data_dir: Folder | None = None
-    network: str | None = field(default=None, metadata={"or": "bundle"})
+    network: str | None = field(default=None, metadata={"or": ("bundle", "from_original")})
     bundle: Folder | None = None
+    from_original: File | None = None
     fold: int | Literal["all"] | None = None
     epochs: int | None = None
     max_minutes: float | None = None
@@ -98,14 +103,18 @@ class TrainSettings:
         Raises:
             ConfigError: settings that contradict each other or are out of range, or an unknown network.
         """
-        if (self.network is None) == (self.bundle is None):
-            raise ConfigError("Give either a network (--network) or a bundle (--bundle).")
+        if [self.network, self.bundle, self.from_original].count(None) != 2:
+            raise ConfigError(
+                "Give one of a network (--network), a bundle (--bundle) and an original's config (--from_original)."
+            )
         overrides = self.overrides or {}
         refuse_double("train", overrides, epochs=self.epochs)
         check_ranges({"fold": self.fold, "epochs": self.epochs, "max_minutes": self.max_minutes, "seed": self.seed})
         check_ranges({key: value for key, value in overrides.items() if key != "roi_size"})  # needs the images' axes
         self.transfer_request()
-        if given_nnunet(self.nnunet_plans, self.nnunet_configuration) is not None and self.bundle is not None:
-            raise ConfigError("--nnunet_plans are for --network: a bundle has a plan of its own. Leave one out.")
+        if given_nnunet(self.nnunet_plans, self.nnunet_configuration) is not None and self.network is None:
+            raise ConfigError("--nnunet_plans are for --network: others have a plan of their own. Leave one out.")
         if self.network is not None:
             network_target(self.network)
+        if self.from_original is not None:
+            network_of(read_original(self.from_original))

@@ -129,7 +129,7 @@ def test_unknown_names_are_answered_with_the_nearest(capsys: Any) -> None:
 
 def test_one_of_two_is_required(capsys: Any) -> None:
     rest = ("train", "--json_list", "d.json", "--output", "o")
-    assert "one of the arguments --network --bundle is required" in refused(capsys, *rest)
+    assert "one of the arguments --network --bundle --from_original is required" in refused(capsys, *rest)
     assert "not allowed with argument" in refused(capsys, *rest, "--network", "a", "--bundle", "b")
     assert "one of the arguments --run --bundle is required" in refused(capsys, "infer", "--output", "o")
     assert given("infer", "--bundle", "b", "--output", "o")["bundle"] == Path("b")

@@ -13,7 +13,7 @@ from medseg.errors import ConfigError
 from medseg.storage import parse_yaml
 from medseg.weights.original.contract import Architecture, Conversion, Rules, check_arguments, renamed, renaming
 
-__all__ = ["ARCHITECTURES", "CONFIG_READERS"]
+__all__ = ["ARCHITECTURES", "CONFIG_READERS", "SETTINGS", "read_settings"]
 
 _SCALES, _KERNELS = [[2, 2, 2]] * 4, [[3, 3, 3]] * 5
 _RESUNET = {
@@ -211,23 +211,23 @@ def _medformer_stage(match: re.Match[str]) -> str:
 
 # Keys of the training's configuration -> arguments; what else it holds is of the training, and chan_num is not read.
 _COMMON_KEYS = {"base_chan": "base_ch", "in_chan": "in_ch", "down_scale": "scale"}
-_SETTINGS = {
+SETTINGS = {
     "resunet": ("hermes_resunet", _RESUNET, _COMMON_KEYS),
     "medformer": ("hermes_medformer", _MEDFORMER, {"down_scale": "scale", "chan_num": ""}),
 }
 
 
-def _read_settings(text: str, source: str) -> tuple[str, dict[str, Any]] | None:
+def read_settings(text: str, source: str) -> tuple[str, dict[str, Any]] | None:
     """(architecture, arguments) from the configuration of a training; ``None`` of a file that is none."""
     content = parse_yaml(text, f"Config {source}")
-    if not isinstance(content, dict) or content.get("arch") not in _SETTINGS:
+    if not isinstance(content, dict) or content.get("arch") not in SETTINGS:
         return None
-    architecture, defaults, names = _SETTINGS[content["arch"]]
+    architecture, defaults, names = SETTINGS[content["arch"]]
     renamed = {names.get(key, key): value for key, value in content.items()}
     return architecture, {key: value for key, value in renamed.items() if key in defaults}
 
 
-CONFIG_READERS = {".yaml": _read_settings, ".yml": _read_settings}
+CONFIG_READERS = {".yaml": read_settings, ".yml": read_settings}
 
 ARCHITECTURES = {
     "hermes_resunet": Architecture(_resunet, _convert_resunet),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError, nearest
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments, renaming
 
-__all__ = ["ARCHITECTURES", "CONFIG_READERS"]
+__all__ = ["ARCHITECTURES", "CONFIG_READERS", "literal", "read_ini"]
 
 _RENAMED = (
     (r"^module\.", ""),  # wrapper of data-parallel training
@@ -127,7 +127,7 @@ def _convert_vnet_ds(state: Mapping[str, Tensor], network: nn.Module) -> Convers
     return conversion
 
 
-def _read_ini(text: str, source: str) -> tuple[str, dict[str, Any]]:
+def read_ini(text: str, source: str) -> tuple[str, dict[str, Any]]:
     """Architecture and arguments from a config of the original, every value of which is a Python literal.
 
     Its program adds what follows from the data: ``in_channels``, the number of ``idx_x_modalities``, and ``ndim``,
@@ -136,21 +136,26 @@ def _read_ini(text: str, source: str) -> tuple[str, dict[str, Any]]:
     parser = ConfigParser(interpolation=ExtendedInterpolation())
     try:
         parser.read_string(text, source)
-        arguments = {key: _literal(value, f"{source}, [model] {key}") for key, value in parser.items("model")}
+        arguments = {key: literal(value, f"{source}, [model] {key}") for key, value in parser.items("model")}
         modalities = parser.get("input_args", "idx_x_modalities", fallback="[0, 1, 2, 3]")
     except ConfigParserError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"Config {source} is no config of the original ({reason}); correct it there.") from error
     if "model_name" not in arguments:
         raise ConfigError(f"Config {source} has no model_name in [model]; expected one of {', '.join(ARCHITECTURES)}.")
-    arguments.setdefault("in_channels", len(_literal(modalities, f"{source}, [input_args] idx_x_modalities")))
+    arguments.setdefault("in_channels", len(literal(modalities, f"{source}, [input_args] idx_x_modalities")))
     modes = arguments.get("num_modes")
     if isinstance(modes, (list, tuple)):
         arguments.setdefault("ndim", len(modes) + 2)
     return arguments.pop("model_name"), arguments
 
 
-def _literal(value: str, place: str) -> Any:
+def literal(value: str, place: str) -> Any:
+    """A value of the original's config.
+
+    Raises:
+        ConfigError: it is not a Python literal.
+    """
     try:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
@@ -159,7 +164,7 @@ def _literal(value: str, place: str) -> Any:
         ) from error
 
 
-CONFIG_READERS = {".ini": _read_ini}
+CONFIG_READERS = {".ini": read_ini}
 
 ARCHITECTURES = {
     "HNOSegXS": Architecture(_hnoseg_xs, renaming(_RENAMED)),

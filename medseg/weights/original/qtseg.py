@@ -18,7 +18,7 @@ from medseg.errors import ConfigError, nearest
 from medseg.networks.layers.pyramid_encoder import PyramidEncoder
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments, renamed
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "ARGUMENTS"]
 
 _DEFAULTS = {
     "num_classes": 2,
@@ -32,6 +32,7 @@ _DEFAULTS = {
     "mask_num_head": 8,
     "mask_mlp_dim": 2048,
 }
+ARGUMENTS = (*_DEFAULTS, "num_masks")  # names in a cfg.json; the last is that of versions 0.1 and 0.2
 _PARTS = {  # the original's names, and ours
     "encoder_model": {"FPNEncoder": "pyramid"},
     "bridge_model": {"MLFD": "mlfd", "MLFF": "mlfd", "Identity": "identity"},
@@ -101,7 +102,7 @@ def _arguments(architecture: str, arguments: dict[str, Any]) -> dict[str, Any]:
         ConfigError: unknown names, or features that do not follow from the width.
     """
     if "model_type" in arguments:
-        arguments = {key: value for key, value in arguments.items() if key in (*_DEFAULTS, "num_masks")}
+        arguments = {key: value for key, value in arguments.items() if key in ARGUMENTS}
     if "num_masks" in arguments:  # the name in versions 0.1 and 0.2
         arguments = {"num_classes": arguments["num_masks"], **arguments}
         del arguments["num_masks"]

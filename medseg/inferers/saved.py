@@ -1,0 +1,76 @@
+"""A member of an ensemble whose probabilities lie in a folder already, made by medseg, nnU-Net or another program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from monai.data import MetaTensor, decollate_batch
+from torch import nn
+
+from medseg.errors import DataError
+from medseg.labels import LabelSpace
+from medseg.transforms.probability_file import read_probabilities
+from medseg.transforms.reader import is_2d_file
+
+__all__ = ["CASE", "SavedMember", "holds_probabilities"]
+
+CASE = "case_id"  # entry of an image's meta, by which a member finds its file
+
+
+def holds_probabilities(folder: str | Path) -> bool:
+    """Whether a folder is one of predictions with probabilities, and not a run."""
+    place = Path(folder)
+    return any(place.glob("*.npz")) and not (place / "configs").is_dir()
+
+
+class SavedMember(nn.Module):
+    """Files ``<case>.npz`` in the place of a network, with the contract of ``Member``.
+
+    Args:
+        folder: folder of the files, which are in the original image space.
+        label_space: of what they have a channel each.
+    """
+
+    grid = "saved"  # of all such members
+
+    def __init__(self, folder: Path, label_space: LabelSpace) -> None:
+        super().__init__()
+        self.folder = folder
+        self.label_space = label_space
+
+    def prepare(self, image: torch.Tensor) -> MetaTensor:
+        """``(1, C, *source)`` -> ``(C, *source)``."""
+        prepared: MetaTensor = decollate_batch(image)[0]
+        return prepared
+
+    def probabilities(self, prepared: MetaTensor) -> torch.Tensor:
+        """``(C, *source)`` -> ``(K, *source)``, float32.
+
+        Raises:
+            DataError: no file of the case, or one of other labels or another grid.
+        """
+        path = self.folder / f"{prepared.meta[CASE]}.npz"
+        if not path.is_file():
+            raise DataError(
+                f"{self.folder} has no {path.name}; expected the probabilities of every case. Save them with "
+                "`medseg infer --probabilities float16`."
+            )
+        found = read_probabilities(path, rows=is_2d_file(prepared.meta["filename_or_obj"]))
+        channels = self.label_space.channels
+        if len(found.values) != len(channels) or (found.channels and tuple(found.channels) != channels):
+            raise DataError(
+                f"{path} has the channels {', '.join(found.channels) or len(found.values)}; expected "
+                f"{', '.join(channels)}. Join predictions of one label table."
+            )
+        if found.space != "source" or found.values.shape[1:] != tuple(prepared.shape[1:]):
+            raise DataError(
+                f"{path} has {found.values.shape[1:]} voxels of grid '{found.space}', the image "
+                f"{tuple(prepared.shape[1:])}; expected the original image space. "
+                "Save it with --probability_grid source."
+            )
+        return torch.from_numpy(found.values)
+
+    def restore(self, probabilities: torch.Tensor, prepared: MetaTensor) -> torch.Tensor:
+        """``(K, *source)`` -> ``(1, K, *source)``."""
+        return probabilities[None]
