@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medseg.workflows.evaluation import evaluate as evaluate
     from medseg.workflows.prediction import predict as predict
     from medseg.workflows.run import load as load
+    from medseg.workflows.scored_predictions import score_predictions as score_predictions
     from medseg.workflows.training import train as train
 
 __version__ = "0.2.0"
@@ -37,6 +38,7 @@ _HOMES = {
     "list_networks": "medseg.networks.catalog",
     "load": "medseg.workflows.run",
     "predict": "medseg.workflows.prediction",
+    "score_predictions": "medseg.workflows.scored_predictions",
     "train": "medseg.workflows.training",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "list_networks",
     "load",
     "predict",
+    "score_predictions",
     "train",
 ]
 

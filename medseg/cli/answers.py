@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medseg.bundle.deployment import Deployment
     from medseg.bundle.package import PackageSettings
     from medseg.data.make_datalist import MadeDatalist, MakeDatalistSettings
+    from medseg.data.nnunet_export import ExportedNnunet, ExportNnunetSettings
     from medseg.data.run_settings import Setting
     from medseg.metrics import FoldScores, Scores
     from medseg.metrics.single_score import ScoreInterval
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from medseg.workflows.prediction import PredictSettings
     from medseg.workflows.prepare import Prepared, PrepareSettings
     from medseg.workflows.resolution import ResolutionSettings
+    from medseg.workflows.scored_predictions import ScorePredictionsSettings
+
+
+_MOST_COLUMNS = 5  # scores beside each other
 
 
 def lines(settings: object, result: Sequence[object]) -> None:
@@ -53,18 +58,34 @@ def validated(settings: EvaluateSettings, results: Mapping[str, Scores | FoldSco
         _scores(result)
 
 
+def scored(settings: ScorePredictionsSettings, results: Mapping[str, Scores]) -> None:
+    for name, result in results.items():
+        if len(results) > 1:
+            print(f"predictions {name}")
+        _scores(result)
+
+
 def _scores(result: Scores | FoldScores) -> None:
     """What was scored, the table per label, which predictions are background, and the mean as the last line."""
     from medseg.metrics import FoldScores, background_cases, background_note
+    from medseg.metrics.catalog import metric
     from medseg.metrics.estimate import estimate
-    from medseg.reports.scored import interval_note, scored_lines
+    from medseg.reports.scored import further_lines, interval_note, scored_lines
 
     print("\n".join(scored_lines(result)))
-    distance = f"HD95 {result.definition.unit}"
-    print(f"{'label':<28}{'cases':>6}{'Dice':>9}{distance:>10}{'surface Dice':>14}")
+    headings = {name: metric(name).heading(result.definition.unit) for name in result.metrics}
+    table = [["label", "cases", *headings.values()]]
     for label, row in result.labels.items():
-        shown = [_digits(row[score].mean) if score in row else "-" for score in ("dice", "hd95", "surface_dice")]
-        print(f"{label[:27]:<28}{row['dice'].cases:>6}{shown[0]:>9}{shown[1]:>10}{shown[2]:>14}")
+        means = [_digits(row[name].mean) if name in row else "-" for name in headings]
+        table.append([label[:27], str(row["dice"].cases), *means])
+    if len(headings) > _MOST_COLUMNS:  # a row per score
+        table = [list(cells) for cells in zip(*table, strict=True)]
+    widths = [max(len(cells[column]) for cells in table) + 2 for column in range(len(table[0]))]
+    for first, *others in table:
+        cells = [cell.rjust(max(9, width)) for cell, width in zip(others, widths[1:], strict=True)]
+        print(first.ljust(max(28, widths[0])) + "".join(cells))
+    for line in further_lines(result):
+        print(line)
     if isinstance(result, FoldScores):
         each = ", ".join(f"{name}: {_digits(mean)}" for name, mean in result.folds.items())
         print(
@@ -184,6 +205,14 @@ def listed(settings: MakeDatalistSettings, made: MadeDatalist) -> None:
     counts[0] += f" in {made.folds} folds" if made.folds else ""
     print(f"{made.path}: {', '.join(counts)} cases")
     print(f"its paths are relative to {made.root}")
+
+
+def exported_nnunet(settings: ExportNnunetSettings, made: ExportedNnunet) -> None:
+    for number, (training, validation) in enumerate(made.splits):
+        print(f"split {number}: {training} training, {validation} validation cases")
+    print(f"test cases: {made.tests}")
+    print(f"raw data: {made.raw}")
+    print(f"splits: {made.preprocessed}/splits_final.json")
 
 
 def networks(settings: NetworksSettings, found: list[NetworkFacts] | LayerTable) -> None:

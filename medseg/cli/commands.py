@@ -60,6 +60,12 @@ COMMANDS = {
         "--run runs/first --section test --set overlap=0.25",
         evaluates_bundles=True,
     ),
+    "evaluate": Command(
+        "medseg.workflows.scored_predictions.score_predictions",
+        answers.scored,
+        "--references refs --predictions out --labels a.json --output e",
+        "--references a.json --predictions p --labels a.json --output e",
+    ),
     "postprocess": Command(
         "medseg.workflows.postprocessing.postprocess",
         answers.postprocessed,
@@ -141,6 +147,12 @@ COMMANDS = {
         "Task09_Spleen --output spleen.json",
         "--images images --labels masks --output polyps.json",
     ),
+    "export-nnunet": Command(
+        "medseg.data.nnunet_export.export_nnunet",
+        answers.exported_nnunet,
+        "--json_list data.json --output nnunet",
+        "--json_list a.json --output nnunet --dataset_id 7",
+    ),
     "prepare": Command(
         "medseg.workflows.prepare.prepare",
         answers.prepared,
@@ -149,6 +161,7 @@ COMMANDS = {
         parts=_DATA_SETS,
     ),
     "networks": Command("medseg.networks.listing.networks", answers.networks, "'hno*'", "nnformer --layers"),
+    "metrics": Command("medseg.metrics.catalog.metrics", answers.lines, "", "'hd95*'"),
     "benchmark": Command(
         "medseg.workflows.benchmark.benchmark",
         answers.measured,

@@ -27,7 +27,7 @@ from medseg.labels import LabelSpace, check_name
 from medseg.shipped import find_list
 from medseg.storage import read_table_bytes, whole_file
 
-__all__ = ["read_datalist", "root_entry", "write_datalist"]
+__all__ = ["read_datalist", "read_scored_labels", "root_entry", "write_datalist"]
 
 
 @unwrapped()
@@ -66,8 +66,7 @@ def _datalist(table: dict[str, Any], root: Path, path: Path, content: bytes = b"
     if not isinstance(overlaps, list):
         raise DataError(f"{path}: 'known_overlaps' is {overlaps!r}; expected a list of cases or subjects.")
     try:
-        plain = {"labels": {}} | {key: table[key] for key in ("labels", "regions", "ignore", "codes") if key in table}
-        space = LabelSpace.from_table(table.get("label_space") or plain)
+        space = LabelSpace.from_table(_label_table(table))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     datalist = Datalist(
@@ -83,6 +82,34 @@ def _datalist(table: dict[str, Any], root: Path, path: Path, content: bytes = b"
     )
     datalist.check()
     return datalist
+
+
+def _label_table(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A list's whole label space, or its label table."""
+    plain = {"labels": {}} | {key: table[key] for key in ("labels", "regions", "ignore", "codes") if key in table}
+    found: Mapping[str, Any] = table.get("label_space") or plain
+    return found
+
+
+@unwrapped()
+def read_scored_labels(path: str | Path) -> LabelSpace:
+    """What the values of label maps mean, of those that are scored and not learned: regions need not be nested.
+
+    Args:
+        path: a datalist, ``dataset.json`` of nnU-Net or the Decathlon, ``{"labels": {name: value}}``, or the name of a
+            shipped list.
+
+    Raises:
+        DataError: it has no valid label table.
+    """
+    path = find_list(path)
+    if path.suffix in UNION_SUFFIXES:
+        return read_datalist(path).label_space
+    table, _ = read_table_bytes(path, "an object with 'labels'")
+    try:
+        return LabelSpace.from_table({**_label_table(table), "mode": "softmax"})
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 @lru_cache(maxsize=8)  # a config names its list once for each section

@@ -148,30 +148,30 @@ def far_spacing(spacing: Sequence[float], usual: Sequence[float]) -> bool:
     return bool(abs(np.mean(np.log(spacing)) - np.mean(np.log(usual))) > np.log(_FAR))
 
 
-def check_same_grid(image: Volume, other: Volume, what: str) -> Iterator[Finding]:
-    """Whether ``other`` (``what``: "label" or "channel 1") has the image's shape and place.
+def check_same_grid(image: Volume, other: Volume, what: str, *, of: str = "image") -> Iterator[Finding]:
+    """Whether ``other`` (``what``: "label" or "channel 1") has the shape and place of the image, or what it is called.
 
     Corners less than a tenth of a voxel apart count as equal.
     """
     if other.shape != image.shape:
-        remedy = f"Fix the pair: resample the {what} to the image's grid."
+        remedy = f"Fix the pair: resample the {what} to the {of}'s grid."
         if image.orientation != other.orientation and other.shape == image.shape[::-1]:
             remedy = f"The image's orientation tag (EXIF) is applied: rotate the {what} as well, or remove the tag."
-        yield Finding(f"image {by(image.shape)}, {what} {by(other.shape)} voxels; one grid is expected", remedy)
+        yield Finding(f"{of} {by(image.shape)}, {what} {by(other.shape)} voxels; one grid is expected", remedy)
         return
     spacing, other_spacing = image.spacing, other.spacing
     if image.photo or other.photo:
         return  # a format without physical size lies where its partner lies
     if not np.allclose(spacing, other_spacing, rtol=_SAME_SPACING):
         yield Finding(
-            f"image spacing {by(spacing)} mm, {what} spacing {by(other_spacing)} mm; one grid is expected",
-            f"Fix the pair: resample the {what} to the image's grid.",
+            f"{of} spacing {by(spacing)} mm, {what} spacing {by(other_spacing)} mm; one grid is expected",
+            f"Fix the pair: resample the {what} to the {of}'s grid.",
         )
         return
     offset = corner_distance(image.shape, image.affine, other.affine)
     if offset > GRID_TOLERANCE * min(spacing):
         yield Finding(
-            f"the {what}'s corners are up to {offset:.3g} mm from the image's; "
+            f"the {what}'s corners are up to {offset:.3g} mm from the {of}'s; "
             f"at most {GRID_TOLERANCE * min(spacing):.2g} mm ({GRID_TOLERANCE} voxel) are expected",
-            f"Resample the {what} to the image's grid; if only its header is wrong, copy the image's affine to it.",
+            f"Resample the {what} to the {of}'s grid; if only its header is wrong, copy the {of}'s affine to it.",
         )

@@ -25,7 +25,7 @@ from medseg.faults import reason_of, unwrapped
 from medseg.inferers.streamed import streamed
 from medseg.storage import read_table, write_json
 
-__all__ = ["CaseEvaluator", "run_cases"]
+__all__ = ["CaseEvaluator", "run_cases", "write_failures"]
 
 logger = logging.getLogger("medseg")
 
@@ -160,14 +160,20 @@ def run_cases(evaluator: CaseEvaluator, output_dir: str | Path) -> None:
     if is_main():
         scored = evaluator.state.key_metric_name is not None
         earlier = {} if scored else {case_id: why for case_id, why in _listed(path).items() if case_id not in done}
-        if listed := earlier | failures:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, listed)
-        else:
-            path.unlink(missing_ok=True)
+        write_failures(output_dir, earlier | failures)
     if failures:
         first = "; ".join(f"{case_id}: {failures[case_id]}" for case_id in list(failures)[:_SHOWN])
         raise CasesFailed(f"{len(failures)} of {sum(numbers.values())} cases failed, listed in {path}: {first}")
+
+
+def write_failures(output_dir: str | Path, failures: Mapping[str, str]) -> None:
+    """Write ``failures.json``, case id -> reason, which is there only if a case failed."""
+    path = Path(output_dir) / _FAILURES
+    if failures:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, failures)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _listed(path: Path) -> dict[str, Any]:

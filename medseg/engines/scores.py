@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,21 @@ import torch
 from ignite.metrics import Metric
 
 from medseg.engines.ranks import gather, is_main
+from medseg.errors import ConfigError
 from medseg.labels import IGNORE, LabelSpace
 from medseg.metrics import (
     NOT_RECORDED,
     ScoreDefinition,
     ScoreFacts,
     Scores,
-    SurfaceSettings,
     case_scores,
-    dice,
     mean_dice,
     photo_scores,
     target_values,
 )
+from medseg.metrics.catalog import metric_names, surface_metrics
+from medseg.metrics.empty import EmptyRule
+from medseg.metrics.overlap import overlap
 from medseg.transforms import is_2d_file
 
 __all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores"]
@@ -36,17 +40,24 @@ class CaseScores(Metric):
         label_space: what is evaluated.
         surface: also HD95 and surface Dice (slower).
         tolerance: tolerance of the surface Dice in mm; ``None`` is each case's mean voxel size.
+        measure: what surface distances are taken over (``medseg.metrics.catalog.surface_metrics``).
+        metrics: names of ``medseg.metrics.catalog`` in the place of these three.
+        empty: rule for empty masks (``medseg.metrics.empty.EmptyRule.of``).
         output_dir: where ``metrics.json`` and ``metrics_per_case.csv`` are written; ``None`` writes nothing.
         facts: what else goes into the JSON, such as the section, and of the definition ``space`` and ``cleanup``.
         include_background: score the background too, and count it in the mean.
-        measure: what surface distances are taken over (``medseg.metrics.SurfaceSettings``).
 
     Attributes:
         facts: what the scores are of.
         space: grid of the scores.
         cleanup: rules that cleaned the predictions.
         unit: unit of lengths: ``mm``, or ``px`` for 2D images, which have no physical size.
+
+    Raises:
+        ConfigError: a name is not one of the catalog, or of a metric with scores of its own.
     """
+
+    named_metrics = True  # whether scores are chosen by name
 
     def __init__(
         self,
@@ -57,17 +68,20 @@ class CaseScores(Metric):
         facts: Mapping[str, Any] | None = None,
         include_background: bool = False,
         measure: str = "voxels",
+        metrics: Sequence[str] = (),
+        empty: str = "reference_only",
     ) -> None:
         self.label_space = label_space
-        self.surface = surface
-        self.tolerance = tolerance
+        if metrics and not self.named_metrics:
+            raise ConfigError(f"{type(self).__name__} has scores of its own; leave out metrics.")
+        self.metrics = metric_names(metrics or (surface_metrics(tolerance, measure) if surface else ()))
+        self.empty = EmptyRule.of(empty)
         self.output_dir = output_dir
         noted = {"space": NOT_RECORDED, "cleanup": None} | dict(facts or {})
         self.space, self.cleanup = str(noted.pop("space")), noted.pop("cleanup") or {}
         self.facts = ScoreFacts.noted(noted)
         self.include_background = include_background
         self.unit = "mm"
-        self.measure = measure
         super().__init__()
 
     def reset(self) -> None:
@@ -79,21 +93,27 @@ class CaseScores(Metric):
 
     def iteration_completed(self, engine: Any, *_: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            if is_2d_file(getattr(output["label"], "meta", {}).get("filename_or_obj", "")):
-                self.unit = "px"
-            self.cases[str(item["case_id"])] = self.score(item, output)
-            self.datasets[str(item["case_id"])] = item.get("dataset")
+            self.add(item, output)
+
+    def add(self, item: dict[str, Any], output: dict[str, Any]) -> None:
+        """Score a case, from its entry in the batch and the decollated output."""
+        if is_2d_file(getattr(output["label"], "meta", {}).get("filename_or_obj", "")):
+            self.unit = "px"
+        self.cases[str(item["case_id"])] = self.score(item, output)
+        self.datasets[str(item["case_id"])] = item.get("dataset")
 
     def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
-        """target -> score -> value of one case, from its entry in the batch and the decollated output."""
+        """target -> score -> value of one case."""
         return case_scores(
             _array(output["pred"]),
             _array(output["label"]),
             self.label_space,
             _spacing(output["label"]),
             dataset=item.get("dataset"),
-            surface=SurfaceSettings(self.tolerance, self.measure) if self.surface else None,
+            metrics=self.metrics,
+            empty=self.empty,
             include_background=self.include_background,
+            instances=output.get("instances"),
         )
 
     def compute(self) -> float:
@@ -113,8 +133,7 @@ class CaseScores(Metric):
             scorer=type(self).__name__,
             include_background=self.include_background,
             targets=target_values(self.label_space, self.datasets.values()),
-            surface_measure=self.measure,
-            surface_dice_tolerance_mm=self.tolerance,
+            empty=self.empty.text,
             cleanup=self.cleanup,
         )
 
@@ -133,12 +152,16 @@ class TaskMapScores(TaskScores):
     the tasks of the case's data set, each thresholded by itself, so that structures may overlap.
     """
 
+    named_metrics = False
+
     def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
         prediction, reference = torch.as_tensor(output["pred"]).cpu().numpy(), _array(output["label"])
         rows = {}
         for channel, index in enumerate(self.label_space.dataset_tasks(item.get("dataset")).values()):
             predicted = (prediction[channel] >= 0) & (reference != IGNORE)
-            rows[_row_name(item, self.label_space.labels[index - 1])] = {"dice": dice(predicted, reference == index)}
+            true = reference == index
+            value = overlap(predicted, true).dice if true.any() else math.nan
+            rows[_row_name(item, self.label_space.labels[index - 1])] = {"dice": value}
         return rows
 
 
@@ -148,6 +171,12 @@ def _row_name(item: dict[str, Any], name: str) -> str:
 
 class PhotoScores(CaseScores):
     """``CaseScores`` with ``medseg.metrics.photo_scores``, for published figures of photographs."""
+
+    named_metrics = False
+
+    @property
+    def definition(self) -> ScoreDefinition:
+        return replace(super().definition, empty="every image has a score")
 
     def score(self, item: dict[str, Any], output: dict[str, Any]) -> dict[str, dict[str, float]]:
         return photo_scores(_array(output["pred"]), _array(output["label"]), self.label_space)

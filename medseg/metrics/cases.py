@@ -1,34 +1,34 @@
-"""Scores of one case per label: Dice, 95th-percentile Hausdorff distance and surface Dice in millimetres.
-
-Distances are MONAI's, on the masks' common bounding box, and use the voxel spacing.
-"""
+"""Scores of one case per label or region, by the names of ``catalog`` and one rule for empty masks."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
-from medseg.errors import ConfigError, nearest
 from medseg.labels import BACKGROUND, IGNORE, LabelSpace
-from medseg.metrics.surface_area import area_surface_scores
-from medseg.metrics.surface_distances import surface_distances
+from medseg.metrics.catalog import DEFAULT_METRICS, LESION_SIZES, is_metric, metric, metric_names
+from medseg.metrics.empty import EmptyRule, LesionFree, lesion_free, settle
+from medseg.metrics.instances import InstanceMatch
+from medseg.metrics.lesions import components
+from medseg.metrics.masks import Masks
+from medseg.metrics.overlap import overlap
 
 warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)  # MONAI calls itself so
 
 __all__ = [
     "CaseRows",
+    "Detection",
     "Summary",
-    "SurfaceSettings",
     "background_cases",
     "background_note",
     "case_scores",
-    "dice",
+    "detection",
+    "lesion_free_cases",
     "mean_dice",
     "pooled",
     "summarize",
@@ -37,67 +37,8 @@ __all__ = [
 CaseRows: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float]]]  # case -> target -> score -> value
 
 _SIZES = ("volume_ml", "reference_ml", "area", "reference_area")  # of 3D and 2D cases
-
-
-def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """2|P and R| / (|P| + |R|) of two boolean masks; NaN where the reference is empty."""
-    if not reference.any():
-        return math.nan
-    return float(
-        2.0 * np.count_nonzero(prediction & reference) / (np.count_nonzero(prediction) + np.count_nonzero(reference))
-    )
-
-
-def _border_scores(
-    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance: float, *, pooled: bool = False
-) -> tuple[float, float]:
-    """HD95 in mm and surface Dice at ``tolerance`` mm; NaN and 0 where only one mask is empty, NaN and NaN where
-    both are.
-    """
-    if not prediction.any() or not reference.any():
-        return math.nan, math.nan if not (prediction.any() or reference.any()) else 0.0
-    distances = surface_distances(prediction, reference, spacing)
-    hd95 = distances.pooled_hausdorff() if pooled else distances.hausdorff()
-    return hd95, distances.surface_dice(tolerance)
-
-
-_SURFACE_SCORES: dict[str, Callable[..., tuple[float, float]]] = {
-    "voxels": _border_scores,
-    "pooled": partial(_border_scores, pooled=True),
-    "area": partial(area_surface_scores, opening=False),
-    "area_opened": area_surface_scores,
-}
-
-
-@dataclass(frozen=True)
-class SurfaceSettings:
-    """How the surfaces of two masks are compared.
-
-    Attributes:
-        tolerance: tolerance of the surface Dice in mm; ``None`` is the mean voxel size of each case.
-        measure: surfaces are border ``voxels`` (HD95 of MONAI: the larger of both directions' percentiles), ``pooled``
-            border voxels (of both directions together, as medpy), or have an ``area`` (DeepMind, BraTS 2023);
-            ``area_opened`` removes specks of the prediction first, as the neural-operator papers do.
-
-    Raises:
-        ConfigError: an unknown measure.
-    """
-
-    tolerance: float | None = 1.0
-    measure: str = "voxels"
-
-    def __post_init__(self) -> None:
-        if self.measure not in _SURFACE_SCORES:
-            hint = nearest(self.measure, _SURFACE_SCORES)
-            raise ConfigError(f"No measure '{self.measure}'.{hint} Known: {', '.join(_SURFACE_SCORES)}.")
-
-    def scores(self, prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> tuple[float, float]:
-        """HD95 in mm and surface Dice of two boolean masks ``(*spatial)``."""
-        tolerance = float(np.mean(spacing)) if self.tolerance is None else self.tolerance
-        return _SURFACE_SCORES[self.measure](prediction, reference, spacing, tolerance)
-
-
-_SURFACE = SurfaceSettings()
+_FALSE_PARTS = "false_parts"  # number of predicted parts where the reference is empty
+_RULE = EmptyRule()
 
 
 def case_scores(
@@ -107,8 +48,10 @@ def case_scores(
     spacing: Sequence[float],
     *,
     dataset: str | None = None,
-    surface: SurfaceSettings | None = _SURFACE,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    empty: EmptyRule = _RULE,
     include_background: bool = False,
+    instances: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Scores per evaluation target (label, or region where the label space has regions).
 
@@ -118,29 +61,41 @@ def case_scores(
         label_space: what is evaluated; targets that the data set does not annotate are skipped.
         spacing: voxel size in mm.
         dataset: the case's data set, for partial labels.
-        surface: how surfaces are compared; ``None`` skips HD95 and surface Dice, which take most of the time.
+        metrics: names of ``catalog``; Dice is always among them.
+        empty: what empty masks count.
         include_background: also score the background, as some publications do.
+        instances: instance numbers of prediction and reference; ``None``: connected parts are instances.
 
     Returns:
-        target -> ``dice`` (NaN: the reference lacks it), ``hd95`` (mm; NaN: undefined), ``surface_dice``,
-        ``volume_ml`` and ``reference_ml``; 2D: ``area`` and ``reference_area`` in mm², pixels for 2D images.
+        target -> score -> value (NaN: undefined), with ``volume_ml`` and ``reference_ml``; 2D: ``area`` and
+        ``reference_area`` in mm², pixels for 2D images. Where the reference is empty, ``false_parts`` is the number of
+        predicted parts.
     """
     valid = reference != IGNORE
     annotated = {0} | {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
     targets = ({BACKGROUND: (0,)} if include_background else {}) | label_space.targets
-    sizes = _SIZES[:2] if len(spacing) == 3 else _SIZES[2:]
-    voxel = float(np.prod(spacing)) / (1000.0 if len(spacing) == 3 else 1.0)
+    names = metric_names(metrics)
     scores = {}
     for name, members in targets.items():
-        if not annotated.issuperset(members):
-            continue
-        predicted, true = np.isin(prediction, members) & valid, np.isin(reference, members)
-        row = {"dice": dice(predicted, true)}
-        if surface is not None:
-            row["hd95"], row["surface_dice"] = surface.scores(predicted, true, spacing)
-        row |= {size: np.count_nonzero(mask) * voxel for size, mask in zip(sizes, (predicted, true), strict=True)}
-        scores[name] = row
+        if annotated.issuperset(members):
+            predicted, true = np.isin(prediction, members) & valid, np.isin(reference, members)
+            scores[name] = _row(Masks(predicted, true, tuple(spacing), instances), names, empty)
     return scores
+
+
+def _row(masks: Masks, names: Sequence[str], empty: EmptyRule) -> dict[str, float]:
+    of = {name: metric(name) for name in names}
+    values = {name: np.array([one.value(masks)], dtype=float) for name, one in of.items()}
+    ruled = {name: column for name, column in values.items() if of[name].kind}
+    counts = masks.once(overlap)
+    sizes = (counts.tp + counts.fp, counts.tp + counts.fn)
+    empty_masks = [np.array([size == 0]) for size in sizes]
+    kinds = {name: of[name].kind for name in ruled}
+    settled = settle(ruled, kinds, empty_masks[1], empty_masks[0], np.array([masks.diagonal]), empty)
+    row = {name: float(settled[name].values[0] if name in settled else values[name][0]) for name in names}
+    own = _SIZES[:2] if len(masks.spacing) == 3 else _SIZES[2:]
+    row |= {name: size * masks.voxel for name, size in zip(own, sizes, strict=True)}
+    return row if sizes[1] else row | {_FALSE_PARTS: float(components(masks.prediction)[1])}
 
 
 def mean_dice(cases: CaseRows) -> float:
@@ -149,8 +104,34 @@ def mean_dice(cases: CaseRows) -> float:
     return float(np.mean(per_label)) if per_label else math.nan
 
 
+def lesion_free_cases(cases: CaseRows) -> dict[str, LesionFree]:
+    """target -> what was predicted in the cases whose reference lacks it, of volumes where there are any."""
+    found = {}
+    for target in dict.fromkeys(name for rows in cases.values() for name in rows):
+        rows = {case: row[target] for case, row in cases.items() if _FALSE_PARTS in row.get(target, {})}
+        if rows and all("volume_ml" in row for row in rows.values()):
+            volumes, parts = (np.array([row[key] for row in rows.values()]) for key in ("volume_ml", _FALSE_PARTS))
+            found[target] = lesion_free(np.ones(len(rows), dtype=bool), volumes, parts, np.array(list(rows)))
+    return found
+
+
+def detection(cases: CaseRows) -> dict[str, dict[str, Detection]]:
+    """target -> size of the lesions -> how they were detected, of scores with the metrics of ``detection``."""
+    found: dict[str, dict[str, Detection]] = {}
+    for target in dict.fromkeys(name for rows in cases.values() for name in rows):
+        rows = [rows[target] for rows in cases.values() if "reference_lesions_0" in rows.get(target, {})]
+        for number, size in enumerate(LESION_SIZES if rows else ()):
+            of, hits, false = (
+                int(sum(row[f"{key}_lesions_{number}"] for row in rows)) for key in ("reference", "found", "false")
+            )
+            sensitivity = hits / of if of else math.nan
+            found.setdefault(target, {})[size] = Detection(of, hits, sensitivity, false / len(rows))
+    return found
+
+
 def pooled(cases: CaseRows) -> dict[str, dict[str, float]]:
-    """target -> ``dice`` and ``iou`` of all cases as one image, by their volumes or areas; NaN where both are empty.
+    """target -> ``dice`` and ``iou`` of all cases as one image, by their volumes or areas, and ``instance_f1`` and
+    ``instance_ap`` of all their instances, where those are counted; NaN where both are empty.
 
     Small objects count little here, unlike in the mean over cases, and false positives in cases without the target
     count at all. Rows without sizes (``photo_scores``) are ignored.
@@ -169,6 +150,11 @@ def pooled(cases: CaseRows) -> dict[str, dict[str, float]]:
         twice_shared, total = (math.fsum(column) for column in zip(*sums, strict=True))
         score = twice_shared / total if total else math.nan
         result[target] = {"dice": score, "iou": score / (2 - score)}
+        matches = [rows[target] for rows in cases.values() if "instance_tp" in rows.get(target, {})]
+        if matches:
+            tp, fp, fn = (int(sum(row[f"instance_{key}"] for row in matches)) for key in ("tp", "fp", "fn"))
+            match = InstanceMatch(tp, fp, fn, math.nan)
+            result[target] |= {"instance_f1": match.f1, "instance_ap": match.average_precision}
     return result
 
 
@@ -196,6 +182,23 @@ def background_note(cases: Sequence[str], total: int) -> str:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """Lesions of one size over all scans.
+
+    Attributes:
+        lesions: number in the references.
+        found: number of those that a prediction meets.
+        sensitivity: share of them; NaN without any.
+        false_per_scan: mean number of predicted ones of that size that meet no reference, per scan.
+    """
+
+    lesions: int
+    found: int
+    sensitivity: float
+    false_per_scan: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """One score of one target over cases.
 
@@ -203,24 +206,41 @@ class Summary:
         mean: mean of the defined values; NaN without any.
         cases: number of cases in it.
         undefined: number of cases in which the score is undefined.
+        median: median of the defined values.
+        penalised: number of values that the rule for empty masks gave.
+        without_penalties: mean of the others.
     """
 
     mean: float
     cases: int
     undefined: int | None = None
+    median: float | None = None
+    penalised: int | None = None
+    without_penalties: float | None = None
 
 
 def summarize(cases: CaseRows) -> dict[str, dict[str, Summary]]:
     """target -> score -> its summary."""
-    table: dict[str, dict[str, list[float]]] = {}
+    table: dict[str, dict[str, list[tuple[float, bool]]]] = {}
     for scores in cases.values():
         for target, row in scores.items():
+            one_empty = sum(row.get(size) == 0 for size in _SIZES) == 1
             for score, value in row.items():
-                table.setdefault(target, {}).setdefault(score, []).append(value)
+                table.setdefault(target, {}).setdefault(score, []).append((value, one_empty and _penalised(score)))
     return {target: {score: _summary(values) for score, values in row.items()} for target, row in table.items()}
 
 
-def _summary(values: Sequence[float]) -> Summary:
-    defined = [v for v in values if math.isfinite(v)]
-    mean = float(np.mean(defined)) if defined else math.nan
-    return Summary(mean, len(defined), len(values) - len(defined))
+def _penalised(score: str) -> bool:
+    """Whether empty masks give a score its worst value."""
+    return is_metric(score) and metric(score).kind not in ("", "other")
+
+
+def _summary(values: Sequence[tuple[float, bool]]) -> Summary:
+    defined = [(value, ruled) for value, ruled in values if math.isfinite(value)]
+    own = [value for value, ruled in defined if not ruled]
+    every = [value for value, _ in defined]
+    mean = float(np.mean(every)) if every else math.nan
+    found = Summary(mean, len(every), len(values) - len(every), float(np.median(every)) if every else None)
+    if len(own) == len(every):
+        return found
+    return replace(found, penalised=len(every) - len(own), without_penalties=float(np.mean(own)) if own else None)

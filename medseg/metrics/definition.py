@@ -19,15 +19,14 @@ _WORDS = {
     "scorer": "the rule by which a case is scored",
     "include_background": "whether the background is scored",
     "targets": "the label table",
-    "surface_measure": "the definition of surfaces (HD95, surface Dice)",
-    "surface_dice_tolerance_mm": "the tolerance of the surface Dice",
+    "empty": "the rule for empty masks",
 }
-_SURFACE = {"surface_measure": ("hd95", "surface_dice"), "surface_dice_tolerance_mm": ("surface_dice",)}
 
 
 @dataclass(frozen=True)
 class ScoreDefinition:
-    """How a score comes about; each field is a key of ``metrics.json``.
+    """How scores come about, beside what their names say (``medseg.metrics.catalog``); each field is a key of
+    ``metrics.json``.
 
     Attributes:
         space: ``source`` (original image space) or ``model`` (after preprocessing).
@@ -35,8 +34,7 @@ class ScoreDefinition:
         scorer: name of the metric, which decides what counts as undefined, such as ``CaseScores``.
         include_background: whether the background is scored and in the mean.
         targets: data set -> label or region -> its values in the reference files.
-        surface_measure: definition of surfaces for HD95 and surface Dice, a ``measure`` of ``SurfaceSettings``.
-        surface_dice_tolerance_mm: in ``unit``; ``None`` is the mean voxel size of each case.
+        empty: rule for empty masks (``medseg.metrics.empty.EmptyRule.text``).
         cleanup: rules of post-processing, label -> steps; empty for raw predictions.
     """
 
@@ -45,8 +43,7 @@ class ScoreDefinition:
     scorer: str = NOT_RECORDED
     include_background: bool | str = NOT_RECORDED
     targets: Mapping[str, Mapping[str, list[int]]] | str = NOT_RECORDED
-    surface_measure: str = NOT_RECORDED
-    surface_dice_tolerance_mm: float | str | None = NOT_RECORDED
+    empty: str = NOT_RECORDED
     cleanup: CleanupRules | str = NOT_RECORDED
 
     @property
@@ -54,17 +51,12 @@ class ScoreDefinition:
         """``raw`` or ``cleaned``."""
         return "cleaned" if self.cleanup else "raw"
 
-    def differences(self, other: ScoreDefinition, score: str) -> dict[str, tuple[Any, Any]]:
-        """What tells the definitions of one score apart, in words -> both values; what either does not record is none.
-
-        Args:
-            other: the definition that this one is held against.
-            score: such as ``dice``: a tolerance does not concern it.
-        """
+    def differences(self, other: ScoreDefinition) -> dict[str, tuple[Any, Any]]:
+        """What tells two definitions apart, in words -> both values; what either does not record is none."""
         found: dict[str, tuple[Any, Any]] = {}
         for key, words in _WORDS.items():
             pair = (getattr(self, key), getattr(other, key))
-            if score in _SURFACE.get(key, (score,)) and NOT_RECORDED not in pair and _plain(pair[0]) != _plain(pair[1]):
+            if NOT_RECORDED not in pair and _plain(pair[0]) != _plain(pair[1]):
                 found[words] = pair
         if self.postprocessing != other.postprocessing:
             found["post-processing"] = (self.postprocessing, other.postprocessing)

@@ -17,9 +17,19 @@ from medseg.metrics.shares import Share, failures
 
 __all__ = ["EMPTY_RULES", "EmptyRule", "LesionFree", "Settled", "lesion_free", "settle"]
 
-EMPTY_RULES = ("penalty", "reference_only", "challenge")
+EMPTY_RULES = ("penalty", "reference_only", "no_penalty", "challenge")
 KINDS = ("overlap", "distance", "sensitivity", "precision", "other")
 _BRATS_MM = 374.0
+_SENTENCES = {
+    "penalty": "Where only the reference or only the prediction is empty, a score is the worst: 0, of a distance {}; "
+    "where both are, it is undefined.",
+    "reference_only": "Cases whose reference lacks the label are in no column; where the prediction lacks it, a score "
+    "is the worst: 0, of a distance {}.",
+    "no_penalty": "Cases whose reference lacks the label are in no column; where the prediction lacks it, distances "
+    "are undefined.",
+    "challenge": "Where both masks are empty, a score is the best (1; 0 mm), where one is, the worst (0; of a distance "
+    "{}).",
+}
 
 
 @dataclass(frozen=True)
@@ -29,12 +39,13 @@ class EmptyRule:
     Attributes:
         name: ``penalty``: two empty masks are undefined, one is the worst value (0; the image's diagonal in mm).
             ``reference_only``: cases whose reference is empty are in no column; an empty prediction is the worst value.
+            ``no_penalty``: the same, but distances of an empty prediction are undefined, as in many publications.
             ``challenge``: two empty masks are the best value (1; 0 mm), one is the worst (0; 374 mm), as in BraTS.
         penalty_mm: distance in place of the diagonal or of 374 mm.
         empty_precision_zero: the precision of an empty prediction is 0 instead of undefined.
 
     Raises:
-        ConfigError: an unknown rule.
+        ConfigError: an unknown rule, or a distance below 0.
     """
 
     name: str = "penalty"
@@ -45,6 +56,32 @@ class EmptyRule:
         if self.name not in EMPTY_RULES:
             hint = nearest(self.name, EMPTY_RULES)
             raise ConfigError(f"No rule for empty masks '{self.name}'.{hint} Known: {', '.join(EMPTY_RULES)}.")
+        if self.penalty_mm is not None and not 0 <= self.penalty_mm < math.inf:
+            raise ConfigError(f"A penalty of {self.penalty_mm:g} mm is not valid; expected 0 or more, such as 374.")
+
+    @classmethod
+    def of(cls, text: str) -> EmptyRule:
+        """The rule of a setting: its name, or ``name:mm`` with a distance of its own, such as ``penalty:374``.
+
+        Raises:
+            ConfigError: another form.
+        """
+        name, colon, distance = text.partition(":")
+        try:
+            return cls(name, float(distance) if colon else None)
+        except ValueError as error:
+            raise ConfigError(f"'{text}' is not a valid rule for empty masks; expected such as penalty:374.") from error
+
+    @property
+    def text(self) -> str:
+        """The setting of which ``of`` makes this rule."""
+        return self.name if self.penalty_mm is None else f"{self.name}:{self.penalty_mm:g}"
+
+    @property
+    def words(self) -> str:
+        """What it does, in a sentence for readers of a table."""
+        usual = f"{_BRATS_MM:g} mm" if self.name == "challenge" else "the image's diagonal"
+        return _SENTENCES[self.name].format(usual if self.penalty_mm is None else f"{self.penalty_mm:g} mm")
 
 
 @dataclass(frozen=True)
@@ -107,10 +144,12 @@ def settle(
     wrong = next((kind for kind in kinds.values() if kind not in KINDS), None)
     if wrong is not None:
         raise ConfigError(f"No kind of score '{wrong}'.{nearest(wrong, KINDS)} Known: {', '.join(KINDS)}.")
-    challenge = rule.name == "challenge"
+    challenge, by_reference = rule.name == "challenge", rule.name in ("reference_only", "no_penalty")
     penalty = np.full(len(diagonals_mm), _BRATS_MM) if challenge else np.asarray(diagonals_mm, dtype=float)
     if rule.penalty_mm is not None:
         penalty = np.full_like(penalty, rule.penalty_mm)
+    if rule.name == "no_penalty":
+        penalty = np.full_like(penalty, math.nan)
     neither = reference_empty & prediction_empty
     one = reference_empty ^ prediction_empty
     settled = {}
@@ -130,9 +169,9 @@ def settle(
             values[neither] = 0.0 if kind == "distance" else 1.0
         elif not challenge:
             values[neither] = math.nan
-        if rule.name == "reference_only":
-            values[reference_empty], penalised[reference_empty] = math.nan, False
-        settled[score] = Settled(values, penalised)
+        if by_reference:
+            values[reference_empty] = math.nan
+        settled[score] = Settled(values, penalised & ~np.isnan(values))
     return settled
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medseg.metrics.catalog import is_metric, metric
 from medseg.metrics.scores import Scores
 from medseg.metrics.shares import Share, failures
 from medseg.metrics.single_score import ScoreInterval, score_interval
@@ -16,8 +17,6 @@ from medseg.metrics.subjects import subject_sums
 __all__ = ["FAILURE", "Estimate", "estimate", "estimate_table", "less_is_better"]
 
 FAILURE = 0.1  # Dice below which a label of a case counts as a failure
-_DISTANCES = ("hd95", "assd", "masd")
-_SHARES = ("dice", "surface_dice", "iou", "boundary_iou", "cldice", "sensitivity", "precision", "specificity")
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Estimate:
 
 
 def less_is_better(score: str) -> bool:
-    """Whether a score is a distance."""
-    return score.startswith(_DISTANCES)
+    """Whether a score is one of errors, such as a distance."""
+    return is_metric(score) and metric(score).lower_is_better
 
 
 def estimate(scores: Scores, score: str = "dice", label: str | None = None) -> Estimate:
@@ -47,6 +46,6 @@ def estimate_table(table: np.ndarray, dice: np.ndarray, units: Sequence[str], sc
         dice: Dice of the same, which tells failures.
         units: subject of each case.
     """
-    limits = (0.0 if less_is_better(score) or score in _SHARES else -math.inf, 1.0 if score in _SHARES else math.inf)
+    limits = metric(score).limits if is_metric(score) else (-math.inf, math.inf)
     interval = score_interval(subject_sums(table, units), limits=limits)
     return Estimate(interval, failures(np.fmin.reduce(dice, axis=1, initial=math.inf), units, below=FAILURE))

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from medseg import __version__
 from medseg.errors import DataError
-from medseg.metrics.cases import CaseRows, Summary, mean_dice, pooled, summarize
-from medseg.metrics.definition import ScoreDefinition
+from medseg.metrics.cases import (
+    CaseRows,
+    Detection,
+    Summary,
+    detection,
+    lesion_free_cases,
+    mean_dice,
+    pooled,
+    summarize,
+)
+from medseg.metrics.catalog import is_metric, metric, surface_metrics
+from medseg.metrics.definition import NOT_RECORDED, ScoreDefinition
+from medseg.metrics.empty import LesionFree
 from medseg.storage import as_table, read_table, whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 
@@ -23,6 +35,8 @@ _NAME = "metrics.json"
 _FORM = {
     "mean_dice": (float, None),
     "labels": {str: {str: {"mean": (float, None), "cases": int, "undefined": int}}},
+    "surface_measure?": str,
+    "surface_dice_tolerance_mm?": (float, None, str),
     "pooled?": {str: {str: (float, None)}},
     "cases": {str: {str: {str: (float, None)}}},
     **dict.fromkeys(("unit?", "space?", "role?", "checkpoint?", "weights_sha256?"), str),
@@ -125,6 +139,21 @@ class _Means:
     definition: ScoreDefinition
     labels: Mapping[str, Mapping[str, Summary]]
 
+    @property
+    def columns(self) -> Iterable[str]:
+        """Names of scores and sizes, in their order, some more than once."""
+        return (name for row in self.labels.values() for name in row)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the scores, in the order of their columns."""
+        return [name for name in dict.fromkeys(self.columns) if is_metric(name)]
+
+    def named(self, score: str) -> str:
+        """The column of a score, or of the definition of it that there is: of ``hd95`` also ``hd95_pooled``."""
+        others = (name for name in self.metrics if name.startswith(f"{score}_"))
+        return score if score in self.metrics else next(others, score)
+
     def to_table(self) -> dict[str, Any]:
         """For JSON, in which facts and definition are entries beside the others."""
         table: dict[str, Any] = {}
@@ -135,6 +164,7 @@ class _Means:
                     table |= noted if fact == "others" else {fact: noted}
             elif name == "definition":
                 table |= as_table(value) | {"postprocessing": self.definition.postprocessing}
+                table["metrics"] = {name: metric(name).about for name in self.metrics}
             else:
                 table[name] = value
         return table
@@ -147,6 +177,8 @@ class Scores(_Means):
     Attributes:
         pooled: target -> ``dice`` and ``iou`` of all cases as one image.
         cases: case -> target -> score -> value; NaN where it is undefined.
+        lesion_free: target -> what was predicted in the cases whose reference lacks it.
+        detection: target -> size of lesions -> how they were detected, with the metrics of ``detection``.
         asked: number of cases that were to be scored; ``None`` where it is not recorded.
         scored: number of those that were.
         predictions: label maps that were scored; ``None`` where none is kept, without hashes where none is recorded.
@@ -154,9 +186,15 @@ class Scores(_Means):
 
     pooled: Mapping[str, Mapping[str, float]]
     cases: CaseRows
+    lesion_free: Mapping[str, LesionFree] = field(default_factory=dict)
+    detection: Mapping[str, Mapping[str, Detection]] = field(default_factory=dict)
     asked: int | None = None
     scored: int | None = None
     predictions: ScoredPredictions | None = ScoredPredictions("predictions", {})
+
+    @property
+    def columns(self) -> Iterable[str]:
+        return (name for rows in self.cases.values() for row in rows.values() for name in row)
 
     @classmethod
     def of(cls, cases: CaseRows, definition: ScoreDefinition, facts: ScoreFacts) -> Scores:
@@ -168,6 +206,8 @@ class Scores(_Means):
             labels=summarize(cases),
             pooled=pooled(cases),
             cases=cases,
+            lesion_free=lesion_free_cases(cases),
+            detection=detection(cases),
         )
 
     @property
@@ -177,7 +217,8 @@ class Scores(_Means):
         return [subjects.get(case, case) for case in self.cases]
 
     def table(self, score: str = "dice") -> np.ndarray:
-        """Values of one score ``(cases, targets)``; NaN where it is undefined."""
+        """Values of one score (``named``), ``(cases, targets)``; NaN where it is undefined."""
+        score = self.named(score)
         rows = [[row.get(target, {}).get(score, math.nan) for target in self.labels] for row in self.cases.values()]
         return np.array(rows, dtype=float).reshape(len(self.cases), len(self.labels))
 
@@ -210,25 +251,28 @@ class Scores(_Means):
 
     @classmethod
     def _from_table(cls, table: dict[str, Any]) -> Scores:
-        table.pop("postprocessing", None)
+        for derived in ("postprocessing", "metrics", "lesion_free", "detection"):
+            table.pop(derived, None)
+        names = _renamed(table)
         labels = {
-            label: {score: Summary(_number(row["mean"]), row["cases"], row["undefined"]) for score, row in rows.items()}
+            label: {names.get(score, score): _summary(row) for score, row in rows.items()}
             for label, rows in table.pop("labels").items()
+        }
+        cases = {
+            case: {label: _numbers(row, names) for label, row in rows.items()}
+            for case, rows in table.pop("cases").items()
         }
         own: dict[str, Any] = {
             "mean_dice": _number(table.pop("mean_dice")),
             "labels": labels,
             "pooled": {label: _numbers(row) for label, row in table.pop("pooled", {}).items()},
-            "cases": {
-                case: {label: _numbers(row) for label, row in rows.items()} for case, rows in table.pop("cases").items()
-            },
+            "cases": cases,
+            "lesion_free": lesion_free_cases(cases),
+            "detection": detection(cases),
         }
         if written := table.get("predictions"):
             table["predictions"] = ScoredPredictions(written["folder"], written["sha256"])
         own |= {name: table.pop(name) for name in ("asked", "scored", "predictions") if name in table}
-        # What is called ``area`` now was not known to 0.1.0, whose ``area`` opened the prediction.
-        if table.get("surface_measure") == "area" and table.get("medseg", "0.1.0") == "0.1.0":
-            table["surface_measure"] = "area_opened"
         # Earlier versions named the rules of cleaned predictions alone.
         known = {one.name: table.pop(one.name) for one in fields(ScoreDefinition) if one.name in table}
         definition = ScoreDefinition(**{"cleanup": {}} | known)
@@ -237,7 +281,7 @@ class Scores(_Means):
     def write(self, folder: str | Path) -> None:
         """Write ``metrics.json`` and ``metrics_per_case.csv``."""
         write_json(Path(folder) / _NAME, self.to_table())
-        scores = list(dict.fromkeys(score for rows in self.cases.values() for row in rows.values() for score in row))
+        scores = list(dict.fromkeys(self.columns))
         table = Path(folder) / "metrics_per_case.csv"
         with whole_file(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = CsvWriter(file)
@@ -268,5 +312,19 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _numbers(row: Mapping[str, float | None]) -> dict[str, float]:
-    return {score: _number(value) for score, value in row.items()}
+def _numbers(row: Mapping[str, float | None], names: Mapping[str, str] = MappingProxyType({})) -> dict[str, float]:
+    return {names.get(score, score): _number(value) for score, value in row.items()}
+
+
+def _summary(row: Mapping[str, Any]) -> Summary:
+    later = {key: row[key] for key in ("median", "penalised", "without_penalties") if key in row}
+    return Summary(_number(row["mean"]), row["cases"], row["undefined"], **later)
+
+
+def _renamed(table: dict[str, Any]) -> dict[str, str]:
+    """Names of scores that earlier versions recorded the definition beside; its entries are taken out."""
+    measure, tolerance = table.pop("surface_measure", None), table.pop("surface_dice_tolerance_mm", NOT_RECORDED)
+    if measure == "area" and table.get("medseg", "0.1.0") == "0.1.0":
+        measure = "area_opened"  # the area of 0.1.0, which opened the prediction
+    names = surface_metrics(1.0 if tolerance == NOT_RECORDED else tolerance, measure or "voxels")
+    return dict(zip(("hd95", "surface_dice"), names, strict=True))

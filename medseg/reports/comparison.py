@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg.metrics.catalog import metric
 from medseg.metrics.estimate import less_is_better
 from medseg.reports.compared import Comparison, Difference
 from medseg.reports.comparison_charts import COSTS, cost_figure, differences_figure
@@ -19,7 +20,6 @@ from medseg.storage import write_text
 
 __all__ = ["comparison_latex", "comparison_markdown", "score_name", "write_comparison"]
 
-_SCORES = {"dice": "Dice", "surface_dice": "surface Dice", "hd95": "HD95, mm"}
 _MOST_CASES = 60
 _WHERE = ("scored on", "checkpoint", "predictions", "measured on")  # columns that a paper says in words
 _METHOD = (
@@ -124,7 +124,7 @@ def comparison_latex(comparison: Comparison) -> str:
 
 def score_name(score: str) -> str:
     """A score with its unit."""
-    return _SCORES.get(score, score)
+    return metric(score).heading()
 
 
 def _units(comparison: Comparison) -> str:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from medseg.labels.colors import label_colors
 from medseg.reports import scores
+from medseg.reports.agreement import Agreement, volume_agreement
 from medseg.reports.charts import curves_chart, scores_chart
 from medseg.reports.drawing import Chart
 from medseg.reports.page import Table, render
 from medseg.reports.record import RunRecord, read_record
+from medseg.reports.score_table import score_table
 from medseg.reports.settings import setting_groups
 from medseg.reports.tables import latex_table, markdown_table
 from medseg.reports.worst_and_best import Overlays, draw_overlays
 from medseg.settings import Folder, takes
 from medseg.storage import write_text
 
-__all__ = ["ReportSettings", "write_report"]
+__all__ = ["ReportPage", "ReportSettings", "ShownScores", "shown_scores", "write_report"]
 
 _MOST_WARNINGS = 30
 _OF_SCORES = "Entirely background"  # logged by validation
@@ -26,18 +28,20 @@ _OTHER_COLOR = "#808080"  # of the background, where it is scored
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """What the page shows of a validated run."""
+class ShownScores:
+    """What the page shows of scores."""
 
     labels: Table
     explanation: str
     chart: Chart
+    every: Table
+    volumes: Agreement | None
     overlays: Overlays
     cases: Table
 
 
 @dataclass(frozen=True)
-class _Page:
+class ReportPage:
     """What ``templates/report.html`` shows; what is empty or ``None`` has no section."""
 
     title: str
@@ -45,7 +49,7 @@ class _Page:
     tiles: Sequence[tuple[str, str]]
     warnings: Sequence[str]
     curves: Chart | None
-    scores: _Scores | None
+    scores: ShownScores | None
     settings: Mapping[str, Mapping[str, str]]
 
 
@@ -81,10 +85,10 @@ def write_report(settings: ReportSettings) -> Path:
     warnings = [f"There are no scores: run `medseg validate --run {record.folder}`, then `medseg report` again."]
     shown = None
     if record.metrics is not None:
-        shown = _scores(record, settings.data_dir)
+        shown = shown_scores(record, lambda colors: draw_overlays(record, colors, settings.data_dir))
         lead = scores.headline(record)
         warnings = [*shown.overlays.problems, *scores.score_warnings(record)]
-    page = _Page(
+    page = ReportPage(
         title=f"{record.network} on {record.dataset}",
         lead=lead,
         tiles=scores.tiles(record) if shown else [],
@@ -105,16 +109,20 @@ def write_report(settings: ReportSettings) -> Path:
     return path
 
 
-def _scores(record: RunRecord, data_dir: str | Path | None) -> _Scores:
+def shown_scores(record: RunRecord, overlays: Callable[[Mapping[str, str]], Overlays]) -> ShownScores:
+    """The scores of a record; ``overlays`` draws its worst and best cases in the labels' colours."""
+    assert record.metrics is not None
     colors = label_colors([*record.label_space.labels, *record.label_space.regions])
     # Of what is scored: a label's own colour, also where it stands behind its data set (``amos: liver``).
     names = {target: target if target in colors else target.partition(": ")[2] for target in record.targets}
     colors |= {target: colors.get(name, _OTHER_COLOR) for target, name in names.items()}
-    return _Scores(
+    return ShownScores(
         labels=scores.label_table(record, colors),
         explanation=scores.explanation(record),
         chart=scores_chart(record.targets, record.scores()[1], colors),
-        overlays=draw_overlays(record, colors, data_dir),
+        every=score_table(record.metrics, colors),
+        volumes=volume_agreement(record.metrics, colors),
+        overlays=overlays(colors),
         cases=scores.case_table(record),
     )
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from medseg.metrics import FoldScores, Scores
+from medseg.metrics.catalog import metric
+from medseg.metrics.empty import EMPTY_RULES, EmptyRule
 from medseg.metrics.estimate import FAILURE, Estimate
 from medseg.reports.tables import share_of
 
-__all__ = ["interval_note", "scored_as", "scored_lines"]
+__all__ = ["further_lines", "interval_note", "scored_as", "scored_lines"]
 
 _SPACES = {"source": "in the original image space", "model": "in the model's space"}
-_SURFACES = {
-    "voxels": "border voxels",
-    "pooled": "border voxels, both directions pooled",
-    "area": "surface area",
-    "area_opened": "surface area after opening the prediction",
-}
 
 
 def scored_as(scores: Scores | FoldScores) -> str:
@@ -38,10 +35,8 @@ def scored_as(scores: Scores | FoldScores) -> str:
     parts.append(f"{definition.postprocessing} predictions{place}")
     if definition.space in _SPACES:
         parts.append(_SPACES[definition.space])
-    if definition.surface_measure in _SURFACES and _has_surfaces(scores):
-        tolerance = definition.surface_dice_tolerance_mm
-        shown = f"{tolerance:g} {definition.unit}" if isinstance(tolerance, (int, float)) else "the mean voxel size"
-        parts.append(f"surfaces by {_SURFACES[definition.surface_measure]}, surface Dice at {shown}")
+    surfaces = [metric(name) for name in scores.metrics if name.startswith(("hd95_", "surface_dice"))]
+    parts += [one.heading(definition.unit).removesuffix(f", {definition.unit}") for one in surfaces]
     return ", ".join(parts)
 
 
@@ -61,5 +56,27 @@ def interval_note(found: Estimate) -> str:
     return f" (95 % interval {interval.low:.3f} – {interval.high:.3f}{few}; {failed})"
 
 
-def _has_surfaces(scores: Scores | FoldScores) -> bool:
-    return any("hd95" in row or "surface_dice" in row for row in scores.labels.values())
+def further_lines(scores: Scores | FoldScores) -> Iterator[str]:
+    """What means do not tell: per label the undefined and the penalised values, lesions by their size, and what was
+    predicted in cases without the label.
+    """
+    ruled = False
+    for label, row in scores.labels.items():
+        known = {name: row[name] for name in scores.metrics if name in row}
+        for what in ("undefined", "penalised"):
+            if said := [f"{name} in {number}" for name, one in known.items() if (number := getattr(one, what))]:
+                ruled = True
+                yield f"{label}: {what} {', '.join(said)}"
+    for label, sizes in scores.detection.items() if isinstance(scores, Scores) else ():
+        for size, one in sizes.items():
+            share = f", sensitivity {one.sensitivity:.3f}" if one.lesions else ""
+            found = f"{one.found} of {one.lesions} lesions found{share}"
+            yield f"{label}, {size}: {found}; {one.false_per_scan:.3g} false per scan"
+    for label, free in scores.lesion_free.items() if isinstance(scores, Scores) else ():
+        kept = free.kept_empty
+        yield (
+            f"{label}: {kept.of} cases without it, of which {kept.hits} kept empty; {free.false_positive_ml:.3g} ml "
+            f"and {free.components:.3g} parts predicted per case"
+        )
+    if ruled and scores.definition.empty.partition(":")[0] in EMPTY_RULES:
+        yield f"empty masks: {EmptyRule.of(scores.definition.empty).words}"

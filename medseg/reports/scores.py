@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from medseg.metrics import background_cases, background_note
+from medseg.metrics.catalog import metric
 from medseg.metrics.estimate import FAILURE, Estimate, estimate
 from medseg.metrics.subjects import FEWEST_SUBJECTS
 from medseg.reports.page import Table
 from medseg.reports.record import RunRecord
-from medseg.reports.scored import interval_note, scored_as
+from medseg.reports.scored import further_lines, interval_note, scored_as
 from medseg.reports.tables import digits, mean, share_of
 
 __all__ = ["case_table", "explanation", "headline", "label_table", "score_warnings", "tiles"]
@@ -33,8 +34,8 @@ def tiles(record: RunRecord) -> list[tuple[str, str]]:
     fold = "" if record.metrics.facts.fold is None else f", fold {record.metrics.facts.fold}"
     found = [
         (digits(dice), "mean Dice"),
-        (f"{digits(distance, 2)} {record.unit}", "mean HD95"),
-        (digits(surface), f"surface Dice at {_tolerance(record)}"),
+        (f"{digits(distance, 2)} {record.unit}", f"mean {_heading(record, 'hd95').partition(',')[0]}"),
+        (digits(surface), _heading(record, "surface_dice")),
         (str(len(record.metrics.cases)), f"{record.metrics.facts.role or 'validation'} cases{fold}"),
     ]
     return [tile for tile in found if not tile[0].startswith("–")]
@@ -45,7 +46,7 @@ def label_table(record: RunRecord, colors: Mapping[str, str]) -> Table:
     assert record.metrics is not None
     scores = record.metrics
     header = ["region" if record.label_space.regions else "label", "cases", "mean Dice", "95 % interval",
-              f"Dice < {FAILURE:g}", f"HD95, {record.unit}", f"surface Dice, {_tolerance(record)}", "Dice undefined",
+              f"Dice < {FAILURE:g}", _heading(record, "hd95"), _heading(record, "surface_dice"), "Dice undefined",
               "HD95 undefined"]  # fmt: skip
     rows = []
     for target in record.targets:
@@ -71,9 +72,9 @@ def explanation(record: RunRecord) -> str:
     unit = "subjects" if record.metrics.facts.subjects else "cases"
     return (
         f"Intervals: studentised bootstrap over {unit}, 9999 draws, none with fewer than six. Beside them, the cases "
-        f"in which the Dice of a label is below {FAILURE:g}, with the exact upper bound of their share. Dice is "
-        "undefined where the reference lacks the label, HD95 where the reference or the prediction does; undefined "
-        "values are ignored in the means."
+        f"in which the Dice of a label is below {FAILURE:g}, with the exact upper bound of their share. Undefined "
+        "values are ignored in the means. "
+        + " ".join(f"{line}." for line in further_lines(record.metrics))
         + (" Pooled scores take all images as one." if _pooled(record) else "")
         + "".join(f" {text}" for text in record.metrics.facts.chosen or ())
     )
@@ -120,15 +121,14 @@ def _pooled(record: RunRecord) -> dict[str, str]:
 
 def _undefined(record: RunRecord, target: str, score: str) -> str:
     assert record.metrics is not None
-    row = record.metrics.labels[target]
-    return str(row[score].undefined) if score in row else "–"
+    row, name = record.metrics.labels[target], record.metrics.named(score)
+    return str(row[name].undefined) if name in row else "–"
 
 
 def _bounds(found: Estimate) -> str:
     return f"{found.score.low:.3f} – {found.score.high:.3f}" if math.isfinite(found.score.low) else "–"
 
 
-def _tolerance(record: RunRecord) -> str:
+def _heading(record: RunRecord, score: str) -> str:
     assert record.metrics is not None
-    tolerance = record.metrics.definition.surface_dice_tolerance_mm
-    return f"{tolerance:g} {record.unit}" if isinstance(tolerance, (int, float)) else "unknown tolerance"
+    return metric(record.metrics.named(score)).heading(record.unit)

@@ -14,6 +14,7 @@ from medseg.engines.run_files import is_outdated
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import NOT_RECORDED, ScoreDefinition, Scores, target_values
+from medseg.workflows.nnunet_results import nnunet_scores
 from medseg.workflows.run_folder import trained_on
 from medseg.workflows.selection import own_role
 
@@ -108,7 +109,7 @@ def methods(given: Sequence[str | Path]) -> list[Method]:
 
 
 def read_scored(folders: Sequence[Path]) -> list[ScoredRun]:
-    """The scores in folders: runs, ensembles, or ``scores/<section>`` of a run.
+    """The scores in folders: runs, ensembles, ``scores/<section>`` of a run, evaluations of label maps, or nnU-Net's.
 
     Raises:
         DataError: a folder has no scores of single cases.
@@ -134,7 +135,7 @@ def units(runs: Sequence[ScoredRun], cases: Sequence[str]) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> ScoredRun:
-    scores = Scores.found(folder)
+    scores = Scores.found(folder) or nnunet_scores(folder)
     if scores is None:
         if (folder / "folds.json").is_file():
             raise DataError(
@@ -175,7 +176,12 @@ def refuse_unlike(runs: Sequence[ScoredRun], score: str) -> None:
                 f"{other.name} and {first.name} have different labels ({', '.join(other.scores.labels)} against "
                 f"{', '.join(first.scores.labels)}); compare runs of one label table."
             )
-        differs = first.definition.differences(other.definition, score)
+        if other.scores.named(score) != first.scores.named(score):
+            raise DataError(
+                f"The definition of {score} differs: {first.scores.named(score)} in {first.name}, "
+                f"{other.scores.named(score)} in {other.name}. Compare like with like: {_remedy({})}"
+            )
+        differs = first.definition.differences(other.definition)
         if differs:
             raise DataError(
                 "; ".join(

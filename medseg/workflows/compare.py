@@ -42,10 +42,11 @@ class CompareSettings:
     """Which runs are compared, by which score.
 
     Attributes:
-        runs: run folders, results of `medseg ensemble`, or scores/test of a run; the first is the baseline. NAME=DIR
-            names a method, and several runs of one name are its trainings with other seeds.
+        runs: run folders, results of `medseg ensemble` or `evaluate`, scores/test of a run, or nnU-Net's folders with
+            summary.json; the first is the baseline. NAME=DIR names a method, and several runs of one name are its
+            trainings with other seeds.
         output: folder for comparison.html, .md, .tex, .csv, .json and figures.
-        score: score that is compared, such as dice, surface_dice or hd95.
+        score: score that is compared, one of those that the runs have (see `medseg metrics`).
         primary: endpoint that was named beforehand, SCORE or SCORE:LABEL (default: the mean of --score over labels).
             All others are secondary, with p-values adjusted together.
         margin: largest difference of the primary endpoint that does not matter, named beforehand, for a test of
@@ -81,7 +82,8 @@ def compare(settings: CompareSettings) -> Comparison:
         raise ConfigError("A comparison needs two or more methods; repeat --run, with other names.")
     runs = [run for method in compared for run in method.runs]
     labels = list(runs[0].scores.labels)
-    primary = _endpoint(settings, labels, _scores_in(runs[0].scores))
+    settings = replace(settings, score=runs[0].scores.named(settings.score))
+    primary = _endpoint(settings, labels, runs[0].scores)
     for score in dict.fromkeys((primary[0], settings.score)):
         refuse_unlike(runs, score)
     cases = sorted(runs[0].cases)
@@ -121,17 +123,14 @@ def compare(settings: CompareSettings) -> Comparison:
     return comparison
 
 
-def _scores_in(scores: Scores) -> set[str]:
-    return {score for rows in scores.cases.values() for row in rows.values() for score in row}
-
-
-def _endpoint(settings: CompareSettings, labels: Sequence[str], scores: set[str]) -> tuple[str, str]:
+def _endpoint(settings: CompareSettings, labels: Sequence[str], scores: Scores) -> tuple[str, str]:
     """Score and label (or ``mean``) of the primary endpoint."""
     score, _, label = (settings.primary or settings.score).partition(":")
+    score = scores.named(score)
     for name in (settings.score, score):
-        if name not in scores:
-            known = ", ".join(sorted(scores))
-            raise ConfigError(f"The runs have no score '{name}'.{nearest(name, scores)} They have: {known}.")
+        if name not in scores.metrics:
+            known = ", ".join(scores.metrics)
+            raise ConfigError(f"The runs have no score '{name}'.{nearest(name, scores.metrics)} They have: {known}.")
     if label and label not in (*labels, "mean"):
         raise ConfigError(f"The runs have no label '{label}'.{nearest(label, labels)} They have: {', '.join(labels)}.")
     if settings.margin is not None:

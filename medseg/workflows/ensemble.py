@@ -361,7 +361,7 @@ def _validation_dice(sources: Sequence[Source], checkpoint: str) -> list[float]:
                 f"{folder / 'metrics.json'} has the scores of other weights (checkpoint {scores.facts.checkpoint}) "
                 f"than are joined (checkpoint {checkpoint}); {again}"
             )
-        differs = of_each[0].definition.differences(scores.definition, "dice")
+        differs = of_each[0].definition.differences(scores.definition)
         if differs:
             raise ConfigError(
                 f"{sources[0].bundle} and {folder} were scored in different ways ({', '.join(differs)}), so their Dice "

@@ -26,7 +26,9 @@ from medseg.engines.run_facts import RunFacts, write_facts
 from medseg.errors import CasesFailed, ConfigError
 from medseg.labels import LabelSpace
 from medseg.metrics import ScoredPredictions, ScoreFacts, Scores, background_cases, background_note
-from medseg.settings import Folder, takes
+from medseg.metrics.catalog import metric_names
+from medseg.metrics.empty import EmptyRule
+from medseg.settings import Folder, Names, takes
 from medseg.transforms import SaveLabelsd
 from medseg.transforms.probability_file import files_beside
 from medseg.workflows.checkpoints import weights_of
@@ -60,6 +62,9 @@ class EvaluateSettings(ProbabilitySettings):
         space: grid of the scores: source, the original image space, or model, after preprocessing. The latter are other
             scores: they lie apart, in scores/<section>_model, without predictions, and are not facts of the run.
         tolerance: tolerance of the surface Dice in mm (default: 1).
+        metrics: scores beside Dice, as `medseg metrics` lists them (default: hd95,surface_dice).
+        empty: rule for empty masks (default: penalty). One for all scores: penalty, reference_only, no_penalty or
+            challenge (``medseg.metrics.empty.EmptyRule``); penalty:374 sets the distance.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         data_dir: folder of the images, where they were moved (default: as in training).
         postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, in the
@@ -79,6 +84,8 @@ class EvaluateSettings(ProbabilitySettings):
     checkpoint: str = "best"
     space: Literal["source", "model"] = "source"
     tolerance: float | None = None
+    metrics: Names = ()
+    empty: str | None = None
     device: str | None = None
     data_dir: Folder | None = None
     postprocess: bool = field(default=True, metadata={"option": "no_postprocess"})
@@ -97,6 +104,10 @@ class EvaluateSettings(ProbabilitySettings):
         """
         refuse_double("evaluate", self.overrides or {}, tolerance=self.tolerance, device=self.device)
         own: dict[str, Any] = {"tolerance": self.tolerance, "section": self.section}
+        if self.metrics and self.tolerance is not None:
+            raise ConfigError("--tolerance is for the usual scores; with --metrics name surface_dice_at_2 for 2 mm.")
+        own |= {f"{_SCORES}::metrics": list(metric_names(self.metrics)) if self.metrics else None}
+        own |= {f"{_SCORES}::empty": None if self.empty is None else EmptyRule.of(self.empty).text}
         if self.device is not None:
             own["device"] = device_component(self.device)
         if self.data_dir is not None:

@@ -225,7 +225,7 @@ def _before_and_after(
         subjects.append(pair.subject)
         cleaned = clean_labels(pair.prediction, of_fold[pair.fold], space, pair.spacing)
         for prediction, table in zip((pair.prediction, cleaned), tables, strict=True):
-            rows = case_scores(prediction, pair.reference, space, pair.spacing, dataset=pair.dataset, surface=None)
+            rows = case_scores(prediction, pair.reference, space, pair.spacing, dataset=pair.dataset, metrics=())
             table.append([rows[target]["dice"] if target in rows else np.nan for target in space.targets])
     raw, cleaned_scores = (np.array(table) for table in tables)
     found = paired_difference(raw, cleaned_scores, subjects)

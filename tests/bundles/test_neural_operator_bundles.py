@@ -142,8 +142,9 @@ def test_the_published_protocol_is_full_size_with_areas(run, datalist, capsys):
     half = json.loads((run / "metrics.json").read_text())
     assert main(command) == 0
     content = json.loads((run / "metrics.json").read_text())
-    assert content["surface_measure"] == "area_opened" and content["surface_dice_tolerance_mm"] is None
-    assert plain["surface_measure"] == "voxels"
+    assert list(content["metrics"]) == ["dice", "hd95_area_opened", "surface_dice_area_at_voxel"]
+    assert list(plain["metrics"]) == ["dice", "hd95", "surface_dice"]
+    assert (content["empty"], plain["empty"]) == ("no_penalty", "penalty")
     dice = {name: row["dice"] for name, row in content["cases"]["case_4"].items()}
     assert dice == {
         name: pytest.approx(row["dice"]) for name, row in plain["cases"]["case_4"].items()
@@ -153,8 +154,8 @@ def test_the_published_protocol_is_full_size_with_areas(run, datalist, capsys):
     predicted, label = (nibabel.load(p).get_fdata() for p in (run / "predictions_published" / "case_4.nii.gz", folder))
     hd95, surface = area_surface_scores(predicted > 0, label > 0, (1.0, 1.0, 1.0))
     row = content["cases"]["case_4"]["WT"]
-    assert row["surface_dice"] == pytest.approx(surface)
-    assert row["hd95"] == (pytest.approx(hd95) if np.isfinite(hd95) else None)
+    assert row["surface_dice_area_at_voxel"] == pytest.approx(surface)
+    assert row["hd95_area_opened"] == (pytest.approx(hd95) if np.isfinite(hd95) else None)
 
 
 def test_regions_train_and_predict(datalist, tmp_path):

@@ -138,7 +138,7 @@ def _write_run(run: Path) -> None:
     (run / "run.json").write_text(json.dumps(facts | {"versions": {"medseg": "1"}}), encoding="utf-8")
     (run / "metrics.csv").write_text("epoch,iteration,loss,learning_rate,mean_dice,seconds\n1,4,0.5,0.01,0.5,1\n")
     scores = {f"c{i}": {"liver": {"dice": i / 4, "hd95": 1.0 * i, "surface_dice": 0.5}} for i in range(4)}
-    definition = ScoreDefinition(space="source", unit="mm", surface_dice_tolerance_mm=1.0, cleanup={})
+    definition = ScoreDefinition(space="source", unit="mm", empty="penalty", cleanup={})
     Scores.of(scores, definition, ScoreFacts(section=None, fold=None)).write(run)
 
 

@@ -10,7 +10,10 @@ import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from medseg.labels import IGNORE, LabelSpace
-from medseg.metrics import SurfaceSettings, case_scores, dice, mean_dice, pooled, summarize
+from medseg.metrics import case_scores, mean_dice, pooled, summarize
+from medseg.metrics.catalog import surface_metrics
+from medseg.metrics.empty import EmptyRule
+from medseg.metrics.overlap import overlap
 
 TWO = LabelSpace.from_table({"labels": {"background": 0, "a": 1, "b": 2}})
 SPACING = (1.0, 2.0, 5.0)
@@ -26,10 +29,10 @@ def voxels(*places: tuple[int, int, int], label: int = 1) -> np.ndarray:
 def test_dice_by_hand() -> None:
     first = voxels((1, 1, 1), (2, 1, 1), (3, 1, 1)) > 0
     second = voxels((2, 1, 1), (3, 1, 1), (4, 1, 1), (5, 1, 1)) > 0
-    assert dice(first, second) == pytest.approx(4 / 7)
-    assert dice(first, ~first) == 0
-    assert dice(first, first) == 1
-    assert math.isnan(dice(first, np.zeros_like(first)))
+    assert overlap(first, second).dice == pytest.approx(4 / 7)
+    assert overlap(first, ~first).dice == 0
+    assert overlap(first, first).dice == 1
+    assert math.isnan(overlap(~(first | True), np.zeros_like(first)).dice)
 
 
 @pytest.mark.parametrize(("axis", "distance"), [(0, 3.0), (1, 6.0), (2, 15.0)])
@@ -39,9 +42,9 @@ def test_distances_are_in_millimetres(axis: int, distance: float) -> None:
     place[axis] += 3
     prediction, reference = voxels((2, 2, 2)), voxels(tuple(place))
     for tolerance, surface in ((distance - 0.1, 0.0), (distance + 0.1, 1.0)):
-        row = case_scores(prediction, reference, TWO, SPACING, surface=SurfaceSettings(tolerance))["a"]
+        row = case_scores(prediction, reference, TWO, SPACING, metrics=surface_metrics(tolerance))["a"]
         assert row["hd95"] == pytest.approx(distance)
-        assert row["surface_dice"] == surface
+        assert row[f"surface_dice_at_{tolerance:g}"] == surface
     assert row["volume_ml"] == pytest.approx(0.01) and row["reference_ml"] == pytest.approx(0.01)
 
 
@@ -56,7 +59,7 @@ def test_bounding_box_changes_nothing(corner: int, dims: int) -> None:
     for volume in (prediction, reference):
         volume[box] = rng.integers(0, 3, size=(8,) * dims)
     spacing = SPACING[:dims]
-    scores = case_scores(prediction, reference, TWO, spacing, surface=SurfaceSettings(1.5))
+    scores = case_scores(prediction, reference, TWO, spacing, metrics=surface_metrics(1.5))
     for index, name in enumerate(TWO.labels, 1):
         pair = {
             "y_pred": torch.from_numpy(prediction == index)[None, None].float(),
@@ -66,17 +69,43 @@ def test_bounding_box_changes_nothing(corner: int, dims: int) -> None:
         surface = compute_surface_dice(**pair, class_thresholds=[1.5], include_background=True, spacing=spacing)
         assert scores[name]["dice"] == pytest.approx(float(compute_dice(**pair)), abs=1e-6)
         assert scores[name]["hd95"] == pytest.approx(float(hd95), abs=1e-6)
-        assert scores[name]["surface_dice"] == pytest.approx(float(surface), abs=1e-6)
+        assert scores[name]["surface_dice_at_1.5"] == pytest.approx(float(surface), abs=1e-6)
 
 
-def test_empty_masks() -> None:
+SCORES = ("dice", "hd95", "surface_dice", "sensitivity", "precision")
+DIAGONAL = math.hypot(8, 16, 40)
+
+
+@pytest.mark.parametrize(
+    ("rule", "missed", "invented", "neither"),
+    [
+        ("penalty", (0, DIAGONAL, 0, 0, math.nan), (0, DIAGONAL, 0, math.nan, 0), (math.nan,) * 5),
+        ("penalty:374", (0, 374, 0, 0, math.nan), (0, 374, 0, math.nan, 0), (math.nan,) * 5),
+        ("reference_only", (0, DIAGONAL, 0, 0, math.nan), (math.nan,) * 5, (math.nan,) * 5),
+        ("no_penalty", (0, math.nan, 0, 0, math.nan), (math.nan,) * 5, (math.nan,) * 5),
+        ("challenge", (0, 374, 0, 0, 0), (0, 374, 0, 0, 0), (1, 0, 1, 1, 1)),
+    ],
+)
+def test_one_rule_for_empty_masks_in_all_columns(
+    rule: str, missed: tuple[float, ...], invented: tuple[float, ...], neither: tuple[float, ...]
+) -> None:
+    nothing, something = voxels(), voxels((2, 2, 2), (5, 5, 5))
+    pairs = {(0, 1): missed, (1, 0): invented, (0, 0): neither}
+    for (prediction, reference), expected in pairs.items():
+        of = (nothing, something)
+        row = case_scores(of[prediction], of[reference], TWO, SPACING, metrics=SCORES, empty=EmptyRule.of(rule))["a"]
+        assert [row[score] for score in SCORES] == pytest.approx(expected, nan_ok=True)
+        assert row.get("false_parts") == (None if reference else 2.0 * prediction)
+
+
+def test_summaries_count_what_the_rule_gave() -> None:
     nothing, something = voxels(), voxels((2, 2, 2))
-    both = case_scores(nothing, nothing, TWO, SPACING)["a"]
-    assert all(math.isnan(both[score]) for score in ("dice", "hd95", "surface_dice"))
-    missed = case_scores(nothing, something, TWO, SPACING)["a"]
-    assert missed["dice"] == 0 and math.isnan(missed["hd95"]) and missed["surface_dice"] == 0
-    invented = case_scores(something, nothing, TWO, SPACING)["a"]
-    assert math.isnan(invented["dice"]) and math.isnan(invented["hd95"]) and invented["surface_dice"] == 0
+    pairs = {"hit": (something, something), "missed": (nothing, something), "kept": (nothing, nothing)}
+    cases = {name: case_scores(*pair, TWO, SPACING) for name, pair in pairs.items()}
+    found = summarize(cases)["a"]
+    assert found["hd95"].mean == pytest.approx(DIAGONAL / 2) and found["hd95"].without_penalties == 0
+    assert (found["hd95"].cases, found["hd95"].undefined, found["hd95"].penalised) == (2, 1, 1)
+    assert found["dice"].median == 0.5 and found["volume_ml"].penalised is None
 
 
 def test_ignored_voxels_count_nowhere() -> None:
@@ -94,7 +123,7 @@ def test_regions_are_unions() -> None:
     reference = voxels((2, 2, 2), (3, 2, 2))
     reference[4, 2, 2] = 2
     swapped = np.where(reference > 0, 3 - reference, 0).astype(np.int16)
-    scores = case_scores(swapped, reference, space, SPACING, surface=None)
+    scores = case_scores(swapped, reference, space, SPACING, metrics=())
     assert list(scores) == ["whole", "core"]
     assert scores["whole"]["dice"] == 1 and scores["core"]["dice"] == 0
 
@@ -107,8 +136,8 @@ def test_labels_that_a_data_set_does_not_annotate_are_left_out() -> None:
         }
     )
     reference = voxels((2, 2, 2), label=2)
-    assert list(case_scores(reference, reference, space, SPACING, surface=None)) == ["a", "b"]
-    assert list(case_scores(reference, reference, space, SPACING, surface=None, dataset="part")) == ["b"]
+    assert list(case_scores(reference, reference, space, SPACING, metrics=())) == ["a", "b"]
+    assert list(case_scores(reference, reference, space, SPACING, metrics=(), dataset="part")) == ["b"]
 
 
 def test_mean_is_over_labels_of_the_mean_over_cases() -> None:
@@ -129,7 +158,7 @@ def test_pooled_scores_count_all_cases_as_one() -> None:
     keep = np.array([(1, 1), (1, 0), (0, 1), (0, 0)])[:, :, None, None]  # also empty predictions and references
     pairs = rng.integers(0, 2, (4, 2, 9, 7)) * keep
     cases = {
-        str(i): case_scores(prediction, reference, one, (1.0, 1.0), surface=None)
+        str(i): case_scores(prediction, reference, one, (1.0, 1.0), metrics=())
         for i, (prediction, reference) in enumerate(pairs)
     }
     together, reference = (np.concatenate([pair[side] for pair in pairs]).astype(bool) for side in (0, 1))

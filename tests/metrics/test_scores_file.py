@@ -16,7 +16,7 @@ from medseg.metrics import NOT_RECORDED, ScoreDefinition, ScoredPredictions, Sco
 CASES = {"c1": {"a": {"dice": 0.5, "volume_ml": 2.0, "reference_ml": 2.0}}, "c2": {"a": {"dice": math.nan}}}
 DEFINITION = ScoreDefinition(
     space="source", unit="mm", scorer="CaseScores", include_background=False, targets={"": {"a": [1]}},
-    surface_measure="voxels", surface_dice_tolerance_mm=None, cleanup={"a": {"keep_largest": True}},
+    empty="penalty", cleanup={"a": {"keep_largest": True}},
 )  # fmt: skip
 FACTS = ScoreFacts(section="test", fold=None, others={"external": "kits"}, biases=[], files_sha256={"c1": ["1", "2"]})
 SCORES = Scores.of(CASES, DEFINITION, FACTS)
@@ -38,11 +38,11 @@ def test_facts_and_definition_are_entries_beside_the_scores(tmp_path: Path) -> N
     table = json.loads((tmp_path / "metrics.json").read_text())
     assert list(table) == [
         "mean_dice", "space", "section", "fold", "external", "biases", "medseg", "files_sha256", "unit", "scorer",
-        "include_background", "targets", "surface_measure", "surface_dice_tolerance_mm", "cleanup", "postprocessing",
+        "include_background", "targets", "empty", "cleanup", "postprocessing", "metrics",
         "labels", "pooled", "cases",
     ]  # fmt: skip
     assert table["postprocessing"] == "cleaned" and table["cases"]["c2"]["a"]["dice"] is None
-    assert table["labels"]["a"]["dice"] == {"mean": 0.5, "cases": 1, "undefined": 1}
+    assert table["labels"]["a"]["dice"] == {"mean": 0.5, "cases": 1, "undefined": 1, "median": 0.5}
 
 
 def test_what_earlier_versions_did_not_record(tmp_path: Path) -> None:
@@ -55,11 +55,21 @@ def test_what_earlier_versions_did_not_record(tmp_path: Path) -> None:
     assert scores.facts == ScoreFacts(section=None, fold=None, others={"others": 1})
 
 
-@pytest.mark.parametrize(("version", "means"), [(None, "area_opened"), ("0.1.0", "area_opened"), ("0.2.0", "area")])
-def test_area_means_what_the_version_that_wrote_it_meant(tmp_path: Path, version: str | None, means: str) -> None:
-    scores = replace(SCORES, definition=replace(DEFINITION, surface_measure="area"))
-    replace(scores, facts=replace(FACTS, medseg=version)).write(tmp_path)
-    assert Scores.read(tmp_path).definition.surface_measure == means
+def test_earlier_versions_recorded_the_definition_beside_the_name(tmp_path: Path) -> None:
+    SCORES.write(tmp_path)
+    path = tmp_path / "metrics.json"
+    table = json.loads(path.read_text()) | {
+        "surface_measure": "area",
+        "surface_dice_tolerance_mm": None,
+        "medseg": "0.1.0",
+    }
+    table["labels"]["a"]["hd95"] = {"mean": 3.0, "cases": 1, "undefined": 1}
+    table["cases"]["c1"]["a"] |= {"hd95": 3.0, "surface_dice": 0.5}
+    path.write_text(json.dumps(table))
+    scores = Scores.read(tmp_path)
+    assert scores.labels["a"]["hd95_area_opened"].mean == scores.cases["c1"]["a"]["hd95_area_opened"] == 3.0
+    assert scores.cases["c1"]["a"]["surface_dice_area_at_voxel"] == 0.5
+    assert scores.named("hd95") == "hd95_area_opened" and scores.named("dice") == "dice"
 
 
 def test_cases_have_their_subjects(tmp_path: Path) -> None:

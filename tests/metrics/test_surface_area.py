@@ -11,7 +11,8 @@ from full_set import FULL_SET
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
-from medseg.metrics import SurfaceSettings, area_surface_scores, case_scores
+from medseg.metrics import area_surface_scores, case_scores
+from medseg.metrics.catalog import surface_metrics
 
 FIXTURES = FULL_SET / "ibm"
 SPACE = LabelSpace.from_table({"labels": {"background": 0, "a": 1}})
@@ -68,7 +69,9 @@ def test_empty_masks() -> None:
 def test_in_a_cases_scores() -> None:
     prediction, reference = cube(2).astype(np.int16), cube(4).astype(np.int16)
     spacing = (3.0, 1.0, 1.0)
-    row = case_scores(prediction, reference, SPACE, spacing, surface=SurfaceSettings(None, "area_opened"))["a"]
-    assert (row["hd95"], row["surface_dice"]) == area_surface_scores(cube(2), cube(4), spacing)
+    row = case_scores(prediction, reference, SPACE, spacing, metrics=surface_metrics(None, "area_opened"))["a"]
+    assert (row["hd95_area_opened"], row["surface_dice_area_at_voxel"]) == area_surface_scores(
+        cube(2), cube(4), spacing
+    )
     with pytest.raises(ConfigError, match="Known: voxels, pooled, area, area_opened"):
-        SurfaceSettings(measure="volume")
+        surface_metrics(1.0, "volume")

@@ -7,16 +7,17 @@ from html import unescape
 from pathlib import Path
 
 from medseg import reports
+from medseg.reports.agreement import Agreement
 from medseg.reports.drawing import Chart
 from medseg.reports.page import Table, render
-from medseg.reports.report import _Page
+from medseg.reports.report import ReportPage
 
 _TAG = r"</?(a|b|br|div|figure|h[1-6]|html|i|img|li|p|section|span|style|table|t[dhr]|ul)[ >]"
 EVIL = "\"><script>alert('x')</script>&"
 
 
 def test_everything_is_escaped():
-    page = _Page(
+    page = ReportPage(
         title=EVIL,
         lead=EVIL,
         tiles=[(EVIL, EVIL)],
@@ -26,8 +27,8 @@ def test_everything_is_escaped():
         settings={EVIL: {EVIL: EVIL}},
     )
     html = render("report.html", page)
-    assert "<script" not in html and html.count("<svg></svg>") == 2
-    assert unescape(html).count(EVIL) == 21
+    assert "<script" not in html and html.count("<svg></svg>") == 3
+    assert unescape(html).count(EVIL) == 27
 
 
 @dataclass
@@ -42,6 +43,8 @@ class _Scores:
     labels: Table = Table([EVIL], [[EVIL]], {EVIL: "#808080"}, [EVIL])
     explanation: str = EVIL
     chart: Chart = Chart("<svg></svg>", EVIL)
+    every: Table = Table([EVIL], [[EVIL]])
+    volumes: Agreement = Agreement(Table([EVIL], [[EVIL]]), Chart("<svg></svg>", EVIL), EVIL)
     overlays: _Overlays = field(default_factory=_Overlays)
     cases: Table = Table([EVIL], [[EVIL]], shades=[[0.25]])
 

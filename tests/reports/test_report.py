@@ -21,6 +21,7 @@ from medseg.reports import write_report
 from medseg.transforms.save import write_label_map
 
 SHAPE = (20, 24, 16)
+METRICS = ("hd95", "surface_dice_at_2")
 AFFINE = np.array([[0, 1.5, 0, -10], [-1.5, 0, 0, 8], [0, 0, 3.0, 1], [0, 0, 0, 1]])  # axes permuted and flipped
 EVIL = 'ev<script>alert("x")</script>&il'
 
@@ -91,10 +92,10 @@ def write_run(folder, *, cases=4, names=("liver", "spleen"), photo=False, valida
         label = np.asarray(Image.open(path)) if photo else np.asarray(nibabel.load(path).dataobj)
         if case.id in missing:
             prediction = prediction * 0
-        scores[case.id] = case_scores(prediction, label, datalist.label_space, [1.0] * label.ndim)
+        scores[case.id] = case_scores(prediction, label, datalist.label_space, [1.0] * label.ndim, metrics=METRICS)
         name = f"{case.id}{'.png' if photo else '.nii.gz'}"
         write_label_map(prediction, {"original_affine": AFFINE}, run / "predictions" / name)
-    definition = ScoreDefinition(space="source", surface_dice_tolerance_mm=2.0, cleanup={})
+    definition = ScoreDefinition(space="source", unit="px" if photo else "mm", cleanup={})
     Scores.of(scores, definition, ScoreFacts(section=None, fold=0)).write(run)
     return run
 
@@ -146,7 +147,7 @@ def test_names_are_escaped(report):
 def test_holds_figures_scores_and_facts(report):
     assert report.count("<svg ") == 2  # curves, scores
     assert len(pictures(report)) == 4  # two worst, two best
-    assert "95 % interval" in report and "surface Dice, 2 mm" in report and "over 4 cases" in report
+    assert "95 % interval" in report and "surface Dice at 2 mm" in report and "over 4 cases" in report
     assert "clip to -20 … 120" in report and "16 × 16 × 16 voxels" in report and "1.5 × 1.5 × 3 mm" in report
 
 

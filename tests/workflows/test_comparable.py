@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from medseg.cli import main
-from medseg.errors import DataError
+from medseg.errors import ConfigError, DataError
 from medseg.workflows.comparable import run_names
 from medseg.workflows.compare import compare
 
 DEFINITION = {
     "space": "source", "unit": "mm", "scorer": "CaseScores", "include_background": False,
-    "targets": {"": {"a": [1], "b": [2]}}, "surface_measure": "voxels", "surface_dice_tolerance_mm": 1.0,
+    "targets": {"": {"a": [1], "b": [2]}}, "empty": "penalty",
     "cleanup": {}, "role": "validation", "section": "validation", "fold": 0, "checkpoint": "best",
     "files_sha256": {f"c{number}": ["image", f"label{number}"] for number in range(12)},
 }  # fmt: skip
@@ -40,7 +40,7 @@ def write(folder: Path, shift: float = 0.0, facts: dict[str, Any] | None = None,
         for i in range(12)
     }
     folder.mkdir(parents=True)
-    rows = {"dice": {"mean": 0.0, "cases": 12, "undefined": 0}}
+    rows = dict.fromkeys(("dice", "hd95", "surface_dice"), {"mean": 0.0, "cases": 12, "undefined": 0})
     content = {"mean_dice": 0.0, **DEFINITION, "labels": {"a": rows, "b": rows}, "pooled": {}, "cases": cases} | scores
     (folder / "metrics.json").write_text(json.dumps(content))
     (folder / "run.json").write_text(json.dumps(EFFORT | (facts or {})))
@@ -55,9 +55,10 @@ def write(folder: Path, shift: float = 0.0, facts: dict[str, Any] | None = None,
         ("dice", {"targets": {"": {"a": [2], "b": [1]}}}, "the label table differs"),
         ("dice", {"include_background": True}, "whether the background is scored differs"),
         ("dice", {"scorer": "PhotoScores"}, "the rule by which a case is scored differs"),
-        ("surface_dice", {"surface_dice_tolerance_mm": None}, "tolerance.*1.0 in one, the mean voxel"),
-        ("surface_dice", {"surface_measure": "area"}, "the definition of surfaces"),
-        ("hd95", {"surface_measure": "area"}, "the definition of surfaces"),
+        ("surface_dice", {"surface_dice_tolerance_mm": None}, "surface_dice in one, surface_dice_at_voxel in two"),
+        ("surface_dice", {"surface_measure": "area"}, "surface_dice in one, surface_dice_area in two"),
+        ("hd95", {"surface_measure": "area"}, "The definition of hd95 differs: hd95 in one, hd95_area_opened in two"),
+        ("dice", {"empty": "challenge"}, "the rule for empty masks differs: penalty in one, challenge in two"),
         ("hd95", {"unit": "px"}, "the unit of lengths differs"),
         ("dice", {"files_sha256": {"c3": ["image", "another"]}}, "scored against other references in 1 cases .c3."),
     ],
@@ -68,6 +69,12 @@ def test_scores_that_mean_other_things_are_refused(
     runs = [write(tmp_path / "one"), write(tmp_path / "two", **changed)]
     with pytest.raises(DataError, match=sentence):
         compare(runs, tmp_path / "out", score=score)
+
+
+def test_a_score_that_the_runs_lack_is_named(tmp_path: Path) -> None:
+    runs = [write(tmp_path / name) for name in ("one", "two")]
+    with pytest.raises(ConfigError, match="no score 'dcie'. Did you mean 'dice'"):
+        compare(runs, tmp_path / "out", score="dcie")
 
 
 def test_what_does_not_concern_the_score_is_no_hindrance(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_scores_state_what_they_are_of(run: Path, capsys: pytest.CaptureFixture[
         "section": "validation", "role": "validation", "fold": None, "checkpoint": "best", "postprocessing": "raw",
         "space": "source", "unit": "mm",
     }  # fmt: skip
-    assert (content["surface_measure"], content["surface_dice_tolerance_mm"]) == ("voxels", 2.0)
+    assert list(content["metrics"]) == ["dice", "hd95", "surface_dice_at_2"] and content["empty"] == "penalty"
     assert content["targets"] == {"": {"organ": [1], "lesion": [2]}}
     assert content["predictions"]["folder"] == "predictions"
     printed = capsys.readouterr().out.splitlines()[0]

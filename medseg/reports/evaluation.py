@@ -1,0 +1,47 @@
+"""The report of label maps that were scored without a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from medseg.engines.run_facts import RunFacts
+from medseg.labels import LabelSpace
+from medseg.metrics import Scores
+from medseg.reports import scores as shown
+from medseg.reports.page import render
+from medseg.reports.record import RunRecord
+from medseg.reports.report import ReportPage, shown_scores
+from medseg.reports.worst_and_best import Overlays
+from medseg.storage import write_text
+
+__all__ = ["write_evaluation_report"]
+
+
+def write_evaluation_report(
+    folder: Path, title: str, scores: Scores, label_space: LabelSpace, facts: Mapping[str, str]
+) -> Path:
+    """Write ``report.html`` into the folder of the scores.
+
+    Args:
+        folder: folder of the scores.
+        title: what was scored.
+        scores: the scores.
+        label_space: what was evaluated.
+        facts: name -> value of what the evaluation was of.
+    """
+    unit = {"training": [{"image": "image.png" if scores.definition.unit == "px" else "image.nii.gz"}]}
+    record = RunRecord(folder, {}, RunFacts(), {}, unit, label_space, {}, scores, [])
+    definitions = {name: text for name, text in scores.to_table()["metrics"].items()}
+    page = ReportPage(
+        title=title,
+        lead=shown.headline(record),
+        tiles=shown.tiles(record),
+        warnings=shown.score_warnings(record),
+        curves=None,
+        scores=shown_scores(record, lambda colors: Overlays(colors, "", {}, [])),
+        settings={"Evaluation": facts, "Scores": definitions},
+    )
+    path = folder / "report.html"
+    write_text(path, render("report.html", page))
+    return path
