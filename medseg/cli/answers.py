@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medseg.networks.listing import NetworksSettings
     from medseg.reports.compared import Comparison
     from medseg.reports.resolution import Resolution
+    from medseg.reports.studied import StudyResult
     from medseg.weights.importing import ImportWeightsSettings
     from medseg.weights.original.contract import ImportReport
     from medseg.workflows.benchmark import BenchmarkSettings
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from medseg.workflows.prediction import PredictSettings
     from medseg.workflows.prepare import Prepared, PrepareSettings
     from medseg.workflows.resolution import ResolutionSettings
+    from medseg.workflows.study import StudySettings
 
 
 def lines(settings: object, result: Sequence[object]) -> None:
@@ -155,6 +157,16 @@ def compared(settings: CompareSettings, result: Comparison) -> None:
 
     print(comparison_markdown(result))
     print(f"\npage: {settings.output}/comparison.html")
+
+
+def studied(settings: StudySettings, result: StudyResult | Sequence[str]) -> None:
+    from medseg.reports.study import study_markdown
+
+    if isinstance(result, list):
+        lines(settings, result)
+        return
+    print(study_markdown(result))
+    print(f"\npage: {settings.output}/study.html")
 
 
 def rescaled(settings: ResolutionSettings, result: Resolution) -> None:

@@ -29,8 +29,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from medseg.data.randomness import seed_everything
 from medseg.engines.effort import Effort, cpu_seconds
-from medseg.engines.energy import EnergyMeter
 from medseg.engines.ema import evaluated_network
+from medseg.engines.energy import EnergyMeter
 from medseg.engines.ranks import agree, barrier, unwrap
 from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.storage import as_formed
