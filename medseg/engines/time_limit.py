@@ -133,9 +133,9 @@ class TimeLimit:
             schedule.move_to(self.share)
         if self.share >= 1:
             self.ending = True
-        if self.ending or (self.validations and self._is_next()):
-            if engine.state.iteration % engine.state.epoch_length:
-                engine.terminate_epoch()  # which still validates, saves and logs it
+        cut = self.ending or (bool(self.validations) and self._is_next())
+        if cut and engine.state.iteration % engine.state.epoch_length:
+            engine.terminate_epoch()  # which still validates, saves and logs it
 
     def _after_epoch(self, engine: Any) -> None:
         self._last_step = self.elapsed

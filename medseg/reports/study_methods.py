@@ -21,7 +21,7 @@ _MOST = 4  # values of one setting that are listed
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run stored: network class, values of its settings in words, steps of augmentation, facts, scores, limit."""
+    """What a run stored: network class, values of its settings in words, steps of augmentation, facts, scores."""
 
     network: str
     values: Mapping[str, str]
