@@ -102,7 +102,11 @@ class _Processes:
     def __init__(self, members: Sequence[Member], left: Sequence[Member], jobs: int) -> None:
         self.members, self.left, self.jobs = members, list(left), jobs
         self.running: dict[str, tuple[Member, Any]] = {}
-        self.context = multiprocessing.get_context("spawn")
+        # A server that imports once forks the members; this process, whose threads would not survive a fork, does not.
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        self.context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            self.context.set_forkserver_preload([__name__])
 
     def run(self, failed: dict[str, str]) -> None:
         try:
