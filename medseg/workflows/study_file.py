@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ __all__ = ["Budget", "ExternalSet", "Search", "Study", "StudyData", "StudyNetwor
 
 T = TypeVar("T")
 _REMEDY = "expected a study file as the README shows it; correct that value"
+SCORES = ("dice", "surface_dice", "hd95")
 _PATHS = ("json_list", "data_dir", "bundle")
 
 
@@ -173,6 +174,13 @@ class Study:
                 f"checkpoint '{self.checkpoint}' with {self.validations} validations: expected last, or best with "
                 "validations to choose by. Add validations, or take last."
             )
+        if self.score not in SCORES:
+            raise ConfigError(f"score '{self.score}' is unknown.{nearest(self.score, SCORES)} Use {', '.join(SCORES)}.")
+        if self.processes < 1 or self.validations < 0:
+            raise ConfigError(
+                f"processes {self.processes}, validations {self.validations}: expected numbers from 1 and from 0 on. "
+                "Correct them."
+            )
         for number, words in ((len(self.networks), "networks"), (len(self.data), "data"), (len(self.seeds), "seeds")):
             if not number:
                 raise ConfigError(f"The study has no {words}; expected one or more. Add an entry.")
@@ -260,12 +268,10 @@ def _entries(kind: type, table: Any, where: str) -> dict[str, Any]:
     for key in table if isinstance(table, Mapping) else ():
         if key not in known:
             raise ConfigError(f"{where}: unknown entry '{key}'.{nearest(key, known)} Known: {', '.join(known)}.")
-    required = [one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING]
     try:
         given = as_formed(table, _FORMS[kind], where, _REMEDY)
     except DataError as error:
         raise ConfigError(str(error)) from error
-    assert all(name in given for name in required if name != "name")
     return dict(given)
 
 
