@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -74,7 +75,11 @@ def study(settings: StudySettings) -> StudyResult | list[str]:
     if settings.dry_run:
         return [line for member in members for line in _lines(member)]
     if settings.slurm:
-        words = [word for key, value in (settings.overrides or {}).items() for word in ("--set", f"{key}={value}")]
+        words = [
+            word
+            for key, value in (settings.overrides or {}).items()
+            for word in ("--set", f"{key}={json.dumps(value)}")
+        ]
         return [f"written: submit it by bash {write_slurm(members, Path(settings.study), root, words)}"]
     if settings.member is not None:
         member = _chosen(members, settings.member)

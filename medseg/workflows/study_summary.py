@@ -53,10 +53,11 @@ def summarize_study(
     missing = [member.name for member in members if member.name not in done]
     own = {data.name: [m for m in members if m.data == data and m.rate is None] for data in study.data}
     complete = [data for data in study.data if all(member.name in done for member in own[data.name])]
+    missing = [f"{name}: {failed[name]}" if failed and name in failed else name for name in missing]
     if not complete:
         raise ConfigError(
-            f"{len(missing)} of {len(members)} members are not done, such as {missing[0]}, and no data set is "
-            "complete; expected all of one. Rerun the same command to go on."
+            f"No data set is complete: {len(missing)} of {len(members)} members are not done, such as {missing[0]}; "
+            "expected all members of one. Rerun the same command to resume."
         )
     data = [_studied(study, data, own[data.name], root) for data in complete]
     external = [
@@ -70,7 +71,7 @@ def summarize_study(
         data=data,
         external=external,
         methods=methods_paragraph([member.folder for member in trained], _searched(study, trained)),
-        missing=[f"{name}: {failed[name]}" if failed and name in failed else name for name in missing],
+        missing=missing,
     )
 
 

@@ -48,7 +48,7 @@ def written(folder: Path, datalist: Path, **changes: Any) -> Path:
         "settings": QUICK,
         "device": "cpu",
     }
-    path.write_text(yaml.safe_dump({**content, **changes}))
+    path.write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
     return path
 
 
@@ -147,7 +147,7 @@ def test_a_member_that_fails_leaves_the_others(tmp_path: Path, datalist: Path) -
     networks = {"UNet": None, "SegResNet": {"settings": {"network_def::init_filters": 3}}, "small": {"network": "UNet"}}
     data = {name: {"json_list": str(datalist), "folds": [0]} for name in ("toy",)}
     path = written(tmp_path, datalist, networks=networks, data=data)
-    with pytest.raises(ConfigError, match="no data set is complete"):
+    with pytest.raises(ConfigError, match="No data set is complete"):
         study(path, output=tmp_path / "studied", jobs=0)
     with pytest.raises(CasesFailed, match="members failed, such as"):
         both = {**networks, "SegResNet": None}

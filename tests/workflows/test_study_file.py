@@ -20,7 +20,7 @@ SOUND: dict[str, Any] = {
 
 def written(folder: Path, **changes: Any) -> Path:
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump({**SOUND, **changes}))
+    path.write_text(yaml.safe_dump({**SOUND, **changes}, sort_keys=False))
     return path
 
 

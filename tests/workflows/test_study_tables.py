@@ -54,7 +54,7 @@ def overrides(tmp_path: Path) -> dict[str, Any]:
     changes: dict[str, Any] = {
         "budget": {"iterations": 1},
         "device": "cpu",
-        "settings": {"roi_size": [32, 32, 32], "batch_size": 1, "augment": None},
+        "settings": {"roi_size": [64, 32, 32], "batch_size": 1},
     }
     for name, (labels, values) in external.items():
         changes[f"external::{name}::json_list"] = toy(tmp_path / name, labels, values, 1, 0)
