@@ -145,7 +145,6 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[
     given = {
         "fold": settings.fold,
         "max_minutes": settings.max_minutes,
-        "clock": settings.clock,
         "epochs": settings.epochs,
         "seed": settings.seed or None,
     }

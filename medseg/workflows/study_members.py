@@ -119,7 +119,6 @@ class Member:
             fold=0 if self.rate is not None else self.fold,
             epochs=epochs,
             max_minutes=minutes,
-            clock="cpu" if minutes is not None and study.budget.clock == "cpu" else None,
             device=study.device,
             seed=self.seed,
             overrides=changes,
@@ -133,7 +132,7 @@ class Member:
         if study.budget.iterations is None:
             seconds = share * (study.budget.seconds or 0.0)
             workers = {"num_workers": 0} if study.budget.clock == "cpu" else {}  # whose time would count at the end
-            return None, seconds / 60, {"validations": study.validations} | workers
+            return None, seconds / 60, {"clock": study.budget.clock, "validations": study.validations} | workers
         iterations, parts = max(1, round(share * study.budget.iterations)), max(1, study.validations)
         epochs = parts * max(1, round(iterations / (_STEPS * parts)))
         length = max(1, round(iterations / epochs))

@@ -165,7 +165,7 @@ def test_the_clock_of_the_cpu_is_not_the_one_on_the_wall(
     """A step takes a second of CPU time, while others let it last ten on the wall."""
     clock.step = lambda now: 10.0
     monkeypatch.setattr(Checkpoint, "cpu_elapsed_seconds", property(lambda self: self._cpu + clock.now / 10))
-    run = tiny_train(tmp_path / "run", settings={"validations": 0}, clock="cpu", **minutes(50))
+    run = tiny_train(tmp_path / "run", settings={"validations": 0, "clock": "cpu"}, **minutes(50))
     assert 48 <= facts(run)["cpu_seconds"] <= 52 and clock.now >= 480
     assert facts(run)["schedule_completed"]
 
