@@ -159,7 +159,7 @@ def compared(settings: CompareSettings, result: Comparison) -> None:
     print(f"\npage: {settings.output}/comparison.html")
 
 
-def studied(settings: StudySettings, result: StudyResult | Sequence[str]) -> None:
+def studied(settings: StudySettings, result: StudyResult | list[str]) -> None:
     from medseg.reports.study import study_markdown
 
     if isinstance(result, list):

@@ -16,7 +16,7 @@ from medseg.storage import as_formed, read_yaml
 
 __all__ = ["Budget", "ExternalSet", "Search", "Study", "StudyData", "StudyNetwork", "read_study"]
 
-T = TypeVar("T")
+T = TypeVar("T", "StudyNetwork", "StudyData", "ExternalSet")
 _REMEDY = "expected a study file as the README shows it; correct that value"
 SCORES = ("dice", "surface_dice", "hd95")
 _PATHS = ("json_list", "data_dir", "bundle")

@@ -27,7 +27,16 @@ from medseg.workflows.train_settings import TrainSettings
 __all__ = ["Member", "command_line", "inequalities", "plan_members", "study_folds"]
 
 # Ids of train.yaml by which two methods on the same cases may not differ.
-_EQUAL = ("roi_size", "preprocess", "augment", "batch_size", "repeats", "accumulation_steps", "epochs", "val_interval")
+_EQUAL: tuple[str, ...] = (
+    "roi_size",
+    "preprocess",
+    "augment",
+    "batch_size",
+    "repeats",
+    "accumulation_steps",
+    "epochs",
+    "val_interval",
+)
 _EQUAL += ("max_minutes", "clock", "validations", "schedule", "weight_decay", "clip_norm", "ema_decay", "loss")
 _EQUAL += ("num_workers", "precision", "early_stop")
 _STEPS = 100  # iterations per epoch, at whose end a training saves its state, about

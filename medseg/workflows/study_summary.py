@@ -211,8 +211,8 @@ def _finite_mean(values: Sequence[float]) -> float:
 def _costs(facts: Sequence[RunFacts]) -> Costs:
     found: dict[str, Any] = {"trainings": len(facts)}
     for one in fields(Costs):
-        values = [getattr(fact, one.name) for fact in facts] if one.name != "trainings" else [None]
-        if None not in values:
+        values = [value for fact in facts if (value := getattr(fact, one.name, None)) is not None]
+        if len(values) == len(facts):
             found[one.name] = fmean(values)
     return Costs(**found)
 
