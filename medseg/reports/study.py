@@ -38,7 +38,7 @@ _COST_METHOD = (
 _NO_ENERGY = " The energy was not measured: the machine does not tell it (Linux powercap, RAPL)."
 _RANKS = (
     "Rank stability: area of a dot is the share of bootstrap samples of subjects in which a method has a rank, cross: "
-    "rank on all subjects, line: 95 % of the samples. Critical difference: average ranks over subjects; methods that a "
+    "rank on all subjects, line: 95 % of the samples; chance in training is not part of it. Critical difference: average ranks over subjects; methods that a "
     "bar joins differ by less than Nemenyi's critical difference at 5 %."
 )
 _LOWER = ("hd95",)
@@ -145,7 +145,7 @@ def _lead(result: StudyResult, one: StudiedData) -> str:
 
 def _mean(method: StudiedMethod) -> str:
     low, high = (digits(bound, 3) for bound in method.interval)
-    interval = "" if low == "–" else f" ({low}–{high})"
+    interval = "" if low == "–" else f" ({low} to {high})"
     return f"{digits(method.mean, 3)}{interval}"
 
 
@@ -189,6 +189,8 @@ def _score_method(result: StudyResult) -> str:
     chance = "new subjects and new trainings (two-way analysis of variance)" if several else "new subjects"
     text = f"Intervals: 95 %, over {chance}."
     text += " Seed SD: standard deviation of the seeds' means." if several else ""
+    if any(one.seeds == 2 for one in result.data):
+        text += " Two seeds tell little of the chance in training (about one degree of freedom): intervals are wide."
     for outside in result.external:
         text += (
             f" {outside.name}: {outside.cases} cases that no training saw, mean Dice ± standard deviation over "

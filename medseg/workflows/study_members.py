@@ -165,7 +165,13 @@ class Member:
         if not path.is_file():
             datalist = read_datalist(self.data.json_list, self.data.data_dir)
             cases = datalist.split(self.fold)[0]
-            folds = make_folds([case.group for case in cases], max(2, round(1 / self.study.search.holdout)))
+            groups = [case.group for case in cases]
+            if len(set(groups)) < 2:
+                raise ConfigError(
+                    f"{self.name}: the fold has one training subject, and a search needs two, to hold one out. Leave "
+                    "the search out, or make fewer folds."
+                )
+            folds = make_folds(groups, max(2, round(1 / self.study.search.holdout)))
             entries = [_entry(case, min(fold, 1)) for case, fold in zip(cases, folds, strict=True)]
             kept = {key: value for key, value in datalist.table.items() if key not in datalist.sections}
             kept = {key: value for key, value in kept.items() if key not in ("testing", "data_dir", "numTest")}

@@ -84,15 +84,15 @@ def test_seeds_folds_and_subjects_end_in_one_table(tmp_path: Path, datalist: Pat
 def test_a_search_takes_part_in_no_fold_that_it_is_scored_on(tmp_path: Path, datalist: Path) -> None:
     search = {"learning_rates": [1e-9, 0.01], "share": 0.5}
     networks = {"UNet": None, "SegResNet": None}
-    data = {"toy": {"json_list": str(datalist), "folds": [0]}}
+    data = {"toy": {"json_list": str(datalist), "folds": [1]}}
     path = written(tmp_path, datalist, search=search, networks=networks, data=data, budget={"iterations": 40})
     root = tmp_path / "studied"
     members = plan_members(read_study(path), root)
     assert [member.stage for member in members] == [0, 0, 0, 0, 1, 1]
-    with pytest.raises(ConfigError, match="needs search/toy/UNet/rate1e-09/fold0"):
+    with pytest.raises(ConfigError, match="needs search/toy/UNet/rate1e-09/fold1"):
         run_member(members[4])
     result = study(path, output=root, jobs=0)
-    held_out = {case.id for case in read_datalist(datalist).split(0)[1]}
+    held_out = {case.id for case in read_datalist(datalist).split(1)[1]}
     for trial in members[:4]:
         facts = read_facts(trial.folder)
         assert facts.iterations == 20
