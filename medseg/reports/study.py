@@ -38,8 +38,8 @@ _COST_METHOD = (
 _NO_ENERGY = " The energy was not measured: the machine does not tell it (Linux powercap, RAPL)."
 _RANKS = (
     "Rank stability: area of a dot is the share of bootstrap samples of subjects in which a method has a rank, cross: "
-    "rank on all subjects, line: 95 % of the samples; chance in training is not part of it. Critical difference: average ranks over subjects; methods that a "
-    "bar joins differ by less than Nemenyi's critical difference at 5 %."
+    "rank on all subjects, line: 95 % of the samples; chance in training is not part of it. Critical difference: "
+    "average ranks over subjects; methods that a bar joins differ by less than Nemenyi's critical difference at 5 %."
 )
 _LOWER = ("hd95",)
 
