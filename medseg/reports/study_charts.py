@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from medseg.labels.colors import label_colors
 from medseg.metrics.ranking import AverageRanks
-from medseg.reports.colors import label_colors
 from medseg.reports.drawing import ACCENT, FAINT, INK, plain_axes, shortened
 from medseg.reports.studied import StudiedData
 

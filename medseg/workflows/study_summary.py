@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from medseg.data import read_datalist
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.errors import ConfigError
 from medseg.metrics import Scores
-from medseg.metrics.paired import holm
+from medseg.metrics.families import holm
 from medseg.metrics.ranking import average_ranks, rank_stability
-from medseg.metrics.seeds import crossed_mean, training_difference
 from medseg.metrics.subjects import subject_sums
-from medseg.reports.compared import Comparison
+from medseg.reports.compared import ComparedRun, Comparison, Difference
 from medseg.reports.studied import (
     Costs,
     StudiedData,
@@ -93,34 +91,29 @@ def _searched(study: Study, members: Sequence[Member]) -> str:
 
 def _studied(study: Study, data: StudyData, members: Sequence[Member], root: Path) -> StudiedData:
     names = [network.name for network in study.networks]
-    comparisons, warnings = [], dict.fromkeys(_unequal(members))
-    for seed in study.seeds:
-        folders = [_pooled([m for m in members if m.network.name == name and m.seed == seed]) for name in names]
-        target = root / "compared" / f"{data.name}_seed{seed}"
-        found = compare.of(CompareSettings(folders, target, score=study.score))  # type: ignore[arg-type]
-        comparisons.append(found)
-        warnings |= dict.fromkeys(text for text in found.warnings if _counts(text, study))
-    cases = sorted(set.intersection(*(set(found.cases) for found in comparisons)))
-    subjects = _subjects(data, cases)
-    table = np.stack([_by_subject(found, cases, subjects) for found in comparisons], axis=2)
-    low = study.score in _LOWER
-    means = table.mean(axis=2)
+    runs = [
+        f"{name}={_pooled([m for m in members if m.network.name == name and m.seed == seed])}"
+        for name in names
+        for seed in study.seeds
+    ]
+    found = compare.of(CompareSettings(runs, root / "compared" / data.name, score=study.score))
+    means = _by_subject(found)
     known = np.isfinite(means).all(axis=0)
+    higher = study.score not in _LOWER
+    warnings = [*_unequal(members), *(text for text in found.warnings if _counts(text, study))]
+    rows = {row.run: row for row in found.comparisons if (row.score, row.label) == (study.score, "mean")}
     return StudiedData(
         name=data.name,
-        cases=len(cases),
-        subjects=len(set(subjects)),
+        cases=len(found.cases),
+        subjects=len(set(found.subjects)),
         seeds=len(study.seeds),
         folds=len({member.fold for member in members}),
         transfer=data.transfer,
-        methods=[
-            _method(study, name, number, table[number], comparisons, [m for m in members if m.network.name == name])
-            for number, name in enumerate(names)
-        ],
-        differences=_differences(names, table, comparisons[0]),
-        stability=rank_stability(means, higher_is_better=not low),
-        average=average_ranks(means[:, known], higher_is_better=not low) if len(names) > 2 and known.any() else None,
-        warnings=list(warnings),
+        methods=[_method(found, run, [m for m in members if m.network.name == run.run]) for run in found.runs],
+        differences=_differences([rows[name] for name in names[1:]]),
+        stability=rank_stability(means, higher_is_better=higher),
+        average=average_ranks(means[:, known], higher_is_better=higher) if len(names) > 2 and known.any() else None,
+        warnings=list(dict.fromkeys(warnings)),
     )
 
 
@@ -151,52 +144,26 @@ def _pooled(members: Sequence[Member]) -> Path:
     return folders[0].parent
 
 
-def _subjects(data: StudyData, cases: Sequence[str]) -> list[str]:
-    """The subject of each case; the case itself where the datalist has none."""
-    datalist = read_datalist(data.json_list, data.data_dir)
-    groups = {case.id: case.group for listed in datalist.sections.values() for case in listed}
-    return [groups.get(case, case) for case in cases]
-
-
-def _by_subject(found: Comparison, cases: Sequence[str], subjects: Sequence[str]) -> np.ndarray:
-    """Each run's mean over labels, ``(runs, subjects)``: means of a subject's cases, NaN without any."""
-    places = {case: number for number, case in enumerate(found.cases)}
-    order, index = np.unique(np.asarray(subjects), return_inverse=True)
-    rows = []
-    for run in found.runs:
-        scores = np.array([found.scores[run.run]["mean"][places[case]] for case in cases], dtype=float)
-        sums = subject_sums(scores, subjects)
-        row = np.full(len(order), math.nan)
+def _by_subject(found: Comparison) -> np.ndarray:
+    """Mean over labels, seeds and a subject's cases, ``(methods, subjects)``; NaN where none has a score."""
+    order = np.unique(np.asarray(found.subjects))
+    rows = np.full((len(found.runs), len(order)), math.nan)
+    for row, run in zip(rows, found.runs, strict=True):
+        sums = subject_sums(np.array(found.scores[run.run]["mean"], dtype=float), found.subjects)
         row[np.searchsorted(order, sums.names)] = (sums.sums / sums.weights)[:, 0]
-        rows.append(row)
-    return np.stack(rows)
+    return rows
 
 
-def _method(
-    study: Study,
-    name: str,
-    number: int,
-    table: np.ndarray,
-    comparisons: Sequence[Comparison],
-    members: Sequence[Member],
-) -> StudiedMethod:
-    runs = [found.runs[number] for found in comparisons]
-    labels = {
-        label: fmean(_finite_mean(found.scores[found.runs[number].run][label]) for found in comparisons)
-        for label in comparisons[0].labels
-    }
-    mean, interval, spread = fmean(run.mean for run in runs), runs[0].interval, None
-    if len(runs) > 1:
-        crossed = crossed_mean(table)
-        mean, interval, spread = crossed.mean, (crossed.low, crossed.high), crossed.seed_sd
+def _method(found: Comparison, run: ComparedRun, members: Sequence[Member]) -> StudiedMethod:
     scores = [Scores.read(member.folder) for member in members]
     rates = {read_yaml(member.folder / "configs" / "train.yaml").get("learning_rate") for member in members}
+    chance = run.trainings
     return StudiedMethod(
-        name=name,
-        mean=mean,
-        interval=interval,
-        seed_sd=spread,
-        labels=labels,
+        name=run.run,
+        mean=run.mean,
+        interval=run.interval if chance is None else (chance.low, chance.high),
+        seed_sd=None if chance is None else chance.seed_sd,
+        labels={label: _finite_mean(found.scores[run.run][label]) for label in found.labels},
         failures=sum((one.asked or 0) - (one.scored or 0) for one in scores),
         learning_rates=sorted(rate for rate in rates if isinstance(rate, float)),
         costs=_costs([read_facts(member.folder) for member in members]),
@@ -217,20 +184,17 @@ def _costs(facts: Sequence[RunFacts]) -> Costs:
     return Costs(**found)
 
 
-def _differences(names: Sequence[str], table: np.ndarray, first: Comparison) -> list[StudyDifference]:
-    """Of each method to the baseline: by its comparison, and over trainings too where there are several seeds."""
-    rows = []
-    if table.shape[2] > 1:
-        for number, name in list(enumerate(names))[1:]:
-            found = training_difference(table[0], table[number])
-            rows.append((name, found.mean, (found.low, found.high), found.p_value))
-    else:
-        of_runs = {row.run: row for row in first.comparisons if row.label == "mean"}
-        for run, name in list(zip(first.runs, names, strict=True))[1:]:
-            row = of_runs[run.run]
-            rows.append((name, row.mean_difference, row.interval, row.p_value))
-    adjusted = holm([row[3] for row in rows])
-    return [StudyDifference(*row, p_holm=p_value) for row, p_value in zip(rows, adjusted, strict=True)]
+def _differences(rows: Sequence[Difference]) -> list[StudyDifference]:
+    """Of each method to the baseline, over new trainings too where there are several seeds."""
+    found = []
+    for row in rows:
+        chance = row.trainings
+        interval, p_value = (
+            (row.interval, row.p_value) if chance is None else ((chance.low, chance.high), chance.p_value)
+        )
+        found.append((row.run, row.mean_difference, interval, p_value))
+    adjusted = holm([row[3] for row in found])
+    return [StudyDifference(*row, p_holm=p_value) for row, p_value in zip(found, adjusted, strict=True)]
 
 
 def _external(one: ExternalSet, members: Sequence[Member]) -> StudiedExternal:
