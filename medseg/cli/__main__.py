@@ -2,4 +2,5 @@
 
 from medseg.cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":  # processes that a command starts import this module too
+    raise SystemExit(main())

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from medseg.networks.listing import NetworksSettings
     from medseg.reports.compared import Comparison
     from medseg.reports.resolution import Resolution
+    from medseg.reports.studied import StudyResult
     from medseg.weights.importing import ImportWeightsSettings
     from medseg.weights.original.contract import ImportReport
     from medseg.workflows.benchmark import BenchmarkSettings
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from medseg.workflows.prepare import Prepared, PrepareSettings
     from medseg.workflows.resolution import ResolutionSettings
     from medseg.workflows.scored_predictions import ScorePredictionsSettings
+    from medseg.workflows.study import StudySettings
 
 
 _MOST_COLUMNS = 5  # scores beside each other
@@ -176,6 +178,16 @@ def compared(settings: CompareSettings, result: Comparison) -> None:
 
     print(comparison_markdown(result))
     print(f"\npage: {settings.output}/comparison.html")
+
+
+def studied(settings: StudySettings, result: StudyResult | list[str]) -> None:
+    from medseg.reports.study import study_markdown
+
+    if isinstance(result, list):
+        lines(settings, result)
+        return
+    print(study_markdown(result))
+    print(f"\npage: {settings.output}/study.html")
 
 
 def rescaled(settings: ResolutionSettings, result: Resolution) -> None:

@@ -108,6 +108,12 @@ COMMANDS = {
         "--run runs/first --run runs/second --output runs/compared",
         "--run runs/cv1 --run runs/cv2 --score hd95 --output distances",
     ),
+    "study": Command(
+        "medseg.workflows.study.study",
+        answers.studied,
+        "study.yaml --output studied",
+        "study.yaml --output studied --jobs 4 --set budget::iterations=500",
+    ),
     "resolution": Command(
         "medseg.workflows.resolution.resolution",
         answers.rescaled,

@@ -28,6 +28,8 @@ _PLAIN = {
     "overlap": ("Network", "overlap of patches", "validate::inferer::overlap"),
     "epochs": ("Training", "planned epochs", "train::trainer::max_epochs"),
     "max_minutes": ("Training", "time limit in minutes", ""),
+    "clock": ("Training", "clock of the time limit", ""),
+    "validations": ("Training", "validations within the time limit", ""),
     "validation_cases": (
         "Training",
         "validation cases of each data set while training",

@@ -30,6 +30,7 @@ from torch.optim.swa_utils import AveragedModel
 from medseg.data.randomness import seed_everything
 from medseg.engines.effort import Effort, cpu_seconds
 from medseg.engines.ema import evaluated_network
+from medseg.engines.energy import EnergyMeter
 from medseg.engines.ranks import agree, barrier, unwrap
 from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.storage import as_formed
@@ -45,6 +46,7 @@ _STATE: dict[str, Any] = {
     **dict.fromkeys(("iteration", "epoch_length", "best_metric_epoch", "threads"), int),
     **dict.fromkeys(("loss_sum", "best_metric"), float),
     "elapsed_seconds": ([float], float),  # wall and CPU; the first alone in states of earlier versions
+    "energy_joules?": (float, None),
     "validations?": list,
 }
 _BETTER: dict[str, Callable[[float, float], bool]] = {"max": operator.gt, "min": operator.lt}
@@ -151,6 +153,8 @@ class Checkpoint:
         self._cpu = 0.0
         self._started = time.monotonic()
         self._cpu_started = cpu_seconds()
+        self._joules = 0.0
+        self._energy = EnergyMeter()
 
     @property
     def elapsed_seconds(self) -> float:
@@ -158,7 +162,8 @@ class Checkpoint:
         return self._elapsed + time.monotonic() - self._started
 
     @property
-    def _cpu_elapsed(self) -> float:
+    def cpu_elapsed_seconds(self) -> float:
+        """CPU time of this process and its ended workers, likewise."""
         return self._cpu + cpu_seconds() - self._cpu_started
 
     def effort(self, engine: Any) -> Effort:
@@ -166,17 +171,22 @@ class Checkpoint:
         return Effort(
             iterations=int(engine.state.iteration),
             training_seconds=round(self.elapsed_seconds, 1),
-            cpu_seconds=round(self._cpu_elapsed, 1),
+            cpu_seconds=round(self.cpu_elapsed_seconds, 1),
             validations=len(self.validations),
             schedule_completed=engine.share_done >= 1,
+            energy_joules=self._energy_joules(),
         )
+
+    def _energy_joules(self) -> float | None:
+        joules = self._energy.read()
+        return None if joules is None else round(self._joules + joules, 1)
 
     def attach(self, engine: Any) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
 
     # ------------------------------------------------------------------ life of a run
     def _start(self, engine: Any) -> None:
-        self._started, self._cpu_started = time.monotonic(), cpu_seconds()
+        self._started, self._cpu_started, self._energy = time.monotonic(), cpu_seconds(), EnergyMeter()
         self._resume(engine)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._validated, engine)
@@ -269,7 +279,8 @@ class Checkpoint:
             "best_metric_epoch": int(self.evaluator.state.best_metric_epoch) if self.evaluator is not None else -1,
             "best_values": dict(self.best_values),
             "validations": list(self.validations),
-            "elapsed_seconds": [self.elapsed_seconds, self._cpu_elapsed],  # wall, CPU
+            "elapsed_seconds": [self.elapsed_seconds, self.cpu_elapsed_seconds],  # wall, CPU
+            "energy_joules": self._energy_joules(),
             "threads": torch.get_num_threads(),
         }
         last = self.directory / "last.pt"
@@ -348,6 +359,7 @@ class Checkpoint:
         self.validations = [tuple(place) for place in state.get("validations", [])]
         elapsed = state["elapsed_seconds"]  # of earlier versions without the CPU's
         self._elapsed, self._cpu = elapsed if isinstance(elapsed, list) else (elapsed, 0.0)
+        self._joules = state.get("energy_joules") or 0.0
         done = iteration % engine.state.epoch_length % len(engine.data_loader)
         engine.data_loader.sampler.skip = done * engine.data_loader.batch_size
         if state["threads"] != torch.get_num_threads():

@@ -18,6 +18,7 @@ class Effort:
         cpu_seconds: of the processes and their loader workers.
         validations: how many gave a score.
         schedule_completed: whether the learning rate came to the end of its schedule.
+        energy_joules: energy of the machine's processors meanwhile; ``None`` where it is not measured.
     """
 
     iterations: int
@@ -25,6 +26,7 @@ class Effort:
     cpu_seconds: float
     validations: int
     schedule_completed: bool
+    energy_joules: float | None = None
 
     def __str__(self) -> str:
         completed = "completed" if self.schedule_completed else "not completed"

@@ -44,6 +44,8 @@ class RunFacts:
         cpu_seconds: CPU time of the processes and their loader workers.
         validations: number of validations that gave a score.
         schedule_completed: whether the learning rate came to the end of its schedule.
+        energy_joules: energy of the machine's processors during the training, whoever used them.
+        training_peak_bytes: largest memory of the training process, or of its GPU.
         network: class of the network.
         parameters: number of its parameters.
         multiply_adds_per_window: number of multiply-adds of a forward pass over one patch.
@@ -75,6 +77,8 @@ class RunFacts:
     cpu_seconds: float | None = None
     validations: int | None = None
     schedule_completed: bool | None = None
+    energy_joules: float | None = None
+    training_peak_bytes: int | None = None
     network: str | None = None
     parameters: int | None = None
     multiply_adds_per_window: int | None = None

@@ -13,12 +13,14 @@ from monai.handlers import LrScheduleHandler, ValidationHandler
 
 from medseg.engines.ranks import agree
 from medseg.engines.validation_cost import validation_seconds
+from medseg.errors import ConfigError
 from medseg.optimizers import Schedule
 
-__all__ = ["TimeLimit"]
+__all__ = ["CLOCKS", "TimeLimit"]
 
 logger = logging.getLogger("medseg")
 
+CLOCKS = ("wall", "cpu")
 # Shares of the time:
 _VALIDATION = 0.12  # all validations before the last one together
 _MOST = 0.5  # that is kept for the last validation; one that takes longer ends late
@@ -29,11 +31,15 @@ _APART = 0.05  # between two validations at least
 class TimeLimit:
     """Ends a training after ``minutes``, its last validation included; ``None`` is no limit.
 
+    ``clock``: ``wall``, or ``cpu``, the CPU time of each process, which others on the machine do not change.
+    ``validations``: number of validations, at equal shares of the time; ``None`` lets their cost decide, as follows.
+
     However fast the machine is, and however that changes meanwhile, the learning-rate schedule goes through its whole
     shape: its place is the share of the time that has passed. Validations take place at the ends of epochs, as many as
     their share of the time allows; the last epoch is cut where the time for the last validation begins. A validation
-    always ends the training, even if late. The config's numbers of epochs and of epochs between validations are no
-    bounds then; what is given in epochs, such as when the selection of weights begins, means that share of them.
+    always ends the training, even if late (none with ``validations`` 0). The config's numbers of epochs and of epochs
+    between validations are no bounds then; what is given in epochs, such as when the selection of weights begins, means
+    that share of them.
 
     The trainer asks it for the handlers (``driven``), so that configs are the same with and without a limit.
 
@@ -43,9 +49,15 @@ class TimeLimit:
         ending: the validation of this epoch is the last one.
     """
 
-    def __init__(self, minutes: float | None, checkpoint: Any) -> None:
+    def __init__(
+        self, minutes: float | None, checkpoint: Any, clock: str = "wall", validations: int | None = None
+    ) -> None:
+        if clock not in CLOCKS:
+            raise ConfigError(f"clock '{clock}' is unknown; use {' or '.join(CLOCKS)}.")
         self.minutes = minutes
         self.checkpoint = checkpoint
+        self.clock = clock
+        self.validations = validations
         self.share = 0.0
         self.epochs = 0
         self.ending = False
@@ -78,7 +90,13 @@ class TimeLimit:
     @property
     def seconds_left(self) -> float:
         """Of the whole time."""
-        return float(max(0.0, 60 * (self.minutes or 0.0) - self.checkpoint.elapsed_seconds))
+        return float(max(0.0, 60 * (self.minutes or 0.0) - self.elapsed))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the training so far, by the clock."""
+        checkpoint = self.checkpoint
+        return float(checkpoint.cpu_elapsed_seconds if self.clock == "cpu" else checkpoint.elapsed_seconds)
 
     # ------------------------------------------------------------------ life of a run
     def _start(self, engine: Any) -> None:
@@ -92,19 +110,19 @@ class TimeLimit:
             self.share = 1.0
             engine.terminate()  # the run was over
             return
-        if self.checkpoint.evaluator is not None:
+        if self.checkpoint.evaluator is not None and self.validations != 0:
             seconds = validation_seconds(self.checkpoint.evaluator, _MEASURING * self.seconds_left)
             self._cost = self._agreed(seconds, state.device)
             if self._cost > _MOST * self.seconds_left:
                 logger.warning("the last validation takes about %.0f s, so the training may end late", self._cost)
-        self._last_step = self.checkpoint.elapsed_seconds
+        self._last_step = self.elapsed
 
     def _after_step(self, engine: Any) -> None:
         if not engine.steps_now():
             return
         budget = 60 * (self.minutes or 0.0)
         until = max(1e-9, budget - min(self._cost, _MOST * budget))
-        elapsed = self.checkpoint.elapsed_seconds
+        elapsed = self.elapsed
         self._steps.append(elapsed - self._last_step)
         self._last_step = elapsed
         share = (
@@ -115,11 +133,12 @@ class TimeLimit:
             schedule.move_to(self.share)
         if self.share >= 1:
             self.ending = True
-            if engine.state.iteration % engine.state.epoch_length:
-                engine.terminate_epoch()  # which still validates, saves and logs it
+        cut = self.ending or (bool(self.validations) and self._is_next())
+        if cut and engine.state.iteration % engine.state.epoch_length:
+            engine.terminate_epoch()  # which still validates, saves and logs it
 
     def _after_epoch(self, engine: Any) -> None:
-        self._last_step = self.checkpoint.elapsed_seconds
+        self._last_step = self.elapsed
         if self.ending:
             logger.info("the time is over after %d iterations", engine.state.iteration)
             engine.terminate()
@@ -131,7 +150,9 @@ class TimeLimit:
     # ------------------------------------------------------------------ validations
     def is_due(self, device: Any) -> bool:
         """Whether to validate at the end of this epoch."""
-        elapsed, budget = self.checkpoint.elapsed_seconds, 60 * (self.minutes or 0.0)
+        if self.validations is not None:
+            return self._is_next()
+        elapsed, budget = self.elapsed, 60 * (self.minutes or 0.0)
         due = (
             self._spent + self._cost <= _VALIDATION * elapsed
             and elapsed - self._last_validation >= _APART * budget
@@ -139,11 +160,16 @@ class TimeLimit:
         )
         return self.ending or bool(agree(int(due), device))
 
+    def _is_next(self) -> bool:
+        """Whether the share of the time at which the next of ``validations`` takes place has passed; on all ranks."""
+        done = len(self.checkpoint.validations)
+        return done < (self.validations or 0) and self.share * (self.validations or 0) >= done + 1
+
     def validated(self, seconds: float, device: Any) -> None:
         """Take note of what a validation took."""
         self._cost = self._agreed(seconds, device)
         self._spent += self._cost
-        self._last_validation = self.checkpoint.elapsed_seconds
+        self._last_validation = self.elapsed
 
 
 class _Validation:
@@ -158,6 +184,6 @@ class _Validation:
 
     def _validate(self, engine: Any) -> None:
         if self.validator is not None and self.limit.is_due(engine.state.device):
-            before = self.limit.checkpoint.elapsed_seconds
+            before = self.limit.elapsed
             self.validator.run(engine.state.epoch)
-            self.limit.validated(self.limit.checkpoint.elapsed_seconds - before, engine.state.device)
+            self.limit.validated(self.limit.elapsed - before, engine.state.device)

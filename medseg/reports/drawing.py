@@ -17,7 +17,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "FAINT", "INK", "Chart", "even_spread", "plain_axes", "save_png", "shortened", "to_chart"]
+__all__ = [
+    "ACCENT",
+    "FAINT",
+    "INK",
+    "Chart",
+    "even_spread",
+    "plain_axes",
+    "save_figure",
+    "save_png",
+    "shortened",
+    "to_chart",
+]
 
 INK, FAINT, ACCENT = "#1b2330", "#c9d0da", "#2563c9"
 _VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", ACCENT: "var(--accent)"}
@@ -71,3 +82,14 @@ def even_spread(count: int, width: float) -> np.ndarray:
 def save_png(figure: Figure, path: str | Path) -> None:
     """The figure on white paper."""
     figure.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """The figure as PNG, SVG and PDF; ``path`` is without suffix. Words stay words, and equal figures equal files."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(figure, path.with_suffix(".png"))
+    undated: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name, "pdf.fonttype": 42}):
+        for suffix, metadata in undated.items():
+            figure.savefig(path.with_suffix(f".{suffix}"), facecolor="white", metadata=metadata)

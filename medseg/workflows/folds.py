@@ -18,7 +18,7 @@ from medseg.workflows.checkpoints import kept_checkpoints
 from medseg.workflows.evaluation import EvaluateSettings, evaluate
 from medseg.workflows.folder_lock import writes_into
 
-__all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs"]
+__all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "pool_folds"]
 
 
 def fold_runs(run: str | Path) -> list[Path]:
@@ -57,16 +57,29 @@ def evaluate_folds(settings: EvaluateSettings) -> Scores | FoldScores:
         )
     place = settings.place(selections[0])
     of_each = [evaluate.of(replace(settings, run=folder)) for folder in folders]
-    names = [folder.name for folder in folders]
     if not pooled:
-        spread = _spread(names, of_each)
+        spread = _spread([folder.name for folder in folders], of_each)
         write_json(run / place / "folds.json", spread.to_table())
         return spread
+    return pool_folds(run, folders, of_each, place)
+
+
+def pool_folds(run: Path, folders: Sequence[Path], of_each: Sequence[Scores], place: str = "") -> Scores:
+    """Pool the out-of-fold cases of folds into the folder above them.
+
+    Args:
+        run: the folder above.
+        folders: runs of the folds.
+        of_each: their scores, of cases that no two of them share.
+        place: folder of the pooled scores in ``run``; empty for its own, which become facts of ``run`` too.
+    """
     cases = dict(sorted((case, rows) for scores in of_each for case, rows in scores.cases.items()))
     files = {case: hashes for scores in of_each for case, hashes in (scores.facts.files_sha256 or {}).items()}
     subjects = {case: name for scores in of_each for case, name in (scores.facts.subjects or {}).items()}
+    names = [folder.name for folder in folders]
     facts = replace(_shared(of_each), files_sha256=files, folds=names, subjects=subjects or None)
-    joined = replace(Scores.of(cases, of_each[0].definition, facts), asked=len(ids), scored=len(cases))
+    asked = sum(scores.asked or len(scores.cases) for scores in of_each)
+    joined = replace(Scores.of(cases, of_each[0].definition, facts), asked=asked, scored=len(cases))
     joined.write(run / place)
     if not place:
         pooled_facts = _pooled_facts([read_facts(folder) for folder in folders])

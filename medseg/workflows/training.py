@@ -20,6 +20,7 @@ from medseg.bundle.trust import remember_own
 from medseg.data import read_datalist
 from medseg.data.run_settings import shown
 from medseg.engines import network_facts
+from medseg.engines.memory import PeakMemory
 from medseg.engines.ranks import gather, is_main, on_main, unwrap
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import ConfigError
@@ -117,7 +118,7 @@ def _show(start: Start, run: Path) -> None:
 def _run(run: Path, max_minutes: float | None, started: float, facts: RunFacts) -> None:
     """Train what is left to train of a run whose configs are in place, and add to its facts."""
     workflow = _workflow(run, max_minutes, started)
-    parser = workflow.parser
+    parser, memory = workflow.parser, PeakMemory(workflow.parser.get_parsed_content("device"))
     if max_minutes is not None and not facts.fitted_to_time:
         for part in ("train::trainer", "validate::evaluator"):  # built together: wrapping the network is collective
             parser.get_parsed_content(part)
@@ -131,16 +132,21 @@ def _run(run: Path, max_minutes: float | None, started: float, facts: RunFacts) 
     trainer, checkpoint = (parser.get_parsed_content(name) for name in ("train::trainer", "checkpoint"))
     in_channels, roi_size = parser["network_def::in_channels"], parser.get_parsed_content("roi_size")
     effort = checkpoint.effort(trainer)
-    cpu = gather({str(trainer.state.rank): effort.cpu_seconds})
-    effort = replace(effort, cpu_seconds=round(sum(cpu.values()), 1))
+    own = {"cpu": effort.cpu_seconds, "peak": memory.read() or 0}
+    ranks = gather({str(trainer.state.rank): own}).values()
+    effort = replace(effort, cpu_seconds=round(sum(rank["cpu"] for rank in ranks), 1))
+    peak = max([facts.training_peak_bytes or 0, *(rank["peak"] for rank in ranks)]) or None
     if is_main():
         trained = RunFacts(status="finished", epochs_done=int(trainer.state.epoch), **asdict(effort))
+        trained = replace(trained, training_peak_bytes=peak)
         write_facts(run, trained | network_facts(unwrap(trainer.network), in_channels, roi_size), facts)
         logger.info("trained: %s", effort)
     workflow.finalize()
 
 
 def _workflow(run: Path, max_minutes: float | None, started: float, built: Mapping[str, Any] | None = None) -> Workflow:
-    """The run's training, limited to what is left of the time."""
-    left = {} if max_minutes is None else {"max_minutes": max(1e-9, max_minutes - (time.monotonic() - started) / 60)}
-    return load_workflow(run, "train", left, built=built)
+    """The run's training, limited to what is left of the time; the CPU's clock begins with the training."""
+    if max_minutes is None or Bundle(run).trained.get("clock") == "cpu":
+        return load_workflow(run, "train", built=built)
+    left = max(1e-9, max_minutes - (time.monotonic() - started) / 60)
+    return load_workflow(run, "train", {"max_minutes": left}, built=built)

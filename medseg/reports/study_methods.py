@@ -1,0 +1,188 @@
+"""The Methods paragraph of a study: what its runs stored of what was applied, in sentences.
+
+Nothing is taken from the study's own file; what differs between runs is said with the networks that it is of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.data.run_settings import settings_of
+from medseg.engines.run_facts import RunFacts, read_facts
+from medseg.metrics import Scores
+from medseg.storage import read_yaml
+
+__all__ = ["methods_paragraph"]
+
+_MOST = 4  # values of one setting that are listed
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run stored: network class, values of its settings in words, steps of augmentation, facts, scores."""
+
+    network: str
+    values: Mapping[str, str]
+    steps: tuple[str, ...]
+    facts: RunFacts
+    scores: Scores
+    minutes: float | None
+    transfer: str
+
+
+def methods_paragraph(folders: Sequence[Path], search: str = "") -> list[str]:
+    """The sentences.
+
+    Args:
+        folders: run folders of the trainings.
+        search: sentence on how the learning rate was chosen.
+    """
+    runs = [_read(folder) for folder in folders]
+    facts = [run.facts for run in runs]
+    sentences = [_what(runs), _data(runs), _patches(runs), _augmentation(runs), _optimisation(runs), search]
+    sentences += [_budget(runs), _selection(runs), _scores(runs), _machine(facts)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _read(folder: Path) -> _Run:
+    config = read_yaml(folder / "configs" / "train.yaml")
+    found = settings_of(config)
+    values = {setting.id: setting.value for setting in found}
+    steps = tuple(s.value for s in found if s.name.startswith("augmentation"))
+    name = values.get("network_def::_target_", "").rsplit(".", 1)[-1]
+    initial = config.get("initial")
+    source = initial.get("path") if isinstance(initial, Mapping) else None
+    minutes = config.get("max_minutes")
+    return _Run(name, values, steps, read_facts(folder), Scores.read(folder), minutes, str(source or ""))
+
+
+def _said(runs: Sequence[_Run], id_: str, unit: str = "") -> str:
+    """A value that all share, or the values with the networks that have them."""
+    networks: dict[str, list[str]] = {}
+    for run in runs:
+        owners = networks.setdefault(run.values.get(id_, "") or "none", [])
+        if run.network not in owners:
+            owners.append(run.network)
+    if len(networks) == 1:
+        return f"{next(iter(networks))}{unit}"
+    if all(set(owners) == set(next(iter(networks.values()))) for owners in networks.values()):
+        shown = list(networks)[:_MOST]
+        return f"{'; '.join(shown)}{'; …' if len(networks) > _MOST else ''}{unit} (by data and fold)"
+    return "; ".join(f"{value}{unit} ({', '.join(owners)})" for value, owners in networks.items())
+
+
+def _spread(values: Sequence[float | int | None], unit: str = "") -> str:
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return "a number that is not recorded of"
+    low, high = (f"{value:,.0f}".replace(",", " ") for value in (known[0], known[-1]))
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
+
+
+def _what(runs: Sequence[_Run]) -> str:
+    sizes: dict[str, list[int]] = {}
+    for run in runs:
+        sizes.setdefault(run.network, []).append(run.facts.parameters or 0)
+    named = ", ".join(f"{name} ({_millions(known)} M parameters)" for name, known in sizes.items())
+    seeds = len({run.facts.seed for run in runs})
+    tuned = sum(bool(run.transfer) for run in runs)
+    started = f", {tuned} of them from the weights of another training of the study" if tuned else ", from scratch"
+    return (
+        f"We trained {named} in {_count(len(runs), 'training', 'trainings')} with {_count(seeds, 'seed', 'seeds')}"
+        f"{started}."
+    )
+
+
+def _millions(sizes: Sequence[int]) -> str:
+    low, high = min(sizes) / 1e6, max(sizes) / 1e6
+    return f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
+
+
+def _data(runs: Sequence[_Run]) -> str:
+    training = _spread([len(run.facts.training_cases or ()) for run in runs])
+    validation = _spread([len(run.scores.cases) for run in runs])
+    return (
+        f"Each was trained on {training} cases and scored on {validation} others. Images were resampled to "
+        f"{_said(runs, 'preprocess::spacing')} and normalised by {_said(runs, 'preprocess::normalization')}."
+    )
+
+
+def _patches(runs: Sequence[_Run]) -> str:
+    return (
+        f"Networks saw patches of {_said(runs, 'roi_size')} in batches of {_said(runs, 'batch_size')}, and predicted "
+        f"by sliding patches with an overlap of {_said(runs, 'overlap')}."
+    )
+
+
+def _augmentation(runs: Sequence[_Run]) -> str:
+    found = {run.steps: run.network for run in runs}
+    if len(found) > 1:
+        return "Augmentation was not the same for all: " + "; ".join(
+            f"{name}: {', '.join(steps)}" for steps, name in found.items()
+        ) + "."  # fmt: skip
+    steps = next(iter(found))
+    return f"Augmentation was the same for all: {'; '.join(steps)}." if steps else "Images were not augmented."
+
+
+def _optimisation(runs: Sequence[_Run]) -> str:
+    return (
+        f"The optimiser was {_said(runs, 'optimizer')} with learning rate {_said(runs, 'learning_rate')} and weight "
+        f"decay {_said(runs, 'weight_decay')}, on the schedule {_said(runs, 'schedule')}; the loss was "
+        f"{_said(runs, 'loss')}, gradients were clipped at {_said(runs, 'clip_norm')}."
+    )
+
+
+def _budget(runs: Sequence[_Run]) -> str:
+    facts = [run.facts for run in runs]
+    iterations = _spread([fact.iterations for fact in facts])
+    seconds = _spread([fact.cpu_seconds for fact in facts], " s")
+    ended = sum(fact.schedule_completed is not True for fact in facts)
+    schedule = "all schedules came to their end" if not ended else f"{ended} schedules did not come to their end"
+    minutes = [run.minutes for run in runs if run.minutes is not None]
+    if len(minutes) < len(runs):
+        return f"Every training took {iterations} iterations ({seconds} of CPU time measured); {schedule}."
+    clock = {"cpu": "of CPU time", "wall": "by the clock on the wall"}.get(_said(runs, "clock"), _said(runs, "clock"))
+    return (
+        f"Every training had {_spread([60 * limit for limit in minutes], ' s')} {clock}, which drove its learning-rate "
+        f"schedule ({seconds} of CPU time measured, {iterations} iterations); {schedule}."
+    )
+
+
+def _selection(runs: Sequence[_Run]) -> str:
+    validations = _spread([run.facts.validations for run in runs])
+    chosen = sorted({run.scores.facts.checkpoint or "not recorded" for run in runs})
+    weights = {"last": "the last iteration", "best": "the best validation"}
+    named = " and ".join(weights.get(name, name) for name in chosen)
+    rules = sorted({run.scores.definition.postprocessing for run in runs})
+    return (
+        f"There were {validations} validations in each training; the weights of {named} were scored, with "
+        f"{' and '.join(rules)} predictions."
+    )
+
+
+def _scores(runs: Sequence[_Run]) -> str:
+    definition = runs[0].scores.definition
+    asked = sum(run.scores.asked or 0 for run in runs)
+    scored = sum(run.scores.scored or 0 for run in runs)
+    lost = "" if asked == scored else f" {asked - scored} of {asked} predictions failed and are not in the means."
+    space = {"source": "in the original image space", "model": "after preprocessing"}.get(
+        definition.space, definition.space
+    )
+    return (
+        f"Scores were computed {space}; surface Dice has a tolerance of "
+        f"{definition.surface_dice_tolerance_mm} {definition.unit}, surfaces are by {definition.surface_measure}.{lost}"
+    )
+
+
+def _machine(facts: Sequence[RunFacts]) -> str:
+    versions = facts[0].versions or {}
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    devices = ", ".join(sorted({fact.device or "not recorded" for fact in facts}))
+    machines = "; ".join(sorted({fact.measured_on or "not recorded" for fact in facts}))
+    return f"Trainings ran on {devices} ({machines}) with {named}."

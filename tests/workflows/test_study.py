@@ -1,0 +1,186 @@
+"""A study trains, scores and compares what its file says, resumes where it was killed, and refuses unequal members."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from medseg.data import read_datalist, write_datalist
+from medseg.data.phantom import write_phantom
+from medseg.engines.run_facts import read_facts
+from medseg.errors import CasesFailed, ConfigError
+from medseg.metrics import Scores
+from medseg.metrics.seeds import crossed_mean, training_difference
+from medseg.storage import read_json, read_yaml
+from medseg.workflows.study import study
+from medseg.workflows.study_file import read_study
+from medseg.workflows.study_members import command_line, plan_members
+from medseg.workflows.study_running import run_member
+
+QUICK = {"roi_size": [16, 16, 16], "batch_size": 1, "preprocess::spacing": [12.0, 12.0, 12.0]}
+
+
+@pytest.fixture(scope="module")
+def datalist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six cases of three subjects in two folds."""
+    listed = write_phantom(output=tmp_path_factory.mktemp("phantom"), cases=6)
+    table: dict[str, Any] = read_json(listed)
+    for number, entry in enumerate(table["training"]):
+        entry |= {"subject": f"s{number // 2}", "fold": number // 2 % 2}
+    return write_datalist(table, listed)
+
+
+def written(folder: Path, datalist: Path, **changes: Any) -> Path:
+    path = folder / "study.yaml"
+    content: dict[str, Any] = {
+        "networks": {"UNet": None, "SegResNet": None, "small": {"network": "SegResNet"}},
+        "data": {"toy": {"json_list": str(datalist)}},
+        "budget": {"iterations": 3},
+        "settings": QUICK,
+        "device": "cpu",
+    }
+    path.write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
+    return path
+
+
+@pytest.mark.slow
+def test_seeds_folds_and_subjects_end_in_one_table(tmp_path: Path, datalist: Path) -> None:
+    root = tmp_path / "studied"
+    result = study(written(tmp_path, datalist, seeds=[0, 1]), output=root, jobs=0)
+    assert not isinstance(result, list)
+    (one,) = result.data
+    assert (one.cases, one.subjects, one.seeds, one.folds) == (6, 3, 2, 2) and not result.missing
+    table = {}
+    for name in ("UNet", "SegResNet"):
+        seeds = []
+        for seed in (0, 1):
+            scores = Scores.read(root / "runs" / "toy" / name / f"seed{seed}")
+            means = [np.nanmean([row["dice"] for row in rows.values()]) for rows in scores.cases.values()]
+            seeds.append(np.reshape(means, (3, 2)).mean(axis=1))  # two cases a subject
+        table[name] = np.stack(seeds, axis=1)
+    expected = crossed_mean(table["UNet"])
+    assert one.methods[0].mean == pytest.approx(expected.mean)
+    assert one.methods[0].interval == pytest.approx((expected.low, expected.high))
+    difference = training_difference(table["UNet"], table["SegResNet"])
+    assert one.differences[0].mean == pytest.approx(difference.mean)
+    assert one.differences[0].p_value == pytest.approx(difference.p_value)
+    text = " ".join(result.methods)
+    assert "in 12 trainings with 2 seeds" in text and "Every training took 3 iterations" in text
+    assert "There were 0 validations" in text and "the last iteration were scored" in text
+    again = study(tmp_path / "study.yaml", output=root, jobs=0)
+    assert not isinstance(again, list) and again.data[0].methods == one.methods
+
+
+@pytest.mark.slow
+def test_a_search_takes_part_in_no_fold_that_it_is_scored_on(tmp_path: Path, datalist: Path) -> None:
+    search = {"learning_rates": [1e-9, 0.01], "share": 0.5}
+    networks = {"UNet": None, "SegResNet": None}
+    data = {"toy": {"json_list": str(datalist), "folds": [1]}}
+    path = written(tmp_path, datalist, search=search, networks=networks, data=data, budget={"iterations": 40})
+    root = tmp_path / "studied"
+    members = plan_members(read_study(path), root)
+    assert [member.stage for member in members] == [0, 0, 0, 0, 1, 1]
+    with pytest.raises(ConfigError, match="needs search/toy/UNet/rate1e-09/fold1"):
+        run_member(members[4])
+    result = study(path, output=root, jobs=0)
+    held_out = {case.id for case in read_datalist(datalist).split(1)[1]}
+    for trial in members[:4]:
+        facts = read_facts(trial.folder)
+        assert facts.iterations == 20
+        assert not held_out & {*(facts.training_cases or ()), *(facts.validation_cases or ())}
+    rates = [read_yaml(member.folder / "configs" / "train.yaml")["learning_rate"] for member in members[4:]]
+    best = [
+        max(pair, key=lambda member: Scores.read(member.folder).mean_dice).rate for pair in (members[:2], members[2:4])
+    ]
+    assert rates == best and not isinstance(result, list)
+    assert any("best of 2 (1e-09, 0.01)" in sentence for sentence in result.methods)
+
+
+@pytest.mark.slow
+def test_members_that_are_not_alike_stop_the_study(tmp_path: Path, datalist: Path) -> None:
+    networks = {"UNet": None, "SegResNet": {"settings": {"batch_size": 2}}}
+    path = written(tmp_path, datalist, networks=networks)
+    with pytest.raises(ConfigError, match=r"SegResNet/seed0/fold0 was trained with batch_size 2, .* with 1"):
+        study(path, output=tmp_path / "studied", jobs=0)
+    result = study(path, output=tmp_path / "studied", jobs=0, overrides={"equal": False})
+    assert not isinstance(result, list)
+    assert "SegResNet was trained with batch_size 2, the first method with 1." in result.data[0].warnings
+
+
+@pytest.mark.slow
+def test_a_killed_study_resumes(tmp_path: Path, datalist: Path) -> None:
+    """SIGKILL of the study ends its members with their state saved; the same command does the rest."""
+    networks = {"UNet": None, "SegResNet": None}
+    data = {"toy": {"json_list": str(datalist), "folds": [0]}}
+    path = written(tmp_path, datalist, networks=networks, data=data, budget={"cpu_seconds": 3})
+    root = tmp_path / "studied"
+    command = [sys.executable, "-m", "medseg.cli", "study", str(path), "--output", str(root), "--jobs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    state = root / "runs" / "toy" / "UNet" / "seed0" / "fold0" / "checkpoints" / "last.pt"
+    until = time.monotonic() + 300
+    while not state.is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    locks = [root / "runs" / "toy" / name / "seed0" / "fold0" / ".lock" for name in networks]
+    while any(lock.exists() for lock in locks) and time.monotonic() < until:
+        time.sleep(0.1)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| UNet" in done.stdout and f"page: {root}/study.html" in done.stdout
+    for name in networks:
+        facts = read_facts(root / "runs" / "toy" / name / "seed0" / "fold0")
+        assert facts.schedule_completed and facts.cpu_seconds is not None and 2.5 < facts.cpu_seconds < 4.5
+
+
+@pytest.mark.slow
+def test_a_member_that_fails_leaves_the_others(tmp_path: Path, datalist: Path) -> None:
+    networks = {"UNet": None, "SegResNet": {"settings": {"network_def::init_filters": 3}}, "small": {"network": "UNet"}}
+    data = {name: {"json_list": str(datalist), "folds": [0]} for name in ("toy",)}
+    path = written(tmp_path, datalist, networks=networks, data=data)
+    with pytest.raises(ConfigError, match="No data set is complete"):
+        study(path, output=tmp_path / "studied", jobs=0)
+    with pytest.raises(CasesFailed, match="members failed, such as"):
+        both = {**networks, "SegResNet": None}
+        more = {**data, "other": {"json_list": str(datalist), "folds": [1], "settings": {"network_def::wrong": 3}}}
+        study(written(tmp_path, datalist, networks=both, data=more), output=tmp_path / "other", jobs=0)
+    assert "Not done: runs/other/UNet/seed0/fold1" in (tmp_path / "other" / "study.html").read_text()
+
+
+def test_what_would_run_is_shown_and_written_for_slurm(tmp_path: Path, datalist: Path) -> None:
+    search = {"learning_rates": [0.1, 0.01]}
+    path, root = written(tmp_path, datalist, search=search, processes=2), tmp_path / "studied"
+    lines = study(path, output=root, dry_run=True)
+    assert isinstance(lines, list) and lines[0] == "search/toy/UNet/rate0.1/fold0"
+    assert any(line.startswith("  medseg train --output") and "learning_rate=0.1" in line for line in lines)
+    assert not (root / "runs").exists()
+    study(path, output=root, slurm=True, overrides={"seeds": [0, 1]})
+    array, submit = ((root / name).read_text() for name in ("members.sh", "submit.sh"))
+    assert "--set 'seeds=[0, 1]' --member $SLURM_ARRAY_TASK_ID" in array and "#SBATCH --signal" in array
+    assert "--array=0-11" in submit and "--dependency=afterany:$stage0 --array=12-23" in submit
+    for script in ("members.sh", "submit.sh"):
+        assert subprocess.run(["bash", "-n", root / script], check=False).returncode == 0
+    with pytest.raises(ConfigError, match="Did you mean"):
+        study(path, output=root, member="runs/toy/UNet/seed0/fold9")
+
+
+def test_a_command_is_what_its_settings_say(tmp_path: Path, datalist: Path) -> None:
+    from medseg.cli.parser import CommandParser
+    from medseg.cli.values import values
+
+    member = plan_members(read_study(written(tmp_path, datalist)), tmp_path)[0]
+    parser = CommandParser("train")
+    given = values(parser.options, parser.parse(command_line("train", member.training())[1:]))
+    asked = member.training()
+    assert {name: given[name] for name in ("network", "fold", "epochs", "device", "overrides")} == {
+        name: getattr(asked, name) for name in ("network", "fold", "epochs", "device", "overrides")
+    }

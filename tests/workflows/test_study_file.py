@@ -1,0 +1,62 @@
+"""A study file is read into frozen values; what is wrong in it is named with the nearest right one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medseg.errors import ConfigError
+from medseg.workflows.study_file import Budget, read_study
+
+SOUND: dict[str, Any] = {
+    "networks": ["ssh_unet", "UNet"],
+    "data": {"toy": {"json_list": "list.json", "folds": [0, 1]}},
+    "budget": {"iterations": 10},
+}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**SOUND, **changes}, sort_keys=False))
+    return path
+
+
+def test_a_study_is_read(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("{}")
+    networks = {"wide": {"network": "UNet", "settings": {"network_def::channels": [8, 16]}}, "ssh_unet": None}
+    study = read_study(written(tmp_path, networks=networks), {"budget::iterations": 5, "seeds": [3, 4]})
+    assert [(one.name, one.network) for one in study.networks] == [("wide", "UNet"), ("ssh_unet", None)]
+    assert study.data[0].json_list == str(tmp_path / "list.json") and study.budget == Budget(iterations=5)
+    assert study.seeds == [3, 4] and study.checkpoint == "last" and study.equal
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sedes": [1]}, "unknown entry 'sedes'. Did you mean 'seeds'?"),
+        ({"data": {"toy": {"json_lst": "a"}}}, "unknown entry 'json_lst'. Did you mean 'json_list'?"),
+        ({"data": {"toy": {}}}, "'json_list' is missing"),
+        ({"data": {}}, "The study has no data"),
+        ({"networks": ["ssh_unet"]}, "one network"),
+        ({"networks": ["ssh_unet", "ssh_unett"]}, "ssh_unett"),
+        ({"networks": {"a/b": None, "UNet": None}}, "'a/b' names a folder"),
+        ({"networks": {"x": {"bundle": "nowhere"}, "UNet": None}}, "bundle 'nowhere' not found"),
+        ({"budget": {}}, "no entry"),
+        ({"budget": {"iterations": 5, "cpu_seconds": 3}}, "iterations and cpu_seconds"),
+        ({"budget": {"cpu_seconds": -1}}, "above 0"),
+        ({"checkpoint": "best"}, "with 0 validations"),
+        ({"seeds": "one"}, "seeds is a string instead of a list"),
+        ({"data": {"toy": {"json_list": "a", "transfer": "toi"}}}, "no data 'toi'. Did you mean 'toy'?"),
+        ({"data": {"toy": {"json_list": "a", "transfer": "toy"}}}, "leads back"),
+        ({"external": {"x": {"json_list": "a", "labels": {}, "trained_on": "t"}}}, "no data 't'"),
+        ({"score": "dise"}, "score 'dise' is unknown. Did you mean 'dice'?"),
+        ({"processes": 0}, "processes"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        read_study(written(tmp_path, **changes))
+    assert said in str(refusal.value)
