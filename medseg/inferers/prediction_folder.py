@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from medseg import __version__
-from medseg.data.case import Case, output_files, stem_of
+from medseg.data.case import Case, output_files
 from medseg.data.content import content_hash
 from medseg.errors import ConfigError, DataError
 from medseg.storage import read_table, write_text
+from medseg.transforms.reader import stem_of
 from medseg.transforms.save import find_label_map
 
 __all__ = ["Origin", "PredictionFolder", "PredictionRecord", "background_predictions"]

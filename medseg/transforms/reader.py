@@ -22,7 +22,7 @@ from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import NiftiReader
 from medseg.transforms.picture import PictureReader
 
-__all__ = ["IMAGE_SUFFIXES", "VolumeReader", "as_numbers", "is_2d_file", "itk_affine", "simple_itk"]
+__all__ = ["IMAGE_SUFFIXES", "VolumeReader", "as_numbers", "is_2d_file", "itk_affine", "simple_itk", "stem_of"]
 
 # MONAI's LoadImage also starts every reader of its own, and one of them reports at length that it lacks a GPU codec.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
@@ -41,6 +41,15 @@ IMAGE_SUFFIXES = (*_NIFTI, *_ITK, *_PHOTO)
 def is_2d_file(path: str | Path) -> bool:
     """Whether the format holds 2D images (PNG, JPEG, TIFF, BMP)."""
     return str(path).lower().endswith(_PHOTO)
+
+
+def stem_of(path: str | Path) -> str:
+    """The file name without its image suffix; other dots are part of the name."""
+    name = Path(path).name
+    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return Path(name).stem
 
 
 def as_numbers(array: np.ndarray, *, mask: bool) -> np.ndarray:

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.transforms import SaveImaged
 from PIL import Image
 
 from medseg.errors import DataError
@@ -18,7 +19,7 @@ from medseg.storage import whole_file
 from medseg.transforms.each_key import EachKey
 from medseg.transforms.nifti import placed_like
 from medseg.transforms.picture import as_stored
-from medseg.transforms.reader import is_2d_file
+from medseg.transforms.reader import is_2d_file, stem_of
 
 __all__ = ["SaveLabelsd", "find_label_map", "label_map_name", "write_label_map"]
 
@@ -66,9 +67,13 @@ def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Pat
             nibabel.save(placed_like(values, meta), temporary)
 
 
+@SaveImaged.register  # servers that write results themselves, such as MONAI Label, drop what is a SaveImaged
 class SaveLabelsd(EachKey):
     """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>.nii.gz``, or
     ``.png`` where the image was a PNG, JPEG, TIFF or BMP.
+
+    An image that does not come from ``Case.to_dict``, but from another program's dictionary, has no ``case_id``: the
+    name of its file takes the place.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class SaveLabelsd(EachKey):
     def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
         values = self.label_space.decode(torch.as_tensor(value)[0].numpy(), data.get("dataset"))
         meta = data["image"].meta
-        name = label_map_name(str(data["case_id"]), meta["filename_or_obj"])
+        file = meta["filename_or_obj"]
+        name = label_map_name(str(data.get("case_id", stem_of(file))), file)
         write_label_map(values, meta, self.output_dir / name)
         return value

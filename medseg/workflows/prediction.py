@@ -11,7 +11,7 @@ from pathlib import Path
 from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import finalize, start_distributed
 from medseg.data import Case, read_datalist
-from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
+from medseg.data.case import complete_channels, name_cases, numbered_channels
 from medseg.engines.ranks import is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import PredictionFolder, background_predictions
@@ -20,6 +20,7 @@ from medseg.settings import File, Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import IMAGE_SUFFIXES, is_2d_file
 from medseg.transforms.picture import is_grey
+from medseg.transforms.reader import stem_of
 from medseg.workflows.checkpoints import kept_checkpoints, weights_of
 from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
