@@ -15,10 +15,10 @@ from typing import Any
 
 from medseg.dicom import SERIES
 from medseg.errors import ConfigError, DataError
-from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
+from medseg.transforms.reader import is_2d_file, stem_of
 from medseg.transforms.save import label_map_name
 
-__all__ = ["Case", "channel_files", "matched", "name_cases", "numbered_channels", "output_files", "stem_of"]
+__all__ = ["Case", "channel_files", "matched", "name_cases", "numbered_channels", "output_files"]
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net's names of channel files
 _KEYS = ("image", "label", "fold", "subject", "modality", "dataset", "case_id")
@@ -91,15 +91,6 @@ class Case:
 def channel_files(entry: Mapping[str, Any]) -> list[Any]:
     """The image files of an entry, one per channel file."""
     return list(entry["image"]) if isinstance(entry["image"], (list, tuple)) else [entry["image"]]
-
-
-def stem_of(path: str | Path) -> str:
-    """The file name without its image suffix; other dots are part of the name."""
-    name = Path(path).name
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return Path(name).stem
 
 
 # ---------------------------------------------------------------------- channels

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.data.case import Case, stem_of
+from medseg.data.case import Case
 from medseg.data.datalist_file import read_datalist
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.geometry import check_same_grid
@@ -14,6 +14,7 @@ from medseg.data.label_files import refuse_undeclared
 from medseg.data.layouts import image_files
 from medseg.errors import ConfigError, DataError, few, nearest
 from medseg.labels import LabelSpace
+from medseg.transforms.reader import stem_of
 
 __all__ = ["LabelPairs", "find_references", "pair_label_maps", "read_label_pair"]
 

@@ -7,9 +7,6 @@ numbers (``int``, ``math.ceil``, ``if padded != size``) freezes the recording to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -17,21 +14,28 @@ __all__ = ["autocasting", "largest", "recording", "sizes_are_symbols"]
 
 
 def recording() -> bool:
-    """Whether the current forward is being traced, exported or compiled."""
+    """Whether the current forward is being traced, exported or compiled. Scripts have branches of their own."""
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def autocasting(x: Tensor) -> bool:
-    """Whether autocast is on for the device of ``x``; torch has none for its meta device, and raises."""
+    """Whether autocast is on for the device of ``x``; torch has none for its meta device, and raises.
+
+    A script cannot know, and takes it to be on.
+    """
+    if torch.jit.is_scripting():
+        return True
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 def sizes_are_symbols(x: Tensor) -> bool:
     """Whether the spatial sizes of ``x: (B, C, *spatial)`` stand for any size: no branch may depend on them."""
+    if torch.jit.is_scripting():
+        return False
     return not all(isinstance(n, int) for n in x.shape[2:])
 
 
-def largest(sizes: Sequence[Any]) -> Any:
+def largest(sizes: list[int]) -> int:
     """The largest of some sizes, by arithmetic alone."""
     result = sizes[0]
     for n in sizes[1:]:

@@ -11,13 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from medseg.data.case import Case, stem_of
+from medseg.data.case import Case
 from medseg.data.findings import Finding, Problem
 from medseg.datasets import datasets
 from medseg.errors import ConfigError, DataError
 from medseg.submission import ChallengeFacts, SubmittedCase, challenge_module
 from medseg.submission.archive import write_zip
 from medseg.submission.label_maps import check_label_map
+from medseg.transforms.reader import stem_of
 
 __all__ = ["Submission", "check_predictions"]
 

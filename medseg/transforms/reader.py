@@ -32,6 +32,7 @@ __all__ = [
     "is_dicom",
     "itk_affine",
     "simple_itk",
+    "stem_of",
 ]
 
 # MONAI's LoadImage also starts every reader of its own, and one of them reports at length that it lacks a GPU codec.
@@ -57,6 +58,15 @@ def is_2d_file(path: str | Path) -> bool:
 def is_dicom(path: str | Path) -> bool:
     """Whether a path stands for a DICOM series: its name, a folder, a zip archive or a file of it."""
     return not str(path).lower().endswith(IMAGE_SUFFIXES) and may_be_dicom(path)
+
+
+def stem_of(path: str | Path) -> str:
+    """The file name without its image suffix; other dots are part of the name."""
+    name = Path(path).name
+    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return Path(name).stem
 
 
 def as_numbers(array: np.ndarray, *, mask: bool) -> np.ndarray:

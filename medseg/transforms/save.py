@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.transforms import SaveImaged
 from PIL import Image
 
 from medseg import __version__
@@ -22,7 +23,7 @@ from medseg.transforms.each_key import EachKey
 from medseg.transforms.nifti import new_image, placed_like
 from medseg.transforms.nrrd import write_nrrd
 from medseg.transforms.picture import as_stored
-from medseg.transforms.reader import is_2d_file
+from medseg.transforms.reader import is_2d_file, stem_of
 
 __all__ = [
     "FORMATS",
@@ -85,7 +86,7 @@ class LabelOutput:
         """Write label indices ``(*spatial)`` of a case, whose image and id are in ``item``."""
         meta, dataset = item["image"].meta, item.get("dataset")
         image = str(meta["filename_or_obj"])
-        path = folder / label_map_name(str(item["case_id"]), image, self.form)
+        path = folder / label_map_name(str(item.get("case_id", stem_of(image))), image, self.form)
         if path.name.endswith(_DICOM):
             from medseg.dicom.write import write_dicom
 
@@ -132,9 +133,13 @@ def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Pat
             nibabel.save(placed_like(values, meta), temporary)
 
 
+@SaveImaged.register  # servers that write results themselves, such as MONAI Label, drop what is a SaveImaged
 class SaveLabelsd(EachKey):
     """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>`` and the suffix
     of ``label_map_name``.
+
+    An image that does not come from ``Case.to_dict``, but from another program's dictionary, has no ``case_id``: the
+    name of its file takes the place.
 
     Attributes:
         written: how; by default in the format of the image.

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medseg.data.case import stem_of
 from medseg.data.datalist_file import read_scored_labels
 from medseg.errors import DataError
 from medseg.metrics import ScoreDefinition, ScoredPredictions, ScoreFacts, Scores, target_values
 from medseg.storage import read_table
+from medseg.transforms.reader import stem_of
 
 __all__ = ["nnunet_scores"]
 

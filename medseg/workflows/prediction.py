@@ -12,7 +12,7 @@ from typing import Literal
 from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import finalize, start_distributed
 from medseg.data import Case, read_datalist
-from medseg.data.case import complete_channels, name_cases, numbered_channels, stem_of
+from medseg.data.case import complete_channels, name_cases, numbered_channels
 from medseg.data.dicom_cases import dicom_cases, is_dicom_input
 from medseg.engines.ranks import is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
@@ -22,7 +22,7 @@ from medseg.settings import File, Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import IMAGE_SUFFIXES, SaveLabelsd, is_2d_file
 from medseg.transforms.picture import is_grey
-from medseg.transforms.reader import KNOWN
+from medseg.transforms.reader import KNOWN, stem_of
 from medseg.transforms.save import LabelOutput
 from medseg.workflows.checkpoints import kept_checkpoints, weights_of
 from medseg.workflows.evaluation import warn_of_background

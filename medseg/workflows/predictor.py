@@ -15,13 +15,13 @@ from monai.transforms import Compose
 from torch import nn
 
 from medseg.data import Case
-from medseg.data.case import stem_of
 from medseg.data.fit import model_spacing
 from medseg.engines.ranks import unwrap
 from medseg.errors import DataError
 from medseg.transforms import SaveLabelsd, SaveProbabilitiesd, is_2d_file
 from medseg.transforms.in_memory import InMemory
 from medseg.transforms.nifti import placed_like
+from medseg.transforms.reader import stem_of
 from medseg.workflows.inference import Inference
 
 __all__ = ["Predictor"]

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg.data import Case, read_datalist
-from medseg.data.case import complete_channels, name_cases, numbered_channels, output_files, stem_of
+from medseg.data.case import complete_channels, name_cases, numbered_channels, output_files
 from medseg.errors import DataError
+from medseg.transforms.reader import stem_of
 from medseg.workflows.prediction import collect_cases
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from medseg.data import Case
-from medseg.data.case import stem_of
 from medseg.datasets import datasets
 from medseg.submission import ChallengeFacts, SubmittedCase
+from medseg.transforms.reader import stem_of
 
 ARCHIVE_VALUES = (0, 1, 2)  # where the archive says them
 _STATED_NUMBER = re.compile(r"(\d+) (?:test |validation )?(?:images|pictures)")

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.data.case import stem_of
 from medseg.data.entry import Entry
 from medseg.data.layouts import Found, image_files
 from medseg.data.layouts.pairs import compile_pattern
 from medseg.errors import ConfigError, DataError, few
 from medseg.storage import read_table
+from medseg.transforms.reader import stem_of
 
 __all__ = ["TITLE", "read", "recognises"]
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medseg.data.case import numbered_channels, stem_of
+from medseg.data.case import numbered_channels
 from medseg.data.entry import Entry
 from medseg.data.layouts import Found, image_files
 from medseg.errors import DataError, few
 from medseg.labels import LabelSpace
 from medseg.storage import read_json, read_table
-from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
+from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file, stem_of
 
 __all__ = ["TITLE", "read", "recognises"]
 

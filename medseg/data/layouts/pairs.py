@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medseg.data.case import complete_channels, numbered_channels, stem_of
+from medseg.data.case import complete_channels, numbered_channels
 from medseg.data.dicom_cases import is_dicom_input
 from medseg.data.layouts import Found, image_files
 from medseg.errors import ConfigError, DataError, few
-from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file
+from medseg.transforms.reader import IMAGE_SUFFIXES, is_2d_file, stem_of
 
 __all__ = ["TITLE", "compile_pattern", "files_by_case", "read", "recognises"]
 

@@ -47,7 +47,7 @@ def submitted(
         ConfigError: ``folder`` is a path.
         DataError: no case, or others than ``dataset_json`` names.
     """
-    from medseg.data.case import stem_of
+    from medseg.transforms.reader import stem_of
 
     if folder is not None and (not folder.strip(". ") or "/" in folder or "\\" in folder):
         raise ConfigError(f"folder {folder!r} is not a valid folder name; expected one such as Task04_Hippocampus.")
