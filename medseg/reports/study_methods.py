@@ -12,6 +12,7 @@ from pathlib import Path
 from medseg.data.run_settings import settings_of
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.metrics import Scores
+from medseg.metrics.catalog import metric
 from medseg.storage import read_yaml
 
 __all__ = ["methods_paragraph"]
@@ -174,10 +175,8 @@ def _scores(runs: Sequence[_Run]) -> str:
     space = {"source": "in the original image space", "model": "after preprocessing"}.get(
         definition.space, definition.space
     )
-    return (
-        f"Scores were computed {space}; surface Dice has a tolerance of "
-        f"{definition.surface_dice_tolerance_mm} {definition.unit}, surfaces are by {definition.surface_measure}.{lost}"
-    )
+    named = [metric(name).heading(definition.unit) for name in runs[0].scores.metrics]
+    return f"Scores were computed {space}: {'; '.join(named)}.{lost}"
 
 
 def _machine(facts: Sequence[RunFacts]) -> str:
