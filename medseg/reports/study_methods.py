@@ -174,10 +174,7 @@ def _scores(runs: Sequence[_Run]) -> str:
     space = {"source": "in the original image space", "model": "after preprocessing"}.get(
         definition.space, definition.space
     )
-    return (
-        f"Scores were computed {space}; surface Dice has a tolerance of "
-        f"{definition.surface_dice_tolerance_mm} {definition.unit}, surfaces are by {definition.surface_measure}.{lost}"
-    )
+    return f"Scores were computed {space}, lengths in {definition.unit}; empty masks: {definition.empty}.{lost}"
 
 
 def _machine(facts: Sequence[RunFacts]) -> str:
