@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 
 from medseg.reports.comparison import score_name
 from medseg.reports.drawing import Chart, save_figure, to_chart
-from medseg.reports.latex import latex_table
 from medseg.reports.page import Table, render
 from medseg.reports.studied import Costs, StudiedData, StudiedMethod, StudyResult
 from medseg.reports.study_charts import critical_difference_figure, forest_figure, rank_figure
-from medseg.reports.tables import digits, grouped, markdown_table, scaled
+from medseg.reports.tables import digits, grouped, latex_table, markdown_table, scaled
 from medseg.storage import whole_file, write_json, write_text
 from medseg.storage.csv_file import CsvWriter
 
@@ -84,7 +83,7 @@ def write_study(result: StudyResult, directory: str | Path) -> Path:
     caption = f"Mean {name} with 95 % intervals. {_score_method(result)}"
     write_text(
         folder / "study.tex",
-        latex_table(table.header, table.rows, caption=caption, label="tab:study", bold=_best(result)),
+        latex_table(table.header, table.rows, caption, bold=_best(result)),
     )
     write_json(folder / "study.json", _plain(result))
     critical = figures["critical_difference"]

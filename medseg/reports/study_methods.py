@@ -176,7 +176,7 @@ def _scores(runs: Sequence[_Run]) -> str:
         definition.space, definition.space
     )
     named = [metric(name).heading(definition.unit) for name in runs[0].scores.metrics]
-    return f"Scores were computed {space}: {'; '.join(named)}.{lost}"
+    return f"Scores were computed {space}: {'; '.join(named)}. Empty masks: {definition.empty}.{lost}"
 
 
 def _machine(facts: Sequence[RunFacts]) -> str:

@@ -39,9 +39,23 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A LaTeX table with the rules of ``booktabs``: the first column to the left, the others to the right."""
-    lines = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (header, *rows)]
+def latex_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    caption: str = "",
+    *,
+    bold: frozenset[tuple[int, int]] = frozenset(),
+) -> str:
+    """A LaTeX table with the rules of ``booktabs``: the first column to the left, the others to the right.
+
+    ``bold``: row and column of the cells in bold.
+    """
+    lines = [" & ".join(map(_latex, header)) + r" \\"]
+    for number, row in enumerate(rows):
+        cells = (
+            rf"\textbf{{{_latex(cell)}}}" if (number, place) in bold else _latex(cell) for place, cell in enumerate(row)
+        )
+        lines.append(" & ".join(cells) + r" \\")
     whole = [r"\begin{table}", r"\centering", *([rf"\caption{{{_latex(caption)}}}"] if caption else [])]
     whole += [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
     return "\n".join([*whole, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
