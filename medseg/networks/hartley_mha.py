@@ -80,7 +80,7 @@ class HartleyMHA(OperatorChain):
             block_skip=block_skip,
             activation=activation,
         )
-        self.patch_size = patch
+        self.patch_size = list(patch)
 
     @classmethod
     def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:
@@ -88,16 +88,16 @@ class HartleyMHA(OperatorChain):
         modes = [max(2, m // 2 * 2) for m in planned_modes(plan.roi_size)]
         return {**super().planned_arguments(plan), "num_modes": modes}
 
-    def modes(self, size: Sequence[int]) -> list[int]:
+    def modes(self, size: list[int]) -> list[int]:
         """As many whole patches of modes as features of ``size`` have."""
-        modes = []
-        for m, p in zip(clipped(size, self.num_modes), self.patch_size, strict=True):
+        modes: list[int] = []
+        for m, p in zip(clipped(size, self.num_modes), self.patch_size):
             while 2 * m % p:
                 m -= 1
             modes.append(m)
         if min(modes) < 1:
             raise ConfigError(
-                f"Features of {[int(n) for n in size]} voxels have fewer modes than a patch, {list(self.patch_size)}; "
+                f"Features of {size} voxels have fewer modes than a patch, {self.patch_size}; "
                 "use larger images or a smaller patch_size."
             )
         return modes

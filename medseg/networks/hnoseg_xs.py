@@ -53,15 +53,13 @@ class HNOXSBlock(OperatorBlock):
         self.conv_concat = ConvUnit(spatial_dims, 2 * filters, filters, **unit) if block_skip == "concat" else None
 
     def enter(self, x: Tensor, skip: Tensor) -> Tensor:
-        assert self.mapping_conv is not None
-        y: Tensor = self.mapping_conv(x, skip)
-        return y
+        return x if self.mapping_conv is None else self.mapping_conv(x, skip)
 
     def spectral(self, products: Tensor) -> Tensor:
-        x = kept(mirror_sum(products))
+        x = kept(mirror_sum(products), half=False)
         for mix in self.conv_blocks:
             x = self.act_modes(mix(x) + x)
-        return mirror_sum(padded(x, products.shape[2:]))
+        return mirror_sum(padded(x, list(products.shape[2:]), half=False))
 
     def merge(self, y: Tensor, x: Tensor) -> Tensor:
         y = self.act(y if self.normalization is None else self.normalization(y))

@@ -110,8 +110,8 @@ class MedNeXt(nn.Module):
         return {"size": "S", "features": 8} if plan.light else {}
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        size = x.shape[2:]
-        result = self.network(pad_to_multiples(x, [_STEP] * len(size)))
+        size = list(x.shape[2:])
+        result = self.network(pad_to_multiples(x, [_STEP] * len(size), normalizes=True))
         if isinstance(result, Tensor):
             return crop_to(result, size)
         return [crop_to(head, size, [2**level] * len(size)) for level, head in enumerate(result)]

@@ -27,11 +27,11 @@ class Stage(nn.Sequential):
     """Window blocks on features (B, C, *grid); with a skip of the same shape, the first block joins the two."""
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        first, *rest = self
         x = x.movedim(1, -1)
-        x = first(x) if skip is None else first(x, skip.movedim(1, -1))
-        for block in rest:
-            x = block(x)
+        context = None if skip is None else skip.movedim(1, -1)
+        for block in self:
+            x = block(x, context)
+            context = None
         return x.movedim(-1, 1)
 
 
@@ -130,6 +130,8 @@ class NNFormer(nn.Module):
             nn.Sequential(nn.GELU(), ChannelNorm(width, _EPS), conv(width, 2 * width, 3, stride=2, padding=1))
             for width in widths[:-1]
         )
+        self.merges.append(nn.Identity())  # the coarsest stage ends there
+        self.scales = [[2**level] * spatial_dims for level in range(stages)]
         coarse_to_fine = range(stages - 2, -1, -1)
         rates = _rising(drop_path_rate, [depths[i] for i in coarse_to_fine])
         self.ups = nn.ModuleList(
@@ -166,23 +168,25 @@ class NNFormer(nn.Module):
         }
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        size = x.shape[2:]
+        size = list(x.shape[2:])
         x = self.stem(pad_to_multiples(x, self.multiples, normalizes=False))
-        skips = []
-        for stage, norm, merge in zip(self.stages, self.norms, [*self.merges, None], strict=True):
+        skips: list[Tensor] = []
+        for stage, norm, merge in zip(self.stages, self.norms, self.merges):
             x = stage(x)
             skips.append(norm(x))
-            x = skips.pop() if merge is None else merge(x)
-        found = []
-        for up, stage in zip(self.ups, self.decoder, strict=True):
+            x = merge(x)
+        x = skips.pop()
+        found: list[Tensor] = []
+        for up, stage in zip(self.ups, self.decoder):
             x = stage(up(x), skips.pop())
             found.append(x)
-        heads = list(self.heads) if self.training else [self.heads[0]]
-        logits = [
-            crop_to(head(features), size, [2**level] * len(size))
-            for level, (head, features) in enumerate(zip(heads, found[::-1], strict=False))
-        ]
-        return logits if len(logits) > 1 else logits[0]
+        logits: list[Tensor] = []
+        for level, head in enumerate(self.heads):
+            if level == 0 or self.training:
+                logits.append(crop_to(head(found[-1 - level]), size, self.scales[level]))
+        if len(logits) > 1:
+            return logits
+        return logits[0]
 
 
 def _stem(spatial_dims: int, in_channels: int, embed_dim: int, patch: Sequence[int]) -> nn.Sequential:

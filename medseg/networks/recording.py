@@ -17,12 +17,17 @@ __all__ = ["autocasting", "largest", "recording", "sizes_are_symbols"]
 
 
 def recording() -> bool:
-    """Whether the current forward is being traced, exported or compiled."""
+    """Whether the current forward is being traced, exported or compiled. Scripts have branches of their own."""
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def autocasting(x: Tensor) -> bool:
-    """Whether autocast is on for the device of ``x``; torch has none for its meta device, and raises."""
+    """Whether autocast is on for the device of ``x``; torch has none for its meta device, and raises.
+
+    A script cannot know, and takes it to be on.
+    """
+    if torch.jit.is_scripting():
+        return True
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 

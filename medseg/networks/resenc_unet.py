@@ -162,23 +162,24 @@ class ResEncUNet(nn.Module):
         return arguments
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        size = x.shape[2:]
-        x = self.stem(pad_to_multiples(x, self.scales[-1]))
-        skips = []
+        size = list(x.shape[2:])
+        x = self.stem(pad_to_multiples(x, self.scales[-1], normalizes=True))
+        skips: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)
             skips.append(x)
         x = skips.pop()
-        found = []
-        for up, convs in zip(self.ups, self.decoder, strict=True):
+        found: list[Tensor] = []
+        for up, convs in zip(self.ups, self.decoder):
             x = convs(torch.cat((up(x), skips.pop()), 1))
             found.append(x)
-        heads = list(self.heads) if self.training else [self.heads[0]]
-        logits = [
-            crop_to(head(features), size, scale)
-            for head, features, scale in zip(heads, found[::-1], self.scales, strict=False)
-        ]
-        return logits if len(logits) > 1 else logits[0]
+        logits: list[Tensor] = []
+        for level, head in enumerate(self.heads):
+            if level == 0 or self.training:
+                logits.append(crop_to(head(found[-1 - level]), size, self.scales[level]))
+        if len(logits) > 1:
+            return logits
+        return logits[0]
 
 
 def features_of(stages: int, spatial_dims: int) -> list[int]:

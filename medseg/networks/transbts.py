@@ -54,8 +54,9 @@ class ConvPair(nn.Sequential):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = self
-        y: Tensor = second(first(x))
+        y = x
+        for unit in self:
+            y = unit(y)
         return x + y if self.residual else y
 
 
@@ -138,6 +139,7 @@ class TransBTS(nn.Module):
         conv: type[nn.Module] = Conv[Conv.CONV, spatial_dims]
         widths = [base_channels * 2**level for level in range(len(_BLOCKS))]
         wide = widths[-1]
+        self.multiples = [_STEP] * spatial_dims
         self.stem = nn.Sequential(
             conv(in_channels, base_channels, 3, padding=1), Dropout[Dropout.DROPOUT, spatial_dims](stem_dropout_rate)
         )
@@ -146,6 +148,7 @@ class TransBTS(nn.Module):
             for width, number in zip(widths, _BLOCKS, strict=True)
         )
         self.downs = nn.ModuleList(conv(width, 2 * width, 3, stride=2, padding=1) for width in widths[:-1])
+        self.downs.append(nn.Identity())  # the coarsest level ends there
         self.embed = nn.Sequential(Norm[Norm.BATCH, spatial_dims](wide), nn.ReLU(), conv(wide, embed_dim, 3, padding=1))
         self.grid = [math.ceil(n / _STEP) for n in ensure_tuple_rep(img_size, spatial_dims)]
         self.positions = nn.Parameter(torch.zeros(1, math.prod(self.grid), embed_dim))
@@ -170,24 +173,24 @@ class TransBTS(nn.Module):
         return {"img_size": list(plan.roi_size), **(light if plan.light else {})}
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[2:]
-        x = self.stem(pad_to_multiples(x, [_STEP] * len(size)))
-        skips = []
-        for level, down in zip(self.levels, self.downs, strict=False):
+        size = list(x.shape[2:])
+        x = self.stem(pad_to_multiples(x, self.multiples, normalizes=True))
+        skips: list[Tensor] = []
+        for level, down in zip(self.levels, self.downs):
             skips.append(level(x))
             x = down(skips[-1])
-        x = self.embed(self.levels[-1](x))
-        grid = x.shape[2:]
+        x = self.embed(skips.pop())
+        grid = list(x.shape[2:])
         tokens = self.transformer(self.token_dropout(x.flatten(2).transpose(1, 2) + self._positions(grid)))
         x = self.maps(tokens.transpose(1, 2).unflatten(2, grid))
-        for up, decoder in zip(self.ups, self.decoders, strict=True):
+        for up, decoder in zip(self.ups, self.decoders):
             x = decoder(up(x, skips.pop()))
         return crop_to(self.head(x), size)
 
-    def _positions(self, grid: Sequence[int]) -> Tensor:
+    def _positions(self, grid: list[int]) -> Tensor:
         """(1, N, embed_dim) for a grid of tokens."""
-        if list(grid) == self.grid:
+        if grid == self.grid:
             return self.positions
-        mode = {2: "bilinear", 3: "trilinear"}[len(grid)]
+        mode = "bilinear" if len(grid) == 2 else "trilinear"
         table = self.positions.transpose(1, 2).unflatten(2, self.grid)
-        return F.interpolate(table, size=tuple(grid), mode=mode, align_corners=False).flatten(2).transpose(1, 2)
+        return F.interpolate(table, size=grid, mode=mode, align_corners=False).flatten(2).transpose(1, 2)

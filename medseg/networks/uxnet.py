@@ -51,7 +51,7 @@ class UXBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.reduce(self.act(self.expand(self.norm(self.conv(x)))))
         if self.gamma is not None:
-            y = self.gamma.view(-1, *[1] * (x.dim() - 2)) * y
+            y = self.gamma.view([-1] + [1] * (x.dim() - 2)) * y
         change: Tensor = self.drop_path(y)
         return x + change
 

@@ -39,12 +39,12 @@ class Section(nn.Module):
         )
         self.shortcut = ConvUnit(spatial_dims, in_channels, out_channels, **unit) if residual else None
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Inputs (B, C_i, *spatial), as if concatenated -> (B, out_channels, *spatial)."""
-        x = torch.cat(inputs, 1) if len(inputs) > 1 else inputs[0]
+    def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:
+        """One or two inputs (B, C_i, *spatial), as if concatenated -> (B, out_channels, *spatial)."""
+        y = x if second is None else torch.cat((x, second), 1)
         for unit in self.units:
-            x = unit(x)
-        return x if self.shortcut is None else x + self.shortcut(*inputs)
+            y = unit(y)
+        return y if self.shortcut is None else y + self.shortcut(x, second)
 
 
 class UpUnit(nn.Module):
@@ -124,7 +124,7 @@ class VNetDS(nn.Module):
             raise ConfigError(f"self_normalizing needs activation 'selu', not '{activation}'; leave one out.")
         unit: dict[str, Any] = {"act_name": activation, "norm": not self_normalizing}
         section: dict[str, Any] = {"residual": residual, **unit}
-        self.widths = widths = [filters * 2**level for level in range(levels)]
+        widths = [filters * 2**level for level in range(levels)]
         self.conv_in = conv_in(spatial_dims, in_channels, filters, **unit) if resize else None
         entering = [filters if resize else in_channels, *widths]
         self.encoders = nn.ModuleList(
@@ -132,11 +132,13 @@ class VNetDS(nn.Module):
         )
         finer = range(levels - 1)
         self.downs = nn.ModuleList(ConvUnit(spatial_dims, widths[i], widths[i], 3, stride=2, **unit) for i in finer)
+        self.downs.append(nn.Identity())  # the coarsest level ends there
         self.ups = nn.ModuleList(UpUnit(spatial_dims, widths[i + 1], widths[i], activation) for i in finer)
         self.decoders = nn.ModuleList(
             Section(spatial_dims, 2 * widths[i], widths[i], num_blocks[i], kernel_size, **section) for i in finer
         )
         self.fused = fused if len(fused) > 1 else []
+        self.offsets = [sum(widths[i] for i in fused if i > level) for level in range(levels)]  # channels before it
         self.conv_ds = None
         if self.fused:
             self.conv_ds = ConvUnit(spatial_dims, sum(widths[i] for i in fused), out_channels, **unit)
@@ -157,37 +159,42 @@ class VNetDS(nn.Module):
         return {**light, "num_blocks": num_blocks, "fused_levels": list(range(len(num_blocks)))}
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[2:]
+        size = list(x.shape[2:])
         if self.conv_in is not None:
             x = self.conv_in(x)
-        resolution = x.shape[2:]
-        skips = []
-        for encoder, down in zip(self.encoders, [*self.downs, None], strict=True):
-            x = encoder(x)
-            if down is not None:
-                skips.append(x)
-                x = down(x)
+        resolution = list(x.shape[2:])
+        skips: list[Tensor] = []
+        for encoder, down in zip(self.encoders, self.downs):
+            skips.append(encoder(x))
+            x = down(skips[-1])
+        x = skips.pop()
         head = self._fuse(None, x, len(skips), resolution)
-        for level in reversed(range(len(skips))):
-            skip = skips.pop()
-            x = self.ups[level](x)
-            for axis, n in enumerate(skip.shape[2:], start=2):
-                x = x.narrow(axis, 0, n)  # of an odd size, doubling its half gives one voxel too many
-            x = self.decoders[level](x, skip)
+        for level in range(len(skips) - 1, -1, -1):
+            x = self._decode(x, skips.pop(), level)
             head = self._fuse(head, x, level, resolution)
         if self.conv_ds is not None and head is not None:
             x = self.conv_ds.finish(head)
-        x = mix_channels(self.conv_out.weight, None, x)
+        x = mix_channels(self.conv_out.weight, None, [x])
         if self.conv_in is not None:
             x = F.interpolate(x, size=size, mode=self.upsampling, align_corners=False)
         return x
 
-    def _fuse(self, head: Tensor | None, x: Tensor, level: int, size: Sequence[int]) -> Tensor | None:
+    def _decode(self, x: Tensor, skip: Tensor, level: int) -> Tensor:
+        """Features of the next coarser level, and of this one's encoder -> of its decoder."""
+        y = x
+        for number, (up, decoder) in enumerate(zip(self.ups, self.decoders)):
+            if number == level:  # a script indexes no modules
+                y = up(x)
+                for axis, n in enumerate(skip.shape[2:]):
+                    y = y.narrow(axis + 2, 0, n)  # of an odd size, doubling its half gives one voxel too many
+                y = decoder(y, skip)
+        return y
+
+    def _fuse(self, head: Tensor | None, x: Tensor, level: int, size: list[int]) -> Tensor | None:
         """``head`` plus a level's part of the fusing 1x1 convolution, which is done before upsampling."""
         if self.conv_ds is None or level not in self.fused:
             return head
-        start = sum(self.widths[i] for i in self.fused if i > level)
-        weight = self.conv_ds.op.weight.narrow(1, start, x.shape[1])
-        x = mix_channels(weight, self.conv_ds.op.bias if head is None else None, x)
+        weight = self.conv_ds.op.weight.narrow(1, self.offsets[level], x.shape[1])
+        x = mix_channels(weight, self.conv_ds.op.bias if head is None else None, [x])
         x = F.interpolate(x, size=size, mode="nearest") if level else x
         return x if head is None else head + x

@@ -22,17 +22,16 @@ __all__ = ["fourier_of_products"]
 def fourier_of_products(products: Tensor, weight_real: Tensor, weight_imag: Tensor) -> Tensor:
     """``FourierMix`` with weights (out, in) of ``products: (B, in, *2m + 1)`` -> (B, out, *2m + 1)."""
     weight = torch.cat((weight_real, weight_imag)) * 4  # two sums of mirrored spectra
-    z = mix_channels(weight.to(products.dtype), None, products).unflatten(1, (2, -1))  # real and imaginary parts
+    z = mix_channels(weight.to(products.dtype), None, [products]).unflatten(1, (2, -1))  # real and imaginary parts
     for axis in range(3, z.dim() - 1):
         if z.shape[axis] > 1:
             _without_highest_(z, axis)
-    real: Tensor
     real, imag = z.unbind(1)
     m = real.shape[-1] // 2
     if m == 0:
         return real
     behind = imag.flip(-1)
-    sign = real.new_tensor([1.0] * (m - 1) + [0.0] + [-1.0] * (m - 1))
+    sign = torch.tensor([1.0] * (m - 1) + [0.0] + [-1.0] * (m - 1), dtype=real.dtype, device=real.device)
     inner = torch.addcmul(real[..., 1:-1], behind[..., 1:-1], sign)
     return F.pad(inner, (1, 1))
 

@@ -10,7 +10,7 @@ from medseg.networks.recording import autocasting
 __all__ = ["mix_channels"]
 
 
-def mix_channels(weight: Tensor, start: Tensor | None, *inputs: Tensor) -> Tensor:
+def mix_channels(weight: Tensor, start: Tensor | None, inputs: list[Tensor]) -> Tensor:
     """The 1x1 convolution of inputs (B, C_i, *spatial), concatenated along channels, without the concatenation.
 
     Args:
@@ -19,13 +19,13 @@ def mix_channels(weight: Tensor, start: Tensor | None, *inputs: Tensor) -> Tenso
             overwritten.
     """
     # In place it would not take part in autocast.
-    add = torch.baddbmm if autocasting(inputs[0]) else Tensor.baddbmm_
+    in_place = not autocasting(inputs[0])
     parts = weight.flatten(1).split([x.shape[1] for x in inputs], dim=1)
     total = start.flatten(2) if start is not None and start.dim() > 1 else None
-    for part, x in zip(parts, inputs, strict=True):
+    for part, x in zip(parts, inputs):
         matrix, rows = part.expand(x.shape[0], -1, -1), x.flatten(2)
         if total is not None:
-            total = add(total, matrix, rows)
+            total = total.baddbmm_(matrix, rows) if in_place else total.baddbmm(matrix, rows)
         elif start is None:
             total = torch.bmm(matrix, rows)
         else:

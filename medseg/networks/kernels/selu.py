@@ -30,6 +30,8 @@ class SELU(nn.Module):
         self.fast = fast
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return F.selu(x)
         plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or recording()
         if plain or not self.fast:
             return F.selu(x, inplace=not recording())

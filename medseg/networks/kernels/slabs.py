@@ -33,13 +33,13 @@ class _Network(Protocol):
     """What is read and called of an ``OperatorNetwork``, which itself calls ``forward_in_slabs``."""
 
     filters: int
-    skips: dict[int, int]
+    enters: list[int]
 
     @property
     def conv_in(self) -> nn.Module | None: ...
     @property
     def conv1(self) -> nn.Module: ...
-    def modes(self, size: Sequence[int]) -> list[int]: ...
+    def modes(self, size: list[int]) -> list[int]: ...
     def blocks(self) -> Sequence[_Block]: ...
     def add_to_head(self, head: Tensor | None, x: Tensor, number: int) -> Tensor | None: ...
 
@@ -50,7 +50,7 @@ def forward_in_slabs(network: _Network, x: Tensor) -> Tensor:
     A pass over the slabs ends a block (the first: ``conv1``), adds to the head, enters the next block and sums up its
     transform; results take the place of their input, unless that waits.
     """
-    size = x.shape[2:]
+    size = list(x.shape[2:])
     grid = HartleyGrid(size, network.modes(size), x)
     length = max(1, _SLAB.get(x.device.type, _SLAB_ELSEWHERE) // (network.filters * x[0, 0, :1].numel()))
     slabs = [slice(start, start + length) for start in range(0, size[0], length)]
@@ -93,8 +93,8 @@ def forward_in_slabs(network: _Network, x: Tensor) -> Tensor:
         x = out
         with full_precision(x):
             coefficients = grid.coefficients(follower.spectral(grid.products(planes)))
-        if number - 1 in network.skips:
-            waiting[network.skips[number - 1]] = x
+        if number and network.enters[number - 1] >= 0:
+            waiting[network.enters[number - 1]] = x
             out = None  # that result must stay
     assert head is not None
     return head

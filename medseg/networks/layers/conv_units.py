@@ -34,7 +34,7 @@ def activation_layer(name: str, *, features: bool = False) -> nn.Module:
 
 
 class ConvUnit(nn.Module):
-    """``act(norm(conv(x)))``; a 1x1 unit takes several inputs in place of their concatenation.
+    """``act(norm(conv(x)))``; a 1x1 unit takes two inputs in place of their concatenation.
 
     Args:
         kernel_size, stride: equal in all axes. Stride 1 keeps sizes; stride 2 pads by ``kernel_size // 2``.
@@ -62,9 +62,10 @@ class ConvUnit(nn.Module):
         self.normalization = nn.GroupNorm(1, out_channels) if normalize else None
         self.act = activation_layer(act_name, features=True)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        y = mix_channels(self.op.weight, self.op.bias, *inputs) if self.pointwise else self.op(*inputs)
-        return self.finish(y)
+    def forward(self, x: Tensor, second: Tensor | None = None) -> Tensor:
+        if not self.pointwise:
+            return self.finish(self.op(x))
+        return self.finish(mix_channels(self.op.weight, self.op.bias, [x] if second is None else [x, second]))
 
     def finish(self, y: Tensor) -> Tensor:
         """What comes after the convolution."""

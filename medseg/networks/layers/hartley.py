@@ -37,9 +37,9 @@ __all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirror_sum", "mi
 _COLUMNS = 8  # the last axis of products is a multiple of it, by zeros: its matrix products take a third less time
 
 
-def clipped(size: Sequence[int], num_modes: Sequence[int]) -> list[int]:
+def clipped(size: list[int], num_modes: list[int]) -> list[int]:
     """Modes per axis that an image of ``size`` has: at most half its voxels; none (but the mean) for one voxel."""
-    return [min(m, int(n) // 2) for n, m in zip(size, num_modes, strict=True)]
+    return [min(m, int(n) // 2) for n, m in zip(size, num_modes)]
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -60,14 +60,20 @@ class HartleyGrid:
         like: gives the device, and float64 for float64, else float32.
     """
 
-    def __init__(self, size: Sequence[int], modes: Sequence[int], like: Tensor) -> None:
-        self.size = [int(n) for n in size]
+    def __init__(self, size: list[int], modes: list[int], like: Tensor) -> None:
+        self.size: list[int] = [int(n) for n in size]
         self.frequencies = [2 * m + 1 for m in modes]
         self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        bases: tuple[Tensor, ...] = _bases(tuple(self.size), tuple(modes), self.dtype, like.device)
-        first, *self.middle, self.last = bases
-        self.synthesis = first / 2  # the factor of the sum of mirrored spectra
-        self.analysis = self.synthesis.t() / math.prod(self.size)
+        if torch.jit.is_scripting():
+            bases = _scripted_bases(self.size, modes, self.dtype, like.device)
+        else:
+            bases = _bases(self.size, modes, self.dtype, like.device)
+        self.middle, self.last = bases[1:-1], bases[-1]
+        self.synthesis = bases[0] / 2  # the factor of the sum of mirrored spectra
+        voxels = 1
+        for n in self.size:
+            voxels *= n
+        self.analysis = self.synthesis.t() / voxels
 
     def analyze(self, x: Tensor) -> Tensor:
         """``x: (B, C, *size)`` -> its spectrum (B, C, *2m + 1)."""
@@ -91,7 +97,7 @@ class HartleyGrid:
 
     def coefficients(self, products: Tensor) -> Tensor:
         """Coefficients of products of cas, (B, C, *2m + 1), to those of all planes, for ``image``."""
-        products = F.pad(products, (0, -self.frequencies[-1] % _COLUMNS))
+        products = F.pad(products, [0, self.last.shape[1] - self.frequencies[-1]])
         planes: Tensor = (self.synthesis @ products.flatten(3)).unflatten(3, products.shape[3:])
         return planes
 
@@ -103,17 +109,26 @@ class HartleyGrid:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's
-def _bases(
-    size: tuple[int, ...], modes: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, ...]:
+def _bases(size: list[int], modes: list[int], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
     """Per axis cas(2 pi k n / N), (N, 2m + 1), computed in float64."""
-    matrices = []
+    matrices = []  # of numpy, so that they are constants of what is traced or exported
     for n, m in zip(size, modes, strict=True):
         turns = np.outer(np.arange(n), np.arange(-m, m + 1)) % n  # exact; a large angle would round
         angles = 2 * np.pi / n * turns
         matrices.append((np.cos(angles) + np.sin(angles)).astype(np.float64 if dtype == torch.float64 else np.float32))
     matrices[-1] = np.pad(matrices[-1], ((0, 0), (0, -matrices[-1].shape[1] % _COLUMNS)))
-    return tuple(torch.from_numpy(matrix).to(device) for matrix in matrices)
+    return [torch.from_numpy(matrix).to(device) for matrix in matrices]
+
+
+def _scripted_bases(size: list[int], modes: list[int], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """The same by operators of torch, for TorchScript, which knows no numpy."""
+    bases: list[Tensor] = []
+    for n, m in zip(size, modes):
+        turns = torch.outer(torch.arange(n, device=device), torch.arange(-m, m + 1, device=device)) % n
+        angles = 2 * math.pi / n * turns.to(torch.float64)
+        bases.append((angles.cos() + angles.sin()).to(dtype))
+    bases[-1] = F.pad(bases[-1], [0, -bases[-1].shape[1] % 8])  # 8: _COLUMNS, since a script reads no constants
+    return bases
 
 
 def mirror_sum(products: Tensor) -> Tensor:
@@ -130,10 +145,10 @@ def mirror_sum(products: Tensor) -> Tensor:
 
 def mirrored(spectrum: Tensor) -> Tensor:
     """The spectrum at -k."""
-    return spectrum.flip(tuple(range(2, spectrum.dim())))
+    return spectrum.flip(list(range(2, spectrum.dim())))
 
 
-def kept(spectrum: Tensor, *, half: bool = False) -> Tensor:
+def kept(spectrum: Tensor, *, half: bool) -> Tensor:
     """The modes of a spectrum, (B, C, *2m), in the order 0 ... m-1, -m ... -1; without modes (m = 0) the mean.
 
     ``half``: of the last axis 0 ... m-1 only.
@@ -146,13 +161,13 @@ def kept(spectrum: Tensor, *, half: bool = False) -> Tensor:
     return spectrum.roll([-(spectrum.shape[axis] // 2) for axis in axes], axes)
 
 
-def padded(modes: Tensor, size: Sequence[int], *, half: bool = False) -> Tensor:
+def padded(modes: Tensor, size: list[int], *, half: bool) -> Tensor:
     """The spectrum (B, C, *size) of modes as ``kept`` orders them, zero elsewhere."""
     axes = list(range(2, modes.dim()))
     ordered = axes[:-1] if half else axes
     modes = modes.roll([modes.shape[axis] // 2 for axis in ordered], ordered)
     pads: list[int] = []
-    for axis, n in zip(axes, size, strict=True):
+    for axis, n in zip(axes, size):
         before = n // 2 if half and axis == axes[-1] else 0
-        pads = [before, n - before - modes.shape[axis], *pads]
+        pads = [before, n - before - modes.shape[axis]] + pads
     return F.pad(modes, pads)

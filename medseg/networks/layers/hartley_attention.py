@@ -25,7 +25,7 @@ class HartleyAttention(nn.Module):
     def __init__(self, channels: int, num_heads: int, patch_size: Sequence[int], activation: str = "selu") -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.patch_size = tuple(patch_size)
+        self.patch_size = list(patch_size)
         self.weight_query, self.weight_key, self.weight_value = (
             nn.Parameter(torch.empty(num_heads, channels, channels)) for _ in range(3)
         )
@@ -35,30 +35,34 @@ class HartleyAttention(nn.Module):
         self.act = activation_layer(activation)
 
     def forward(self, products: Tensor) -> Tensor:
-        x = kept(mirror_sum(products))
-        grid = x.shape[2:]
+        x = kept(mirror_sum(products), half=False)
+        grid = list(x.shape[2:])
         x = self._grouped(x)
         scaled = self.weight_query / math.sqrt(x.shape[1] * x.shape[2])
         weight = torch.cat((scaled, self.weight_key, self.weight_value)).flatten(0, 1).to(x.dtype)
         projected = (weight @ x.flatten(2)).unflatten(2, x.shape[2:]).unflatten(1, (3 * self.num_heads, -1))
         query, key, value = projected.flatten(2, 3).mT.chunk(3, 1)  # (B, heads, tokens, channels * patch)
-        y = attend(query, key, value, self.act).mT
+        if torch.jit.is_scripting():
+            y = (self.act(query @ key.mT) @ value).mT
+        else:
+            y = attend(query, key, value, self.act).mT
         y = self.weight_out.to(x.dtype) @ y.unflatten(2, x.shape[1:3]).flatten(1, 2).flatten(2)
-        return mirror_sum(padded(self._ungrouped(y.unflatten(2, x.shape[2:]), grid), products.shape[2:]))
+        y = self._ungrouped(y.unflatten(2, x.shape[2:]), grid)
+        return mirror_sum(padded(y, list(products.shape[2:]), half=False))
 
     def _grouped(self, x: Tensor) -> Tensor:
         """(B, C, *grid) -> (B, C, patch, tokens). Maps between channels follow, which are many times as many then."""
         dims = len(self.patch_size)
         for axis, p in enumerate(self.patch_size):
             x = x.unflatten(2 + 2 * axis, (-1, p))
-        tokens = range(2, 2 + 2 * dims, 2)
-        return x.permute(0, 1, *(axis + 1 for axis in tokens), *tokens).flatten(2, 1 + dims).flatten(3)
+        tokens = [2 + 2 * axis for axis in range(dims)]
+        return x.permute([0, 1] + [axis + 1 for axis in tokens] + tokens).flatten(2, 1 + dims).flatten(3)
 
-    def _ungrouped(self, x: Tensor, grid: Sequence[int]) -> Tensor:
+    def _ungrouped(self, x: Tensor, grid: list[int]) -> Tensor:
         """The way back, (B, C, patch, tokens) -> (B, C, *grid)."""
         dims = len(self.patch_size)
-        tokens = [int(n) // p for n, p in zip(grid, self.patch_size, strict=True)]
+        tokens = [int(n) // p for n, p in zip(grid, self.patch_size)]
         x = x.unflatten(3, tokens).unflatten(2, self.patch_size)
-        pairs = [axis for j in range(dims) for axis in (2 + dims + j, 2 + j)]
-        image: Tensor = x.permute(0, 1, *pairs).flatten(2).unflatten(2, tuple(int(n) for n in grid))
+        pairs = [2 + i // 2 + dims * (1 - i % 2) for i in range(2 * dims)]
+        image: Tensor = x.permute([0, 1] + pairs).flatten(2).unflatten(2, [int(n) for n in grid])
         return image

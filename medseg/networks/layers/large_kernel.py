@@ -21,7 +21,6 @@ from medseg.networks.kernels.fft_depthwise import KeptSpectrum, fft_depthwise
 
 __all__ = ["DepthwiseConv"]
 
-_CONV = {2: F.conv2d, 3: F.conv3d}
 METHODS = ("auto", "direct", "fft")
 
 
@@ -31,7 +30,7 @@ class DepthwiseConv(nn.Module):
     Parameters are those of ``torch.nn.ConvNd(channels, channels, kernel_size, padding=kernel_size // 2,
     groups=channels)``. In evaluation mode without gradients the kernel's spectrum is kept until the weight changes
     (in place or by assignment; not by writing to ``weight.data``), the device changes, or training begins. While a
-    graph is traced or exported it is the direct form, for any size; compiled, whichever is chosen.
+    graph is scripted, traced or exported it is the direct form, for any size; compiled, whichever is chosen.
 
     Args:
         spatial_dims: 2 or 3.
@@ -54,7 +53,7 @@ class DepthwiseConv(nn.Module):
     ) -> None:
         super().__init__()
         kernel = (kernel_size,) * spatial_dims if isinstance(kernel_size, int) else tuple(kernel_size)
-        if spatial_dims not in _CONV or len(kernel) != spatial_dims:
+        if spatial_dims not in (2, 3) or len(kernel) != spatial_dims:
             raise ConfigError(
                 f"spatial_dims is {spatial_dims} and kernel_size {list(kernel)}; expected 2 or 3 axes, and as many "
                 "kernel sizes."
@@ -77,6 +76,8 @@ class DepthwiseConv(nn.Module):
         return f"{self.groups}, kernel_size={tuple(self.weight.shape[2:])}, method={self.method!r}"
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return _direct(x, self.weight, self.bias)
         weight = self.weight
         if torch.jit.is_tracing() or torch.compiler.is_exporting():
             return _direct(x, weight, self.bias)
@@ -102,7 +103,9 @@ class DepthwiseConv(nn.Module):
 
 def _direct(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     padding = [k // 2 for k in weight.shape[2:]]
-    return _CONV[x.dim() - 2](x, weight, bias, padding=padding, groups=x.shape[1])
+    if x.dim() == 4:
+        return F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
+    return F.conv3d(x, weight, bias, padding=padding, groups=x.shape[1])
 
 
 def _crop(weight: Tensor, spatial: Sequence[int]) -> Tensor:

@@ -31,7 +31,7 @@ class ChannelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = (-1, *[1] * (x.dim() - 2))
+        shape = [-1] + [1] * (x.dim() - 2)
         variance, mean = torch.var_mean(x.float() if x.dtype != torch.float64 else x, 1, correction=0, keepdim=True)
         normed = ((x - mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
         return self.weight.view(shape) * normed + self.bias.view(shape)
@@ -76,6 +76,7 @@ class LargeKernelUNETR(nn.Module):
                 f"feature_size is {list(feature_size)}, depths {list(depths)} and hidden_size {hidden_size}; expected "
                 "four numbers of channels and of blocks, one per stage, and a positive width."
             )
+        self.multiples = [_STEP] * spatial_dims
         conv: type[nn.Module] = Conv[Conv.CONV, spatial_dims]
         widths = list(feature_size)
         self.downsamples = nn.ModuleList(
@@ -105,16 +106,18 @@ class LargeKernelUNETR(nn.Module):
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Normalised features of the four stages, finest first; ``x``'s size is a multiple of 16."""
-        features = []
-        for down, stage, norm in zip(self.downsamples, self.stages, self.norms, strict=True):
+        features: list[Tensor] = []
+        for down, stage, norm in zip(self.downsamples, self.stages, self.norms):
             x = stage(down(x))
             features.append(norm(x))
         return features
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[2:]
-        x = pad_to_multiples(x, [_STEP] * len(size))
-        *skips, hidden = (skip(level) for skip, level in zip(self.skips, [x, *self.encode(x)], strict=True))
+        size = list(x.shape[2:])
+        x = pad_to_multiples(x, self.multiples, normalizes=True)
+        levels = [x] + self.encode(x)
+        skips = [skip(levels[i]) for i, skip in enumerate(self.skips)]
+        hidden = skips.pop()
         for up in self.upsamples:
             hidden = up(hidden, skips.pop())
         return crop_to(self.head(self.refine(hidden)), size)

@@ -40,13 +40,16 @@ class HartleyMix(nn.Module):
         self.weight = _parameter(out_channels, in_channels, _individual(weights) * [2 * m for m in num_modes])
 
     def forward(self, x: Tensor, opposite: Tensor | None = None) -> Tensor:
+        return self.mix(x, opposite)
+
+    def mix(self, x: Tensor, opposite: Tensor | None) -> Tensor:
         """``opposite``: X(-k), where it is known; else the mirror image of the kept grid, on which the most negative
         frequency is its own [parity]. Only individual weights read it.
         """
         if self.weight.dim() == 2:
             return _apply(self.weight, x)
         opposite = _reversed(x) if opposite is None else opposite
-        weight, weight_opposite = (_lowest(w, x.shape[2:]) for w in (self.weight, _reversed(self.weight)))
+        weight, weight_opposite = [_lowest(w, list(x.shape[2:]), half=False) for w in [self.weight, _reversed(self.weight)]]
         return _apply(weight, (x + opposite) / 2) + _apply(weight_opposite, (x - opposite) / 2)
 
 
@@ -59,8 +62,9 @@ class HartleyOperator(HartleyMix):
 
     def forward(self, products: Tensor) -> Tensor:  # type: ignore[override]
         spectrum = mirror_sum(products)
-        opposite = kept(mirrored(spectrum)) if self.weight.dim() > 2 else None
-        return mirror_sum(padded(self.act(super().forward(kept(spectrum), opposite)), spectrum.shape[2:]))
+        opposite = kept(mirrored(spectrum), half=False) if self.weight.dim() > 2 else None
+        modes = self.act(self.mix(kept(spectrum, half=False), opposite))
+        return mirror_sum(padded(modes, list(spectrum.shape[2:]), half=False))
 
 
 class FourierMix(nn.Module):
@@ -90,11 +94,11 @@ class FourierMix(nn.Module):
         return fourier_of_products(products, self.weight_real, self.weight_imag)
 
     def _of_spectrum(self, spectrum: Tensor) -> Tensor:
-        size = spectrum.shape[2:]
-        share = spectrum.new_ones(size[-1] // 2 or 1)
+        size = list(spectrum.shape[2:])
+        share = spectrum.new_ones(max(1, size[-1] // 2))
         share[0] = 0.5
-        x, opposite = (kept(value, half=True) * share for value in (spectrum, mirrored(spectrum)))
-        real, imag = (_lowest(w, x.shape[2:], half=True) for w in (self.weight_real, self.weight_imag))
+        x, opposite = [kept(value, half=True) * share for value in [spectrum, mirrored(spectrum)]]
+        real, imag = [_lowest(w, list(x.shape[2:]), half=True) for w in [self.weight_real, self.weight_imag]]
         ahead = padded(_apply(real, x) - _apply(imag, opposite), size, half=True)
         return ahead + mirrored(padded(_apply(real, opposite) + _apply(imag, x), size, half=True))
 
@@ -113,11 +117,11 @@ def _parameter(out_channels: int, in_channels: int, modes: Sequence[int]) -> nn.
 
 def _reversed(modes: Tensor) -> Tensor:
     """Modes (., ., *2m) at -k on their own grid."""
-    axes = tuple(range(2, modes.dim()))
+    axes = list(range(2, modes.dim()))
     return modes.flip(axes).roll([1] * len(axes), axes)
 
 
-def _lowest(weight: Tensor, sizes: Sequence[int], half: bool = False) -> Tensor:
+def _lowest(weight: Tensor, sizes: list[int], *, half: bool) -> Tensor:
     """Individual weights (out, in, *modes) of the modes that an image has; shared weights as they are."""
     if weight.dim() == 2:
         return weight
@@ -133,5 +137,5 @@ def _apply(weight: Tensor, x: Tensor) -> Tensor:
     """A matrix (out, in) for all modes, or one per mode (out, in, *modes), times ``x: (B, in, *modes)``."""
     weight = weight.to(x.dtype)
     if weight.dim() == 2:
-        return mix_channels(weight, None, x)
-    return torch.einsum("oi...,bi...->bo...", weight, x)
+        return mix_channels(weight, None, [x])
+    return torch.einsum("oi...,bi...->bo...", [weight, x])

@@ -44,9 +44,10 @@ class ChainBlock(OperatorBlock):
         return y
 
     def merge(self, y: Tensor, x: Tensor) -> Tensor:
-        a: Tensor = mix_channels(self.conv_branch.weight, y, x)
-        if self.conv_branch.bias is not None:
-            a = a + self.conv_branch.bias.view(-1, *[1] * (a.dim() - 2))
+        a: Tensor = mix_channels(self.conv_branch.weight, y, [x])
+        bias = self.conv_branch.bias
+        if bias is not None:
+            a = a + bias.view([-1] + [1] * (a.dim() - 2))
         a = self.act(a if self.normalization is None else self.normalization(a))
         if self.conv_concat is not None:
             joined: Tensor = self.conv_concat(a, x)

@@ -69,9 +69,15 @@ class OperatorBlock(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, grid: HartleyGrid) -> Tensor:
+        if torch.jit.is_scripting():
+            return self.merge(self.operate(x, grid).to(x.dtype), x)
         with full_precision(x):
-            y = grid.image(grid.coefficients(self.spectral(grid.products(grid.planes(x)))))
+            y = self.operate(x, grid)
         return self.merge(y.to(x.dtype), x)
+
+    def operate(self, x: Tensor, grid: HartleyGrid) -> Tensor:
+        """``T^-1(spectral(T(x)))`` in the type of the grid."""
+        return grid.image(grid.coefficients(self.spectral(grid.products(grid.planes(x)))))
 
 
 class OperatorNetwork(nn.Module):
@@ -107,8 +113,8 @@ class OperatorNetwork(nn.Module):
         activation: str,
     ) -> None:
         super().__init__()
-        self.num_modes = tuple(num_modes)
-        self.skips = dict(skips)
+        self.num_modes = list(num_modes)
+        self.enters = [skips.get(number, -1) for number in range(len(blocks))]  # -1: nowhere
         self.filters = filters
         self.deep_supervision = deep_supervision
         self.self_normalizing = activation.lower() == "selu"
@@ -125,36 +131,40 @@ class OperatorNetwork(nn.Module):
         if self.self_normalizing:
             self.apply(lambda module: initialize_selu(module, (HartleyMix, FourierMix)))
 
-    def modes(self, size: Sequence[int]) -> list[int]:
+    def modes(self, size: list[int]) -> list[int]:
         """Modes per axis of features of ``size``."""
         return clipped(size, self.num_modes)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[2:]
+        size = list(x.shape[2:])
         if self.conv_in is not None:
             x = self.conv_in(x)
-        in_slabs = self.self_normalizing and not (torch.is_grad_enabled() or recording())
-        head = forward_in_slabs(self, x) if in_slabs else self.features(x)
+        head = self.features(x) if torch.jit.is_scripting() else self._cheaper_features(x)
         if self.conv_ds is not None:
             head = self.conv_ds.finish(head)
-            head = mix_channels(self.conv_out.weight, None, head)
+            head = mix_channels(self.conv_out.weight, None, [head])
         if self.conv_in is not None:  # linear, and so is the last convolution: few channels are upsampled, not many
             head = F.interpolate(head, size=size, mode=self.upsampling, align_corners=False)
         return head
 
+    def _cheaper_features(self, x: Tensor) -> Tensor:
+        in_slabs = self.self_normalizing and not (torch.is_grad_enabled() or recording())
+        return forward_in_slabs(self, x) if in_slabs else self.features(x)
+
     def features(self, x: Tensor) -> Tensor:
         """Features of ``conv_in`` -> the head's sum over channels."""
         x = self.conv1(x)
-        grid = HartleyGrid(x.shape[2:], self.modes(x.shape[2:]), x)
+        size = list(x.shape[2:])
+        grid = HartleyGrid(size, self.modes(size), x)
         head = self.add_to_head(None, x, 0)
         waiting: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks()):
+        for number, block in enumerate(self.layers):
             if number in waiting:
                 x = block.enter(x, waiting.pop(number))
             x = block(x, grid)
             head = self.add_to_head(head, x, number + 1)
-            if number in self.skips:
-                waiting[self.skips[number]] = x
+            if self.enters[number] >= 0:
+                waiting[self.enters[number]] = x
         assert head is not None
         return head
 
@@ -164,8 +174,11 @@ class OperatorNetwork(nn.Module):
 
     def add_to_head(self, head: Tensor | None, x: Tensor, number: int) -> Tensor | None:
         """``head`` plus the part of the head's 1x1 convolution over the features after ``number`` blocks."""
-        conv = self.conv_out if self.conv_ds is None else self.conv_ds.op
+        if self.conv_ds is None:
+            weight, bias = self.conv_out.weight, self.conv_out.bias
+        else:
+            weight, bias = self.conv_ds.op.weight, self.conv_ds.op.bias
         if not self.deep_supervision:
-            return mix_channels(conv.weight, None, x) if number == len(self.layers) else None
-        weight = conv.weight.narrow(1, number * self.filters, self.filters)
-        return mix_channels(weight, conv.bias if head is None else head, x)
+            return mix_channels(weight, None, [x]) if number == len(self.layers) else None
+        weight = weight.narrow(1, number * self.filters, self.filters)
+        return mix_channels(weight, bias if head is None else head, [x])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 __all__ = ["crop_to", "pad_to_multiples"]
 
 
-def pad_to_multiples(x: Tensor, multiples: Sequence[int], *, normalizes: bool = True) -> Tensor:
+def pad_to_multiples(x: Tensor, multiples: list[int], *, normalizes: bool) -> Tensor:
     """``x: (B, C, *spatial)`` with zeros at the end of each axis, so that ``multiples`` divide its sizes.
 
     Args:
@@ -21,17 +20,19 @@ def pad_to_multiples(x: Tensor, multiples: Sequence[int], *, normalizes: bool = 
             further along its last axis.
     """
     size = [int(n) for n in x.shape[2:]]
-    padded = [math.ceil(n / m) * m for n, m in zip(size, multiples, strict=True)]
-    if normalizes and padded == list(multiples):
-        padded[-1] *= 2
+    padded = [math.ceil(n / m) * m for n, m in zip(size, multiples)]
+    if normalizes and padded == multiples:
+        padded[-1] = 2 * padded[-1]
     if padded == size:
         return x
-    return F.pad(x, [n for old, new in zip(size[::-1], padded[::-1], strict=True) for n in (0, new - old)])
+    pads: list[int] = []
+    for old, new in zip(size, padded):
+        pads = [0, new - old] + pads
+    return F.pad(x, pads)
 
 
-def crop_to(x: Tensor, size: Sequence[int], scales: Sequence[int] | None = None) -> Tensor:
+def crop_to(x: Tensor, size: list[int], scales: list[int] | None = None) -> Tensor:
     """The first ``size`` voxels of ``x: (B, C, *spatial)``, divided by ``scales`` per axis and rounded up."""
-    wanted = [math.ceil(int(n) / scale) for n, scale in zip(size, scales or [1] * len(size), strict=True)]
-    for axis, n in enumerate(wanted, 2):
-        x = x.narrow(axis, 0, n)
+    for axis, n in enumerate(size):
+        x = x.narrow(axis + 2, 0, math.ceil(int(n) / (1 if scales is None else scales[axis])))
     return x

@@ -23,7 +23,7 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        q, k, v = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         dropped = self.dropout.p if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropped)
         y: Tensor = self.dropout(self.out(attended.transpose(1, 2).flatten(2)))

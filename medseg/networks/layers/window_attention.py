@@ -4,8 +4,6 @@ the form of nnFormer, arXiv 2109.03201). Features are channels-last: (B, *grid, 
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import MLPBlock
@@ -37,6 +35,7 @@ class WindowAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads, self.window, self.shift = num_heads, window, shift
+        self.masked = _MASKED
         self.project = nn.Linear(channels, (2 if cross else 3) * channels)
         self.out = nn.Linear(channels, channels)
         self.bias_table = nn.Parameter(torch.empty((2 * window - 1) ** spatial_dims, num_heads))
@@ -51,23 +50,26 @@ class WindowAttention(nn.Module):
         if context is None:
             q, k, v = self.project(windows).unflatten(3, (3, -1)).unbind(3)
         else:
-            q, (k, v) = windows, self.project(self._cut(context)).unflatten(3, (2, -1)).unbind(3)
-        q, k, v = (part.unflatten(3, (self.num_heads, -1)).transpose(2, 3).flatten(1, 2) for part in (q, k, v))
+            q = windows
+            k, v = self.project(self._cut(context)).unflatten(3, (2, -1)).unbind(3)
+        q, k, v = [part.unflatten(3, (self.num_heads, -1)).transpose(2, 3).flatten(1, 2) for part in (q, k, v)]
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=self._scores(padded).to(q.dtype))
         windows = self.out(attended.unflatten(1, (-1, self.num_heads)).transpose(2, 3).flatten(3))
         y = _join(windows, padded, self.window)
         if self.shift:
-            y = y.roll([self.shift] * len(size), tuple(range(1, len(size) + 1)))
+            y = y.roll([self.shift] * len(size), [axis + 1 for axis in range(len(size))])
         for axis, n in enumerate(size, 1):
             y = y.narrow(axis, 0, n)
         return y
 
     def _cut(self, x: Tensor) -> Tensor:
         """(B, *grid, C), padded and rolled -> (B, windows, tokens, C)."""
-        sizes = x.shape[-2:0:-1]
-        x = F.pad(x, [0, 0, *(n for size in sizes for n in (0, -int(size) % self.window))])
+        pads: list[int] = []
+        for n in x.shape[1:-1]:
+            pads = [0, -int(n) % self.window] + pads
+        x = F.pad(x, [0, 0] + pads)
         if self.shift:
-            x = x.roll([-self.shift] * len(sizes), tuple(range(1, len(sizes) + 1)))
+            x = x.roll([-self.shift] * (x.dim() - 2), [axis + 1 for axis in range(x.dim() - 2)])
         return _partition(x, self.window)
 
     def _scores(self, grid: list[int]) -> Tensor:
@@ -75,15 +77,18 @@ class WindowAttention(nn.Module):
         tokens = self.index.shape[0]
         bias = self.bias_table[self.index.flatten()].view(1, tokens, tokens, -1).permute(0, 3, 1, 2)
         if self.shift:
-            region = torch.zeros(1, *grid, 1, device=bias.device)
+            region = torch.zeros([1] + grid + [1], device=bias.device)
             for axis, n in enumerate(grid):
                 place = torch.arange(n, device=bias.device)
                 part = (place >= n - self.window).int() + (place >= n - self.shift).int()
                 region = 3 * region + part.view([-1 if i == axis + 1 else 1 for i in range(region.dim())])
             region = _partition(region, self.window)[0]
-            bias = bias + _MASKED * (region != region.transpose(1, 2))[:, None]
+            bias = bias + self.masked * (region != region.transpose(1, 2))[:, None]
         else:
-            bias = bias.expand(math.prod(n // self.window for n in grid), -1, -1, -1)
+            count = 1
+            for n in grid:
+                count *= n // self.window
+            bias = bias.expand(count, -1, -1, -1)
         return bias.flatten(0, 1)[None]
 
 
@@ -143,7 +148,7 @@ def _partition(x: Tensor, window: int) -> Tensor:
     dims = x.dim() - 2
     for axis in range(dims, 0, -1):
         x = x.unflatten(axis, (-1, window))
-    x = x.permute(0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), -1)
+    x = x.permute([0] + [1 + 2 * axis for axis in range(dims)] + [2 + 2 * axis for axis in range(dims)] + [-1])
     return x.flatten(dims + 1, 2 * dims).flatten(1, dims)
 
 
@@ -151,7 +156,8 @@ def _join(windows: Tensor, grid: list[int], window: int) -> Tensor:
     """The inverse of ``_partition``."""
     dims = len(grid)
     x: Tensor = windows.unflatten(2, [window] * dims).unflatten(1, [n // window for n in grid])
-    x = x.permute(0, *(i for axis in range(1, dims + 1) for i in (axis, axis + dims)), -1)
+    pairs = [1 + i // 2 + dims * (i % 2) for i in range(2 * dims)]
+    x = x.permute([0] + pairs + [-1])
     for axis in range(1, dims + 1):
         x = x.flatten(axis, axis + 1)
     return x
