@@ -21,6 +21,7 @@ from medseg.labels import LabelSpace
 from medseg.transforms import CaseFactsd, NormalizeChannelsd, SaveLabelsd, ToSourceGridd
 from medseg.transforms.hermes import EqualPad, NormalizeByModalityd
 from medseg.transforms.recipes import is_nonzero
+from medseg.transforms.spacing import OwnSpacingd
 
 __all__ = ["Deployment", "NetworkInput", "describe_inference", "describe_labels", "describe_preprocessing"]
 
@@ -199,6 +200,7 @@ _DESCRIBED: dict[type, Callable[[Any], Step | None]] = {
     mt.Orientationd: _orient,
     mt.CropForegroundd: _crop,
     mt.Spacingd: _resample,
+    OwnSpacingd: _resample,
     mt.ScaleIntensityRanged: _scale_range,
     mt.NormalizeIntensityd: _normalize_intensity,
     NormalizeChannelsd: _normalize_channels,

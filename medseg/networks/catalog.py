@@ -29,6 +29,7 @@ class NetworkFacts:
         parameters: parameter count there: the constructor's defaults, with the highest number of spatial axes.
         setting: that setting in a few words.
         paper: citation.
+        unscripted: why ``torch.jit.script`` cannot compile it; empty where it can.
     """
 
     name: str
@@ -40,6 +41,7 @@ class NetworkFacts:
     parameters: int
     setting: str
     paper: str
+    unscripted: str = ""
 
 
 @cache

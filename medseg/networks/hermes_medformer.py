@@ -20,7 +20,7 @@ from medseg.networks.layers.bidirectional_attention import BidirectionalAttentio
 from medseg.networks.layers.depthwise import PatchMerging
 from medseg.networks.layers.preactivation import PreActBlock, same_conv
 from medseg.networks.layers.prior_heads import TaskHead
-from medseg.networks.layers.priors import MODALITY_TOKENS, Chosen
+from medseg.networks.layers.priors import Chosen
 from medseg.networks.layers.semantic_maps import MapFusion, SemanticMap
 from medseg.networks.layers.task_conditioned import TaskConditioned, planned_scales, triples
 from medseg.networks.layers.unet_blocks import Triple
@@ -101,6 +101,7 @@ class HermesMedFormer(TaskConditioned):
         if attention_depth[4] and quarter % heads[4]:
             raise ConfigError(f"channels {quarter} must be a multiple of their {heads[4]} heads at the last scale.")
         self.scales = triples("scales", scales, 4, spatial_dims)
+        self.total = [math.prod(axis) for axis in zip(*self.scales, strict=True)]
         kernels = triples("kernel_size", kernel_size, 5, spatial_dims)
         (map_kernel,) = triples("kernel_size", (3,), 1, spatial_dims)
 
@@ -163,49 +164,51 @@ class HermesMedFormer(TaskConditioned):
             }
         return arguments
 
-    def padded_size(self, size: Sequence[int]) -> list[int]:
+    def padded_size(self, size: list[int]) -> list[int]:
         """Multiples of all scales together, with more than one voxel on the deepest level, as instance norm needs."""
-        total = [math.prod(axis) for axis in zip(*self.scales, strict=True)]
-        padded = [math.ceil(n / t) * t for n, t in zip(size, total, strict=True)]
-        if padded == total:
-            padded[-1] *= 2
+        padded = [math.ceil(n / t) * t for n, t in zip(size, self.total)]
+        if padded == self.total:
+            padded[-1] = 2 * padded[-1]
         return padded
 
     def predict(self, x: Tensor, chosen: Chosen) -> tuple[list[Tensor], Tensor]:
-        size = x.shape[2:]
-        found, maps = [], []
+        size = list(x.shape[2:])
+        found: list[Tensor] = []
+        maps: list[Tensor] = []
         x = self.stem(x)
         skips = [x]
-        for level, (merge, blocks) in enumerate(zip(self.merging, self.encoder, strict=True)):
+        for level, (merge, blocks) in enumerate(zip(self.merging, self.encoder)):
             x = blocks(merge(x))
-            if level > 0:
-                x, m, priors = self.encoder_priors[level - 1](x, self.maps[level - 1](x), chosen)
-                maps.append(m)
-                found.append(priors)
+            for number, (exchange, summary) in enumerate(zip(self.encoder_priors, self.maps)):
+                if number == level - 1:  # a script indexes no modules
+                    x, m, priors = exchange(x, summary(x), chosen)
+                    maps.append(m)
+                    found.append(priors)
             skips.append(x)
         maps = self.map_fusion(maps)
         skips.pop()
         m = maps.pop()
+        quarter = x
         for level, blocks in enumerate(self.decoder):
             skip = skips.pop()
-            x = torch.cat((_resized(x, skip.shape[2:]), skip), 1)
-            if level < 2:
-                m = self.map_reduction[level](torch.cat((m, maps.pop()), -1))
-                x, m, priors = self.decoder_priors[level](x, m, chosen)
-                found.append(priors)
+            x = torch.cat((_resized(x, list(skip.shape[2:])), skip), 1)
+            for number, (exchange, reduction) in enumerate(zip(self.decoder_priors, self.map_reduction)):
+                if number == level:
+                    x, m, priors = exchange(x, reduction(torch.cat((m, maps.pop()), -1)), chosen)
+                    found.append(priors)
             x = blocks(x)
             if level == 1:
                 quarter = x
         posterior = torch.cat(found, -1)
-        tasks = posterior[:, :-MODALITY_TOKENS]
+        tasks = posterior[:, : -self.modality_tokens]
         heads = [self.head(tasks, x)]
         if self.training and self.auxiliary_head is not None:
             heads.append(_resized(self.auxiliary_head(tasks, quarter), size))
         return heads, posterior
 
 
-def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(x, size=tuple(size), mode="trilinear", align_corners=True)
+def _resized(x: Tensor, size: list[int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="trilinear", align_corners=True)
 
 
 def _blocks(c_in: int, c_out: int, kernel: Triple, number: int) -> nn.Sequential:

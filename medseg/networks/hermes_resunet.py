@@ -19,7 +19,7 @@ from medseg.errors import ConfigError
 from medseg.networks.layers.preactivation import PreActBlock, same_conv
 from medseg.networks.layers.prior_attention import PriorFusion
 from medseg.networks.layers.prior_heads import TaskHead
-from medseg.networks.layers.priors import MODALITY_TOKENS, Chosen
+from medseg.networks.layers.priors import Chosen
 from medseg.networks.layers.task_conditioned import TaskConditioned, planned_scales, triples
 from medseg.networks.layers.unet_blocks import Triple
 from medseg.networks.registry import PlannedFor, register
@@ -77,6 +77,7 @@ class HermesResUNet(TaskConditioned):
         full, *widths = (factor * base_channels for factor in (1, 2, 4, 8, 10))
         super().__init__(spatial_dims, out_channels, num_modalities, mask_null, 2 * sum(widths[1:3]) + widths[3])
         self.scales = triples("scales", scales, 4, spatial_dims)
+        self.total = [math.prod(axis) for axis in zip(*self.scales, strict=True)]
         kernels = triples("kernel_size", kernel_size, 5, spatial_dims)
         if len(num_blocks) != 4 or len(prior_depth) != 5:
             raise ConfigError(
@@ -113,35 +114,36 @@ class HermesResUNet(TaskConditioned):
             arguments |= {"base_channels": 8, "num_blocks": [1, 1, 1, 1], "prior_depth": [1, 1, 1, 1, 1]}
         return arguments
 
-    def padded_size(self, size: Sequence[int]) -> list[int]:
+    def padded_size(self, size: list[int]) -> list[int]:
         """At least a voxel per axis on the deepest level, and more than one in all, as instance norm needs."""
-        total = [math.prod(axis) for axis in zip(*self.scales, strict=True)]
-        padded = [max(n, t) for n, t in zip(size, total, strict=True)] if self.pool else list(size)
-        divide = math.floor if self.pool else math.ceil
-        if all(divide(n / t) == 1 for n, t in zip(padded, total, strict=True)):
-            padded[-1] = 2 * total[-1]
+        padded = [max(n, t) for n, t in zip(size, self.total)] if self.pool else list(size)
+        deepest = [n // t if self.pool else -(-n // t) for n, t in zip(padded, self.total)]
+        if deepest == [1, 1, 1]:
+            padded[-1] = 2 * self.total[-1]
         return padded
 
     def predict(self, x: Tensor, chosen: Chosen) -> tuple[list[Tensor], Tensor]:
-        found = []
+        found: list[Tensor] = []
         x = self.stem(x)
         skips = [x]
         for level, blocks in enumerate(self.encoder):
             x = blocks(F.max_pool3d(x, self.scales[level]) if self.pool else x)
-            if level > 0:
-                x, priors = self.encoder_priors[level - 1](x, chosen)
-                found.append(priors)
+            for number, fusion in enumerate(self.encoder_priors):
+                if number == level - 1:  # a script indexes no modules
+                    x, priors = fusion(x, chosen)
+                    found.append(priors)
             skips.append(x)
         skips.pop()
         for level, blocks in enumerate(self.decoder):
             skip = skips.pop()
-            x = F.interpolate(x, size=skip.shape[2:], mode="trilinear", align_corners=True)
+            x = F.interpolate(x, size=list(skip.shape[2:]), mode="trilinear", align_corners=True)
             x = blocks(torch.cat((skip, x), 1))
-            if level < 2:
-                x, priors = self.decoder_priors[level](x, chosen)
-                found.append(priors)
+            for number, fusion in enumerate(self.decoder_priors):
+                if number == level:
+                    x, priors = fusion(x, chosen)
+                    found.append(priors)
         posterior = torch.cat(found, -1)
-        return [self.head(posterior[:, :-MODALITY_TOKENS], x)], posterior
+        return [self.head(posterior[:, : -self.modality_tokens], x)], posterior
 
 
 def _blocks(c_in: int, c_out: int, kernel: Triple, number: int, stride: Triple = (1, 1, 1)) -> nn.Sequential:

@@ -26,7 +26,6 @@ __all__ = ["QTSeg"]
 
 _DECODERS = ("dma", "mqm")
 _BRIDGES = ("mlfd", "identity")
-_STRIDE = 32
 
 
 @register(
@@ -85,7 +84,7 @@ class QTSeg(nn.Module):
                 f"twice the width divisible by num_heads."
             )
         self.encoder = PyramidEncoder(in_channels, width)
-        self.bridge = FeatureDistribution(width) if bridge == "mlfd" else nn.Identity()
+        self.bridge = FeatureDistribution(width) if bridge == "mlfd" else None
 
         def layer(channels: int, first: bool) -> nn.Module:
             if decoder == "mqm":
@@ -101,8 +100,11 @@ class QTSeg(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        if height % _STRIDE or width % _STRIDE:
-            x = F.pad(x, (0, -width % _STRIDE, 0, -height % _STRIDE))
-        logits = self.decoder(self.bridge(self.encoder(channels_last(x))))
+        if height % 32 > 0 or width % 32 > 0:
+            x = F.pad(x, (0, -width % 32, 0, -height % 32))
+        features = self.encoder(channels_last(x))
+        if self.bridge is not None:
+            features = self.bridge(features)
+        logits = self.decoder(features)
         logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
         return logits[:, :, :height, :width]

@@ -7,9 +7,6 @@ numbers (``int``, ``math.ceil``, ``if padded != size``) freezes the recording to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -33,10 +30,12 @@ def autocasting(x: Tensor) -> bool:
 
 def sizes_are_symbols(x: Tensor) -> bool:
     """Whether the spatial sizes of ``x: (B, C, *spatial)`` stand for any size: no branch may depend on them."""
+    if torch.jit.is_scripting():
+        return False
     return not all(isinstance(n, int) for n in x.shape[2:])
 
 
-def largest(sizes: Sequence[Any]) -> Any:
+def largest(sizes: list[int]) -> int:
     """The largest of some sizes, by arithmetic alone."""
     result = sizes[0]
     for n in sizes[1:]:

@@ -8,7 +8,8 @@ Add a network by writing one module in this folder::
         def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, *, width: int = 32) -> None: ...
 
 ``forward`` takes ``(B, in_channels, *spatial)`` and returns logits ``(B, out_channels, *spatial)`` at the input's
-size; with deep supervision, training mode returns the list that ``monai.losses.DeepSupervisionLoss`` takes. A class
+size; with deep supervision, training mode returns the list that ``monai.losses.DeepSupervisionLoss`` takes.
+``torch.jit.script`` compiles it, or ``unscripted="why not"`` stands beside the other facts. A class
 method ``planned_arguments(plan)`` may turn a plan into constructor arguments. A class attribute ``whole_volume = True``
 says that the network needs whole images: the plan makes them coarse enough for the memory and uses no windows; one
 ``reparameterization = "effective"`` that its large kernels are trained so (``medseg.optimizers.frequency``).
@@ -53,6 +54,7 @@ def register(
     parameters: int,
     setting: str,
     paper: str,
+    unscripted: str = "",
 ) -> Callable[[_Network], _Network]:
     """Class decorator: put a network into ``NETWORKS``; the arguments must be literals (see ``catalog``).
 

@@ -7,7 +7,7 @@ Three axis-swapped views go through one trunk whose kernels, (1, 3, 3), never lo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,10 +66,9 @@ class ShiftResidualBlock(nn.Module):
         self.dropout = dropout_layer(dropout)
         self.shift = nn.Identity() if shift is None else shift
         self.shift_first = shift_first
-        self.residual = in_channels != out_channels or max(stride) > 1
-        if self.residual:
-            self.conv3 = PointwiseConv(in_channels, out_channels, stride, bias=False)
-            self.norm3 = norm_layer(norm_name, out_channels)
+        changes = in_channels != out_channels or max(stride) > 1
+        self.conv3 = PointwiseConv(in_channels, out_channels, stride, bias=False) if changes else None
+        self.norm3 = norm_layer(norm_name, out_channels) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.dropout(self.conv1(x))
@@ -77,7 +76,7 @@ class ShiftResidualBlock(nn.Module):
             h = self.shift(h)
         h = self.act(self.norm1(h))
         h = self.shift(self.dropout(self.conv2(h)))
-        h += self.norm3(self.dropout(self.conv3(x))) if self.residual else x
+        h += x if self.conv3 is None else self.norm3(self.dropout(self.conv3(x)))
         y: Tensor = self.act(self.norm2(h))
         return y
 
@@ -179,6 +178,9 @@ class SSHUNet(nn.Module):
                 math.lcm(scales[-1][axis], *(_VFN_STEP * scales[head][axis] for head in range(heads + 1)))
                 for axis in range(3)
             ]
+        d, h, w = self.divisor
+        self.steps = [math.lcm(d, h, w), math.lcm(d, h), math.lcm(d, w)]  # an axis takes a place in each view
+        self.least = d * h * w  # voxels of a volume that keeps one at the bottleneck
 
         def block(level_in: int, level: int, stride: Triple, has_gate: bool, decoder: bool = False) -> nn.Module:
             channels = in_channels if level_in < 0 else 2 * widths[level] if decoder else widths[level_in]
@@ -239,28 +241,35 @@ class SSHUNet(nn.Module):
         padded = self._padded_size(size)
         pads = sizes_are_symbols(x) or padded != size
         if pads:
-            x = F.pad(x, [n for old, new in zip(reversed(size), reversed(padded), strict=True) for n in (0, new - old)])
-        outputs: list[Any] = [self.output_block, *(self.deep_supervision_heads if self.training else ())]
-        merged: dict[int, Tensor] = {}
-        for views, batch in self._batches(x):
-            features = self._trunk(channels_last(batch), len(outputs))
-            for i, out in enumerate(outputs):
-                stacked = features[i].unflatten(0, (len(views), -1))
-                for row, view in enumerate(views):
-                    merged[i] = out.merge(merged.get(i), stacked[row], view)
-            del features, stacked  # not needed while the next view runs
-        logits = [out.fuse(merged[i]) for i, out in enumerate(outputs)]
-        if pads:
-            logits = [_crop(head, size, scale) for head, scale in zip(logits, self.scales, strict=False)]
-        return logits if len(logits) > 1 else logits[0]
-
-    def _batches(self, x: Tensor) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """(numbers of the views, those views stacked on the batch axis): all at once, or one by one."""
+            d, h, w = [new - old for old, new in zip(size, padded)]
+            x = F.pad(x, [0, w, 0, h, 0, d])
+        merged: list[Tensor] = []
         if self.execution == "fast" and not sizes_are_symbols(x) and x.shape[2] == x.shape[3] == x.shape[4]:
-            yield range(3), torch.cat([swap_view(x, view) for view in range(3)])
+            merged = self._with_views(merged, torch.cat([swap_view(x, view) for view in range(3)]), [0, 1, 2])
         else:
             for view in range(3):
-                yield (view,), swap_view(x, view)
+                merged = self._with_views(merged, swap_view(x, view), [view])
+        logits = [self.output_block.fuse(merged[0])]
+        for i, head in enumerate(self.deep_supervision_heads):
+            if self.training:
+                logits.append(head.fuse(merged[i + 1]))  # type: ignore[operator]
+        if pads:
+            logits = [_crop(one, size, self.scales[i]) for i, one in enumerate(logits)]
+        if len(logits) > 1:
+            return logits
+        return logits[0]
+
+    def _with_views(self, merged: list[Tensor], batch: Tensor, views: list[int]) -> list[Tensor]:
+        """What every head has merged so far, and what it makes of more views, stacked on the batch axis."""
+        features = self._trunk(channels_last(batch), 1 + (len(self.deep_supervision_heads) if self.training else 0))
+        stacked = [one.unflatten(0, (len(views), -1)) for one in features]
+        for row, view in enumerate(views):
+            before: list[Tensor | None] = [None for _ in features] if len(merged) == 0 else [one for one in merged]
+            merged = [self.output_block.merge(before[0], stacked[0][row], view)]
+            for i, head in enumerate(self.deep_supervision_heads):
+                if self.training:
+                    merged.append(head.merge(before[i + 1], stacked[i + 1][row], view))  # type: ignore[operator]
+        return merged
 
     def _trunk(self, x: Tensor, count: int) -> list[Tensor]:
         """Decoder features of the ``count`` finest levels, finest first, of volumes in a view's frame."""
@@ -268,10 +277,10 @@ class SSHUNet(nn.Module):
         for down in self.downsamples:
             skips.append(down(skips[-1]))
         x = self.bottleneck(skips[-1])
-        found = []
-        for level in reversed(range(len(skips))):
-            x = self.upsamples[-1 - level](x, skips.pop())
-            if level < count:
+        found: list[Tensor] = []
+        for up in self.upsamples:
+            x = up(x, skips.pop())
+            if len(skips) < count:
                 found.append(x)
         return found[::-1]
 
@@ -280,18 +289,15 @@ class SSHUNet(nn.Module):
 
         A recording for any size holds the first condition only.
         """
-        d, h, w = self.divisor
-        steps = [math.lcm(d, h, w), math.lcm(d, h), math.lcm(d, w)]  # an axis meets the strides of each place it takes
-        padded = [-(-n // step) * step for n, step in zip(size, steps, strict=True)]
+        padded = [-(-n // step) * step for n, step in zip(size, self.steps)]
         if self.vfn and not self.align_views:
             padded = [largest(padded)] * 3  # unaligned views are concatenated, each in its own frame
-        views = (padded, [padded[1], padded[0], padded[2]], [padded[2], padded[1], padded[0]])
-        few = isinstance(padded[0], int) and any(math.prod(view) == math.prod(self.divisor) for view in views)
+        few = isinstance(padded[0], int) and padded[0] * padded[1] * padded[2] == self.least
         return [2 * n for n in padded] if self.needs_voxels and few else padded
 
 
-def _crop(x: Tensor, size: Sequence[int], scale: Sequence[int]) -> Tensor:
-    d, h, w = (-(-n // s) for n, s in zip(size, scale, strict=True))
+def _crop(x: Tensor, size: list[int], scale: list[int]) -> Tensor:
+    d, h, w = [-(-n // s) for n, s in zip(size, scale)]
     return x[:, :, :d, :h, :w]
 
 

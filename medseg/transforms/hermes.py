@@ -21,6 +21,7 @@ from medseg.transforms.hermes_affine import RandHermesAffined
 from medseg.transforms.hermes_intensity import RandHermesIntensityd
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.recipes import load
+from medseg.transforms.spacing import OwnSpacingd
 from medseg.transforms.tasks import CaseFactsd
 
 __all__ = ["HERMES_NORMALIZATION", "EqualPad", "NormalizeByModalityd", "hermes_augmentation", "hermes_preprocessing"]
@@ -98,7 +99,7 @@ def hermes_preprocessing(
         steps.append(SameGridd())
     steps += [
         FileOrderd(keys) if axcodes is None else mt.Orientationd(keys, axcodes=axcodes, labels=None),
-        mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"),
+        OwnSpacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"),
     ]
     if "label" in keys:
         steps.append(mt.CastToTyped("label", torch.int16))

@@ -17,6 +17,7 @@ from monai.transforms import Transform
 
 from medseg.labels import LabelSpace
 from medseg.transforms.recipes import load
+from medseg.transforms.spacing import OwnSpacingd
 
 __all__ = ["window_affine_augmentation", "window_augmentation", "window_preprocessing"]
 
@@ -44,7 +45,7 @@ def window_preprocessing(
     modes = ["bilinear" if key == "image" else "nearest" for key in keys]
     grid: list[Transform] = [mt.Orientationd(keys, axcodes="RAS", labels=None)]
     if spacing is not None:
-        grid.insert(0 if spacing_first else 1, mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes))
+        grid.insert(0 if spacing_first else 1, OwnSpacingd(keys, pixdim=tuple(spacing), mode=modes))
     return [
         *load(keys, label_space),
         *grid,

@@ -21,6 +21,7 @@ from medseg.transforms.label import EncodeLabelsd
 from medseg.transforms.picture import ToRGBd
 from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
+from medseg.transforms.spacing import OwnSpacingd
 
 __all__ = ["augmentation", "load", "preprocessing"]
 
@@ -92,7 +93,7 @@ def preprocessing(
     if crop_foreground:
         steps.append(mt.CropForegroundd(keys, source_key="image", select_fn=is_nonzero, allow_smaller=True))
     if spacing is not None:
-        steps.append(mt.Spacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
+        steps.append(OwnSpacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
     if longest is not None:
         steps += [_resize(key, longest) for key in keys]
     if scale != 1:

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.transforms import SaveImaged
 from PIL import Image
 
 from medseg import __version__
@@ -82,10 +83,13 @@ class LabelOutput:
     algorithm: Algorithm = Algorithm("medseg", __version__, "")
 
     def write(self, indices: np.ndarray, item: Mapping[Hashable, Any], folder: Path, space: LabelSpace) -> None:
-        """Write label indices ``(*spatial)`` of a case, whose image and id are in ``item``."""
+        """Write label indices ``(*spatial)`` of a case, whose image and id are in ``item``.
+
+        A dictionary of another program has no ``case_id``: the name of the image's file takes its place.
+        """
         meta, dataset = item["image"].meta, item.get("dataset")
         image = str(meta["filename_or_obj"])
-        path = folder / label_map_name(str(item["case_id"]), image, self.form)
+        path = folder / label_map_name(str(item.get("case_id", label_map_case(image))), image, self.form)
         if path.name.endswith(_DICOM):
             from medseg.dicom.write import write_dicom
 
@@ -132,6 +136,7 @@ def write_label_map(values: np.ndarray, meta: Mapping[Any, Any], path: str | Pat
             nibabel.save(placed_like(values, meta), temporary)
 
 
+@SaveImaged.register  # programs that write results themselves, such as MONAI Label, drop what is a SaveImaged
 class SaveLabelsd(EachKey):
     """Write label indices ``(1, *spatial)`` as the data set's own raw values to ``output_dir/<case_id>`` and the suffix
     of ``label_map_name``.

@@ -151,6 +151,27 @@ def traced(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[str
             yield "its trace returns other logits"
 
 
+def scripted(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[str]:
+    """TorchScript compiles it for any size and batch, or its facts say why not."""
+    net = small(cls, dims)
+    try:
+        script = torch.jit.script(net)
+    except Exception as error:  # the compiler has errors of many kinds
+        if not facts.unscripted:
+            yield f"it is not scripted, and its facts do not say why: {error}"
+        return
+    if facts.unscripted:
+        yield "it is scripted, but its facts say that it is not"
+    for size in ((SIDE[dims],) * dims, ODD[dims]):
+        x = image(dims, size, batch=2)
+        with torch.no_grad():
+            if distance(script(x), net(x)) > 1e-4:
+                yield f"at {size} its script returns other logits"
+    training = net.train()(image(dims, batch=2))
+    if type(script.train()(image(dims, batch=2))) is not type(training):
+        yield "in training its script returns another type"
+
+
 def exported(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[str]:
     """A program of ``torch.export`` with a free batch size returns its logits."""
     net, x = small(cls, dims), image(dims, batch=2)
@@ -160,4 +181,4 @@ def exported(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[s
             yield "its program returns other logits"
 
 
-CHECKS: tuple[Check, ...] = (signature, parameters, sizes, logits, gradients, meta, traced, exported)
+CHECKS: tuple[Check, ...] = (signature, parameters, sizes, logits, gradients, meta, traced, scripted, exported)

@@ -145,10 +145,10 @@ def forward(net: OperatorNetwork, x: Tensor) -> Tensor:
     x = conv(net.conv1, x)
     features, stored = [x] if net.deep_supervision else [], {}
     for number, block in enumerate(net.layers):
-        if number in net.skips.values():
+        if number in net.enters:
             x = conv(block.mapping_conv, torch.cat((x, stored[len(net.layers) - 1 - number]), 1))
         x = (xs_block if isinstance(net, HNOSegXS) else operator_block)(net, block, x)
-        if net.skips and number < len(net.layers) // 2:
+        if max(net.enters) >= 0 and number < len(net.layers) // 2:
             stored[number] = x
         if net.deep_supervision:
             features.append(x)

@@ -99,7 +99,7 @@ def _residual(x: Tensor, block: nn.Module, decoder: bool) -> Tensor:
         h = shift(h, block.shift, decoder)
     h = _conv(_lrelu(_norm(h, block.norm1)), block.conv2)
     h = shift(h, block.shift, decoder)
-    if block.residual:
+    if block.conv3 is not None:
         x = _norm(_conv(x, block.conv3), block.norm3)
     h += x
     return _lrelu(_norm(h, block.norm2))

@@ -28,9 +28,9 @@ def test_equals_the_fft(size: tuple[int, ...], num_modes: tuple[int, ...]) -> No
     x, modes = image(size), clipped(size, num_modes)
     assert modes == clip(size, num_modes)
     grid = HartleyGrid(size, modes, x)
-    found = kept(grid.analyze(x))
+    found = kept(grid.analyze(x), half=False)
     torch.testing.assert_close(found, corners(dht(x), modes))
-    back = grid.synthesize(padded(found, grid.frequencies))
+    back = grid.synthesize(padded(found, grid.frequencies, half=False))
     torch.testing.assert_close(back, inverse_dht(zero_filled(found, size)))
 
 
@@ -59,17 +59,17 @@ def test_slabs_add_up(size: tuple[int, ...], num_modes: tuple[int, ...]) -> None
 def test_one_voxel_keeps_the_mean() -> None:
     x = image((1, 6))
     grid = HartleyGrid((1, 6), clipped((1, 6), (3, 2)), x)
-    modes = kept(grid.analyze(x))
+    modes = kept(grid.analyze(x), half=False)
     assert modes.shape[2:] == (1, 4)
     torch.testing.assert_close(modes, corners(dht(x)[:, :, 0], [2])[:, :, None])
-    assert padded(modes, grid.frequencies).shape[2:] == (1, 5)
+    assert padded(modes, grid.frequencies, half=False).shape[2:] == (1, 5)
 
 
 def test_float32_is_as_exact_as_an_fft() -> None:
     x = image((31, 61, 61))
     exact = corners(dht(x), [10, 14, 14])
     grid = HartleyGrid(x.shape[2:], [10, 14, 14], x.float())
-    error = (kept(grid.analyze(x.float())) - exact).abs().max()
+    error = (kept(grid.analyze(x.float()), half=False) - exact).abs().max()
     assert error < 3e-7 * exact.abs().max()
 
 
@@ -106,9 +106,11 @@ def test_individual_weights_convolve(size: tuple[int, ...]) -> None:
     kernel = grid.synthesize(weight) / voxels
     mix = HartleyMix(1, 1, modes, "individual").double()
     with torch.no_grad():
-        mix.weight.copy_(kept(weight))
+        mix.weight.copy_(kept(weight, half=False))
     spectrum = grid.analyze(x)
-    found = grid.synthesize(padded(mix(kept(spectrum), kept(spectrum.flip(axes))), grid.frequencies))
+    found = grid.synthesize(
+        padded(mix(kept(spectrum, half=False), kept(spectrum.flip(axes), half=False)), grid.frequencies, half=False)
+    )
     torch.testing.assert_close(
         found, torch.fft.ifftn(torch.fft.fftn(x, dim=axes) * torch.fft.fftn(kernel, dim=axes), dim=axes).real
     )

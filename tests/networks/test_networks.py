@@ -64,7 +64,7 @@ class Sound(nn.Module):
         self.first = nn.Conv2d(in_channels, width, 3, padding=1)
         self.last = nn.Conv2d(width, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         return self.last(self.first(x).relu())
 
 
@@ -156,6 +156,17 @@ class Untraceable(Sound):
         return super().forward(x) * (2.0 if torch.jit.is_tracing() or torch.compiler.is_exporting() else 1.0)
 
 
+class Unscriptable(Sound):
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.last(self.first(*inputs).relu())
+
+
+class ScriptsDiffer(Sound):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.last(self.first(x).relu())
+        return 2 * y if torch.jit.is_scripting() else y
+
+
 FACTS = NetworkFacts("sound", "Sound", __name__, "Sound", (2,), (3, 2), 122, "", "")
 FAULTS = [
     (contract.signature, [Positional, OtherNames]),
@@ -167,6 +178,7 @@ FAULTS = [
     (contract.gradients, [Idle]),
     (contract.meta, [NeedsValues]),
     (contract.traced, [OneBatch, Untraceable]),
+    (contract.scripted, [Unscriptable, ScriptsDiffer]),
     (contract.exported, [Untraceable]),
 ]
 
@@ -180,6 +192,12 @@ def test_a_sound_network_keeps_the_contract(check: contract.Check) -> None:
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_planted_fault_is_noticed(check: contract.Check, cls: type[nn.Module]) -> None:
     assert list(check(cls, FACTS, 2))
+
+
+def test_a_fact_that_is_no_longer_true_is_noticed() -> None:
+    facts = replace(FACTS, unscripted="of old")
+    assert list(contract.scripted(Sound, facts, 2)) == ["it is scripted, but its facts say that it is not"]
+    assert list(contract.scripted(Unscriptable, facts, 2)) == []
 
 
 def test_a_wrong_parameter_count_is_noticed() -> None:

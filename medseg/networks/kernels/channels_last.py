@@ -1,7 +1,7 @@
 """Operators for feature maps in channels-last memory, where convolutions on a CPU take about half the time.
 
 Tensors keep their logical shape (B, C, D, H, W); only the order in memory differs, so every operator here gives the
-same values for either layout. While a graph is recorded (``torch.jit.trace``, ``torch.export``, ``torch.compile``) the
+same values for either layout. While a graph is recorded (TorchScript, ``torch.export``, ``torch.compile``) the
 plain torch operator is used, which does not depend on the batch size.
 """
 
@@ -23,6 +23,8 @@ _BLOCK = 2**17  # numbers whose squares are summed at once: they stay in cache, 
 
 def channels_last(x: Tensor) -> Tensor:
     """``x: (B, C, *spatial)``, 2D or 3D, in channels-last memory on a CPU; elsewhere, and while recording, as it is."""
+    if torch.jit.is_scripting():
+        return x
     if x.device.type != "cpu" or recording():
         return x
     layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
@@ -32,6 +34,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def _fast(x: Tensor) -> bool:
+    if torch.jit.is_scripting():
+        return False
     return (
         x.device.type == "cpu"
         and x.dim() == 5
@@ -84,12 +88,14 @@ class _InstanceNorm(torch.autograd.Function):
 
 
 def instance_norm(
-    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *, inplace: bool = False
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *, inplace: bool
 ) -> Tensor:
     """``torch.nn.functional.instance_norm`` of ``x: (B, C, D, H, W)``.
 
     ``inplace`` overwrites ``x`` where gradients are off.
     """
+    if torch.jit.is_scripting():
+        return F.instance_norm(x, weight=weight, bias=bias, eps=eps)
     if not _fast(x):
         return F.instance_norm(x, weight=weight, bias=bias, eps=eps)
     if x.dtype in (torch.bfloat16, torch.float16):  # sums over a volume need more digits
@@ -123,7 +129,8 @@ class PointwiseConv(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         if not _fast(x):
-            return super().forward(x)
+            y: Tensor = self._conv_forward(x, self.weight, self.bias)
+            return y
         a, b, c = self.stride
         rows = x[:, :, ::a, ::b, ::c].permute(0, 2, 3, 4, 1)
         return F.linear(rows, self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)

@@ -26,7 +26,8 @@ def fourier_of_products(products: Tensor, weight_real: Tensor, weight_imag: Tens
     for axis in range(3, z.dim() - 1):
         if z.shape[axis] > 1:
             _without_highest_(z, axis)
-    real, imag = z.unbind(1)
+    real: Tensor = z[:, 0]
+    imag: Tensor = z[:, 1]
     m = real.shape[-1] // 2
     if m == 0:
         return real

@@ -50,11 +50,10 @@ class BidirectionalAttention(nn.Module):
         self.bottleneck = InvertedBottleneck(out_channels, expansion, kernel_size)
 
     def forward(self, x: Tensor, tokens: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        features = self.feature_queries_values(instance_norm(x)).flatten(2).transpose(1, 2)
-        feature_q, feature_v = (self._heads(part) for part in features.chunk(2, -1))
-        token_q, token_v = (
-            self._heads(part) for part in self.token_queries_values(self.norm_tokens(tokens)).chunk(2, -1)
-        )
+        features = self.feature_queries_values(instance_norm(x, inplace=False)).flatten(2).transpose(1, 2)
+        feature_q, feature_v = [self._heads(part) for part in features.chunk(2, -1)]
+        asking = self.token_queries_values(self.norm_tokens(tokens))
+        token_q, token_v = [self._heads(part) for part in asking.chunk(2, -1)]
         found = self._merge(F.scaled_dot_product_attention(feature_q, token_q, token_v, attn_mask=keys))
         told = self._merge(F.scaled_dot_product_attention(token_q, feature_q, feature_v))
         y = self.feature_out(found.transpose(1, 2).unflatten(2, x.shape[2:]))
@@ -86,7 +85,9 @@ class PriorExchange(nn.Module):
     def forward(self, x: Tensor, maps: Tensor, chosen: Chosen) -> tuple[Tensor, Tensor, Tensor]:
         count = maps.shape[1]
         tokens = torch.cat((maps, self.priors(chosen)), 1)
-        keys = None if chosen.keys is None else F.pad(chosen.keys, (count, 0), value=True)
+        keys = chosen.keys
+        if keys is not None:
+            keys = F.pad(keys, (count, 0), value=1.0)
         for block in self.blocks:
             x, tokens = block(x, tokens, keys)
         return x, tokens[:, :count], tokens[:, count:]

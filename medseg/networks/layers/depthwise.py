@@ -33,6 +33,7 @@ class InvertedBottleneck(nn.Module):
     def __init__(self, channels: int, expansion: int, kernel_size: Triple) -> None:
         super().__init__()
         inner = expansion * channels
+        self.eps = NORM_EPS
         self.expand = same_conv(channels, inner, (1, 1, 1)) if expansion > 1 else None
         self.depthwise = same_conv(inner, inner, kernel_size, groups=inner)
         self.gate = ChannelSELayer(3, inner, r=4)
@@ -41,7 +42,7 @@ class InvertedBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else self.expand(preactivate(x))
         y = self.gate(self.depthwise(preactivate(y)))
-        change: Tensor = self.project(instance_norm(y, eps=NORM_EPS))
+        change: Tensor = self.project(instance_norm(y, eps=self.eps, inplace=False))
         return x + change
 
 
@@ -54,10 +55,11 @@ class PatchMerging(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, scale: Triple, kernel_size: Triple) -> None:
         super().__init__()
         self.scale = scale
+        self.offsets = list(itertools.product(*map(range, scale)))
         self.reduce = separable_conv(math.prod(scale) * in_channels, out_channels, kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
         a, b, c = self.scale
-        parts = [x[:, :, i::a, j::b, k::c] for i, j, k in itertools.product(range(a), range(b), range(c))]
-        y: Tensor = self.reduce(instance_norm(torch.cat(parts, 1)))
+        parts = [x[:, :, i::a, j::b, k::c] for i, j, k in self.offsets]
+        y: Tensor = self.reduce(instance_norm(torch.cat(parts, 1), inplace=False))
         return y

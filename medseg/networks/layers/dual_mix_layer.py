@@ -25,7 +25,7 @@ class SpatialGate(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
-    def forward(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, pixels: Tensor, size: list[int]) -> Tensor:
         summary = torch.stack((pixels.mean(dim=2), pixels.amax(dim=2)), dim=1)
         gate = self.conv(summary.unflatten(2, size)).sigmoid().flatten(2).transpose(1, 2)
         return torch.addcmul(pixels, pixels, gate)
@@ -43,11 +43,20 @@ class ChannelAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        with _without_autocast(pixels.device.type):  # sums over all pixels need float32's digits and range
-            full = pixels.float() if pixels.dtype in (torch.float16, torch.bfloat16) else pixels
-            likeness = full.transpose(1, 2) @ full
-            weights = (likeness.amax(dim=2, keepdim=True) - likeness).softmax(dim=2)
+        if torch.jit.is_scripting():
+            weights = _unlikeness(pixels)
+        else:
+            with _without_autocast(pixels.device.type):  # sums over all pixels need float32's digits and range
+                weights = _unlikeness(pixels)
         return torch.baddbmm(pixels, pixels, self.gamma * weights.to(pixels.dtype).transpose(1, 2))
+
+
+def _unlikeness(pixels: Tensor) -> Tensor:
+    """(B, H * W, C) -> weights (B, C, C)."""
+    half = pixels.dtype == torch.float16 or pixels.dtype == torch.bfloat16
+    full = pixels.float() if half else pixels
+    likeness = full.transpose(1, 2) @ full
+    return (likeness.amax(dim=2, keepdim=True) - likeness).softmax(dim=2)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
@@ -75,9 +84,7 @@ class DualMixLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
         self.feature_mix = TokenAttention(channels, num_heads)
 
-    def forward(
-        self, tokens: Tensor, pixels: Tensor, positions: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, pixels: Tensor, positions: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
         placed = pixels + positions
         spatial, channel = self.spatial_gate(placed, size), self.channel_attention(placed)
         mixed = self.spatial_mix(tokens, spatial, spatial) + self.channel_mix(tokens, channel, channel)

@@ -27,11 +27,12 @@ class FeatureDistribution(nn.Module):
             nn.ModuleList(_path(channels[j], received[i][j], i - j) for j in range(3)) for i in range(3)
         )
 
-    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(
-            torch.cat([path(feature) for path, feature in zip(level.children(), features, strict=True)], dim=1)
-            for level in self.paths
-        )
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        received: list[Tensor] = []
+        for level in self.paths:
+            parts = [path(features[i]) for i, path in enumerate(level)]  # type: ignore[var-annotated,arg-type]
+            received.append(torch.cat(parts, dim=1))
+        return received
 
 
 def _path(in_channels: int, out_channels: int, halvings: int) -> ConvNormAct:

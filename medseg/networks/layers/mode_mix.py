@@ -49,7 +49,9 @@ class HartleyMix(nn.Module):
         if self.weight.dim() == 2:
             return _apply(self.weight, x)
         opposite = _reversed(x) if opposite is None else opposite
-        weight, weight_opposite = [_lowest(w, list(x.shape[2:]), half=False) for w in [self.weight, _reversed(self.weight)]]
+        weight, weight_opposite = [
+            _lowest(w, list(x.shape[2:]), half=False) for w in [self.weight, _reversed(self.weight)]
+        ]
         return _apply(weight, (x + opposite) / 2) + _apply(weight_opposite, (x - opposite) / 2)
 
 

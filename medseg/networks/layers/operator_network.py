@@ -160,7 +160,7 @@ class OperatorNetwork(nn.Module):
         waiting: dict[int, Tensor] = {}
         for number, block in enumerate(self.layers):
             if number in waiting:
-                x = block.enter(x, waiting.pop(number))
+                x = block.enter(x, waiting.pop(number))  # type: ignore[operator]
             x = block(x, grid)
             head = self.add_to_head(head, x, number + 1)
             if self.enters[number] >= 0:

@@ -16,9 +16,9 @@ __all__ = ["NORM_EPS", "PreActBlock", "preactivate", "same_conv"]
 NORM_EPS = 1e-4  # of the published networks' pre-activations; their other instance norms have torch's 1e-5
 
 
-def preactivate(x: Tensor) -> Tensor:
+def preactivate(x: Tensor, eps: float = NORM_EPS) -> Tensor:
     """Instance norm and ReLU of ``x: (B, C, D, H, W)``, which stays as it is."""
-    return F.relu(instance_norm(x, eps=NORM_EPS), inplace=True)
+    return F.relu(instance_norm(x, eps=eps, inplace=False), inplace=True)
 
 
 def same_conv(

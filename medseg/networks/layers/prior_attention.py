@@ -41,7 +41,7 @@ class CrossAttention(nn.Module):
     def forward(self, queries: Tensor, context: Tensor, keys: Tensor | None = None) -> Tensor:
         q = self.to_queries(self.norm_queries(queries))
         k, v = self.to_keys_values(self.norm_context(context)).chunk(2, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.heads, _HEAD_CHANNELS)).transpose(1, 2) for part in (q, k, v))
+        q, k, v = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v)]
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
         y: Tensor = self.to_out(found.transpose(1, 2).flatten(2))
         return y

@@ -6,8 +6,6 @@ tasks; and ten rows per modality and a last ten for an unknown one.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +17,7 @@ __all__ = ["MODALITY_TOKENS", "Chosen", "PriorTable", "choose"]
 MODALITY_TOKENS = 10  # per modality, as published
 
 
-class Chosen(NamedTuple):
+class Chosen:
     """The rows that every table of a network selects in one forward pass.
 
     Attributes:
@@ -28,13 +26,21 @@ class Chosen(NamedTuple):
         keys: ``(B, 1, 1, T + 10)``, which tokens attention may read; ``None`` for all.
     """
 
-    tasks: Tensor
-    modality: Tensor
-    keys: Tensor | None
+    def __init__(self, tasks: Tensor, modality: Tensor, keys: Tensor | None) -> None:
+        self.tasks = tasks
+        self.modality = modality
+        self.keys = keys
 
 
 def choose(
-    x: Tensor, tasks: Tensor | None, modality: Tensor | None, num_tasks: int, num_modalities: int, *, mask_null: bool
+    x: Tensor,
+    tasks: Tensor | None,
+    modality: Tensor | None,
+    num_tasks: int,
+    num_modalities: int,
+    *,
+    mask_null: bool,
+    modality_tokens: int,
 ) -> Chosen:
     """Rows for the images ``x: (B, ...)`` from ids ``tasks: (B or 1, T)`` and ``modality: (B or 1,)``.
 
@@ -45,22 +51,24 @@ def choose(
         ConfigError: an id that the tables do not have, or a shape that does not fit the batch.
     """
     batch, device = x.shape[0], x.device
-    keys = None
+    keys: Tensor | None = None
     if tasks is None:
         rows = torch.arange(num_tasks if mask_null else num_tasks + 1, device=device).expand(batch, -1)
     else:
         _check("tasks", tasks, 2, x, num_tasks)
         rows = torch.where(tasks < 0, num_tasks, tasks).to(device).expand(batch, -1)
         if mask_null:
-            others = torch.ones(batch, MODALITY_TOKENS, dtype=torch.bool, device=device)
+            others = torch.ones(batch, modality_tokens, dtype=torch.bool, device=device)
             keys = torch.cat((rows != num_tasks, others), 1)[:, None, None]
     if modality is None:
-        return Chosen(rows, torch.full((batch,), num_modalities, device=device), keys)
+        return Chosen(rows, torch.full([batch], num_modalities, device=device), keys)
     _check("modality", modality, 1, x, num_modalities)
     return Chosen(rows, torch.where(modality < 0, num_modalities, modality).to(device).expand(batch), keys)
 
 
 def _check(name: str, ids: Tensor, dims: int, x: Tensor, count: int) -> None:
+    if torch.jit.is_scripting():
+        return
     if ids.dim() != dims or ids.shape[0] not in (1, x.shape[0]):
         expected = "(batch, tasks)" if dims == 2 else "(batch,)"
         raise ConfigError(

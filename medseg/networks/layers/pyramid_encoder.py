@@ -113,7 +113,7 @@ class PyramidEncoder(nn.Module):
         self.lower3 = ConvNormAct(8 * n, 8 * n, 3, 2)
         self.out4 = CrossStageBlock(24 * n, 16 * n, 1, shortcut=False)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:
         x = self.block1(self.down1(self.stem(x)))
         stride8 = self.block2(self.down2(x))
         stride16 = self.block3(self.down3(stride8))
@@ -122,7 +122,7 @@ class PyramidEncoder(nn.Module):
         fine = self.out2(torch.cat((_twice(merged), stride8), dim=1))
         middle = self.out3(torch.cat((self.lower2(fine), merged), dim=1))
         coarse = self.out4(torch.cat((self.lower3(middle), stride32), dim=1))
-        return fine, middle, coarse
+        return [fine, middle, coarse]
 
 
 def _twice(x: Tensor) -> Tensor:

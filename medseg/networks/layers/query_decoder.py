@@ -80,13 +80,13 @@ class DecoderLevel(nn.Module):
         """``tokens: (B, T, channels)``, ``image: (B, H, W, channels)`` -> the next level's tokens, and pixels
         ``(B, H * W, channels)`` that are still to be enlarged.
         """
-        size = (image.shape[1], image.shape[2])
-        positions = position_map(self.frequencies, *size)
+        size = [image.shape[1], image.shape[2]]
+        positions = position_map(self.frequencies, size[0], size[1])
         entered, pixels = tokens, image.flatten(1, 2)
         for layer in self.layers:
             tokens, pixels = layer(tokens, pixels, positions, size)
         tokens = self.final_norm(tokens + self.final_attention(tokens + entered, pixels + positions, pixels))
-        tokens = torch.stack([head(token) for head, token in zip(self.heads, tokens.unbind(1), strict=True)], dim=1)
+        tokens = torch.stack([head(tokens[:, i]) for i, head in enumerate(self.heads)], dim=1)
         return tokens, pixels
 
 
@@ -118,9 +118,9 @@ class QueryDecoder(nn.Module):
             ]
         )
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: list[Tensor]) -> Tensor:
         tokens = self.tokens.expand(features[0].shape[0], -1, -1)
-        fine, middle, coarse = (feature.permute(0, 2, 3, 1) for feature in features)
+        fine, middle, coarse = [feature.permute(0, 2, 3, 1) for feature in features]
         tokens, pixels = self.levels[2](tokens, coarse)
         middle = middle + in_place(self.enlarge[2](pixels), coarse)
         tokens, pixels = self.levels[1](tokens, middle)

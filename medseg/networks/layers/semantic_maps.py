@@ -41,7 +41,7 @@ class _SelfAttention(nn.Module):
         self.to_out = nn.Linear(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.to_qkv(self.norm(x)).unflatten(-1, self.split).permute(2, 0, 3, 1, 4)
+        q, k, v = self.to_qkv(self.norm(x)).unflatten(-1, self.split).permute(2, 0, 3, 1, 4).unbind(0)
         y: Tensor = self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return y
 
@@ -56,10 +56,10 @@ class MapFusion(nn.Module):
         self.mlps = nn.ModuleList(feed_forward(channels, channels) for _ in range(depth))
         self.project_out = nn.ModuleList(nn.Linear(channels, c, bias=False) for c in map_channels)
 
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        x = torch.cat([project(m) for project, m in zip(self.project_in, maps, strict=True)], 1)
-        for attention, mlp in zip(self.attention, self.mlps, strict=True):
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        x = torch.cat([project(maps[i]) for i, project in enumerate(self.project_in)], 1)
+        for attention, mlp in zip(self.attention, self.mlps):
             x = x + attention(x)
             x = x + mlp(x)
         parts = x.split([m.shape[1] for m in maps], 1)
-        return [project(part) for project, part in zip(self.project_out, parts, strict=True)]
+        return [project(parts[i]) for i, project in enumerate(self.project_out)]

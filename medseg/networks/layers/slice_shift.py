@@ -20,7 +20,7 @@ __all__ = ["GSF", "GSM", "SHIFTS", "TSM", "create_shift", "shift_slices"]
 
 def shift_slices(x: Tensor, *, up: bool) -> Tensor:
     """``x: (B, C, S, H, W)`` moved by one slice along dimension 2, zero-filled."""
-    pad = (0, 0, 0, 0, 1, 0) if up else (0, 0, 0, 0, 0, 1)
+    pad = [0, 0, 0, 0, 1, 0] if up else [0, 0, 0, 0, 0, 1]
     return F.pad(x[:, :, :-1] if up else x[:, :, 1:], pad)
 
 
@@ -38,7 +38,7 @@ class TSM(nn.Module):
         self.fold = channels // 4
 
     def forward(self, x: Tensor) -> Tensor:
-        up, stay, down = x.split((self.fold, x.shape[1] - 2 * self.fold, self.fold), dim=1)
+        up, stay, down = x.split([self.fold, x.shape[1] - 2 * self.fold, self.fold], dim=1)
         return torch.cat((shift_slices(up, up=True), stay, shift_slices(down, up=False)), dim=1)
 
 
@@ -56,16 +56,18 @@ class GSM(nn.Module):
         super().__init__()
         if channels < 2 or channels % 2:
             raise ConfigError(f"Gate 'gsm' halves the channels, got {channels}; use an even number of filters.")
-        self.up = (decoder, not decoder)
+        self.up = [decoder, not decoder]
         self.gate = nn.Conv3d(channels, 2, kernel_size=3, padding=1, groups=2)
 
-    def gates(self, x: Tensor) -> tuple[Tensor, ...]:
+    def gates(self, x: Tensor) -> list[Tensor]:
         """Two maps (B, 1, S, H, W) in -1..1."""
-        return torch.tanh(self.gate(F.leaky_relu(instance_norm(x), 0.1, inplace=True))).chunk(2, dim=1)
+        return list(
+            torch.tanh(self.gate(F.leaky_relu(instance_norm(x, inplace=False), 0.1, inplace=True))).chunk(2, dim=1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        out = []
-        for part, gate, up in zip(x.chunk(2, dim=1), self.gates(x), self.up, strict=True):
+        out: list[Tensor] = []
+        for part, gate, up in zip(x.chunk(2, dim=1), self.gates(x), self.up):
             moved = gate * part
             out.append(shift_slices(moved, up=up) + (part - moved))
         return torch.cat(out, dim=1)
@@ -90,16 +92,19 @@ class GSF(GSM):
         self.fusion = nn.ModuleList(nn.Conv2d(2, 1, kernel_size=3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        head = x[:, : self.gated].contiguous(memory_format=_memory_format(x))
-        out = []
-        for part, gate, up, fusion in zip(head.chunk(2, dim=1), self.gates(head), self.up, self.fusion, strict=True):
-            moved = gate * part
-            rest = part - moved
-            moved = shift_slices(moved, up=up)
+        head = x[:, : self.gated]
+        if not torch.jit.is_scripting():
+            head = head.contiguous(memory_format=_memory_format(x))
+        parts, gates = head.chunk(2, dim=1), self.gates(head)
+        out: list[Tensor] = []
+        for i, fusion in enumerate(self.fusion):
+            moved = gates[i] * parts[i]
+            rest = parts[i] - moved
+            moved = shift_slices(moved, up=self.up[i])
             means = torch.stack((moved.mean(dim=(3, 4)), rest.mean(dim=(3, 4))), dim=1)
             weight = torch.sigmoid(fusion(means)).permute(0, 2, 3, 1).unsqueeze(-1)
             out.append(moved * weight + rest * (1 - weight))
-        return torch.cat((*out, x[:, self.gated :]), dim=1)
+        return torch.cat(out + [x[:, self.gated :]], dim=1)
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:

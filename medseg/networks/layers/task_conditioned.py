@@ -53,10 +53,11 @@ class TaskConditioned(nn.Module):
         self.num_tasks = out_channels
         self.num_modalities = num_modalities
         self.mask_null = mask_null
+        self.modality_tokens = MODALITY_TOKENS
         self.modality_head = ModalityHead(prior_channels, num_modalities + 1) if num_modalities else None
 
     @abstractmethod
-    def padded_size(self, size: Sequence[int]) -> list[int]:
+    def padded_size(self, size: list[int]) -> list[int]:
         """The size (D, H, W) that an image of ``size`` is padded to."""
 
     @abstractmethod
@@ -83,7 +84,7 @@ class TaskConditioned(nn.Module):
         return range(self.num_tasks - count, self.num_tasks)
 
     def forward(
-        self, x: Tensor, tasks: Tensor | None = None, modality: Tensor | None = None, *, return_modality: bool = False
+        self, x: Tensor, tasks: Tensor | None = None, modality: Tensor | None = None, return_modality: bool = False
     ) -> Tensor | list[Tensor] | tuple[Tensor | list[Tensor], Tensor]:
         if return_modality and self.modality_head is None:
             raise ConfigError("The network has num_modalities 0 and tells no modality; build it with at least 1.")
@@ -91,20 +92,29 @@ class TaskConditioned(nn.Module):
         size = [int(n) for n in volume.shape[2:]]
         padded = self.padded_size(size)
         if padded != size:
-            volume = F.pad(
-                volume, [n for old, new in zip(reversed(size), reversed(padded), strict=True) for n in (0, new - old)]
-            )
-        chosen = choose(volume, tasks, modality, self.num_tasks, self.num_modalities, mask_null=self.mask_null)
+            d, h, w = [new - old for old, new in zip(size, padded)]
+            volume = F.pad(volume, [0, w, 0, h, 0, d])
+        chosen = choose(
+            volume,
+            tasks,
+            modality,
+            self.num_tasks,
+            self.num_modalities,
+            mask_null=self.mask_null,
+            modality_tokens=self.modality_tokens,
+        )
         heads, priors = self.predict(channels_last(volume), chosen)
         count = self.num_tasks if tasks is None else tasks.shape[1]
         d, h, w = size
         heads = [head[:, :count, :d, :h, :w] for head in heads]
         if self.spatial_dims == 2:
             heads = [head[:, :, 0] for head in heads]
-        logits = heads if len(heads) > 1 else heads[0]
-        if self.modality_head is None or not return_modality:
-            return logits
-        return logits, self.modality_head(priors[:, -MODALITY_TOKENS:])
+        logits: Tensor | list[Tensor] = heads
+        if len(heads) == 1:
+            logits = heads[0]
+        if self.modality_head is not None and return_modality:
+            return logits, self.modality_head(priors[:, -self.modality_tokens :])
+        return logits
 
 
 class FixedTasks(nn.Module):

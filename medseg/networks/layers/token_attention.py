@@ -58,10 +58,11 @@ def position_map(frequencies: Tensor, height: int, width: int) -> Tensor:
 
     ``[sin p, cos p]`` with ``p = 2 pi (x, y) frequencies``, x and y from -1 to 1 (Tancik et al. 2020).
     """
-
-    def centres(count: int) -> Tensor:
-        return (torch.arange(count, device=frequencies.device, dtype=frequencies.dtype) * 2 + 1) / count - 1
-
-    phases = centres(width)[None, :, None] * frequencies[0] + centres(height)[:, None, None] * frequencies[1]
+    x, y = _centres(frequencies, width), _centres(frequencies, height)
+    phases = x[None, :, None] * frequencies[0] + y[:, None, None] * frequencies[1]
     phases = (2 * math.pi * phases).flatten(0, 1)
     return torch.cat((phases.sin(), phases.cos()), dim=1)
+
+
+def _centres(like: Tensor, count: int) -> Tensor:
+    return (torch.arange(count, device=like.device, dtype=like.dtype) * 2 + 1) / count - 1

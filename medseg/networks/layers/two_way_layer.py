@@ -26,9 +26,7 @@ class TwoWayLayer(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(channels) for _ in range(4))
         self.first = first
 
-    def forward(
-        self, tokens: Tensor, pixels: Tensor, positions: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, pixels: Tensor, positions: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
         attended = self.self_attention(tokens, tokens, tokens)
         tokens = self.norm1(attended if self.first else tokens + attended)
         placed = pixels + positions
