@@ -17,6 +17,16 @@ from medseg.errors import ModelError
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ssh_unet_btcv_ct_segmentation"
 LIGHT = {"network_def::filters": [4, 4, 4, 4, 4]}
+MEDNEXT = {
+    "network_def": {
+        "_target_": "medseg.networks.MedNeXt",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 14,
+        "size": "S",
+        "features": 4,
+    }
+}
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +60,12 @@ def test_a_sound_bundle_has_warnings_only(bundle) -> None:
     assert [problem for problem in problems if not problem.warning] == []
     said = {problem.case: f"{problem.message} {problem.remedy}" for problem in problems}
     assert "medseg import-weights" in said["models/model.pt"]
-    assert "--use_trace True" in said["network_def"]
+    assert "network_def" not in said  # ckpt_export scripts the network, as the zoo's verifier asks
+
+
+def test_a_network_that_is_traced_only_is_a_warning(bundle) -> None:
+    (problem,) = [problem for problem in verify_bundle(bundle, MEDNEXT) if problem.case == "network_def"]
+    assert problem.warning and "cannot script" in problem.message and "--use_trace True" in problem.remedy
 
 
 @pytest.mark.parametrize(

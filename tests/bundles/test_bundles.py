@@ -215,8 +215,6 @@ def test_its_network_is_exported_to_torchscript(bundle, tmp_path):
         ckpt_file=str(tmp_path / "model.pt"),
         meta_file=str(bundle / "configs" / "metadata.json"),
         config_file=str(bundle / "configs" / "inference.yaml"),
-        use_trace=bundle in BUNDLES,  # forwards that pad odd sizes are traced at the window's size
-        input_shape=list(shape),
         **light(bundle),
     )
     image = torch.randn(shape)

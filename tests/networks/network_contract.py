@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -155,7 +156,7 @@ def scripted(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[s
     """TorchScript compiles it for any size and batch, or its facts say why not."""
     net = small(cls, dims)
     try:
-        script = torch.jit.script(net)
+        script = _reread(torch.jit.script(net))
     except Exception as error:  # the compiler has errors of many kinds
         if not facts.unscripted:
             yield f"it is not scripted, and its facts do not say why: {error}"
@@ -170,6 +171,14 @@ def scripted(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[s
     training = net.train()(image(dims, batch=2))
     if type(script.train()(image(dims, batch=2))) is not type(training):
         yield "in training its script returns another type"
+
+
+def _reread(script: Any) -> Any:
+    """Some scripts are compiled and saved, and cannot be read."""
+    file = io.BytesIO()
+    torch.jit.save(script, file)
+    file.seek(0)
+    return torch.jit.load(file)
 
 
 def exported(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[str]:

@@ -88,7 +88,7 @@ class _InstanceNorm(torch.autograd.Function):
 
 
 def instance_norm(
-    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *, inplace: bool
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, inplace: bool = False
 ) -> Tensor:
     """``torch.nn.functional.instance_norm`` of ``x: (B, C, D, H, W)``.
 

@@ -50,7 +50,7 @@ class BidirectionalAttention(nn.Module):
         self.bottleneck = InvertedBottleneck(out_channels, expansion, kernel_size)
 
     def forward(self, x: Tensor, tokens: Tensor, keys: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        features = self.feature_queries_values(instance_norm(x, inplace=False)).flatten(2).transpose(1, 2)
+        features = self.feature_queries_values(instance_norm(x)).flatten(2).transpose(1, 2)
         feature_q, feature_v = [self._heads(part) for part in features.chunk(2, -1)]
         asking = self.token_queries_values(self.norm_tokens(tokens))
         token_q, token_v = [self._heads(part) for part in asking.chunk(2, -1)]

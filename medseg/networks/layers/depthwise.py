@@ -42,7 +42,7 @@ class InvertedBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else self.expand(preactivate(x))
         y = self.gate(self.depthwise(preactivate(y)))
-        change: Tensor = self.project(instance_norm(y, eps=self.eps, inplace=False))
+        change: Tensor = self.project(instance_norm(y, eps=self.eps))
         return x + change
 
 
@@ -61,5 +61,5 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a, b, c = self.scale
         parts = [x[:, :, i::a, j::b, k::c] for i, j, k in self.offsets]
-        y: Tensor = self.reduce(instance_norm(torch.cat(parts, 1), inplace=False))
+        y: Tensor = self.reduce(instance_norm(torch.cat(parts, 1)))
         return y

@@ -30,7 +30,7 @@ class FeatureDistribution(nn.Module):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         received: list[Tensor] = []
         for level in self.paths:
-            parts = [path(features[i]) for i, path in enumerate(level)]  # type: ignore[var-annotated,arg-type]
+            parts = [path(features[i]) for i, path in enumerate(level)]  # type: ignore
             received.append(torch.cat(parts, dim=1))
         return received
 

@@ -18,7 +18,7 @@ NORM_EPS = 1e-4  # of the published networks' pre-activations; their other insta
 
 def preactivate(x: Tensor, eps: float = NORM_EPS) -> Tensor:
     """Instance norm and ReLU of ``x: (B, C, D, H, W)``, which stays as it is."""
-    return F.relu(instance_norm(x, eps=eps, inplace=False), inplace=True)
+    return F.relu(instance_norm(x, eps=eps), inplace=True)
 
 
 def same_conv(

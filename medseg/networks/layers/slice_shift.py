@@ -61,9 +61,7 @@ class GSM(nn.Module):
 
     def gates(self, x: Tensor) -> list[Tensor]:
         """Two maps (B, 1, S, H, W) in -1..1."""
-        return list(
-            torch.tanh(self.gate(F.leaky_relu(instance_norm(x, inplace=False), 0.1, inplace=True))).chunk(2, dim=1)
-        )
+        return list(torch.tanh(self.gate(F.leaky_relu(instance_norm(x), 0.1, inplace=True))).chunk(2, dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
         out: list[Tensor] = []

@@ -66,7 +66,7 @@ def test_instance_norm_in_channels_last_memory(shape: tuple[int, ...], affine: b
     grad = torch.randn_like(x)
     leaves = [t for t in (x, weight, bias) if t is not None]
     theirs = torch.autograd.grad(expected, leaves, grad)
-    ours = instance_norm(channels_last(x), weight, bias, inplace=False)
+    ours = instance_norm(channels_last(x), weight, bias)
     for a, b in zip(torch.autograd.grad(ours, leaves, grad), theirs, strict=True):
         torch.testing.assert_close(a, b)
     torch.testing.assert_close(ours, expected)
@@ -77,7 +77,7 @@ def test_instance_norm_in_channels_last_memory(shape: tuple[int, ...], affine: b
 
 def test_instance_norm_of_one_voxel_is_refused() -> None:
     with pytest.raises(ValueError, match="more than"):
-        instance_norm(channels_last(torch.ones(1, 2, 1, 1, 1)), inplace=False)
+        instance_norm(channels_last(torch.ones(1, 2, 1, 1, 1)))
 
 
 def test_pointwise_convolution_with_stride() -> None:
