@@ -83,7 +83,10 @@ class LabelOutput:
     algorithm: Algorithm = Algorithm("medseg", __version__, "")
 
     def write(self, indices: np.ndarray, item: Mapping[Hashable, Any], folder: Path, space: LabelSpace) -> None:
-        """Write label indices ``(*spatial)`` of a case, whose image and id are in ``item``."""
+        """Write label indices ``(*spatial)`` of a case, whose image and id are in ``item``.
+
+        A dictionary of another program has no ``case_id``: the name of the image's file takes its place.
+        """
         meta, dataset = item["image"].meta, item.get("dataset")
         image = str(meta["filename_or_obj"])
         path = folder / label_map_name(str(item.get("case_id", stem_of(image))), image, self.form)
