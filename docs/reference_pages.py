@@ -60,6 +60,7 @@ def pages() -> dict[str, str]:
         "reference/bundles/index.md": bundles(),
         **{f"reference/bundles/{name}.md": text for name, text in bundle_pages()},
         "explanation/planned.md": planned(),
+        "explanation/threat-model.md": (ROOT / "bundles" / "SECURITY.md").read_text(encoding="utf-8"),
         "explanation/floor_plan.svg": floor_plan(),
     }
 
