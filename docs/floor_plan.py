@@ -13,7 +13,9 @@ _WIDTH, _FLOOR, _GAP, _LEFT = 960, 74, 10, 30
 def floors() -> tuple[tuple[str, ...], ...]:
     """Rooms of each floor, from the bottom up."""
     tree = ast.parse((ROOT / "tests" / "test_floors.py").read_text(encoding="utf-8"))
-    values = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"]
+    values = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"
+    ]
     found: tuple[tuple[str, ...], ...] = ast.literal_eval(values[0])
     return found
 

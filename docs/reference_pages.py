@@ -244,7 +244,11 @@ def _further(known: set[str]) -> Iterator[tuple[str, ...]]:
     for name in ("universal", *(path.stem for path in sorted(BASE.glob("*.yaml")))):
         for section in BundleRecipe.read(BASE / f"{name}.yaml", "base").own:
             for key, value in section.layer.changes.items():
-                if key.isidentifier() and key not in {*known, *found} and section.file in ("both", "train", "inference"):
+                if (
+                    key.isidentifier()
+                    and key not in {*known, *found}
+                    and section.file in ("both", "train", "inference")
+                ):
                     expected = RANGES.get(key, (None, ""))[1]
                     found[key] = (code(key), meaning(key, name), shown_default(value), expected, code(name))
     yield from found.values()

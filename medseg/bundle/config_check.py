@@ -20,7 +20,15 @@ from monai.utils.module import instantiate
 
 from medseg.errors import ConfigError, nearest
 
-__all__ = ["RANGES", "check_arguments", "check_config", "check_overrides", "check_ranges", "check_roi", "component_locator"]
+__all__ = [
+    "RANGES",
+    "check_arguments",
+    "check_config",
+    "check_overrides",
+    "check_ranges",
+    "check_roi",
+    "component_locator",
+]
 
 # Top-level ids with a meaning of their own; any other one must be referred to by something.
 _ENTRIES = ("imports", "bundle_root", "dataset_dir", "initialize", "run", "finalize", "train", "validate", "evaluator")

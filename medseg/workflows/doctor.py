@@ -168,7 +168,12 @@ def _self_test() -> Symptom:
             image = next((folder / "data" / "imagesTs").iterdir())
             load(run).predict(image)
     except Exception as error:
-        return Symptom("self-test", f"{type(error).__name__}: {_plain(str(error))}", "wrong", "report it with `medseg doctor --report`")
+        return Symptom(
+            "self-test",
+            f"{type(error).__name__}: {_plain(str(error))}",
+            "wrong",
+            "report it with `medseg doctor --report`",
+        )
     finally:
         logger.setLevel(level)
     seconds = time.monotonic() - began

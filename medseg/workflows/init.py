@@ -138,7 +138,9 @@ def _understood(datalist: Datalist, facts: Sequence[CaseFacts]) -> Iterator[str]
     yield f"sizes: {_range([case.shape for case in facts])} {'pixels' if kind == '2D images' else 'voxels'}"
     if not all(case.picture for case in facts):
         yield f"spacing: {_range([case.spacing for case in facts])} mm"
-    for name, values in datalist.label_space.fragment().values.items() if len(datalist.label_space.fragments) == 1 else ():
+    for name, values in (
+        datalist.label_space.fragment().values.items() if len(datalist.label_space.fragments) == 1 else ()
+    ):
         found = sum(any(case.label_counts.get(int(value), 0) for value in values) for case in facts)
         yield f"label {name}: value {', '.join(f'{value:g}' for value in values)}, in {found} of {len(facts)} cases"
 
@@ -148,9 +150,7 @@ def _range(shapes: Sequence[Sequence[float]]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _cost(
-    candidate: Candidate, plan: Plan, tree: dict[str, Any], device: torch.device, cases: tuple[int, int]
-) -> Cost:
+def _cost(candidate: Candidate, plan: Plan, tree: dict[str, Any], device: torch.device, cases: tuple[int, int]) -> Cost:
     """Measured in a few steps.
 
     Args:

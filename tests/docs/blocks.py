@@ -51,7 +51,9 @@ def blocks(path: Path) -> list[Block]:
     """All code blocks of a page."""
     text = path.read_text(encoding="utf-8")
     return [
-        Block(found[1], "".join(re.findall(r'title="([^"]*)"', found[2])), found[3], text[: found.start()].count("\n") + 1)
+        Block(
+            found[1], "".join(re.findall(r'title="([^"]*)"', found[2])), found[3], text[: found.start()].count("\n") + 1
+        )
         for found in _FENCE.finditer(text)
     ]
 
