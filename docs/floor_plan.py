@@ -39,7 +39,7 @@ def floor_plan() -> str:
     for number, rooms in enumerate(plan):
         top = height - 30 - (number + 1) * (_FLOOR + _GAP) + _GAP
         parts.append(f'<text x="4" y="{top + _FLOOR / 2 + 5}" font-size="14" fill="#666">{number}</text>')
-        free = _WIDTH - _LEFT - (len(rooms) - 1) * _GAP
+        free = _WIDTH - _LEFT - 2 - (len(rooms) - 1) * _GAP
         letters = sum(len(room) + 4 for room in rooms)
         left = float(_LEFT)
         for room in rooms:

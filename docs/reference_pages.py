@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def on_files(files: Any, config: Any) -> Any:
 
     for path, content in pages().items():
         files.append(File.generated(config, path, content=content))
+    files.append(File.generated(config, "quickstart.jpg", abs_src_path=str(ROOT / "scripts" / "quickstart.jpg")))
     return files
 
 
@@ -166,8 +167,8 @@ def exit_statuses() -> str:
     rows = [(code(cls.__name__), str(cls.status), str(inspect.getdoc(cls)).partition("\n")[0]) for cls in classes]
     return page(
         "Exit statuses",
-        "Every command ends with one of these. A message is one sentence: what is wrong, what was expected, what to do. "
-        "`--debug` shows the trace.",
+        "Every command ends with one of these. A message is one sentence: what is wrong, what was expected, what to "
+        "do. `--debug` shows the trace.",
         f"{found[1]}{found[2]}",
         "In Python the same mistakes are exceptions of one family, in `medseg.errors`:",
         table(("exception", "status", "of what"), rows),
@@ -302,8 +303,8 @@ def planned() -> str:
     ]
     return page(
         "A plan, worked out",
-        "What `medseg train --network ssh_unet` plans for five cases of the phantom (`medseg phantom`), on a CPU and on "
-        "a GPU: the same table that the command prints. [The rules](plan.md) say why.",
+        "What `medseg train --network ssh_unet` plans for five cases of the phantom (`medseg phantom`), on a CPU and "
+        "on a GPU: the same table that the command prints. [The rules](plan.md) say why.",
         table(("id", "on a CPU", "on a GPU", "reason (CPU)"), rows),
     )
 
@@ -312,7 +313,7 @@ def planned() -> str:
 def networks() -> str:
     """The registry of networks, and each constructor's arguments."""
     header = ("name", "network", "dimensions", "parameters", "at", "paper")
-    rows, parts = [], []
+    rows, parts = list[Sequence[str]](), list[str]()
     for name, facts in catalog().items():
         dims = " and ".join(f"{d}D" for d in facts.spatial_dims)
         title = facts.title.partition(":")[0]
@@ -390,7 +391,8 @@ def bundles() -> str:
     rows = [(f"[`{name}`]({name}.md)", _readme(name).partition("\n")[0].lstrip("# ")) for name in shipped_bundles()]
     return page(
         "Bundles",
-        "Published settings, by name after every installation: `medseg train --bundle NAME …`. They come without weights.",
+        "Published settings, by name after every installation: `medseg train --bundle NAME …`. They come without "
+        "weights.",
         table(("bundle", "network and data"), rows),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -187,10 +188,17 @@ def _next(
     chosen = "" if fold is None else f" --fold {fold}"
     where = "the GPU" if device.type == "cuda" else f"the CPU with {torch.get_num_threads()} threads"
     listed, cases = shlex.quote(str(path)), len(datalist.split(fold)[1])
+    patches = f"{cost.patches} patch{'es' if cost.patches > 1 else ''}"
     yield f"  medseg train --network {network} --json_list {listed}{chosen} --output runs/first"
-    yield f"      about {span(cost.training)}{cost.room} on {where}: {cost.steps} steps of {cost.step:.2g} s"
+    yield f"      about {span(cost.training)}{cost.room} on {where}: {cost.steps} steps of {cost.step:.2g} s{_busy()}"
     yield "  medseg validate --run runs/first"
-    yield f"      about {span(cases * cost.case)}: {cases} cases of {cost.patches} patches"
+    yield f"      about {span(cases * cost.case)}: {cases} cases of {patches}"
     images = f"--json_list {listed}" if datalist.sections["test"] else "IMAGE"
     yield f"  medseg infer --run runs/first --output segmented {images}"
     yield f"      about {span(cost.case)} per case"
+
+
+def _busy() -> str:
+    """What a load says of a measurement."""
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+    return ", measured while other programs use the CPU" if busy else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import shlex
@@ -71,7 +70,7 @@ def run(page: Sequence[Block]) -> None:
             continue
         for words in _lines(block.text):
             if words[0] == "medseg":
-                status = main([file for word in words[1:] for file in sorted(glob.glob(word)) or [word]])
+                status = main(words[1:])
             else:
                 path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
                 status = subprocess.run(words, env=os.environ | {"PATH": path}).returncode
