@@ -12,8 +12,12 @@ from types import ModuleType
 import pytest
 from blocks import blocks, run
 
+from medseg.cli import main
 from medseg.cli.commands import COMMANDS
 from medseg.cli.parser import CommandParser
+from medseg.data import datalist_form
+from medseg.data.datalist_form import ENTRY_KEYS
+from medseg.labels import table as label_table
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -108,3 +112,27 @@ def test_the_site_builds_by_itself(tmp_path: Path) -> None:
     assert [path.name for path, text in pages.items() if re.search(fetched, text)] == []
     styles = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.css"))
     assert not re.search(r"url\([\"']?https?:", styles)
+
+
+def test_the_datalist_page_names_every_key() -> None:
+    text = (DOCS / "reference" / "datalist.md").read_text(encoding="utf-8")
+    known = {*ENTRY_KEYS, *datalist_form._READ, *label_table._KEYS} - {"testing"}  # nnU-Net's name of test
+    assert [key for key in sorted(known) if f"`{key}`" not in text] == []
+
+
+@pytest.mark.slow
+def test_the_page_of_a_runs_files_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        "phantom --output data --cases 4",
+        "train --network UNet --json_list data/dataset.json --fold 0 --output run --epochs 1 --set repeats=1 "
+        "--set roi_size=[16,16,16]",
+        "validate --run run",
+        "report --run run",
+    ):
+        assert main(command.split()) == 0
+    text = (DOCS / "reference" / "run-files.md").read_text(encoding="utf-8")
+    folders = {"configs", "checkpoints", "docs"}  # whose files are named one by one
+    files = [path.relative_to("run") for path in Path("run").rglob("*") if path.is_file()]
+    names = {path.name if path.parts[0] in folders or len(path.parts) == 1 else f"{path.parts[0]}/" for path in files}
+    assert [name for name in sorted(names - {"models/"}) if name not in text] == []
