@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from floor_plan import floor_plan
 
 import medseg
 from medseg import errors, losses, optimizers
@@ -36,9 +37,6 @@ from medseg.shipped import shipped_bundles, shipped_lists
 from medseg.submission import challenge_module, challenges
 from medseg.transforms import recipes
 from medseg.workflows.new_bundle import PlanRequest, planned_draft
-
-sys.path.insert(0, str(Path(__file__).parent))
-from floor_plan import floor_plan
 
 ROOT = Path(__file__).parents[1]
 BASE = Path(medseg.__file__).parent / "bundle" / "base"
