@@ -148,8 +148,9 @@ def _option(option: Option) -> str:
 def _default(option: Option) -> str:
     if option.default is REQUIRED:
         return "required" if len(option.names) < 2 else "one of them"
-    if "or" in option.metadata:
-        return f"this or `--{option.metadata['or']}`"
+    if others := option.metadata.get("or"):
+        names = [others] if isinstance(others, str) else others
+        return "one of this, " + ", ".join(code(f"--{name}") for name in names)
     return code(option.shown) or ("repeatable" if form(option).get("action") == "append" else "")
 
 
