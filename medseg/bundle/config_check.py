@@ -20,7 +20,15 @@ from monai.utils.module import instantiate
 
 from medseg.errors import ConfigError, nearest
 
-__all__ = ["check_arguments", "check_config", "check_overrides", "check_ranges", "check_roi", "component_locator"]
+__all__ = [
+    "RANGES",
+    "check_arguments",
+    "check_config",
+    "check_overrides",
+    "check_ranges",
+    "check_roi",
+    "component_locator",
+]
 
 # Top-level ids with a meaning of their own; any other one must be referred to by something.
 _ENTRIES = ("imports", "bundle_root", "dataset_dir", "initialize", "run", "finalize", "train", "validate", "evaluator")
@@ -203,7 +211,7 @@ _POSITIVE = (_whole(1), "a positive integer")
 _COUNT = (_whole(0), "an integer from 0 on")
 _ABOVE_0 = (_number(0, open_low=True), "a positive number")
 # Last part of an id -> whether a value fits, and what is expected. Null is for the component to judge.
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         ("epochs", "max_epochs", "batch_size", "val_interval", "repeats", "early_stop", "longest"), _POSITIVE
     ),
@@ -237,9 +245,9 @@ def check_ranges(values: Mapping[str, Any]) -> None:
     """
     for key, value in values.items():
         root, leaf = key.partition("::")[0], key.rpartition("::")[2]
-        if leaf not in _RANGES or root in _FOREIGN or value is None or _is_expression(value):
+        if leaf not in RANGES or root in _FOREIGN or value is None or _is_expression(value):
             continue
-        fits, expected = _RANGES[leaf]
+        fits, expected = RANGES[leaf]
         if not isinstance(value, Mapping) and not fits(value):
             raise ConfigError(f"{key}: expected {expected}, got {value!r}.")
 

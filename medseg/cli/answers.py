@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from medseg.workflows.benchmark_result import Benchmark
     from medseg.workflows.calibration import CalibrateSettings, Calibration
     from medseg.workflows.compare import CompareSettings
+    from medseg.workflows.doctor import DoctorSettings, Symptom
     from medseg.workflows.ensemble import EnsembleSettings
     from medseg.workflows.evaluation import EvaluateSettings
     from medseg.workflows.export import ExportSettings
@@ -308,3 +309,21 @@ def _entry(heading: str, rows: Iterable[tuple[str, str]]) -> None:
     for key, text in rows:
         for line in textwrap.wrap(text, 100, initial_indent=f"  {key:<9}", subsequent_indent=" " * 11):
             print(line)
+
+
+def examined(settings: DoctorSettings, found: Sequence[Symptom]) -> None:
+    """A line per thing that was looked at, or the table for an issue; then what is slow or wrong, and why.
+
+    Raises:
+        ResourceError: something is wrong.
+    """
+    from medseg.errors import ResourceError
+    from medseg.reports.tables import markdown_table
+
+    if settings.report:
+        print(markdown_table(["", "found", "verdict"], [[one.name, one.value, one.verdict] for one in found]))
+    else:
+        for one in found:
+            print(f"{one.verdict:<6} {one.name:<18} {one.value}" + (f"\n{'':<26}{one.advice}" if one.advice else ""))
+    if wrong := [one.name for one in found if one.verdict == "wrong"]:
+        raise ResourceError(f"{', '.join(wrong)}: not as medseg needs it; see above for what to do.")

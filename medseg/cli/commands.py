@@ -46,6 +46,12 @@ _CHALLENGES = Parts(
 )
 
 COMMANDS = {
+    "init": Command(
+        "medseg.workflows.init.init",
+        answers.lines,
+        "Task09_Spleen",
+        "my_images --modality T1,FLAIR --output lists/mine.json",
+    ),
     "train": Command(
         "medseg.workflows.training.train",
         "run: {result}",
@@ -215,5 +221,11 @@ COMMANDS = {
         "datalist: {result}",
         "--output phantom",
         "--kind lesions --cases 12 --seed 1 --output lesions",
+    ),
+    "doctor": Command(
+        "medseg.workflows.doctor.doctor",
+        answers.examined,
+        "",
+        "--report",
     ),
 }

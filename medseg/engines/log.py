@@ -20,7 +20,7 @@ from medseg.faults import unwrapped
 from medseg.storage import whole_file
 from medseg.storage.csv_file import CsvWriter
 
-__all__ = ["Progress", "RunLog"]
+__all__ = ["Progress", "RunLog", "span"]
 
 logger = logging.getLogger("medseg")
 
@@ -98,7 +98,7 @@ class RunLog:
             row["loss"][:6],
             score,
             row["seconds"],
-            _span(left),
+            span(left),
         )
 
     def _add_images(self, epoch: int) -> None:
@@ -160,5 +160,8 @@ def _left(engine: Any, seconds: float, epochs: int) -> float:
     return float(seconds / epochs * (engine.state.max_epochs - engine.state.epoch))
 
 
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+def span(seconds: float) -> str:
+    """A length of time in words: ``45 s``, ``12 min``, ``5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.0f} h"
