@@ -15,7 +15,7 @@ import numpy as np
 from medseg.errors import ConfigError, nearest
 from medseg.metrics.shares import Share, failures
 
-__all__ = ["EMPTY_RULES", "EmptyRule", "LesionFree", "Settled", "lesion_free", "settle"]
+__all__ = ["EMPTY_RULES", "EmptyRule", "LesionFree", "Settled", "lesion_free", "rule_words", "settle"]
 
 EMPTY_RULES = ("penalty", "reference_only", "no_penalty", "challenge")
 KINDS = ("overlap", "distance", "sensitivity", "precision", "other")
@@ -82,6 +82,11 @@ class EmptyRule:
         """What it does, in a sentence for readers of a table."""
         usual = f"{_BRATS_MM:g} mm" if self.name == "challenge" else "the image's diagonal"
         return _SENTENCES[self.name].format(usual if self.penalty_mm is None else f"{self.penalty_mm:g} mm")
+
+
+def rule_words(recorded: str) -> str:
+    """``EmptyRule.words`` of what scores record; empty where that is no rule of ours."""
+    return EmptyRule.of(recorded).words if recorded.partition(":")[0] in EMPTY_RULES else ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from medseg.metrics import FoldScores, Scores
 from medseg.metrics.catalog import metric
-from medseg.metrics.empty import EMPTY_RULES, EmptyRule
+from medseg.metrics.empty import rule_words
 from medseg.metrics.estimate import FAILURE, Estimate
 from medseg.reports.tables import share_of
 
@@ -78,5 +78,5 @@ def further_lines(scores: Scores | FoldScores) -> Iterator[str]:
             f"{label}: {kept.of} cases without it, of which {kept.hits} kept empty; {free.false_positive_ml:.3g} ml "
             f"and {free.components:.3g} parts predicted per case"
         )
-    if ruled and scores.definition.empty.partition(":")[0] in EMPTY_RULES:
-        yield f"empty masks: {EmptyRule.of(scores.definition.empty).words}"
+    if ruled and (words := rule_words(scores.definition.empty)):
+        yield f"empty masks: {words}"

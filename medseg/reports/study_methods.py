@@ -13,6 +13,7 @@ from medseg.data.run_settings import settings_of
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.metrics import Scores
 from medseg.metrics.catalog import metric
+from medseg.metrics.empty import rule_words
 from medseg.storage import read_yaml
 
 __all__ = ["methods_paragraph"]
@@ -175,8 +176,9 @@ def _scores(runs: Sequence[_Run]) -> str:
     space = {"source": "in the original image space", "model": "after preprocessing"}.get(
         definition.space, definition.space
     )
-    named = [metric(name).heading(definition.unit) for name in runs[0].scores.metrics]
-    return f"Scores were computed {space}: {'; '.join(named)}. Empty masks: {definition.empty}.{lost}"
+    metrics = {name: metric(name) for name in runs[0].scores.metrics}
+    said = "; ".join(f"{one.heading(definition.unit)}: {one.about}" for one in metrics.values())
+    return f"Scores were computed {space} ({said}). {rule_words(definition.empty)}{lost}".rstrip()
 
 
 def _machine(facts: Sequence[RunFacts]) -> str:
