@@ -158,7 +158,11 @@ def test_a_member_that_fails_leaves_the_others(tmp_path: Path, datalist: Path) -
 
 def test_what_would_run_is_shown_and_written_for_slurm(tmp_path: Path, datalist: Path) -> None:
     search = {"learning_rates": [0.1, 0.01]}
-    path, root = written(tmp_path, datalist, search=search, processes=2), tmp_path / "studied"
+    table: dict[str, Any] = read_json(datalist)
+    for number, entry in enumerate(table["training"]):  # each fold trains on three subjects
+        entry |= {"subject": f"s{number}", "fold": number % 2}
+    apart = write_datalist(table, datalist.with_name("apart.json"))
+    path, root = written(tmp_path, apart, search=search, processes=2), tmp_path / "studied"
     lines = study(path, output=root, dry_run=True)
     assert isinstance(lines, list) and lines[0] == "search/toy/UNet/rate0.1/fold0"
     assert any(line.startswith("  medseg train --output") and "learning_rate=0.1" in line for line in lines)
