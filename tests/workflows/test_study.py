@@ -69,10 +69,10 @@ def test_seeds_folds_and_subjects_end_in_one_table(tmp_path: Path, datalist: Pat
         table[name] = np.stack(seeds, axis=1)
     expected = crossed_mean(table["UNet"])
     assert one.methods[0].mean == pytest.approx(expected.mean)
-    assert one.methods[0].interval == pytest.approx((expected.low, expected.high))
+    assert np.isnan(one.methods[0].interval).all()  # of three subjects
     difference = training_difference(table["UNet"], table["SegResNet"])
     assert one.differences[0].mean == pytest.approx(difference.mean)
-    assert one.differences[0].p_value == pytest.approx(difference.p_value)
+    assert np.isnan(one.differences[0].p_value)
     text = " ".join(result.methods)
     assert "in 12 trainings with 2 seeds" in text and "Every training took 3 iterations" in text
     assert "There were 0 validations" in text and "the last iteration were scored" in text
