@@ -217,7 +217,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(("iterations", "validation_cases"), _POSITIVE),
     **dict.fromkeys(("accumulation_steps", "samples_per_case", "sw_batch_size"), _POSITIVE),
-    **dict.fromkeys(("seed", "fold", "validations"), _COUNT),
+    **dict.fromkeys(("seed", "fold", "num_validations"), _COUNT),
     "clock": _one_of("wall", "cpu"),
     "num_workers": (lambda v: _whole(0)(v) and v <= 256, "an integer from 0 to 256"),
     **dict.fromkeys(("learning_rate", "clip_norm", "max_minutes"), _ABOVE_0),

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
 
 __all__ = ["BlandAltman", "bland_altman"]
 
@@ -32,6 +31,9 @@ class BlandAltman:
 
 def bland_altman(reference: np.ndarray, prediction: np.ndarray, *, level: float = 0.95) -> BlandAltman:
     """Agreement of the volumes ``(n,)`` of independent subjects; pairs with a NaN are ignored."""
+
+    from scipy.stats import t as student_t
+
     differences = np.asarray(prediction, dtype=float) - np.asarray(reference, dtype=float)
     differences = differences[np.isfinite(differences)]
     count = len(differences)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from medseg.errors import DataError
 
@@ -38,6 +37,9 @@ def fold_test(differences: Sequence[float], test_over_train: float) -> FoldTest:
     Raises:
         DataError: fewer than two folds.
     """
+
+    from scipy.stats import t as student_t
+
     values = np.asarray(differences, dtype=float)
     count = len(values)
     if count < 2:

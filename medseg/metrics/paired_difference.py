@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from medseg.metrics.sign_flip import subset_means
 from medseg.metrics.subjects import SubjectSums, subject_sums
@@ -124,6 +123,9 @@ def influence(differences: SubjectSums) -> Influence:
 
 def rank_biserial(differences: np.ndarray) -> float:
     """Share of favourable minus share of unfavourable rank sums (Kerby 2014); 0 without differences, NaN of none."""
+
+    from scipy.stats import rankdata
+
     if not len(differences):
         return math.nan
     nonzero = differences[differences != 0]

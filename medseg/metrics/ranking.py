@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from medseg.errors import DataError
 
@@ -81,6 +80,8 @@ def _means(counts: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _ranks(means: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata
+
     ranks: np.ndarray = rankdata(means, method="min", axis=1).astype(int)
     return ranks
 
@@ -103,6 +104,9 @@ def average_ranks(scores: np.ndarray, *, higher_is_better: bool = True, level: f
     Raises:
         DataError: fewer than three methods, for which Friedman's test does not exist.
     """
+
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
     table = np.asarray(scores, dtype=float)
     methods, subjects = table.shape
     if methods < 3:

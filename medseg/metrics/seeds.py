@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from medseg.errors import DataError
 
@@ -64,6 +63,9 @@ def crossed_mean(scores: np.ndarray, *, level: float = 0.95) -> CrossedMean:
     Raises:
         DataError: fewer than two subjects or two seeds.
     """
+
+    from scipy.stats import t as student_t
+
     table = _complete(scores)
     subjects, seeds = table.shape
     case, seed, residual = _mean_squares(table)
@@ -99,6 +101,9 @@ def training_difference(first: np.ndarray, second: np.ndarray, *, level: float =
     Raises:
         DataError: unequal shapes, or fewer than two subjects or two seeds.
     """
+
+    from scipy.stats import t as student_t
+
     if np.shape(first) != np.shape(second):
         raise DataError(
             f"The methods have scores of {np.shape(first)} and {np.shape(second)} subjects and seeds; give both the "

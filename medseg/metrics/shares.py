@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from medseg.metrics.single_score import score_interval
 from medseg.metrics.subjects import FEWEST_SUBJECTS, subject_sums
@@ -26,6 +25,9 @@ class Share:
 
 def share(hits: int, of: int, *, level: float = 0.95) -> Share:
     """Share of independent trials with its exact interval; 0 to 1 without any."""
+
+    from scipy.stats import binomtest
+
     if not of:
         return Share(0, 0, 0.0, 1.0)
     bounds = binomtest(hits, of).proportion_ci(level, method="exact")

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from medseg.metrics.subjects import FEWEST_SUBJECTS, SubjectSums
 
@@ -117,6 +116,9 @@ def t_interval(scores: SubjectSums, *, level: float = 0.95) -> tuple[float, floa
 
     With equal weights it is the t interval of the subjects' means.
     """
+
+    from scipy.stats import t as student_t
+
     error, degrees = cr2(scores)
     half = float(student_t.ppf((1 + level) / 2, degrees)) * error
     return scores.mean - half, scores.mean + half

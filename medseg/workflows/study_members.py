@@ -37,7 +37,7 @@ _EQUAL: tuple[str, ...] = (
     "epochs",
     "val_interval",
 )
-_EQUAL += ("max_minutes", "clock", "validations", "schedule", "weight_decay", "clip_norm", "ema_decay", "loss")
+_EQUAL += ("max_minutes", "clock", "num_validations", "schedule", "weight_decay", "clip_norm", "ema_decay", "loss")
 _EQUAL += ("num_workers", "precision", "early_stop")
 _STEPS = 100  # iterations per epoch, at whose end a training saves its state, about
 
@@ -141,7 +141,7 @@ class Member:
         if study.budget.iterations is None:
             seconds = share * (study.budget.seconds or 0.0)
             workers = {"num_workers": 0} if study.budget.clock == "cpu" else {}  # whose time would count at the end
-            return None, seconds / 60, {"clock": study.budget.clock, "validations": study.validations} | workers
+            return None, seconds / 60, {"clock": study.budget.clock, "num_validations": study.validations} | workers
         iterations, parts = max(1, round(share * study.budget.iterations)), max(1, study.validations)
         epochs = parts * max(1, round(iterations / (_STEPS * parts)))
         length = max(1, round(iterations / epochs))

@@ -113,7 +113,9 @@ class TrainSettings:
         check_ranges({key: value for key, value in overrides.items() if key != "roi_size"})  # needs the images' axes
         self.transfer_request()
         if given_nnunet(self.nnunet_plans, self.nnunet_configuration) is not None and self.network is None:
-            raise ConfigError("--nnunet_plans are for --network: others have a plan of their own. Leave one out.")
+            raise ConfigError(
+                "--nnunet_plans are for --network: a bundle has a plan of its own. Leave one of them out."
+            )
         if self.network is not None:
             network_target(self.network)
         if self.from_original is not None:

@@ -194,18 +194,24 @@ class Transfer:
 def channel_tensors(network_def: Mapping[str, Any], argument: str) -> dict[str, tuple[int, ...]]:
     """Tensors whose shape follows from ``in_channels`` or ``out_channels`` -> shape: a network's first layers or head.
 
-    Found by building the network a second time with one channel more, on torch's meta device.
+    Found by building the network a second time with one channel more, on torch's meta device where it can be built
+    there (MONAI's SwinUNETR reads numbers while it is built).
 
     Raises:
-        ModelError: the network cannot be built there.
+        ModelError: the network cannot be built.
     """
     arguments = {key: value for key, value in network_def.items() if key != "_target_"}
+    more = arguments | {argument: arguments[argument] + 1}
+
+    def built(device: str) -> list[dict[str, torch.Tensor]]:
+        with torch.device(device):
+            return [create_network(network_def["_target_"], **given).state_dict() for given in (arguments, more)]
+
     try:
-        with torch.device("meta"):
-            here = create_network(network_def["_target_"], **arguments).state_dict()
-            there = create_network(
-                network_def["_target_"], **arguments | {argument: arguments[argument] + 1}
-            ).state_dict()
+        try:
+            here, there = built("meta")
+        except RuntimeError:
+            here, there = built("cpu")
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
             f"The tensors of {network_def['_target_']} that depend on {argument} cannot be found ({error}); name them "

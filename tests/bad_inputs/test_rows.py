@@ -18,8 +18,10 @@ ELSEWHERE = {
     60: "bundle/test_package.py::test_what_is_unsound_is_refused_and_leaves_nothing",
     61: "bundle/test_hostile_bundles.py::test_a_target_outside_the_list_is_never_imported",
     64: "bad_inputs/test_boundary.py::test_errors_of_the_system",
+    65: "inferers/test_blend.py::test_memory_is_forecast",
     69: "workflows/test_moved_data.py::test_background_alone_is_warned_of",
-    71: "metrics/test_cases.py::test_empty_masks",
+    70: "workflows/test_scored_predictions.py::test_missing_and_surplus_files_are_named",
+    71: "metrics/test_cases.py::test_one_rule_for_empty_masks_in_all_columns",
     72: "dicom/test_series_refused.py::test_a_series_that_is_no_volume",
     73: "dicom/test_infer_dicom.py::test_dicom_without_its_source_is_refused",
 }
@@ -27,8 +29,6 @@ ELSEWHERE = {
 # Rows without a test, and why.
 WITHOUT = {
     62: "medseg downloads nothing, so no download can fail.",
-    65: "Inference of a volume has one form; its memory is not forecast.",
-    70: "Scores are made of a run's own predictions; those of other programs are not read.",
 }
 
 

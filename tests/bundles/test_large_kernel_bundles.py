@@ -101,7 +101,7 @@ def test_the_published_protocol_scores_the_test_cases(run: Path) -> None:
     evaluator = load_workflow(
         run, "evaluate", {"ckpt_path": str(run / "models" / "model.pt")}, ["evaluate_published"]
     ).parser.get_parsed_content("validate::evaluator")
-    inferer = evaluator.inferer
+    inferer = evaluator.inferer.inferer  # whose logits are streamed
     assert (inferer.overlap, str(inferer.mode), inferer.even_spacing) == (0.7, "constant", False)
 
 

@@ -153,7 +153,7 @@ def test_without_a_limit_nothing_changes(tiny_train: Train, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_a_given_number_of_validations_is_kept(tiny_train: Train, tmp_path: Path, clock: Clock, number: int) -> None:
-    run = tiny_train(tmp_path / "run", settings={"validations": number}, **minutes(100))
+    run = tiny_train(tmp_path / "run", settings={"num_validations": number}, **minutes(100))
     found = facts(run)
     assert found["validations"] == number == sum(row["mean_dice"] != "" for row in rows(run))
     assert found["schedule_completed"] and 95 <= clock.now <= 105
@@ -165,7 +165,7 @@ def test_the_clock_of_the_cpu_is_not_the_one_on_the_wall(
     """A step takes a second of CPU time, while others let it last ten on the wall."""
     clock.step = lambda now: 10.0
     monkeypatch.setattr(Checkpoint, "cpu_elapsed_seconds", property(lambda self: self._cpu + clock.now / 10))
-    run = tiny_train(tmp_path / "run", settings={"validations": 0, "clock": "cpu"}, **minutes(50))
+    run = tiny_train(tmp_path / "run", settings={"num_validations": 0, "clock": "cpu"}, **minutes(50))
     assert 48 <= facts(run)["cpu_seconds"] <= 52 and clock.now >= 480
     assert facts(run)["schedule_completed"]
 

@@ -50,8 +50,8 @@ def encode(x: Tensor, encoder: nn.Module) -> list[Tensor]:
     return [out0, out1, out2]
 
 
-def distribute(features: list[Tensor], bridge: nn.Module) -> list[Tensor]:
-    if isinstance(bridge, nn.Identity):
+def distribute(features: list[Tensor], bridge: nn.Module | None) -> list[Tensor]:
+    if bridge is None:
         return features
     return [torch.cat([_cbs(f, path) for f, path in zip(features, level, strict=True)], 1) for level in bridge.paths]
 
