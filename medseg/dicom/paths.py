@@ -1,6 +1,6 @@
 """Which paths are DICOM, what a series is called, and the files below a folder, in a zip archive, or one by itself.
 
-A series is named by a path as other images are: ``<folder or zip>/CT_1f0c2a9b3d.series``. There is no such file; the
+A series is named by a path as other images are: ``<folder or zip>/CT_1f0c2a9b3d.series``. No file has that name; the
 name is made of the modality and a hash of the series' UID, so that nothing of the patient is in it.
 """
 

@@ -23,7 +23,7 @@ __all__ = ["Chosen", "LabelObject", "Scan", "Series", "choose", "find_series", "
 
 _LABELS = ("RTSTRUCT", "SEG")
 _NO_IMAGES = ("RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
-_FEW = 3  # slices below which a series is no volume where there are others
+_FEW = 3  # slices below which a series is not taken as a volume where there are others
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +256,7 @@ def choose(paths: Iterable[str | Path], wanted: str | None = None) -> Chosen:
     Args:
         paths: a file stands for its series in its folder.
         wanted: ``all`` volumes, or what ``Series.matches``; default: of each study the original volume of the most
-            slices, or a derived one where there is no other.
+            slices, or a derived one where none is original.
 
     Raises:
         DataError: nothing is left.

@@ -85,7 +85,7 @@ class EmptyRule:
 
 
 def rule_words(recorded: str) -> str:
-    """``EmptyRule.words`` of what scores record; empty where that is no rule of ours."""
+    """``EmptyRule.words`` of what scores record; empty where that is not a known rule."""
     return EmptyRule.of(recorded).words if recorded.partition(":")[0] in EMPTY_RULES else ""
 
 

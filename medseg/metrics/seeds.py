@@ -1,7 +1,7 @@
 """Several trainings of a method: what chance in training adds to the error of a mean and of a difference.
 
-The mean over seeds speaks about these networks; the intervals here speak about networks trained anew as well, by the
-two-way analysis of variance without replication.
+The mean over seeds speaks about these networks; the intervals here speak about networks retrained from scratch too, by
+the two-way analysis of variance without replication.
 """
 
 from __future__ import annotations
