@@ -10,19 +10,19 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from medseg.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from medseg.data.datalist import Datalist as Datalist
     from medseg.labels import LabelSpace as LabelSpace
     from medseg.networks.catalog import list_networks as list_networks
     from medseg.networks.registry import create_network as create_network
     from medseg.workflows.compare import compare as compare
-    from medseg.workflows.evaluation import evaluate as evaluate
     from medseg.workflows.prediction import predict as predict
     from medseg.workflows.run import load as load
     from medseg.workflows.scored_predictions import score_predictions as score_predictions
     from medseg.workflows.training import train as train
-
-__version__ = "0.2.0"
+    from medseg.workflows.validation import evaluate as evaluate
 
 if sys.platform == "linux" and "torch" not in sys.modules:
     # Large tensors in huge pages: without it, inference spends a third of its time in page faults (torch reads this
@@ -34,7 +34,7 @@ _HOMES = {
     "LabelSpace": "medseg.labels",
     "compare": "medseg.workflows.compare",
     "create_network": "medseg.networks.registry",
-    "evaluate": "medseg.workflows.evaluation",
+    "evaluate": "medseg.workflows.validation",
     "list_networks": "medseg.networks.catalog",
     "load": "medseg.workflows.run",
     "predict": "medseg.workflows.prediction",

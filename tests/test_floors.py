@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "medseg"
 
 # From the bottom up; rooms of one floor may import from those further left, so that there is no circle.
 FLOORS = (
-    ("errors", "faults", "free_memory", "settings", "storage", "shipped", "labels", "networks"),
+    ("errors", "faults", "free_memory", "lean", "settings", "storage", "shipped", "version", "labels", "networks"),
     ("dicom", "transforms", "metrics", "losses", "optimizers", "weights"),
     ("data", "datasets"),
     ("inferers", "engines"),

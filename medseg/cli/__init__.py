@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from medseg.cli.commands import COMMANDS
-from medseg.cli.lean import import_monai_lean
 from medseg.cli.parser import CommandParser, overview
 from medseg.cli.process import open_streams, stopped_by_sigterm
 from medseg.cli.values import values
 from medseg.errors import ConfigError, MedsegError
 from medseg.faults import unwrapped
+from medseg.lean import import_monai_lean
 
 __all__ = ["COMMANDS", "main"]
 

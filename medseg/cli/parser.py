@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from medseg import __version__
 from medseg.cli.commands import COMMANDS
 from medseg.cli.options import REQUIRED, Option, read_options, read_summary
 from medseg.cli.values import form, metavar, repeated
 from medseg.errors import nearest
+from medseg.version import __version__
 
 __all__ = ["CommandParser", "overview"]
 

@@ -107,7 +107,7 @@ class RunLog:
             return
         for key in ("image", "label", "pred"):
             volume = torch.as_tensor(output[0][key]).float().cpu()
-            channels = 3 if volume.dim() == 3 and len(volume) == 3 else 1  # a picture in colour, or the first channel
+            channels = 3 if volume.dim() == 3 and len(volume) == 3 else 1  # a colour image, or the first channel
             plot_2d_or_3d_image(
                 volume[None, :channels],
                 epoch,
@@ -161,7 +161,8 @@ def _left(engine: Any, seconds: float, epochs: int) -> float:
 
 
 def span(seconds: float) -> str:
-    """A length of time in words: ``45 s``, ``12 min``, ``5 h``."""
+    """A length of time in words: ``45 s``, ``1.5 min``, ``12 min``, ``5.0 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.0f} h"
+    number, unit = (seconds / 60, "min") if seconds < 90 * 60 else (seconds / 3600, "h")
+    return f"{number:.{int(number < 10)}f} {unit}"

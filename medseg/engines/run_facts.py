@@ -14,9 +14,9 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 
-from medseg import __version__
 from medseg.data.fingerprint import DataFingerprint
 from medseg.storage import as_table, read_table, write_json
+from medseg.version import __version__
 
 __all__ = ["RunFacts", "read_facts", "write_facts"]
 

@@ -16,13 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medseg import __version__
 from medseg.data.case import Case, output_files
 from medseg.data.content import content_hash
 from medseg.errors import ConfigError, DataError
 from medseg.storage import read_table, write_text
 from medseg.transforms.probability_file import files_beside
 from medseg.transforms.save import find_label_map, label_map_case
+from medseg.version import __version__
 
 __all__ = ["Origin", "PredictionFolder", "PredictionRecord", "background_predictions"]
 

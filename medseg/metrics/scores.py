@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from medseg import __version__
 from medseg.errors import DataError
 from medseg.metrics.cases import (
     CaseRows,
@@ -28,6 +27,7 @@ from medseg.metrics.definition import NOT_RECORDED, ScoreDefinition
 from medseg.metrics.empty import LesionFree
 from medseg.storage import as_table, read_table, whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
+from medseg.version import __version__
 
 __all__ = ["FoldScores", "ScoreFacts", "ScoredPredictions", "Scores"]
 

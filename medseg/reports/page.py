@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from medseg import __version__
+from medseg.version import __version__
 
 __all__ = ["Picture", "Table", "render"]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from medseg.metrics import background_cases, background_note
-from medseg.metrics.catalog import metric
+from medseg.metrics.catalog import DEFAULT_METRICS, metric
 from medseg.metrics.estimate import FAILURE, Estimate, estimate
 from medseg.metrics.subjects import FEWEST_SUBJECTS
 from medseg.reports.page import Table
@@ -16,7 +16,6 @@ from medseg.reports.tables import digits, mean, share_of
 
 __all__ = ["case_table", "explanation", "headline", "label_table", "score_warnings", "tiles"]
 
-_SHOWN = ("dice", "hd95", "surface_dice")
 _FEW = 10  # subjects
 
 
@@ -30,7 +29,7 @@ def headline(record: RunRecord) -> str:
 def tiles(record: RunRecord) -> list[tuple[str, str]]:
     """Large figures with what they mean: (figure, meaning)."""
     assert record.metrics is not None
-    dice, distance, surface = (estimate(record.metrics, score).score.mean for score in _SHOWN)
+    dice, distance, surface = (estimate(record.metrics, score).score.mean for score in DEFAULT_METRICS)
     fold = "" if record.metrics.facts.fold is None else f", fold {record.metrics.facts.fold}"
     found = [
         (digits(dice), "mean Dice"),
@@ -50,11 +49,11 @@ def label_table(record: RunRecord, colors: Mapping[str, str]) -> Table:
               "HD95 undefined"]  # fmt: skip
     rows = []
     for target in record.targets:
-        row = _means(target, [estimate(scores, score, target) for score in _SHOWN])
+        row = _means(target, [estimate(scores, score, target) for score in DEFAULT_METRICS])
         row += [_undefined(record, target, score) for score in ("dice", "hd95")]
         rows.append(row + [digits(record.pooled(target, score)) for score in _pooled(record)])
     header += [f"pooled {name}" for name in _pooled(record).values()]
-    total = [*_means("mean over labels", [estimate(scores, score) for score in _SHOWN]), "", ""]
+    total = [*_means("mean over labels", [estimate(scores, score) for score in DEFAULT_METRICS]), "", ""]
     total += [""] * len(_pooled(record))
     return Table(header, rows, colors, total if len(rows) > 1 else ())
 

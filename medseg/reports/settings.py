@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medseg.data.run_settings import SET, settings_of, shown
+from medseg.engines.log import span
 from medseg.engines.run_facts import RunFacts
 from medseg.errors import MedsegError
 from medseg.reports.record import RunRecord
@@ -38,7 +39,7 @@ def setting_groups(record: RunRecord) -> dict[str, dict[str, str]]:
         "Training": {
             "epochs": _epochs(record),
             **said["Training"],
-            "time": _span(facts.training_seconds),
+            "time": _duration(facts.training_seconds),
             **_effort(facts),
             "started": shown(facts.started),
             "last change": shown(facts.updated),
@@ -70,18 +71,14 @@ def _effort(facts: RunFacts) -> dict[str, str]:
     schedule = {True: "completed", False: "cut before its end", None: ""}
     return {
         "iterations": shown(facts.iterations),
-        "CPU time": _span(facts.cpu_seconds),
+        "CPU time": _duration(facts.cpu_seconds),
         "validations": shown(facts.validations),
         "learning-rate schedule": schedule[facts.schedule_completed],
     }
 
 
-def _span(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _duration(seconds: float | None) -> str:
+    return "" if seconds is None else span(seconds)
 
 
 def _parameters(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from medseg.metrics.estimate import less_is_better
 from medseg.reports.comparison import score_name
 from medseg.reports.drawing import Chart, save_figure, to_chart
 from medseg.reports.page import Table, render
@@ -40,7 +41,6 @@ _RANKS = (
     "rank on all subjects, line: 95 % of the samples; chance in training is not part of it. Critical difference: "
     "average ranks over subjects; methods that a bar joins differ by less than Nemenyi's critical difference at 5 %."
 )
-_LOWER = ("hd95",)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _missing(result: StudyResult) -> list[str]:
 
 
 def _lead(result: StudyResult, one: StudiedData) -> str:
-    sign = -1 if result.score in _LOWER else 1
+    sign = -1 if less_is_better(result.score) else 1
     best = max(one.methods, key=lambda method: sign * method.mean if math.isfinite(method.mean) else -math.inf)
     wins = f"{one.stability.winner_wins:.0%}".replace("%", " %")
     return (
@@ -170,7 +170,7 @@ def _score_table(result: StudyResult) -> Table:
 
 def _best(result: StudyResult) -> frozenset[tuple[int, int]]:
     """Row and column of the best mean of each data set."""
-    sign = -1 if result.score in _LOWER else 1
+    sign = -1 if less_is_better(result.score) else 1
     found, column = set(), 2
     for one in result.data:
         means = [sign * method.mean for method in one.methods]

@@ -14,7 +14,6 @@ from monai.config import KeysCollection
 from monai.transforms import SaveImaged
 from PIL import Image
 
-from medseg import __version__
 from medseg.dicom.algorithm import Algorithm
 from medseg.errors import DataError
 from medseg.labels import LabelSpace
@@ -24,6 +23,7 @@ from medseg.transforms.nifti import new_image, placed_like
 from medseg.transforms.nrrd import write_nrrd
 from medseg.transforms.picture import as_stored
 from medseg.transforms.reader import is_2d_file, stem_of
+from medseg.version import __version__
 
 __all__ = [
     "FORMATS",

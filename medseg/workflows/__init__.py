@@ -34,7 +34,7 @@ __all__ = [
 
 _FUNCTIONS = {
     "train": "medseg.workflows.training",
-    "evaluate": "medseg.workflows.evaluation",
+    "evaluate": "medseg.workflows.validation",
     "predict": "medseg.workflows.prediction",
     "common_rules": "medseg.workflows.members",
     "joined": "medseg.workflows.members",

@@ -32,11 +32,12 @@ from medseg.settings import Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import load
 from medseg.transforms.probability_file import files_beside, read_probabilities
-from medseg.workflows.evaluation import EvaluateSettings, evaluate
+from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.probabilities import store_temperature
 from medseg.workflows.run_folder import log_to, require_run
+from medseg.workflows.validation import evaluate
 
 __all__ = ["CalibrateSettings", "Calibration", "calibrate"]
 

@@ -1,13 +1,16 @@
-"""On which cases the checkpoint and the rules of a run were chosen, in sentences that stand beside its scores."""
+"""What a reader has to know of scores, in sentences beside them: on which cases things were chosen, what is biased."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from medseg.engines.run_facts import RunFacts
 
-__all__ = ["choices"]
+__all__ = ["biases", "choices"]
+
+logger = logging.getLogger("medseg")
 
 
 def choices(
@@ -33,4 +36,27 @@ def choices(
         found.append(f"Checkpoint {checkpoint} was chosen by {of} on {cases} validation cases{here}.")
     if cleaned:
         found.append(f"The rules of post-processing were chosen on validation cases{here}.")
+    return found
+
+
+def biases(seen: Iterable[tuple[str, int]], cases: int, *, cleaned: bool) -> list[str]:
+    """Why scores are better than those of new cases, in sentences; logged as well.
+
+    Args:
+        seen: names of networks, and on how many of the cases each was trained.
+        cases: number of scored cases.
+        cleaned: whether rules are applied that were chosen on these cases.
+    """
+    found = [
+        f"{name} was trained on {number} of these {cases} cases: the scores are optimistically biased."
+        for name, number in seen
+        if number
+    ]
+    if cleaned:
+        found.append(
+            "The rules of post-processing were chosen on validation cases: scores of cleaned predictions on them are "
+            "optimistically biased."
+        )
+    for text in found:
+        logger.warning("%s", text)
     return found

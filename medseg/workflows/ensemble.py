@@ -31,20 +31,22 @@ from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, SavePr
 from medseg.transforms.probability_file import files_beside, read_probabilities
 from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
-from medseg.workflows.choices import choices
-from medseg.workflows.evaluation import warn_of_background
+from medseg.workflows.choices import biases, choices
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.members import Source, load_members, refuse_twice, shared_rules
 from medseg.workflows.probabilities import ProbabilitySettings
 from medseg.workflows.run_folder import require_run, require_same_data, trained_on
 from medseg.workflows.run_limits import check_channels, check_members
-from medseg.workflows.selection import own_role
+from medseg.workflows.selection import Selection, own_role
 from medseg.workflows.stored_list import read_stored_list
+from medseg.workflows.validation import warn_of_background
 
 __all__ = ["EnsembleSettings", "ensemble"]
 
 logger = logging.getLogger("medseg")
+
+_SPLIT = ("training", "validation")  # sections that folds divide
 
 
 @dataclass(frozen=True)
@@ -96,76 +98,53 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         ConfigError: fewer than two runs, one twice, runs that do not fit together, or probabilities on the grid of a
             network.
     """
-    output, method, weights, json_list, section, fold = (
-        settings.output,
-        settings.method,
-        settings.weights,
-        settings.json_list,
-        settings.section,
-        settings.fold,
-    )
-    if settings.probability_grid != "source":
-        raise ConfigError("Members meet in the original image space; leave --probability_grid out.")
     places = [member for run in map(Path, settings.runs) for member in fold_runs(run) or [run]]
     saved = [place.resolve() for place in places if holds_probabilities(place)]
     bundles = [require_run(place) for place in places if not holds_probabilities(place)]
     folders = [bundle.root for bundle in bundles]
-    if len(places) < 2:
-        raise ConfigError(f"An ensemble needs two or more runs, got {places[0]}; use `medseg infer` for one.")
-    for bundle in bundles:
-        if "tasks" in bundle.recipe("infer").tree:
-            raise ConfigError(
-                f"{bundle} was trained on several data sets, whose cases are asked for different tasks; `medseg "
-                "ensemble` joins runs on one. Predict with each run alone by `medseg infer`."
-            )
-    if fold is not None and section not in ("training", "validation"):
-        raise ConfigError(f"--fold {fold}: section '{section}' has no folds; leave one of --fold and --section out.")
+    _refuse(places, bundles, settings)
+    _refuse_saved(saved, bundles, settings)
     sources = [Source(bundle, weights_of(bundle.root, settings.checkpoint)) for bundle in bundles]
     refuse_twice(sources)
-    _refuse_saved(saved, bundles, settings)
     config: Mapping[str, Any] = bundles[0].trained if bundles else {}
-    datalist, cases = _cases(folders[0] if folders else None, config, settings)
-    space = datalist.label_space
+    selection = _selection(folders[0] if folders else None, config, settings)
+    datalist, cases, space = selection.datalist, selection.cases, selection.datalist.label_space
     if bundles:
         check_members(bundles)
         check_channels(bundles[0], datalist)
         space = LabelSpace.from_table(config["labels"])
         refuse_other_names(space, datalist.label_space, "The run")
     refuse_wrong_folder(cases, datalist)
-    for folder in folders if json_list is None else ():
+    for folder in folders if settings.json_list is None else ():
         require_same_data(folder, read_facts(folder), cases)
-    if weights == "dice":
-        weights = _validation_dice(sources, settings.checkpoint)
-    elif isinstance(weights, str):
-        raise ConfigError(f"weights '{weights}' is unknown; give numbers, or 'dice'.")
+    given = settings.weights
+    weights = _validation_dice(sources, settings.checkpoint) if isinstance(given, str) else given
     rules = shared_rules(bundles) if settings.postprocess and bundles else {}
-    facts = _facts(folders, cases, datalist, section, cleaned=bool(rules), own=json_list is None)
-    if section in ("training", "validation"):
-        facts = replace(facts, fold=config.get("fold") if fold is None else fold)
+    facts = _facts(folders, selection, cleaned=bool(rules))
     device = choose_device(settings.device) if settings.device is not None else None
     loaded = iter(load_members(sources, device, calibrated=settings.postprocess))
     members: list[Member | SavedMember] = [
         SavedMember(at, space) if holds_probabilities(at) else next(loaded) for at in places
     ]
-    network = Ensemble(members, method, weights)
-    logger.info("%s of %d members, weights %s", method, len(members), [round(w, 3) for w in network.weights])
+    network = Ensemble(members, settings.method, weights)
+    logger.info("%s of %d members, weights %s", settings.method, len(members), [round(w, 3) for w in network.weights])
     facts = replace(
         facts,
         checkpoint=settings.checkpoint,
-        ensemble=method,
+        ensemble=settings.method,
         members=[str(place.resolve()) for place in places],
         member_weights=network.weights,
         chosen=_chosen(bundles, settings, cleaned=bool(rules)),
     )
     scores = CaseScores(
-        network.label_space, surface=True, output_dir=output, facts={"space": "source", "cleanup": rules}
+        network.label_space, surface=True, output_dir=settings.output, facts={"space": "source", "cleanup": rules}
     )
     scores.facts = facts
     reader = _reader(bundles[0]) if bundles else _plain_reader(places[0], space, datalist, cases[0])
     evaluator, cost, background = _evaluator(reader, network, cases, settings, scores)
     failed: CasesFailed | None = None
     try:
-        run_cases(evaluator, output)
+        run_cases(evaluator, settings.output)
     except CasesFailed as error:
         failed = error
     done = [case for case in cases if case.id not in evaluator.failures]
@@ -173,20 +152,22 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     networks = [member.network for member in members if isinstance(member, Member)]
     names = dict.fromkeys([type(one).__name__ for one in networks] + ["saved probabilities"] * bool(saved))
     made = RunFacts(
-        network=f"{method} of {len(members)} ({', '.join(names)})",
+        network=f"{settings.method} of {len(members)} ({', '.join(names)})",
         parameters=sum(map(count_parameters, networks)),
         training_cases=tuple(sorted({c for folder in folders for c in read_facts(folder).training_cases or ()})),
         predictions=len(done),
         background_predictions=tuple(background),
     )
-    write_facts(output, made | cost.facts())
+    write_facts(settings.output, made | cost.facts())
     if evaluator.state.key_metric_name is not None and done:
-        hashes = {case.id: content_hash(Path(output) / "predictions" / case.output_name()) for case in done}
+        hashes = {case.id: content_hash(Path(settings.output) / "predictions" / case.output_name()) for case in done}
         predictions = ScoredPredictions("predictions", hashes)
-        replace(Scores.read(output), asked=len(cases), scored=len(done), predictions=predictions).write(output)
+        replace(Scores.read(settings.output), asked=len(cases), scored=len(done), predictions=predictions).write(
+            settings.output
+        )
     if failed is not None:
         raise failed
-    return None if evaluator.state.key_metric_name is None else Scores.read(output)
+    return None if evaluator.state.key_metric_name is None else Scores.read(settings.output)
 
 
 def _evaluator(
@@ -263,6 +244,30 @@ def _plain_reader(folder: Path, space: LabelSpace, datalist: Datalist, case: Cas
     return ReadCase(space, len(datalist.channels), [1] * (stored.values.ndim - 1), {})
 
 
+def _refuse(places: Sequence[Path], bundles: Sequence[Bundle], settings: EnsembleSettings) -> None:
+    """What no ensemble allows.
+
+    Raises:
+        ConfigError: fewer than two members, runs on several data sets, or options that contradict each other.
+    """
+    if settings.probability_grid != "source":
+        raise ConfigError("Members meet in the original image space; leave --probability_grid out.")
+    if len(places) < 2:
+        raise ConfigError(f"An ensemble needs two or more runs, got {places[0]}; use `medseg infer` for one.")
+    for bundle in bundles:
+        if "tasks" in bundle.recipe("infer").tree:
+            raise ConfigError(
+                f"{bundle} was trained on several data sets, whose cases are asked for different tasks; `medseg "
+                "ensemble` joins runs on one. Predict with each run alone by `medseg infer`."
+            )
+    if settings.fold is not None and settings.section not in _SPLIT:
+        raise ConfigError(
+            f"--fold {settings.fold}: section '{settings.section}' has no folds; leave one of --fold and --section out."
+        )
+    if isinstance(settings.weights, str) and settings.weights != "dice":
+        raise ConfigError(f"weights '{settings.weights}' is unknown; give numbers, or 'dice'.")
+
+
 def _refuse_saved(saved: Sequence[Path], bundles: Sequence[Bundle], settings: EnsembleSettings) -> None:
     """What folders of predictions do not allow.
 
@@ -281,53 +286,27 @@ def _refuse_saved(saved: Sequence[Path], bundles: Sequence[Bundle], settings: En
         raise ConfigError(f"--weights dice: {saved[0]} has no validation scores; give numbers, one per member.")
 
 
-def _cases(run: Path | None, config: Mapping[str, Any], settings: EnsembleSettings) -> tuple[Datalist, list[Case]]:
+def _selection(run: Path | None, config: Mapping[str, Any], settings: EnsembleSettings) -> Selection:
+    """The cases that are predicted, and scored where they have labels."""
+    section, fold = settings.section, config.get("fold") if settings.fold is None else settings.fold
     if settings.json_list is None and run is not None:
         datalist = read_stored_list(run, settings.data_dir or config["dataset_dir"])
     else:
         assert settings.json_list is not None  # as _refuse_saved says
         datalist = read_datalist(settings.json_list, settings.data_dir)
-    cases = datalist.cases(settings.section, config.get("fold") if settings.fold is None else settings.fold)
+    cases = datalist.cases(section, fold)
     if not cases:
-        raise DataError(f"{datalist.path} has no case in '{settings.section}'; name another with --section.")
-    return datalist, cases
+        raise DataError(f"{datalist.path} has no case in '{section}'; name another with --section.")
+    role = "external" if settings.json_list is not None else section if section in _SPLIT else "test"
+    return Selection(tuple(cases), datalist, role, section, fold if section in _SPLIT else None)
 
 
-def _facts(
-    folders: Sequence[Path],
-    cases: Sequence[Case],
-    datalist: Datalist,
-    section: str,
-    *,
-    cleaned: bool,
-    own: bool,
-) -> ScoreFacts:
-    """What the scores are of, and why their scores may be better than those of new cases."""
-    files = {case.id: [content_hash(file) for file in case.files] for case in cases}
-    seen = {folder: len(trained_on(read_facts(folder), files)) for folder in folders}
-    biases = [
-        f"{folder.name} was trained on {number} of these {len(files)} cases: the scores are optimistically biased."
-        for folder, number in seen.items()
-        if number
-    ]
-    role = "test" if section not in ("training", "validation") else section
-    role = role if own else "external"
-    if cleaned and role == "validation":
-        biases.append(
-            "The rules of post-processing were chosen on validation cases: scores of cleaned predictions on them are "
-            "optimistically biased."
-        )
-    for text in biases:
-        logger.warning("%s", text)
-    return ScoreFacts(
-        section=section,
-        fold=None,
-        role=role,
-        datalist=str(datalist.path),
-        biases=biases,
-        files_sha256=files,
-        subjects={case.id: case.subject for case in cases if case.subject is not None} or None,
-    )
+def _facts(folders: Sequence[Path], selection: Selection, *, cleaned: bool) -> ScoreFacts:
+    """What the scores are of, and why they may be better than those of new cases."""
+    facts = selection.facts()
+    seen = [(folder.name, len(trained_on(read_facts(folder), facts.files_sha256 or {}))) for folder in folders]
+    cleaned = cleaned and selection.role == "validation"
+    return replace(facts, biases=biases(seen, len(selection.cases), cleaned=cleaned))
 
 
 def _chosen(bundles: Sequence[Bundle], settings: EnsembleSettings, *, cleaned: bool) -> list[str]:

@@ -15,8 +15,9 @@ from medseg.metrics import FoldScores, ScoreFacts, Scores, Summary
 from medseg.settings import takes
 from medseg.storage import write_json
 from medseg.workflows.checkpoints import kept_checkpoints
-from medseg.workflows.evaluation import EvaluateSettings, evaluate
+from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
+from medseg.workflows.validation import evaluate
 
 __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "pool_folds"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg import __version__
 from medseg.data import Case
 from medseg.dicom import require_extra
 from medseg.dicom.algorithm import Algorithm
 from medseg.errors import ConfigError
 from medseg.transforms.reader import is_dicom
 from medseg.transforms.save import FORMATS, LabelOutput
+from medseg.version import __version__
 
 __all__ = ["label_output", "refuse_format"]
 

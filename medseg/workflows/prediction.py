@@ -25,12 +25,12 @@ from medseg.transforms.picture import is_grey
 from medseg.transforms.reader import KNOWN, stem_of
 from medseg.transforms.save import LabelOutput
 from medseg.workflows.checkpoints import kept_checkpoints, weights_of
-from medseg.workflows.evaluation import warn_of_background
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.inference import Inference, InferenceSettings
 from medseg.workflows.label_output import label_output, refuse_format
 from medseg.workflows.probabilities import TEMPERATURE, ProbabilitySettings, saving
 from medseg.workflows.run_limits import check_channels
+from medseg.workflows.validation import warn_of_background
 
 __all__ = ["PredictSettings", "collect_cases", "predict", "predict_checkpoints"]
 

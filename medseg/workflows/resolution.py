@@ -28,8 +28,9 @@ from medseg.settings import Folder, takes
 from medseg.transforms import scaled_size
 from medseg.workflows.checks import check_cases
 from medseg.workflows.comparable import run_names
-from medseg.workflows.evaluation import EvaluateSettings, evaluate
+from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.run_folder import require_run
+from medseg.workflows.validation import evaluate
 
 __all__ = ["ResolutionSettings", "TrainedGrid", "resolution"]
 

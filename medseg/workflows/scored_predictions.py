@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from monai.transforms import Compose
 
-from medseg import __version__
 from medseg.data.case import Case
 from medseg.data.content import content_hash
 from medseg.data.datalist_file import read_scored_labels
@@ -26,6 +25,7 @@ from medseg.metrics.catalog import DEFAULT_METRICS
 from medseg.reports.evaluation import write_evaluation_report
 from medseg.settings import File, Folder, Named, Names, takes
 from medseg.transforms import load
+from medseg.version import __version__
 from medseg.workflows.comparable import run_names
 
 __all__ = ["ScorePredictionsSettings", "score_predictions"]

@@ -22,6 +22,7 @@ from medseg.data.files import is_there
 from medseg.engines.ranks import on_main
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.errors import ConfigError, DataError, nearest
+from medseg.metrics import ScoreFacts
 from medseg.workflows.run_folder import require_same_data, trained_on
 from medseg.workflows.stored_list import read_stored_list
 
@@ -69,6 +70,17 @@ class Selection:
         """Such as ``5 test cases`` in a sentence."""
         what = f"cases of {self.datalist.name}" if self.role == "external" else f"{self.section or self.role} cases"
         return f"{len(self.cases)} {what}"
+
+    def facts(self) -> ScoreFacts:
+        """What scores of these cases are of, with the hashes of all files."""
+        return ScoreFacts(
+            section=self.section,
+            fold=self.fold,
+            role=self.role,
+            datalist=str(self.datalist.path),
+            subjects={case.id: case.subject for case in self.cases if case.subject is not None} or None,
+            files_sha256={case.id: [content_hash(file) for file in case.files] for case in self.cases},
+        )
 
 
 def select(bundle: Bundle, recipe: Recipe, *, named: bool = False, section: str | None = None) -> Selection:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from medseg.bundle.recipe import Layer, Recipe
 from medseg.engines.time_limit import CLOCKS
 from medseg.errors import ConfigError, DataError, nearest
+from medseg.metrics.catalog import DEFAULT_METRICS
 from medseg.networks import network_target
 from medseg.shipped import find_bundle, shipped_name
 from medseg.storage import as_formed, read_yaml
@@ -18,7 +19,6 @@ __all__ = ["Budget", "ExternalSet", "Search", "Study", "StudyData", "StudyNetwor
 
 T = TypeVar("T", "StudyNetwork", "StudyData", "ExternalSet")
 _REMEDY = "expected a study file as the README shows it; correct that value"
-SCORES = ("dice", "surface_dice", "hd95")
 _PATHS = ("json_list", "data_dir", "bundle")
 
 
@@ -174,8 +174,11 @@ class Study:
                 f"checkpoint '{self.checkpoint}' with {self.validations} validations: expected last, or best with "
                 "validations to choose by. Add validations, or take last."
             )
-        if self.score not in SCORES:
-            raise ConfigError(f"score '{self.score}' is unknown.{nearest(self.score, SCORES)} Use {', '.join(SCORES)}.")
+        if self.score not in DEFAULT_METRICS:
+            raise ConfigError(
+                f"score '{self.score}' is unknown.{nearest(self.score, DEFAULT_METRICS)} Use "
+                f"{', '.join(DEFAULT_METRICS)}."
+            )
         if self.processes < 1 or self.validations < 0:
             raise ConfigError(
                 f"processes {self.processes}, validations {self.validations}: expected numbers from 1 and from 0 on. "

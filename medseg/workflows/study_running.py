@@ -18,9 +18,9 @@ from typing import Any
 
 from medseg.errors import CasesFailed, ConfigError, MedsegError, ResourceError
 from medseg.storage import write_text
-from medseg.workflows.evaluation import evaluate
 from medseg.workflows.study_members import Member, command_line, inequalities
 from medseg.workflows.training import train
+from medseg.workflows.validation import evaluate
 
 __all__ = ["run_member", "run_members", "write_slurm"]
 

@@ -14,6 +14,7 @@ import numpy as np
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.errors import ConfigError
 from medseg.metrics import Scores
+from medseg.metrics.estimate import less_is_better
 from medseg.metrics.families import holm
 from medseg.metrics.ranking import average_ranks, rank_stability
 from medseg.metrics.subjects import subject_sums
@@ -35,8 +36,6 @@ from medseg.workflows.study_file import ExternalSet, Study, StudyData
 from medseg.workflows.study_members import Member, inequalities
 
 __all__ = ["summarize_study"]
-
-_LOWER = ("hd95",)
 
 
 def summarize_study(
@@ -99,7 +98,7 @@ def _studied(study: Study, data: StudyData, members: Sequence[Member], root: Pat
     found = compare.of(CompareSettings(runs, root / "compared" / data.name, score=study.score))
     means = _by_subject(found)
     known = np.isfinite(means).all(axis=0)
-    higher = study.score not in _LOWER
+    higher = not less_is_better(study.score)
     warnings = [*_unequal(members), *(text for text in found.warnings if _counts(text, study))]
     rows = {row.run: row for row in found.comparisons if (row.score, row.label) == (study.score, "mean")}
     return StudiedData(

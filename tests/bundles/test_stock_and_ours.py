@@ -21,9 +21,9 @@ from medseg.bundle.compose import load_workflow
 from medseg.cli import main
 from medseg.labels import LabelSpace
 from medseg.storage import read_yaml
-from medseg.workflows.evaluation import evaluate
 from medseg.workflows.prediction import predict
 from medseg.workflows.training import train
+from medseg.workflows.validation import evaluate
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "ssh_unet_btcv_ct_segmentation"

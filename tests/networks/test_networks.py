@@ -30,6 +30,8 @@ def cases() -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "dims"), cases())
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_contract(name: str, dims: int, check: contract.Check) -> None:
+    if check is contract.exported and dims != catalog()[name].spatial_dims[0]:
+        return  # with one number of axes; tests/bundle/test_export.py takes the other
     assert list(check(network_class(name), catalog()[name], dims)) == []
 
 

@@ -160,22 +160,6 @@ def test_the_stem_halves_with_a_border() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_onnx(name: str, tmp_path: Any) -> None:
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    x = image(batch=1, size=(11, 8, 13))
-    net = network(name)
-    with torch.no_grad():
-        expected = net(x)
-        program = torch.onnx.export(net, (x,), dynamo=True, opset_version=20, verbose=False)
-    path = tmp_path / "model.onnx"
-    program.save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    result = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-    torch.testing.assert_close(torch.from_numpy(result), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", SMALL)
 def test_compiles_as_one_graph(name: str) -> None:
     """What ``torch.compile`` needs; the code generation itself is torch's."""
     net, x = network(name), image(batch=1)

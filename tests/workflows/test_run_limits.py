@@ -23,8 +23,8 @@ from medseg.reports import write_report
 from medseg.weights import save_file
 from medseg.workflows import predict
 from medseg.workflows.ensemble import ensemble
-from medseg.workflows.evaluation import evaluate
 from medseg.workflows.training import train
+from medseg.workflows.validation import evaluate
 
 _UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
 SWAPPED = {"background": 0, "one": 2, "two": 1}

@@ -19,10 +19,10 @@ from medseg.errors import ConfigError, DataError
 from medseg.networks import create_network
 from medseg.storage import read_yaml
 from medseg.weights import read_state_dict
-from medseg.workflows.evaluation import evaluate
 from medseg.workflows.export import export
 from medseg.workflows.prediction import predict
 from medseg.workflows.training import train
+from medseg.workflows.validation import evaluate
 
 SHAPE = (18, 16, 14)
 

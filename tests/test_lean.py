@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-LEAN = "from medseg.cli.lean import import_monai_lean; import_monai_lean(); import sys, monai\n"
+LEAN = "from medseg.lean import import_monai_lean; import_monai_lean(); import sys, monai\n"
 
 
 def run(code: str) -> str:
@@ -25,16 +25,16 @@ def test_heavy_packages_are_left_for_later() -> None:
     [
         # names that MONAI took from a stand-in
         "import numpy as np; from monai.transforms.signal.array import iirnotch\n"
-        "import scipy.signal; assert np.allclose(iirnotch(60, 30, 200), scipy.signal.iirnotch(60, 30, 200))",
-        "from monai.data.ultrasound_confidence_map import hilbert; assert hilbert([1.0, 2.0, 3.0]).shape == (3,)",
+        "import scipy.signal; assert np.allclose(iirnotch(60, 30, 200), scipy.signal.iirnotch(60, 30, 200))\n"
         "from monai.visualize.utils import plt; plt.switch_backend('agg'); plt.figure()\n"
         "import matplotlib.pyplot; assert plt.figure is matplotlib.pyplot.figure",
-        # whoever imports one afterwards gets the real one
-        "import scipy; assert scipy.signal.__file__; import scipy.signal as s; assert s is scipy.signal",
-        "from matplotlib import pyplot; import matplotlib; assert matplotlib.__file__ and pyplot.__file__",
+        "from monai.data.ultrasound_confidence_map import hilbert; assert hilbert([1.0, 2.0, 3.0]).shape == (3,)\n"
         "from matplotlib.figure import Figure; Figure()",
+        # whoever imports one afterwards gets the real one
+        "import scipy; assert scipy.signal.__file__; import scipy.signal as s; assert s is scipy.signal\n"
+        "from matplotlib import pyplot; import matplotlib; assert matplotlib.__file__ and pyplot.__file__\n"
         "import torch, torch.distributed.optim as optim; assert optim.__file__ and torch.distributed.optim is optim",
-        "import matplotlib.colors; assert matplotlib.__file__",
+        "import matplotlib.colors; assert matplotlib.__file__\n"
         "import torch; from torch.distributed.fsdp import FullyShardedDataParallel",
     ],
 )
