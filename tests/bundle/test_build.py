@@ -13,6 +13,7 @@ from medseg.bundle.folder import Bundle
 from medseg.cli import main
 from medseg.errors import ConfigError, ModelError
 from medseg.storage import read_yaml
+from medseg.version import __version__
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 
@@ -29,6 +30,8 @@ def test_the_committed_configs_are_the_built_ones(bundle: Path, tmp_path: Path) 
     built = {path.name: path.read_bytes() for path in copy.glob("configs/*.yaml")}
     assert built == {path.name: path.read_bytes() for path in bundle.glob("configs/*.yaml")}
     assert not [name for name, text in built.items() if b"$" in text]
+    needed = json.loads((bundle / "configs" / "metadata.json").read_text())["required_packages_version"]
+    assert needed["medseg"] == __version__  # whose components the configs name
 
 
 def test_a_recipe_is_short() -> None:
