@@ -109,8 +109,7 @@ def _check_venv(python: Path) -> None:
 
 def _install(python: Path, extra: str) -> None:
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    # What is imported is compiled then; compiling all of torch beforehand takes half of the installation's time.
-    command += ["--no-compile", "-e", f".[{extra}]", "-c", "constraints.txt"]
+    command += ["-e", f".[{extra}]", "-c", "constraints.txt"]
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, errors="replace")
     errors: list[str] = []
