@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from medseg.data.nnunet_export import ExportedNnunet, ExportNnunetSettings
     from medseg.data.run_settings import Setting
     from medseg.metrics import FoldScores, Scores
-    from medseg.metrics.single_score import ScoreInterval
     from medseg.networks.catalog import NetworkFacts
     from medseg.networks.layer_table import LayerTable
     from medseg.networks.listing import NetworksSettings
