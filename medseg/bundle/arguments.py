@@ -14,7 +14,7 @@ from medseg.data.nnunet_plans import NnunetPlans
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
 
-__all__ = ["accepts_roi", "plan_for_network", "planned_arguments", "unet_topology"]
+__all__ = ["accepts_roi", "plan_for_network", "planned_arguments", "roi_remedy", "unet_topology"]
 
 
 def unet_topology(
@@ -192,24 +192,44 @@ def plan_for_network(
             return plan, arguments
         reason = problem
         if roi_size is not None or (nnunet is not None and not whole_volume):
-            nearest_roi = [max(32, 32 * round(n / 32)) for n in plan.roi_size]
-            raise ConfigError(f"{network} does not take roi_size {list(plan.roi_size)} ({reason}); try {nearest_roi}.")
+
+            def planned(size: Sequence[int]) -> dict[str, Any]:
+                return planned_arguments(network, make_plan(datalist, facts, replace(asked, roi_size=size)), given)
+
+            remedy = roi_remedy(network, planned, plan.roi_size)
+            raise ConfigError(f"{network} does not take roi_size {list(plan.roi_size)} ({reason}); {remedy}.")
     raise ConfigError(
         f"{network} does not run on windows of {list(plan.roi_size)} ({reason}); set roi_size or its arguments."
     )
+
+
+def roi_remedy(network: str, planned: Callable[[Sequence[int]], dict[str, Any]], roi_size: Sequence[int]) -> str:
+    """What to do about a size that the network does not take: the nearest multiple of 32 that it takes, from there up.
+
+    Args:
+        planned: size -> the network's arguments.
+        roi_size: the refused size.
+    """
+    first = [max(32, 32 * round(n / 32)) for n in roi_size]
+    for size in ([length + more for length in first] for more in (0, 32, 64, 96)):
+        if accepts_roi(network, planned(size), size) is None:
+            return f"try {size}"
+    return "set another size, or the network's arguments"
 
 
 def accepts_roi(network: str, arguments: dict[str, Any], roi_size: Sequence[int]) -> str | None:
     """``None`` if the network maps (1, in_channels, *roi_size) to (1, out_channels, *roi_size), and also takes a batch
     of two in training mode; else the reason why not.
 
-    Tried without memory on torch's meta device first; networks that cannot run there are tried on the CPU.
+    Tried without memory on torch's meta device first; networks that cannot be built or cannot run there are built, or
+    run, on the CPU.
     """
     expected = (1, arguments["out_channels"], *roi_size)
-    for device in ("meta", "cpu"):
+    for built_on, device in (("meta", "meta"), ("cpu", "meta"), ("cpu", "cpu")):
         try:
+            with torch.device(built_on):
+                net = create_network(network, **arguments).to(device)
             with torch.device(device), torch.no_grad():
-                net = create_network(network, **arguments)
                 window = torch.zeros(2, arguments["in_channels"], *roi_size)
                 net.train()(window)  # norms may refuse the few voxels of a deep level here alone
                 result = net.eval()(window[:1])

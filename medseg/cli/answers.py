@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from medseg.data.nnunet_export import ExportedNnunet, ExportNnunetSettings
     from medseg.data.run_settings import Setting
     from medseg.metrics import FoldScores, Scores
-    from medseg.metrics.single_score import ScoreInterval
     from medseg.networks.catalog import NetworkFacts
     from medseg.networks.layer_table import LayerTable
     from medseg.networks.listing import NetworksSettings
+    from medseg.reports.calibrated import Calibration
     from medseg.reports.compared import Comparison
     from medseg.reports.resolution import Resolution
     from medseg.reports.studied import StudyResult
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from medseg.weights.original.contract import ImportReport
     from medseg.workflows.benchmark import BenchmarkSettings
     from medseg.workflows.benchmark_result import Benchmark
-    from medseg.workflows.calibration import CalibrateSettings, Calibration
+    from medseg.workflows.calibration import CalibrateSettings
     from medseg.workflows.compare import CompareSettings
     from medseg.workflows.doctor import DoctorSettings, Symptom
     from medseg.workflows.ensemble import EnsembleSettings
@@ -155,17 +155,12 @@ def postprocessed(settings: PostprocessSettings, result: Postprocessing) -> None
 
 
 def calibrated(settings: CalibrateSettings, result: Calibration) -> None:
-    from medseg.reports.tables import digits, markdown_table
+    from medseg.reports.tables import markdown_table
 
-    def shown(score: ScoreInterval) -> str:
-        return f"{digits(score.mean, 4)} ({digits(score.low, 4)} to {digits(score.high, 4)})"
-
-    states = [("before", result.before)] + ([("after", result.after)] if result.after is not None else [])
-    scores = {"ECE": "ece", "ECE, foreground": "ece_foreground", "Brier score": "brier", "NLL": "nll"}
-    rows = [[title, *(shown(getattr(state, name)) for _, state in states)] for title, name in scores.items()]
-    print(markdown_table(["score (95 % interval)", *(name for name, _ in states)], rows))
-    if result.after is not None:
-        print("after: each half of the subjects with the temperature of the other half.")
+    table = result.table()
+    print(markdown_table(table.header, table.rows))
+    for note in result.notes():
+        print(note)
     print(f"figure: {settings.run}/reliability.png")
     print(f"temperature: {result.temperature:.4f}, fitted on {len(result.cases)} validation cases and stored")
 

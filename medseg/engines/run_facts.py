@@ -34,6 +34,7 @@ class RunFacts:
         python: version of Python.
         device: device of the training.
         threads: number of CPU threads of torch.
+        processes: number of processes of the training, each with batches of its own.
         seed: random seed.
         data: hashes of the files of its cases.
         training_cases, validation_cases: ids of the cases.
@@ -66,6 +67,7 @@ class RunFacts:
     python: str | None = None
     device: str | None = None
     threads: int | None = None
+    processes: int | None = None
     seed: int | None = None
     data: DataFingerprint | None = None
     training_cases: tuple[str, ...] | None = None

@@ -65,7 +65,7 @@ class ScoreFacts:
         role: role of the cases (``medseg.workflows.selection.ROLES``).
         datalist: file that lists the cases.
         checkpoint: name of the checkpoint, or its file.
-        biases: sentences on why the scores are better than those of new cases.
+        biases: sentences on why the scores are better than those of new cases, or are not of equal trainings.
         chosen: sentences on which cases the checkpoint, the rules and the weights were chosen.
         differs_from_training: id of a setting -> its value in training, and its value here.
         weights_sha256, settings_sha256: hashes of the weights' file, and of the settings.

@@ -40,6 +40,7 @@ def write_evaluation_report(
         warnings=shown.score_warnings(record),
         curves=None,
         scores=shown_scores(record, lambda colors: Overlays(colors, "", {}, [])),
+        calibration=None,
         settings={"Evaluation": facts, "Scores": definitions},
     )
     path = folder / "report.html"

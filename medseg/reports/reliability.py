@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from medseg.reports.drawing import ACCENT, FAINT, INK, plain_axes, save_png
+from medseg.reports.drawing import ACCENT, FAINT, INK, plain_axes
 
-__all__ = ["save_reliability"]
+__all__ = ["reliability_figure"]
 
 _COLORS = {"before": INK, "after": ACCENT}
 
 
-def save_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path) -> None:
-    """Write a PNG with the curves and, below, the share of the voxels in each bin.
+def reliability_figure(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """The curves and, below, the share of the voxels in each bin.
 
     Args:
         curves: name (``before``, ``after``) -> ``voxels``, mean ``probability`` and share that is ``right`` per bin.
-        path: the file.
     """
     figure = Figure(figsize=(4.6, 5.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
@@ -39,4 +37,4 @@ def save_reliability(curves: Mapping[str, Mapping[str, Sequence[float]]], path: 
     upper.set_ylim(0, 1)
     lower.set_ylim(0)
     upper.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left")
-    save_png(figure, path)
+    return figure

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
+from medseg.engines.run_files import is_outdated
 from medseg.labels.colors import label_colors
+from medseg.metrics import Scores
 from medseg.reports import scores
 from medseg.reports.agreement import Agreement, volume_agreement
+from medseg.reports.calibrated import Calibration, ShownCalibration
 from medseg.reports.charts import curves_chart, scores_chart
 from medseg.reports.drawing import Chart
 from medseg.reports.page import Table, render
@@ -50,6 +53,7 @@ class ReportPage:
     warnings: Sequence[str]
     curves: Chart | None
     scores: ShownScores | None
+    calibration: ShownCalibration | None
     settings: Mapping[str, Mapping[str, str]]
 
 
@@ -88,6 +92,8 @@ def write_report(settings: ReportSettings) -> Path:
         shown = shown_scores(record, lambda colors: draw_overlays(record, colors, settings.data_dir))
         lead = scores.headline(record)
         warnings = [*shown.overlays.problems, *scores.score_warnings(record)]
+    calibration = Calibration.found(record.folder)
+    warnings += _calibration_warnings(record, calibration)
     page = ReportPage(
         title=f"{record.network} on {record.dataset}",
         lead=lead,
@@ -95,6 +101,7 @@ def write_report(settings: ReportSettings) -> Path:
         warnings=[*warnings, *_data_warnings(record)],
         curves=curves_chart(record.curves) if len(record.curves["epoch"]) else None,
         scores=shown,
+        calibration=None if calibration is None else ShownCalibration.of(calibration),
         settings=setting_groups(record),
     )
     if shown is not None:
@@ -125,6 +132,13 @@ def shown_scores(record: RunRecord, overlays: Callable[[Mapping[str, str]], Over
         overlays=overlays(colors),
         cases=scores.case_table(record),
     )
+
+
+def _calibration_warnings(record: RunRecord, calibration: Calibration | None) -> list[str]:
+    scored = None if calibration is None else Scores.found(record.folder / "calibration")
+    if scored is None or not is_outdated(record.folder, scored):
+        return []
+    return ["The run no longer has the weights that were calibrated; run `medseg calibrate` again."]
 
 
 def _data_warnings(record: RunRecord) -> list[str]:

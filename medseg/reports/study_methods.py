@@ -116,9 +116,11 @@ def _data(runs: Sequence[_Run]) -> str:
 
 
 def _patches(runs: Sequence[_Run]) -> str:
+    processes = [run.facts.processes or 1 for run in runs]
+    each = f" in each of {_spread(processes)} processes" if max(processes) > 1 else ""
     return (
-        f"Networks saw patches of {_said(runs, 'roi_size')} in batches of {_said(runs, 'batch_size')}, and predicted "
-        f"by sliding patches with an overlap of {_said(runs, 'overlap')}."
+        f"Networks saw patches of {_said(runs, 'roi_size')} in batches of {_said(runs, 'batch_size')}{each}, and "
+        f"predicted by sliding patches with an overlap of {_said(runs, 'overlap')}."
     )
 
 

@@ -11,13 +11,14 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medseg.bundle import accepts_roi, planned_arguments
+from medseg.bundle import accepts_roi, planned_arguments, roi_remedy
 from medseg.bundle.config_check import check_roi
 from medseg.bundle.parts import device as choose_device
 from medseg.data import Plan
@@ -181,18 +182,25 @@ def _arguments(
     for name in given:
         if name not in networks:
             raise ConfigError(f"Arguments are given for '{name}', which is not measured.{nearest(name, networks)}")
-    plan = _plan(setup)
     result = {}
     for name, network in networks.items():
         facts = catalog().get(network)
         if facts is not None and len(setup.size) not in facts.spatial_dims:
             known = " or ".join(f"{dims}" for dims in facts.spatial_dims)
             raise ConfigError(f"{network} takes {known} spatial axes; size {list(setup.size)} has {len(setup.size)}.")
-        result[name] = planned_arguments(network, plan, given.get(name), published=published)
+        planned = partial(_planned, network, setup, given.get(name), published)
+        result[name] = planned(setup.size)
         problem = accepts_roi(network, result[name], setup.size)
         if problem is not None:
-            raise ConfigError(f"{name} does not take size {list(setup.size)} ({problem}); try a multiple of 32.")
+            remedy = roi_remedy(network, planned, setup.size)
+            raise ConfigError(f"{name} does not take size {list(setup.size)} ({problem}); {remedy}.")
     return result
+
+
+def _planned(
+    network: str, setup: Conditions, given: Mapping[str, Any] | None, published: bool, size: Sequence[int]
+) -> dict[str, Any]:
+    return planned_arguments(network, _plan(replace(setup, size=tuple(size))), given, published=published)
 
 
 def _plan(setup: Conditions) -> Plan:

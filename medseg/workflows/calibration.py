@@ -27,7 +27,9 @@ from medseg.metrics.calibration import (
 from medseg.metrics.single_score import ScoreInterval, score_interval
 from medseg.metrics.subjects import subject_sums
 from medseg.metrics.temperature import fit_temperature, scale_probabilities
-from medseg.reports.reliability import save_reliability
+from medseg.reports.calibrated import Calibration, ProbabilityScores
+from medseg.reports.drawing import save_png
+from medseg.reports.reliability import reliability_figure
 from medseg.settings import Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import load
@@ -39,7 +41,7 @@ from medseg.workflows.probabilities import store_temperature
 from medseg.workflows.run_folder import log_to, require_run
 from medseg.workflows.validation import evaluate
 
-__all__ = ["CalibrateSettings", "Calibration", "calibrate"]
+__all__ = ["CalibrateSettings", "calibrate"]
 
 logger = logging.getLogger("medseg")
 
@@ -62,44 +64,6 @@ class CalibrateSettings:
     _: KW_ONLY
     data_dir: Folder | None = None
     device: str | None = None
-
-
-@dataclass(frozen=True)
-class ProbabilityScores:
-    """How good probabilities are: means of cases, with intervals over subjects.
-
-    Attributes:
-        ece: expected calibration error of the largest probability, 15 bins, all voxels.
-        ece_foreground: the same where reference or prediction is not background, which is most of a volume.
-        brier: Brier score, 0 to 2.
-        nll: negative log-likelihood, natural logarithm.
-    """
-
-    ece: ScoreInterval
-    ece_foreground: ScoreInterval
-    brier: ScoreInterval
-    nll: ScoreInterval
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A fitted temperature and what it changes.
-
-    Attributes:
-        temperature: divisor of the logits; above 1 the network was too sure.
-        halves: temperatures of the two halves of the subjects; empty with a single subject.
-        cases: names of the cases.
-        before, after: scores without it, and with that of the other half; ``after`` is ``None`` with one subject.
-        reliability: ``before`` and ``after`` -> per bin of the foreground's curve: voxels, mean probability, share that
-            is right.
-    """
-
-    temperature: float
-    halves: Sequence[float]
-    cases: Sequence[str]
-    before: ProbabilityScores
-    after: ProbabilityScores | None
-    reliability: Mapping[str, Mapping[str, Sequence[float]]]
 
 
 @dataclass(frozen=True)
@@ -164,7 +128,7 @@ def calibrate(settings: CalibrateSettings) -> Calibration:
         },
     )
     write_json(run / "calibration.json", found)
-    save_reliability(found.reliability, run / "reliability.png")
+    save_png(reliability_figure(found.reliability), run / "reliability.png")
     for folder in folders:
         store_temperature(Bundle(folder), found.temperature)
     logger.info("temperature of %s: %.4g", run, found.temperature)

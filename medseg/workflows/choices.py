@@ -39,13 +39,14 @@ def choices(
     return found
 
 
-def biases(seen: Iterable[tuple[str, int]], cases: int, *, cleaned: bool) -> list[str]:
+def biases(seen: Iterable[tuple[str, int]], cases: int, *, cleaned: bool, calibrated: bool = False) -> list[str]:
     """Why scores are better than those of new cases, in sentences; logged as well.
 
     Args:
         seen: names of networks, and on how many of the cases each was trained.
         cases: number of scored cases.
         cleaned: whether rules are applied that were chosen on these cases.
+        calibrated: whether members are joined by probabilities whose temperatures were fitted on these cases.
     """
     found = [
         f"{name} was trained on {number} of these {cases} cases: the scores are optimistically biased."
@@ -55,6 +56,11 @@ def biases(seen: Iterable[tuple[str, int]], cases: int, *, cleaned: bool) -> lis
     if cleaned:
         found.append(
             "The rules of post-processing were chosen on validation cases: scores of cleaned predictions on them are "
+            "optimistically biased."
+        )
+    if calibrated:
+        found.append(
+            "The temperatures of the members were fitted on validation cases: the scores of the ensemble on them are "
             "optimistically biased."
         )
     for text in found:

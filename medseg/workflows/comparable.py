@@ -27,6 +27,7 @@ __all__ = [
     "read_scored",
     "refuse_unlike",
     "run_names",
+    "uneven_effort",
     "units",
 ]
 
@@ -248,12 +249,10 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
         values = {run.name: value(run) for run in runs if value(run) not in (None, NOT_RECORDED)}
         if len(set(values.values())) > 1:
             found.append(f"{words} ({_listed(values)}).")
-    for key, words in EFFORT.items():
-        numbers = {run.name: float(value) for run in runs if (value := getattr(run.facts, key)) is not None}
-        if numbers and max(numbers.values()) > (1 + _TOLERANCE.get(key, 0.0)) * min(numbers.values()):
-            unit = " s" if key.endswith("seconds") else ""
-            amounts = {name: f"{number:,.0f}{unit}".replace(",", " ") for name, number in numbers.items()}
-            found.append(f"The runs were not trained alike: {words} {_listed(amounts)}.")
+    facts = {run.name: run.facts for run in runs}
+    for key in EFFORT:
+        if uneven := uneven_effort("runs", facts, key, _TOLERANCE.get(key, 0.0)):
+            found.append(uneven)
             if key == "validations" and any(run.scores.facts.checkpoint == "best" for run in runs):
                 found.append(
                     "The best of more validations is better by chance alone: compare the final weights (`medseg "
@@ -266,6 +265,21 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
             "record it."
         )
     return found
+
+
+def uneven_effort(what: str, facts: Mapping[str, RunFacts], key: str, tolerance: float) -> str:
+    """A sentence where trainings differ in a fact of ``EFFORT`` by more than this share; empty where they do not.
+
+    Args:
+        what: of which the names are, such as ``runs``.
+        facts: name -> facts of the training.
+    """
+    numbers = {name: float(value) for name, one in facts.items() if (value := getattr(one, key)) is not None}
+    if not numbers or max(numbers.values()) <= (1 + tolerance) * min(numbers.values()):
+        return ""
+    unit = " s" if key.endswith("seconds") else ""
+    amounts = {name: f"{number:,.0f}{unit}".replace(",", " ") for name, number in numbers.items()}
+    return f"The {what} were not trained alike: {EFFORT[key]} {_listed(amounts)}."
 
 
 def _rules(definition: ScoreDefinition) -> str:

@@ -35,7 +35,7 @@ from medseg.workflows.choices import biases, choices
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.members import Source, load_members, refuse_twice, shared_rules
-from medseg.workflows.probabilities import ProbabilitySettings
+from medseg.workflows.probabilities import ProbabilitySettings, stored_temperature
 from medseg.workflows.run_folder import require_run, require_same_data, trained_on
 from medseg.workflows.run_limits import check_channels, check_members
 from medseg.workflows.selection import Selection, own_role
@@ -120,7 +120,8 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     given = settings.weights
     weights = _validation_dice(sources, settings.checkpoint) if isinstance(given, str) else given
     rules = shared_rules(bundles) if settings.postprocess and bundles else {}
-    facts = _facts(folders, selection, cleaned=bool(rules))
+    calibrated = settings.postprocess and any(stored_temperature(bundle) != 1 for bundle in bundles)
+    facts = _facts(folders, selection, cleaned=bool(rules), calibrated=calibrated)
     device = choose_device(settings.device) if settings.device is not None else None
     loaded = iter(load_members(sources, device, calibrated=settings.postprocess))
     members: list[Member | SavedMember] = [
@@ -134,7 +135,7 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         ensemble=settings.method,
         members=[str(place.resolve()) for place in places],
         member_weights=network.weights,
-        chosen=_chosen(bundles, settings, cleaned=bool(rules)),
+        chosen=_chosen(bundles, settings, cleaned=bool(rules), calibrated=calibrated),
     )
     scores = CaseScores(
         network.label_space, surface=True, output_dir=settings.output, facts={"space": "source", "cleanup": rules}
@@ -301,21 +302,24 @@ def _selection(run: Path | None, config: Mapping[str, Any], settings: EnsembleSe
     return Selection(tuple(cases), datalist, role, section, fold if section in _SPLIT else None)
 
 
-def _facts(folders: Sequence[Path], selection: Selection, *, cleaned: bool) -> ScoreFacts:
+def _facts(folders: Sequence[Path], selection: Selection, *, cleaned: bool, calibrated: bool) -> ScoreFacts:
     """What the scores are of, and why they may be better than those of new cases."""
     facts = selection.facts()
     seen = [(folder.name, len(trained_on(read_facts(folder), facts.files_sha256 or {}))) for folder in folders]
-    cleaned = cleaned and selection.role == "validation"
-    return replace(facts, biases=biases(seen, len(selection.cases), cleaned=cleaned))
+    own = selection.role == "validation"
+    found = biases(seen, len(selection.cases), cleaned=cleaned and own, calibrated=calibrated and own)
+    return replace(facts, biases=found)
 
 
-def _chosen(bundles: Sequence[Bundle], settings: EnsembleSettings, *, cleaned: bool) -> list[str]:
-    """On which cases the members' checkpoints, rules and weights were chosen."""
+def _chosen(bundles: Sequence[Bundle], settings: EnsembleSettings, *, cleaned: bool, calibrated: bool) -> list[str]:
+    """On which cases the members' checkpoints, rules, temperatures and weights were chosen."""
     of_each = [
         choices(bundle.trained, read_facts(bundle.root), settings.checkpoint, cleaned=cleaned, validation=False)
         for bundle in bundles
     ]
     found = list(dict.fromkeys(text for texts in of_each for text in texts))
+    if calibrated:
+        found.append("The temperatures of the members were fitted on their own validation cases.")
     if settings.weights == "dice":
         found.append("The weights of the members are their Dice on their own validation cases.")
     return found

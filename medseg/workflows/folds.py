@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,11 +16,16 @@ from medseg.metrics import FoldScores, ScoreFacts, Scores, Summary
 from medseg.settings import takes
 from medseg.storage import write_json
 from medseg.workflows.checkpoints import kept_checkpoints
+from medseg.workflows.comparable import uneven_effort
 from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.validation import evaluate
 
 __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "pool_folds"]
+
+logger = logging.getLogger("medseg")
+
+_TOLERANCE = 0.1  # folds have a case more or less
 
 
 def fold_runs(run: str | Path) -> list[Path]:
@@ -59,7 +65,7 @@ def evaluate_folds(settings: EvaluateSettings) -> Scores | FoldScores:
     place = settings.place(selections[0])
     of_each = [evaluate.of(replace(settings, run=folder)) for folder in folders]
     if not pooled:
-        spread = _spread([folder.name for folder in folders], of_each)
+        spread = _spread([folder.name for folder in folders], of_each, _unlike(folders))
         write_json(run / place / "folds.json", spread.to_table())
         return spread
     return pool_folds(run, folders, of_each, place)
@@ -78,7 +84,7 @@ def pool_folds(run: Path, folders: Sequence[Path], of_each: Sequence[Scores], pl
     files = {case: hashes for scores in of_each for case, hashes in (scores.facts.files_sha256 or {}).items()}
     subjects = {case: name for scores in of_each for case, name in (scores.facts.subjects or {}).items()}
     names = [folder.name for folder in folders]
-    facts = replace(_shared(of_each), files_sha256=files, folds=names, subjects=subjects or None)
+    facts = replace(_shared(of_each, _unlike(folders)), files_sha256=files, folds=names, subjects=subjects or None)
     asked = sum(scores.asked or len(scores.cases) for scores in of_each)
     joined = replace(Scores.of(cases, of_each[0].definition, facts), asked=asked, scored=len(cases))
     joined.write(run / place)
@@ -88,9 +94,23 @@ def pool_folds(run: Path, folders: Sequence[Path], of_each: Sequence[Scores], pl
     return joined
 
 
-def _shared(of_each: Sequence[Scores]) -> ScoreFacts:
+def _unlike(folders: Sequence[Path]) -> list[str]:
+    """Sentences on folds that were not trained as long as others, or not to the end; logged as well."""
+    facts = {folder.name: read_facts(folder) for folder in folders}
+    found = [uneven_effort("folds", facts, key, _TOLERANCE) for key in ("iterations", "validations")]
+    unfinished = [name for name, one in facts.items() if one.status not in (None, "finished")]
+    cut = [name for name, one in facts.items() if one.schedule_completed is False]
+    found += [f"The training is not finished in {', '.join(unfinished)}."] if unfinished else []
+    found += [f"The learning-rate schedule was cut before its end in {', '.join(cut)}."] if cut else []
+    found = [text for text in found if text]
+    for text in found:
+        logger.warning("%s", text)
+    return found
+
+
+def _shared(of_each: Sequence[Scores], unlike: Sequence[str]) -> ScoreFacts:
     """What the scores of all folds are of, without what is each fold's own."""
-    biases = dict.fromkeys(text for scores in of_each for text in scores.facts.biases or ())
+    biases = dict.fromkeys([*unlike, *(text for scores in of_each for text in scores.facts.biases or ())])
     chosen = dict.fromkeys(text for scores in of_each for text in scores.facts.chosen or ())
     return replace(
         of_each[0].facts,
@@ -105,7 +125,7 @@ def _shared(of_each: Sequence[Scores]) -> ScoreFacts:
     )
 
 
-def _spread(names: Sequence[str], of_each: Sequence[Scores]) -> FoldScores:
+def _spread(names: Sequence[str], of_each: Sequence[Scores], unlike: Sequence[str]) -> FoldScores:
     """Scores of several networks on the same cases: mean and standard deviation over folds."""
     means = [scores.mean_dice for scores in of_each]
     labels: dict[str, dict[str, Summary]] = {}
@@ -116,7 +136,7 @@ def _spread(names: Sequence[str], of_each: Sequence[Scores]) -> FoldScores:
             labels[label][score] = Summary(fmean(known) if known else math.nan, row.cases)
     return FoldScores(
         mean_dice=fmean(means),
-        facts=_shared(of_each),
+        facts=_shared(of_each, unlike),
         definition=of_each[0].definition,
         labels=labels,
         sd_over_folds=stdev(means) if len(means) > 1 else None,

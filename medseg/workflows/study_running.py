@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import CasesFailed, ConfigError, MedsegError, ResourceError
+from medseg.errors import CasesFailed, ConfigError, MedsegError, ResourceError, few
 from medseg.storage import write_text
 from medseg.workflows.study_members import Member, command_line, inequalities
 from medseg.workflows.training import train
@@ -51,19 +51,24 @@ def _run(name: str, function: Any, member: Member, settings: Any) -> None:
         function.of(settings)
         return
     # scoring does not gain from more processes than cases, but has to hold the same network on the same devices
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={member.study.processes}",
-    ]
-    status = subprocess.run([*launch, "-m", "medseg.cli", *command_line(name, settings)], check=False).returncode
+    status = _under_torchrun(["medseg.cli", *command_line(name, settings)], member.study.processes)
     if status:
         raise ResourceError(
             f"{member.name}: `medseg {name}` under torchrun ended with status {status}; see {member.folder}/log.txt, "
             "then rerun the same command to resume."
         )
+
+
+def _under_torchrun(module: Sequence[str], processes: int) -> int:
+    """The status of a module with its arguments, in so many processes, which save their state if this one is ended."""
+    launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m", "--", *module]
+    # a session of its own: Ctrl-C in a terminal would reach the processes twice, and the second signal loses an epoch
+    torchrun = subprocess.Popen([sys.executable, "-m", *launch], start_new_session=True)
+    try:
+        return torchrun.wait()
+    finally:
+        torchrun.terminate()  # nothing where it has ended
+        torchrun.wait()
 
 
 def run_members(members: Sequence[Member], jobs: int) -> dict[str, str]:
@@ -120,6 +125,8 @@ class _Processes:
                         logger.error("%s: %s", member.name, failed[member.name])
                     _refuse_unequal(member, self.members)
         finally:
+            if self.running:
+                logger.warning("stopping %s; rerun the same command to resume", few(self.running))
             for _, process in self.running.values():  # which save their state
                 process.terminate()
             for _, process in self.running.values():
@@ -147,6 +154,9 @@ def _log(member: Member) -> Path:
 
 def _work(member: Member) -> None:
     """The process of a member; it ends, with its state saved, when the study's process is gone."""
+    if hasattr(os, "setpgrp"):  # Ctrl-C in a terminal reaches the study alone, which ends its members
+        os.setpgrp()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     path = _log(member)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:

@@ -78,13 +78,14 @@ def _searched(study: Study, members: Sequence[Member]) -> str:
     if not trials:
         return ""
     facts = [read_facts(trial.folder) for member in members for trial in member.trials]
-    iterations = sorted({fact.iterations for fact in facts if fact.iterations})
+    numbers = [fact.iterations for fact in facts if fact.iterations]
+    iterations = [str(number) for number in sorted({min(numbers), max(numbers)})]
     rates = ", ".join(f"{trial.rate:g}" for trial in trials)
     return (
         f"The learning rate of each network and fold was the best of {len(trials)} ({rates}) by the mean Dice of "
         f"held-out training cases ({len(facts[0].validation_cases or ())} of "
         f"{len(facts[0].validation_cases or ()) + len(facts[0].training_cases or ())} in the first fold), after "
-        f"{iterations[0]} to {iterations[-1]} iterations each; validation cases of the fold took no part in it."
+        f"{' to '.join(iterations)} iterations each; validation cases of the fold took no part in it."
     )
 
 

@@ -138,7 +138,7 @@ def _run(run: Path, max_minutes: float | None, started: float, facts: RunFacts) 
     peak = max([facts.training_peak_bytes or 0, *(rank["peak"] for rank in ranks)]) or None
     if is_main():
         trained = RunFacts(status="finished", epochs_done=int(trainer.state.epoch), **asdict(effort))
-        trained = replace(trained, training_peak_bytes=peak)
+        trained = replace(trained, training_peak_bytes=peak, processes=len(ranks))
         write_facts(run, trained | network_facts(unwrap(trainer.network), in_channels, roi_size), facts)
         logger.info("trained: %s", effort)
     workflow.finalize()

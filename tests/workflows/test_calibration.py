@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -16,6 +17,8 @@ from scipy.special import log_softmax
 
 from medseg.bundle.folder import Bundle
 from medseg.cli import main
+from medseg.reports import write_report
+from medseg.reports.calibrated import Calibration
 from medseg.transforms.probability_file import read_probabilities
 from medseg.weights import save_file
 from medseg.workflows import evaluate, predict
@@ -73,6 +76,27 @@ def test_the_temperature_is_that_of_the_largest_likelihood(run: Path, calibrated
         assert before[score]["subjects"] == 8
     assert len(content["halves"]) == 2
     assert (calibrated / "reliability.png").is_file()
+
+
+def test_the_report_shows_it(calibrated: Path) -> None:
+    found = Calibration.found(calibrated)
+    assert found is not None and found.after is not None
+    assert json.loads((calibrated / "calibration.json").read_text())["after"]["ece"]["mean"] == found.after.ece.mean
+    page = write_report(calibrated).read_text()
+    assert "<h2>Calibration</h2>" in page and "was fitted on 8 validation cases by the likelihood of all voxels" in page
+    assert f"<td>{found.before.ece_foreground.mean:.4f} (" in page and 'aria-label="Reliability curves' in page
+    assert not any("became worse" in note for note in found.notes())
+    worse = replace(found, before=found.after, after=found.before)
+    assert "The ECE of the foreground became worse" in worse.notes()[-1]
+    alone = replace(found, after=None)
+    assert "With one subject" in alone.notes()[-1] and alone.table().header[1:] == ["before"]
+    kept = calibrated / "models" / "model.pt"
+    before = kept.read_bytes()
+    save_file({"sharpness": torch.tensor(1.0)}, kept)
+    try:
+        assert "no longer has the weights that were calibrated" in write_report(calibrated).read_text()
+    finally:
+        kept.write_bytes(before)
 
 
 def test_what_is_saved_is_calibrated_and_labels_stay(run: Path, calibrated: Path, tmp_path: Path) -> None:
@@ -150,6 +174,7 @@ def test_folds_are_pooled_and_have_one_temperature(tmp_path: Path) -> None:
     found = calibrate(tmp_path / "cv", device="cpu")
     assert len(found.cases) == 4
     assert {stored_temperature(Bundle(tmp_path / "cv" / f"fold{fold}")) for fold in range(2)} == {found.temperature}
+    assert Calibration.found(tmp_path / "cv" / "fold1") == Calibration.found(tmp_path / "cv")
 
 
 def test_regions_are_choices_of_two() -> None:

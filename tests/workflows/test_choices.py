@@ -10,7 +10,7 @@ import pytest
 from brightness import write_cases, write_run
 
 from medseg.cli import main
-from medseg.engines.run_facts import RunFacts
+from medseg.engines.run_facts import RunFacts, write_facts
 from medseg.metrics import Scores
 from medseg.workflows.choices import choices
 from medseg.workflows.folds import evaluate_folds
@@ -54,7 +54,19 @@ def test_scores_of_folds_have_subjects_and_sentences(tmp_path: Path, capsys: pyt
     datalist.write_text(json.dumps(table))
     for fold in range(2):
         write_run(tmp_path / "all" / f"fold{fold}", datalist, fold=fold)
+    for fold, facts in enumerate(
+        (
+            RunFacts(status="finished", iterations=100, schedule_completed=True),
+            RunFacts(status="started", iterations=50, schedule_completed=False),
+        )
+    ):
+        write_facts(tmp_path / "all" / f"fold{fold}", facts)
     scores = evaluate_folds(tmp_path / "all", device="cpu")
+    assert scores.facts.biases == [
+        "The folds were not trained alike: iterations fold0: 100; fold1: 50.",
+        "The training is not finished in fold1.",
+        "The learning-rate schedule was cut before its end in fold1.",
+    ]
     assert isinstance(scores, Scores) and sorted(set(scores.units)) == ["s0", "s1", "s2", "s3"]
     assert scores.facts.chosen is not None and "Checkpoint best was chosen by a validation" in scores.facts.chosen[0]
     assert Scores.read(tmp_path / "all") == scores
