@@ -173,6 +173,7 @@ COMMANDS = {
         parts=_DATA_SETS,
     ),
     "networks": Command("medseg.networks.listing.networks", answers.networks, "'hno*'", "nnformer --layers"),
+    "cite": Command("medseg.workflows.cite.cite", answers.lines, "runs/first", "hnoseg_xs"),
     "metrics": Command("medseg.metrics.catalog.metrics", answers.lines, "", "'hd95*'"),
     "benchmark": Command(
         "medseg.workflows.benchmark.benchmark",
