@@ -160,6 +160,8 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[
     chosen = {key: value for key, value in given.items() if value is not None}
     layers = [command({k: v for k, v in always.items() if k in draft.train.tree and k not in chosen})]
     layers.append(command({k: v for k, v in chosen.items() if k in draft.train.tree}, SET))
+    if settings.tracker != "tensorboard":
+        layers.append(command({"tracker": settings.tracker}, SET))
     if settings.select != "best":
         layers.append(command({"checkpoint::select": settings.select}, SET))
     if settings.max_minutes is not None and "epochs" in draft.train.tree:
