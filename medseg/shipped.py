@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["find_bundle", "find_list", "is_installed", "shipped_bundles", "shipped_lists", "shipped_name"]
+__all__ = [
+    "citation_file",
+    "find_bundle",
+    "find_list",
+    "is_installed",
+    "shipped_bundles",
+    "shipped_lists",
+    "shipped_name",
+]
 
 _PACKAGE = Path(__file__).parent
 _SUFFIXES = (".json", ".yaml")
@@ -42,6 +50,12 @@ def shipped_lists() -> dict[str, Path]:
     root = _folder("data_json")
     found = sorted(path for path in root.rglob("*") if path.suffix in _SUFFIXES)
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in found}
+
+
+def citation_file() -> Path:
+    """``CITATION.cff``: medseg and the papers of the five systems."""
+    installed = _PACKAGE / "_citation" / "CITATION.cff"
+    return installed if installed.is_file() else _PACKAGE.parent / "CITATION.cff"
 
 
 def is_installed(path: Path) -> bool:

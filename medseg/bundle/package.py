@@ -23,9 +23,9 @@ from medseg.shipped import find_bundle, find_list, shipped_name
 from medseg.storage import read_json, read_yaml
 from medseg.submission.archive import write_zip
 
-__all__ = ["PackageSettings", "UnpackSettings", "package", "unpack"]
+__all__ = ["SUMS", "PackageSettings", "UnpackSettings", "package", "unpack"]
 
-_SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
+SUMS = "SHA256SUMS"  # as `sha256sum --check` reads it
 _LARGEST = 20 * 2**30  # bytes after unpacking; the largest published networks have 2
 _MOST = 1000  # members
 _GROWTH = 1000  # of a member; deflate's own limit is 1032, texts reach 20
@@ -82,9 +82,9 @@ def package(settings: PackageSettings) -> list[str]:
             files[name], lists = _portable(files[name], Path(scratch) / Path(name).name)
             files |= lists
         _refuse_machine_paths(root, files)
-        sums = Path(scratch) / _SUMS
+        sums = Path(scratch) / SUMS
         sums.write_text("".join(f"{content_hash(path)}  {name}\n" for name, path in files.items()), encoding="utf-8")
-        members = {f"{target.stem}/{name}": path for name, path in {_SUMS: sums, **files}.items()}
+        members = {f"{target.stem}/{name}": path for name, path in {SUMS: sums, **files}.items()}
         write_zip(members, target)
     return list(members)
 
@@ -178,7 +178,7 @@ def unpack(settings: UnpackSettings) -> Path:
                 raise ResourceError(f"{path} needs {needed >> 20} MiB, {parent} has {free >> 20} left; free some.")
             with tempfile.TemporaryDirectory(dir=parent, prefix=".partial_") as scratch:
                 found = dict(_extract(opened, member, Path(scratch)) for member in members)
-                _check_sums(Path(scratch) / _SUMS, found, path)
+                _check_sums(Path(scratch) / SUMS, found, path)
                 (Path(scratch) / "done").mkdir()
                 for item in [item for item in Path(scratch).iterdir() if item.name != "done"]:
                     os.replace(item, Path(scratch) / "done" / item.name)
@@ -241,8 +241,8 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) ->
 
 
 def _check_sums(sums: Path, found: dict[str, str], path: Path) -> None:
-    if found.pop(_SUMS, None) is None:
-        raise ModelError(f"{path} refused: it has no {_SUMS}; pack it with `medseg package`.")
+    if found.pop(SUMS, None) is None:
+        raise ModelError(f"{path} refused: it has no {SUMS}; pack it with `medseg package`.")
     lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
     stated = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in {**stated, **found}:

@@ -260,7 +260,10 @@ def planned(settings: NewBundleSettings, plan: Iterable[Setting]) -> None:
 
 
 def imported(settings: ImportWeightsSettings, report: ImportReport) -> None:
+    from medseg.weights.notice import read_notice
+
     print("\n".join(report.lines()))
+    print(read_notice(settings.output).rstrip())
     print(f"written: {settings.output}")
 
 

@@ -173,6 +173,7 @@ COMMANDS = {
         parts=_DATA_SETS,
     ),
     "networks": Command("medseg.networks.listing.networks", answers.networks, "'hno*'", "nnformer --layers"),
+    "cite": Command("medseg.workflows.cite.cite", answers.lines, "runs/first", "hnoseg_xs"),
     "metrics": Command("medseg.metrics.catalog.metrics", answers.lines, "", "'hd95*'"),
     "benchmark": Command(
         "medseg.workflows.benchmark.benchmark",
@@ -215,6 +216,19 @@ COMMANDS = {
         "bundle: {result}\nnext: medseg infer --bundle {result} --output DIR IMAGE",
         "first.zip --output unpacked",
         "mine.zip --output bundles",
+    ),
+    "publish": Command(
+        "medseg.workflows.publish.publish",
+        "repository: {s.output}\nSHA-256 of its SHA256SUMS: {result}\n"
+        "next, where you have an account: hf upload OWNER/NAME {s.output}",
+        "runs/first --output published/first",
+        "bundles/mine --output published/mine",
+    ),
+    "fetch": Command(
+        "medseg.workflows.fetch.fetch",
+        "bundle: {result}\nnext: medseg infer --bundle {result} --output DIR IMAGE",
+        "OWNER/NAME --sha256 HASH --output bundles",
+        "https://example.org/first.zip --sha256 HASH --output bundles",
     ),
     "phantom": Command(
         "medseg.data.phantom.write_phantom",

@@ -1,6 +1,4 @@
-"""What a run leaves to read: ``metrics.csv``, TensorBoard scalars and images, log lines, and a progress bar on
-terminals.
-"""
+"""What a run leaves to read: ``metrics.csv``, curves and images of a tracker, log lines, and a progress bar."""
 
 from __future__ import annotations
 
@@ -12,12 +10,14 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.visualize import plot_2d_or_3d_image
 from tqdm import tqdm
 
+from medseg.data.run_settings import settings_of
+from medseg.engines.overlay_image import overlay_image
 from medseg.engines.run_files import HISTORY, read_curves
+from medseg.engines.trackers import Tracker, check_tracker, make_tracker
 from medseg.faults import unwrapped
-from medseg.storage import whole_file
+from medseg.storage import read_yaml, whole_file
 from medseg.storage.csv_file import CsvWriter
 
 __all__ = ["Progress", "RunLog", "span"]
@@ -26,16 +26,34 @@ logger = logging.getLogger("medseg")
 
 
 class RunLog:
-    """One row per epoch in ``metrics.csv``, the same as TensorBoard scalars, an overlay image per validation.
+    """One row per epoch in ``metrics.csv``, the same and the Dice of each label as curves of a tracker, which also gets
+    the settings and an overlay image per validation.
 
     Rows of epochs that are run again after a resume are replaced, in the file and in TensorBoard.
+
+    Args:
+        directory: the run's folder.
+        optimizer: whose learning rate is told.
+        evaluator: of the validations.
+        tracker: name of ``medseg.engines.trackers``.
+
+    Raises:
+        ConfigError: the tracker cannot work here.
     """
 
-    def __init__(self, directory: str | Path, optimizer: torch.optim.Optimizer, evaluator: Any = None) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        optimizer: torch.optim.Optimizer,
+        evaluator: Any = None,
+        tracker: str = "tensorboard",
+    ) -> None:
         self.directory = Path(directory)
         self.optimizer = optimizer
         self.evaluator = evaluator
-        self.writer: Any = None
+        check_tracker(tracker)
+        self.tracker = tracker
+        self.writer: Tracker | None = None
         self._epoch_start = 0.0
         self._run_start = 0.0
         self._first_epoch = 0
@@ -48,8 +66,6 @@ class RunLog:
         engine.add_event_handler(Events.COMPLETED, self._close)
 
     def _open(self, engine: Any) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._run_start, self._first_epoch = time.monotonic(), engine.state.epoch
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "metrics.csv"
@@ -59,7 +75,11 @@ class RunLog:
             writer = CsvWriter(file, HISTORY)
             writer.writeheader()
             writer.writerows(rows)
-        self.writer = SummaryWriter(str(self.directory / "tensorboard"), purge_step=engine.state.epoch)
+        self.writer = make_tracker(self.tracker, self.directory, engine.state.epoch)
+        config = self.directory / "configs" / "train.yaml"
+        if config.is_file():
+            told = settings_of(read_yaml(config), {})
+            self.writer.settings({f"{one.group}/{one.name}": str(one.value) for one in told if one.value})
 
     def _epoch_started(self, engine: Any) -> None:
         if self.writer is None:
@@ -81,14 +101,13 @@ class RunLog:
         path = self.directory / "metrics.csv"
         with unwrapped(path), path.open("a", newline="", encoding="utf-8") as file:
             CsvWriter(file, HISTORY).writerow(row)
-        for name in ("loss", "learning_rate", "mean_dice"):
-            if row[name] != "":
-                self.writer.add_scalar(name, float(row[name]), epoch)
+        assert self.writer is not None  # opened when the epoch began
+        curves = {name: float(row[name]) for name in ("loss", "learning_rate", "mean_dice") if row[name] != ""}
         if validated:
-            for name, value in self.evaluator.state.metrics.items():
-                if name not in row:
-                    self.writer.add_scalar(name, float(value), epoch)
-            self._add_images(epoch)
+            curves |= {k: float(v) for k, v in self.evaluator.state.metrics.items() if k not in row}
+        self.writer.scalars(curves, epoch)
+        if validated:
+            self._add_image(epoch)
         self.writer.flush()
         left = _left(engine, time.monotonic() - self._run_start, epoch - self._first_epoch + 1)
         score = f"  mean_dice {row['mean_dice'][:6]}" if validated else ""
@@ -101,22 +120,11 @@ class RunLog:
             span(left),
         )
 
-    def _add_images(self, epoch: int) -> None:
+    def _add_image(self, epoch: int) -> None:
         output = self.evaluator.state.output
-        if not isinstance(output, list) or not output:
-            return
-        for key in ("image", "label", "pred"):
-            volume = torch.as_tensor(output[0][key]).float().cpu()
-            channels = 3 if volume.dim() == 3 and len(volume) == 3 else 1  # a colour image, or the first channel
-            plot_2d_or_3d_image(
-                volume[None, :channels],
-                epoch,
-                self.writer,
-                index=0,
-                max_channels=channels,
-                frame_dim=-1,
-                tag=f"validation/{key}",
-            )
+        if isinstance(output, list) and output and (pixels := overlay_image(output[0])) is not None:
+            assert self.writer is not None
+            self.writer.image("validation/reference and prediction", pixels, epoch)
 
     def _close(self, engine: Any) -> None:
         if self.writer is not None:

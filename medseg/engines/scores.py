@@ -23,6 +23,7 @@ from medseg.metrics import (
     case_scores,
     mean_dice,
     photo_scores,
+    summarize,
     target_values,
 )
 from medseg.metrics.catalog import metric_names, surface_metrics
@@ -123,6 +124,12 @@ class CaseScores(Metric):
             if is_main():
                 Scores.of(self.cases, self.definition, self.facts).write(self.output_dir)
         return mean_dice(self.cases)
+
+    def completed(self, engine: Any, name: str | None = None) -> None:
+        """Each label's mean Dice stands beside the metric, where it is defined: trackers show all of them."""
+        super().completed(engine, name)
+        means = {label: row["dice"].mean for label, row in summarize(self.cases).items()}
+        engine.state.metrics |= {f"dice/{label}": mean for label, mean in means.items() if not math.isnan(mean)}
 
     @property
     def definition(self) -> ScoreDefinition:

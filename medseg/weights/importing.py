@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from medseg.settings import File, takes
 from medseg.weights.files import read_state_dict, save_file
-from medseg.weights.original import ImportReport, import_with_report, read_config
+from medseg.weights.notice import write_notice
+from medseg.weights.original import ImportReport, import_with_report, licence_notice, read_config
 
 __all__ = ["ImportWeightsSettings", "import_weights"]
 
@@ -34,6 +35,8 @@ class ImportWeightsSettings:
 def import_weights(settings: ImportWeightsSettings) -> ImportReport:
     """Turn an original system's checkpoint into weights of our network (models/model.pt), and report every key.
 
+    Whose they are and on what terms is written into the bundle's docs, and into those of runs that start from them.
+
     Raises:
         ConfigError: unknown system, architecture or argument, or a config that cannot be read.
         ModelError: keys or shapes that do not fit, or a tensor that holds NaN or infinity.
@@ -43,4 +46,5 @@ def import_weights(settings: ImportWeightsSettings) -> ImportReport:
         settings.system, architecture, constructor, read_state_dict(settings.checkpoint)
     )
     save_file(network.state_dict(), settings.output)
+    write_notice(settings.output, licence_notice(report))
     return report

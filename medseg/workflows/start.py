@@ -23,6 +23,7 @@ from medseg.errors import DataError
 from medseg.networks import network_target
 from medseg.settings import File
 from medseg.weights.configs import network_of, read_original
+from medseg.weights.notice import notice_file
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import with_rules
 from medseg.workflows.new_bundle import PlanRequest, given_nnunet, planned_draft
@@ -92,7 +93,11 @@ class Start:
         draft.check()
         network = Workflow(draft.train.tree, "train").parser.get_parsed_content("network_def")
         changes, initial = transfer.install(network, draft.train.tree, datalist) if transfer else (command({}), None)
-        return cls(settings, datalist, training, validation, facts, initial, draft.over(changes), chosen)
+        draft = draft.over(changes)
+        if transfer:
+            notice = notice_file("models/model.pt").as_posix()
+            draft = replace(draft, texts={**draft.texts, notice: transfer.notice})
+        return cls(settings, datalist, training, validation, facts, initial, draft, chosen)
 
     @property
     def cases(self) -> list[Case]:
@@ -155,6 +160,8 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[
     chosen = {key: value for key, value in given.items() if value is not None}
     layers = [command({k: v for k, v in always.items() if k in draft.train.tree and k not in chosen})]
     layers.append(command({k: v for k, v in chosen.items() if k in draft.train.tree}, SET))
+    if settings.tracker != "tensorboard":
+        layers.append(command({"tracker": settings.tracker}, SET))
     if settings.select != "best":
         layers.append(command({"checkpoint::select": settings.select}, SET))
     if settings.max_minutes is not None and "epochs" in draft.train.tree:

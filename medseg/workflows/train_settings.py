@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medseg.bundle.config_check import check_ranges
+from medseg.engines.trackers import check_tracker
 from medseg.errors import ConfigError
 from medseg.networks import network_target
 from medseg.settings import File, Folder
@@ -42,6 +43,7 @@ class TrainSettings:
         select: weights that the run delivers. The best are chosen by validation; the final ones are for comparisons,
             since the best of more validations is better by chance alone.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
+        tracker: where curves and images go besides metrics.csv. All are written into the run folder; nothing is sent.
         seed: random seed.
         overrides: config values, such as learning_rate=0.01.
         overlays: further configs of a bundle, such as gsm.
@@ -68,6 +70,7 @@ class TrainSettings:
     max_minutes: float | None = None
     select: Literal["best", "final"] = "best"
     device: str | None = None
+    tracker: Literal["tensorboard", "mlflow", "wandb", "none"] = "tensorboard"
     seed: int = 0
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
     overlays: Sequence[str] = field(default=(), metadata={"option": "overlay"})
@@ -107,6 +110,7 @@ class TrainSettings:
             raise ConfigError(
                 "Give one of a network (--network), a bundle (--bundle) and an original's config (--from_original)."
             )
+        check_tracker(self.tracker)
         overrides = self.overrides or {}
         refuse_double("train", overrides, epochs=self.epochs)
         check_ranges({"fold": self.fold, "epochs": self.epochs, "max_minutes": self.max_minutes, "seed": self.seed})

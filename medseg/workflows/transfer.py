@@ -21,6 +21,7 @@ from medseg.labels import LabelSpace
 from medseg.networks import create_network
 from medseg.networks.layers.task_conditioned import TaskConditioned
 from medseg.weights import read_state_dict, transfer_state
+from medseg.weights.notice import read_notice
 from medseg.weights.task_rows import rows_by_name
 from medseg.workflows.checkpoints import weights_of
 
@@ -78,6 +79,14 @@ class Transfer:
             self.weights = weights_of(self.source, "best")
             self.config = Bundle(self.source).recipe("train").tree
         self.state = read_state_dict(self.weights)
+
+    @property
+    def notice(self) -> str:
+        """What the new run's docs say of the weights that it starts from."""
+        trained = self.config.get("network_def", {}).get("_target_", "") if self.source.is_dir() else ""
+        first = f"Starts from the weights of {self.source.name}{f' ({trained})' if trained else ''}.\n"
+        own = read_notice(self.source / "models" / "model.pt" if self.source.is_dir() else self.weights)
+        return f"{first}\n{own}" if own else first
 
     def network_arguments(self, target: str) -> dict[str, Any]:
         """Overrides that give a network of the same class the source's architecture; the channels stay the data's."""

@@ -174,7 +174,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"epoch": 3, "best_acc": 0.5, "state_dict": original_keys(network), "optimizer": {}}, checkpoint)
     arguments = ["--system", "sshunet", "--config", str(config), "--checkpoint", str(checkpoint)]
     assert main(["import-weights", *arguments, "--output", str(output)]) == 0
-    assert "0 dropped" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "0 dropped" in said and "states the licence Apache-2.0" in said
+    assert "Apache-2.0" in (tmp_path / "docs" / "weights_license.txt").read_text()
     loaded = torch.load(output, weights_only=True)
     assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
 

@@ -1,6 +1,7 @@
 """Import of the original systems' networks and checkpoints: one module per system, found by its file name.
 
-A module holds ``ARCHITECTURES``: the original's class names and, for each, an ``Architecture``. Where the original has
+A module holds ``ARCHITECTURES``: the original's class names and, for each, an ``Architecture``; and ``LICENCE``, empty
+where the original states none. Where the original has
 its own config files, ``CONFIG_READERS`` holds, for their suffix, a function from (text, name of the
 file) to (architecture, arguments), or to ``None`` for a file of plain arguments.
 """
@@ -22,7 +23,15 @@ from medseg.storage import parse_yaml
 from medseg.weights.files import check_match, refuse_non_finite
 from medseg.weights.original.contract import Architecture, Conversion, ImportReport
 
-__all__ = ["ImportReport", "architectures", "import_original", "import_with_report", "read_config", "systems"]
+__all__ = [
+    "ImportReport",
+    "architectures",
+    "import_original",
+    "import_with_report",
+    "licence_notice",
+    "read_config",
+    "systems",
+]
 
 
 def systems() -> list[str]:
@@ -40,6 +49,19 @@ def architectures(system: str) -> dict[str, Architecture]:
         raise ConfigError(f"No system '{system}'.{nearest(str(system), systems())} Known: {', '.join(systems())}.")
     found: dict[str, Architecture] = _module(system).ARCHITECTURES
     return found
+
+
+def licence_notice(report: ImportReport) -> str:
+    """Whose weights were imported, and on what terms."""
+    first = f"Weights of {report.system} {report.architecture}, imported into {report.network} by medseg."
+    licence = _module(report.system).LICENCE
+    terms = (
+        f"The original program states the licence {licence}; hold to its terms when you pass these weights on."
+        if licence
+        else "The original program states no licence, so all rights are its authors': use these weights with their "
+        "permission, and do not pass them on without it."
+    )
+    return f"{first}\n\n{terms}\nThe terms of the data that they were trained on hold as well.\n"
 
 
 def _module(system: str) -> ModuleType:

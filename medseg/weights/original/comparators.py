@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError, ModelError
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "LICENCE"]
+
+LICENCE = "Apache-2.0 (TransBTS, ResEnc U-Net), MIT (nnFormer)"
 
 _Rules = tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
 _MODULE = (re.compile(r"^module\."), "")  # wrapper of data-parallel programs

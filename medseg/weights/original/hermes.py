@@ -13,7 +13,9 @@ from medseg.errors import ConfigError
 from medseg.storage import parse_yaml
 from medseg.weights.original.contract import Architecture, Conversion, Rules, check_arguments, renamed, renaming
 
-__all__ = ["ARCHITECTURES", "CONFIG_READERS", "SETTINGS", "read_settings"]
+__all__ = ["ARCHITECTURES", "CONFIG_READERS", "LICENCE", "SETTINGS", "read_settings"]
+
+LICENCE = ""  # its repository states none
 
 _SCALES, _KERNELS = [[2, 2, 2]] * 4, [[3, 3, 3]] * 5
 _RESUNET = {

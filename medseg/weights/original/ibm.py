@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError, nearest
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments, renaming
 
-__all__ = ["ARCHITECTURES", "CONFIG_READERS", "literal", "read_ini"]
+__all__ = ["ARCHITECTURES", "CONFIG_READERS", "LICENCE", "literal", "read_ini"]
+
+LICENCE = "Apache-2.0"
 
 _RENAMED = (
     (r"^module\.", ""),  # wrapper of data-parallel training

@@ -18,7 +18,9 @@ from medseg.errors import ConfigError, nearest
 from medseg.networks.layers.pyramid_encoder import PyramidEncoder
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments, renamed
 
-__all__ = ["ARCHITECTURES", "ARGUMENTS"]
+__all__ = ["ARCHITECTURES", "ARGUMENTS", "LICENCE"]
+
+LICENCE = ""  # its repository states none
 
 _DEFAULTS = {
     "num_classes": 2,

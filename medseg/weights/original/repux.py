@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from medseg.weights.original.contract import Architecture, Conversion, Rules, check_arguments, renamed
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "LICENCE"]
+
+LICENCE = "MIT"
 
 _DEFAULTS = {
     "spatial_dims": 3,

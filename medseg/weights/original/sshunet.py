@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from medseg.weights.original.contract import Architecture, Conversion, check_arguments, renamed
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "LICENCE"]
+
+LICENCE = "Apache-2.0"
 
 _REQUIRED = (
     *("in_channels", "out_channels", "kernel_size", "strides"),
