@@ -6,21 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from medseg.labels.colors import label_colors
+from medseg.labels.colors import space_colors
 from medseg.reports import scores
 from medseg.reports.agreement import Agreement, volume_agreement
 from medseg.reports.charts import curves_chart, scores_chart
-from medseg.reports.drawing import Chart
+from medseg.reports.drawing import Chart, save_figure
 from medseg.reports.page import Table, render
 from medseg.reports.record import RunRecord, read_record
 from medseg.reports.score_table import score_table
 from medseg.reports.settings import setting_groups
 from medseg.reports.tables import latex_table, markdown_table
-from medseg.reports.worst_and_best import Overlays, draw_overlays
+from medseg.reports.worst_and_best import CASE_FIGURE, Overlays, draw_overlays
 from medseg.settings import Folder, takes
 from medseg.storage import write_text
 
-__all__ = ["ReportPage", "ReportSettings", "ShownScores", "shown_scores", "write_report"]
+__all__ = ["ReportPage", "ReportSettings", "ShownScores", "shown_scores", "write_page", "write_report"]
 
 _MOST_WARNINGS = 30
 _OF_SCORES = "Entirely background"  # logged by validation
@@ -71,7 +71,8 @@ class ReportSettings:
 def write_report(settings: ReportSettings) -> Path:
     """Write a run's report: curves, scores with intervals, overlays of the worst and best cases, and all settings.
 
-    One page that needs no other file, and its scores as ``report.md`` and ``report.tex``.
+    One page that needs no other file, its scores as ``report.md`` and ``report.tex``, and each figure as PNG, SVG and
+    PDF in ``figures``.
 
     Returns:
         ``<run>/report.html``.
@@ -104,7 +105,20 @@ def write_report(settings: ReportSettings) -> Path:
             record.folder / "report.md", f"{lead}\n\n{markdown_table(table.header, rows)}\n\n{shown.explanation}\n"
         )
         write_text(record.folder / "report.tex", latex_table(table.header, rows, lead))
-    path = record.folder / "report.html"
+    return write_page(page, record.folder)
+
+
+def write_page(page: ReportPage, folder: Path) -> Path:
+    """Write ``report.html``, and its figures as files of their own in ``figures``."""
+    for file in (folder / "figures").glob(f"{CASE_FIGURE}*"):
+        file.unlink()
+    shown = page.scores
+    overlays = [picture for column in shown.overlays.columns.values() for picture in column] if shown else []
+    charts = [page.curves, *([shown.chart, shown.volumes.chart if shown.volumes else None] if shown else [])]
+    for one in (*charts, *overlays):
+        if one is not None:
+            save_figure(one.figure, folder / "figures" / one.name)
+    path = folder / "report.html"
     write_text(path, render("report.html", page))
     return path
 
@@ -112,7 +126,7 @@ def write_report(settings: ReportSettings) -> Path:
 def shown_scores(record: RunRecord, overlays: Callable[[Mapping[str, str]], Overlays]) -> ShownScores:
     """The scores of a record; ``overlays`` draws its worst and best cases in the labels' colours."""
     assert record.metrics is not None
-    colors = label_colors([*record.label_space.labels, *record.label_space.regions])
+    colors = space_colors(record.label_space)
     # Of what is scored: a label's own colour, also where it stands behind its data set (``amos: liver``).
     names = {target: target if target in colors else target.partition(": ")[2] for target in record.targets}
     colors |= {target: colors.get(name, _OTHER_COLOR) for target, name in names.items()}
