@@ -60,8 +60,10 @@ def load_view(
     label_space: LabelSpace,
     channels: Sequence[str] = (),
     normalization: Sequence[Mapping[str, Any]] | Mapping[str, Any] = (),
+    *,
+    reference: bool = True,
 ) -> CaseView:
-    """Read image, reference and prediction of a case and turn them for display.
+    """Read image, prediction and, unless it is not wanted, reference of a case and turn them for display.
 
     CT is shown in the window of the plan, else in that of lung, soft tissue or bone, as its labels are; PET from zero,
     dark on white; other images from the 0.5th to the 99.5th percentile above their smallest value.
@@ -69,22 +71,23 @@ def load_view(
     Raises:
         Exception: whatever a reader raises on files that are missing or damaged, ``ValueError`` for unequal grids.
     """
-    item = Compose(load(["image", "label"] if case.label else ["image"], label_space))(case.to_dict())
+    labelled = reference and case.label is not None
+    item = Compose(load(["image", "label"] if labelled else ["image"], label_space))(case.to_dict())
     predicted = Compose(load(["label"], label_space))({"label": str(prediction), "dataset": case.dataset})
     image = item["image"].numpy()
-    maps = [np.asarray(one["label"])[0] for one in (predicted, *([item] if case.label else []))]
+    maps = [np.asarray(one["label"])[0] for one in (predicted, *([item] if labelled else []))]
     shapes = {one.shape for one in maps}
     if shapes != {image.shape[1:]}:
         raise ValueError(f"image {image.shape[1:]}, prediction and reference {' and '.join(map(str, shapes))} differ")
     if case.is_picture:
         maps = [one.T for one in maps]
-        reference = maps[1] if case.label else None
+        true = maps[1] if labelled else None
         if len(image) == 3:
             color = np.moveaxis(image, 0, -1).swapaxes(0, 1) / max(float(np.percentile(image, 99.5)), 1e-6)
             note = "colour, up to the 99.5th percentile"
-            return CaseView(color.clip(0, 1), maps[0], reference, None, (0.0, 1.0), note)
+            return CaseView(color.clip(0, 1), maps[0], true, None, (0.0, 1.0), note)
         window, how = _window(image[0], "", {}, maps[-1].T)
-        return CaseView(image[0].T, maps[0], reference, None, window, f"{channels[0] if channels else 'grey'}, {how}")
+        return CaseView(image[0].T, maps[0], true, None, window, f"{channels[0] if channels else 'grey'}, {how}")
     affine = np.asarray(item["image"].affine, dtype=float)
     name = channels[0] if channels else ""
     scheme = normalization[0] if normalization and not isinstance(normalization, Mapping) else {}
@@ -96,7 +99,7 @@ def load_view(
         turn = nibabel.orientations.io_orientation(affine)
         spacing = tuple(spacing[i] for i in np.argsort(turn[:, 0]))
         volumes = [nibabel.orientations.apply_orientation(one, turn)[::-1, ::-1, ::-1] for one in volumes]
-    return CaseView(volumes[0], volumes[1], volumes[2] if case.label else None, spacing, window, note)
+    return CaseView(volumes[0], volumes[1], volumes[2] if labelled else None, spacing, window, note)
 
 
 def _window(

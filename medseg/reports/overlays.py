@@ -74,7 +74,7 @@ def overlay_jpeg(figure: Figure) -> bytes:
         picture = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4))
 
 
-def _planes(view: CaseView) -> Sequence[tuple[int, int]]:
+def _planes(view: CaseView) -> tuple[tuple[int, int], ...]:
     return _PLANES if view.prediction.ndim == 3 else _PLANES[:1]
 
 
