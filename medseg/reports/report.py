@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from medseg.labels.colors import space_colors
+from medseg.errors import ConfigError
+from medseg.labels.colors import label_colors, space_colors
 from medseg.reports import scores
 from medseg.reports.agreement import Agreement, volume_agreement
 from medseg.reports.charts import curves_chart, scores_chart
@@ -16,6 +17,7 @@ from medseg.reports.record import RunRecord, read_record
 from medseg.reports.score_table import score_table
 from medseg.reports.settings import setting_groups
 from medseg.reports.tables import latex_table, markdown_table
+from medseg.reports.viewer import Viewer
 from medseg.reports.worst_and_best import CASE_FIGURE, Overlays, draw_overlays
 from medseg.settings import Folder, takes
 from medseg.storage import write_text
@@ -60,11 +62,13 @@ class ReportSettings:
     Attributes:
         run: run folder. Scores and overlays need `medseg validate` first; curves and facts do not.
         data_dir: folder of the images, where they were moved (default: as in training).
+        viewer: page viewer.html, of the same cases in three planes and 3D. For volumes; it needs no network.
     """
 
     run: Folder
     _: KW_ONLY
     data_dir: Folder | None = None
+    viewer: bool = False
 
 
 @takes(ReportSettings)
@@ -78,19 +82,25 @@ def write_report(settings: ReportSettings) -> Path:
         ``<run>/report.html``.
 
     Raises:
-        ConfigError: there is no run.
+        ConfigError: there is no run, or a viewer is asked for without scores or of 2D images.
         DataError: a file of the run is damaged.
     """
     record = read_record(settings.run)
+    title = f"{record.network} on {record.dataset}"
+    if settings.viewer and (record.metrics is None or record.unit == "px"):
+        raise ConfigError("--viewer shows volumes that `medseg validate` has scored; validate the run, or leave it out.")
     lead = "Not validated yet: `medseg validate` has not been run on this run."
     warnings = [f"There are no scores: run `medseg validate --run {record.folder}`, then `medseg report` again."]
     shown = None
     if record.metrics is not None:
-        shown = shown_scores(record, lambda colors: draw_overlays(record, colors, settings.data_dir))
+        viewer = Viewer(title, label_colors(record.label_space.labels)) if settings.viewer else None
+        shown = shown_scores(record, lambda colors: draw_overlays(record, colors, settings.data_dir, viewer))
+        if viewer is not None and viewer.cases:
+            viewer.write(record.folder)
         lead = scores.headline(record)
         warnings = [*shown.overlays.problems, *scores.score_warnings(record)]
     page = ReportPage(
-        title=f"{record.network} on {record.dataset}",
+        title=title,
         lead=lead,
         tiles=scores.tiles(record) if shown else [],
         warnings=[*warnings, *_data_warnings(record)],

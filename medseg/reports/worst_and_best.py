@@ -15,6 +15,7 @@ from medseg.reports.overlays import ERRORS, overlay_figure, overlay_jpeg
 from medseg.reports.page import Picture
 from medseg.reports.record import RunRecord
 from medseg.reports.tables import digits, mean
+from medseg.reports.viewer import Viewer
 
 __all__ = ["CASE_FIGURE", "Overlays", "draw_overlays"]
 
@@ -41,13 +42,16 @@ class Overlays:
     problems: Sequence[str]
 
 
-def draw_overlays(record: RunRecord, colors: Mapping[str, str], data_dir: str | Path | None) -> Overlays:
+def draw_overlays(
+    record: RunRecord, colors: Mapping[str, str], data_dir: str | Path | None, viewer: Viewer | None = None
+) -> Overlays:
     """Draw the cases with the lowest, the median and the highest mean Dice; without their files the columns are empty.
 
     Args:
         record: a validated run.
         colors: label -> its colour.
         data_dir: where the images are now; default: as in training.
+        viewer: takes the cases that are drawn.
     """
     volume = len(record.setting("roi_size", (0, 0, 0))) == 3
     how = (
@@ -68,7 +72,7 @@ def draw_overlays(record: RunRecord, colors: Mapping[str, str], data_dir: str | 
     except DataError as error:
         return Overlays(shown, how, {}, [f"No overlays: {error}"])
     for heading, chosen in _chosen(ranked).items():
-        drawn = [_draw(record, datalist, case, means[case], labels, problems) for case in chosen]
+        drawn = [_draw(record, datalist, case, means[case], labels, viewer, problems) for case in chosen]
         if pictures := [picture for picture in drawn if picture is not None]:
             columns[heading] = pictures
     return Overlays(shown, how, columns, problems)
@@ -85,7 +89,13 @@ def _chosen(ranked: Sequence[str]) -> dict[str, Sequence[str]]:
 
 
 def _draw(
-    record: RunRecord, datalist: Datalist, case_id: str, dice: float, colors: Mapping[str, str], problems: list[str]
+    record: RunRecord,
+    datalist: Datalist,
+    case_id: str,
+    dice: float,
+    colors: Mapping[str, str],
+    viewer: Viewer | None,
+    problems: list[str],
 ) -> Picture | None:
     sections = datalist.sections.values()
     case = next((case for section in sections for case in section if case.id == case_id), None)
@@ -98,6 +108,8 @@ def _draw(
         view = load_view(case, prediction, record.label_space, record.channels, normalization)
         figure = overlay_figure(view, colors)
         title = f"{case_id} · Dice {digits(dice)}"
+        if viewer is not None:
+            viewer.add(title, view)
         return Picture(overlay_jpeg(figure), title, view.note, CASE_FIGURE + case_id, figure)
     except Exception as error:  # readers raise anything; a report does without one overlay
         logger.debug("overlay of %s", case_id, exc_info=True)
