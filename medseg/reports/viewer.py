@@ -24,10 +24,15 @@ _MOST_VOXELS = 2**23  # of a case; a page of six then has at most some 50 MB
 
 @dataclass(frozen=True)
 class _Volumes:
-    """A case as gzipped NIfTI in base64."""
+    """A case as gzipped NIfTI in base64.
+
+    Attributes:
+        middle: where the planes cross at first, as shares of the axes to the right, front and top.
+    """
 
     title: str
     note: str
+    middle: Sequence[float]
     image: str
     reference: str
     prediction: str
@@ -57,7 +62,10 @@ class Viewer:
             _nifti(values, view.spacing, step)
             for values in (np.nan_to_num(shown), view.reference.clip(0), view.prediction)
         ]
-        self.cases.append(_Volumes(title, view.note + coarse, *maps))
+        foreground = view.foreground
+        most = [int(foreground.sum(axis=tuple({0, 1, 2} - {axis})).argmax()) for axis in range(3)]
+        middle = [1 - (index + 0.5) / length for index, length in zip(most, foreground.shape, strict=True)]
+        self.cases.append(_Volumes(title, view.note + coarse, middle, *maps))
 
     @property
     def colormap(self) -> Mapping[str, Sequence[int | str]]:
