@@ -23,7 +23,7 @@ from medseg.data.subjects import guess_subjects
 from medseg.data.voxels import count_values
 from medseg.errors import ConfigError, DataError, few, nearest
 from medseg.settings import File, Folder, Named, Names, takes
-from medseg.transforms.picture import is_grey
+from medseg.transforms.picture import looks_grey
 from medseg.transforms.reader import is_2d_file
 
 __all__ = ["MadeDatalist", "MakeDatalistSettings", "make_datalist"]
@@ -330,7 +330,7 @@ def _modality(names: Sequence[str], found: Found) -> list[str]:
 
 def _is_grey(path: Path) -> bool:
     try:
-        return is_grey(path)
+        return looks_grey(path)
     except OSError as error:  # Pillow cannot tell; what is wrong with the file, the reader says
         _read(path)
         raise DataError(f"{path} is not a valid 2D image ({error}); export it again.") from error

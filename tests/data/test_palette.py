@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from monai.transforms import Compose
 from PIL import ExifTags, Image
 
 from medseg.cli import main
-from medseg.data import make_datalist, read_datalist
+from medseg.data import inspect_cases, make_datalist, read_datalist
 from medseg.data.palette import read_palette, write_label_values
 from medseg.errors import ConfigError, DataError
+from medseg.transforms.recipes import preprocessing
 
 PALETTE = {"polyp": "#00FF00", "tool": "#0000ff"}
 
@@ -57,6 +59,26 @@ def test_the_palette_may_be_a_file(tmp_path: Path) -> None:
     file.write_text("background = #FF0000\npolyp=#000000\n\n", encoding="utf-8")
     assert read_palette({str(file): str(file)}) == {"background": 0xFF0000, "polyp": 0}
     assert read_palette(PALETTE) == {"background": 0, "polyp": 0xFF00, "tool": 0xFF}
+
+
+def test_grey_stored_as_rgb_is_grey(painted: Path) -> None:
+    for path in (painted / "images").iterdir():
+        pixels = np.repeat(np.random.default_rng(0).integers(0, 255, (12, 16, 1), np.uint8), 3, axis=2)
+        Image.fromarray(pixels).save(path)
+    Image.fromarray(np.asarray(Image.open(painted / "masks" / "c2.png"))).save(painted / "masks" / "c2.png")
+    made = make_datalist(painted / "l.json", folder=painted, palette=PALETTE)
+    datalist = read_datalist(made.path)
+    cases = datalist.sections["training"]
+    assert datalist.channels == ("grey",)
+    facts = inspect_cases(cases, datalist.label_space, channel_names=datalist.channels)
+    assert [one.channels for one in facts] == [1, 1, 1]
+    steps = preprocessing(["image"], normalization=[{"kind": "case"}], roi_size=[8, 8])
+    assert Compose(steps)({"image": cases[0].images[0]})["image"].shape == (1, 12, 16)
+    colored = np.zeros((12, 16, 3), np.uint8)
+    colored[0, 0, 0] = 7
+    Image.fromarray(colored).save(cases[0].images[0])
+    made = make_datalist(painted / "l.json", folder=painted, palette=PALETTE, overwrite=True)
+    assert read_datalist(made.path).channels == ("RGB",)
 
 
 @pytest.mark.parametrize(
