@@ -22,7 +22,7 @@ from medseg.data.findings import Finding, by
 from medseg.data.geometry import check_grid, check_same_grid, ras_axes
 from medseg.data.intensities import Intensity, check_intensity
 from medseg.data.mask_values import edge_values
-from medseg.data.modality import is_color
+from medseg.data.modality import is_color, is_grey_level
 from medseg.data.voxels import check_label_values, count_values, foreground, sample, zero_share
 from medseg.labels import LabelSpace
 
@@ -73,6 +73,8 @@ def read_case(
     volumes = [image for image in images if image is not None]
     if is_color(channel_names or ()):
         _color(volumes, facts)
+    elif is_grey_level(channel_names or ()):
+        _grey(volumes)
     if not facts.broken:
         _inspect(case, volumes, label, facts, label_space, channel_names, root)
     if facts.broken:
@@ -150,6 +152,14 @@ def _color(volumes: Sequence[Volume], facts: CaseFacts) -> None:
                         "Save it with 8 bits, or name the 'modality' grey if all images are.",
                     )
                 )
+
+
+def _grey(volumes: Sequence[Volume]) -> None:
+    """Images of a grey data set that are stored as three equal channels have one, as ``ToGreyd`` makes it."""
+    for volume in volumes if len(volumes) == 1 else ():
+        first, *others = volume.channels
+        if volume.photo and len(others) == 2 and all(np.array_equal(first, other) for other in others):
+            volume.channels = [first]
 
 
 def _read(path: str, root: Path | None, facts: CaseFacts, *, mask: bool = False) -> Volume | None:

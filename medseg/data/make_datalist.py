@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -16,12 +17,13 @@ from medseg.data.folds import assign_folds, stratified_folds, subject_of
 from medseg.data.geometry import check_same_grid
 from medseg.data.layouts import Found, read_layout
 from medseg.data.mask_values import MaskValues, edge_values, jpeg_finding, mixed_finding, soft_finding
+from medseg.data.palette import read_palette, write_label_values
 from medseg.data.split_file import Split, read_split
 from medseg.data.subjects import guess_subjects
 from medseg.data.voxels import count_values
 from medseg.errors import ConfigError, DataError, few, nearest
-from medseg.settings import File, Folder, Names, takes
-from medseg.transforms.picture import is_grey
+from medseg.settings import File, Folder, Named, Names, takes
+from medseg.transforms.picture import looks_grey
 from medseg.transforms.reader import is_2d_file
 
 __all__ = ["MadeDatalist", "MakeDatalistSettings", "make_datalist"]
@@ -66,6 +68,8 @@ class MakeDatalistSettings:
         label_names: names of the values 0, 1, …, such as background,liver (default: the layout's, else those
             found). Of masks as 2D images: names of the values in order, such as 0 and 255. Of DICOM: which structures
             are labels, of which later ones overwrite earlier ones.
+        palette: colours of masks painted in colours, such as polyp=#00FF00, or a file of such lines. The background is
+            black, if it is not named. The label maps are written beside the datalist, in <its name>_labels.
         image_pattern: image names, such as '{case}_0000.nii.gz'. Or '{case}/imaging.nii.gz'.
         label_pattern: label names, such as '{case}_seg.nii.gz'.
         channels: channels by their names, such as 'T1={case}_t1.nii.gz'. Default: {case}_0000, {case}_0001, … where
@@ -97,6 +101,7 @@ class MakeDatalistSettings:
     test: Folder | None = None
     modality: Names = ()
     label_names: Names = ()
+    palette: Named | None = None
     image_pattern: str | None = None
     label_pattern: str | None = None
     channels: Mapping[str, str] | None = field(default=None, metadata={"option": "channel"})
@@ -142,6 +147,8 @@ def make_datalist(settings: MakeDatalistSettings) -> MadeDatalist:
     )
     for case in found.sections["training"] if settings.subject_pattern else ():
         case["subject"] = matched(str(settings.subject_pattern), case["case_id"], "subject_pattern")
+    if settings.palette:
+        _recolor(found, settings)
     _refuse_grids(found)
     channels = {str(i): channel for i, channel in enumerate(_modality(settings.modality, found))}
     labels = _labels(settings.label_names, found)
@@ -186,6 +193,31 @@ def _entry(case: Entry, absolute: Mapping[Path, Path], root: Path, named: bool) 
 
 def _files(case: Entry) -> list[Path]:
     return [*case["image"], *([case["label"]] if case.get("label") else [])]
+
+
+def _recolor(found: Found, settings: MakeDatalistSettings) -> None:
+    """Write the label maps of masks painted in colours, and let the cases have these.
+
+    Raises:
+        ConfigError: labels are named twice, or the palette cannot be used.
+        DataError: labels are not 2D images, or have other colours.
+    """
+    assert settings.palette is not None
+    if settings.label_names:
+        raise ConfigError("--palette names the labels; leave out --label_names.")
+    palette = read_palette(settings.palette)
+    cases = [case for group in found.sections.values() for case in group if case.get("label")]
+    if odd := next((case["label"] for case in cases if not is_2d_file(case["label"])), None):
+        raise DataError(f"{odd} is not a 2D image; --palette is for masks painted in colours. Leave it out.")
+    output = Path(settings.output)
+    folder = output.with_name(f"{output.stem}_labels").resolve()
+    for case in cases:
+        target = folder / f"{case['case_id']}.png"
+        write_label_values(case["label"], palette, target)
+        case["label"] = target
+    found.root = Path(os.path.commonpath([found.root.resolve(), folder]))
+    found.labels = {str(value): name for value, name in enumerate(palette)}
+    found.notes.append(f"{len(cases)} label maps were made of the painted masks, in {folder}.")
 
 
 # ---------------------------------------------------------------------- grids
@@ -298,7 +330,7 @@ def _modality(names: Sequence[str], found: Found) -> list[str]:
 
 def _is_grey(path: Path) -> bool:
     try:
-        return is_grey(path)
+        return looks_grey(path)
     except OSError as error:  # Pillow cannot tell; what is wrong with the file, the reader says
         _read(path)
         raise DataError(f"{path} is not a valid 2D image ({error}); export it again.") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["channel_kind", "is_color"]
+__all__ = ["channel_kind", "is_color", "is_grey_level"]
 
 _WORDS = {
     "ct": "ct hu cbct ldct",
@@ -28,3 +28,8 @@ def channel_kind(name: str) -> str:
 def is_color(names: Sequence[str]) -> bool:
     """Whether ``modality`` has one name that stands for the red, green and blue of a 2D image, such as "RGB"."""
     return len(names) == 1 and channel_kind(names[0]) == "rgb"
+
+
+def is_grey_level(names: Sequence[str]) -> bool:
+    """Whether ``modality`` has one name that says that 2D images have no colours, such as "grey"."""
+    return len(names) == 1 and bool(set(re.findall("[a-z]+", names[0].lower())) & {"grey", "gray"})

@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from medseg.labels import LabelSpace
-from medseg.labels.colors import label_colors
+from medseg.labels.colors import rgb_of, space_colors
 
 __all__ = ["Segment", "segments_of"]
 
@@ -42,13 +42,12 @@ class Segment:
     @property
     def rgb(self) -> tuple[int, int, int]:
         """0 to 255."""
-        red, green, blue = bytes.fromhex(self.color[1:])
-        return red, green, blue
+        return rgb_of(self.color)
 
 
 def segments_of(space: LabelSpace) -> list[Segment]:
     """The labels of a table, in its order."""
-    colors = label_colors(space.labels)
+    colors = space_colors(space)
     return [_segment(i, name, colors[name], space.codes) for i, name in enumerate(space.labels, 1)]
 
 

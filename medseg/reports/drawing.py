@@ -53,10 +53,19 @@ def plain_axes(axes: Axes) -> None:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure as an SVG element, whose words matplotlib has escaped, and what it shows in words."""
+    """A figure as an SVG element, whose words matplotlib has escaped.
+
+    Attributes:
+        svg: the element.
+        description: what it shows in words.
+        name: stem of the figure's own files.
+        figure: what they show.
+    """
 
     svg: str
     description: str
+    name: str
+    figure: Figure
 
 
 def to_chart(figure: Figure, name: str, description: str) -> Chart:
@@ -71,7 +80,7 @@ def to_chart(figure: Figure, name: str, description: str) -> Chart:
         text = text.replace(stand_in, variable)
     text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font(-family)?: ([^;\"]*?)(['\"]?DejaVu Sans['\"]?[^;\"]*)", r"font\1: \2inherit", text)
-    return Chart(text, description)
+    return Chart(text, description, name, figure)
 
 
 def even_spread(count: int, width: float) -> np.ndarray:

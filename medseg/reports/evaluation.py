@@ -9,11 +9,9 @@ from medseg.engines.run_facts import RunFacts
 from medseg.labels import LabelSpace
 from medseg.metrics import Scores
 from medseg.reports import scores as shown
-from medseg.reports.page import render
 from medseg.reports.record import RunRecord
-from medseg.reports.report import ReportPage, shown_scores
+from medseg.reports.report import ReportPage, shown_scores, write_page
 from medseg.reports.worst_and_best import Overlays
-from medseg.storage import write_text
 
 __all__ = ["write_evaluation_report"]
 
@@ -21,7 +19,7 @@ __all__ = ["write_evaluation_report"]
 def write_evaluation_report(
     folder: Path, title: str, scores: Scores, label_space: LabelSpace, facts: Mapping[str, str]
 ) -> Path:
-    """Write ``report.html`` into the folder of the scores.
+    """Write ``report.html`` and its ``figures`` into the folder of the scores.
 
     Args:
         folder: folder of the scores.
@@ -43,6 +41,4 @@ def write_evaluation_report(
         calibration=None,
         settings={"Evaluation": facts, "Scores": definitions},
     )
-    path = folder / "report.html"
-    write_text(path, render("report.html", page))
-    return path
+    return write_page(page, folder)

@@ -1,143 +1,125 @@
-"""Overlays of one case as a JPEG: image, reference and prediction side by side, in three planes (2D: one).
-
-Volumes are turned to RAS and shown in radiological convention: the patient's right is on the left of the image.
-"""
+"""Overlays of one case: image, reference, prediction and errors, in three planes (2D images: one)."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from monai.transforms import Compose
 from PIL import Image
 
-from medseg.data.case import Case
-from medseg.data.modality import channel_kind
-from medseg.labels import LabelSpace
-from medseg.transforms import load
+from medseg.reports.case_view import CaseView
+from medseg.reports.drawing import INK, shortened
 
-__all__ = ["CaseView", "load_view", "overlay_jpeg"]
+__all__ = ["ERRORS", "overlay_figure", "overlay_jpeg", "preview_figure"]
+
+# Brighter than any label's colour.
+ERRORS = {"false positive": "#ff2ad4", "false negative": "#00e5ff", "wrong label": "#ffe600"}
 
 _MAX_BYTES = 300_000
 _WIDTH = 8.0  # inches
 _MAX_HEIGHT = 11.0
 _DPI = 120
+_FONT = 14  # points; a page shows overlays at half their size
+_LEGEND_LINE = 0.22  # inches
 _LEAST_VIEW = 0.4  # of an axis: a view is never cut closer than this around the foreground
 _MARGIN = 0.08  # of an axis, around the foreground
+_LONGEST_BAR = 0.35  # of the width of a view
 _SIDES = ("R", "A", "S")  # what the left or upper edge of an axis shows
-_CONTENTS = ("image", "reference", "prediction")
+_PLANES = ((0, 1), (0, 2), (1, 2))  # axes to the right and down
 _TAG = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 3}  # behind words on images
+_EDGE = [withStroke(linewidth=2.5, foreground="black")]
 
 
-@dataclass(frozen=True)
-class CaseView:
-    """A case, ready to be drawn; axis 0 runs to the right of the image, the last axis down.
+def overlay_figure(view: CaseView, colors: Mapping[str, str]) -> Figure:
+    """Image, reference, prediction and errors of a case, with a legend below (``overlay_jpeg`` leaves it out).
 
-    Attributes:
-        image: ``(*spatial)``, or ``(*spatial, 3)`` in [0, 1] for colour photographs.
-        reference, prediction: label indices ``(*spatial)``.
-        spacing: mm per voxel (1 for photographs).
-        window: the grey values that become black and white.
-        note: what a caption should say about the choice of channel and window.
+    Args:
+        view: the case, with its reference.
+        colors: label -> its colour, in the order of the indices.
     """
-
-    image: np.ndarray
-    reference: np.ndarray
-    prediction: np.ndarray
-    spacing: tuple[float, ...]
-    window: tuple[float, float]
-    note: str
+    contents = ("image", "reference", "prediction", "errors")
+    if view.spacing is None:
+        return _figure(view, [contents[:2], contents[2:]], colors, ERRORS)
+    return _figure(view, [(content,) * len(_planes(view)) for content in contents], colors, ERRORS)
 
 
-def load_view(
-    case: Case,
-    prediction: Path,
-    label_space: LabelSpace,
-    channels: Sequence[str] = (),
-    normalization: Sequence[Mapping[str, Any]] = (),
-) -> CaseView:
-    """Read image, reference and prediction of a case and turn them for display.
-
-    For CT the plan's window is used for display too, else the 0.5th to 99.5th percentile above zero.
-
-    Raises:
-        Exception: whatever a reader raises on files that are missing or damaged, ``ValueError`` for unequal grids.
-    """
-    pair = Compose(load(["image", "label"], label_space))(case.to_dict())
-    predicted = Compose(load(["label"], label_space))({"label": str(prediction), "dataset": case.dataset})
-    image = pair["image"].numpy()
-    maps = [np.asarray(item["label"])[0] for item in (pair, predicted)]
-    if not image.shape[1:] == maps[0].shape == maps[1].shape:
-        raise ValueError(f"image {image.shape[1:]}, reference {maps[0].shape} and prediction {maps[1].shape} differ")
-    photo = case.is_picture
-    affine = np.eye(4) if photo else np.asarray(pair["image"].affine, dtype=float)
-    if photo and len(image) == 3:
-        color = np.moveaxis(image, 0, -1).swapaxes(0, 1) / max(float(np.percentile(image, 99.5)), 1e-6)
-        return CaseView(
-            color.clip(0, 1), maps[0].T, maps[1].T, (1.0, 1.0), (0.0, 1.0), "colour, up to the 99.5th percentile"
-        )
-    volume = image[0]
-    name = channels[0] if channels else ""
-    window, how = _window(volume, normalization[0] if normalization and channel_kind(name) == "ct" else {})
-    note = f"{name or 'channel 1'}{f' (first of {len(image)} channels)' if len(image) > 1 else ''}, {how}"
-    if photo:
-        volume, maps = volume.T, [item.T for item in maps]
-    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: volume.ndim])
-    if volume.ndim == 3:
-        turn = nibabel.orientations.io_orientation(affine)
-        spacing = tuple(spacing[i] for i in np.argsort(turn[:, 0]))
-        volume, *maps = (
-            nibabel.orientations.apply_orientation(item, turn)[::-1, ::-1, ::-1] for item in (volume, *maps)
-        )
-    return CaseView(volume, maps[0], maps[1], spacing, window, note)
+def preview_figure(view: CaseView, colors: Mapping[str, str]) -> Figure:
+    """The prediction's contours on a volume in three planes; a 2D image beside its label map in colours."""
+    if view.spacing is None or len(_planes(view)) == 1:
+        return _figure(view, [("image", "labels")], colors, {})
+    return _figure(view, [("prediction",) * 3], colors, {})
 
 
-def _window(volume: np.ndarray, scheme: Mapping[str, Any]) -> tuple[tuple[float, float], str]:
-    if scheme.get("kind") == "fixed":
-        window = float(scheme["lower"]), float(scheme["upper"])
-        return window, f"window {window[0]:g} to {window[1]:g}"
-    finite = volume[np.isfinite(volume)]
-    above = finite[finite > finite.min()] if finite.size else finite
-    low, high = (float(v) for v in np.percentile(above, [0.5, 99.5])) if above.size else (0.0, 1.0)
-    return (low, max(high, low + 1e-6)), "window: 0.5th to 99.5th percentile"
+def overlay_jpeg(figure: Figure) -> bytes:
+    """A drawn overlay without its legend, at the best quality that keeps to 300 kB."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture = picture.crop((0, 0, picture.width, round(picture.height * (1 - figure.subplotpars.bottom))))
+    while True:
+        for quality in (90, 80, 70, 55):
+            buffer = io.BytesIO()
+            picture.save(buffer, "JPEG", quality=quality, optimize=True)
+            if buffer.tell() <= _MAX_BYTES:
+                return buffer.getvalue()
+        picture = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4))
 
 
-def overlay_jpeg(view: CaseView, colors: Sequence[str]) -> bytes:
-    """Draw a case; ``colors[i]`` is the colour of label index ``i + 1``. At most 300 kB."""
-    foreground = (view.reference > 0) | (view.prediction > 0)
+def _planes(view: CaseView) -> tuple[tuple[int, int], ...]:
+    return _PLANES if view.prediction.ndim == 3 else _PLANES[:1]
+
+
+def _figure(
+    view: CaseView, rows: Sequence[Sequence[str]], colors: Mapping[str, str], errors: Mapping[str, str]
+) -> Figure:
+    """Rows of contents; each column is a plane where there are several."""
+    foreground = view.foreground
     box = _view_box(foreground)
-    extent = [(part.stop - part.start) * mm for part, mm in zip(box, view.spacing, strict=True)]
-    volume = foreground.ndim == 3
-    # Volumes: a column per plane, all of one height. 2D images: the three contents side by side.
-    planes = [(0, 1), (0, 2), (1, 2)] if volume else [(0, 1)] * 3
+    spacing = view.spacing or (1.0,) * foreground.ndim
+    extent = [(part.stop - part.start) * mm for part, mm in zip(box, spacing, strict=True)]
+    several = len(_planes(view)) > 1
+    planes = _planes(view) if several else _planes(view) * len(rows[0])
     widths = [extent[across] / extent[down] for across, down in planes]
-    rows = [[content] * 3 for content in _CONTENTS] if volume else [list(_CONTENTS)]
     inches = min(_WIDTH / sum(widths), _MAX_HEIGHT / len(rows))
-    figure = Figure(figsize=(inches * sum(widths), inches * len(rows)), dpi=_DPI, facecolor="black")
-    grid = figure.add_gridspec(
-        len(rows), 3, width_ratios=widths, left=0, right=1, bottom=0, top=1, wspace=0.015, hspace=0.015
-    )
-    labels = {"reference": view.reference, "prediction": view.prediction}
+    width, height = inches * sum(widths), inches * len(rows)
+    there = np.unique(view.prediction if view.reference is None else [view.prediction, view.reference])
+    names = list(colors)
+    keys = {names[i - 1]: colors[names[i - 1]] for i in there if i > 0} | dict(errors)
+    across_legend = max(1, int(width / (0.5 + 0.078 * max((len(shortened(name)) for name in keys), default=1))))
+    strip = 0.15 + _LEGEND_LINE * math.ceil(len(keys) / across_legend) if keys else 0.0
+    figure = Figure(figsize=(width, height + strip), dpi=_DPI, facecolor="white")
+    bottom = strip / (height + strip)
+    figure.subplots_adjust(left=0, right=1, bottom=bottom, top=1, wspace=0.015, hspace=0.015)
+    grid = figure.add_gridspec(len(rows), len(planes), width_ratios=widths)
+    palette = list(colors.values())
     for row, contents in enumerate(rows):
         for column, (content, (across, down)) in enumerate(zip(contents, planes, strict=True)):
             axes = figure.add_subplot(grid[row, column])
-            _draw(axes, view, _slice(foreground, box, across, down), labels.get(content), colors)
-            if volume and row == 0:
+            _draw(axes, view, _slice(foreground, box, across, down), content, palette)
+            if several and row == 0:
                 _directions(axes, across, down)
-            if column == 0 or not volume:
-                style: dict[str, Any] = {"color": "white", "fontsize": 12, "bbox": _TAG}
+            if view.spacing is not None and (several or column == 0) and row == 0:
+                _scale_bar(axes, spacing[across])
+            if column == 0 or not several:
+                style: dict[str, Any] = {"color": "white", "fontsize": _FONT, "bbox": _TAG}
                 axes.annotate(content, (0, 0), (6, 7), "axes fraction", "offset points", **style)
-    return _jpeg(figure)
+    if keys:
+        handles = [Patch(color=color, label=shortened(name)) for name, color in keys.items()]
+        legend = figure.legend(
+            handles=handles, loc="lower left", ncols=across_legend, frameon=False, fontsize=10, labelcolor=INK
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return figure
 
 
 def _view_box(foreground: np.ndarray) -> tuple[slice, ...]:
@@ -165,31 +147,49 @@ def _slice(foreground: np.ndarray, box: tuple[slice, ...], across: int, down: in
     return tuple(cut)
 
 
-def _draw(
-    axes: Axes,
-    view: CaseView,
-    cut: tuple[Any, ...],
-    labels: np.ndarray | None,
-    colors: Sequence[str],
-) -> None:
+def _draw(axes: Axes, view: CaseView, cut: tuple[Any, ...], content: str, colors: Sequence[str]) -> None:
     picture = view.image[cut].swapaxes(0, 1)
-    low, high = view.window
-    axes.imshow(picture, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="bilinear")
+    # A window from high to low is one of dark on white.
+    cmap = "gray" if view.window[0] < view.window[1] else "gray_r"
+    low, high = sorted(view.window)
+    axes.imshow(picture, cmap=cmap, vmin=low, vmax=high, aspect="auto", interpolation="bilinear")
     axes.set_axis_off()
-    if labels is None:
+    if content == "image":
         return
-    shown = labels[cut].T
+    predicted = view.prediction[cut].T
+    if content == "errors":
+        assert view.reference is not None
+        _fill(axes, _errors(predicted, view.reference[cut].T), list(ERRORS.values()), 0.8)
+    elif content == "labels":
+        axes.set_facecolor("black")
+        axes.imshow(np.zeros((*predicted.shape, 3)), aspect="auto")
+        _fill(axes, predicted, colors, 1.0)
+    else:
+        assert content == "prediction" or view.reference is not None
+        _contours(axes, predicted if content == "prediction" else view.reference[cut].T, colors)  # type: ignore[index]
+    axes.set_xlim(-0.5, predicted.shape[1] - 0.5)
+    axes.set_ylim(predicted.shape[0] - 0.5, -0.5)
+
+
+def _errors(predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """1 + index in ``ERRORS`` where the two differ, else 0; what the reference leaves open is no error."""
+    wrong = (predicted != reference) & (reference >= 0)
+    return np.where(wrong, np.select([reference == 0, predicted == 0], [1, 2], 3), 0)
+
+
+def _fill(axes: Axes, shown: np.ndarray, colors: Sequence[str], alpha: float) -> None:
     fill = np.zeros((*shown.shape, 4))
     for index in np.unique(shown[shown > 0]):
-        fill[shown == index] = to_rgba(colors[index - 1], 0.3)
+        fill[shown == index] = to_rgba(colors[index - 1], alpha)
     axes.imshow(fill, aspect="auto", interpolation="nearest")
+
+
+def _contours(axes: Axes, shown: np.ndarray, colors: Sequence[str]) -> None:
     for index in np.unique(shown[shown > 0]):
         # A border of zeros closes contours at the edge of the image.
         padded = np.pad(shown == index, 1).astype(float)
         rows, columns = np.arange(padded.shape[0]) - 1, np.arange(padded.shape[1]) - 1
-        axes.contour(columns, rows, padded, [0.5], colors=[colors[index - 1]], linewidths=1.3)
-    axes.set_xlim(-0.5, shown.shape[1] - 0.5)
-    axes.set_ylim(shown.shape[0] - 0.5, -0.5)
+        axes.contour(columns, rows, padded, [0.5], colors=[colors[index - 1]], linewidths=1.8)
 
 
 def _directions(axes: Axes, across: int, down: int) -> None:
@@ -204,20 +204,20 @@ def _directions(axes: Axes, across: int, down: int) -> None:
             ha="left" if offset[0] else "center",
             va="center" if offset[0] else "top",
             color="#ffd75e",
-            fontsize=12,
-            path_effects=[withStroke(linewidth=2.5, foreground="black")],
+            fontsize=_FONT,
+            path_effects=_EDGE,
         )
 
 
-def _jpeg(figure: Figure) -> bytes:
-    """The drawn figure at the best quality that keeps to the size."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    while True:
-        for quality in (90, 80, 70, 55):
-            buffer = io.BytesIO()
-            picture.save(buffer, "JPEG", quality=quality, optimize=True)
-            if buffer.tell() <= _MAX_BYTES:
-                return buffer.getvalue()
-        picture = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4))
+def _scale_bar(axes: Axes, spacing: float) -> None:
+    """A bar of 1, 2 or 5 times a power of ten mm at the lower right."""
+    left, right = axes.get_xlim()
+    longest = _LONGEST_BAR * (right - left) * spacing
+    power = 10.0 ** math.floor(math.log10(longest))
+    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
+    share = length / spacing / (right - left)
+    style: dict[str, Any] = {"transform": axes.transAxes, "color": "white", "path_effects": _EDGE}
+    axes.text(0.96, 0.07, f"{length:g} mm", ha="right", va="bottom", fontsize=_FONT - 2, **style)
+    for color, width in (("black", 4.5), ("white", 2.5)):
+        style |= {"color": color, "linewidth": width, "solid_capstyle": "butt", "path_effects": None}
+        axes.plot([0.96 - share, 0.96], [0.05, 0.05], **style)

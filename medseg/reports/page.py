@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from medseg.version import __version__
 
@@ -45,11 +46,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A JPEG inside the page, with its heading and caption."""
+    """A figure as a JPEG inside the page, with its heading and caption.
+
+    Attributes:
+        jpeg: the page's rendering.
+        title, caption: words below it.
+        name: stem of the figure's own files.
+        figure: what they show.
+    """
 
     jpeg: bytes
     title: str
     caption: str
+    name: str
+    figure: Figure
 
     @property
     def source(self) -> str:

@@ -7,23 +7,25 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from medseg.engines.run_files import is_outdated
-from medseg.labels.colors import label_colors
+from medseg.errors import ConfigError
+from medseg.labels.colors import label_colors, space_colors
 from medseg.metrics import Scores
 from medseg.reports import scores
 from medseg.reports.agreement import Agreement, volume_agreement
 from medseg.reports.calibrated import Calibration, ShownCalibration
 from medseg.reports.charts import curves_chart, scores_chart
-from medseg.reports.drawing import Chart
+from medseg.reports.drawing import Chart, save_figure
 from medseg.reports.page import Table, render
 from medseg.reports.record import RunRecord, read_record
 from medseg.reports.score_table import score_table
 from medseg.reports.settings import setting_groups
 from medseg.reports.tables import latex_table, markdown_table
-from medseg.reports.worst_and_best import Overlays, draw_overlays
+from medseg.reports.viewer import Viewer
+from medseg.reports.worst_and_best import CASE_FIGURE, Overlays, draw_overlays
 from medseg.settings import Folder, takes
 from medseg.storage import write_text
 
-__all__ = ["ReportPage", "ReportSettings", "ShownScores", "shown_scores", "write_report"]
+__all__ = ["ReportPage", "ReportSettings", "ShownScores", "shown_scores", "write_page", "write_report"]
 
 _MOST_WARNINGS = 30
 _OF_SCORES = "Entirely background"  # logged by validation
@@ -64,38 +66,49 @@ class ReportSettings:
     Attributes:
         run: run folder. Scores and overlays need `medseg validate` first; curves and facts do not.
         data_dir: folder of the images, where they were moved (default: as in training).
+        viewer: page viewer.html, of the same cases in three planes and 3D. For volumes; it needs no network.
     """
 
     run: Folder
     _: KW_ONLY
     data_dir: Folder | None = None
+    viewer: bool = False
 
 
 @takes(ReportSettings)
 def write_report(settings: ReportSettings) -> Path:
     """Write a run's report: curves, scores with intervals, overlays of the worst and best cases, and all settings.
 
-    One page that needs no other file, and its scores as ``report.md`` and ``report.tex``.
+    One page that needs no other file, its scores as ``report.md`` and ``report.tex``, and each figure as PNG, SVG and
+    PDF in ``figures``.
 
     Returns:
         ``<run>/report.html``.
 
     Raises:
-        ConfigError: there is no run.
+        ConfigError: there is no run, or a viewer is asked for without scores or of 2D images.
         DataError: a file of the run is damaged.
     """
     record = read_record(settings.run)
+    title = f"{record.network} on {record.dataset}"
+    if settings.viewer and (record.metrics is None or record.unit == "px"):
+        raise ConfigError(
+            "--viewer shows volumes that `medseg validate` has scored; validate the run, or leave it out."
+        )
     lead = "Not validated yet: `medseg validate` has not been run on this run."
     warnings = [f"There are no scores: run `medseg validate --run {record.folder}`, then `medseg report` again."]
     shown = None
     if record.metrics is not None:
-        shown = shown_scores(record, lambda colors: draw_overlays(record, colors, settings.data_dir))
+        viewer = Viewer(title, label_colors(record.label_space.labels)) if settings.viewer else None
+        shown = shown_scores(record, lambda colors: draw_overlays(record, colors, settings.data_dir, viewer))
+        if viewer is not None and viewer.cases:
+            viewer.write(record.folder)
         lead = scores.headline(record)
         warnings = [*shown.overlays.problems, *scores.score_warnings(record)]
     calibration = Calibration.found(record.folder)
     warnings += _calibration_warnings(record, calibration)
     page = ReportPage(
-        title=f"{record.network} on {record.dataset}",
+        title=title,
         lead=lead,
         tiles=scores.tiles(record) if shown else [],
         warnings=[*warnings, *_data_warnings(record)],
@@ -111,7 +124,21 @@ def write_report(settings: ReportSettings) -> Path:
             record.folder / "report.md", f"{lead}\n\n{markdown_table(table.header, rows)}\n\n{shown.explanation}\n"
         )
         write_text(record.folder / "report.tex", latex_table(table.header, rows, lead))
-    path = record.folder / "report.html"
+    return write_page(page, record.folder)
+
+
+def write_page(page: ReportPage, folder: Path) -> Path:
+    """Write ``report.html``, and its figures as files of their own in ``figures``."""
+    for file in (folder / "figures").glob(f"{CASE_FIGURE}*"):
+        file.unlink()
+    shown = page.scores
+    overlays = [picture for column in shown.overlays.columns.values() for picture in column] if shown else []
+    calibration = page.calibration.chart if page.calibration else None
+    charts = [page.curves, calibration, *([shown.chart, shown.volumes.chart if shown.volumes else None] if shown else [])]
+    for one in (*charts, *overlays):
+        if one is not None:
+            save_figure(one.figure, folder / "figures" / one.name)
+    path = folder / "report.html"
     write_text(path, render("report.html", page))
     return path
 
@@ -119,7 +146,7 @@ def write_report(settings: ReportSettings) -> Path:
 def shown_scores(record: RunRecord, overlays: Callable[[Mapping[str, str]], Overlays]) -> ShownScores:
     """The scores of a record; ``overlays`` draws its worst and best cases in the labels' colours."""
     assert record.metrics is not None
-    colors = label_colors([*record.label_space.labels, *record.label_space.regions])
+    colors = space_colors(record.label_space)
     # Of what is scored: a label's own colour, also where it stands behind its data set (``amos: liver``).
     names = {target: target if target in colors else target.partition(": ")[2] for target in record.targets}
     colors |= {target: colors.get(name, _OTHER_COLOR) for target, name in names.items()}

@@ -1,4 +1,4 @@
-"""Overlays of the worst and the best cases of a run."""
+"""Overlays of the worst, the median and the best cases of a run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from pathlib import Path
 
 from medseg.data import Datalist, read_datalist
 from medseg.errors import DataError
-from medseg.reports.overlays import load_view, overlay_jpeg
+from medseg.reports.case_view import load_view
+from medseg.reports.overlays import ERRORS, overlay_figure, overlay_jpeg
 from medseg.reports.page import Picture
 from medseg.reports.record import RunRecord
 from medseg.reports.tables import digits, mean
+from medseg.reports.viewer import Viewer
 
-__all__ = ["Overlays", "draw_overlays"]
+__all__ = ["CASE_FIGURE", "Overlays", "draw_overlays"]
 
 logger = logging.getLogger("medseg")
 
-_SHOWN = 3  # worst and best cases each
+CASE_FIGURE = "case_"  # how the names of their files begin
+_SHOWN = 2  # worst, median and best cases each
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Overlays:
     """What a page shows of single cases.
 
     Attributes:
-        colors: label -> its colour.
+        colors: what is drawn -> its colour.
         explanation: how the overlays were cut.
         columns: heading -> overlays.
         problems: sentences on what could not be drawn.
@@ -39,42 +42,60 @@ class Overlays:
     problems: Sequence[str]
 
 
-def draw_overlays(record: RunRecord, colors: Mapping[str, str], data_dir: str | Path | None) -> Overlays:
-    """Draw the cases with the lowest and the highest mean Dice; without their files the columns are empty.
+def draw_overlays(
+    record: RunRecord, colors: Mapping[str, str], data_dir: str | Path | None, viewer: Viewer | None = None
+) -> Overlays:
+    """Draw the cases with the lowest, the median and the highest mean Dice; without their files the columns are empty.
 
     Args:
         record: a validated run.
         colors: label -> its colour.
         data_dir: where the images are now; default: as in training.
+        viewer: takes the cases that are drawn.
     """
     volume = len(record.setting("roi_size", (0, 0, 0))) == 3
     how = (
-        "Each overlay shows the slices with most foreground, cut to the region around it. "
-        "R, A, S: the patient's right, front and top."
+        "Contours of reference and prediction, and where they differ, in the slices with most foreground, cut to the "
+        "region around it. R, A, S: the patient's right, front and top."
         if volume
-        else "Each overlay is cut to the region around the foreground."
+        else "Contours of reference and prediction, and where they differ, cut to the region around the foreground."
     )
     problems: list[str] = []
     columns: dict[str, list[Picture]] = {}
     cases, dice = record.scores()
     means = {case: mean(row) for case, row in zip(cases, dice, strict=True)}
     ranked = sorted((case for case in cases if math.isfinite(means[case])), key=lambda case: means[case])
-    worst = ranked[: min(_SHOWN, (len(ranked) + 1) // 2)]
-    best = ranked[len(worst) :][-_SHOWN:][::-1]
-    shown = {name: colors[name] for name in record.label_space.labels}
+    labels = {name: colors[name] for name in record.label_space.labels}
+    shown = labels | ERRORS
     try:
         datalist = read_datalist(record.folder / "configs" / "datalist.json", data_dir or record.config["dataset_dir"])
     except DataError as error:
         return Overlays(shown, how, {}, [f"No overlays: {error}"])
-    for heading, chosen in (("Worst" if best else "All", worst), ("Best", best)):
-        drawn = [_draw(record, datalist, case, means[case], list(shown.values()), problems) for case in chosen]
+    for heading, chosen in _chosen(ranked).items():
+        drawn = [_draw(record, datalist, case, means[case], labels, viewer, problems) for case in chosen]
         if pictures := [picture for picture in drawn if picture is not None]:
             columns[heading] = pictures
     return Overlays(shown, how, columns, problems)
 
 
+def _chosen(ranked: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Heading -> cases, of cases from the worst to the best."""
+    number = len(ranked)
+    if number < 3:
+        return {"Worst": ranked[:1], "Best": ranked[1:]} if number == 2 else {"All": ranked}
+    shown = min(_SHOWN, number // 3)
+    middle = (number - shown) // 2
+    return {"Worst": ranked[:shown], "Median": ranked[middle : middle + shown], "Best": ranked[-shown:][::-1]}
+
+
 def _draw(
-    record: RunRecord, datalist: Datalist, case_id: str, dice: float, colors: Sequence[str], problems: list[str]
+    record: RunRecord,
+    datalist: Datalist,
+    case_id: str,
+    dice: float,
+    colors: Mapping[str, str],
+    viewer: Viewer | None,
+    problems: list[str],
 ) -> Picture | None:
     sections = datalist.sections.values()
     case = next((case for section in sections for case in section if case.id == case_id), None)
@@ -85,7 +106,11 @@ def _draw(
     normalization = record.setting("preprocess::normalization", ())
     try:
         view = load_view(case, prediction, record.label_space, record.channels, normalization)
-        return Picture(overlay_jpeg(view, colors), f"{case_id} · Dice {digits(dice)}", view.note)
+        figure = overlay_figure(view, colors)
+        title = f"{case_id} · Dice {digits(dice)}"
+        if viewer is not None:
+            viewer.add(title, view)
+        return Picture(overlay_jpeg(figure), title, view.note, CASE_FIGURE + case_id, figure)
     except Exception as error:  # readers raise anything; a report does without one overlay
         logger.debug("overlay of %s", case_id, exc_info=True)
         problems.append(f"No overlay of {case_id}: {str(error).strip() or type(error).__name__}")

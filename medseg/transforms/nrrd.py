@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medseg.labels import LabelSpace
-from medseg.labels.colors import label_colors
+from medseg.labels.colors import rgb_of, space_colors
 from medseg.transforms.reader import simple_itk
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ def as_itk(values: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
 
 def _describe(image: SimpleITK.Image, values: np.ndarray, space: LabelSpace, dataset: str | None) -> None:
     """The keys of Slicer's format (Segmentations module, vtkMRMLSegmentationStorageNode)."""
-    colors = label_colors(space.labels)
+    colors = space_colors(space)
     raw = space.decode(np.arange(len(space.labels) + 1), dataset)[1:]
     extent = " ".join(f"0 {n - 1}" for n in values.shape)
     image.SetMetaData("Segmentation_MasterRepresentation", "Binary labelmap")
     image.SetMetaData("Segmentation_ContainedRepresentationNames", "Binary labelmap|")
     image.SetMetaData("Segmentation_ReferenceImageExtentOffset", "0 0 0")
     for index, (name, value) in enumerate(zip(space.labels, raw, strict=True)):
-        red, green, blue = (part / 255 for part in bytes.fromhex(colors[name][1:]))
+        red, green, blue = (part / 255 for part in rgb_of(colors[name]))
         for key, text in {
             "ID": f"Segment_{index + 1}",
             "Name": name,

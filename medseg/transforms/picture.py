@@ -28,12 +28,14 @@ from medseg.transforms.each_key import EachKey
 
 __all__ = [
     "PictureReader",
+    "ToGreyd",
     "ToRGBd",
     "as_image",
     "as_mask",
     "as_stored",
     "has_deep_colours",
     "is_grey",
+    "looks_grey",
     "orientation_of",
     "shown_size",
 ]
@@ -60,6 +62,19 @@ def is_grey(path: str | Path) -> bool:
     """Whether a file holds an image without colours; only its header is read."""
     with Image.open(path) as picture:
         return picture.mode not in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+def looks_grey(path: str | Path) -> bool:
+    """Whether an image has no colours, also where it is stored as three equal channels; then its pixels are read.
+
+    Raises:
+        OSError: Pillow cannot read the file.
+    """
+    if is_grey(path):
+        return True
+    with Image.open(path) as picture:
+        red, green, blue = (channel.tobytes() for channel in picture.convert("RGB").split())
+    return red == green == blue
 
 
 def orientation_of(picture: Image.Image) -> int:
@@ -214,3 +229,11 @@ class ToRGBd(EachKey):
         if image.shape[0] not in (1, 3):
             raise DataError(f"image of {image.shape[0]} channels; grey or RGB is expected. See `medseg check`.")
         return image if image.shape[0] == 3 else MetaTensor(torch.cat([image.as_tensor()] * 3), meta=image.meta)
+
+
+class ToGreyd(EachKey):
+    """2D images that are stored as three equal channels to the one that they are; others stay as they are."""
+
+    def change(self, value: Any, data: Mapping[Hashable, Any]) -> Any:
+        image = convert_to_tensor(value, track_meta=True)
+        return image[:1] if len(image) == 3 and bool((image == image[:1]).all()) else image

@@ -18,7 +18,7 @@ from medseg.labels import LabelSpace
 from medseg.transforms.grid import SameGridd
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd
-from medseg.transforms.picture import ToRGBd
+from medseg.transforms.picture import ToGreyd, ToRGBd
 from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
 from medseg.transforms.spacing import OwnSpacingd
@@ -88,6 +88,8 @@ def preprocessing(
         steps.append(SameGridd())
     if color:
         steps.append(ToRGBd("image"))
+    elif len(roi_size) == 2 and len(normalization) == 1:
+        steps.append(ToGreyd("image"))
     if len(roi_size) == 3:
         steps.append(mt.Orientationd(keys, axcodes="RAS", labels=None))
     if crop_foreground:

@@ -18,6 +18,7 @@ from medseg.engines.ranks import is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import PredictionFolder, background_predictions
 from medseg.labels import BACKGROUND
+from medseg.labels.viewer_files import write_viewer_files
 from medseg.settings import File, Folder, takes
 from medseg.storage import write_json
 from medseg.transforms import IMAGE_SUFFIXES, SaveLabelsd, is_2d_file
@@ -28,6 +29,7 @@ from medseg.workflows.checkpoints import kept_checkpoints, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.inference import Inference, InferenceSettings
 from medseg.workflows.label_output import label_output, refuse_format
+from medseg.workflows.previews import draw_previews, refuse_previews
 from medseg.workflows.probabilities import TEMPERATURE, ProbabilitySettings, saving
 from medseg.workflows.run_limits import check_channels
 from medseg.workflows.validation import warn_of_background
@@ -103,6 +105,9 @@ class PredictSettings(ProbabilitySettings, InferenceSettings):
             match; default: a hash of the series' UID, which tells nothing of the patient.
         format: format of the label maps (default: the image's). NIfTI for DICOM; 2D images always get PNG.
         dicom_reference: source series, for dicom-seg and rtstruct. A folder; needed where the images are not DICOM.
+        preview: drawing of each case as previews/<case>.png. Contours of the label map in three planes; a 2D image
+            beside its label map in colours.
+        viewer_files: names and colours of the labels for viewers. ITK-SNAP, FSLeyes, 3D Slicer and MITK, in viewers.
         overwrite: new predictions of all cases (default: changed ones). Of images, weights or settings.
     """
 
@@ -119,6 +124,8 @@ class PredictSettings(ProbabilitySettings, InferenceSettings):
     case_pattern: str | None = None
     format: Literal["nifti", "nrrd", "seg.nrrd", "dicom-seg", "rtstruct"] | None = None
     dicom_reference: Folder | None = None
+    preview: bool = False
+    viewer_files: bool = False
     overwrite: bool = False
 
 
@@ -150,6 +157,8 @@ def predict(settings: PredictSettings) -> list[Path]:
     inference = _saving(Inference.of(Bundle(settings.bundle), settings), settings)
     cases = inference.conditioned(_cases(settings, inference), settings.modality)
     refuse_format(settings.format, settings.dicom_reference, cases)
+    if settings.preview:
+        refuse_previews(settings.format)
     start_distributed()
     origin = inference.origin(settings.device)
     predictions = PredictionFolder(target, origin, settings.format)
@@ -175,6 +184,10 @@ def predict(settings: PredictSettings) -> list[Path]:
     if is_main():
         done = sum(file.is_file() for file in files.values())
         warn_of_background(background_predictions(list(files.values())), done)
+        if settings.preview:
+            draw_previews(inference, cases, files, target / "previews")
+        if settings.viewer_files:
+            write_viewer_files(target / "viewers", inference.label_space, {case.dataset for case in cases})
     finalize()
     if failed is not None:
         raise failed

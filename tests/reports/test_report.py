@@ -18,6 +18,7 @@ from medseg.data import read_datalist
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import ScoreDefinition, ScoreFacts, Scores, case_scores
 from medseg.reports import write_report
+from medseg.reports.drawing import save_figure
 from medseg.transforms.save import write_label_map
 
 SHAPE = (20, 24, 16)
@@ -121,8 +122,16 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_files_of_figures():
+    """They take most of the time; one test has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medseg.reports.report.save_figure", lambda figure, path: None)
+        yield
+
+
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def report(tmp_path_factory, _no_files_of_figures):
     run = write_run(tmp_path_factory.mktemp("volume"), names=("liver", EVIL), missing=("case3",))
     return write_report(run).read_text(encoding="utf-8")
 
@@ -146,7 +155,7 @@ def test_names_are_escaped(report):
 
 def test_holds_figures_scores_and_facts(report):
     assert report.count("<svg ") == 2  # curves, scores
-    assert len(pictures(report)) == 4  # two worst, two best
+    assert len(pictures(report)) == 3  # worst, median, best
     assert "95 % interval" in report and "surface Dice at 2 mm" in report and "over 4 cases" in report
     assert "clip to -20 … 120" in report and "16 × 16 × 16 voxels" in report and "1.5 × 1.5 × 3 mm" in report
 
@@ -177,17 +186,56 @@ def test_pictures_are_small_and_show_the_labels(tmp_path):
     for data in shown:
         assert len(data) <= 300_000
         pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-        third = len(pixels) // 3
-        spread = [np.ptp(part, axis=-1).max() for part in (pixels[:third, 200:-200], pixels[third:])]
+        quarter = len(pixels) // 4
+        spread = [np.ptp(part, axis=-1).max() for part in (pixels[:quarter, 200:-200], pixels[quarter:])]
         assert spread[1] > 80  # colours of labels in the rows of reference and prediction
         assert spread[0] < spread[1]
+
+
+def test_figures_are_files_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("medseg.reports.report.save_figure", save_figure)
+    run = write_run(tmp_path, cases=1)
+    (run / "figures").mkdir()
+    (run / "figures" / "case_gone.png").touch()
+    write_report(run)
+    names = {path.name for path in (run / "figures").iterdir()}
+    stems = ("curves", "scores", "case_case0")
+    assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg", "pdf")}
+    drawn = (run / "figures" / "case_case0.svg").read_text(encoding="utf-8")
+    for words in ("liver", "false positive", "reference"):
+        assert words in drawn
+
+
+def test_errors_are_told_apart():
+    from medseg.reports.overlays import _errors
+
+    predicted, reference = np.array([0, 1, 0, 2, 1, 1]), np.array([0, 0, 1, 1, 1, -1])
+    assert _errors(predicted, reference).tolist() == [0, 1, 2, 3, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "window"),
+    [
+        ("ct", 60.0, (-160, 240)),
+        ("ct", -800.0, (-1350, 150)),
+        ("ct", 700.0, (-450, 1050)),
+        ("pet", 9.0, (9.0, 0.0)),
+        ("mr", 9.0, (9.0, 9.000001)),
+    ],
+)
+def test_window_by_modality(kind, value, window):
+    from medseg.reports.case_view import _window
+
+    image = np.zeros((4, 4))
+    image[1:3, 1:3] = value
+    assert _window(image, kind, {}, image != 0)[0] == pytest.approx(window)
 
 
 def test_directions_follow_the_affine(tmp_path):
     """A mark at the patient's right, front and top comes to the left and upper edge, however the grid is stored."""
     from medseg.data.case import Case
     from medseg.labels import LabelSpace
-    from medseg.reports.overlays import load_view
+    from medseg.reports.case_view import load_view
 
     space = LabelSpace.from_table({"labels": {"background": 0, "mark": 1}})
     world = np.array([12.0, 20.0, 30.0, 1.0])  # RAS: right, front, top of the volume's centre
@@ -222,7 +270,7 @@ def test_many_labels(tmp_path):
     html = write_report(write_run(tmp_path, cases=1, names=names)).read_text(encoding="utf-8")
     legend = html[html.index('<ul class="legend">') :]
     colors = re.findall(r"background:(#\w+)", legend[: legend.index("</ul>")])
-    assert len(colors) == 20 == len(set(colors))
+    assert len(colors) == 20 + 3 == len(set(colors))  # three kinds of errors
 
 
 def test_without_validation(tmp_path):
