@@ -148,7 +148,7 @@ def pip_failure(messages: str) -> str:
         )
     if "No space left on device" in messages:
         return f"The disk is full. The environment needs several GB in {VENV.parent}; free some and run this again."
-    return "pip failed; its messages are above. Mend the cause and run this again: what is installed already is kept."
+    return "pip failed; its messages are above. Fix the cause and run this again: what is installed already is kept."
 
 
 def stream(command: Sequence[str]) -> int:
@@ -182,5 +182,5 @@ def main(job: Callable[[list[str]], int], arguments: Sequence[str] | None = None
         print(f"error: {error}", file=sys.stderr)
         return 5
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; rerun the same command to resume", file=sys.stderr)
         return 130

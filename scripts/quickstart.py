@@ -3,8 +3,8 @@
 
 Only Python 3.10 or newer is needed. It makes .venv in the repository and installs medseg there (once), writes a small
 synthetic CT data set to runs/quickstart/data, trains two networks on it for some minutes, validates, compares and
-joins them, exports one, segments an image and writes a report. Nothing outside the repository is touched. Repeated
-calls go on where the last one stopped.
+joins them, exports one, segments an image and writes a report. Nothing outside the repository is touched. Rerun
+it to resume where it stopped.
 """
 
 from __future__ import annotations

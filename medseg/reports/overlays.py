@@ -48,7 +48,7 @@ class CaseView:
         reference, prediction: label indices ``(*spatial)``.
         spacing: mm per voxel (1 for photographs).
         window: the grey values that become black and white.
-        note: what a caption should say about the choice of channel and window.
+        note: what a caption should say about the choice of channel and display window.
     """
 
     image: np.ndarray
@@ -68,7 +68,7 @@ def load_view(
 ) -> CaseView:
     """Read image, reference and prediction of a case and turn them for display.
 
-    For CT the plan's window is used for display too, else the 0.5th to 99.5th percentile above zero.
+    For CT the plan's intensity window is used for display too, else the 0.5th to 99.5th percentile above zero.
 
     Raises:
         Exception: whatever a reader raises on files that are missing or damaged, ``ValueError`` for unequal grids.
@@ -105,11 +105,11 @@ def load_view(
 def _window(volume: np.ndarray, scheme: Mapping[str, Any]) -> tuple[tuple[float, float], str]:
     if scheme.get("kind") == "fixed":
         window = float(scheme["lower"]), float(scheme["upper"])
-        return window, f"window {window[0]:g} to {window[1]:g}"
+        return window, f"intensity window {window[0]:g} to {window[1]:g}"
     finite = volume[np.isfinite(volume)]
     above = finite[finite > finite.min()] if finite.size else finite
     low, high = (float(v) for v in np.percentile(above, [0.5, 99.5])) if above.size else (0.0, 1.0)
-    return (low, max(high, low + 1e-6)), "window: 0.5th to 99.5th percentile"
+    return (low, max(high, low + 1e-6)), "display window: 0.5th to 99.5th percentile"
 
 
 def overlay_jpeg(view: CaseView, colors: Sequence[str]) -> bytes:
