@@ -1,4 +1,4 @@
-"""Whatever a person reads keeps to the glossary of CONTRIBUTING.md: messages, docstrings, help, pages, configs' comments."""
+"""Whatever a person reads keeps to the glossary of CONTRIBUTING.md: messages, docstrings, pages, configs."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def segment(
 
 
 def load(paths: Sequence[str | Path], spatial_dims: int) -> tuple[Array, Array, Any]:
-    """(C, *spatial) float32, the 4 x 4 affine in mm and the NIfTI header; 2D images are (row, column) without either."""
+    """(C, *spatial) float32, the 4 x 4 affine in mm and the NIfTI header; 2D images have neither: (row, column)."""
     channels: list[Array] = []
     affine, header = np.eye(4), None
     for path in paths:
@@ -260,7 +260,7 @@ def mirrored(window: Array, axes: Sequence[int], network: Callable[[Array], Arra
 
 
 def decide(logits: Array, undo: Sequence[Undo], labels: dict[str, Any]) -> Array:
-    """Probabilities back in the original image space, channel by channel; then the largest, or all above the threshold."""
+    """Probabilities in the original image space, channel by channel; then the largest, or all above the threshold."""
     if labels["activation"] == "softmax":
         exponentials = np.exp(logits - logits.max(0))
         probabilities = exponentials / exponentials.sum(0)

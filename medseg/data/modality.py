@@ -8,9 +8,9 @@ from collections.abc import Sequence
 __all__ = ["channel_kind", "is_color"]
 
 _WORDS = {
-    "ct": set("ct hu cbct ldct".split()),
-    "pet": set("pet suv fdg".split()),
-    "rgb": set("rgb colour color photo dermoscopy endoscopy fundus red green blue r g b".split()),
+    "ct": {"ct", "hu", "cbct", "ldct"},
+    "pet": {"pet", "suv", "fdg"},
+    "rgb": {"rgb", "colour", "color", "photo", "dermoscopy", "endoscopy", "fundus"} | {"red", "green", "blue", *"rgb"},
 }
 
 

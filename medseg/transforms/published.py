@@ -64,8 +64,8 @@ def window_augmentation(
     scale: float = 0.5,
     shift: float = 0.5,
 ) -> list[Transform]:
-    """Crops with a label voxel or, as often, a background voxel above the intensity window's lower end at the centre; flips of
-    each axis, quarter turns in the axial plane, intensity times 1 ± 0.1, plus ± 0.1; plain tensors out.
+    """Crops with a label voxel or, as often, a background voxel above the intensity window's lower end at the centre;
+    flips of each axis, quarter turns in the axial plane, intensity times 1 ± 0.1, plus ± 0.1; plain tensors out.
 
     Args:
         roi_size: crop size in voxels; the first two must be equal, for the quarter turns.

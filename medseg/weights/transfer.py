@@ -1,5 +1,5 @@
-"""Start a network from the weights of another training: what fits is loaded, what is named is re-initialised, and nothing
-else is tolerated.
+"""Start a network from the weights of another training: what fits is loaded, what is named is re-initialised, and
+nothing else is tolerated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["TransferReport", "transfer_state", "transfer_weights"]
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Names of the network's parameters that were loaded or keep their fresh values, and of the file's that were left."""
+    """Names of the network's parameters that were loaded or keep fresh values, and of the file's that were not used."""
 
     loaded: tuple[str, ...]
     reinitialized: tuple[str, ...]
