@@ -182,5 +182,5 @@ def main(job: Callable[[list[str]], int], arguments: Sequence[str] | None = None
         print(f"error: {error}", file=sys.stderr)
         return 5
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; rerun the same command to resume", file=sys.stderr)
         return 130

@@ -3,7 +3,7 @@
 
 Only Python 3.10 or newer is needed. It makes .venv in the repository and installs medseg with its development tools
 there (once), then runs ruff check, ruff format --check, mypy and pytest, which uses a process per core, at most four.
-The slow tests, which a plain pytest leaves out, are among them. All of them run, whatever the first say. The exit
+The slow tests, which a plain pytest skips, are among them. All of them run, whatever the first say. The exit
 status is pytest's; 1 where the tests pass but another check does not.
 """
 

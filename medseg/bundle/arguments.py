@@ -1,4 +1,4 @@
-"""Constructor arguments of a network for a plan, and the proof that the network takes the plan's window."""
+"""Constructor arguments of a network for a plan, and the proof that the network takes the plan's patch."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def plan_for_network(
     overrides: Mapping[str, Any] | None = None,
     nnunet: NnunetPlans | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
-    """The plan whose window the network takes, and the network's arguments.
+    """The plan whose patch the network takes, and the network's arguments.
 
     Args:
         network: registered name, MONAI class or dotted path.
@@ -154,7 +154,7 @@ def plan_for_network(
         nnunet: plans that the rest is taken from.
 
     Raises:
-        ConfigError: the network takes none of the windows, or not the one given; with the network's own reason.
+        ConfigError: the network takes none of the patches, or not the one given; with the network's own reason.
     """
     overrides = overrides or {}
     roi_size, spacing = overrides.get("roi_size"), overrides.get("preprocess::spacing")
@@ -199,7 +199,7 @@ def plan_for_network(
             remedy = roi_remedy(network, planned, plan.roi_size)
             raise ConfigError(f"{network} does not take roi_size {list(plan.roi_size)} ({reason}); {remedy}.")
     raise ConfigError(
-        f"{network} does not run on windows of {list(plan.roi_size)} ({reason}); set roi_size or its arguments."
+        f"{network} does not run on patches of {list(plan.roi_size)} ({reason}); set roi_size or its arguments."
     )
 
 

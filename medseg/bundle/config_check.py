@@ -253,7 +253,7 @@ def check_ranges(values: Mapping[str, Any]) -> None:
 
 
 def check_roi(roi_size: Any, dims: int, usual: Sequence[int] = ()) -> None:
-    """Refuse a window that is not ``dims`` positive integers.
+    """Refuse a patch that is not ``dims`` positive integers.
 
     Raises:
         ConfigError: naming a valid one.

@@ -1,7 +1,7 @@
-"""What someone without medseg needs to use an exported network: preprocessing, windows, activation, labels, as JSON.
+"""What someone without medseg needs to use an exported network: preprocessing, patches, activation, labels, as JSON.
 
 Read from the parts of the bundle's ``inference.yaml`` as they are built, so that it says what inference does. The
-steps are those of ``reference_runner``; a transform that is not among them is named, and the runner left out.
+steps are those of ``reference_runner``; a transform that is not among them is named, and the runner is omitted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from medseg.transforms.spacing import OwnSpacingd
 
 __all__ = ["Deployment", "NetworkInput", "describe_inference", "describe_labels", "describe_preprocessing"]
 
-_LEAST_WEIGHT = 1e-3  # MONAI's floor of a Gaussian window
+_LEAST_WEIGHT = 1e-3  # MONAI's floor of its Gaussian weights
 
 Step = dict[str, Any]
 
@@ -41,7 +41,7 @@ def describe_preprocessing(preprocessing: mt.Compose) -> list[Step]:
 
 
 def describe_inference(inferer: Any) -> Step:
-    """Windows and their blending, or the whole volume."""
+    """Patches and their blending, or the whole volume."""
     if isinstance(inferer, SlidingWindowInferer):
         overlap = inferer.overlap if isinstance(inferer.overlap, float) else list(np.ravel(inferer.overlap))
         if not isinstance(overlap, float) or inferer.padding_mode != "constant" or inferer.cval:
@@ -62,7 +62,7 @@ def describe_inference(inferer: Any) -> Step:
 
 
 def describe_labels(space: LabelSpace, postprocessing: mt.Compose) -> Step:
-    """How logits become raw label values on the image's own grid."""
+    """How logits become raw label values in the original image space."""
     raw = space.decode(np.arange(len(space.labels) + 1))
     labels: Step = {"channels": list(space.channels), "dtype": str(raw.dtype), "activation": space.mode}
     if space.mode == "softmax":
@@ -96,7 +96,7 @@ class Deployment:
         dataset, modality: what it is asked for; ``None`` where it was trained on a single data set.
         input: what it takes.
         preprocessing: steps that follow reading the file.
-        inference: windows and their blending.
+        inference: patches and their blending.
         labels: how logits become label values.
         exports: format -> what was written.
     """

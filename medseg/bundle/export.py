@@ -2,7 +2,7 @@
 
 A recording for any size is tried first: the sizes given tell which axes vary, and by what multiples; it counts when it
 agrees with the network at every one of them. A network that cannot be recorded so (its forward turns sizes into
-numbers, or it takes one window only) is recorded for the first size, and the result says so.
+numbers, or it takes one patch only) is recorded for the first size, and the result says so.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def export_network(
 
     Args:
         network: takes ``(1, in_channels, *size)``; put into evaluation mode.
-        sizes: the first is the window; the network may refuse the others.
+        sizes: the first is the patch; the network may refuse the others.
         directory: made where it is not there.
         formats: some of ``FORMATS``.
         metadata, config: a bundle's metadata and inference config; the TorchScript file carries them, as MONAI Deploy
@@ -141,11 +141,11 @@ def _taken(network: nn.Module, images: Sequence[Tensor]) -> list[tuple[Tensor, T
     for image in images:
         try:
             pairs.append((image, network(image)))
-        except Exception as error:  # networks of one window refuse the others in their own ways
+        except Exception as error:  # networks of one patch refuse the others in their own ways
             if not pairs:
                 raise ModelError(
                     f"{type(network).__name__} does not take {tuple(image.shape[1:])} ({reason_of(error)}); "
-                    "name a valid window with --sizes."
+                    "name a valid patch with --sizes."
                 ) from error
     return pairs
 

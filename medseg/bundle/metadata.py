@@ -22,7 +22,7 @@ _FORMAT = {"ct": "hounsfield", "mr": "magnitude", "pet": "magnitude", "rgb": "ra
 
 
 def plain_text(value: Any, otherwise: str) -> str:
-    """One line of free text from a datalist; what a MONAI parser would read as an expression is left out."""
+    """One line of free text from a datalist; what a MONAI parser would read as an expression is omitted."""
     text = " ".join(str(value or "").split())
     return text[:300] if text and text[0] not in "$@%+" else otherwise
 

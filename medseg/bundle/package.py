@@ -53,14 +53,14 @@ class PackageSettings:
 def package(settings: PackageSettings) -> list[str]:
     """Write a run or bundle as one zip file with checksums, without what only this machine needs.
 
-    It holds configs, docs, licence, weights and a shipped datalist that the configs name. Left out are checkpoints,
+    It holds configs, docs, licence, weights and a shipped datalist that the configs name. Omitted are checkpoints,
     logs, caches, predictions, links, and the folder of the images, which becomes ``data`` in the configs.
 
     Returns:
         The archive's members.
 
     Raises:
-        ConfigError: the output is no zip file or exists.
+        ConfigError: the output is not a zip file or exists.
         ModelError: the folder is not a bundle, has no weights, or names other paths of this machine in its configs.
     """
     root, target = find_bundle(settings.folder).resolve(), Path(settings.output)
@@ -186,7 +186,7 @@ def unpack(settings: UnpackSettings) -> Path:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"{path} cannot be unpacked ({error}); copy or download it again.") from error
     except OSError as error:
-        raise ResourceError(f"{path} could not be written to {parent} ({error}); mend that and repeat.") from error
+        raise ResourceError(f"{path} could not be written to {parent} ({error}); fix that and repeat.") from error
     return target
 
 

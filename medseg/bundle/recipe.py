@@ -184,7 +184,7 @@ def split_id(key: str) -> list[str]:
 
 
 def leaves(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Id and value of all below ``value`` that is no mapping or list with content; its own id is empty."""
+    """Id and value of all below ``value`` that is not a mapping or list with content; its own id is empty."""
     items: Any = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     if not items or (isinstance(value, list) and not value):
         yield above, value

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Segment one case with an exported network: python predict.py IMAGE [IMAGE ...] --output LABELS.nii.gz
 
-A reference in one file: it needs numpy, scipy, nibabel (Pillow for 2D pictures) and onnxruntime or torch, and reads
+A reference in one file: it needs numpy, scipy, nibabel (Pillow for 2D images) and onnxruntime or torch, and reads
 deployment.json beside it. IMAGE: the case's channels in the order of deployment.json, or one file that holds them all.
 """
 
@@ -40,7 +40,7 @@ _STORED: dict[int, Callable[[Array], Array]] = {  # EXIF orientation -> the rows
 def segment(
     paths: Sequence[str | Path], deployment: dict[str, Any], network: Callable[[Array], Array]
 ) -> tuple[Array, Any]:
-    """Files of one case -> (raw label values on the image's own grid, its header)."""
+    """Files of one case -> (raw label values in the original image space, its header)."""
     image, affine, header = load(paths, deployment["input"]["spatial_dims"])
     expected = deployment["input"]["num_channels"]
     if len(image) != expected:
@@ -51,7 +51,7 @@ def segment(
 
 
 def load(paths: Sequence[str | Path], spatial_dims: int) -> tuple[Array, Array, Any]:
-    """(C, *spatial) float32, the 4 x 4 affine in mm and the NIfTI header; pictures are (row, column) without either."""
+    """(C, *spatial) float32, the 4 x 4 affine in mm and the NIfTI header; 2D images have neither: (row, column)."""
     channels: list[Array] = []
     affine, header = np.eye(4), None
     for path in paths:
@@ -224,7 +224,7 @@ def infer(image: Array, inference: dict[str, Any], network: Callable[[Array], Ar
 
 
 def starts(size: int, roi: int, inference: dict[str, Any]) -> list[int]:
-    """First voxels of the windows along one axis; the last window ends at the border."""
+    """First voxels of the patches along one axis; the last patch ends at the border."""
     if size == roi:
         return [0]
     overlap = inference["overlap"]
@@ -236,7 +236,7 @@ def starts(size: int, roi: int, inference: dict[str, Any]) -> list[int]:
 
 
 def blending(roi: Sequence[int], inference: dict[str, Any]) -> Array:
-    """Weights of a window's voxels: equal, or a Gaussian that is at least ``least_weight``."""
+    """Weights of a patch's voxels: equal, or a Gaussian that is at least ``least_weight``."""
     weight = np.ones(tuple(roi), np.float32)
     if inference["blending"] == "constant":
         return weight
@@ -260,7 +260,7 @@ def mirrored(window: Array, axes: Sequence[int], network: Callable[[Array], Arra
 
 
 def decide(logits: Array, undo: Sequence[Undo], labels: dict[str, Any]) -> Array:
-    """Probabilities back on the image's own grid, channel by channel; then the largest, or all above the threshold."""
+    """Probabilities in the original image space, channel by channel; then the largest, or all above the threshold."""
     if labels["activation"] == "softmax":
         exponentials = np.exp(logits - logits.max(0))
         probabilities = exponentials / exponentials.sum(0)
@@ -301,7 +301,7 @@ def load_network(path: str | Path) -> Callable[[Array], Array]:
 
 
 def save(values: Array, header: Any, path: str | Path, source: str | Path) -> None:
-    """NIfTI with all that its image's header says of the place, or a picture by the name's suffix, with the rows and
+    """NIfTI with all that its image's header says of the place, or a 2D image by the name's suffix, with the rows and
     the orientation tag of the source.
     """
     if str(path).lower().endswith(_PICTURES):

@@ -26,17 +26,17 @@ def check_metadata(meta: Mapping[str, Any]) -> Iterator[str]:
     """What the metadata lack or hold wrongly, each as ``field: what is wrong; what is expected``."""
     for name in _TEXTS:
         if not isinstance(meta.get(name), str) or not meta[name].strip():
-            yield f"{name}: {meta.get(name)!r}; expected a text"
+            yield f"{name}: {meta.get(name)!r}; expected a string"
     for name in _MAY_BE_TEXT:
         if not isinstance(meta.get(name, ""), str):
-            yield f"{name}: {meta[name]!r}; expected a text"
+            yield f"{name}: {meta[name]!r}; expected a string"
     if not str(meta.get("schema", "")).endswith("meta_schema_20240725.json"):
         yield f"schema: {meta.get('schema')!r}; expected the address of meta_schema_20240725.json"
     if not re.fullmatch(r"\d+\.\d+\.\d+", str(meta.get("version", ""))):
         yield f"version: {meta.get('version')!r}; expected three numbers such as 0.1.0"
     for name in ("changelog", "required_packages_version"):
         if not _texts_by_name(meta.get(name)):
-            yield f"{name}: {meta.get(name)!r}; expected texts by name"
+            yield f"{name}: {meta.get(name)!r}; expected strings by name"
     if meta.get("version") not in (meta.get("changelog") or {}):
         yield f"changelog: version {meta.get('version')} is missing; expected a line on it"
     if "medseg" not in (meta.get("required_packages_version") or {}):
@@ -47,7 +47,7 @@ def check_metadata(meta: Mapping[str, Any]) -> Iterator[str]:
         yield f"eval_metrics: {meta['eval_metrics']!r}; expected numbers by name"
     references = meta.get("references", [])
     if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
-        yield f"references: {references!r}; expected a list of texts"
+        yield f"references: {references!r}; expected a list of strings"
     yield from _data_format(meta.get("network_data_format"))
 
 
@@ -83,7 +83,7 @@ def _tensor(tensor: Mapping[str, Any]) -> Iterator[str]:
     if len(sizes) < 2 or not all(isinstance(n, int) or _SIZE.fullmatch(str(n)) for n in sizes):
         yield f"spatial_shape: {shape!r}; expected a size per axis, such as 96 or '32*n' ('*' would be one voxel)"
     if not isinstance(tensor.get("dtype"), str):
-        yield f"dtype: {tensor.get('dtype')!r}; expected a text such as float32"
+        yield f"dtype: {tensor.get('dtype')!r}; expected a string such as float32"
     limits = tensor.get("value_range")
     if not isinstance(limits, list) or not all(isinstance(n, (int, float)) for n in limits):
         yield f"value_range: {limits!r}; expected a list of numbers, empty where it is not known"

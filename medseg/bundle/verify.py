@@ -135,7 +135,7 @@ def _check_texts(folder: Bundle) -> Iterator[Problem]:
     for path in _configs(folder.root):
         place, text = f"configs/{path.name}", path.read_text(encoding="utf-8")
         for number in re.findall(r"(?<=[\s\[,:])\d+e-?\d+(?![\w.])", text):
-            yield _problem(place, f"{number} is text in YAML; write it with a point")
+            yield _problem(place, f"{number} is a string in YAML; write it with a point")
         if re.search(r"https?://", text):
             yield _problem(place, "an address: running the bundle would need the network", "Name a file instead.")
         content = folder.layer(str(path)).changes

@@ -142,7 +142,7 @@ COMMANDS = {
     ),
     "priors": Command(
         "medseg.reports.priors.write_prior_picture",
-        "picture: {result}",
+        "figure: {result}",
         "--run runs/universal --output priors.png",
         "--run runs/universal --output priors.pdf",
     ),

@@ -4,8 +4,8 @@
 "label": ..., "fold": 0, "subject": "s1"}], "validation": [...], "test": [...]}``. Paths are relative to ``data_dir``;
 ``image`` is a path or a list of channels; optional per case: ``fold``, ``subject``, ``modality``, ``dataset``,
 ``case_id`` and keys of one's own; optional at the top: ``regions``, ``ignore`` and ``codes`` beside ``labels``, or a
-whole ``label_space`` (see ``medseg.labels``), ``known_overlaps``, and ``data_dir``, the folder that paths are relative
-to where that is not the file's own.
+whole ``label_space`` (see ``medseg.labels``), ``known_overlaps``, and ``data_dir``, the
+base directory for relative paths where that is not the file's folder.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 __all__ = ["channel_kind", "is_color", "is_grey_level"]
 
 _WORDS = {
-    "ct": "ct hu cbct ldct",
-    "pet": "pet suv fdg",
-    "rgb": "rgb colour color photo dermoscopy endoscopy fundus red green blue r g b",
+    "ct": {"ct", "hu", "cbct", "ldct"},
+    "pet": {"pet", "suv", "fdg"},
+    "rgb": {"rgb", "colour", "color", "photo", "dermoscopy", "endoscopy", "fundus"} | {"red", "green", "blue", *"rgb"},
 }
 
 
@@ -22,7 +22,7 @@ def channel_kind(name: str) -> str:
     words = set(re.findall(r"[a-z0-9]+", name.lower()))
     if words & {"mr", "mri"}:
         return "mr"
-    return next((kind for kind, known in _WORDS.items() if words & set(known.split())), "mr")
+    return next((kind for kind, known in _WORDS.items() if words & known), "mr")
 
 
 def is_color(names: Sequence[str]) -> bool:

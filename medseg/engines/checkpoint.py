@@ -53,7 +53,7 @@ _BETTER: dict[str, Callable[[float, float], bool]] = {"max": operator.gt, "min":
 
 
 class RandomStreams:
-    """Seeds the network's draws (dropout) per iteration, and starts each epoch of the data set anew."""
+    """Seeds the network's draws (dropout) per iteration, and restarts the data set with each epoch."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -257,7 +257,7 @@ class Checkpoint:
     def _leave(self, engine: Any) -> None:
         self._restore_signals(engine)
         logger.warning(
-            "stopped in epoch %d, iteration %d; the state is saved, the same command goes on from here",
+            "stopped in epoch %d, iteration %d; the state is saved, rerun the same command to resume",
             engine.state.epoch,
             engine.state.iteration,
         )
@@ -364,7 +364,7 @@ class Checkpoint:
         engine.data_loader.sampler.skip = done * engine.data_loader.batch_size
         if state["threads"] != torch.get_num_threads():
             logger.warning(
-                "the run was started with %d torch threads and goes on with %d: last bits may differ",
+                "the run was started with %d torch threads and resumes with %d: last bits may differ",
                 state["threads"],
                 torch.get_num_threads(),
             )
@@ -389,7 +389,7 @@ class Checkpoint:
                 logger.warning("%s Resuming from %s, iteration %d.", problem, name, state["iteration"])
             return state
         if problems:
-            raise ModelError(f"{problems[0]} No other state is left; remove {self.directory} to start anew.")
+            raise ModelError(f"{problems[0]} No other state is left; remove {self.directory} to start from scratch.")
         return None
 
 

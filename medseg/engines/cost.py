@@ -25,7 +25,7 @@ logger = logging.getLogger("medseg")
 
 
 def network_facts(network: nn.Module, in_channels: int, roi_size: Sequence[int]) -> RunFacts:
-    """Class, parameters and multiply-adds of a forward pass over one patch; the last is left out where it cannot
+    """Class, parameters and multiply-adds of a forward pass over one patch; the last is omitted where it cannot
     be counted.
     """
     facts = RunFacts(network=type(network).__name__, parameters=count_parameters(network))

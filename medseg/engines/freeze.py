@@ -23,7 +23,7 @@ def frozen_epochs(initial: Mapping[str, Any], epochs: int) -> int:
 class FreezePart:
     """No gradients for ``part`` during the first ``epochs`` epochs; a run that is continued knows where it stands.
 
-    Its batch norms go on averaging their statistics, as in QTSeg's trainings (arXiv 2412.17241).
+    Its batch norms keep averaging their statistics, as in QTSeg's trainings (arXiv 2412.17241).
 
     Args:
         network: whose part it is.

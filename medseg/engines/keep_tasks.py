@@ -29,7 +29,7 @@ class KeepOldTasks:
     Args:
         network, average: what is trained.
         new_tasks: ids; ``None`` trains everything.
-        learn_also: patterns of tensor names, such as ``head.*``.
+        learn_also: patterns of parameter names, such as ``head.*``.
 
     Raises:
         ConfigError: the network has no such task, or no tensor of such a name.

@@ -108,6 +108,6 @@ def unwrap(network: nn.Module) -> nn.Module:
     """The network inside a ``DistributedDataParallel`` wrapper.
 
     Validation and files use it: the wrapper's forward synchronises buffers, and ranks with different numbers of
-    windows would wait for each other.
+    patches would wait for each other.
     """
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network

@@ -29,7 +29,7 @@ _APART = 0.05  # between two validations at least
 
 
 class TimeLimit:
-    """Ends a training after ``minutes``, its last validation included; ``None`` is no limit.
+    """Ends a training after ``minutes``, its last validation included; ``None`` sets no limit.
 
     ``clock``: ``wall``, or ``cpu``, the CPU time of each process, which others on the machine do not change.
     ``validations``: number of validations, at equal shares of the time; ``None`` lets their cost decide, as follows.

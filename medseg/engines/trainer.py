@@ -36,7 +36,7 @@ class SegmentationTrainer(SupervisedTrainer):
 
     A network that returns several heads in training mode, finest first, gets ``monai.losses.DeepSupervisionLoss``
     around its loss, unless the loss already is one; ``state.output["pred"]`` is the first head. Where
-    ``prepare_batch`` makes a target that is no tensor, such as ``PrepareTasks``, the loss gets all that the network
+    ``prepare_batch`` makes a target that is not a tensor, such as ``PrepareTasks``, the loss gets all that the network
     returns.
 
     Args:
@@ -163,7 +163,7 @@ class SegmentationTrainer(SupervisedTrainer):
         self.grad_scaler.update()
         self.non_finite = 0 if finite else self.non_finite + 1
         if not finite:
-            logger.warning("iteration %d: loss or gradient not finite, step left out", self.state.iteration)
+            logger.warning("iteration %d: loss or gradient not finite, step skipped", self.state.iteration)
         if self.non_finite >= self.max_non_finite:
             raise ModelError(
                 f"The loss was not finite in {self.non_finite} steps in a row (cases {_cases(batchdata)}, last finite "

@@ -1,4 +1,4 @@
-"""Ensembles of networks that differ in architecture, window, spacing and normalisation.
+"""Ensembles of networks that differ in architecture, patch, spacing and normalisation.
 
 A *member* maps an image on its source grid to probabilities on that grid: own preprocessing, own inferer, own
 inverse. All members then share one contract, and an ensemble of them is one network more for an evaluator. Members of

@@ -1,6 +1,6 @@
 """Sliding windows as in Hermes's published evaluation (arXiv 2306.02416): half steps, mean of probabilities.
 
-``SlidingWindow`` with ``mode: constant`` and ``even_spacing: false`` visits the same windows; this one also counts the
+``SlidingWindow`` with ``mode: constant`` and ``even_spacing: false`` visits the same patches; this one also counts the
 last of an axis twice where the published program does, and averages probabilities.
 """
 
@@ -24,27 +24,27 @@ __all__ = ["HalfStepWindow", "half_step_starts"]
 
 
 def half_step_starts(size: int, roi: int) -> list[int]:
-    """Where windows start along an axis: at multiples of half a window, the last ones moved to the border.
+    """Where patches start along an axis: at multiples of half a patch, the last ones moved to the border.
 
-    Where half a window divides the size, the last start comes twice.
+    Where half a patch divides the size, the last start comes twice.
     """
     half = roi // 2
     return [min(i * half, max(0, size - roi)) for i in range(max(1, size // half))]
 
 
 class HalfStepWindow(Inferer):
-    """Mean of the sigmoid probabilities of all windows that see a voxel, as logits ``(B, K, D, H, W)`` of that mean.
+    """Mean of the sigmoid probabilities of all patches that see a voxel, as logits ``(B, K, D, H, W)`` of that mean.
 
-    Volumes smaller than the window are zero-padded at the end of each axis; those longer than ``max_slices`` along
+    Volumes smaller than the patch are zero-padded at the end of each axis; those longer than ``max_slices`` along
     their first axis are cut into parts that do not overlap.
 
     Args:
-        roi_size: window size in voxels, at least 2.
-        sw_batch_size: windows per forward pass.
+        roi_size: patch size in voxels, at least 2.
+        sw_batch_size: patches per forward pass.
         max_slices: 600 as published; ``None`` never cuts.
 
     Raises:
-        ConfigError: a window of other axes than the image, or too small.
+        ConfigError: a patch of other axes than the image, or too small.
     """
 
     def __init__(self, roi_size: Sequence[int], sw_batch_size: int = 1, max_slices: int | None = 600) -> None:

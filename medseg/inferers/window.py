@@ -27,10 +27,10 @@ __all__ = ["SlidingWindow", "WholeVolume", "autocast_dtype", "even_overlap"]
 
 
 def even_overlap(size: int, roi: int, overlap: float) -> float:
-    """The overlap that makes MONAI start its windows evenly spaced, with no step above ``ceil(roi * (1 - overlap))``.
+    """The overlap that makes MONAI start its patches evenly spaced, with no step above ``ceil(roi * (1 - overlap))``.
 
-    MONAI steps by ``int(roi * (1 - overlap))`` and shifts the last window to the border, which can cost one more
-    window per axis than needed. With n = ceil((size - roi) / (roi * (1 - overlap))) + 1 windows the step is
+    MONAI steps by ``int(roi * (1 - overlap))`` and shifts the last patch to the border, which can cost one more
+    patch per axis than needed. With n = ceil((size - roi) / (roi * (1 - overlap))) + 1 patches the step is
     ceil((size - roi) / (n - 1)).
     """
     if size <= roi:
@@ -60,7 +60,7 @@ _ONEDNN_LEAST = 20_480  # channels x rows x columns
 
 
 def _slow_alone(network: Any, window: torch.Tensor) -> bool:
-    """Whether two copies of a window are cheaper than one: on a CPU, torch 2.13 leaves oneDNN for a 3D convolution of
+    """Whether two copies of a patch are cheaper than one: on a CPU, torch 2.13 leaves oneDNN for a 3D convolution of
     one image with at most 20 480 channels x rows x columns, and takes up to eight times as long as for two images.
     """
     if window.device.type != "cpu" or window.dim() != 5 or window.shape[0] > 1 or not isinstance(network, nn.Module):
@@ -135,11 +135,11 @@ class SlidingWindow(SlidingWindowInferer):
     run once (``run_patches``).
 
     Args:
-        roi_size: window size in voxels.
-        overlap: share of a window that neighbours share, 0 <= overlap < 1.
+        roi_size: patch size in voxels.
+        overlap: share of a patch that neighbours share, 0 <= overlap < 1.
         mode: ``gaussian`` or ``constant`` blending.
-        sw_batch_size: windows per forward pass.
-        even_spacing: space the windows evenly (``even_overlap``); never more windows than MONAI's own rule.
+        sw_batch_size: patches per forward pass.
+        even_spacing: space the patches evenly (``even_overlap``); never more patches than MONAI's own rule.
         mirror_axes: spatial axes of mirror test-time augmentation; the mean of logits over all 2^n flips.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (``autocast_dtype``) of the network; blending is in float32.
         sigma_scale, padding_mode, cval: of ``SlidingWindowInferer``.
@@ -175,7 +175,7 @@ class SlidingWindow(SlidingWindowInferer):
 
     @property
     def windows(self) -> int:
-        """Windows that the network saw in the last call, mirror images included."""
+        """Patches that the network saw in the last call, mirror images included."""
         return self._last.windows
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -216,7 +216,7 @@ class SlidingWindow(SlidingWindowInferer):
         return Slabs(channels, shape, pieces, head, order, item, held)
 
     def _step(self, size: int, roi: int) -> int:
-        """Voxels between windows along an axis, as MONAI rounds them."""
+        """Voxels between patches along an axis, as MONAI rounds them."""
         overlap: float = self.overlap  # type: ignore[assignment]
         overlap = even_overlap(size, roi, overlap) if self.even_spacing else overlap
         return roi if size == roi else max(1, int(roi * (1 - overlap)))

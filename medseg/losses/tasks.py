@@ -64,7 +64,7 @@ def masked_tversky(
 
     Without ``alpha`` each pair has its own: its share of false positives among its errors, ``FP / (FP + FN)``, kept
     within ``bounds``, and differentiated through, as published. 0.5 is the Dice loss. A structure that is not in the
-    window gives 1 and no gradient: it is taught by the cross-entropy alone.
+    patch gives 1 and no gradient: it is taught by the cross-entropy alone.
     """
     probabilities = summable(logits).sigmoid()
     target = masks.to(probabilities.dtype)

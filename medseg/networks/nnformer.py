@@ -24,7 +24,7 @@ _EPS = 1e-5
 
 
 class Stage(nn.Sequential):
-    """Window blocks on features (B, C, *grid); with a skip of the same shape, the first block joins the two."""
+    """Attention blocks on windows of features (B, C, *grid); the first block joins a skip of the same shape."""
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         x = x.movedim(1, -1)
@@ -52,13 +52,13 @@ class NNFormer(nn.Module):
     training with ``deep_supervision`` the result is a list: full resolution first, then a half, a quarter, ..., as
     ``monai.losses.DeepSupervisionLoss`` takes it.
 
-    As published, a window that reaches the shortest axis of its stage's grid shrinks to it and is never shifted, and
-    offsets of tokens share position biases in 3D (``layers/window_attention.py``).
+    As published, an attention window that reaches the shortest axis of its stage's grid shrinks to it and is never
+    shifted, and offsets of tokens share position biases in 3D (``layers/window_attention.py``).
 
     Args:
         spatial_dims: 2 or 3 (published: 3).
-        img_size: patch that windows and position biases are made for; one number or one per axis. Other sizes are
-            taken, in the same windows.
+        img_size: patch that attention windows and position biases are made for; one number or one per axis. Other sizes
+            are taken, in the same attention windows.
         embed_dim: channels of the finest tokens; they double with each stage.
         depths: blocks per stage, of the encoder and of the decoder, which lacks the last one.
         num_heads: heads per stage of the encoder.
@@ -148,8 +148,8 @@ class NNFormer(nn.Module):
 
     @classmethod
     def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:
-        """Windows for the patch, and in 3D the finer tokens along its shortest axis (published: the first, of equal
-        ones); fewer stages where a patch is smaller than what four divide it by; on a CPU an eighth of the channels.
+        """Attention windows for the patch, and in 3D the finer tokens along its shortest axis (published: the
+        first, of equal ones); fewer stages where a patch is smaller than what four divide it by; on a CPU an eighth of the channels.
         """
         patch = [4] * plan.spatial_dims
         if plan.spatial_dims == 3:

@@ -11,7 +11,7 @@ Add a network by writing one module in this folder::
 size; with deep supervision, training mode returns the list that ``monai.losses.DeepSupervisionLoss`` takes.
 ``torch.jit.script`` compiles it, or ``unscripted="why not"`` stands beside the other facts. A class
 method ``planned_arguments(plan)`` may turn a plan into constructor arguments. A class attribute ``whole_volume = True``
-says that the network needs whole images: the plan makes them coarse enough for the memory and uses no windows; one
+says that the network needs whole images: the plan makes them coarse enough for the memory and uses no patches; one
 ``reparameterization = "effective"`` that its large kernels are trained so (``medseg.optimizers.frequency``).
 """
 
@@ -132,5 +132,5 @@ def _import_class(path: str) -> type[nn.Module]:
             f"Network '{path}' cannot be imported ({error}); check the dotted path and your PYTHONPATH."
         ) from error
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
-        raise ConfigError(f"'{path}' is no torch.nn.Module class; name a network class.")
+        raise ConfigError(f"'{path}' is not a torch.nn.Module class; name a network class.")
     return cls

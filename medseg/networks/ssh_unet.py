@@ -224,7 +224,7 @@ class SSHUNet(nn.Module):
 
     @classmethod
     def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:
-        """Three narrow levels for a CPU; else the published five, less where the window's shortest axis would fall
+        """Three narrow levels for a CPU; else the published five, less where the patch's shortest axis would fall
         below four voxels. Strides are equal in all axes, because the views swap them.
         """
         levels, width = (3, 8) if plan.light else (5, 32)

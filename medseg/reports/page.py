@@ -63,7 +63,7 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """The picture as a data URL."""
+        """The figure as a data URL."""
         return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode()
 
 

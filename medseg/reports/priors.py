@@ -1,4 +1,4 @@
-"""Picture of learned priors: how alike the tokens of tasks and of modalities are (Hermes, arXiv 2306.02416)."""
+"""Figure of learned priors: how alike the tokens of tasks and of modalities are (Hermes, arXiv 2306.02416)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The random affine change of the neural-operator publications, number for number (arXiv 2507.08205 and before).
 
-It is no improvement over ``RandAffined``: images are resampled to the nearest voxel as labels are, and
+It does not improve over ``RandAffined``: images are resampled to the nearest voxel as labels are, and
 the centre is one voxel off. It is here so that a published training can be repeated.
 """
 

@@ -39,7 +39,7 @@ _ROUNDED = 1e-4  # by which a sum of probabilities may miss 1; small ones are no
 
 class SaveProbabilitiesd(EachKey):
     """Write the probability of each channel to ``output_dir/<case_id>.npz`` and, where it is asked for, each voxel's
-    entropy to ``output_dir/uncertainty``; the logits go on as they are, so it stands before what makes labels of them.
+    entropy to ``output_dir/uncertainty``; the logits pass unchanged, so it stands before what makes labels of them.
 
     Where preprocessing cropped, all that lies outside is background with probability 1.
 

@@ -31,7 +31,7 @@ def window_preprocessing(
     label_space: LabelSpace | None = None,
     spacing_first: bool = False,
 ) -> list[Transform]:
-    """Load, orient to RAS, resample, map the window to [0, 1], crop to where the result is above 0, pad.
+    """Load, orient to RAS, resample, map the intensity window to [0, 1], crop to where the result is above 0, pad.
 
     Args:
         keys: ``["image"]`` or ``["image", "label"]``.
@@ -64,8 +64,8 @@ def window_augmentation(
     scale: float = 0.5,
     shift: float = 0.5,
 ) -> list[Transform]:
-    """Crops with a label voxel or, as often, a background voxel above the window's lower end at the centre; flips of
-    each axis, quarter turns in the axial plane, intensity times 1 ± 0.1, plus ± 0.1; plain tensors out.
+    """Crops with a label voxel or, as often, a background voxel above the intensity window's lower end at the centre;
+    flips of each axis, quarter turns in the axial plane, intensity times 1 ± 0.1, plus ± 0.1; plain tensors out.
 
     Args:
         roi_size: crop size in voxels; the first two must be equal, for the quarter turns.
@@ -121,7 +121,7 @@ def window_affine_augmentation(
 
 
 def _crops(keys: Sequence[str], roi_size: Sequence[int], number: int) -> Transform:
-    """Crops whose centre is a label voxel, or as often a background voxel above the window's lower end."""
+    """Crops whose centre is a label voxel, or as often a background voxel above the intensity window's lower end."""
     return mt.RandCropByPosNegLabeld(
         keys,
         label_key="label",

@@ -26,7 +26,7 @@ def rows_by_name(
         The state dict, and lines that say which tasks and modalities were taken over, are new, and were left.
 
     Raises:
-        ModelError: a table that is no table of the old label space.
+        ModelError: a table that is not a table of the old label space.
     """
     result, fresh = dict(state), network.state_dict()
     tasks = (_ids(old), _ids(new))

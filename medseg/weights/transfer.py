@@ -1,5 +1,5 @@
-"""Start a network from the weights of another training: what fits is loaded, what is named starts anew, and nothing
-else is tolerated.
+"""Start a network from the weights of another training: what fits is loaded, what is named is re-initialised, and
+nothing else is tolerated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["TransferReport", "transfer_state", "transfer_weights"]
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Names of the network's tensors that were loaded or keep their fresh values, and of the file's that were left."""
+    """Names of the network's parameters that were loaded or keep fresh values, and of the file's that were not used."""
 
     loaded: tuple[str, ...]
     reinitialized: tuple[str, ...]
@@ -35,13 +35,13 @@ class TransferReport:
 def transfer_weights(
     network: nn.Module, path: str | Path, *, reinitialize: Sequence[str] = (), partial: bool = False
 ) -> TransferReport:
-    """Load a file of weights into a network except for the tensors that are to start anew.
+    """Load a file of weights into a network except for the parameters that are re-initialised.
 
     Args:
         network: changed in place.
         path: a state dict, as ``read_state_dict`` takes it.
-        reinitialize: patterns of tensor names (``fnmatch``: ``*`` is any text) that keep their fresh values.
-        partial: also accept tensors that only one side has, or that differ in shape.
+        reinitialize: patterns of parameter names (``fnmatch``: ``*`` is any text) that keep their fresh values.
+        partial: also accept parameters that only one side has, or that differ in shape.
 
     Raises:
         ModelError: as ``transfer_state``; or the file cannot be used.
@@ -78,9 +78,9 @@ def transfer_state(
     unexpected = [name for name in wanted if name not in own]
     if (missing or unexpected) and not partial:
         raise ModelError(
-            f"{source} fits {type(network).__name__} only in part: {len(missing)} tensors are missing or of another "
-            f"shape ({few(missing)}), {len(unexpected)} unexpected ({few(unexpected)}); name what is to start "
-            "anew (--reinitialize PATTERN), or take what fits (--partial)."
+            f"{source} fits {type(network).__name__} only in part: {len(missing)} parameters are missing or of another "
+            f"shape ({few(missing)}), {len(unexpected)} unexpected ({few(unexpected)}); name what to "
+            "re-initialise (--reinitialize PATTERN), or take what fits (--partial)."
         )
     network.load_state_dict(loaded, strict=False)
     return TransferReport(

@@ -204,7 +204,7 @@ def _planned(
 
 
 def _plan(setup: Conditions) -> Plan:
-    """The plan of isotropic data whose window is the size."""
+    """The plan of isotropic data whose patch is the size."""
     dims = len(setup.size)
     return Plan(
         spatial_dims=dims,

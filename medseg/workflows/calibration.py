@@ -235,7 +235,7 @@ def _summary(cases: Mapping[str, _CaseScores], subjects: Mapping[str, str]) -> P
 
 
 def _table(curve: Reliability) -> dict[str, list[float]]:
-    """Bins without voxels are left out."""
+    """Bins without voxels are omitted."""
     kept = curve.counts > 0
     counts = curve.counts[kept]
     return {

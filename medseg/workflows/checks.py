@@ -157,7 +157,7 @@ def refuse_wrong_folder(cases: Sequence[Case], datalist: Datalist) -> None:
     also = f" {_count(others, 'other file')} {'is' if others == 1 else 'are'} missing too." if others else ""
     raise DataError(
         f"{datalist.locate(case)}.{key}: {shown} not found (relative to data root {root}).{also} "
-        "Name the folder of the images with --data_dir, or mend the datalist."
+        "Name the folder of the images with --data_dir, or fix the datalist."
     )
 
 
@@ -242,10 +242,10 @@ def refuse_other_names(own: LabelSpace, other: LabelSpace, whose: str) -> None:
 
 
 def check_window(roi_size: Any, facts: Sequence[CaseFacts], batch_size: int) -> None:
-    """Whether a window given by the user has the images' axes and its batch fits the memory, networks aside.
+    """Whether a patch given by the user has the images' axes and its batch fits the memory, networks aside.
 
     Raises:
-        ConfigError: with the nearest valid window.
+        ConfigError: with the nearest valid patch.
     """
     dims = len(facts[0].shape)
     check_roi(roi_size, dims)

@@ -128,7 +128,7 @@ def sources_of(bundle: Bundle, members: Sequence[str | Path] | None = None) -> l
 
 
 def refuse_twice(sources: Sequence[Source]) -> None:
-    """One network twice is no ensemble, and half of one of three.
+    """One network twice is not an ensemble, and half of one of three.
 
     Raises:
         ConfigError: two members have the same weights file.

@@ -1,4 +1,4 @@
-"""Predict: files, a folder or a datalist section -> label maps on the images' own grids."""
+"""Predict: files, a folder or a datalist section -> label maps in the original image space."""
 
 from __future__ import annotations
 

@@ -47,9 +47,9 @@ class TrainedGrid:
     Attributes:
         name: of the run, for sentences.
         preprocess: its config entry.
-        roi_size: its window in voxels.
+        roi_size: its patch in voxels.
         whole_volume: whether the network sees cases at once.
-        voxel: size of a voxel in mm; 1 per axis for pictures.
+        voxel: size of a voxel in mm; 1 per axis for 2D images.
         source: median size of a source voxel, in the same unit and order of axes.
     """
 
@@ -171,7 +171,9 @@ def resolution(settings: ResolutionSettings) -> Resolution:
     if bool(sizes) == bool(spacings):
         raise ConfigError("Name the resolutions either by --sizes, such as 0.5 1, or by --spacings in mm.")
     if values[0] <= 0 or not all(map(math.isfinite, values)):
-        raise ConfigError(f"{'--sizes' if sizes else '--spacings'}: {values[0]:g} is no size; give numbers above 0.")
+        raise ConfigError(
+            f"{'--sizes' if sizes else '--spacings'}: {values[0]:g} is not a valid size; give numbers above 0."
+        )
     names = run_names(folders)
     cases, facts = _cases(folders, names, settings.data_dir, settings.section)
     grids = [TrainedGrid.of(name, bundle.trained, facts) for name, bundle in zip(names, bundles, strict=True)]

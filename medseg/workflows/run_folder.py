@@ -1,4 +1,4 @@
-"""The run folder: what is in it, and when a command may go on in it."""
+"""The run folder: what is in it, and when a command may resume in it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _OWN = {"log.txt", _FRESH, LOCK}  # what a start that was killed leaves behind
 
 
 def refuse_foreign(run: Path) -> None:
-    """Refuse a folder with other content, which is no place for a run: nothing is overwritten.
+    """Refuse a folder with other content, which is not a place for a run: nothing is overwritten.
 
     Raises:
         ConfigError: it has files of others.

@@ -113,7 +113,7 @@ class Search:
     """The search of the learning rate: the same for every method, on the training cases of each fold alone.
 
     Attributes:
-        learning_rates: rates that are tried; none is no search.
+        learning_rates: rates that are tried; none means no search.
         share: share of the budget that each of them gets.
         holdout: share of the training cases that choose.
     """

@@ -95,8 +95,8 @@ class TrainSettings:
             return TransferRequest(find_bundle(Path(self.transfer).expanduser()).resolve(), *how)
         if any(how[:3]) or how[3:] != (None, None):
             raise ConfigError(
-                "--reinitialize, --partial, --new_tasks_only, --replay and --distill say how to go on from other "
-                "weights; name their source with --transfer."
+                "--reinitialize, --partial, --new_tasks_only, --replay and --distill say how to use the weights of "
+                "another training; name their source with --transfer."
             )
         return None
 

@@ -1,4 +1,4 @@
-"""Train: plan and write a bundle into the run folder (or take an existing one), then run it, or go on where it
+"""Train: plan and write a bundle into the run folder (or take an existing one), then run it, or resume where it
 stopped.
 """
 

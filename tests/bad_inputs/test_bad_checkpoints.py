@@ -68,7 +68,7 @@ def test_55_resume_falls_back_to_the_previous_state(tmp_path: Path, caplog: Any)
     assert f"{tmp_path / 'last.pt'} is damaged (" in caplog.text
     assert "Resuming from previous.pt, iteration 41." in caplog.text
     (tmp_path / "previous.pt").write_bytes(b"")
-    with pytest.raises(ModelError, match="No other state is left; remove .* to start anew"):
+    with pytest.raises(ModelError, match="No other state is left; remove .* to start from scratch"):
         _saver(tmp_path)._newest()
 
 

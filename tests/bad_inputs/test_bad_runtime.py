@@ -65,7 +65,7 @@ def test_68_interrupt_saves_the_state(study: Any, bundle: Path, monkeypatch: Any
     monkeypatch.setattr(SegmentationTrainer, "_iteration", interrupted)
     result = _train(study, bundle)
     assert result.status == 130
-    assert "stopped in epoch 1, iteration 3; the state is saved, the same command goes on from here" in result.log
+    assert "stopped in epoch 1, iteration 3; the state is saved, rerun the same command to resume" in result.log
     state = torch.load(study.folder / "run" / "checkpoints" / "last.pt", weights_only=True)
     assert state["iteration"] == 3
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,4 +1,4 @@
-"""The two commands of a fresh checkout: help, setup and its failures, and what is left out when called again."""
+"""The two commands of a fresh checkout: help, setup and its failures, and what is skipped when called again."""
 
 import json
 import os
@@ -137,7 +137,7 @@ def test_stream_returns_the_status(modules, capfd):
 
 
 def test_quickstart_goes_on(modules, monkeypatch, capsys):
-    """Steps whose results are there are left out; a failing step stops with its status; ``--fresh`` starts anew."""
+    """Steps with results are skipped; a failing step stops with its status; ``--fresh`` starts from scratch."""
     _, quickstart, _ = modules
     called = []
 
@@ -145,7 +145,7 @@ def test_quickstart_goes_on(modules, monkeypatch, capsys):
         called.append(command[3])
         if called == ["phantom", "train"]:
             return 143
-        result = next(step[1] for step in quickstart.steps(4.0) if step[2] == command[3:])
+        result = next(step[1] for step in quickstart.steps(quickstart.FOLDER, 4.0, 24) if step[2] == command[3:])
         result.parent.mkdir(parents=True, exist_ok=True)
         content = {"status": "finished", "mean_dice": 0.9, "labels": {"liver": {"dice": {"mean": 0.9}}}, "cases": {}}
         result.write_text(json.dumps(content))
@@ -162,13 +162,14 @@ def test_quickstart_goes_on(modules, monkeypatch, capsys):
     assert len(called) == 11 and capsys.readouterr().out.count("done already") == 10
     assert quickstart.quickstart(["--fresh"]) == 0
     assert called[11:] == ["phantom", *steps]
+    assert quickstart.FOLDER.is_dir() and capsys.readouterr().out.endswith("comparison.html\n")  # the page, last
 
 
 def test_quickstart_steps_are_valid_commands(modules):
     """Every step's arguments are taken by the command line as it is."""
     from medseg.cli.parser import CommandParser
 
-    for _, _, (name, *arguments) in modules[1].steps(2.5):
+    for _, _, (name, *arguments) in modules[1].steps(modules[1].FOLDER, 2.5, 12):
         parser = CommandParser(name)
         assert not parser.missing(parser.parse(arguments))
 

@@ -30,7 +30,7 @@ def test_what_is_named_keeps_its_fresh_values_and_the_rest_is_loaded(tmp_path: P
 def test_what_does_not_fit_is_refused_unless_partial(tmp_path: Path) -> None:
     save_file({**network(2).state_dict(), "extra": torch.ones(1)}, tmp_path / "a.pt")
     with pytest.raises(
-        ModelError, match=r"2 tensors are missing or of another shape \(head.weight, head.bias\), 1 unex"
+        ModelError, match=r"2 parameters are missing or of another shape \(head.weight, head.bias\), 1 unex"
     ):
         transfer_weights(network(3), tmp_path / "a.pt")
     report = transfer_weights(network(3), tmp_path / "a.pt", partial=True)

@@ -71,7 +71,7 @@ def test_sizes_count_from_the_source_grid():
 def test_wrong_values_are_refused(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "train.yaml").write_text("a: 1\n")
-    for given, sentence in (({}, "either by --sizes"), ({"sizes": [0.5, -1]}, "--sizes: -1 is no size")):
+    for given, sentence in (({}, "either by --sizes"), ({"sizes": [0.5, -1]}, "--sizes: -1 is not a valid size")):
         with pytest.raises(ConfigError, match=sentence):
             resolution([tmp_path], tmp_path / "out", **given)
     with pytest.raises(ConfigError, match="is not a run"):

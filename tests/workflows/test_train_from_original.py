@@ -145,7 +145,7 @@ def test_what_the_neural_operators_config_may_say_otherwise(tmp_path: Path) -> N
     assert read_original(write(tmp_path, "plain.ini", plain)).settings["schedule"] == "constant"
     with pytest.raises(ConfigError, match="'Adamaxx' is not an optimiser of torch"):
         read_original(write(tmp_path, "wrong.ini", INI.replace("Adamax'", "Adamaxx'")))
-    with pytest.raises(ConfigError, match="is no Python literal"):
+    with pytest.raises(ConfigError, match="is not a Python literal"):
         read_original(write(tmp_path, "code.ini", INI.replace("num_epochs = 7", "num_epochs = open('x', 'w')")))
 
 

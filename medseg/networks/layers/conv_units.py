@@ -78,7 +78,8 @@ def conv_in(
 ) -> ConvUnit:
     """The learned halving of the input: kernel 2, stride 2, padding 1, so n voxels become floor(n / 2) + 1 [parity].
 
-    The first window reaches one voxel over the border, which shifts the grid by half a voxel against the upsampling.
+    The first position of the kernel reaches one voxel over the border, which shifts the grid by half a voxel
+    against the upsampling.
     """
     return ConvUnit(spatial_dims, in_channels, out_channels, 2, stride=2, act_name=act_name, norm=norm)
 

@@ -4,7 +4,7 @@ With cas t = cos t + sin t, sizes N_j and N their product, over all spatial axes
 
     X(k) = 1/N sum_n x(n) cas(2 pi sum_j k_j n_j / N_j)        x(n) = sum_k X(k) cas(2 pi sum_j k_j n_j / N_j)
 
-The 1/N of the forward direction keeps coefficients comparable between image sizes. cas of a sum is no product, but a
+The 1/N of the forward direction keeps coefficients comparable between image sizes. cas of a sum is not a product, but a
 sum of products of cas with mirrored frequencies:
 
     2 cas(a+b)   = cas(a) cas(b)         + cas(-a) cas(b)        + cas(a) cas(-b)        - cas(-a) cas(-b)

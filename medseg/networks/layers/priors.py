@@ -99,7 +99,7 @@ class PriorTable(nn.Module):
 
     @torch.no_grad()
     def add_tasks(self, count: int, like: int | None = None) -> None:
-        """``count`` rows more, before the null task's: drawn anew, or copies of the row ``like``; old rows stay."""
+        """``count`` rows more, before the null task's: freshly drawn, or copies of the row ``like``; old rows stay."""
         anew = torch.empty(len(self.task) + count, self.task.shape[1], device=self.task.device, dtype=self.task.dtype)
         nn.init.xavier_uniform_(anew)
         anew[: len(self.task) - 1], anew[-1] = self.task[:-1], self.task[-1]

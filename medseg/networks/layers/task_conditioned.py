@@ -67,7 +67,7 @@ class TaskConditioned(nn.Module):
         """
 
     def add_tasks(self, count: int, like: int | None = None) -> range:
-        """Room for ``count`` more tasks, drawn anew or like the task ``like``; returns their ids. Optimisers made
+        """Room for ``count`` more tasks, freshly drawn or like the task ``like``; returns their ids. Optimisers made
         before hold the old tables.
 
         Raises:

@@ -203,8 +203,8 @@ def _convert_nnformer(state: Mapping[str, Tensor], network: nn.Module) -> Conver
         index, key = conversion.state.pop(ours), conversion.origin.pop(ours)
         if ours not in computed or not torch.equal(index, computed[ours].to(index)):
             raise ModelError(
-                f"'{key}' is not the index of the published nnFormer for these windows; expected weights of exactly "
-                "this crop and window size. Use the config that they were trained with."
+                f"'{key}' is not the index of the published nnFormer for these attention windows; expected weights of "
+                "exactly this crop and attention window size. Use the config that they were trained with."
             )
         conversion.dropped[key] = "computed here too, and equal"
     return conversion

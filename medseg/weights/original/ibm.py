@@ -133,7 +133,7 @@ def read_ini(text: str, source: str) -> tuple[str, dict[str, Any]]:
     """Architecture and arguments from a config of the original, every value of which is a Python literal.
 
     Its program adds what follows from the data: ``in_channels``, the number of ``idx_x_modalities``, and ``ndim``,
-    which the length of ``num_modes`` tells; a V-Net-DS of pictures needs ``ndim = 4`` written into its ``[model]``.
+    which the length of ``num_modes`` tells; a V-Net-DS of 2D images needs ``ndim = 4`` written into its ``[model]``.
     """
     parser = ConfigParser(interpolation=ExtendedInterpolation())
     try:
@@ -142,7 +142,7 @@ def read_ini(text: str, source: str) -> tuple[str, dict[str, Any]]:
         modalities = parser.get("input_args", "idx_x_modalities", fallback="[0, 1, 2, 3]")
     except ConfigParserError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"Config {source} is no config of the original ({reason}); correct it there.") from error
+        raise ConfigError(f"Config {source} is not a config of the original ({reason}); correct it there.") from error
     if "model_name" not in arguments:
         raise ConfigError(f"Config {source} has no model_name in [model]; expected one of {', '.join(ARCHITECTURES)}.")
     arguments.setdefault("in_channels", len(literal(modalities, f"{source}, [input_args] idx_x_modalities")))
@@ -162,7 +162,7 @@ def literal(value: str, place: str) -> Any:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ConfigError(
-            f"{place}: {value!r} is no Python literal; write a number, a list or a quoted text."
+            f"{place}: {value!r} is not a Python literal; write a number, a list or a quoted string."
         ) from error
 
 
