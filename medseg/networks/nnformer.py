@@ -148,8 +148,9 @@ class NNFormer(nn.Module):
 
     @classmethod
     def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:
-        """Attention windows for the patch, and in 3D the finer tokens along its shortest axis (published: the
-        first, of equal ones); fewer stages where a patch is smaller than what four divide it by; on a CPU an eighth of the channels.
+        """Attention windows for the patch, and in 3D the finer tokens along its shortest axis (published: the first, of
+        equal ones); fewer stages where a patch is smaller than what four divide it by; on a CPU an eighth of the
+        channels.
         """
         patch = [4] * plan.spatial_dims
         if plan.spatial_dims == 3:

@@ -34,10 +34,10 @@ class CaseView:
         image: ``(*spatial)``, or ``(*spatial, 3)`` in [0, 1] for colour photographs.
         prediction: label indices ``(*spatial)``.
         reference: the same, or ``None`` of a case without label.
-        spacing: mm per voxel; ``None`` for photographs.
+        spacing: mm per voxel; ``None`` for 2D images of no known size.
         window: the grey values that become black and white; the first is the higher one where PET is shown dark on
             white.
-        note: what a caption should say about the choice of channel and window.
+        note: what a caption should say about the choice of channel and intensity window.
     """
 
     image: np.ndarray
@@ -65,8 +65,8 @@ def load_view(
 ) -> CaseView:
     """Read image, prediction and, unless it is not wanted, reference of a case and turn them for display.
 
-    CT is shown in the window of the plan, else in that of lung, soft tissue or bone, as its labels are; PET from zero,
-    dark on white; other images from the 0.5th to the 99.5th percentile above their smallest value.
+    CT is shown in the intensity window of the plan, else in that of lung, soft tissue or bone, as its labels are; PET
+    from zero, dark on white; other images from the 0.5th to the 99.5th percentile above their smallest value.
 
     Raises:
         Exception: whatever a reader raises on files that are missing or damaged, ``ValueError`` for unequal grids.
@@ -105,7 +105,7 @@ def load_view(
 def _window(
     image: np.ndarray, kind: str, scheme: Mapping[str, Any], labels: np.ndarray
 ) -> tuple[tuple[float, float], str]:
-    """The window, and what a caption says of it."""
+    """The intensity window, and what a caption says of it."""
     finite = image[np.isfinite(image)]
     if kind == "ct":
         shown = image[(labels > 0) & np.isfinite(image)]
@@ -113,10 +113,10 @@ def _window(
         usual = _LUNG if middle < _BELOW_SOFT else _BONE if middle > _ABOVE_SOFT else _SOFT
         given = scheme if scheme.get("kind") == "fixed" else {"lower": usual[0], "upper": usual[1]}
         window = float(given["lower"]), float(given["upper"])
-        return window, f"window {window[0]:g} to {window[1]:g} HU"
+        return window, f"CT window {window[0]:g} to {window[1]:g} HU"
     above = finite[finite > finite.min()] if finite.size else finite
     low, high = (float(v) for v in np.percentile(above, [0.5, 99.5])) if above.size else (0.0, 1.0)
     high = max(high, low + 1e-6)
     if kind == "pet":
         return (high, min(0.0, low)), f"0 to {high:.3g}, dark on white"
-    return (low, high), "window: 0.5th to 99.5th percentile"
+    return (low, high), "0.5th to 99.5th percentile"

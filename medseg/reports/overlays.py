@@ -172,7 +172,7 @@ def _draw(axes: Axes, view: CaseView, cut: tuple[Any, ...], content: str, colors
 
 
 def _errors(predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """1 + index in ``ERRORS`` where the two differ, else 0; what the reference leaves open is no error."""
+    """1 + index in ``ERRORS`` where the two differ, else 0; what the reference leaves open is not an error."""
     wrong = (predicted != reference) & (reference >= 0)
     return np.where(wrong, np.select([reference == 0, predicted == 0], [1, 2], 3), 0)
 

@@ -134,7 +134,8 @@ def write_page(page: ReportPage, folder: Path) -> Path:
     shown = page.scores
     overlays = [picture for column in shown.overlays.columns.values() for picture in column] if shown else []
     calibration = page.calibration.chart if page.calibration else None
-    charts = [page.curves, calibration, *([shown.chart, shown.volumes.chart if shown.volumes else None] if shown else [])]
+    charts = [page.curves, calibration]
+    charts += [shown.chart, shown.volumes.chart if shown.volumes else None] if shown else []
     for one in (*charts, *overlays):
         if one is not None:
             save_figure(one.figure, folder / "figures" / one.name)

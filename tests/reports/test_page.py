@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from medseg import reports
 from medseg.reports.agreement import Agreement
 from medseg.reports.drawing import Chart
@@ -22,8 +24,9 @@ def test_everything_is_escaped():
         lead=EVIL,
         tiles=[(EVIL, EVIL)],
         warnings=[EVIL],
-        curves=Chart("<svg></svg>", EVIL),
+        curves=Chart("<svg></svg>", EVIL, EVIL, Figure()),
         scores=_Scores(),
+        calibration=None,
         settings={EVIL: {EVIL: EVIL}},
     )
     html = render("report.html", page)
@@ -42,9 +45,9 @@ class _Overlays:
 class _Scores:
     labels: Table = Table([EVIL], [[EVIL]], {EVIL: "#808080"}, [EVIL])
     explanation: str = EVIL
-    chart: Chart = Chart("<svg></svg>", EVIL)
+    chart: Chart = Chart("<svg></svg>", EVIL, EVIL, Figure())
     every: Table = Table([EVIL], [[EVIL]])
-    volumes: Agreement = Agreement(Table([EVIL], [[EVIL]]), Chart("<svg></svg>", EVIL), EVIL)
+    volumes: Agreement = Agreement(Table([EVIL], [[EVIL]]), Chart("<svg></svg>", EVIL, EVIL, Figure()), EVIL)
     overlays: _Overlays = field(default_factory=_Overlays)
     cases: Table = Table([EVIL], [[EVIL]], shades=[[0.25]])
 
