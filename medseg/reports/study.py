@@ -152,14 +152,14 @@ def _score_table(result: StudyResult) -> Table:
     header = ["method", "parameters, M"]
     for one in result.data:
         header += [f"{one.name}{f' (from {one.transfer})' if one.transfer else ''}"]
-        header += [f"{one.name}: seed SD"] if one.seeds > 1 else []
+        header += ["seed SD"] if one.seeds > 1 else []
     header += [one.name for one in result.external]
     rows = []
     for number, method in enumerate(result.data[0].methods):
         row = [method.name, scaled(method.costs.parameters, 1e6)]
         for one in result.data:
             row += [_mean(one.methods[number])]
-            row += [digits(one.methods[number].seed_sd, 3)] if one.seeds > 1 else []
+            row += [digits(one.methods[number].seed_sd, 4)] if one.seeds > 1 else []
         for outside in result.external:
             spread = outside.sds[method.name]
             shown = f" ± {digits(spread, 3)}" if math.isfinite(spread) else ""
