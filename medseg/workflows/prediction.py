@@ -156,9 +156,9 @@ def predict(settings: PredictSettings) -> list[Path]:
     _refuse_idle(settings)
     inference = _saving(Inference.of(Bundle(settings.bundle), settings), settings)
     cases = inference.conditioned(_cases(settings, inference), settings.modality)
-    refuse_format(settings.format, settings.dicom_reference, cases)
     if settings.preview:
         refuse_previews(settings.format)
+    refuse_format(settings.format, settings.dicom_reference, cases)
     start_distributed()
     origin = inference.origin(settings.device)
     predictions = PredictionFolder(target, origin, settings.format)

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import gzip
 import io
 import json
 import re
@@ -204,6 +205,30 @@ def test_figures_are_files_too(tmp_path, monkeypatch):
     drawn = (run / "figures" / "case_case0.svg").read_text(encoding="utf-8")
     for words in ("liver", "false positive", "reference"):
         assert words in drawn
+
+
+def test_the_viewer_holds_the_volumes_of_the_cases(tmp_path, monkeypatch):
+    monkeypatch.setattr("medseg.reports.viewer._MOST_VOXELS", 1000)  # every second voxel
+    run = write_run(tmp_path, cases=2)
+    write_report(run, viewer=True)
+    html = (run / "viewer.html").read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', html.partition("<script>")[0])
+    cases = json.loads(re.search(r"const cases = (.*);", html)[1])
+    assert [case["title"][:5] for case in cases] == ["case1", "case0"]
+    for case in cases:
+        volumes = {
+            key: nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(case[key])))
+            for key in ("image", "reference", "prediction")
+        }
+        for volume in volumes.values():
+            assert nibabel.aff2axcodes(volume.affine) == ("L", "P", "I")
+            assert volume.shape == (12, 10, 8) and volume.header.get_zooms() == pytest.approx((3, 3, 6))
+        assert set(np.unique(volumes["reference"].dataobj)) == {0, 1, 2}
+        assert volumes["image"].get_data_dtype() == np.uint8 and "every 2. voxel" in case["note"]
+        assert all(0 < share < 1 for share in case["middle"])
+    assert json.loads(re.search(r"const colormap = (.*);", html)[1])["labels"] == ["background", "liver", "spleen"]
+    with pytest.raises(ConfigError, match="--viewer shows volumes"):
+        write_report(write_run(tmp_path / "photo", cases=1, photo=True), viewer=True)
 
 
 def test_errors_are_told_apart():

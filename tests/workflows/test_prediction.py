@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from medseg.bundle.draft import Draft
-from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
+from medseg.bundle.folder import Bundle
+from medseg.data import Case, PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.networks import create_network
 from medseg.weights import save_file
 from medseg.workflows import predict
 from medseg.workflows.ensemble import ensemble
+from medseg.workflows.inference import Inference, InferenceSettings
 from medseg.workflows.prediction import collect_cases
+from medseg.workflows.previews import draw_previews
 
 _UNET = {"spatial_dims": 3, "in_channels": 2, "out_channels": 2, "channels": [4, 8], "strides": [2]}
 _OBLIQUE = np.array([[0.0, -2.0, 0.3, 5.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.3, 2.0, 11.0], [0.0, 0.0, 0.0, 1.0]])
@@ -77,6 +81,23 @@ def test_label_maps_have_the_source_grid_and_the_raw_values(bundle: Path) -> Non
         assert result.shape == (9, 11, 10)
         np.testing.assert_array_equal(result.affine, _OBLIQUE.astype(np.float32))
         assert set(np.unique(np.asarray(result.dataobj))) <= {0, 7}
+
+
+def test_previews_and_files_for_viewers(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out, images = bundle.parent / "out", [bundle.parent / "images"]
+    predict(bundle, out, inputs=images, device="cpu", preview=True, viewer_files=True)
+    assert {path.name for path in (out / "previews").iterdir()} == {"a.png", "b.png"}
+    with Image.open(out / "previews" / "a.png") as drawn:
+        assert np.ptp(np.asarray(drawn.convert("RGB")).astype(int), axis=-1).max() > 80  # a contour in colour
+    assert "7 242 142 43" in (out / "viewers" / "labels.txt").read_text()
+    before = (out / "previews" / "b.png").stat().st_mtime_ns
+    inference, missing = Inference.of(Bundle(bundle), InferenceSettings()), Case("a", ("gone.nii.gz",))
+    draw_previews(inference, [missing], {"a": out / "a.nii.gz"}, bundle.parent / "previews")
+    assert "No preview of a: " in caplog.text
+    predict(bundle, out, inputs=images, device="cpu", preview=True)
+    assert (out / "previews" / "b.png").stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match="not --format rtstruct"):
+        predict(bundle, out, inputs=images, device="cpu", preview=True, format="rtstruct", dicom_reference=out)
 
 
 def test_a_ct_that_is_not_in_hounsfield_units_is_named(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
