@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medseg.data import Case
 from medseg.errors import ConfigError
+from medseg.faults import reason_of
 from medseg.labels.colors import space_colors
 from medseg.storage import whole_file
 from medseg.transforms.save import FORMATS
@@ -52,4 +53,4 @@ def draw_previews(inference: Inference, cases: Sequence[Case], label_maps: Mappi
                 figure.savefig(temporary, format="png", dpi=_DPI)
         except Exception as error:  # readers raise anything
             logger.debug("preview of %s", case.id, exc_info=True)
-            logger.warning("No preview of %s: %s", case.id, str(error).strip() or type(error).__name__)
+            logger.warning("No preview of %s: %s", case.id, reason_of(error))
