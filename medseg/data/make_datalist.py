@@ -68,18 +68,18 @@ class MakeDatalistSettings:
         label_names: names of the values 0, 1, …, such as background,liver (default: the layout's, else those
             found). Of masks as 2D images: names of the values in order, such as 0 and 255. Of DICOM: which structures
             are labels, of which later ones overwrite earlier ones.
-        palette: colours of masks painted in colours, such as polyp=#00FF00, or a file of such lines. The background is
-            black, if it is not named. The label maps are written beside the datalist, in <its name>_labels.
+        palette: colours of painted masks: polyp=#00FF00. Or a file of such lines; the background is black, if it is not
+            named. The label maps are written beside the datalist, in <its name>_labels.
         image_pattern: image names, such as '{case}_0000.nii.gz'. Or '{case}/imaging.nii.gz'.
         label_pattern: label names, such as '{case}_seg.nii.gz'.
-        channels: channels by their names, such as 'T1={case}_t1.nii.gz'. Default: {case}_0000, {case}_0001, … where
+        channels: channels by name: 'T1={case}_t1.nii.gz'. Default: {case}_0000, {case}_0001, … where
             they exist.
         series: DICOM series: UID, number, description or all. A description may have wildcards, such as 'T1*';
             default: those with labels.
         case_pattern: DICOM case ids as found in the folders' names. A regular expression: its first group, or the whole
             match; default: a hash of the series' UID, which tells nothing of the patient.
         num_folds: number of folds (default: those of the folder, else 5). At most the number of subjects.
-        splits: nnU-Net's splits_final.json, a datalist, or a published split such as btcv. Its sections and folds are
+        splits: nnU-Net's splits, a datalist, or one such as btcv. Its sections and folds are
             taken; default: the splits_final.json that lies beside an nnU-Net folder.
         stratify: key of equal shares in every fold, or 'labels'. Of BIDS also a column of its
             participants.tsv.

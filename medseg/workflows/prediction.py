@@ -93,7 +93,7 @@ class PredictSettings(ProbabilitySettings, InferenceSettings):
     Attributes:
         bundle: run folder, or bundle with models/model.pt. It may be the name of one of medseg's own.
         output: folder for the label maps.
-        inputs: image files or folders; several channels: <case>_0000, <case>_0001, ….
+        inputs: image files or folders. Several channels: <case>_0000, <case>_0001, ….
         cases: cases of a datalist that was read already.
         json_list: datalist, instead of files.
         data_dir: base directory for relative paths (default: the list's).
@@ -279,7 +279,7 @@ def _refuse_idle(settings: PredictSettings) -> None:
 
 @takes(PredictSettings)
 def predict_checkpoints(settings: PredictSettings) -> dict[Path, list[Path]]:
-    """Segment image files, folders or a section of a datalist; label maps have the grid of the original images.
+    """Segment images, folders or a datalist's section, in the original image space.
 
     Returns:
         Folder -> label maps: ``output``, or ``output/<name>`` of every checkpoint that the run keeps, where the
