@@ -275,6 +275,10 @@ def _guess_subjects(found: Found) -> None:
     training = found.sections["training"]
     guess = guess_subjects([case["case_id"] for case in training])
     if guess is None:
+        found.notes.append(
+            f"Names tell no subjects: each of the {len(training)} cases counts as a subject of its own. If several are "
+            "of one, such as two sides or visits, name it with --subject_pattern, so that it stays in one fold."
+        )
         return
     one, other = guess.example
     if not guess.sure:

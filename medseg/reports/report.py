@@ -21,7 +21,7 @@ from medseg.reports.score_table import score_table
 from medseg.reports.settings import setting_groups
 from medseg.reports.tables import latex_table, markdown_table
 from medseg.reports.viewer import Viewer
-from medseg.reports.worst_and_best import CASE_FIGURE, Overlays, draw_overlays
+from medseg.reports.worst_and_best import CASE_FIGURE, Overlays, run_overlays
 from medseg.settings import Folder, takes
 from medseg.storage import write_text
 
@@ -100,7 +100,7 @@ def write_report(settings: ReportSettings) -> Path:
     shown = None
     if record.metrics is not None:
         viewer = Viewer(title, label_colors(record.label_space.labels)) if settings.viewer else None
-        shown = shown_scores(record, lambda colors: draw_overlays(record, colors, settings.data_dir, viewer))
+        shown = shown_scores(record, lambda colors: run_overlays(record, colors, settings.data_dir, viewer))
         if viewer is not None and viewer.cases:
             viewer.write(record.folder)
         lead = scores.headline(record)

@@ -1,4 +1,4 @@
-"""Overlays of the worst, the median and the best cases of a run."""
+"""Overlays of the worst, the median and the best of the scored cases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.data import Datalist, read_datalist
+from medseg.data import Case, read_datalist
 from medseg.errors import DataError
 from medseg.reports.case_view import load_view
 from medseg.reports.overlays import ERRORS, overlay_figure, overlay_jpeg
@@ -17,7 +17,7 @@ from medseg.reports.record import RunRecord
 from medseg.reports.tables import digits, mean
 from medseg.reports.viewer import Viewer
 
-__all__ = ["CASE_FIGURE", "Overlays", "draw_overlays"]
+__all__ = ["CASE_FIGURE", "Overlays", "draw_overlays", "run_overlays"]
 
 logger = logging.getLogger("medseg")
 
@@ -42,18 +42,41 @@ class Overlays:
     problems: Sequence[str]
 
 
-def draw_overlays(
+def run_overlays(
     record: RunRecord, colors: Mapping[str, str], data_dir: str | Path | None, viewer: Viewer | None = None
 ) -> Overlays:
-    """Draw the cases with the lowest, the median and the highest mean Dice; without their files the columns are empty.
+    """Those of a validated run.
 
     Args:
-        record: a validated run.
+        record: the run.
         colors: label -> its colour.
         data_dir: where the images are now; default: as in training.
         viewer: takes the cases that are drawn.
     """
-    volume = len(record.setting("roi_size", (0, 0, 0))) == 3
+    try:
+        datalist = read_datalist(record.folder / "configs" / "datalist.json", data_dir or record.config["dataset_dir"])
+    except DataError as error:
+        return Overlays(colors, "", {}, [f"No overlays: {error}"])
+    cases = [case for section in datalist.sections.values() for case in section]
+    files = {case.id: (case, path) for case in reversed(cases) if (path := record.prediction(case.id)) is not None}
+    return draw_overlays(record, colors, files, viewer)
+
+
+def draw_overlays(
+    record: RunRecord,
+    colors: Mapping[str, str],
+    files: Mapping[str, tuple[Case, Path]],
+    viewer: Viewer | None = None,
+) -> Overlays:
+    """Draw the cases with the lowest, the median and the highest mean Dice; without their files the columns are empty.
+
+    Args:
+        record: what was scored.
+        colors: label -> its colour.
+        files: case id -> the case, and its label map that was scored.
+        viewer: takes the cases that are drawn.
+    """
+    volume = len(record.setting("roi_size", (0, 0, 0))) == 3 and record.unit == "mm"
     how = (
         "Contours of reference and prediction, and where they differ, in the slices with most foreground, cut to the "
         "region around it. R, A, S: the patient's right, front and top."
@@ -67,12 +90,8 @@ def draw_overlays(
     ranked = sorted((case for case in cases if math.isfinite(means[case])), key=lambda case: means[case])
     labels = {name: colors[name] for name in record.label_space.labels}
     shown = labels | ERRORS
-    try:
-        datalist = read_datalist(record.folder / "configs" / "datalist.json", data_dir or record.config["dataset_dir"])
-    except DataError as error:
-        return Overlays(shown, how, {}, [f"No overlays: {error}"])
     for heading, chosen in _chosen(ranked).items():
-        drawn = [_draw(record, datalist, case, means[case], labels, viewer, problems) for case in chosen]
+        drawn = [_draw(record, files, case, means[case], labels, viewer, problems) for case in chosen]
         if pictures := [picture for picture in drawn if picture is not None]:
             columns[heading] = pictures
     return Overlays(shown, how, columns, problems)
@@ -90,19 +109,17 @@ def _chosen(ranked: Sequence[str]) -> dict[str, Sequence[str]]:
 
 def _draw(
     record: RunRecord,
-    datalist: Datalist,
+    files: Mapping[str, tuple[Case, Path]],
     case_id: str,
     dice: float,
     colors: Mapping[str, str],
     viewer: Viewer | None,
     problems: list[str],
 ) -> Picture | None:
-    sections = datalist.sections.values()
-    case = next((case for section in sections for case in section if case.id == case_id), None)
-    prediction = record.prediction(case_id)
-    if case is None or prediction is None:
+    if case_id not in files:
         problems.append(f"No overlay of {case_id}: there is no label map of it that was scored.")
         return None
+    case, prediction = files[case_id]
     normalization = record.setting("preprocess::normalization", ())
     try:
         view = load_view(case, prediction, record.label_space, record.channels, normalization)

@@ -113,11 +113,15 @@ def score_predictions(settings: ScorePredictionsSettings) -> dict[str, Scores]:
         write_failures(target, failures)
         about = {"references": settings.references, "predictions": methods[name], "labels": settings.labels}
         shown = {key: str(value) for key, value in about.items()} | {"medseg": __version__}
-        write_evaluation_report(target, f"Label maps of {name}", scores[name], space, shown)
+        drawn = (
+            replace(found, cases=[replace(case, images=()) for case in found.cases]) if settings.instances else found
+        )
+        write_evaluation_report(target, f"Label maps of {name}", scores[name], space, shown, drawn)
         failed |= {f"{name}: {case_id}": reason for case_id, reason in failures.items()}
     if failed:
         first = "; ".join(f"{case_id}: {reason}" for case_id, reason in list(failed.items())[:_SHOWN])
-        raise CasesFailed(f"{len(failed)} cases could not be scored, listed in failures.json of {output}: {first}")
+        count = f"{len(failed)} case{'' if len(failed) == 1 else 's'}"
+        raise CasesFailed(f"{count} could not be scored, listed in failures.json of {output}: {first}")
     return scores
 
 

@@ -114,6 +114,7 @@ class _Processes:
             self.context.set_forkserver_preload([__name__])
 
     def run(self, failed: dict[str, str]) -> None:
+        (self.members[0].root / "logs").mkdir(parents=True, exist_ok=True)
         try:
             while self.left or self.running:
                 self._start(failed)
@@ -157,9 +158,7 @@ def _work(member: Member) -> None:
     if hasattr(os, "setpgrp"):  # Ctrl-C in a terminal reaches the study alone, which ends its members
         os.setpgrp()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    path = _log(member)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with _log(member).open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

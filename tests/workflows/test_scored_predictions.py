@@ -68,8 +68,8 @@ def test_methods_have_a_folder_each_and_are_compared(place: Path, capsys: pytest
     assert scores.cases["a"]["organ"]["dice"] == 0.75 and scores.definition.empty == "penalty"
     assert (scores.asked, scores.scored) == (3, 3) and scores.predictions is not None
     assert set(scores.predictions.sha256) == {"a", "b", "empty"}
-    for name in ("metrics_per_case.csv", "report.html"):
-        assert (place / "out" / "good" / name).is_file()
+    assert (place / "out" / "good" / "metrics_per_case.csv").is_file()
+    assert "Worst and best cases" not in (place / "out" / "good" / "report.html").read_text()  # there are no images
     compared = compare([place / "out" / "good", place / "out" / "shifted"], place / "compared")
     assert [run.run for run in compared.runs] == ["good", "shifted"]
 
@@ -144,6 +144,8 @@ def test_a_run_scores_the_same_and_is_compared_beside(tmp_path: Path) -> None:
     folder = shutil.copytree(run / "predictions", tmp_path / "copied")
     assert main([*command, "--predictions", str(folder), "--output", str(tmp_path / "scored")]) == 0
     assert Scores.read(tmp_path / "scored").cases == own.cases
+    page = (tmp_path / "scored" / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 2 and "No overlay" not in page
     compared = compare([run, tmp_path / "scored"], tmp_path / "compared")
     assert [row.mean_difference for row in compared.comparisons][-1] == 0
 

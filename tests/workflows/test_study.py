@@ -17,14 +17,14 @@ import yaml
 from medseg.data import read_datalist, write_datalist
 from medseg.data.phantom import write_phantom
 from medseg.engines.run_facts import read_facts
-from medseg.errors import CasesFailed, ConfigError
+from medseg.errors import CasesFailed, ConfigError, ResourceError
 from medseg.metrics import Scores
 from medseg.metrics.seeds import crossed_mean, training_difference
 from medseg.storage import read_json, read_yaml
 from medseg.workflows.study import study
 from medseg.workflows.study_file import read_study
 from medseg.workflows.study_members import command_line, plan_members
-from medseg.workflows.study_running import run_member
+from medseg.workflows.study_running import _run, run_member
 
 QUICK = {"roi_size": [16, 16, 16], "batch_size": 1, "preprocess::spacing": [12.0, 12.0, 12.0]}
 
@@ -176,6 +176,32 @@ def test_what_would_run_is_shown_and_written_for_slurm(tmp_path: Path, datalist:
         assert subprocess.run(["bash", "-n", root / script], check=False).returncode == 0
     with pytest.raises(ConfigError, match="Did you mean"):
         study(path, output=root, member="runs/toy/UNet/seed0/fold9")
+
+
+def test_torchrun_takes_a_command_as_it_is(tmp_path: Path, datalist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own options begin like ours: ``--run`` is short for ``--run_path``."""
+    from torch.distributed.run import get_args_parser
+
+    started: list[list[str]] = []
+
+    class Ended:
+        def __init__(self, words: list[str], **_: Any) -> None:
+            started.append(words)
+
+        def wait(self) -> int:
+            return 7
+
+        def terminate(self) -> None:
+            pass
+
+    monkeypatch.setattr(subprocess, "Popen", Ended)
+    (member, *_) = plan_members(read_study(written(tmp_path, datalist, processes=2)), tmp_path)
+    for name, settings in (("train", member.training()), ("validate", member.scorings()[0])):
+        with pytest.raises(ResourceError, match=f"`medseg {name}` under torchrun ended with status 7"):
+            _run(name, None, member, settings)
+        asked = get_args_parser().parse_args(started[-1][3:])
+        assert (asked.training_script, asked.module, asked.nproc_per_node) == ("medseg.cli", True, "2")
+        assert asked.training_script_args == command_line(name, settings)
 
 
 def test_a_command_is_what_its_settings_say(tmp_path: Path, datalist: Path) -> None:
