@@ -44,7 +44,7 @@ def command_lines(rows: Sequence[CommandFigures]) -> list[str]:
     ]
     return [markdown_table(header, cells), "",
             "Medians. CPU: user and system time of the command's processes; ratio: over network plus import.",
-            "Volumes: peak above a process that imported the command's modules, over the volume in float32."]  # fmt: skip
+            "Volumes: peak above a process that imported the command's modules, over it in float32."]  # fmt: skip
 
 
 def _row(entry: NetworkFigures, measured: StepFigures) -> list[str]:
