@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -81,10 +82,15 @@ def case_scores(
         if annotated.issuperset(members):
             box = _box(boxes, members, reference.shape)
             predicted, true = np.zeros((2, *reference.shape), dtype=bool)
-            predicted[box] = np.isin(prediction[box], members) & valid[box]
-            true[box] = np.isin(reference[box], members)
+            predicted[box] = _is_one(prediction[box], members) & valid[box]
+            true[box] = _is_one(reference[box], members)
             scores[name] = _row(Masks(predicted, true, tuple(spacing), instances, box), names, empty)
     return scores
+
+
+def _is_one(labels: np.ndarray, members: Sequence[int]) -> np.ndarray:
+    """Voxels of any of the labels; for a few of them quicker than ``np.isin``."""
+    return functools.reduce(np.logical_or, (labels == index for index in members))
 
 
 def _box(
