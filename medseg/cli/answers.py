@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from medseg.weights.importing import ImportWeightsSettings
     from medseg.weights.original.contract import ImportReport
     from medseg.workflows.benchmark import BenchmarkSettings
-    from medseg.workflows.benchmark_result import Benchmark
+    from medseg.workflows.benchmark_result import Benchmark, CommandFigures
     from medseg.workflows.calibration import CalibrateSettings
     from medseg.workflows.compare import CompareSettings
     from medseg.workflows.doctor import DoctorSettings, Symptom
@@ -248,10 +248,10 @@ def _layers(table: LayerTable) -> None:
     print(f"{table.network}: {total:,} parameters; an image of {' × '.join(map(str, table.input))}")
 
 
-def measured(settings: BenchmarkSettings, result: Benchmark) -> None:
-    from medseg.workflows.benchmark_table import benchmark_lines
+def measured(settings: BenchmarkSettings, result: Benchmark | list[CommandFigures]) -> None:
+    from medseg.workflows.benchmark_table import benchmark_lines, command_lines
 
-    print("\n".join(benchmark_lines(result)))
+    print("\n".join(command_lines(result) if isinstance(result, list) else benchmark_lines(result)))
 
 
 def planned(settings: NewBundleSettings, plan: Iterable[Setting]) -> None:

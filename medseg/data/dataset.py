@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from monai.transforms import Compose
 from monai.utils import TraceKeys
 
 from medseg.data.content import content_hash
+from medseg.data.progress import told
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError
 from medseg.faults import unwrapped
@@ -81,6 +83,15 @@ _CACHED_TYPES: list[Any] = [
 ]
 
 
+class _MemoryDataset(CacheDataset):
+    """MONAI's cache in memory, which tells how far it is."""
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        indices = range(self.cache_num) if indices is None else indices
+        with ThreadPoolExecutor(self.num_workers) as pool:
+            return list(told(pool.map(self._load_cache_item, indices), "prepared", len(indices)))
+
+
 class _DiskDataset(PersistentDataset):
     """MONAI's cache on disk, keyed by what the files of a case hold and not by their paths alone: a corrected image is
     not taken from the cache. Its safe loading refuses the NumPy arrays in its own files (MONAI 1.6.1), takes them
@@ -109,7 +120,6 @@ def make_dataset(
     cache_rate: float = 1.0,
     cache_dir: str | Path | None = None,
     num_workers: int = 2,
-    progress: bool = False,
 ) -> SeededDataset:
     """Build a seeded data set.
 
@@ -123,14 +133,13 @@ def make_dataset(
         cache_rate: share of cases kept in memory.
         cache_dir: folder of the persistent cache.
         num_workers: threads that fill the cache.
-        progress: show a progress bar while the cache fills.
 
     Raises:
         ConfigError: unknown kind, or ``persistent`` without ``cache_dir``.
     """
     if kind == "cache":
-        dataset: Dataset = CacheDataset(
-            data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress, copy_cache=False
+        dataset: Dataset = _MemoryDataset(
+            data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=False, copy_cache=False
         )
     elif kind == "persistent":
         if cache_dir is None:
@@ -145,7 +154,7 @@ def make_dataset(
         )
     elif kind == "smart":
         dataset = SmartCacheDataset(
-            data, transform, cache_rate=cache_rate, num_init_workers=num_workers, progress=progress
+            data, transform, cache_rate=cache_rate, num_init_workers=num_workers, progress=False
         )
     elif kind == "plain":
         dataset = Dataset(data, transform)

@@ -23,6 +23,7 @@ from medseg.data.geometry import check_grid, check_same_grid, ras_axes
 from medseg.data.intensities import Intensity, check_intensity
 from medseg.data.mask_values import edge_values
 from medseg.data.modality import is_color, is_grey_level
+from medseg.data.progress import told
 from medseg.data.voxels import check_label_values, count_values, foreground, sample, zero_share
 from medseg.labels import LabelSpace
 
@@ -51,7 +52,7 @@ def inspect_cases(
         return read_case(case, label_space, channel_names, root, intensities=True)[0]
 
     with ThreadPoolExecutor(num_workers or min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(inspect, cases))
+        return list(told(pool.map(inspect, cases), "read", len(cases)))
 
 
 def read_case(

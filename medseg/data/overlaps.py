@@ -101,10 +101,11 @@ def _pairs(keys: _Keys, but: _Keys | None = None) -> Iterator[tuple[_Place, _Pla
     for place, own in keys.items():
         for key in own:
             sides = firsts.setdefault(key, {})
-            found = [other for other in sides.values() if not but or not set(but[other]) & set(but[place])]
-            if found:
+            apart = (other for other in sides.values() if not but or set(but[other]).isdisjoint(but[place]))
+            first = next(apart, None)  # of thousands that share a key, the first ones alone are looked at
+            if first is not None:
                 # one on another side matters more than one on the same side
-                yield next((other for other in found if other.side != place.side), found[0]), place
+                yield first if first.side != place.side else next(apart, first), place
             sides.setdefault(place.side, place)
 
 

@@ -195,7 +195,7 @@ class SlidingWindow(SlidingWindowInferer):
         image = F.pad(image[None], pads, mode=str(self.padding_mode), value=self.cval)[0] if any(short) else image
         order = slow_first(image.shape[1:], roi)
         size, window = [image.shape[a + 1] for a in order], [roi[a] for a in order]
-        places = dense_patch_slices(size, window, [self._step(n, r) for n, r in zip(size, window, strict=True)])
+        places = self.places(size, window)
         importance = compute_importance_map(roi, self.mode, self.sigma_scale, image.device, image.dtype)
         predictor = self._last = _Predictor(network, self.mirror_axes, self.precision)
 
@@ -214,6 +214,12 @@ class SlidingWindow(SlidingWindowInferer):
             pieces = _cropped(pieces, [slice(short[a] // 2, short[a] // 2 + shape[a]) for a in order])
         held = (len(first[1]) + 1) * ring_voxels(size, window) * item
         return Slabs(channels, shape, pieces, head, order, item, held)
+
+    def places(self, size: Sequence[int], roi: Sequence[int]) -> list[tuple[slice, ...]]:
+        """Where the patches of an image lie, the first axis slowest."""
+        steps = [self._step(n, r) for n, r in zip(size, roi, strict=True)]
+        found: list[tuple[slice, ...]] = dense_patch_slices(size, roi, steps)
+        return found
 
     def _step(self, size: int, roi: int) -> int:
         """Voxels between patches along an axis, as MONAI rounds them."""

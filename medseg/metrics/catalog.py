@@ -21,7 +21,6 @@ from medseg.metrics.instances import match_instances, mean_average_precision
 from medseg.metrics.lesion_wise import BRATS_2023, lesion_wise
 from medseg.metrics.lesions import SizeBin, detect_lesions, unmatched_volumes
 from medseg.metrics.masks import Masks
-from medseg.metrics.overlap import Overlap, overlap
 from medseg.metrics.surface_area import area_surface_scores
 from medseg.metrics.surface_distances import SurfaceDistances, surface_distances
 from medseg.settings import takes
@@ -106,12 +105,8 @@ class Metric:
         return f"{words}, {own}" if own else words
 
 
-def _counts(masks: Masks) -> Overlap:
-    return masks.once(overlap)
-
-
 def _distances(masks: Masks) -> SurfaceDistances:
-    return masks.once(surface_distances, masks.spacing)
+    return masks.once_in_box(surface_distances, masks.spacing)
 
 
 def _by_area(masks: Masks, tolerance: float, *, opening: bool) -> tuple[float, float]:
@@ -145,8 +140,8 @@ def _instance(masks: Masks, threshold: float, *, strict: bool = False) -> tuple[
 
 
 _METRICS = {
-    "dice": Metric("overlap", "Dice", "2 TP / (2 TP + FP + FN)", lambda m, _: _counts(m).dice),
-    "iou": Metric("overlap", "IoU", "TP / (TP + FP + FN)", lambda m, _: _counts(m).iou),
+    "dice": Metric("overlap", "Dice", "2 TP / (2 TP + FP + FN)", lambda m, _: m.counts.dice),
+    "iou": Metric("overlap", "IoU", "TP / (TP + FP + FN)", lambda m, _: m.counts.iou),
     "hd95": Metric(
         "distance", "HD95", "larger of both directions' 95th percentiles over border voxels (MONAI)",
         lambda m, _: _distances(m).hausdorff(), unit="mm",
@@ -179,16 +174,16 @@ _METRICS = {
         "distance", "MASD", "mean of the two directed mean distances (Metrics Reloaded)",
         lambda m, _: _distances(m).masd, unit="mm",
     ),
-    "sensitivity": Metric("sensitivity", "sensitivity", "TP / (TP + FN)", lambda m, _: _counts(m).sensitivity),
-    "precision": Metric("precision", "precision", "TP / (TP + FP)", lambda m, _: _counts(m).precision),
-    "specificity": Metric("other", "specificity", "TN / (TN + FP)", lambda m, _: _counts(m).specificity),
+    "sensitivity": Metric("sensitivity", "sensitivity", "TP / (TP + FN)", lambda m, _: m.counts.sensitivity),
+    "precision": Metric("precision", "precision", "TP / (TP + FP)", lambda m, _: m.counts.precision),
+    "specificity": Metric("other", "specificity", "TN / (TN + FP)", lambda m, _: m.counts.specificity),
     "volume_difference": Metric(
         "other", "volume difference", "prediction minus reference in ml (2D: the area in mm² or pixels); with its bias "
-        "and limits of agreement in the report", lambda m, _: _counts(m).difference * m.voxel, unit="ml",
+        "and limits of agreement in the report", lambda m, _: m.counts.difference * m.voxel, unit="ml",
     ),
     "relative_volume_difference": Metric(
         "other", "volume difference", "prediction minus reference, of the reference",
-        lambda m, _: 100 * _counts(m).relative_difference, unit="%",
+        lambda m, _: 100 * m.counts.relative_difference, unit="%",
     ),
     "boundary_iou": Metric(
         "overlap", "boundary IoU", "IoU of inner bands of 2 % of the diagonal (Cheng et al. 2021), of 2D images",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from medseg.metrics.instances import DSB_THRESHOLDS, InstanceMatch, match_instances
 from medseg.metrics.lesions import components
+from medseg.metrics.overlap import Overlap, overlap
 
 __all__ = ["Masks"]
 
@@ -27,12 +28,14 @@ class Masks:
         reference: reference mask.
         spacing: voxel size in mm.
         numbered: instance numbers of prediction and reference, 0 outside; ``None``: connected parts are instances.
+        box: slices outside of which both are empty; ``...``: the whole image.
     """
 
     prediction: np.ndarray
     reference: np.ndarray
     spacing: tuple[float, ...]
     numbered: tuple[np.ndarray, np.ndarray] | None = None
+    box: Any = ...
     _known: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, function: Callable[..., T], *args: Any, **settings: Any) -> T:
@@ -42,6 +45,19 @@ class Masks:
             self._known[key] = function(self.prediction, self.reference, *args, **settings)
         found: T = self._known[key]
         return found
+
+    def once_in_box(self, function: Callable[..., T], *args: Any) -> T:
+        """As ``once``, of what lies in the box, of a function to which what is outside does not matter."""
+        if function not in self._known:
+            self._known[function] = function(self.prediction[self.box], self.reference[self.box], *args)
+        found: T = self._known[function]
+        return found
+
+    @property
+    def counts(self) -> Overlap:
+        """Counts of voxels of the whole image."""
+        inside = self.once_in_box(overlap)
+        return replace(inside, tn=self.reference.size - inside.tp - inside.fp - inside.fn)
 
     @property
     def voxel(self) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -28,9 +28,11 @@ from medseg.networks import catalog, create_network
 from medseg.networks.cost import CONVENTION, MultiplyAdds, count_parameters, multiply_adds_of
 from medseg.settings import File, Named, Size, takes
 from medseg.storage import write_json
+from medseg.workflows.benchmark_commands import Work, command_figures, default_work
 from medseg.workflows.benchmark_result import (
     Benchmark,
     Circumstances,
+    CommandFigures,
     Conventions,
     NetworkFigures,
     Published,
@@ -50,44 +52,55 @@ from medseg.workflows.benchmark_steps import (
 __all__ = ["BenchmarkSettings", "benchmark"]
 
 
+_REPEATS = {"networks": 15, "commands": 3}  # turns that count
 _LEAST_REPEATS = 6  # an interval of 95 % for a median needs six values
 
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """Which networks are measured, and under which conditions.
+    """Which networks or command are measured, and under which conditions.
 
     Attributes:
         networks: name of `medseg networks`, MONAI class or dotted path; the first is the baseline. A name before it,
             name=network, tells two settings of one network apart in the result.
-        size: size of the input in voxels, such as 96,96,96 or 512,512.
+        command: whole command to measure against its network alone: infer, validate or train. On generated volumes,
+            with each of the networks, or without a size with a small SegResNet on work of several kinds.
+        size: size of the input in voxels, such as 96,96,96 or 512,512; of a command, of the volume.
+        empty: share of a command's volume that is constant, at least 0 and below 1.
         in_channels: number of channels of the input.
         out_channels: number of channels of the logits.
         batch_size: number of images per step.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         threads: number of CPU threads (default: torch's).
         precision: fp32, bf16 or fp16.
-        repeats: number of turns that count, at least 6.
+        repeats: number of turns that count (default: 15 of networks, at least 6; 3 of a command).
         train: measurement of a training step too.
         published: networks as published (default: as `medseg train` plans them here).
         arguments: constructor arguments by the network's name, such as ssh_unet.gate_type=gsm.
         output: JSON file for the result.
     """
 
-    networks: Named = field(metadata={"option": "network"})
+    networks: Named = field(default_factory=dict, metadata={"option": "network"})
     _: KW_ONLY
-    size: Size
+    command: Literal["infer", "validate", "train"] | None = None
+    size: Size = ()
+    empty: float = 0.0
     in_channels: int = 1
     out_channels: int = 2
     batch_size: int = 1
     device: str | None = None
     threads: int | None = None
     precision: str = "fp32"
-    repeats: int = 15
+    repeats: int | None = None
     train: bool = False
     published: bool = False
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata={"option": "set"})
     output: File | None = None
+
+    @property
+    def turns(self) -> int:
+        """Number of turns that count."""
+        return self.repeats or _REPEATS["networks" if self.command is None else "commands"]
 
     def conditions(self) -> Conditions:
         """What the networks share.
@@ -96,7 +109,7 @@ class BenchmarkSettings:
             ConfigError: a value out of range.
             ResourceError: no such device.
         """
-        for name in ("in_channels", "out_channels", "batch_size", "threads"):
+        for name in ("in_channels", "out_channels", "batch_size", "threads", "repeats"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name}: expected a positive integer, got {value!r}.")
@@ -105,10 +118,10 @@ class BenchmarkSettings:
         check_roi([*self.size], len(self.size))
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision '{self.precision}' is unknown; use {', '.join(PRECISIONS)}.")
-        if self.repeats < _LEAST_REPEATS:
-            raise ConfigError(
-                f"repeats: an interval of 95 % needs at least {_LEAST_REPEATS} turns, got {self.repeats}."
-            )
+        if self.command is None and self.turns < _LEAST_REPEATS:
+            raise ConfigError(f"repeats: an interval of 95 % needs at least {_LEAST_REPEATS} turns, got {self.turns}.")
+        if not 0 <= self.empty < 1:
+            raise ConfigError(f"empty {self.empty} is outside [0, 1); use for example 0.9.")
         return Conditions(
             size=tuple(self.size),
             in_channels=self.in_channels,
@@ -121,13 +134,17 @@ class BenchmarkSettings:
 
 
 @takes(BenchmarkSettings)
-def benchmark(settings: BenchmarkSettings) -> Benchmark:
+def benchmark(settings: BenchmarkSettings) -> Benchmark | list[CommandFigures]:
     """Measure time, peak memory, parameters and multiply-adds of networks side by side, with intervals.
+
+    Or, with ``command``, time and memory of a whole command beside those of its network alone.
 
     Raises:
         ConfigError: a value out of range, or a network that does not take the size.
         ResourceError: no such device, or too little memory.
     """
+    if settings.command is not None:
+        return _benchmark_command(settings, settings.command)
     setup = settings.conditions()
     steps = ("forward", "train") if settings.train else ("forward",)
     built = _arguments(settings.networks, setup, settings.arguments, published=settings.published)
@@ -135,7 +152,7 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     on_paper = [_on_paper(candidate, setup, steps) for candidate in candidates]
     conditions = _conditions(setup, settings)
     memory = [{step: peak_memory(candidate, setup, step) for step in steps} for candidate in candidates]
-    timed = {step: times(candidates, setup, step, settings.repeats) for step in steps}
+    timed = {step: times(candidates, setup, step, settings.turns) for step in steps}
     figures = []
     for number, (candidate, (parameters, counts)) in enumerate(zip(candidates, on_paper, strict=True)):
         measured = {
@@ -162,7 +179,7 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     peak = MEMORY_CONVENTION[torch.device(setup.device).type]
     conventions = Conventions(
         steps={step: STEPS[step] for step in steps},
-        seconds=f"[median, low, high] over {settings.repeats} alternating turns; bounds: 95 %, order statistics",
+        seconds=f"[median, low, high] over {settings.turns} alternating turns; bounds: 95 %, order statistics",
         ratio="seconds over the baseline's in the same turn, likewise",
         multiply_adds=CONVENTION,
         peak_memory_bytes=f"In a fresh process, network included: {peak}.",
@@ -171,6 +188,23 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark:
     if settings.output is not None:
         write_json(settings.output, result)
     return result
+
+
+def _benchmark_command(settings: BenchmarkSettings, name: str) -> list[CommandFigures]:
+    """A row for each network, or of each kind of work."""
+    work = default_work(name)
+    threads = settings.threads or torch.get_num_threads()
+    if settings.size:
+        setup = settings.conditions()
+        threads = setup.threads
+        networks = settings.networks or {"SegResNet": "SegResNet"}
+        given = {one: settings.arguments.get(one, {}) for one in networks}
+        usual = Work("", setup.size, setup.out_channels, empty=settings.empty)
+        work = [replace(usual, network=network, arguments=given[one]) for one, network in networks.items()]
+    rows = [command_figures(name, one, threads, settings.turns) for one in work]
+    if settings.output is not None:
+        write_json(settings.output, rows)
+    return rows
 
 
 def _arguments(
@@ -254,7 +288,7 @@ def _conditions(setup: Conditions, settings: BenchmarkSettings) -> Circumstances
         threads=setup.threads,
         cores=os.cpu_count(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        repeats=settings.repeats,
+        repeats=settings.turns,
         warm_up=WARM_UP,
         torch=torch.__version__,
         python=platform.python_version(),

@@ -8,7 +8,16 @@ from typing import Any
 
 from medseg.metrics import MedianInterval
 
-__all__ = ["Benchmark", "Circumstances", "Conventions", "NetworkFigures", "Published", "StepFigures"]
+__all__ = [
+    "Benchmark",
+    "Circumstances",
+    "CommandFigures",
+    "Conventions",
+    "NetworkFigures",
+    "ProcessCost",
+    "Published",
+    "StepFigures",
+]
 
 
 @dataclass(frozen=True)
@@ -108,3 +117,45 @@ class Benchmark:
     conditions: Circumstances
     conventions: Conventions
     networks: Sequence[NetworkFigures]
+
+
+@dataclass(frozen=True)
+class ProcessCost:
+    """What a process and all that it started took; CPU seconds are of user and system mode."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_bytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandFigures:
+    """A whole command beside its network alone, all as medians over the turns.
+
+    Attributes:
+        name: of the command and its work.
+        patches: number of patches.
+        command: cost of its processes.
+        network_seconds: CPU seconds of the network alone on as many patches.
+        import_seconds: CPU seconds of the import of torch.
+        start_bytes: memory of a process that has imported what the command is made of.
+        volume_bytes: size of the volume in float32.
+    """
+
+    name: str
+    patches: int
+    command: ProcessCost
+    network_seconds: float
+    import_seconds: float
+    start_bytes: float
+    volume_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """CPU seconds of the command over those of the network alone and the import of torch."""
+        return self.command.cpu_seconds / (self.network_seconds + self.import_seconds)
+
+    @property
+    def volumes(self) -> float:
+        """Memory above the start, as a multiple of the volume in float32."""
+        return (self.command.peak_bytes - self.start_bytes) / self.volume_bytes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medseg.reports.tables import grouped, markdown_table, scaled
-from medseg.workflows.benchmark_result import Benchmark, Circumstances, NetworkFigures, StepFigures
+from medseg.workflows.benchmark_result import Benchmark, Circumstances, CommandFigures, NetworkFigures, StepFigures
 
-__all__ = ["benchmark_lines"]
+__all__ = ["benchmark_lines", "command_lines"]
 
 _TITLES = {"forward": "Forward pass", "train": "Training step"}
 
@@ -25,6 +25,26 @@ def benchmark_lines(result: Benchmark) -> list[str]:
     lines += [note for entry in result.networks if (note := _catalogue_note(entry))]
     return [*lines, _conditions(result.conditions), result.conventions.multiply_adds,
             f"Peak memory: {result.conventions.peak_memory_bytes}"]  # fmt: skip
+
+
+def command_lines(rows: Sequence[CommandFigures]) -> list[str]:
+    """One table: CPU seconds of whole commands, of their networks alone and of the import of torch; and memory."""
+    header = ["command", "patches", "CPU, s", "wall, s", "network, s", "import torch, s", "ratio", "peak, MiB"]
+    header += ["above imports, volumes"]
+    cells = [
+        [
+            row.name,
+            str(row.patches),
+            *(scaled(v) for v in (row.command.cpu_seconds, row.command.wall_seconds)),
+            *(scaled(v) for v in (row.network_seconds, row.import_seconds, row.ratio)),
+            scaled(row.command.peak_bytes, 2**20),
+            scaled(row.volumes),
+        ]
+        for row in rows
+    ]
+    return [markdown_table(header, cells), "",
+            "Medians. CPU: user and system time of the command's processes; ratio: over network plus import.",
+            "Volumes: peak above a process that imported the command's modules, over it in float32."]  # fmt: skip
 
 
 def _row(entry: NetworkFigures, measured: StepFigures) -> list[str]:

@@ -11,6 +11,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surf
 
 from medseg.labels import IGNORE, LabelSpace
 from medseg.metrics import case_scores, mean_dice, pooled, summarize
+from medseg.metrics import cases as cases_module
 from medseg.metrics.catalog import surface_metrics
 from medseg.metrics.empty import EmptyRule
 from medseg.metrics.overlap import overlap
@@ -167,3 +168,20 @@ def test_pooled_scores_count_all_cases_as_one() -> None:
     assert scores["dice"] == pytest.approx(2 * shared / (shared + either))
     assert scores["iou"] == pytest.approx(shared / either)
     assert all(math.isnan(value) for value in pooled({"0": cases["3"]})["a"].values())
+
+
+def test_a_labels_own_box_gives_the_scores_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a label at the border, one that is missing on one side or both, and voxels that count nowhere."""
+    space = LabelSpace.from_table({"labels": {"background": 0, "a": 1, "b": 2, "c": 3, "d": 4}})
+    prediction, reference = np.zeros((2, 20, 18, 16), dtype=np.int16)
+    prediction[0:6, 3:9, 10:16], reference[0:7, 4:9, 9:16] = 1, 1
+    prediction[10:14, 2:5, 2:5], reference[15:18, 10:14, 3:6] = 2, 3
+    reference[4:6, 3:9, 12:14] = IGNORE
+
+    def scores() -> dict[str, dict[str, float]]:
+        metrics = ("hd95", "surface_dice", "specificity", "cldice")
+        return case_scores(prediction, reference, space, (1.0, 1.5, 2.0), metrics=metrics, include_background=True)
+
+    in_boxes = scores()
+    monkeypatch.setattr(cases_module, "_box", lambda found, members, shape: tuple(map(slice, shape)))
+    assert repr(scores()) == repr(in_boxes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from torch import nn
 
 from medseg.bundle import planned_arguments
 from medseg.cli import main
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, ResourceError
 from medseg.networks import catalog, create_network
 from medseg.networks.cost import count_parameters
 from medseg.reports.tables import digits, grouped, markdown_table, scaled
 from medseg.workflows import benchmark as module
-from medseg.workflows import benchmark_steps
+from medseg.workflows import benchmark_commands, benchmark_steps
 from medseg.workflows.benchmark import BenchmarkSettings, benchmark
+from medseg.workflows.benchmark_result import ProcessCost
+from medseg.workflows.benchmark_table import command_lines
 
 MIB = 2**20
 
@@ -142,6 +146,7 @@ def test_every_registered_network_is_counted(name: str) -> None:
         ({"size": (32, 32)}, "takes 3 spatial axes; size .32, 32. has 2"),
         ({"batch_size": 0}, "batch_size: expected a positive integer, got 0"),
         ({"repeats": 5}, "at least 6 turns, got 5"),
+        ({"command": "infer", "empty": 1.0}, "empty 1.0 is outside"),
         ({"precision": "fp8"}, "precision 'fp8' is unknown"),
         ({"device": "gpu"}, "Device 'gpu' is unknown"),
         ({"arguments": {"ssh_unet": {"gate_tpye": "gsm"}}}, "Did you mean 'gate_type'"),
@@ -164,3 +169,44 @@ def test_numbers_and_tables() -> None:
         "|------|----:|",
         "| x\\|y |  10 |",
     ]
+
+
+def test_a_command_is_measured_beside_its_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are faked, but for the first: their cost and words, and the network's own process."""
+    called: list[str] = []
+
+    def cost(words: list[str], environment: object) -> ProcessCost:
+        called.append(" ".join(words[1:]))
+        if "infer" in words:
+            assert main(words[words.index("infer") :]) == 0
+        return ProcessCost(6.0, 8.0, 2 * MIB) if "infer" in words else ProcessCost(1.0, 1.0, MIB)
+
+    monkeypatch.setattr(benchmark_commands, "process_cost", cost)
+    monkeypatch.setattr(benchmark_commands, "_PATCH", (16, 16, 16))
+    monkeypatch.setattr(
+        benchmark_commands, "_in_fresh_process", lambda *args: (benchmark_commands.network_alone(*args)[0], 2.0)
+    )
+    layer, arguments = {"layer": "monai.networks.blocks.Convolution"}, {"layer": benchmark_commands._LAYER}
+    (row,) = benchmark(
+        layer,
+        arguments=arguments,
+        command="infer",
+        size=(32, 16, 16),
+        repeats=1,
+        empty=0.5,
+        output=tmp_path / "rows.json",
+    )
+    assert (row.patches, row.ratio, row.volumes) == (3, 2.0, MIB / (4 * 32 * 16 * 16))
+    assert any("cli infer --device cpu" in words for words in called) and "-c import torch" in called
+    assert json.loads((tmp_path / "rows.json").read_text())[0]["network_seconds"] == 2.0
+    assert "|  2.00 |      2.00 |" in command_lines([row])[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells it")
+def test_processes_are_measured_with_their_children() -> None:
+    hungry = "b = bytearray(64 << 20); import time; time.sleep(0.1)"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{hungry}'])"
+    cost = benchmark_commands.process_cost([sys.executable, "-c", nested], os.environ)
+    assert cost.peak_bytes > 64 * MIB and 0 < cost.cpu_seconds < 10 and cost.wall_seconds > 0.1
+    with pytest.raises(ResourceError, match="status 3 .last words.; it was to be"):
+        benchmark_commands.process_cost([sys.executable, "-c", "print('last words'); raise SystemExit(3)"], os.environ)
