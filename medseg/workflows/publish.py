@@ -117,7 +117,7 @@ def _card(bundle: Bundle, name: str) -> str:
         "First weights": read_notice(bundle.root / "models" / "model.pt").strip(),
         "Scores": scored,
         "Use": f"    medseg infer --bundle {name} --output out image.nii.gz\n\n`models/model.safetensors` holds the "
-        "same weights as `models/model.pt`, which MONAI's commands read; `SHA256SUMS` has the checksums of all files.",
+        "same weights as `models/model.pt`, which MONAI's commands read; `SHA256SUMS` has the checksums.",
         "Citation": "```bibtex\n" + "\n".join(cite(bundle.root)) + "\n```",
     }
     sections = [f"{'##' if i else '#'} {title}\n\n{text}" for i, (title, text) in enumerate(parts.items()) if text]
