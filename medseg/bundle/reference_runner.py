@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -281,12 +282,24 @@ def decide(logits: Array, undo: Sequence[Undo], labels: dict[str, Any]) -> Array
 
 
 # ---------------------------------------------------------------------- files
+def usable(files: Sequence[Path]) -> Path:
+    """The first exported file whose runtime is installed."""
+    runtimes = {file: "onnxruntime" if file.suffix == ".onnx" else "torch" for file in files}
+    found = next((file for file, runtime in runtimes.items() if find_spec(runtime)), None)
+    if found is None:
+        needed = " or ".join(f"{runtime} for {file.name}" for file, runtime in runtimes.items()) or "an exported file"
+        raise SystemExit(f"error: no exported network can be run here; expected {needed}. Install one of them.")
+    return found
+
+
 def load_network(path: str | Path) -> Callable[[Array], Array]:
     """An exported file as a function of float32 arrays ``(1, C, *spatial)``."""
     if str(path).endswith(".onnx"):
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        quiet = onnxruntime.SessionOptions()
+        quiet.log_severity_level = 3  # errors alone
+        session = onnxruntime.InferenceSession(str(path), quiet, providers=["CPUExecutionProvider"])
         return lambda x: session.run(None, {session.get_inputs()[0].name: x})[0]
     import torch
 
@@ -332,11 +345,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--output", required=True, metavar="FILE", help="label map to write")
-    parser.add_argument("--model", metavar="FILE", help="default: the first exported file beside this script")
+    parser.add_argument("--model", metavar="FILE", help="default: the first one beside this script that can be run")
     options = parser.parse_args()
     deployment = json.loads((here / "deployment.json").read_text(encoding="utf-8"))
     files = [here / export["file"] for export in deployment["exports"].values()]
-    network = load_network(options.model or next(file for file in files if file.is_file()))
+    network = load_network(options.model or usable([file for file in files if file.is_file()]))
     values, header = segment(options.images, deployment, network)
     save(values, header, options.output, options.images[0])
 

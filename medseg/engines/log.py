@@ -13,6 +13,7 @@ from ignite.engine import Events
 from tqdm import tqdm
 
 from medseg.data.run_settings import settings_of
+from medseg.engines.log_file import log_to
 from medseg.engines.overlay_image import overlay_image
 from medseg.engines.run_files import HISTORY, read_curves
 from medseg.engines.trackers import Tracker, check_tracker, make_tracker
@@ -68,6 +69,7 @@ class RunLog:
     def _open(self, engine: Any) -> None:
         self._run_start, self._first_epoch = time.monotonic(), engine.state.epoch
         self.directory.mkdir(parents=True, exist_ok=True)
+        log_to(self.directory)  # where MONAI's own command runs the bundle, nobody else has
         path = self.directory / "metrics.csv"
         # A row without its last column was being written when the run was killed.
         rows = [row for row in read_curves(path) if row.get("seconds") and int(row["epoch"]) < engine.state.epoch]

@@ -57,4 +57,5 @@ def _panel(gray: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> np.nd
     base = np.asarray(Image.fromarray(gray.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR), dtype=float)
     large = np.asarray(Image.fromarray(indices.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
     fill = np.where(large[..., None] > 0, _OPACITY, 0.0)
-    return (base * (1 - fill) + table[large] * fill).astype(np.uint8)
+    blended: np.ndarray = (base * (1 - fill) + table[large] * fill).astype(np.uint8)
+    return blended

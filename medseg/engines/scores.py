@@ -125,7 +125,7 @@ class CaseScores(Metric):
                 Scores.of(self.cases, self.definition, self.facts).write(self.output_dir)
         return mean_dice(self.cases)
 
-    def completed(self, engine: Any, name: str | None = None) -> None:
+    def completed(self, engine: Any, name: str) -> None:
         """Each label's mean Dice stands beside the metric, where it is defined: trackers show all of them."""
         super().completed(engine, name)
         means = {label: row["dice"].mean for label, row in summarize(self.cases).items()}

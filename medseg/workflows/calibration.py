@@ -16,6 +16,7 @@ from monai.transforms import Compose
 
 from medseg.bundle.folder import Bundle
 from medseg.data import Case
+from medseg.engines.log_file import log_to
 from medseg.labels import IGNORE, LabelSpace
 from medseg.metrics.calibration import (
     Reliability,
@@ -38,7 +39,7 @@ from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
 from medseg.workflows.probabilities import store_temperature
-from medseg.workflows.run_folder import log_to, require_run
+from medseg.workflows.run_folder import require_run
 from medseg.workflows.validation import evaluate
 
 __all__ = ["CalibrateSettings", "calibrate"]

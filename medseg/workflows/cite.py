@@ -81,9 +81,9 @@ def _of_bundle(bundle: Bundle) -> Iterator[str]:
 
 
 def _tools() -> Iterator[str]:
-    about = metadata("monai")
-    author = about["Author"] or about["Author-email"].partition(" <")[0]
-    told = {"title": f"MONAI: {about['Summary']}", "author": f"{{{author}}}", "note": f"Version {about['Version']}"}
+    about = metadata("monai").json
+    author = str(about.get("author") or about.get("author_email")).partition(" <")[0]
+    told = {"title": f"MONAI: {about['summary']}", "author": f"{{{author}}}", "note": f"Version {about['version']}"}
     yield _entry("misc", "monai", told)
     own = _citation()
     author = " and ".join(f"{{{one['name']}}}" for one in own["authors"])

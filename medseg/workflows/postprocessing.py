@@ -14,6 +14,7 @@ from monai.transforms import Compose
 
 from medseg.bundle.folder import Bundle
 from medseg.data.content import content_hash
+from medseg.engines.log_file import log_to
 from medseg.engines.run_files import is_outdated
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
@@ -28,7 +29,7 @@ from medseg.workflows.cleanup_choice import Pair, TriedStep, choose_rules, dice_
 from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
-from medseg.workflows.run_folder import log_to, require_run
+from medseg.workflows.run_folder import require_run
 from medseg.workflows.selection import own_role
 
 __all__ = ["PostprocessSettings", "Postprocessing", "postprocess"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from medseg.bundle.folder import Bundle
@@ -89,7 +90,7 @@ def _card(bundle: Bundle, name: str) -> str:
         "license_link": "docs/data_license.txt",
         "tags": ["medical", "monai", "medseg", "segmentation"],
     }
-    raw = space.decode(range(len(space.labels) + 1)).tolist()
+    raw = space.decode(np.arange(len(space.labels) + 1)).tolist()
     rows = [f"| {value} | {label} |" for value, label in zip(raw, ("background", *space.labels))]
     licence = bundle.root / "docs" / "data_license.txt"
     trained = [
@@ -117,7 +118,7 @@ def _card(bundle: Bundle, name: str) -> str:
         "First weights": read_notice(bundle.root / "models" / "model.pt").strip(),
         "Scores": scored,
         "Use": f"    medseg infer --bundle {name} --output out image.nii.gz\n\n`models/model.safetensors` holds the "
-        "same weights as `models/model.pt`, which MONAI's commands read; `SHA256SUMS` has the checksums of all files.",
+        "same weights as `models/model.pt`, which MONAI's commands read; `SHA256SUMS` has the checksums.",
         "Citation": "```bibtex\n" + "\n".join(cite(bundle.root)) + "\n```",
     }
     sections = [f"{'##' if i else '#'} {title}\n\n{text}" for i, (title, text) in enumerate(parts.items()) if text]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from medseg.data.fingerprint import DataFingerprint
 from medseg.engines.run_facts import RunFacts
 from medseg.errors import ConfigError, DataError
 
-__all__ = ["differences", "log_to", "remove_log", "require_run", "require_same_data", "trained_on"]
+__all__ = ["differences", "require_run", "require_same_data", "trained_on"]
 
 logger = logging.getLogger("medseg")
 
@@ -87,31 +86,3 @@ def trained_on(facts: RunFacts, files: Mapping[str, Sequence[str]]) -> set[str]:
         return trained & set(files)
     images = {image for case in trained for image in facts.data.cases.get(case, ())[:-1]}
     return {case for case, hashes in files.items() if images & set(hashes)}
-
-
-def log_to(run: str | Path) -> None:
-    """Send medseg's log to ``log.txt`` in the run's folder as well."""
-    path = Path(run).resolve() / "log.txt"
-    if path.is_file() and any(handler.baseFilename == str(path) for handler in _files()):
-        return
-    _close_files()
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.info("command: %s", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-
-
-def remove_log(run: str | Path) -> None:
-    """Remove the log of a run that did not come about."""
-    _close_files()
-    (Path(run) / "log.txt").unlink(missing_ok=True)
-
-
-def _files() -> list[logging.FileHandler]:
-    return [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
-
-
-def _close_files() -> None:
-    for handler in _files():
-        logger.removeHandler(handler)
-        handler.close()

@@ -17,13 +17,14 @@ from medseg.bundle.folder import Bundle
 from medseg.data import read_datalist
 from medseg.data.fingerprint import DataFingerprint
 from medseg.data.run_settings import SET
+from medseg.engines.log_file import log_to, remove_log
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.weights import save_file
 from medseg.workflows.cleanup import with_rules
 from medseg.workflows.folder_lock import LOCK
 from medseg.workflows.new_bundle import announce
-from medseg.workflows.run_folder import differences, log_to, remove_log, require_same_data
+from medseg.workflows.run_folder import differences, require_same_data
 from medseg.workflows.start import Start
 from medseg.workflows.stored_list import remember_list
 

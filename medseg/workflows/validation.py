@@ -15,6 +15,7 @@ from medseg.bundle.parts import start_distributed
 from medseg.data import Case
 from medseg.data.content import content_hash
 from medseg.engines import CaseCost, network_facts
+from medseg.engines.log_file import log_to
 from medseg.engines.ranks import barrier, is_main, on_main, unwrap
 from medseg.engines.run_facts import RunFacts, write_facts
 from medseg.errors import CasesFailed, ConfigError
@@ -24,7 +25,7 @@ from medseg.transforms import SaveLabelsd
 from medseg.transforms.probability_file import files_beside
 from medseg.workflows.evaluation import SCORES, EvaluateSettings, Evaluation
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.run_folder import log_to, require_run
+from medseg.workflows.run_folder import require_run
 
 __all__ = ["evaluate", "warn_of_background"]
 
