@@ -1,4 +1,4 @@
-"""The figure of README.md, from the runs of ``scripts/quickstart.py``: ``python docs/front_figure.py runs/quickstart``."""
+"""The figure of README.md, from the quickstart's runs: ``python docs/front_figure.py runs/quickstart``."""
 
 from __future__ import annotations
 
