@@ -22,7 +22,7 @@ from medseg.cli.values import form, values
 from medseg.settings import Folder, takes
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCRIPTS = {"prepare": "prepare_data"}  # of another name
 
 
@@ -65,7 +65,7 @@ def test_options_are_the_fields(name: str) -> None:
 def test_help_is_one_screen_with_two_examples(name: str, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     lines = shown(capsys, *name.split()).splitlines()
-    assert len(lines) <= 45
+    assert len(lines) <= 52
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith(f"usage: medseg {name} [options]")
     examples = lines[lines.index("examples:") + 1 :][:2]
@@ -93,10 +93,11 @@ def test_every_command_has_a_script(name: str) -> None:
     assert f'main(command="{name}")' in path.read_text(encoding="utf-8")
 
 
-def test_the_readme_names_existing_options() -> None:
+def test_pages_name_existing_options() -> None:
     """Every `medseg COMMAND …` and `scripts/COMMAND.py …` of a code block or between backticks."""
     found = 0
-    for name, rest in re.findall(r"(?:medseg|scripts/)\s?([a-z_-]+)(?:\.py)?\b([^\n`#]*)", README):
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for name, rest in re.findall(r"(?:medseg|scripts/)\s?([a-z_-]+)(?:\.py)?\b([^\n`#]*)", pages):
         if name in COMMANDS:
             parser = CommandParser(name)
             words = re.findall(r"--[a-z_]+", rest)

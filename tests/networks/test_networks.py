@@ -39,7 +39,7 @@ def test_contract(name: str, dims: int, check: contract.Check) -> None:
 def test_the_readme_states_the_same_facts(name: str) -> None:
     facts = catalog()[name]
     (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    _, dims, parameters, _, _, paper = (cell.strip() for cell in row.split("|"))
+    _, dims, parameters, *_, paper = (cell.strip() for cell in row.split("|"))
     assert dims == {(2, 3): "both", (2,): "2D", (3,): "3D"}[facts.spatial_dims]
     assert parameters == f"{facts.parameters:,}".replace(",", " ")
     assert paper[1 : paper.index("]")] in facts.paper
