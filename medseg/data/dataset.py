@@ -30,6 +30,7 @@ from medseg.data.progress import told
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError
 from medseg.faults import unwrapped
+from medseg.transforms.patches import RandForegroundCropd
 
 __all__ = ["SeededDataset", "make_dataset"]
 
@@ -65,9 +66,13 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
         return len(self.dataset) * self.repeats
 
     def __getitem__(self, index: int) -> Any:
-        transform = self.dataset.transform
+        transform, around_label = self.dataset.transform, index < 0  # as ``EpochSampler`` says it
+        index = ~index if around_label else index
         if isinstance(transform, Compose):
             transform.set_random_state(seed=derive_seed(self.seed, int(self.epoch.item()), index))
+            for step in transform.transforms:
+                if isinstance(step, RandForegroundCropd):
+                    step.foreground = around_label
         with unwrapped():  # here, because a worker process passes an error on as a string
             return self.dataset[index % len(self.dataset)]
 

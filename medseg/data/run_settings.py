@@ -25,6 +25,7 @@ _PLAIN = {
     "preprocess::crop_foreground": ("Data", "crop to non-zero", ""),
     "preprocess::color": ("Data", "grey images become RGB", ""),
     "fold": ("Data", "fold", ""),
+    "recipe": ("Training", "recipe", ""),
     "overlap": ("Network", "overlap of patches", "validate::inferer::overlap"),
     "epochs": ("Training", "planned epochs", "train::trainer::max_epochs"),
     "max_minutes": ("Training", "time limit in minutes", ""),
@@ -47,6 +48,9 @@ _PLAIN = {
     "clip_norm": ("Training", "largest norm of gradients", "train::trainer::clip_norm"),
     "ema_decay": ("Training", "averaged weights", ""),
     "precision": ("Training", "precision", "train::trainer::precision"),
+    "foreground": ("Training", "share of patches around a label", "train::dataloader::foreground"),
+    "train::trainer::head_weights": ("Training", "weights of several heads", ""),
+    "checkpoint::select": ("Training", "weights kept", ""),
     "cache": ("Training", "cache", "train::dataset::kind"),
     "seed": ("Training", "seed", ""),
 }
