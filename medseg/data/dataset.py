@@ -62,6 +62,15 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
         """The cases, as MONAI's bundle properties expect them."""
         return self.dataset.data
 
+    @property
+    def foreground(self) -> float | None:
+        """Share of each batch's cases whose patch is around a label; ``None`` where patches are not drawn so."""
+        return next((crop.share for crop in self._crops()), None)
+
+    def _crops(self) -> list[RandForegroundCropd]:
+        steps = getattr(self.dataset.transform, "transforms", ())
+        return [step for step in steps if isinstance(step, RandForegroundCropd)]
+
     def __len__(self) -> int:
         return len(self.dataset) * self.repeats
 
@@ -70,9 +79,8 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
         index = ~index if around_label else index
         if isinstance(transform, Compose):
             transform.set_random_state(seed=derive_seed(self.seed, int(self.epoch.item()), index))
-            for step in transform.transforms:
-                if isinstance(step, RandForegroundCropd):
-                    step.foreground = around_label
+            for crop in self._crops():
+                crop.foreground = around_label
         with unwrapped():  # here, because a worker process passes an error on as a string
             return self.dataset[index % len(self.dataset)]
 

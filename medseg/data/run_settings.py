@@ -48,7 +48,7 @@ _PLAIN = {
     "clip_norm": ("Training", "largest norm of gradients", "train::trainer::clip_norm"),
     "ema_decay": ("Training", "averaged weights", ""),
     "precision": ("Training", "precision", "train::trainer::precision"),
-    "foreground": ("Training", "share of patches around a label", "train::dataloader::foreground"),
+    "foreground": ("Training", "share of patches around a label", "augment::foreground"),
     "train::trainer::head_weights": ("Training", "weights of several heads", ""),
     "checkpoint::select": ("Training", "weights kept", ""),
     "cache": ("Training", "cache", "train::dataset::kind"),
