@@ -135,7 +135,7 @@ def _augmentation(runs: Sequence[_Run]) -> str:
 
 
 def _optimisation(runs: Sequence[_Run]) -> str:
-    named = any("recipe" in run.values and run.values["recipe"] for run in runs)
+    named = any(run.values.get("recipe") for run in runs)
     averaged = any(run.values.get("ema_decay") for run in runs)
     return (
         (f"Trainings followed the recipe {_said(runs, 'recipe')}. " if named else "")
