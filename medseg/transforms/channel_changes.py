@@ -73,7 +73,7 @@ class RandBlurd(RandChannelsd):
         self.sigma = tuple(sigma)
 
     def change(self, channel: torch.Tensor) -> torch.Tensor:
-        drawn = [float(self.R.uniform(*self.sigma)) for _ in channel.shape[1:]]
+        drawn = [float(self.R.uniform(self.sigma[0], self.sigma[1])) for _ in channel.shape[1:]]
         return torch.as_tensor(GaussianSmooth(drawn)(channel))
 
 
@@ -144,7 +144,7 @@ class RandLowResolutiond(RandChannelsd):
         self.coarse_axis = coarse_axis
 
     def change(self, channel: torch.Tensor) -> torch.Tensor:
-        zoom = self.R.uniform(*self.zoom)
+        zoom = self.R.uniform(self.zoom[0], self.zoom[1])
         full = channel.shape[1:]
         low = [n if axis == self.coarse_axis else max(1, round(n * zoom)) for axis, n in enumerate(full)]
         small = interpolate(channel[None], size=low, mode="nearest-exact")

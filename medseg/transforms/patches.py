@@ -159,7 +159,7 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
         dims = len(self.roi_size)
         rotates, scales = self.R.rand() < self.rotation_prob, self.R.rand() < self.scaling_prob
         angles = [float(self.R.uniform(-a, a)) if rotates else 0.0 for a in self.angles]
-        factor = float(self.R.uniform(*self.scaling)) if scales else 1.0
+        factor = float(self.R.uniform(self.scaling[0], self.scaling[1])) if scales else 1.0
         factors = [1.0 if axis == self.coarse_axis else factor for axis in range(dims)]
         self.drawn = (angles, factors) if rotates or scales else None
 

@@ -175,7 +175,7 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft, cases: i
 def _epochs(iterations: int, draft: Draft, cases: int) -> int:
     """The epochs that have a number of iterations, in full epochs; as many for each of several processes."""
     tree = draft.train.tree
-    per_epoch = tree.get("iterations") or max(1, cases * tree.get("repeats", 1) // tree["batch_size"])
+    per_epoch: int = tree.get("iterations") or max(1, cases * tree.get("repeats", 1) // tree["batch_size"])
     epochs = math.ceil(iterations / per_epoch)
     logger.info("%d iterations are %d epochs of %d", iterations, epochs, per_epoch)
     return epochs
