@@ -1,4 +1,4 @@
-"""Random intensity changes that draw anew for each channel, where MONAI's draw once or from another distribution.
+"""Random intensity changes with new values for each channel, where MONAI's draw once or from another distribution.
 
 Source: the augmentation of nnU-Net (Isensee et al. 2021).
 """

@@ -44,8 +44,8 @@ class TrainSettings:
         max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
             schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
             always takes place.
-        select: weights that the run delivers (default: the recipe's, else best). The best are chosen by validation; the
-            final ones are for comparisons, since the best of more validations is better by chance alone.
+        select: weights that the run delivers. The default is the recipe's, else the best, chosen by validation; the final ones
+            are for comparisons, since the best of more validations is better by chance alone.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         tracker: where curves and images go besides metrics.csv. All are written into the run folder; nothing is sent.
         seed: random seed.
