@@ -62,7 +62,7 @@ class NewBundleSettings:
     output: Folder
     data_dir: Folder | None = None
     fold: int | None = None
-    recipe: str = LIGHT
+    recipe: str = "light"
     device: str | None = None
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
     nnunet_plans: File | None = None
