@@ -35,8 +35,8 @@ class TrainSettings:
         from_original: config of an original system. One of the five: .ini, .yaml, cfg.json or .py, .sh with the
             command. A bundle is planned for its network and settings; it is read as data, never executed. What follows
             from the images, such as channels and labels, is the datalist's.
-        recipe: with --network: light, standard or nnunet. Light learns soon on a CPU; standard is light with further changes;
-            nnunet is nnU-Net's training. The plan fills what depends on the data.
+        recipe: with --network: light, standard or nnunet. Light learns soon on a CPU; standard is light with further
+            changes; nnunet is nnU-Net's training. The plan fills what depends on the data.
         fold: validation fold, or all: one run per fold. The default is the validation section, else fold 0. The runs of
             all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
@@ -44,8 +44,8 @@ class TrainSettings:
         max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
             schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
             always takes place.
-        select: weights that the run delivers. The default is the recipe's, else the best, chosen by validation; the final
-            ones are for comparisons, since the best of more validations is better by chance alone.
+        select: weights that the run delivers. The default is the recipe's, else the best, chosen by validation; the
+            final ones are for comparisons, since the best of more validations is better by chance alone.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         tracker: where curves and images go besides metrics.csv. All are written into the run folder; nothing is sent.
         seed: random seed.
