@@ -18,7 +18,7 @@ from floor_plan import floor_plan
 
 import medseg
 from medseg import errors, losses, optimizers
-from medseg.bundle.build import BundleRecipe
+from medseg.bundle.build import BundleRecipe, base_file, named_recipes
 from medseg.bundle.config_check import RANGES
 from medseg.bundle.draft import Draft
 from medseg.bundle.recipe import leaves
@@ -35,12 +35,12 @@ from medseg.networks.catalog import catalog
 from medseg.optimizers.schedules import SCHEDULES, ScheduleSettings
 from medseg.shipped import shipped_bundles, shipped_lists
 from medseg.submission import challenge_module, challenges
-from medseg.transforms import recipes
+from medseg.transforms import patches, recipes
 from medseg.workflows.new_bundle import PlanRequest, planned_draft
 
 ROOT = Path(__file__).parents[1]
 BASE = Path(medseg.__file__).parent / "bundle" / "base"
-PLANNED = ("generated", "sliding_window", "ensemble")  # what `medseg train --network` stands on
+PLANNED = ("generated", "light", "sliding_window", "ensemble")  # what `medseg train --network` stands on
 INSIDE = {"train", "validate", "evaluator", "run", "initialize", "finalize"}  # wiring, not settings
 _ORIGINAL = re.compile(r"<!-- original commands: (\w+) -->")
 
@@ -206,12 +206,19 @@ def config() -> str:
         "a mapping with `_target_` replaces the whole.",
         table(_CONFIG, [rows[key] for key in keys if key in made]),
         "## Keys of single bundles",
-        "These recipes of `medseg/bundle/base` add keys of their own.",
+        "These recipes of `medseg/bundle/base` and `medseg/bundle/recipes` add keys of their own.",
         table(("key", "meaning", "default", "range", "recipe"), _further({*keys, *INSIDE})),
         "## Preparation: `preprocess::…`",
         arguments(recipes.preprocessing, skip=("keys", "label_space")),
         "## Augmentation: `augment::…`",
         arguments(recipes.augmentation, skip=("label_space",)),
+        "With `--recipe nnunet`, `augment::…` is `medseg.transforms.patch_augmentation`; its rotation and scaling are "
+        "`augment::spatial::…`:",
+        arguments(patches.patch_augmentation, skip=("label_space",)),
+        arguments(patches.RandRotateScaled, skip=("keys",)),
+        "## Named trainings: `--recipe`",
+        "A recipe states values, the plan fills those that it leaves open; `--set` changes any of them.",
+        *map(named_recipe, named_recipes()),
         "## Learning-rate schedules",
         f"`schedule` is one of {', '.join(map(code, SCHEDULES))}; its numbers are set by `lr_scheduler::…`:",
         arguments(ScheduleSettings, section="Attributes:\n"),
@@ -241,8 +248,8 @@ def _config_row(key: str, trees: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
 
 def _further(known: set[str]) -> Iterator[tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
-    for name in ("universal", *(path.stem for path in sorted(BASE.glob("*.yaml")))):
-        for section in BundleRecipe.read(BASE / f"{name}.yaml", "base").own:
+    for name in ("universal", *(path.stem for path in sorted(BASE.glob("*.yaml"))), "nnunet", *named_recipes()):
+        for section in BundleRecipe.read(_recipe_file(name), "base").own:
             for key, value in section.layer.changes.items():
                 if (
                     key.isidentifier()
@@ -254,6 +261,18 @@ def _further(known: set[str]) -> Iterator[tuple[str, ...]]:
     yield from found.values()
 
 
+def _recipe_file(name: str) -> Path:
+    path = base_file(name)
+    if path is None:
+        raise LookupError(f"no recipe {name}")
+    return path
+
+
+def named_recipe(name: str) -> str:
+    """A recipe as it is."""
+    return f"### {name}\n\n```yaml\n{_recipe_file(name).read_text(encoding='utf-8')}```"
+
+
 def meaning(key: str, *names: str) -> str:
     """The comment at the end of a key's line in one of these recipes.
 
@@ -261,7 +280,7 @@ def meaning(key: str, *names: str) -> str:
         LookupError: there is none.
     """
     for name in names:
-        text = (BASE / f"{name}.yaml").read_text(encoding="utf-8")
+        text = _recipe_file(name).read_text(encoding="utf-8")
         if found := re.search(rf"^  {key}:(?!:).*?  ?# (.*)$", text, re.MULTILINE):
             return found[1]
     raise LookupError(f"no recipe of {', '.join(names)} says what '{key}' means; add a comment to its line")

@@ -14,7 +14,14 @@ from medseg.data.nnunet_plans import NnunetPlans
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
 
-__all__ = ["accepts_roi", "plan_for_network", "planned_arguments", "roi_remedy", "unet_topology"]
+__all__ = [
+    "accepts_roi",
+    "plan_for_network",
+    "planned_arguments",
+    "roi_remedy",
+    "supervised_arguments",
+    "unet_topology",
+]
 
 
 def unet_topology(
@@ -77,6 +84,8 @@ _MONAI: dict[str, Callable[[Plan], dict[str, Any]]] = {
 
 
 _TRANSFORMERS = ("UNETR", "SwinUNETR")
+# With `deep_supervision` these train heads at lower resolutions; elsewhere the argument says something else.
+_WITH_HEADS = ("DynUNet", "MedNeXt", "NNFormer", "ResEncUNet", "SSHUNet")
 
 
 def planned_arguments(
@@ -215,6 +224,16 @@ def roi_remedy(network: str, planned: Callable[[Sequence[int]], dict[str, Any]],
         if accepts_roi(network, planned(size), size) is None:
             return f"try {size}"
     return "set another size, or the network's arguments"
+
+
+def supervised_arguments(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Further arguments that give a network heads at all lower resolutions that it can have; none where it has none."""
+    cls = network_class(network)
+    if cls.__name__ not in _WITH_HEADS or "deep_supervision" not in inspect.signature(cls).parameters:
+        return {}
+    numbered = "deep_supr_num" in inspect.signature(cls).parameters
+    levels = len(arguments.get("strides", inspect.signature(cls).parameters["strides"].default)) if numbered else 3
+    return {"deep_supervision": True, **({"deep_supr_num": levels - 2} if numbered else {})} if levels > 2 else {}
 
 
 def accepts_roi(network: str, arguments: dict[str, Any], roi_size: Sequence[int]) -> str | None:

@@ -1,9 +1,9 @@
 """From a recipe to the configs of a self-contained MONAI bundle.
 
-A recipe, ``bundles/<name>/recipe.yaml`` or one of ``bundle/base``, says what is particular. Each of its sections is a
-config file: ``train`` and ``inference``, whose content it changes as a layer of ``bundle.recipe`` (``both`` changes
-both), and the overlays on them by their names. ``base`` names the recipes that it stands on. A section's ``about`` is
-the comment that the file begins with.
+A recipe, ``bundles/<name>/recipe.yaml`` or one of ``bundle/base`` and ``bundle/recipes``, says what is particular.
+Each of its sections is a config file: ``train`` and ``inference``, whose content it changes as a layer of
+``bundle.recipe`` (``both`` changes both), and the overlays on them by their names. ``base`` names the recipes that it
+stands on. A section's ``about`` is the comment that the file begins with.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ __all__ = [
     "BuildSettings",
     "BundleRecipe",
     "Section",
+    "base_file",
     "build",
     "build_bundle",
+    "named_recipes",
     "recipe_folders",
 ]
 
 RECIPE = "recipe.yaml"
 _BASE = Path(__file__).parent / "base"
+_NAMED = Path(__file__).parent / "recipes"  # trainings that `--recipe` names
 _LICENSE = Path(__file__).parent / "LICENSE.txt"
 _WHOLE = ("train", "inference")  # the others are overlays on these
 _SHARED, _ABOUT = "both", "about"
@@ -65,7 +68,7 @@ class BundleRecipe:
     """A recipe.
 
     Attributes:
-        base: names of the recipes of ``bundle/base`` that it stands on.
+        base: names of the recipes of ``bundle/base`` and ``bundle/recipes`` that it stands on.
         own: its sections.
     """
 
@@ -80,7 +83,7 @@ class BundleRecipe:
             ConfigError: not valid YAML, or a section that is not a mapping.
         """
         content, lines = read_yaml_lines(path)
-        place = f"base/{Path(path).name}" if kind == "base" else str(path)
+        place = f"{Path(path).parent.name}/{Path(path).name}" if kind == "base" else str(path)
         own = []
         for file, changes in content.items():
             if file == "base":
@@ -263,12 +266,23 @@ def recipe_folders(name: str | None = None) -> list[Path]:
     return [folder]
 
 
+def base_file(name: str) -> Path | None:
+    """The file of a recipe that others stand on; ``None`` where there is none."""
+    paths = (folder / f"{name}.yaml" for folder in (_BASE, _NAMED))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def named_recipes() -> list[str]:
+    """What ``--recipe`` may name."""
+    return sorted(path.stem for path in _NAMED.glob("*.yaml"))
+
+
 def _of_base(names: Sequence[str], done: set[str]) -> Iterator[Section]:
     """The sections of recipes of ``bundle/base`` and of what these stand on, each recipe once."""
     for name in names:
-        path = _BASE / f"{name}.yaml"
-        if not path.is_file():
-            known = sorted(file.stem for file in _BASE.glob("*.yaml"))
+        path = base_file(name)
+        if path is None:
+            known = sorted(file.stem for folder in (_BASE, _NAMED) for file in folder.glob("*.yaml"))
             raise ConfigError(f"No base '{name}' for a recipe.{nearest(name, known)} Known: {', '.join(known)}.")
         if name not in done:
             done.add(name)

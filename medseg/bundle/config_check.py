@@ -223,6 +223,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("learning_rate", "clip_norm", "max_minutes"), _ABOVE_0),
     "weight_decay": (_number(0), "a number from 0 on"),
     "tolerance": (_number(0), "a length in mm from 0 on"),
+    "foreground": (lambda v: _number(0)(v) and v <= 1, "a share from 0 to 1, for example 0.33"),
     "overlap": (_number(0, 1), "a number from 0 to below 1, for example 0.5"),
     "ema_decay": (_number(0, 1, open_low=True), "a number between 0 and 1, for example 0.999"),
     "roi_size": (_list_of(_whole(1)), "one positive integer per axis, for example [96, 96, 96]"),

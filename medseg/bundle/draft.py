@@ -16,7 +16,7 @@ from medseg.bundle.copy import copy_texts
 from medseg.bundle.document import describe_data, readme_with, write_origins
 from medseg.bundle.folder import Bundle
 from medseg.bundle.metadata import make_metadata, plain_text
-from medseg.bundle.plan_layer import is_universal, plan_recipe
+from medseg.bundle.plan_layer import LIGHT, is_universal, plan_recipe
 from medseg.bundle.recipe import Layer, Recipe
 from medseg.bundle.trust import require_own_folder
 from medseg.data.datalist import Datalist
@@ -49,7 +49,9 @@ class Draft:
     texts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def planned(cls, network: str, arguments: Mapping[str, Any], datalist: Datalist, plan: Plan) -> Draft:
+    def planned(
+        cls, network: str, arguments: Mapping[str, Any], datalist: Datalist, plan: Plan, recipe: str = LIGHT
+    ) -> Draft:
         """For a network and what was planned for it.
 
         Args:
@@ -57,12 +59,13 @@ class Draft:
             arguments: the network's constructor arguments.
             datalist: that it trains on.
             plan: what was chosen.
+            recipe: one of ``bundle/recipes``.
         """
         definition = {"_target_": network_target(network), **arguments}
-        recipe = plan_recipe(definition, datalist, plan, universal=is_universal(network, datalist))
-        metadata = make_metadata(network, recipe.config("train").tree, datalist)
+        built = plan_recipe(definition, datalist, plan, recipe=recipe, universal=is_universal(network, datalist))
+        metadata = make_metadata(network, built.config("train").tree, datalist)
         texts = {"docs/README.md": _readme(network, datalist), "docs/data_license.txt": _data_license(datalist)}
-        return cls(recipe, datalist, metadata, title_of(metadata), texts=texts)
+        return cls(built, datalist, metadata, title_of(metadata), texts=texts)
 
     @classmethod
     def copied(cls, bundle: Bundle, overlays: Sequence[str], datalist: Datalist) -> Draft:

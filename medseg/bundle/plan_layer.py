@@ -1,5 +1,7 @@
 """The recipe of a bundle that is planned for a network and a datalist: what the plan chose, on ``bundle/base``.
 
+A named training of ``bundle/recipes`` lies between: the plan fills what it leaves open.
+
 A datalist that joins several data sets is trained as Hermes trains (arXiv 2306.02416).
 """
 
@@ -9,16 +11,19 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from medseg.bundle.build import BundleRecipe, Section
-from medseg.bundle.recipe import Layer
+from medseg.bundle.build import BundleRecipe, Section, named_recipes
+from medseg.bundle.recipe import Layer, split_id
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
+from medseg.data.plan_grid import ANISOTROPY
 from medseg.data.union import is_union
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, nearest
 from medseg.networks import network_class
 from medseg.networks.layers.task_conditioned import TaskConditioned
 
-__all__ = ["is_universal", "plan_recipe", "universal_plan"]
+__all__ = ["LIGHT", "check_recipe", "is_universal", "plan_recipe", "supervises_heads", "universal_plan"]
+
+LIGHT = "light"  # the recipe that planned bundles stand on; others change it
 
 _SPACING = [1.5, 1.5, 1.5]  # mm, as published for all data sets
 _CPU_ITERATIONS = 50  # per epoch, whatever the number of cases; 400 as published on a GPU
@@ -43,6 +48,23 @@ def is_universal(network: str, datalist: Datalist) -> bool:
     return True
 
 
+def check_recipe(name: str) -> None:
+    """Refuse the name of a recipe that does not exist.
+
+    Raises:
+        ConfigError: naming the nearest.
+    """
+    known = named_recipes()
+    if name not in known:
+        raise ConfigError(f"No recipe '{name}'.{nearest(name, known)} Use {', '.join(known)}.")
+
+
+def supervises_heads(recipe: str) -> bool:
+    """Whether a recipe trains heads at lower resolutions, where the network has them."""
+    network = BundleRecipe(("generated", recipe), ()).config("train").tree["network_def"]
+    return bool(network.get("deep_supervision"))
+
+
 def universal_plan(datalist: Datalist) -> dict[str, Any]:
     """Overrides that a plan starts from: rows for every task and modality, and the published spacing."""
     space = datalist.label_space
@@ -58,6 +80,7 @@ def plan_recipe(
     datalist: Datalist,
     plan: Plan,
     *,
+    recipe: str = LIGHT,
     universal: bool = False,
 ) -> BundleRecipe:
     """The recipe for a network, a datalist and a plan.
@@ -66,21 +89,40 @@ def plan_recipe(
         network_def: the network's class and arguments.
         datalist: whose folder and labels are written down.
         plan: what was chosen.
+        recipe: one of ``bundle/recipes``.
         universal: several data sets are trained together (``is_universal``).
+
+    Raises:
+        ConfigError: the recipe is not for such a training.
     """
     reparameterized = getattr(network_class(network_def["_target_"]), "reparameterization", None)
-    base = ["generated"] + ["sliding_window"] * (not plan.whole_volume) + ["reparameterized"] * bool(reparameterized)
+    if recipe != LIGHT and (universal or reparameterized):
+        what = "several data sets together are" if universal else f"{network_def['_target_']} is"
+        raise ConfigError(f"--recipe {recipe}: {what} trained as published; leave --recipe out.")
+    base = (
+        ["generated"]
+        + [recipe] * (recipe != LIGHT)
+        + ["sliding_window"] * (not plan.whole_volume)
+        + ["reparameterized"] * bool(reparameterized)
+    )
     base += ["universal" if universal else "ensemble"]
-    shared, train = _shared(network_def, datalist, plan), _train(datalist, plan)
+    named = BundleRecipe(tuple(base), ())
+    shared = _shared(network_def, datalist, plan)
+    train = _left_open(_train(datalist, plan, batch=named.config("train").tree["loss"].get("batch", False)), named)
     if reparameterized:
         train |= {"reparameterization": reparameterized, "optimizer::mode": "@reparameterization"}
     if universal:
         shared, train = _universal(shared, train, datalist, plan)
     reasons = plan.reasons_by_id()
+    mirror = {"mirror_axes": _mirror_axes(plan), "validate::inferer::mirror_axes": _mirror_axes(plan)}
+    reasons |= dict.fromkeys((*mirror, "augment::mirror_axes"), plan.reasons.get("flip_axes", ""))
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
     sections += [Section("train", Layer(train, "plan", reasons=reasons))]
     if plan.spatial_dims == 2:  # small images: several may be read ahead of the network, and written behind it
         sections += [Section("inference", Layer({"dataloader::buffer_size": 4, "evaluator::behind": 4}, "plan"))]
+    for section in BundleRecipe((recipe,), ()).sections:  # mirrored in training, so at inference too
+        axes = {id_: mirror[id_] for id_, value in section.layer.changes.items() if value is None and id_ in mirror}
+        sections += [Section(section.file, Layer(axes, "plan", reasons=reasons))] * bool(axes)
     if not universal:
         sections += [Section("ensemble", Layer({"results::name": "predictions_ensemble"}, "plan"))]
     return BundleRecipe(tuple(base), tuple(sections))
@@ -101,9 +143,10 @@ def _shared(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan) -> d
     }
 
 
-def _train(datalist: Datalist, plan: Plan) -> dict[str, Any]:
+def _train(datalist: Datalist, plan: Plan, *, batch: bool) -> dict[str, Any]:
     space = datalist.label_space
-    masked = {"_target_": "medseg.losses.MaskedDiceCELoss", "label_space": "@label_space"}
+    masked: dict[str, Any] = {"_target_": "medseg.losses.MaskedDiceCELoss", "label_space": "@label_space"}
+    masked |= {"batch": True} if batch else {}
     return {
         "learning_rate": plan.learning_rate,
         "batch_size": plan.batch_size,
@@ -113,8 +156,37 @@ def _train(datalist: Datalist, plan: Plan) -> dict[str, Any]:
         "augment::flip_axes": list(plan.flip_axes),
         "augment::rotate": list(plan.rotate),
         "augment::samples_per_case": plan.samples_per_case,
+        "augment::mirror_axes": _mirror_axes(plan),
+        "coarse_axis": _coarse_axis(plan),
         **({"loss": masked} if space.mode != "softmax" or space.has_ignore else {}),
     }
+
+
+def _left_open(offered: Mapping[str, Any], named: BundleRecipe) -> dict[str, Any]:
+    """What a plan offers, without what the named recipe states or does not have."""
+    config = named.config("train")
+    stated = {id_ for id_, origin in config.origins.items() if origin.place.startswith("recipes/")}
+
+    def is_open(id_: str) -> bool:
+        parent: Any = config.tree
+        for part in split_id(id_)[:-1]:
+            parent = parent.get(part, {})
+        name = split_id(id_)[-1]
+        return name in parent and (parent[name] is None or id_ not in stated)
+
+    return {id_: value for id_, value in offered.items() if is_open(id_)}
+
+
+def _mirror_axes(plan: Plan) -> list[int]:
+    """All axes along which mirror images are plausible: not from left to right where labels tell these apart."""
+    return [axis for axis in range(plan.spatial_dims) if axis or plan.flip_axes]
+
+
+def _coarse_axis(plan: Plan) -> int | None:
+    """The axis of a volume whose patch has less than a third of the voxels of the longest one, as nnU-Net decides."""
+    least = min(plan.roi_size)
+    coarse = plan.spatial_dims == 3 and max(plan.roi_size) > ANISOTROPY * least
+    return plan.roi_size.index(least) if coarse else None
 
 
 def _universal(

@@ -30,6 +30,7 @@ from medseg.data.progress import told
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError
 from medseg.faults import unwrapped
+from medseg.transforms.patches import RandForegroundCropd
 
 __all__ = ["SeededDataset", "make_dataset"]
 
@@ -61,13 +62,25 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
         """The cases, as MONAI's bundle properties expect them."""
         return self.dataset.data
 
+    @property
+    def foreground(self) -> float | None:
+        """Share of each batch's cases whose patch is around a label; ``None`` where patches are not drawn so."""
+        return next((crop.share for crop in self._crops()), None)
+
+    def _crops(self) -> list[RandForegroundCropd]:
+        steps = getattr(self.dataset.transform, "transforms", ())
+        return [step for step in steps if isinstance(step, RandForegroundCropd)]
+
     def __len__(self) -> int:
         return len(self.dataset) * self.repeats
 
     def __getitem__(self, index: int) -> Any:
-        transform = self.dataset.transform
+        transform, around_label = self.dataset.transform, index < 0  # as ``EpochSampler`` says it
+        index = ~index if around_label else index
         if isinstance(transform, Compose):
             transform.set_random_state(seed=derive_seed(self.seed, int(self.epoch.item()), index))
+            for crop in self._crops():
+                crop.foreground = around_label
         with unwrapped():  # here, because a worker process passes an error on as a string
             return self.dataset[index % len(self.dataset)]
 

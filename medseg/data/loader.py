@@ -72,6 +72,7 @@ def make_loader(
     Validation (no shuffle) shards over ranks without repeating cases. With ``weights``, data set name -> weight of each
     of its cases, a ``WeightedSampler`` draws ``iterations`` batches per epoch and rank, by default as many as one pass
     over the cases has. Without, ``per_dataset`` takes the first so many cases of each data set only.
+    A data set with ``RandForegroundCropd`` gets its share in every batch.
 
     Raises:
         ConfigError: a data set without a weight.
@@ -97,6 +98,7 @@ def make_loader(
         if per_dataset is not None:
             indices = [index for index, turn in enumerate(turns(dataset.data)) if turn < per_dataset]
         sampler = EpochSampler(indices, even_divisible=shuffle or not indices, shuffle=shuffle, **place)
+    sampler.batch_size, sampler.foreground = batch_size, dataset.foreground
     generator = torch.Generator()
     generator.manual_seed(derive_seed(dataset.seed, 1))
     return _Loader(

@@ -25,6 +25,7 @@ _PLAIN = {
     "preprocess::crop_foreground": ("Data", "crop to non-zero", ""),
     "preprocess::color": ("Data", "grey images become RGB", ""),
     "fold": ("Data", "fold", ""),
+    "recipe": ("Training", "recipe", ""),
     "overlap": ("Network", "overlap of patches", "validate::inferer::overlap"),
     "epochs": ("Training", "planned epochs", "train::trainer::max_epochs"),
     "max_minutes": ("Training", "time limit in minutes", ""),
@@ -47,6 +48,9 @@ _PLAIN = {
     "clip_norm": ("Training", "largest norm of gradients", "train::trainer::clip_norm"),
     "ema_decay": ("Training", "averaged weights", ""),
     "precision": ("Training", "precision", "train::trainer::precision"),
+    "foreground": ("Training", "share of patches around a label", "augment::foreground"),
+    "train::trainer::head_weights": ("Training", "weights of several heads", ""),
+    "checkpoint::select": ("Training", "weights kept", ""),
     "cache": ("Training", "cache", "train::dataset::kind"),
     "seed": ("Training", "seed", ""),
 }
@@ -156,7 +160,8 @@ def _rows(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str
         value = _find(config, used or id_, _MISSING)
         yield (id_, used) if used else (id_,), group, name, shown(_find(config, id_) if value is _MISSING else value)
     yield ("optimizer",), "Training", "optimiser", _optimizer(at("optimizer"))
-    yield ("loss", "train::trainer::loss_function"), "Training", "loss", _class(at("loss::_target_"))
+    loss = _class(at("loss::_target_")) + (" over the batch" if at("loss::batch") is True else "")
+    yield ("loss", "train::trainer::loss_function"), "Training", "loss", loss
     yield from _augmentation(config)
     yield ("device",), "Training", "device", _device(at("device"))
 
@@ -247,6 +252,8 @@ def _optimizer(component: Any) -> str:
         return ""
     inside = _optimizer(component.get("optimizer"))
     name = _class(component.get("_target_"))
+    if momentum := component.get("momentum"):
+        name += f" with {'Nesterov ' if component.get('nesterov') is True else ''}momentum {shown(momentum)}"
     return f"{inside}, {name.replace('_', ' ')}" if inside else name
 
 

@@ -23,13 +23,21 @@ class EpochSampler(DistributedSampler):
 
     Attributes:
         skip: number of this rank's samples to skip on the next pass only.
+        batch_size, foreground: a share, if any, of each batch's samples, its last ones, is to be around a label: their
+            indices are given as ``~index``, which ``SeededDataset`` reads.
     """
 
     skip = 0
+    batch_size = 1
+    foreground: float | None = None
 
     def __iter__(self) -> Iterator[int]:
         skip, self.skip = self.skip, 0
-        return iter(self.indices()[skip:])
+        indices = self.indices()
+        if self.foreground is not None:
+            first = round(self.batch_size * (1 - self.foreground))  # nnU-Net's rounding: one of two for a third
+            indices = [~index if n % self.batch_size >= first else index for n, index in enumerate(indices)]
+        return iter(indices[skip:])
 
     def indices(self) -> list[int]:
         """This rank's samples of the epoch."""

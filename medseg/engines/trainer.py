@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from monai.engines import SupervisedTrainer
@@ -27,6 +27,8 @@ __all__ = ["SegmentationTrainer"]
 
 logger = logging.getLogger("medseg")
 
+HeadWeights = Literal["halving", "halved"]
+
 
 class SegmentationTrainer(SupervisedTrainer):
     """Trains on batches ``{"image": (B, C, *spatial), "label": (B, 1, *spatial)}``.
@@ -43,6 +45,8 @@ class SegmentationTrainer(SupervisedTrainer):
         precision: ``fp32``, ``bf16`` (no scaling), ``fp16`` (with a gradient scaler) or ``auto`` (``autocast_dtype``).
         clip_norm: largest norm of all gradients together; ``None`` leaves them.
         compile_network: compile the network in place (state-dict keys stay as they are).
+        head_weights: weights of the losses of several heads: ``halving`` (1, 1/2, 1/4, ...), or ``halved``, the same
+            with 0 for the coarsest and a sum of 1, as nnU-Net.
         max_non_finite: stop after so many steps in a row with a loss that is not finite; such steps change nothing.
 
     Attributes:
@@ -59,6 +63,7 @@ class SegmentationTrainer(SupervisedTrainer):
         precision: str = "fp32",
         clip_norm: float | None = None,
         compile_network: bool = False,
+        head_weights: HeadWeights = "halving",
         max_non_finite: int = 10,
         **kwargs: Any,
     ) -> None:
@@ -66,6 +71,11 @@ class SegmentationTrainer(SupervisedTrainer):
             raise ConfigError(f"clip_norm {clip_norm} is not positive; use for example 12, or null for no clipping.")
         # The attributes come first: handlers, which MONAI attaches in its constructor, may look at them.
         self.clip_norm = clip_norm
+        if head_weights not in get_args(HeadWeights):
+            raise ConfigError(
+                f"head_weights is '{head_weights}'; expected {' or '.join(get_args(HeadWeights))}. Name one of them."
+            )
+        self.head_weights = head_weights
         self.max_non_finite = max_non_finite
         self.non_finite = 0
         self.grad_norm = math.nan
@@ -145,7 +155,8 @@ class SegmentationTrainer(SupervisedTrainer):
             loss = self.loss_function(heads[0], targets)
             return loss.mean()
         supervised = isinstance(self.loss_function, DeepSupervisionLoss)
-        function = self.loss_function if supervised else DeepSupervisionLoss(self.loss_function)  # type: ignore[arg-type]
+        weights = _halved(len(heads)) if self.head_weights == "halved" else None
+        function = self.loss_function if supervised else DeepSupervisionLoss(self.loss_function, weights=weights)  # type: ignore[arg-type]
         loss = function(heads, targets.float())  # torch resizes no 16-bit integers
         return loss.mean()
 
@@ -170,6 +181,12 @@ class SegmentationTrainer(SupervisedTrainer):
                 f"gradient norm {self.grad_norm:.3g}); the last good checkpoint is kept. Lower the learning rate or "
                 f"check these cases."
             )
+
+
+def _halved(heads: int) -> list[float]:
+    """1, 1/2, 1/4, ..., 0, over their sum; two heads or more."""
+    weights = [0.5**number for number in range(heads - 1)]
+    return [*(weight / sum(weights) for weight in weights), 0.0]
 
 
 @contextlib.contextmanager

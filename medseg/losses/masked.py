@@ -25,16 +25,25 @@ class MaskedDiceCELoss(nn.Module):
         label_space: gives mode, channels and regions.
         include_background: whether channel 0 counts in the Dice term (softmax).
         smooth: added to numerator and denominator of the Dice term.
+        batch: whether the Dice term is of the whole batch, not the mean of its samples'.
 
     ``forward(logits (B, C, *spatial), labels (B, 1, *spatial) label indices) -> scalar``.
     Source: nnU-Net's loss (Isensee et al. 2021), with masks as in its region-based and ignore-label training.
     """
 
-    def __init__(self, label_space: LabelSpace, *, include_background: bool = False, smooth: float = 1e-5) -> None:
+    def __init__(
+        self,
+        label_space: LabelSpace,
+        *,
+        include_background: bool = False,
+        smooth: float = 1e-5,
+        batch: bool = False,
+    ) -> None:
         super().__init__()
         self.mode = label_space.mode
         self.include_background = include_background
         self.smooth = smooth
+        self.batch = batch
         self.channels = label_space.num_channels
         self.members = list(label_space.targets.values())
 
@@ -55,7 +64,7 @@ class MaskedDiceCELoss(nn.Module):
             target = torch.cat([sum((safe == m) for m in members).to(logits.dtype) for members in self.members], 1)  # type: ignore
             voxelwise = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
             crossentropy = voxelwise.sum() / (valid.sum() * logits.shape[1]).clamp(min=1)
-        axes = tuple(range(2, logits.dim()))
+        axes = (*([0] if self.batch else []), *range(2, logits.dim()))
         overlap = (probabilities * target * valid).sum(axes)
         total = ((probabilities + target) * valid).sum(axes)
         dice = 1 - (2 * overlap + self.smooth) / (total + self.smooth)

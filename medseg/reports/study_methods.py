@@ -135,10 +135,14 @@ def _augmentation(runs: Sequence[_Run]) -> str:
 
 
 def _optimisation(runs: Sequence[_Run]) -> str:
+    named = any(run.values.get("recipe") for run in runs)
+    averaged = any(run.values.get("ema_decay") for run in runs)
     return (
-        f"The optimiser was {_said(runs, 'optimizer')} with learning rate {_said(runs, 'learning_rate')} and weight "
+        (f"Trainings followed the recipe {_said(runs, 'recipe')}. " if named else "")
+        + f"The optimiser was {_said(runs, 'optimizer')} with learning rate {_said(runs, 'learning_rate')} and weight "
         f"decay {_said(runs, 'weight_decay')}, on the schedule {_said(runs, 'schedule')}; the loss was "
-        f"{_said(runs, 'loss')}, gradients were clipped at {_said(runs, 'clip_norm')}."
+        f"{_said(runs, 'loss')}, gradients were clipped at {_said(runs, 'clip_norm')}"
+        + (f", weights were averaged with decay {_said(runs, 'ema_decay')}." if averaged else ".")
     )
 
 

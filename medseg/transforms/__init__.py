@@ -1,10 +1,12 @@
 """Transforms: recipes per modality, normalisation, label encoding, and the way back to the source grid."""
 
+from medseg.transforms.channel_changes import RandBlurd, RandContrastd, RandGammad, RandLowResolutiond
 from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
 from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd
 from medseg.transforms.nearest_affine import RandNearestAffined
+from medseg.transforms.patches import RandForegroundCropd, RandRotateScaled, patch_augmentation
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
 from medseg.transforms.pipeline import pipeline
 from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels, clean_mask
@@ -35,7 +37,13 @@ __all__ = [
     "LogitsToLabelsd",
     "NormalizeChannelsd",
     "RGBToYCrCbd",
+    "RandBlurd",
+    "RandContrastd",
+    "RandForegroundCropd",
+    "RandGammad",
+    "RandLowResolutiond",
     "RandNearestAffined",
+    "RandRotateScaled",
     "SaveLabelsd",
     "SaveProbabilitiesd",
     "SaveTaskProbabilitiesd",
@@ -53,6 +61,7 @@ __all__ = [
     "hermes_preprocessing",
     "is_2d_file",
     "load",
+    "patch_augmentation",
     "photo_augmentation",
     "photo_preprocessing",
     "pipeline",

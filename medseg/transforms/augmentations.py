@@ -14,10 +14,12 @@ from monai import transforms as mt
 from monai.transforms import Randomizable, Transform
 
 from medseg.labels import LabelSpace
+from medseg.transforms.channel_changes import RandBlurd, RandChannelsd, RandContrastd, RandGammad, RandLowResolutiond
 from medseg.transforms.hermes import hermes_augmentation
 from medseg.transforms.hermes_affine import RandHermesAffined
 from medseg.transforms.hermes_intensity import RandHermesIntensityd
 from medseg.transforms.nearest_affine import RandNearestAffined
+from medseg.transforms.patches import RandForegroundCropd, RandRotateScaled, patch_augmentation
 from medseg.transforms.photo import RandLinearContrastd, RandSharedNoised, photo_augmentation
 from medseg.transforms.published import window_affine_augmentation, window_augmentation
 from medseg.transforms.recipes import augmentation
@@ -30,11 +32,16 @@ _RECIPES: dict[str, Callable[..., list[Transform]]] = {
     for recipe in (
         augmentation,
         hermes_augmentation,
+        patch_augmentation,
         photo_augmentation,
         volume_augmentation,
         window_affine_augmentation,
         window_augmentation,
     )
+}
+_OWN = {
+    f"medseg.transforms.{cls.__name__}": cls
+    for cls in (RandBlurd, RandContrastd, RandForegroundCropd, RandGammad, RandLowResolutiond, RandRotateScaled)
 }
 _WITHOUT_CHANCE = {f"{kind}preprocessing" for kind in ("", "hermes_", "photo_", "volume_", "window_")}
 
@@ -133,7 +140,7 @@ def _own_name(component: Any) -> str:
 def _of_component(config: Mapping[str, Any], step: Any) -> list[Transform]:
     """A component of a list, if it is random: by MONAI's name, or of ``medseg.transforms``."""
     name = str(step.get("_target_", "")) if isinstance(step, Mapping) else ""
-    found = getattr(mt, name.removeprefix("monai.transforms."), None)
+    found = _OWN.get(name) or getattr(mt, name.removeprefix("monai.transforms."), None)
     if found is None and name.startswith("medseg.transforms.") and not name.rpartition(".")[2].startswith("Rand"):
         return []
     if not isinstance(found, type):
@@ -167,7 +174,10 @@ def _value(config: Mapping[str, Any], item: Any) -> Any:
         if item.get("_target_") == "medseg.labels.LabelSpace.from_table":
             return LabelSpace.from_table(_value(config, item["table"]))
         if "_target_" in item:
-            raise _Unknown
+            built = _of_component(config, item)
+            if len(built) != 1:
+                raise _Unknown
+            return built[0]
         return {key: _value(config, value) for key, value in item.items()}
     return [_value(config, value) for value in item] if isinstance(item, list) else item
 
@@ -202,6 +212,14 @@ def _largest(value: Any) -> float:
 def _crop(size: Sequence[int], number: int, centre: str) -> str:
     many = "1 crop" if number == 1 else f"{number} crops"
     return f"{many} of {' × '.join(str(n) for n in size)}{centre}"
+
+
+def _range(bounds: Sequence[float]) -> str:
+    return f"{bounds[0]:g} to {bounds[1]:g}"
+
+
+def _channels(step: RandChannelsd) -> str:
+    return "" if step.channel_prob == 1 else f", each channel with probability {step.channel_prob:g}"
 
 
 def _nearest(step: RandNearestAffined) -> str:
@@ -242,6 +260,17 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     mt.RandSpatialCropd: lambda s: _crop(s.cropper.roi_size, 1, ", anywhere"),
     RandNearestAffined: _nearest,
+    RandForegroundCropd: lambda s: _crop(
+        s.roi_size, s.num_samples, f", {s.share:.0%} of each batch around a voxel of a label that the case has"
+    ),
+    RandRotateScaled: lambda s: (
+        f"rotation up to {_numbers(s.angles)} rad (probability {s.rotation_prob:g}), field of view times "
+        f"{s.scaling[0]:g} to {s.scaling[1]:g} (probability {s.scaling_prob:g})"
+    ),
+    RandBlurd: lambda s: f"Gaussian blur, sigma {_range(s.sigma)} voxels{_channels(s)}",
+    RandContrastd: lambda s: f"contrast times {_range(s.factors)}{_channels(s)}",
+    RandLowResolutiond: lambda s: f"resolution times {_range(s.zoom)}{_channels(s)}",
+    RandGammad: lambda s: f"gamma {_range(s.gamma)}{' of the inverted image' if s.invert else ''}{_channels(s)}",
     RandHermesAffined: lambda s: "rotation up to 30 degrees, size 0.7 to 1.43, shear up to 0.1",
     RandHermesIntensityd: _hermes_intensity,
     RandSharedNoised: lambda s: f"noise, deviation {s.std:g}",
@@ -257,5 +286,7 @@ def _described(step: Transform) -> str:
         return inside
     words = _WORDS.get(type(step))
     text = words(step) if words is not None else type(step).__name__
+    if isinstance(step, RandRotateScaled):
+        return text  # with two of them
     chance = step.settings["prob"] if isinstance(step, RandNearestAffined) else getattr(step, "prob", 1.0)
     return text if chance == 1 else f"{text} (probability {chance:g})"

@@ -23,9 +23,9 @@ from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
 from medseg.transforms.spacing import OwnSpacingd
 
-__all__ = ["augmentation", "load", "preprocessing"]
+__all__ = ["CROP_SAMPLES_PER_CLASS", "augmentation", "load", "preprocessing"]
 
-_CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for drawing crop centres
+CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for drawing crop centres
 
 
 def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Transform]:
@@ -135,7 +135,7 @@ def augmentation(
     classes = len(label_space.labels) + 1
     angles = np.broadcast_to(np.asarray(rotate, dtype=float), (3 if dims == 3 else 1,)).tolist()
     steps: list[Transform] = [
-        mt.ClassesToIndicesd("label", num_classes=classes, max_samples_per_class=_CROP_SAMPLES_PER_CLASS),
+        mt.ClassesToIndicesd("label", num_classes=classes, max_samples_per_class=CROP_SAMPLES_PER_CLASS),
         mt.RandCropByLabelClassesd(
             keys,
             label_key="label",

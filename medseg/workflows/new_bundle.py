@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import plan_for_network
+from medseg.bundle.arguments import supervised_arguments
 from medseg.bundle.build import RECIPE
 from medseg.bundle.compose import command, user
 from medseg.bundle.config_check import check_ranges
 from medseg.bundle.draft import Draft
 from medseg.bundle.parts import device as choose_device
-from medseg.bundle.plan_layer import is_universal, universal_plan
+from medseg.bundle.plan_layer import LIGHT, check_recipe, is_universal, supervises_heads, universal_plan
 from medseg.bundle.recipe import Layer
 from medseg.bundle.trust import remember_own
 from medseg.data import CaseFacts, Datalist, read_datalist
@@ -48,6 +49,7 @@ class NewBundleSettings:
         output: folder of the new bundle; it must not hold one.
         data_dir: base directory for relative paths in the datalist (default: its folder).
         fold: validation fold (default: the validation section, else fold 0).
+        recipe: named training: light, standard or nnunet. The plan fills what depends on the data.
         device: cpu or cuda, where it will train: a GPU gets published sizes, a CPU light ones (default: a GPU where
             there is one).
         overrides: config values by their ids, such as learning_rate=0.001 or network_def::filters=[16,32].
@@ -60,6 +62,7 @@ class NewBundleSettings:
     output: Folder
     data_dir: Folder | None = None
     fold: int | None = None
+    recipe: str = "light"
     device: str | None = None
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
     nnunet_plans: File | None = None
@@ -84,6 +87,7 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     if (root / "configs").exists():
         raise ConfigError(f"{root} holds a bundle already; name another --output folder.")
     network_target(network)  # an unknown name is told before the data are read
+    check_recipe(settings.recipe)
     remember_own(changes)
     nnunet = given_nnunet(settings.nnunet_plans, settings.nnunet_configuration)
     refuse_double("train", changes)
@@ -95,7 +99,8 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     chosen = (device or str(choose_device())).partition(":")[0]  # a plan for a GPU needs none
     if chosen not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device}: expected cpu or cuda.")
-    draft = planned_draft(PlanRequest(network, chosen, changes, nnunet), datalist, facts, len(training))
+    asked = PlanRequest(network, chosen, changes, nnunet, recipe=settings.recipe)
+    draft = planned_draft(asked, datalist, facts, len(training))
     draft = draft.over(command({"fold": fold}, SET if fold is not None else ""))
     check_training(draft.train.tree, facts, datalist)
     draft.check()
@@ -135,6 +140,7 @@ class PlanRequest:
         overrides: config id -> value, the user's.
         nnunet: plans of nnU-Net to follow.
         taken: config id -> value that the source of a transfer gives.
+        recipe: one of ``bundle/recipes``.
     """
 
     network: str
@@ -142,6 +148,7 @@ class PlanRequest:
     overrides: Mapping[str, Any]
     nnunet: NnunetPlans | None = None
     taken: Layer = Layer({}, "plan")
+    recipe: str = LIGHT
 
 
 def planned_draft(request: PlanRequest, datalist: Datalist, facts: Sequence[CaseFacts], num_training: int) -> Draft:
@@ -161,5 +168,11 @@ def planned_draft(request: PlanRequest, datalist: Datalist, facts: Sequence[Case
     if window is not None:
         check_window(window, facts, overrides.get("batch_size", 2))
     plan, arguments = plan_for_network(network, datalist, facts, num_training, request.device_type, overrides, nnunet)
+    if supervises_heads(request.recipe):
+        given = {key.removeprefix("network_def::") for key in overrides if key.startswith("network_def::")}
+        heads = supervised_arguments(network, arguments)
+        arguments |= {} if given & set(heads) else heads
     remember_own({"network_def::_target_": network_target(network)})  # whoever names it trusts it
-    return Draft.planned(network, arguments, datalist, plan).over(request.taken, user(request.overrides))
+    return Draft.planned(network, arguments, datalist, plan, request.recipe).over(
+        request.taken, user(request.overrides)
+    )

@@ -83,12 +83,14 @@ class Start:
             taken = transfer.network_arguments(network_target(settings.network)) if transfer else {}
             layer = Layer(taken, "plan", reasons=dict.fromkeys(taken, f"as in {settings.transfer}"))
             nnunet = given_nnunet(settings.nnunet_plans, settings.nnunet_configuration)
-            asked = PlanRequest(settings.network, chosen.type, dict(settings.overrides or {}), nnunet, layer)
+            asked = PlanRequest(
+                settings.network, chosen.type, dict(settings.overrides or {}), nnunet, layer, settings.recipe
+            )
             draft = planned_draft(asked, datalist, facts, len(training))
         else:
             bundle = Bundle(str(settings.bundle))
             draft = _own_places(Draft.copied(bundle, settings.overlays, datalist)).over(user(settings.overrides))
-        draft = draft.over(*_options(settings, datalist, draft))
+        draft = draft.over(*_options(settings, datalist, draft, len(training)))
         check_training(draft.train.tree, facts, datalist)
         draft.check()
         network = Workflow(draft.train.tree, "train").parser.get_parsed_content("network_def")
@@ -145,12 +147,12 @@ def _original_draft(
     return draft.over(Layer(kept, "plan", reasons=dict.fromkeys(kept, f"as in {path}")), user(given))
 
 
-def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[Layer]:
+def _options(settings: TrainSettings, datalist: Datalist, draft: Draft, cases: int) -> list[Layer]:
     """What the command's options say of a config; overrides of the user stay."""
     given = {
         "fold": settings.fold,
         "max_minutes": settings.max_minutes,
-        "epochs": settings.epochs,
+        "epochs": settings.epochs if settings.iterations is None else _epochs(settings.iterations, draft, cases),
         "seed": settings.seed or None,
     }
     if settings.device is not None:
@@ -162,12 +164,21 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft) -> list[
     layers.append(command({k: v for k, v in chosen.items() if k in draft.train.tree}, SET))
     if settings.tracker != "tensorboard":
         layers.append(command({"tracker": settings.tracker}, SET))
-    if settings.select != "best":
+    if settings.select is not None:
         layers.append(command({"checkpoint::select": settings.select}, SET))
     if settings.max_minutes is not None and "epochs" in draft.train.tree:
-        epochs = settings.epochs or draft.train.tree["epochs"]
+        epochs = chosen.get("epochs") or draft.train.tree["epochs"]
         layers.append(command({"epochs": epochs}, "of no account: --max_minutes decides when the training ends"))
     return layers
+
+
+def _epochs(iterations: int, draft: Draft, cases: int) -> int:
+    """The epochs that have a number of iterations, in full epochs; as many for each of several processes."""
+    tree = draft.train.tree
+    per_epoch: int = tree.get("iterations") or max(1, cases * tree.get("repeats", 1) // tree["batch_size"])
+    epochs = math.ceil(iterations / per_epoch)
+    logger.info("%d iterations are %d epochs of %d", iterations, epochs, per_epoch)
+    return epochs
 
 
 def _own_places(draft: Draft) -> Draft:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medseg.bundle.config_check import check_ranges
+from medseg.bundle.plan_layer import LIGHT, check_recipe
 from medseg.engines.trackers import check_tracker
 from medseg.errors import ConfigError
 from medseg.networks import network_target
@@ -34,14 +35,17 @@ class TrainSettings:
         from_original: config of an original system. One of the five: .ini, .yaml, cfg.json or .py, .sh with the
             command. A bundle is planned for its network and settings; it is read as data, never executed. What follows
             from the images, such as channels and labels, is the datalist's.
+        recipe: with --network: light, standard or nnunet. Light learns soon on a CPU; standard is light with further
+            changes; nnunet is nnU-Net's training. The plan fills what depends on the data.
         fold: validation fold, or all: one run per fold. The default is the validation section, else fold 0. The runs of
             all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
+        iterations: number of iterations, instead of --epochs. They are rounded up to full epochs.
         max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
             schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
             always takes place.
-        select: weights that the run delivers. The best are chosen by validation; the final ones are for comparisons,
-            since the best of more validations is better by chance alone.
+        select: weights that the run delivers. The default is the recipe's, else the best, chosen by validation; the
+            final ones are for comparisons, since the best of more validations is better by chance alone.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         tracker: where curves and images go besides metrics.csv. All are written into the run folder; nothing is sent.
         seed: random seed.
@@ -65,10 +69,12 @@ class TrainSettings:
     network: str | None = field(default=None, metadata={"or": ("bundle", "from_original")})
     bundle: Folder | None = None
     from_original: File | None = None
+    recipe: str = "light"
     fold: int | Literal["all"] | None = None
     epochs: int | None = None
+    iterations: int | None = None
     max_minutes: float | None = None
-    select: Literal["best", "final"] = "best"
+    select: Literal["best", "final"] | None = None
     device: str | None = None
     tracker: Literal["tensorboard", "mlflow", "wandb", "none"] = "tensorboard"
     seed: int = 0
@@ -113,13 +119,29 @@ class TrainSettings:
         check_tracker(self.tracker)
         overrides = self.overrides or {}
         refuse_double("train", overrides, epochs=self.epochs)
-        check_ranges({"fold": self.fold, "epochs": self.epochs, "max_minutes": self.max_minutes, "seed": self.seed})
+        check_ranges(
+            {
+                "fold": self.fold,
+                "epochs": self.epochs,
+                "iterations": self.iterations,
+                "max_minutes": self.max_minutes,
+                "seed": self.seed,
+            }
+        )
         check_ranges({key: value for key, value in overrides.items() if key != "roi_size"})  # needs the images' axes
         self.transfer_request()
         if given_nnunet(self.nnunet_plans, self.nnunet_configuration) is not None and self.network is None:
             raise ConfigError(
                 "--nnunet_plans are for --network: a bundle has a plan of its own. Leave one of them out."
             )
+        check_recipe(self.recipe)
+        if self.network is None and self.recipe != LIGHT:
+            raise ConfigError(
+                "--recipe is for --network: a bundle and an original's config have a training of their own. Leave one "
+                "of them out."
+            )
+        if self.iterations is not None and self.epochs is not None:
+            raise ConfigError("--iterations and --epochs both say how long to train; give one of them.")
         if self.network is not None:
             network_target(self.network)
         if self.from_original is not None:

@@ -1,0 +1,151 @@
+"""Random intensity changes with new values for each channel, where MONAI's draw once or from another distribution.
+
+Source: the augmentation of nnU-Net (Isensee et al. 2021).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import (
+    AdjustContrast,
+    GaussianSmooth,
+    MapTransform,
+    RandomizableTransform,
+    ScaleIntensityFixedMean,
+)
+from torch.nn.functional import interpolate
+
+__all__ = ["RandBlurd", "RandChannelsd", "RandContrastd", "RandGammad", "RandLowResolutiond"]
+
+
+class RandChannelsd(RandomizableTransform, MapTransform):
+    """Base: with ``prob`` an image is changed, and of it each channel with ``channel_prob``, by values of its own.
+
+    Args:
+        keys: images, (C, *spatial).
+        prob: probability per image.
+        channel_prob: probability of each channel of a changed image.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float, channel_prob: float = 1.0) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.channel_prob = channel_prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        self.randomize(None)
+        if self._do_transform:
+            for key in self.key_iterator(result):
+                image = result[key]
+                plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+                result[key] = torch.stack(
+                    [self.change(c[None])[0] if self.R.rand() < self.channel_prob else c for c in plain.float()]
+                )
+        return result
+
+    @abstractmethod
+    def change(self, channel: torch.Tensor) -> torch.Tensor:
+        """One channel, (1, *spatial), changed by newly drawn values."""
+
+    def _around_one(self, bounds: Sequence[float]) -> float:
+        """Below 1 as often as above: uniform in each half of the range."""
+        low, high = bounds
+        return float(self.R.uniform(low, 1.0) if self.R.rand() < 0.5 else self.R.uniform(1.0, high))
+
+
+class RandBlurd(RandChannelsd):
+    """Gaussian blur whose sigma, in voxels, is uniform in a range and drawn for each axis.
+
+    Args:
+        sigma: least and largest.
+        keys, prob, channel_prob: as ``RandChannelsd``.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float, sigma: Sequence[float], channel_prob: float = 1.0) -> None:
+        super().__init__(keys, prob, channel_prob)
+        self.sigma = tuple(sigma)
+
+    def change(self, channel: torch.Tensor) -> torch.Tensor:
+        drawn = [float(self.R.uniform(self.sigma[0], self.sigma[1])) for _ in channel.shape[1:]]
+        return torch.as_tensor(GaussianSmooth(drawn)(channel))
+
+
+class RandContrastd(RandChannelsd):
+    """Distance from the channel's mean times a factor, cut at the channel's range.
+
+    Args:
+        factors: least and largest; below 1 as often as above.
+        keys, prob, channel_prob: as ``RandChannelsd``.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float, factors: Sequence[float], channel_prob: float = 1.0) -> None:
+        super().__init__(keys, prob, channel_prob)
+        self.factors = tuple(factors)
+
+    def change(self, channel: torch.Tensor) -> torch.Tensor:
+        factor = self._around_one(self.factors) - 1
+        return torch.as_tensor(ScaleIntensityFixedMean(factor, preserve_range=True)(channel))
+
+
+class RandGammad(RandChannelsd):
+    """Gamma over the channel's range; its mean and deviation stay.
+
+    Args:
+        gamma: least and largest; below 1 as often as above.
+        invert: whether bright and dark are exchanged before, and back after it.
+        keys, prob, channel_prob: as ``RandChannelsd``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        prob: float,
+        gamma: Sequence[float],
+        channel_prob: float = 1.0,
+        *,
+        invert: bool = False,
+    ) -> None:
+        super().__init__(keys, prob, channel_prob)
+        self.gamma = tuple(gamma)
+        self.invert = invert
+
+    def change(self, channel: torch.Tensor) -> torch.Tensor:
+        gamma = self._around_one(self.gamma)
+        return torch.as_tensor(AdjustContrast(gamma, invert_image=self.invert, retain_stats=True)(channel))
+
+
+class RandLowResolutiond(RandChannelsd):
+    """Nearest voxels at a fraction of the resolution, linear on the way back.
+
+    Args:
+        zoom: least and largest fraction, uniform in between.
+        coarse_axis: axis that keeps its resolution.
+        keys, prob, channel_prob: as ``RandChannelsd``.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        prob: float,
+        zoom: Sequence[float],
+        channel_prob: float = 1.0,
+        *,
+        coarse_axis: int | None = None,
+    ) -> None:
+        super().__init__(keys, prob, channel_prob)
+        self.zoom = tuple(zoom)
+        self.coarse_axis = coarse_axis
+
+    def change(self, channel: torch.Tensor) -> torch.Tensor:
+        zoom = self.R.uniform(self.zoom[0], self.zoom[1])
+        full = channel.shape[1:]
+        low = [n if axis == self.coarse_axis else max(1, round(n * zoom)) for axis, n in enumerate(full)]
+        small = interpolate(channel[None], size=low, mode="nearest-exact")
+        return interpolate(small, size=full, mode="trilinear" if len(full) == 3 else "bilinear")[0]

@@ -1,0 +1,219 @@
+"""Patches as nnU-Net draws them: a stated share around a voxel of a label, whatever the labels' sizes, rotated and
+scaled before they are cut out of a larger one.
+
+Source: Isensee et al. 2021, and the values of nnU-Net v2 in ``bundle/recipes/nnunet.yaml``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai import transforms as mt
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable, RandomizableTransform, Transform
+from torch.nn.functional import pad
+
+from medseg.errors import ConfigError
+from medseg.labels import LabelSpace
+from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS
+
+__all__ = ["RandForegroundCropd", "RandRotateScaled", "patch_augmentation"]
+
+_ELONGATED = 1.5  # nnU-Net: a longer 2D patch is turned by little
+_SMALLEST = 0.85  # nnU-Net: the larger patch has room for images that are shrunk to this
+
+
+class RandForegroundCropd(Randomizable, MapTransform):
+    """Patches, some of them around a voxel of a label: one of the labels of the case, each as likely as any other, then
+    any of its voxels. The others lie anywhere.
+
+    Args:
+        keys: what is cropped, (C, *spatial), at least as large as the patch.
+        roi_size: size of the patch in voxels.
+        share: probability of a patch around a label, where ``foreground`` does not decide.
+        margin: voxels around the patch that are kept on both sides of each axis; beyond the image they are 0.
+        num_samples: patches per case.
+        indices_key: voxels of each label, background first, of ``ClassesToIndicesd``.
+
+    Attributes:
+        foreground: whether the next patches are around a label; a batch that guarantees its share says so
+            (``medseg.data.make_loader``). ``None`` draws it.
+    """
+
+    foreground: bool | None = None
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        roi_size: Sequence[int],
+        *,
+        share: float = 0.33,
+        margin: Sequence[int] = (0, 0, 0),
+        num_samples: int = 1,
+        indices_key: str = "label_cls_indices",
+    ) -> None:
+        super().__init__(keys)
+        if not 0 <= share <= 1:
+            raise ConfigError(f"foreground: expected a share from 0 to 1, got {share}.")
+        self.roi_size = tuple(roi_size)
+        self.share = share
+        self.margin = tuple(margin)[: len(self.roi_size)]
+        self.num_samples = num_samples
+        self.indices_key = indices_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+        shape = data[self.first_key(dict(data))].shape[1:]
+        starts = [self._start(shape, data[self.indices_key]) for _ in range(self.num_samples)]
+        return [
+            {**data, **{key: self._cut(data[key], start) for key in self.key_iterator(dict(data))}} for start in starts
+        ]
+
+    def _start(self, shape: Sequence[int], indices: Sequence[Any]) -> list[int]:
+        """First voxel of a patch."""
+        room = [max(0, n - size) for n, size in zip(shape, self.roi_size, strict=True)]
+        around = self.R.rand() < self.share if self.foreground is None else self.foreground
+        present = [voxels for voxels in indices[1:] if len(voxels)]
+        if not around or not present:
+            return [int(self.R.randint(most + 1)) for most in room]
+        voxels = present[self.R.randint(len(present))]
+        centre = np.unravel_index(int(voxels[self.R.randint(len(voxels))]), tuple(shape))
+        return [
+            min(max(int(c) - size // 2, 0), most) for c, size, most in zip(centre, self.roi_size, room, strict=True)
+        ]
+
+    def _cut(self, image: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
+        found = [slice(None)]
+        missing: list[int] = []
+        for first, size, margin, n in zip(start, self.roi_size, self.margin, image.shape[1:], strict=True):
+            low, high = first - margin, first + size + margin
+            found.append(slice(max(0, low), min(n, high)))
+            missing = [max(0, -low), max(0, high - n), *missing]  # torch pads the last axis first
+        cut = torch.as_tensor(image).as_subclass(torch.Tensor)[tuple(found)]
+        return pad(cut, missing) if any(missing) else cut
+
+
+class RandRotateScaled(RandomizableTransform, MapTransform):
+    """Rotation and scaling, each with its probability, and the middle of the result; linear for the image, nearest for
+    the label, 0 beyond the border. Where neither is drawn the voxels stay as they are.
+
+    Args:
+        keys: image and label, (C, *spatial), larger than the patch by ``margin`` on each side.
+        roi_size: size of the result in voxels.
+        rotation: largest angle about each axis, radians, for volumes.
+        rotation_in_plane: the same of 2D images, and of volumes with a ``coarse_axis``, which turn about that only.
+        rotation_elongated: the same of 2D patches that are more than 1.5 times as long as wide.
+        scaling: least and largest factor of the field of view, one for all axes; that of a ``coarse_axis`` stays.
+        rotation_prob, scaling_prob: probabilities.
+        coarse_axis: axis across coarse slices.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        roi_size: Sequence[int],
+        *,
+        rotation: float,
+        rotation_in_plane: float,
+        rotation_elongated: float,
+        scaling: Sequence[float],
+        rotation_prob: float,
+        scaling_prob: float,
+        coarse_axis: int | None = None,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, 1 - (1 - rotation_prob) * (1 - scaling_prob))
+        self.roi_size = tuple(roi_size)
+        self.scaling = tuple(scaling)
+        self.rotation_prob, self.scaling_prob = rotation_prob, scaling_prob
+        self.coarse_axis = coarse_axis
+        dims = len(self.roi_size)
+        if dims == 2:
+            long = max(self.roi_size) > _ELONGATED * min(self.roi_size)
+            self.angles = [rotation_elongated if long else rotation_in_plane]
+        elif coarse_axis is None:
+            self.angles = [rotation] * 3
+        else:
+            self.angles = [rotation_in_plane if axis == coarse_axis else 0.0 for axis in range(3)]
+        self.margin = [
+            math.ceil(max(0.0, reach - n) / 2) for reach, n in zip(self._reach(), self.roi_size, strict=True)
+        ]
+        self.drawn: tuple[list[float], list[float]] | None = None
+
+    def _reach(self) -> list[float]:
+        """Size in voxels of what turns by one of the angles, shrunk, show."""
+        dims = len(self.roi_size)
+        reach = [float(n) for n in self.roi_size]
+        for a, b in itertools.permutations(range(dims), 2):
+            angle = self.angles[0] if dims == 2 else self.angles[3 - a - b]
+            own, other = self.roi_size[a], self.roi_size[b]
+            turned = min(angle, math.atan2(other, own))
+            reach[a] = max(reach[a], own * math.cos(turned) + other * math.sin(turned))
+        return [n if axis == self.coarse_axis else n / _SMALLEST for axis, n in enumerate(reach)]
+
+    def randomize(self, data: Any = None) -> None:
+        dims = len(self.roi_size)
+        rotates, scales = self.R.rand() < self.rotation_prob, self.R.rand() < self.scaling_prob
+        angles = [float(self.R.uniform(-a, a)) if rotates else 0.0 for a in self.angles]
+        factor = float(self.R.uniform(self.scaling[0], self.scaling[1])) if scales else 1.0
+        factors = [1.0 if axis == self.coarse_axis else factor for axis in range(dims)]
+        self.drawn = (angles, factors) if rotates or scales else None
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        self.randomize()
+        for key in self.key_iterator(result):
+            if self.drawn is None:
+                first = [(n - size) // 2 for n, size in zip(result[key].shape[1:], self.roi_size, strict=True)]
+                middle = (slice(a, a + size) for a, size in zip(first, self.roi_size, strict=True))
+                result[key] = result[key][(slice(None), *middle)]
+                continue
+            angles, factors = self.drawn
+            affine = mt.Affine(
+                rotate_params=angles if len(self.roi_size) == 3 else angles[0],
+                scale_params=factors,
+                spatial_size=self.roi_size,
+                mode="nearest" if key == "label" else "bilinear",
+                padding_mode="zeros",
+                image_only=True,
+            )
+            result[key] = affine(result[key])
+        return result
+
+
+def patch_augmentation(
+    *,
+    label_space: LabelSpace,
+    spatial: RandRotateScaled,
+    intensity: Sequence[Transform] = (),
+    mirror_axes: Sequence[int] = (),
+    foreground: float = 0.33,
+    samples_per_case: int = 1,
+) -> list[Transform]:
+    """Patches as nnU-Net draws them, rotated and scaled, changed in intensity, mirrored; plain tensors out.
+
+    Args:
+        label_space: labels whose voxels patches are drawn around.
+        spatial: rotation and scaling, of the patch's size.
+        intensity: random transforms of the image, in their order.
+        mirror_axes: spatial axes to mirror with probability 0.5 each.
+        foreground: share of the patches around a voxel of a label.
+        samples_per_case: patches per case and iteration.
+    """
+    keys = ["image", "label"]
+    classes = len(label_space.labels) + 1
+    return [
+        mt.ClassesToIndicesd("label", num_classes=classes, max_samples_per_class=CROP_SAMPLES_PER_CLASS),
+        RandForegroundCropd(
+            keys, spatial.roi_size, share=foreground, margin=spatial.margin, num_samples=samples_per_case
+        ),
+        spatial,
+        *intensity,
+        *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in mirror_axes),
+        mt.SelectItemsd([*keys, "case_id"]),
+        mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
+    ]

@@ -1,0 +1,100 @@
+"""Named recipes: what each states is what the config holds, the plan fills the rest, and `light` is what it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from medseg.bundle.build import named_recipes
+from medseg.bundle.compose import Workflow
+from medseg.bundle.draft import Draft
+from medseg.bundle.plan_layer import LIGHT
+from medseg.bundle.recipe import Layer, leaves
+from medseg.bundle.trust import judged
+from medseg.data import inspect_cases, read_datalist
+from medseg.engines import SegmentationTrainer
+from medseg.errors import ConfigError
+from medseg.workflows.new_bundle import PlanRequest, planned_draft
+from medseg.workflows.train_settings import TrainSettings
+
+RECIPES = Path(__file__).parents[2] / "medseg" / "bundle" / "recipes"
+
+
+@pytest.fixture(scope="module")
+def inspected(make_datalist: Any) -> Any:
+    datalist = read_datalist(make_datalist(shape=(40, 24, 22)))
+    return datalist, inspect_cases(datalist.sections["training"], datalist.label_space)
+
+
+def draft(inspected: Any, network: str, recipe: str, **overrides: Any) -> Draft:
+    datalist, facts = inspected
+    return planned_draft(PlanRequest(network, "cpu", overrides, recipe=recipe), datalist, facts, 4)
+
+
+@pytest.mark.parametrize("recipe", ["light", "nnunet", "standard"])
+def test_what_a_recipe_states_is_applied(inspected: Any, recipe: str) -> None:
+    assert recipe in named_recipes()
+    train = draft(inspected, "SegResNet", recipe).train
+    stated = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())["train"]
+    for top, content in stated.items():
+        for below, value in leaves(content, top):
+            found = train.value(below)
+            assert found == value if value is not None else below == "coarse_axis" or found is not None, below
+            if value is not None:
+                assert train.origin(below).where.startswith(f"recipes/{recipe}.yaml:")
+
+
+def test_nnunets_training(inspected: Any) -> None:
+    planned = draft(inspected, "DynUNet", "nnunet")
+    planned.check()
+    judged(planned.recipe.config("train").over(Layer({"fold": None}, "bundle")))  # as the next command reads it
+    shown = {setting.id: setting.value for setting in planned.settings}
+    assert shown["optimizer"] == "SGD with Nesterov momentum 0.99" and shown["recipe"] == "nnunet"
+    assert shown["loss"] == "DiceCELoss over the batch" and shown["augment::flip_axes"] == "0, 1, 2"
+    assert planned.recipe.config("inference").tree["mirror_axes"] == [0, 1, 2]
+    assert planned.recipe.overlay("evaluate")["validate::inferer::mirror_axes"] == [0, 1, 2]
+    parser = Workflow(planned.train.tree, "train").parser
+    augment = parser.get_parsed_content("augment")()
+    assert len(augment) == 3 + 7 + 3 + 2 and augment[1].roi_size == tuple(planned.train.tree["roi_size"])
+    network = parser.get_parsed_content("network_def").train()
+    heads = network(torch.zeros(2, 1, *planned.train.tree["roi_size"]))
+    assert heads.shape[1] == len(planned.train.tree["network_def"]["strides"]) - 1
+
+
+@pytest.mark.parametrize(
+    ("network", "heads"), [("ssh_unet", True), ("resenc_unet", True), ("hnoseg_xs", None), ("UNet", None)]
+)
+def test_heads_where_the_network_has_them(inspected: Any, network: str, heads: bool | None) -> None:
+    assert draft(inspected, network, "standard").train.tree["network_def"].get("deep_supervision") is heads
+
+
+def test_the_user_has_the_last_word(inspected: Any) -> None:
+    tree = draft(inspected, "DynUNet", "standard", learning_rate=0.002, **{"network_def::deep_supervision": False})
+    assert tree.train.tree["learning_rate"] == 0.002
+    assert tree.train.tree["network_def"]["deep_supervision"] is False
+    assert "deep_supr_num" not in tree.train.tree["network_def"]
+
+
+def test_a_recipe_that_does_not_fit_is_refused(inspected: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trained as published; leave --recipe out"):
+        draft(inspected, "repuxnet", "nnunet")
+    given: dict[str, Any] = {"output": tmp_path, "json_list": tmp_path}
+    for network, recipe, said in [("UNet", "nnunett", "Did you mean 'nnunet'"), (None, "nnunet", "is for --network")]:
+        source = {} if network else {"bundle": tmp_path}
+        with pytest.raises(ConfigError, match=said):
+            TrainSettings(network=network, recipe=recipe, **source, **given).check()
+    with pytest.raises(ConfigError, match="give one of them"):
+        TrainSettings(network="UNet", epochs=1, iterations=5, **given).check()
+    assert TrainSettings(network="UNet", **given).recipe == LIGHT
+
+
+def test_weights_of_heads_sum_to_one() -> None:
+    from medseg.engines.trainer import _halved
+
+    assert _halved(4) == pytest.approx([4 / 7, 2 / 7, 1 / 7, 0]) and _halved(2) == [1, 0]
+    with pytest.raises(ConfigError, match="head_weights"):
+        SegmentationTrainer(head_weights="half")  # type: ignore[arg-type]
