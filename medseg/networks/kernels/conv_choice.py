@@ -7,9 +7,9 @@ On a CPU (torch 2.13 on one thread, oneDNN, MKL; 16-192 channels, 6^3 to 48^3, k
 costs as much as the Fourier form at M / L of 10 or so, with gradients at less than 1, because oneDNN's gradient with
 respect to the weight is slow.
 
-On a GPU (one H100, torch 2.11, float32; 48 channels at 48^3) the direct form with kernel 21 takes 37 times as long
-forward (24.1 against 0.66 ms, M / L = 180) and 52 times with gradients (155 against 3.0 ms). If the direct time is in proportion to
-M / L, the two are equal at 5 and 3.5. Kernels of 7 at 24^3 and more lie at 7 to 12.
+On a GPU (one H100, torch 2.11, float32; 48 channels at 48^3) the direct form with kernel 21 takes 37 times
+as long forward (24.1 against 0.66 ms, M / L = 184) and 52 times with gradients (155 against 3.0 ms). If the direct time
+is in proportion to M / L, the two are equal at 5 and 3.5. Kernels of 7 lie at 11 to 13 from 24^3 on: Fourier.
 """
 
 from __future__ import annotations
