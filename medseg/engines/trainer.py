@@ -182,7 +182,7 @@ class SegmentationTrainer(SupervisedTrainer):
         if self.non_finite >= self.max_non_finite:
             raise ModelError(
                 f"The loss was not finite in {self.non_finite} steps in a row (cases {_cases(batchdata)}, last finite "
-                f"gradient norm {float(self.grad_norm):.3g}); the last good checkpoint is kept. Lower the learning rate or "
+                f"gradient norm {self.grad_norm:.3g}); the last good checkpoint is kept. Lower the learning rate or "
                 f"check these cases."
             )
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from medseg.engines import SegmentationTrainer
 from medseg.networks import catalog, network_class
 
-# Relative error of bf16 at random weights; those above 0.05 were measured on an H100 (torch 2.11) and are twice that.
-BF16 = {"hermes_medformer": 0.85, "hermes_resunet": 0.45, "hnoseg": 0.35, "hnoseg_xs": 0.35, "fnoseg": 0.2, "fno": 0.2}
-_BF16 = 0.1
+# Bounds of bf16's relative error at random weights: four times what a CPU's autocast gives these small networks (0.053
+# and 0.040 for Hermes, 0.004 to 0.014 for the others).
+BF16 = {"hermes_medformer": 0.2, "hermes_resunet": 0.16}
+_BF16 = 0.06
 _FLOAT32 = 1e-4
 _GRADIENT = 1e-3
 
