@@ -158,6 +158,8 @@ class PlanarConv(nn.Conv3d):
             y: Tensor = self._conv_forward(x, self.weight, self.bias)
             return y
         slices = channels_last(x, planar=True)[:, :, :: self.stride[0]].transpose(1, 2)
-        weight, (_, *stride), (_, *padding) = self.weight[:, :, 0], self.stride, self.padding
-        rows = F.conv2d(slices.flatten(0, 1), weight, self.bias, tuple(stride), tuple(padding), groups=self.groups)
-        return rows.unflatten(0, slices.shape[:2]).transpose(1, 2)
+        _, *stride = self.stride
+        padding = [k // 2 for k in self.weight.shape[3:]]
+        rows = F.conv2d(slices.flatten(0, 1), self.weight[:, :, 0], self.bias, stride, padding, groups=self.groups)
+        planar: Tensor = rows.unflatten(0, slices.shape[:2]).transpose(1, 2)
+        return planar
