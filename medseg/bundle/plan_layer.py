@@ -7,6 +7,7 @@ A datalist that joins several data sets is trained as Hermes trains (arXiv 2306.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -151,7 +152,7 @@ def _train(datalist: Datalist, plan: Plan, *, batch: bool) -> dict[str, Any]:
         "learning_rate": plan.learning_rate,
         "batch_size": plan.batch_size,
         "repeats": plan.repeats,
-        "num_workers": 0 if plan.light else 4,
+        "num_workers": 0 if plan.light else min(8, os.cpu_count() or 1),
         "cache": plan.cache,
         "augment::flip_axes": list(plan.flip_axes),
         "augment::rotate": list(plan.rotate),

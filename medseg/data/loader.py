@@ -112,6 +112,7 @@ def make_loader(
         and num_workers > 0
         and not isinstance(dataset.dataset, SmartCacheDataset),
         generator=generator,
+        pin_memory=torch.cuda.is_available(),  # from which copies to a GPU need no waiting
         worker_init_fn=_start_worker,
     )
 

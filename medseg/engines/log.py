@@ -151,8 +151,8 @@ class Progress:
 
     def _update(self, engine: Any) -> None:
         done = (engine.state.iteration - 1) % engine.state.epoch_length + 1
-        self.bar.set_postfix(loss=f"{engine.loss_sum / done:.4f}", refresh=False)
-        self.bar.update()
+        if self.bar.update():  # it was drawn: ten times a second at most, as reading the loss waits for the device
+            self.bar.set_postfix(loss=f"{engine.loss_sum / done:.4f}")
 
     def _close(self, engine: Any) -> None:
         self.bar.close()

@@ -50,7 +50,6 @@ class SegmentationTrainer(SupervisedTrainer):
         max_non_finite: stop after so many steps in a row with a loss that is not finite; such steps change nothing.
 
     Attributes:
-        loss_sum: sum of the losses of this epoch's iterations so far.
         limit: the ``TimeLimit`` among the handlers, if it limits.
 
     Raises:
@@ -78,14 +77,15 @@ class SegmentationTrainer(SupervisedTrainer):
         self.head_weights = head_weights
         self.max_non_finite = max_non_finite
         self.non_finite = 0
-        self.grad_norm = math.nan
-        self.loss_sum = 0.0
-        self._group_is_finite = True
+        self.grad_norm: float | torch.Tensor = math.nan
+        self._loss_sum = 0.0
+        self._unread: list[torch.Tensor] = []
+        self._group_is_finite: bool | torch.Tensor = True
         handlers = list(kwargs.get("train_handlers") or ())
         self.limit = next((h for h in handlers if isinstance(h, TimeLimit) and h.minutes is not None), None)
         if self.limit is not None:
             kwargs["train_handlers"] = self.limit.driven(handlers)
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"non_blocking": True} | kwargs)  # without effect but from pinned memory to a GPU
         self.dtype = autocast_dtype(precision, self.state.device)
         self.grad_scaler = torch.amp.GradScaler(self.state.device.type, enabled=self.dtype is torch.float16)
         self.logger.setLevel(logging.CRITICAL)  # ignite's; whoever ends a run says why
@@ -98,6 +98,20 @@ class SegmentationTrainer(SupervisedTrainer):
             super().run()
         finally:
             close_loader(self.data_loader)
+
+    @property
+    def loss_sum(self) -> float:
+        """Sum of the losses of this epoch's iterations so far. Whoever reads it waits for the device."""
+        if self._unread:
+            for value in torch.stack(self._unread).tolist():  # not by sum, which rounds otherwise from Python 3.12 on
+                self._loss_sum += value
+            self._unread.clear()
+        return self._loss_sum
+
+    @loss_sum.setter
+    def loss_sum(self, value: float) -> None:
+        self._loss_sum = value
+        self._unread.clear()
 
     @property
     def share_done(self) -> float:
@@ -135,9 +149,9 @@ class SegmentationTrainer(SupervisedTrainer):
         heads = _heads(predictions[0] if isinstance(predictions, tuple) and not plain else predictions, inputs.dim())
         with loss_refusal(self.loss_function):
             loss = self._loss(heads, targets) if plain else self.loss_function(_in_float32(predictions), targets)
-            value = float(loss.detach())
-        self.loss_sum += value
-        self._group_is_finite &= math.isfinite(value)
+            value = loss.detach().reshape(())
+        self._unread.append(value)
+        self._group_is_finite = torch.isfinite(value) & self._group_is_finite
         self.state.output |= {Keys.PRED: heads[0], Keys.LOSS: loss}
         self.fire_event(IterationEvents.LOSS_COMPLETED)
 
@@ -166,10 +180,11 @@ class SegmentationTrainer(SupervisedTrainer):
         limit = math.inf if self.clip_norm is None else self.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         # With a scaler, gradients that overflow are its business: it leaves the step out and scales less.
-        finite = self._group_is_finite and (self.grad_scaler.is_enabled() or bool(torch.isfinite(norm)))
+        # The step's one read from the device, after everything before the optimiser is queued there.
+        finite = bool(self._group_is_finite & (self.grad_scaler.is_enabled() | torch.isfinite(norm)))
         finite = not agree(int(not finite), self.state.device)  # a step that one rank leaves out, all leave out
         if finite:
-            self.grad_norm = float(norm)
+            self.grad_norm = norm
             self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         self.non_finite = 0 if finite else self.non_finite + 1

@@ -1,4 +1,5 @@
-"""Operators for feature maps in channels-last memory, where convolutions on a CPU take about half the time.
+"""Operators for feature maps in channels-last memory, where convolutions on a CPU take about half the time, and where
+slices of a volume are a batch of 2D images without a copy, which a GPU convolves by its tensor cores.
 
 Tensors keep their logical shape (B, C, D, H, W); only the order in memory differs, so every operator here gives the
 same values for either layout. While a graph is recorded (TorchScript, ``torch.export``, ``torch.compile``) the
@@ -16,16 +17,27 @@ from torch.autograd.function import once_differentiable
 
 from medseg.networks.recording import recording
 
-__all__ = ["InstanceNorm", "PointwiseConv", "channels_last", "instance_norm"]
+__all__ = ["InstanceNorm", "PlanarConv", "PointwiseConv", "channels_last", "instance_norm", "on_gpu"]
 
+_GPU = ("cuda",)  # types of device with fast 2D convolutions in channels-last memory
 _BLOCK = 2**17  # numbers whose squares are summed at once: they stay in cache, and the rounding error stays small
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """``x: (B, C, *spatial)``, 2D or 3D, in channels-last memory on a CPU; elsewhere, and while recording, as it is."""
+def on_gpu(x: Tensor) -> bool:
+    """Whether the forms for a GPU are used: on one, and while nothing is recorded."""
+    if torch.jit.is_scripting():
+        return False
+    return x.device.type in _GPU and not recording()
+
+
+def channels_last(x: Tensor, *, planar: bool = False) -> Tensor:
+    """``x: (B, C, *spatial)``, 2D or 3D, in channels-last memory on a CPU; elsewhere, and while recording, as it is.
+
+    ``planar``: for a network of planar kernels, which wants it on a GPU too.
+    """
     if torch.jit.is_scripting():
         return x
-    if x.device.type != "cpu" or recording():
+    if not (x.device.type == "cpu" or (planar and on_gpu(x))) or recording():
         return x
     layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
     if x.shape[1] == 1:  # both layouts at once; a copy gets the strides that convolutions go by
@@ -37,7 +49,7 @@ def _fast(x: Tensor) -> bool:
     if torch.jit.is_scripting():
         return False
     return (
-        x.device.type == "cpu"
+        (x.device.type == "cpu" or on_gpu(x))
         and x.dim() == 5
         and not recording()
         and x.is_contiguous(memory_format=torch.channels_last_3d)
@@ -98,6 +110,8 @@ def instance_norm(
         return F.instance_norm(x, weight=weight, bias=bias, eps=eps)
     if not _fast(x):
         return F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    if on_gpu(x):  # torch's instance norm would copy to the other layout; batch norm has kernels for this one
+        return torch.cat([F.batch_norm(one, None, None, weight, bias, True, eps=eps) for one in x.split(1)])
     if x.dtype in (torch.bfloat16, torch.float16):  # sums over a volume need more digits
         return instance_norm(x.float(), weight, bias, eps, inplace=True).to(x.dtype)
     if x[0, 0].numel() == 1:
@@ -134,3 +148,18 @@ class PointwiseConv(nn.Conv3d):
         a, b, c = self.stride
         rows = x[:, :, ::a, ::b, ::c].permute(0, 2, 3, 4, 1)
         return F.linear(rows, self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
+
+
+class PlanarConv(nn.Conv3d):
+    """A convolution with kernel (1, k, l); on a GPU a 2D one, whose batch are the slices that the stride picks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not on_gpu(x):
+            y: Tensor = self._conv_forward(x, self.weight, self.bias)
+            return y
+        slices = channels_last(x, planar=True)[:, :, :: self.stride[0]].transpose(1, 2)
+        _, *stride = self.stride
+        padding = [k // 2 for k in self.weight.shape[3:]]
+        rows = F.conv2d(slices.flatten(0, 1), self.weight[:, :, 0], self.bias, stride, padding, groups=self.groups)
+        planar: Tensor = rows.unflatten(0, slices.shape[:2]).transpose(1, 2)
+        return planar

@@ -36,7 +36,7 @@ class DepthwiseConv(nn.Module):
         spatial_dims: 2 or 3.
         kernel_size: odd, one number or one per axis.
         bias: add a bias per channel.
-        method: ``direct``, ``fft`` or ``auto``, the faster of the two (``conv_choice``).
+        method: ``direct``, ``fft`` or ``auto``, the faster of the two by a rule (``conv_choice``).
 
     Raises:
         ConfigError: an even kernel, other dimensions, or an unknown method.
@@ -82,7 +82,7 @@ class DepthwiseConv(nn.Module):
         if torch.jit.is_tracing() or torch.compiler.is_exporting():
             return _direct(x, weight, self.bias)
         cropped = _crop(weight, x.shape[2:])
-        if choose(self.method, x, cropped, (_direct, fft_depthwise)) == "direct":
+        if choose(self.method, x, cropped) == "direct":
             return _direct(x, cropped, self.bias)
         keep = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference())
         if keep:

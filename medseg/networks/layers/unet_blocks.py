@@ -9,7 +9,7 @@ from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from torch import Tensor, cat, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.kernels.channels_last import InstanceNorm
+from medseg.networks.kernels.channels_last import InstanceNorm, PlanarConv
 
 __all__ = ["BasicBlock", "LEAKY_RELU", "Name", "Triple", "UpBlock", "activation", "conv", "dropout_layer", "norm_layer"]
 
@@ -61,7 +61,8 @@ def dropout_layer(probability: float | None) -> nn.Module:
 def conv(in_channels: int, out_channels: int, kernel_size: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
     """A convolution without bias that divides sizes by its stride (odd kernels; DynUNet's padding rule)."""
     d, h, w = ((k - s + 1) // 2 for k, s in zip(kernel_size, stride, strict=True))
-    return nn.Conv3d(in_channels, out_channels, kernel_size, stride, (d, h, w), bias=False)
+    kind = PlanarConv if kernel_size[0] == 1 else nn.Conv3d
+    return kind(in_channels, out_channels, kernel_size, stride, (d, h, w), bias=False)
 
 
 class BasicBlock(nn.Module):

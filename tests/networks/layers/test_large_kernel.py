@@ -221,27 +221,18 @@ def test_onnx(tmp_path: Path) -> None:
     ],
 )
 def test_the_rule_for_a_cpu(spatial: tuple[int, ...], kernel: tuple[int, ...], gradients: bool, form: str) -> None:
-    assert conv_choice.cheaper_on_cpu(spatial, kernel, gradients=gradients) == form
+    assert conv_choice.cheaper(spatial, kernel, gradients=gradients, device_type="cpu") == form
 
 
-def test_elsewhere_measured_once_per_shape_and_the_faster_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv_choice, "_MEASURED", {})
-    times = iter([2.0, 1.0, 1.0, 2.0])
-    monkeypatch.setattr(conv_choice, "_seconds", lambda *_, **__: next(times))
-    weight = torch.empty(3, 1, 5, 5, 5)
-
+@pytest.mark.parametrize("size", [24, 48])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_gpu_takes_transforms_for_7_and_21_by_a_rule(size: int, gradients: bool) -> None:
     class Elsewhere(Tensor):
         device = torch.device("cuda")
 
-    images = [torch.empty(1, 3, size, 6, 6).as_subclass(Elsewhere) for size in (6, 6, 7, 7)]
-    taken = [conv_choice.choose("auto", x, weight, (torch.add, torch.add)) for x in images]
-    assert taken == ["fft", "fft", "direct", "direct"]  # two measurements, two forms each
-
-
-def test_measuring_leaves_no_trace() -> None:
-    x, weight = (torch.randn(size, requires_grad=True) for size in ((1, 3, 6, 6, 6), (3, 1, 5, 5, 5)))
-    assert conv_choice._seconds(fft_depthwise, x, weight, gradients=True) > 0
-    assert x.grad is None and weight.grad is None
+    x = torch.empty(1, 3, size, size, size).as_subclass(Elsewhere).requires_grad_(gradients)
+    taken = [conv_choice.choose("auto", x, torch.empty(3, 1, k, k, k)) for k in (3, 7, 21)]
+    assert taken == ["direct", "fft", "fft"]
 
 
 def test_memory_of_the_graph_is_input_and_weight() -> None:

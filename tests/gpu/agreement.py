@@ -1,0 +1,133 @@
+"""What a GPU has to give as a CPU does: checks that take two devices, and say what differs.
+
+They run with a CPU on both sides too, so that a planted fault shows that they can fail.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.losses import DiceCELoss
+from network_contract import heads, image, small
+from torch import Tensor, nn
+
+from medseg.engines import SegmentationTrainer
+from medseg.networks import catalog, network_class
+
+# Bounds of bf16's relative error at random weights: four times what a CPU's autocast gives these small networks (0.053
+# and 0.040 for Hermes, 0.004 to 0.014 for the others).
+BF16 = {"hermes_medformer": 0.2, "hermes_resunet": 0.16}
+_BF16 = 0.06
+_FLOAT32 = 1e-4
+_GRADIENT = 1e-3
+
+
+def error(found: Any, expected: Any) -> float:
+    """Norm of the difference relative to that of the expected values, over all heads."""
+    pairs = [(a.detach().double().cpu(), b.detach().double().cpu()) for a, b in zip(found, expected, strict=True)]
+    difference = sum(float((a - b).square().sum()) for a, b in pairs)
+    return float((difference / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5)
+
+
+def pair(name: str, device: str) -> tuple[nn.Module, nn.Module, Tensor]:
+    """A small network on the CPU, its copy on the device, and an image on the CPU."""
+    dims = catalog()[name].spatial_dims[-1]
+    net = small(network_class(name), dims)
+    return net, copy.deepcopy(net).to(device), image(dims, batch=2)
+
+
+def forward(name: str, device: str) -> Iterator[str]:
+    """Logits in float32, and in bf16 within the bound of the network."""
+    net, other, x = pair(name, device)
+    with torch.no_grad():
+        expected = heads(net(x))
+        found = error(heads(other(x.to(device))), expected)
+        if not found <= _FLOAT32:
+            yield f"float32 differs by {found:.2g}, expected at most {_FLOAT32}"
+        with torch.autocast(device.partition(":")[0], torch.bfloat16):
+            found = error(heads(other(x.to(device))), expected)
+    bound = BF16.get(name, _BF16)
+    if not found <= bound:
+        yield f"bf16 differs by {found:.2g}, expected at most {bound}"
+
+
+def gradients(name: str, device: str) -> Iterator[str]:
+    """Gradients of all weights together in float32."""
+    net, other, x = pair(name, device)
+    found = []
+    for one in (other, net):
+        torch.manual_seed(2)  # of stochastic depth
+        weights = [p for p in one.parameters() if p.requires_grad]
+        loss = sum(y.square().mean() for y in heads(one(x.to(weights[0].device))))
+        found.append([g for g in torch.autograd.grad(loss, weights, allow_unused=True) if g is not None])  # type: ignore[arg-type]
+    if not (difference := error(*found)) <= _GRADIENT:
+        yield f"gradients differ by {difference:.2g}, expected at most {_GRADIENT}"
+
+
+def trainer(
+    net: nn.Module, x: Tensor, device: str, precision: str, steps: int = 1, **options: Any
+) -> SegmentationTrainer:
+    """A trainer of a network with two channels in and three out."""
+    label = (x[:, :1] > 0).long()
+    return SegmentationTrainer(
+        device=torch.device(device), max_epochs=1, train_data_loader=[{"image": x, "label": label}] * steps,
+        network=net, optimizer=torch.optim.AdamW(net.parameters(), lr=1e-3),
+        loss_function=DiceCELoss(to_onehot_y=True, softmax=True), precision=precision, clip_norm=12.0, **options,
+    )  # fmt: skip
+
+
+def step(name: str, device: str, precision: str = "bf16") -> Iterator[str]:
+    """One training step changes the weights, and leaves them finite."""
+    _, net, x = pair(name, device)
+    before = [p.detach().clone() for p in net.parameters()]
+    run = trainer(net, x, device, precision)
+    run.run()
+    if not torch.isfinite(torch.tensor(run.loss_sum)) or run.non_finite:
+        yield f"the loss is {run.loss_sum} in {precision}"
+    if not all(p.isfinite().all() for p in net.parameters()):
+        yield f"weights are not finite after a step in {precision}"
+    if run.grad_scaler.is_enabled() is not (precision == "fp16"):
+        yield "fp16 alone has a scaler, expected one exactly there"
+    if all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True)):
+        yield f"a step in {precision} changed nothing"
+
+
+def compiled(name: str, device: str) -> Iterator[str]:
+    """The compiled network gives its own logits."""
+    _, net, x = pair(name, device)
+    with torch.no_grad():
+        expected = net(x.to(device))
+        net.compile(dynamic=False)
+        found = error([net(x.to(device))], [expected])
+    if not found <= _FLOAT32:
+        yield f"compiled it differs by {found:.2g}, expected at most {_FLOAT32}"
+
+
+def resumed(name: str, device: str) -> Iterator[str]:
+    """Two steps, saved and loaded between, give the weights of two steps without a break, bit by bit."""
+
+    def stepped(net: nn.Module, state: Any, count: int) -> tuple[nn.Module, Any]:
+        run = trainer(net, x, device, "fp16", steps=count)
+        if state is not None:
+            run.optimizer.load_state_dict(state["optimizer"])
+            run.grad_scaler.load_state_dict(state["scaler"])
+        run.run()
+        return net, {"optimizer": run.optimizer.state_dict(), "scaler": run.grad_scaler.state_dict()}
+
+    _, net, x = pair(name, device)
+    whole, _ = stepped(copy.deepcopy(net), None, 2)
+    first, state = stepped(copy.deepcopy(net), None, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "state.pt"
+        torch.save({"network": first.state_dict(), **state}, file)
+        state = torch.load(file, weights_only=True, map_location=device)
+    net.load_state_dict(state["network"])
+    again, _ = stepped(net, state, 1)
+    different = [n for n, p in again.state_dict().items() if not torch.equal(p, whole.state_dict()[n])]
+    if different:
+        yield f"{len(different)} weights differ after resuming, such as {different[0]}"

@@ -1,0 +1,86 @@
+"""On a GPU: agreement with the CPU, training, resuming, compiling, and that a command ends. ``pytest -m gpu``"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import agreement
+import pytest
+import torch
+
+from medseg.networks import catalog
+
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _same_bits() -> Iterator[None]:
+    """Full float32 and deterministic kernels, where there are some."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before
+
+
+@pytest.mark.parametrize("check", [agreement.forward, agreement.gradients, agreement.step], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("name", catalog())
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
+def test_network(name: str, check: object, device: str) -> None:
+    assert list(check(name, device)) == []  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+def test_fp16_and_resume(device: str) -> None:
+    assert list(agreement.step("vnet_ds", device, "fp16")) == []
+    assert list(agreement.resumed("vnet_ds", device)) == []
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
+def test_compile(device: str) -> None:
+    assert list(agreement.compiled("hnoseg_xs", device)) == []
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
+def test_commands_end(device: str, tmp_path: Path) -> None:
+    """Training with worker processes, validation and inference, each a process that has to end by itself."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+    def medseg(*arguments: str) -> None:
+        command = [sys.executable, "-m", "medseg.cli", *arguments]
+        subprocess.run(command, check=True, cwd=tmp_path, timeout=60, env=os.environ | {"PYTHONPATH": path})
+
+    medseg("phantom", "--cases", "4", "--output", "data")
+    sets = ("--set", "roi_size=[32,32,16]", "--set", "repeats=1", "--set", "num_workers=2")
+    medseg("train", "--network", "SegResNet", "--json_list", "data/dataset.json", "--fold", "0", "--epochs", "1",
+           "--device", device, "--output", "run", *sets)  # fmt: skip
+    medseg("validate", "--run", "run", "--device", device)
+    images = sorted((tmp_path / "data" / "imagesTs").iterdir())
+    medseg("infer", "--run", "run", "--device", device, "--output", "out", str(images[0]))
+    assert list((tmp_path / "out").glob("*.nii.gz"))
+
+
+# ---------------------------------------------------------------------- planted faults, with a CPU on both sides
+@pytest.mark.parametrize("check", [agreement.forward, agreement.gradients], ids=lambda c: c.__name__)
+def test_agreement_is_found_and_a_fault_noticed(check: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(check("ssh_unet", "cpu")) == []  # type: ignore[operator]
+    original = agreement.pair
+
+    def faulty(name: str, device: str) -> tuple[torch.nn.Module, torch.nn.Module, torch.Tensor]:
+        net, other, x = original(name, device)
+        with torch.no_grad():
+            other.input_block.conv1.weight.add_(0.2)
+        return net, other, x
+
+    monkeypatch.setattr(agreement, "pair", faulty)
+    assert list(check("ssh_unet", "cpu"))  # type: ignore[operator]
+
+
+def test_a_step_that_changes_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
+    assert list(agreement.step("vnet_ds", "cpu")) == ["a step in bf16 changed nothing"]
