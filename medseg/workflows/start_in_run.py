@@ -14,9 +14,10 @@ from medseg.bundle.compose import command
 from medseg.bundle.document import rewrite_training
 from medseg.bundle.dump import rewrite_yaml
 from medseg.bundle.folder import Bundle
+from medseg.bundle.recipe import Recipe
 from medseg.data import read_datalist
 from medseg.data.fingerprint import DataFingerprint
-from medseg.data.run_settings import SET
+from medseg.data.run_settings import SET, read_origins
 from medseg.engines.log_file import log_to, remove_log
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import ConfigError, DataError, ModelError
@@ -35,6 +36,7 @@ logger = logging.getLogger("medseg")
 _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 _FRESH = "configs.new"  # in a run: the bundle until all of it is written
+_SHOWN, _WIDTH = 5, 80  # of settings in a sentence, and characters of a value
 _OWN = {"log.txt", _FRESH, LOCK}  # what a start that was killed leaves behind
 
 
@@ -147,10 +149,12 @@ def hold_against(start: Start, bundle: Bundle, known: RunFacts, *, same_data: bo
     free = _MAY_CHANGE | (_FITTED if known.fitted_to_time else set())
     free |= {"dataset_dir"} if same_data else set()
     changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
+    changed = {key: pair for key, pair in changed.items() if not _is_wiring(key, run, draft.train)}
     if _stored_list(run, new["dataset_dir"]) != draft.datalist.as_stored():
         changed["datalist"] = ("as stored", "another content")
     if changed:
-        shown = "; ".join(f"{key}: {before!r} -> {after!r}" for key, (before, after) in list(changed.items())[:5])
+        pairs = list(changed.items())[:_SHOWN]
+        shown = "; ".join(f"{key}: {_short(before)} -> {_short(after)}" for key, (before, after) in pairs)
         raise ConfigError(
             f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of "
             f"that run."
@@ -164,6 +168,23 @@ def hold_against(start: Start, bundle: Bundle, known: RunFacts, *, same_data: bo
             )
         update["epochs"] = new["epochs"]
     return update
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 2]} …"
+
+
+def _is_wiring(id_: str, run: Path, train: Recipe) -> bool:
+    """Whether a value is of ``bundle/base`` in the run and now, so that not a setting differs but medseg's version; the
+    run keeps its own.
+    """
+    before = {place: where for place, (where, _) in read_origins(run).items()}
+    now = {place: origin.where for place, origin in train.origins.items()}
+    known = [
+        where for places in (before, now) for place, where in places.items() if f"{place}::".startswith(f"{id_}::")
+    ]
+    return bool(before) and all(where.startswith("base/") for where in known)
 
 
 def _stored_list(run: Path, data_dir: str) -> bytes:

@@ -186,6 +186,19 @@ def test_finished_run_does_nothing(tiny_train: Train, plain_run: Path, tmp_path:
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_a_run_of_another_version_keeps_its_own_wiring(tiny_train: Train, plain_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain_run, run)
+    config = run / "configs" / "train.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("tracker: tensorboard\n", "").replace(", tracker: '@tracker'", ""))
+    assert text != config.read_text()
+    tiny_train(run, settings=PERSISTENT)
+    config.write_text(text.replace("weight_decay: ", "weight_decay: 1"))
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        tiny_train(run, settings={**PERSISTENT, "weight_decay": 0.5})
+
+
 def test_run_killed_after_its_last_state(tiny_train: Train, plain_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(plain_run, run)
