@@ -63,7 +63,11 @@ def test_every_package_is_listed() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "medseg").rglob("*.py")}
-    assert set(config["options"]["packages"].split()) == found | {"medseg._bundles", "medseg._data_json"}
+    assert set(config["options"]["packages"].split()) == found | {
+        "medseg._bundles",
+        "medseg._citation",
+        "medseg._data_json",
+    }
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from medseg.inferers import SlidingWindow, WholeVolume
 from medseg.labels import LabelSpace
 from medseg.transforms import CaseFactsd, NormalizeChannelsd, SaveLabelsd, ToSourceGridd
 from medseg.transforms.hermes import EqualPad, NormalizeByModalityd
+from medseg.transforms.picture import ToGreyd
 from medseg.transforms.recipes import is_nonzero
 from medseg.transforms.spacing import OwnSpacingd
 
@@ -207,5 +208,6 @@ _DESCRIBED: dict[type, Callable[[Any], Step | None]] = {
     mt.SpatialPadd: _pad,
     mt.Padd: _pad_equally,
     CaseFactsd: _nothing,
+    ToGreyd: lambda transform: {"step": "one_channel"},
     NormalizeByModalityd: _normalize_by_modality,
 }

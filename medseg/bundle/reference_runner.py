@@ -127,6 +127,12 @@ def resample(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     return resampled, target, lambda channel: between(channel, target, source, size)
 
 
+def one_channel(image: Array, affine: Array, step: dict[str, Any]) -> Step:
+    """The one channel of a 2D image that is stored as three equal ones."""
+    equal = len(image) == 3 and bool((image == image[:1]).all())
+    return image[:1] if equal else image, affine, None
+
+
 def crop(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     """The bounding box of voxels that are above 0 (``positive``) or not 0 (``nonzero``) in any channel."""
     chosen = (image > 0 if step["keep"] == "positive" else image != 0).any(0)
@@ -194,6 +200,7 @@ def _box(first: Any, size: Any) -> tuple[slice, ...]:
 
 
 _STEPS: dict[str, Callable[[Array, Array, dict[str, Any]], Step]] = {
+    "one_channel": one_channel,
     "orient": orient,
     "resample": resample,
     "crop": crop,

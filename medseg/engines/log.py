@@ -79,7 +79,7 @@ class RunLog:
             writer.writerows(rows)
         self.writer = make_tracker(self.tracker, self.directory, engine.state.epoch)
         config = self.directory / "configs" / "train.yaml"
-        if config.is_file():
+        if self.writer.takes_settings and config.is_file():
             told = settings_of(read_yaml(config), {})
             self.writer.settings({f"{one.group}/{one.name}": str(one.value) for one in told if one.value})
 

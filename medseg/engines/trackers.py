@@ -33,6 +33,8 @@ class Tracker:
     def __init__(self, directory: Path, epoch: int) -> None:
         pass
 
+    takes_settings = False  # whether it has a table of hyperparameters
+
     def settings(self, values: Mapping[str, str]) -> None:
         """Hyperparameters: name -> value."""
 
@@ -57,10 +59,6 @@ class TensorBoardTracker(Tracker):
 
         self.writer: Any = SummaryWriter(str(directory / "tensorboard"), purge_step=epoch)
 
-    def settings(self, values: Mapping[str, str]) -> None:
-        rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
-        self.writer.add_text("settings", f"| setting | value |\n|---|---|\n{rows}")
-
     def scalars(self, values: Mapping[str, float], epoch: int) -> None:
         for name, value in values.items():
             self.writer.add_scalar(name, value, epoch)
@@ -77,6 +75,8 @@ class TensorBoardTracker(Tracker):
 
 class MLflowTracker(Tracker):
     """A run in ``mlflow.db`` of the run's folder, its images in ``mlflow/``; ``mlflow ui`` reads both."""
+
+    takes_settings = True
 
     def __init__(self, directory: Path, epoch: int) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -112,6 +112,8 @@ class MLflowTracker(Tracker):
 
 class WandbTracker(Tracker):
     """An offline run in ``wandb/``; ``wandb sync`` sends it if the user wants that."""
+
+    takes_settings = True
 
     def __init__(self, directory: Path, epoch: int) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

@@ -76,7 +76,7 @@ def case_scores(
     annotated = {0} | {i for i, known in enumerate(label_space.annotated(dataset), 1) if known}
     targets = ({BACKGROUND: (0,)} if include_background else {}) | label_space.targets
     names = metric_names(metrics)
-    boxes = [find_objects(labels) for labels in (prediction, reference)]
+    boxes = [find_objects(labels.astype(np.int32, copy=False)) for labels in (prediction, reference)]
     scores = {}
     for name, members in targets.items():
         if annotated.issuperset(members):

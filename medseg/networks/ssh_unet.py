@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
-from medseg.networks.kernels.channels_last import InstanceNorm, PointwiseConv, channels_last
+from medseg.networks.kernels.channels_last import InstanceNorm, PointwiseConv, planar_layout
 from medseg.networks.layers.slice_shift import create_shift
 from medseg.networks.layers.unet_blocks import (
     LEAKY_RELU,
@@ -261,9 +261,7 @@ class SSHUNet(nn.Module):
 
     def _with_views(self, merged: list[Tensor], batch: Tensor, views: list[int]) -> list[Tensor]:
         """What every head has merged so far, and what it makes of more views, stacked on the batch axis."""
-        features = self._trunk(
-            channels_last(batch, planar=True), 1 + (len(self.deep_supervision_heads) if self.training else 0)
-        )
+        features = self._trunk(planar_layout(batch), 1 + (len(self.deep_supervision_heads) if self.training else 0))
         stacked = [one.unflatten(0, (len(views), -1)) for one in features]
         for row, view in enumerate(views):
             before: list[Tensor | None] = [None for _ in features] if len(merged) == 0 else [one for one in merged]

@@ -40,9 +40,9 @@ def small(name: str, dims: int, **more: Any) -> nn.Module:
 
 FEW_GATES = {"gate_pos": [0], "gate_dec": False, "shift_after": "second"}  # recording any size of many takes minutes
 ANY_SIZE: dict[str, tuple[str, int, dict[str, Any]]] = {
-    **{f"ssh_unet-{gate}": ("ssh_unet", 3, {"gate_type": gate, **FEW_GATES}) for gate in ("tsm", "gsm", "gsf")},
+    **{f"ssh_unet-{gate}": ("ssh_unet", 3, {"gate_type": gate, **FEW_GATES}) for gate in ("tsm", "gsf")},
     "SegResNet": ("SegResNet", 3, {}),
-    "BasicUNet-2D": ("BasicUNet", 2, {"features": [4] * 6}),
+    "UNet-2D": ("UNet", 2, {"channels": [4, 8], "strides": [2]}),
 }
 
 

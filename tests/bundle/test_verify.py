@@ -76,7 +76,7 @@ def test_a_network_that_is_traced_only_is_a_warning(bundle) -> None:
         ("inference.yaml", "spleen: 1", "spleen: 1, extra: 99", "configs/inference", "labels"),
         ("inference.yaml", "gate_type: tsm", "gate_type: gsm", "configs/inference", "network_def differs"),
         ("inference.yaml", "inferer: {", "inferer_: {", "configs, infer", "inferer"),
-        ("train.yaml", "learning_rate: 0.0004", "learning_rate: 4e-4", "train.yaml", "4e-4 is a string in YAML"),
+        ("train.yaml", "learning_rate: 0.0004", "learning_rate: 4e-4", "configs/train.yaml", "4e-4 is a string"),
         ("train.yaml", "dataset_dir: /data/btcv", "dataset_dir: https://a.b", "configs/train.yaml", "an address"),
         ("train.yaml", "interval: '@val_interval'", "interval: '@epochs'", "configs, train", "val_interval"),
         ("train.yaml", "  handlers: []", "  handlers: \"@fold\"", "configs/train.yaml, validate::handlers", "no list"),

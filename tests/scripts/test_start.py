@@ -145,7 +145,11 @@ def test_quickstart_goes_on(modules, monkeypatch, capsys):
         called.append(command[3])
         if called == ["phantom", "train"]:
             return 143
-        result = next(step[1] for step in quickstart.steps(quickstart.FOLDER, 4.0, 24) if step[2] == command[3:])
+        result = next(
+            step[1]
+            for step in quickstart.steps(quickstart.FOLDER, quickstart.MINUTES, quickstart.CASES)
+            if step[2] == command[3:]
+        )
         result.parent.mkdir(parents=True, exist_ok=True)
         content = {"status": "finished", "mean_dice": 0.9, "labels": {"liver": {"dice": {"mean": 0.9}}}, "cases": {}}
         result.write_text(json.dumps(content))

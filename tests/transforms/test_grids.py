@@ -221,9 +221,8 @@ def test_photo_keeps_rows_and_columns(tmp_path: Path, channels: int) -> None:
     mask = (rng.random((20, 31)) > 0.5).astype(np.uint8)
     picture = np.repeat(mask[..., None] * 200, 3, axis=-1) if channels == 3 else mask * 200
     Image.fromarray(picture).save(tmp_path / "a.png")
-    transform = Compose(
-        preprocessing(["image"], normalization=[{"kind": "fixed", "mean": 100, "std": 1}], roi_size=(32, 24))
-    )
+    normalization = [{"kind": "fixed", "mean": 100, "std": 1}] * channels
+    transform = Compose(preprocessing(["image"], normalization=normalization, roi_size=(32, 24)))
     data = transform({"image": str(tmp_path / "a.png"), "case_id": "a"})
     assert data["image"].shape == (channels, 32, 31)
     space = LabelSpace.from_table({"labels": {"background": 0, "object": 255}})

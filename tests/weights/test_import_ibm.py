@@ -162,9 +162,9 @@ def test_command(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (INI, "num_transform_blocks: '[1, 2] + [1]' is no Python literal"),
+        (INI, "num_transform_blocks: '[1, 2] + [1]' is not a Python literal"),
         (INI.replace("model_name", "name"), "no model_name"),
-        ("filters = 3", "no config of the original"),
+        ("filters = 3", "is not a config of"),
         (INI.replace("[model]", "[models]"), "No section: 'model'"),
     ],
 )

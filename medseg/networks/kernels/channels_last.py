@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from medseg.networks.recording import recording
 
-__all__ = ["InstanceNorm", "PlanarConv", "PointwiseConv", "channels_last", "instance_norm", "on_gpu"]
+__all__ = ["InstanceNorm", "PlanarConv", "PointwiseConv", "channels_last", "instance_norm", "on_gpu", "planar_layout"]
 
 _GPU = ("cuda",)  # types of device with fast 2D convolutions in channels-last memory
 _BLOCK = 2**17  # numbers whose squares are summed at once: they stay in cache, and the rounding error stays small
@@ -30,15 +30,21 @@ def on_gpu(x: Tensor) -> bool:
     return x.device.type in _GPU and not recording()
 
 
-def channels_last(x: Tensor, *, planar: bool = False) -> Tensor:
-    """``x: (B, C, *spatial)``, 2D or 3D, in channels-last memory on a CPU; elsewhere, and while recording, as it is.
-
-    ``planar``: for a network of planar kernels, which wants it on a GPU too.
-    """
+def channels_last(x: Tensor) -> Tensor:
+    """``x: (B, C, *spatial)``, 2D or 3D, in channels-last memory on a CPU; elsewhere, and while recording, as it is."""
     if torch.jit.is_scripting():
         return x
-    if not (x.device.type == "cpu" or (planar and on_gpu(x))) or recording():
+    return x if x.device.type != "cpu" or recording() else _laid_out(x)
+
+
+def planar_layout(x: Tensor) -> Tensor:
+    """The same on a GPU too, for a network of planar kernels."""
+    if torch.jit.is_scripting():
         return x
+    return _laid_out(x) if on_gpu(x) else channels_last(x)
+
+
+def _laid_out(x: Tensor) -> Tensor:
     layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
     if x.shape[1] == 1:  # both layouts at once; a copy gets the strides that convolutions go by
         return x.clone(memory_format=layout)
@@ -154,10 +160,12 @@ class PlanarConv(nn.Conv3d):
     """A convolution with kernel (1, k, l); on a GPU a 2D one, whose batch are the slices that the stride picks."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self._conv_forward(x, self.weight, self.bias)
         if not on_gpu(x):
             y: Tensor = self._conv_forward(x, self.weight, self.bias)
             return y
-        slices = channels_last(x, planar=True)[:, :, :: self.stride[0]].transpose(1, 2)
+        slices = planar_layout(x)[:, :, :: self.stride[0]].transpose(1, 2)
         _, *stride = self.stride
         padding = [k // 2 for k in self.weight.shape[3:]]
         rows = F.conv2d(slices.flatten(0, 1), self.weight[:, :, 0], self.bias, stride, padding, groups=self.groups)
