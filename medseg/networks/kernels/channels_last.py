@@ -161,9 +161,10 @@ class PlanarConv(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
-            return self._conv_forward(x, self.weight, self.bias)
-        if not on_gpu(x):
             y: Tensor = self._conv_forward(x, self.weight, self.bias)
+            return y
+        if not on_gpu(x):
+            y = self._conv_forward(x, self.weight, self.bias)
             return y
         slices = planar_layout(x)[:, :, :: self.stride[0]].transpose(1, 2)
         _, *stride = self.stride
