@@ -160,12 +160,14 @@ class PlanarConv(nn.Conv3d):
     """A convolution with kernel (1, k, l); on a GPU a 2D one, whose batch are the slices that the stride picks."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():
+        if torch.jit.is_scripting() or not on_gpu(x):
             y: Tensor = self._conv_forward(x, self.weight, self.bias)
-            return y
-        if not on_gpu(x):
-            y = self._conv_forward(x, self.weight, self.bias)
-            return y
+        else:
+            y = self._of_slices(x)
+        return y
+
+    @torch.jit.unused
+    def _of_slices(self, x: Tensor) -> Tensor:
         slices = planar_layout(x)[:, :, :: self.stride[0]].transpose(1, 2)
         _, *stride = self.stride
         padding = [k // 2 for k in self.weight.shape[3:]]
