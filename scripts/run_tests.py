@@ -29,7 +29,12 @@ def run_tests(arguments: list[str]) -> int:
     _, further = parser.parse_known_args(arguments)
     python = prepare("dev")
     if not any(argument.startswith(("-n", "--numprocesses", "--pdb")) for argument in further):
-        further = [f"--numprocesses={min(4, os.cpu_count() or 1)}", "--dist=loadfile", *further]
+        further = [
+            f"--numprocesses={min(4, os.cpu_count() or 1)}",
+            "--dist=loadfile",
+            "--no-loadscope-reorder",
+            *further,
+        ]
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # per process
     if not any(argument.startswith("-m") for argument in further):
         further = ["-m", "slow or not slow", *further]

@@ -10,6 +10,12 @@ import pytest
 from full_set import FULL_SET
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process is left with one of them when the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _state_folder(tmp_path_factory) -> Iterator[Path]:
     before = os.environ.get("XDG_STATE_HOME")

@@ -192,7 +192,10 @@ def test_run_tests_runs_everything(modules, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert run_tests.run_tests(["-k", "metrics"]) == 1
     checks = ["ruff check .", "ruff format --check .", "mypy"]
-    assert called == [*checks, "pytest -m slow or not slow --numprocesses=2 --dist=loadfile -k metrics"]
+    assert called == [
+        *checks,
+        "pytest -m slow or not slow --numprocesses=2 --dist=loadfile --no-loadscope-reorder -k metrics",
+    ]
     assert run_tests.run_tests(["-n", "0"]) == 1 and called[-1] == "pytest -m slow or not slow -n 0"
     assert "FAILED: mypy" in capsys.readouterr().out
     monkeypatch.setattr(run_tests, "stream", lambda command: 5 if command[2] == "pytest" else 0)
