@@ -56,7 +56,7 @@ def glossary() -> list[Rule]:
 
 
 def of_source(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and words of docstrings and messages; a field of an f-string is a dot, a list of words is no prose."""
+    """Line and words of docstrings and messages; a field of an f-string is a dot, a list of words is not prose."""
     parts: set[ast.AST] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "split":
