@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from medseg.weights.original.contract import ImportReport
     from medseg.workflows.benchmark import BenchmarkSettings
     from medseg.workflows.benchmark_result import Benchmark, CommandFigures
+    from medseg.workflows.best import Best, BestSettings
     from medseg.workflows.calibration import CalibrateSettings
     from medseg.workflows.compare import CompareSettings
     from medseg.workflows.doctor import DoctorSettings, Symptom
@@ -152,6 +153,32 @@ def postprocessed(settings: PostprocessSettings, result: Postprocessing) -> None
         f"mean Dice {mean.before:.4f} -> {mean.after:.4f}, {nested if mean.nested else biased}. `medseg validate --run "
         f"{settings.run}` scores cleaned predictions from now on."
     )
+
+
+def chosen(settings: BestSettings, result: Best) -> None:
+    from medseg.reports.tables import digits, markdown_table
+
+    rows = []
+    for one in result.candidates:
+        interval = " to ".join(digits(bound, 4, sign=True) for bound in one.interval)
+        difference = "" if one.name == result.name else f"{digits(one.difference, 4, sign=True)} ({interval})"
+        seconds = "" if one.seconds_per_case is None else f"{one.seconds_per_case:.2f}"
+        rows.append([one.name, digits(one.mean_dice, 4), difference, seconds])
+    print(markdown_table(["candidate", "Dice", "minus the chosen (95 %)", "s per case and fold"], rows))
+    for place, fold in enumerate(result.folds):
+        print(f"without fold {place}: {fold.name}, {_rules(fold.rules)}; Dice on the fold {digits(fold.mean_dice, 4)}")
+    nested = result.nested
+    print(
+        f"mean Dice {digits(nested.mean, 4)} ({digits(nested.low, 4)} to {digits(nested.high, 4)}, {result.subjects} "
+        f"subjects): each fold scored with what the other folds choose; {digits(result.mean_dice, 4)} on the cases that "
+        "made the choice is optimistically biased."
+    )
+    print(f"chosen: {result.name}, {_rules(result.rules)}")
+    print(f"next: medseg infer --run {settings.output} --output DIR IMAGE")
+
+
+def _rules(rules: Mapping[str, Mapping[str, object]]) -> str:
+    return "; ".join(f"{label}: {_steps(rule)}" for label, rule in rules.items()) or "no post-processing"
 
 
 def calibrated(settings: CalibrateSettings, result: Calibration) -> None:

@@ -78,6 +78,13 @@ COMMANDS = {
         "--run runs/first",
         "--run runs/cv --data_dir /data/btcv",
     ),
+    "best": Command(
+        "medseg.workflows.best.best",
+        answers.chosen,
+        "--run runs/unet --run runs/segresnet --output runs/best",
+        "--run 2d=runs/cv2d --run 3d=runs/cv --no_pairs --output best",
+        evaluates_bundles=True,
+    ),
     "calibrate": Command(
         "medseg.workflows.calibration.calibrate",
         answers.calibrated,

@@ -24,6 +24,7 @@ __all__ = [
     "ScoredRun",
     "differing",
     "methods",
+    "named_folders",
     "read_scored",
     "refuse_unlike",
     "run_names",
@@ -97,16 +98,28 @@ def methods(given: Sequence[str | Path]) -> list[Method]:
         ConfigError: a folder is given twice.
         DataError: a folder has no scores of single cases.
     """
-    named = [str(text) for text in given]
-    parts = [text.partition("=")[::2] if "=" in text and not Path(text).is_dir() else ("", text) for text in named]
-    folders = [Path(folder).expanduser().resolve() for _, folder in parts]
+    folders = named_folders(given)
+    runs = read_scored([folder for _, folder in folders])
+    found: dict[str, list[ScoredRun]] = {}
+    for (name, _), run in zip(folders, runs, strict=True):
+        found.setdefault(name or run.name, []).append(run)
+    return [Method(name, tuple(of_name)) for name, of_name in found.items()]
+
+
+def named_folders(given: Sequence[str | Path]) -> list[tuple[str, Path]]:
+    """``NAME=FOLDER`` or ``FOLDER`` -> name, empty where there is none, and folder.
+
+    Raises:
+        ConfigError: a folder is given twice.
+    """
+    texts = [str(text) for text in given]
+    parts = [text.partition("=")[::2] if "=" in text and not Path(text).is_dir() else ("", text) for text in texts]
+    found = [(name, Path(folder).expanduser().resolve()) for name, folder in parts]
+    folders = [folder for _, folder in found]
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None:
-        raise ConfigError(f"{twice} is given twice; name each run of a comparison once.")
-    found: dict[str, list[ScoredRun]] = {}
-    for (name, _), run in zip(parts, read_scored(folders), strict=True):
-        found.setdefault(name or run.name, []).append(run)
-    return [Method(name, tuple(runs)) for name, runs in found.items()]
+        raise ConfigError(f"{twice} is given twice; name each folder once.")
+    return found
 
 
 def read_scored(folders: Sequence[Path]) -> list[ScoredRun]:

@@ -29,12 +29,13 @@ from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, SaveProbabilitiesd, load
 from medseg.transforms.probability_file import files_beside, read_probabilities
+from medseg.version import __version__
 from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.choices import biases, choices
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
-from medseg.workflows.members import Source, load_members, refuse_twice, shared_rules
+from medseg.workflows.members import Source, load_members, refuse_twice, shared_rules, weights_hash
 from medseg.workflows.probabilities import ProbabilitySettings, stored_temperature
 from medseg.workflows.run_folder import require_run, require_same_data, trained_on
 from medseg.workflows.run_limits import check_channels, check_members
@@ -132,6 +133,8 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     facts = replace(
         facts,
         checkpoint=settings.checkpoint,
+        weights_sha256=None if saved else weights_hash(sources),
+        medseg=__version__,
         ensemble=settings.method,
         members=[str(place.resolve()) for place in places],
         member_weights=network.weights,

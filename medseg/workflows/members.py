@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 
 from medseg.bundle.compose import resolve, start
 from medseg.bundle.folder import Bundle
+from medseg.data.content import content_hash
 from medseg.errors import ConfigError, ModelError
 from medseg.inferers import Ensemble, Member
 from medseg.metrics import CleanupRules
@@ -26,7 +28,16 @@ from medseg.workflows.cleanup import stored_rules
 from medseg.workflows.probabilities import TEMPERATURE, stored_temperature
 from medseg.workflows.run_limits import check_members, mirrored_axes
 
-__all__ = ["Source", "common_rules", "joined", "load_members", "refuse_twice", "shared_rules", "sources_of"]
+__all__ = [
+    "Source",
+    "common_rules",
+    "joined",
+    "load_members",
+    "refuse_twice",
+    "shared_rules",
+    "sources_of",
+    "weights_hash",
+]
 
 logger = logging.getLogger("medseg")
 
@@ -140,6 +151,11 @@ def refuse_twice(sources: Sequence[Source]) -> None:
                 f"{source.weights} would be joined {count[source.weights]} times; expected each member of an ensemble "
                 "once. Name it once, and give it more weight if you want that."
             )
+
+
+def weights_hash(sources: Sequence[Source]) -> str:
+    """SHA-256 of the hashes of all members' weights, which tells whether an ensemble's scores are of these weights."""
+    return sha256(" ".join(content_hash(source.weights) for source in sources).encode()).hexdigest()
 
 
 def common_rules(bundle_root: str | Path, members: Sequence[str | Path] | None = None) -> CleanupRules:

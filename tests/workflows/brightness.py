@@ -86,13 +86,13 @@ def _write(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> dic
     return {"image": f"{name}_image{suffix}", "label": f"{name}_label{suffix}"}
 
 
-def write_run(folder: Path, datalist_path: Path, *, dims: int = 3, fold: int | None = None) -> Path:
-    """A run folder with weights, as if trained."""
+def write_run(folder: Path, datalist_path: Path, *, dims: int = 3, fold: int | None = None, mean: float = 0.0) -> Path:
+    """A run folder with weights, as if trained; ``mean`` is subtracted from the image's values."""
     datalist = read_datalist(datalist_path)
     facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
     plan = make_plan(datalist, facts, PlanSettings(roi_size=(16,) * dims))
     plan.spacing = SPACING if dims == 3 else None
-    plan.normalization = [{"kind": "fixed", "lower": 0, "upper": 10 * STEP, "mean": 0, "std": STEP}]
+    plan.normalization = [{"kind": "fixed", "lower": 0, "upper": 10 * STEP, "mean": mean, "std": STEP}]
     plan.crop_foreground = False
     arguments = {"spatial_dims": dims, "in_channels": 1, "out_channels": 3}
     name = f"{__name__}.Brightness"

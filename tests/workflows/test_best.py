@@ -1,0 +1,96 @@
+"""`medseg best`: the choice on out-of-fold cases, its nested score, and inference with what was chosen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from brightness import write_cases, write_run
+
+from medseg.cli import main
+from medseg.engines.run_facts import read_facts, write_facts
+from medseg.errors import ConfigError, DataError
+from medseg.metrics import Scores
+from medseg.workflows.best import best, winner
+from medseg.workflows.folds import evaluate_folds
+
+_WRONG = 30.0  # of a normalisation that takes organ for background and lesion for organ, with less confidence
+
+
+@pytest.fixture(scope="module")
+def configurations(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two configurations with four folds; the first is right in the even folds, the second in the odd ones."""
+    folder = tmp_path_factory.mktemp("folds")
+    datalist = write_cases(folder, folds=4, dims=2)
+    for name, right in (("first", 0), ("second", 1)):
+        for fold in range(4):
+            mean = 0.0 if fold % 2 == right else _WRONG
+            write_run(folder / name / f"fold{fold}", datalist, dims=2, fold=fold, mean=mean)
+        evaluate_folds(folder / name, device="cpu")
+    return [folder / "first", folder / "second"]
+
+
+def test_the_score_of_the_winner_is_biased_and_the_nested_one_is_not(
+    configurations: list[Path], tmp_path: Path
+) -> None:
+    """Of two that are equal on all cases, the one that looks better without a fold is the worse one on it."""
+    found = best(configurations, tmp_path / "best", pairs=False, device="cpu")
+    assert found.name == "first" and found.mean_dice > 0.4
+    assert [fold.name for fold in found.folds] == ["second", "first"] * 2
+    assert found.nested.mean < 0.05
+    assert (found.cases, found.nested.subjects) == (8, 8)
+
+
+def test_a_pair_is_joined_fold_by_fold_and_infer_takes_what_is_chosen(
+    configurations: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first, second = configurations
+    output = tmp_path / "best"
+    assert main(["best", "--run", f"a={first}", "--run", f"b={second}", "--output", str(output), "--debug"]) == 0
+    shown = capsys.readouterr().out
+    content = json.loads((output / "best.json").read_text())
+    assert content["name"] == "a + b" and [fold["name"] for fold in content["folds"]] == ["a + b"] * 4
+    assert content["rules"] == {"organ": {"keep_largest": True}}  # the eight cases show it
+    assert content["mean_dice"] == content["nested"]["mean"] == 1.0  # so do the six without a fold
+    assert f"next: medseg infer --run {output}" in shown and "a + b" in shown
+    made = (output / "pairs" / "a + b" / "fold0" / "metrics.json").stat().st_mtime_ns
+    best([f"a={first}", f"b={second}"], output, device="cpu")
+    assert (output / "pairs" / "a + b" / "fold0" / "metrics.json").stat().st_mtime_ns == made
+
+
+def test_of_equal_candidates_the_first_is_taken() -> None:
+    assert winner([np.full((3, 1), 0.5), np.full((3, 1), 0.5)], ["a", "b", "c"]) == 0
+    with pytest.raises(DataError, match="No out-of-fold case has a reference"):
+        winner([np.full((3, 1), np.nan)], ["a", "b", "c"])
+
+
+def test_bad_input_gets_a_sentence(configurations: list[Path], tmp_path: Path) -> None:
+    first, second = configurations
+    folds = [second / f"fold{fold}" for fold in range(4)]
+    with pytest.raises(ConfigError, match="There is one configuration, first"):
+        best([first], tmp_path / "out")
+    with pytest.raises(ConfigError, match="b has one fold"):
+        best([first, f"b={folds[0]}"], tmp_path / "out")
+    with pytest.raises(ConfigError, match="is a run's own folder"):
+        best([first, second], first)
+    with pytest.raises(DataError, match="were validated on different cases"):
+        best([first, *(f"b={fold}" for fold in reversed(folds))], tmp_path / "out")
+    scores, facts = Scores.read(folds[0]), read_facts(folds[0])
+    one_subject = replace(scores, facts=replace(scores.facts, subjects=dict.fromkeys(scores.cases, "case_3_image")))
+    try:
+        (folds[0] / "metrics.json").unlink()
+        with pytest.raises(DataError, match="has no metrics.json, so no validation predictions; run `medseg validate"):
+            best([first, second], tmp_path / "out")
+        one_subject.write(folds[0])
+        with pytest.raises(DataError, match="Subject case_3_image is in two folds"):
+            best([first, second], tmp_path / "out")
+        scores.write(folds[0])
+        write_facts(folds[0], replace(facts, training_cases=tuple(scores.cases)))
+        with pytest.raises(DataError, match="was trained on 2 of the 2 cases"):
+            best([first, second], tmp_path / "out")
+    finally:
+        scores.write(folds[0])
+        write_facts(folds[0], facts)
