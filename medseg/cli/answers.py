@@ -170,8 +170,8 @@ def chosen(settings: BestSettings, result: Best) -> None:
     nested = result.nested
     print(
         f"mean Dice {digits(nested.mean, 4)} ({digits(nested.low, 4)} to {digits(nested.high, 4)}, {result.subjects} "
-        f"subjects): each fold scored with what the other folds choose; {digits(result.mean_dice, 4)} on the cases that "
-        "made the choice is optimistically biased."
+        f"subjects): each fold scored with what the other folds choose; {digits(result.mean_dice, 4)} on the cases "
+        "that made the choice is optimistically biased."
     )
     print(f"chosen: {result.name}, {_rules(result.rules)}")
     print(f"next: medseg infer --run {settings.output} --output DIR IMAGE")

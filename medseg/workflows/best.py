@@ -36,15 +36,14 @@ from medseg.workflows.comparable import named_folders, read_scored, refuse_unlik
 from medseg.workflows.ensemble import ensemble
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.folds import fold_runs
+from medseg.workflows.joined_runs import BEST
 from medseg.workflows.members import Source, weights_hash
 from medseg.workflows.out_of_fold import CleanedDice, Fold, RuleScores, pairs, raw_scores
 from medseg.workflows.run_folder import require_run, trained_on
 
-__all__ = ["Best", "BestSettings", "Candidate", "FoldChoice", "NAME", "best", "winner"]
+__all__ = ["Best", "BestSettings", "Candidate", "FoldChoice", "best", "winner"]
 
 logger = logging.getLogger("medseg")
-
-NAME = "best.json"
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ def best(settings: BestSettings) -> Best:
         ],
         candidates=_candidates(tried, chosen, [name for of_fold in subjects for name in of_fold]),
     )
-    write_json(output / NAME, found)
+    write_json(output / BEST, found)
     return found
 
 

@@ -24,7 +24,7 @@ from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.inferers.saved import CASE, SavedMember, holds_probabilities
 from medseg.labels import LabelSpace
-from medseg.metrics import ScoredPredictions, ScoreFacts, Scores
+from medseg.metrics import CleanupRules, ScoredPredictions, ScoreFacts, Scores
 from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, SaveProbabilitiesd, load
@@ -34,7 +34,7 @@ from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.choices import biases, choices
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.folds import fold_runs
+from medseg.workflows.joined_runs import JoinedRuns, joined_runs
 from medseg.workflows.members import Source, load_members, refuse_twice, shared_rules, weights_hash
 from medseg.workflows.probabilities import ProbabilitySettings, stored_temperature
 from medseg.workflows.run_folder import require_run, require_same_data, trained_on
@@ -55,8 +55,9 @@ class EnsembleSettings(ProbabilitySettings):
     """Which runs are joined, on which cases, and how.
 
     Attributes:
-        runs: run folders, or folders of predictions with probabilities. A folder of folds stands for its folds; a
-            prediction folder has <case>.npz of medseg infer, nnU-Net or another program.
+        runs: run folders, or folders of predictions with probabilities. A folder of folds stands for its folds,
+            one of `medseg best` for what it chose; a prediction folder has <case>.npz of medseg infer, nnU-Net or
+            another program.
         output: folder for predictions and scores.
         method: mean of probabilities, or vote of labels.
         weights: numbers, one per run, or 'dice' for each run's score on its validation cases (default: equal).
@@ -99,7 +100,8 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         ConfigError: fewer than two runs, one twice, runs that do not fit together, or probabilities on the grid of a
             network.
     """
-    places = [member for run in map(Path, settings.runs) for member in fold_runs(run) or [run]]
+    given = [joined_runs(run) or JoinedRuns((Path(run),)) for run in settings.runs]
+    places = [member for joined in given for member in joined.runs]
     saved = [place.resolve() for place in places if holds_probabilities(place)]
     bundles = [require_run(place) for place in places if not holds_probabilities(place)]
     folders = [bundle.root for bundle in bundles]
@@ -118,9 +120,12 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     refuse_wrong_folder(cases, datalist)
     for folder in folders if settings.json_list is None else ():
         require_same_data(folder, read_facts(folder), cases)
-    given = settings.weights
-    weights = _validation_dice(sources, settings.checkpoint) if isinstance(given, str) else given
-    rules = shared_rules(bundles) if settings.postprocess and bundles else {}
+    asked = settings.weights
+    weights = _validation_dice(sources, settings.checkpoint) if isinstance(asked, str) else asked
+    rules: CleanupRules = {}
+    if settings.postprocess and bundles:
+        chosen = given[0].rules if len(given) == 1 else None
+        rules = shared_rules(bundles) if chosen is None else chosen
     calibrated = settings.postprocess and any(stored_temperature(bundle) != 1 for bundle in bundles)
     facts = _facts(folders, selection, cleaned=bool(rules), calibrated=calibrated)
     device = choose_device(settings.device) if settings.device is not None else None

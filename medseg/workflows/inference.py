@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ReferenceResolver
+from torch import nn
 
 from medseg.bundle import TRAINED_AXES
 from medseg.bundle.case_parts import case_changes
@@ -21,14 +23,20 @@ from medseg.bundle.recipe import Recipe, Tree, leaves
 from medseg.data import Case
 from medseg.data.content import content_hash
 from medseg.errors import ConfigError
+from medseg.inferers import Ensemble
 from medseg.inferers.prediction_folder import Origin
 from medseg.labels import LabelSpace
+from medseg.metrics import CleanupRules
 from medseg.settings import Names
 from medseg.workflows.checkpoints import weights_of
-from medseg.workflows.probabilities import TEMPERATURE
-from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
+from medseg.workflows.joined_runs import joined_runs
+from medseg.workflows.members import Source, load_member, shared_rules
+from medseg.workflows.probabilities import TEMPERATURE, stored_temperature
+from medseg.workflows.run_limits import check_members, check_use, mirrored_axes, refuse_double, warn_changed
 
 __all__ = ["Inference", "InferenceSettings"]
+
+logger = logging.getLogger("medseg")
 
 _ONE_SET = "--tasks and --modality are for networks trained on several data sets; leave them out."
 # Ids of inference.yaml that say where things are and how the work is done, not what comes out.
@@ -71,20 +79,55 @@ class Inference:
     """A bundle's inference as it was asked for, held against its training.
 
     Attributes:
-        bundle: the bundle.
+        bundle: the bundle; of several that are joined, the first.
         recipe: its ``inference.yaml`` with the user's overrides, and what the options say.
         weights: file of the network's weights.
         differences: of ``check_use``.
+        members: those of the runs that are joined; empty for one run.
+        rules: of the members' post-processing.
+        calibrated: whether the members have their temperatures.
     """
 
     bundle: Bundle
     recipe: Recipe
     weights: Path
     differences: Mapping[str, Any]
+    members: tuple[Inference, ...] = ()
+    rules: CleanupRules = field(default_factory=dict)
+    calibrated: bool = True
 
     @classmethod
     def of(cls, bundle: Bundle, settings: InferenceSettings) -> Inference:
-        """With these settings.
+        """With these settings; of a folder that stands for several runs, all of them joined.
+
+        Raises:
+            ConfigError: a setting is not what a run allows, or the runs cannot be joined.
+            ModelError: there are no weights.
+        """
+        joined = joined_runs(bundle.root)
+        if joined is None:
+            return cls._of_run(bundle, settings)
+        members = tuple(cls._of_run(Bundle(run), settings) for run in joined.runs)
+        bundles = [member.bundle for member in members]
+        if any(member.of_tasks for member in members):
+            raise ConfigError(
+                f"{bundle} holds runs on several data sets, whose cases are asked for different tasks; expected runs "
+                f"on one. Predict with each run alone, such as {bundles[0]}."
+            )
+        check_members(bundles)
+        rules: CleanupRules = {}
+        if settings.postprocess:
+            rules = shared_rules(bundles) if joined.rules is None else joined.rules
+        device = {} if settings.device is None else {"device": device_component(settings.device)}
+        recipe = resolve(bundles[0], "ensemble", command(device))
+        recipe = amended(recipe, case_changes(bundles[0], recipe.tree, "infer"))
+        logger.info("%d runs of %s are joined", len(members), bundle)
+        first = members[0]
+        return cls(bundles[0], recipe, first.weights, first.differences, members, rules, settings.postprocess)
+
+    @classmethod
+    def _of_run(cls, bundle: Bundle, settings: InferenceSettings) -> Inference:
+        """Of one run or bundle.
 
         Raises:
             ConfigError: a setting is not what the run allows.
@@ -126,6 +169,12 @@ class Inference:
 
     def origin(self, device: str | None) -> Origin:
         """What its predictions come from, on this device, whose kind may change the precision."""
+        if self.members:
+            each = [member.origin(device) for member in self.members]
+            weights = tuple(weights for one in each for weights in one.weights)
+            temperatures = [stored_temperature(member.bundle) for member in self.members if self.calibrated]
+            settings = {"members": [dict(one.settings) for one in each], "temperatures": temperatures}
+            return Origin(weights, settings, self.rules)
         tree = self.recipe.tree
         settings = {key: value for key, value in tree.items() if key not in _PLACES}
         settings["device_type"] = choose_device(device).type
@@ -136,9 +185,16 @@ class Inference:
     def workflow(self, cases: Sequence[Case], output: Path | None = None) -> Workflow:
         """The workflow over these cases, its evaluator not built yet; the bundle's own list is not asked for."""
         places = {"output_dir": str(output)} if output is not None else {}
-        workflow = start(amended(self.recipe, command({"dataset::data": [], **places})), "infer")
+        built = {"ensemble": self._ensemble(), "rules": self.rules} if self.members else None
+        workflow = start(amended(self.recipe, command({"dataset::data": [], **places})), "infer", built)
         workflow.parser.get_parsed_content("dataset").data = [case.to_dict() for case in cases]
         return workflow
+
+    def _ensemble(self) -> Ensemble:
+        """The network of the members."""
+        networks: dict[str, nn.Module] = {}
+        sources = [Source(one.bundle, one.weights, one.recipe) for one in self.members]
+        return Ensemble([load_member(source, networks, calibrated=self.calibrated) for source in sources])
 
     def conditioned(self, cases: Sequence[Case], modality: str | None) -> list[Case]:
         """The cases with their modality, which a network trained on several data sets is told.

@@ -18,6 +18,7 @@ from torch import nn
 
 from medseg.bundle.compose import resolve, start
 from medseg.bundle.folder import Bundle
+from medseg.bundle.recipe import Recipe
 from medseg.data.content import content_hash
 from medseg.errors import ConfigError, ModelError
 from medseg.inferers import Ensemble, Member
@@ -32,6 +33,7 @@ __all__ = [
     "Source",
     "common_rules",
     "joined",
+    "load_member",
     "load_members",
     "refuse_twice",
     "shared_rules",
@@ -43,6 +45,7 @@ logger = logging.getLogger("medseg")
 
 # Ids of inference.yaml that do not change what the network is given.
 _OWN = (
+    "_meta_",
     "bundle_root",
     "dataset_dir",
     "json_list",
@@ -62,10 +65,12 @@ class Source:
     Attributes:
         bundle: run or bundle.
         weights: file of its network's weights.
+        recipe: its inference as it was asked for; ``None``: as its configs say.
     """
 
     bundle: Bundle
     weights: Path
+    recipe: Recipe | None = None
 
 
 def joined(
@@ -191,21 +196,36 @@ def load_members(
     """
     networks: dict[str, nn.Module] = {}
     built = {} if device is None else {"device": device}
-    return [_member(source, networks, built, calibrated=calibrated) for source in sources]
+    return [load_member(source, networks, built, calibrated=calibrated) for source in sources]
 
 
-def _member(source: Source, networks: dict[str, nn.Module], built: Mapping[str, Any], *, calibrated: bool) -> Member:
-    config = source.bundle.recipe("infer").tree
-    mirrored_axes(source.bundle, config)
-    parser = start(resolve(source.bundle, "infer"), "infer", built).parser
-    network = networks.setdefault(_text(config["network_def"]), parser.get_parsed_content("network"))
+def load_member(
+    source: Source, networks: dict[str, nn.Module], built: Mapping[str, Any] | None = None, *, calibrated: bool = True
+) -> Member:
+    """One member.
+
+    Args:
+        source: what it is made from.
+        networks: of the members before, by their definitions; a new one is added.
+        built: ids of the config with objects that exist already.
+        calibrated: whether it has the temperature that its config holds.
+
+    Raises:
+        ModelError: weights do not fit.
+    """
+    recipe = source.recipe
+    if recipe is None:
+        recipe = resolve(source.bundle, "infer")
+        mirrored_axes(source.bundle, recipe.tree)
+    parser = start(recipe, "infer", built).parser
+    network = networks.setdefault(_text(recipe.tree["network_def"]), parser.get_parsed_content("network"))
     load_weights(network, source.weights)
     return Member(
         network,
         Compose(parser.get_parsed_content("preprocessing").transforms[1:]),
         parser.get_parsed_content("inferer"),
         parser.get_parsed_content("label_space"),
-        _text({key: value for key, value in config.items() if key not in _OWN}),
+        _text({key: value for key, value in recipe.tree.items() if key not in _OWN}),
         partial(load_weights, network, source.weights, again=True),
         stored_temperature(source.bundle) if calibrated else 1.0,
     )

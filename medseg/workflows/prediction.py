@@ -30,7 +30,7 @@ from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.inference import Inference, InferenceSettings
 from medseg.workflows.label_output import label_output, refuse_format
 from medseg.workflows.previews import draw_previews, refuse_previews
-from medseg.workflows.probabilities import TEMPERATURE, ProbabilitySettings, saving
+from medseg.workflows.probabilities import TEMPERATURE, ProbabilitySettings, saving, saving_joined
 from medseg.workflows.run_limits import check_channels
 from medseg.workflows.validation import warn_of_background
 
@@ -91,7 +91,8 @@ class PredictSettings(ProbabilitySettings, InferenceSettings):
     """What is segmented, into which folder; and with which weights, and how.
 
     Attributes:
-        bundle: run folder, or bundle with models/model.pt. It may be the name of one of medseg's own.
+        bundle: run folder, or bundle with models/model.pt. It may be the name of one of medseg's own. A folder
+            of folds, or of `medseg best`, stands for its runs, whose probabilities are averaged.
         output: folder for the label maps.
         inputs: image files or folders. Several channels: <case>_0000, <case>_0001, ….
         cases: cases of a datalist that was read already.
@@ -219,6 +220,8 @@ def _cases(settings: PredictSettings, inference: Inference) -> Sequence[Case]:
 def _saving(inference: Inference, settings: PredictSettings) -> Inference:
     """What is asked for beside the label maps is saved, calibrated unless predictions are to be raw."""
     recipe = inference.recipe
+    if inference.members:
+        return replace(inference, recipe=saving_joined(recipe, settings, place=inference.bundle.config("ensemble")))
     temperature = float(recipe.tree.get(TEMPERATURE, 1.0)) if settings.postprocess else 1.0
     place = inference.bundle.config("inference")
     steps = "postprocessing::transforms"

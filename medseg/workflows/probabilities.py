@@ -13,9 +13,10 @@ from medseg.bundle.folder import Bundle
 from medseg.bundle.recipe import Recipe
 from medseg.errors import ConfigError
 
-__all__ = ["TEMPERATURE", "ProbabilitySettings", "saving", "store_temperature", "stored_temperature"]
+__all__ = ["TEMPERATURE", "ProbabilitySettings", "saving", "saving_joined", "store_temperature", "stored_temperature"]
 
 TEMPERATURE = "temperature"  # id in inference.yaml
+_STEPS = "postprocessing::transforms"  # id in inference.yaml
 _SAVE = "medseg.transforms.SaveLabelsd"
 _OF = {
     "medseg.transforms.ToSourceGridd": "medseg.transforms.SaveProbabilitiesd",
@@ -87,6 +88,22 @@ def saving(recipe: Recipe, id_: str, settings: ProbabilitySettings, *, temperatu
     step = {**labels, "_target_": _OF[labels["_target_"]], "output_dir": folder, **arguments}
     step[TEMPERATURE] = temperature
     return amended(recipe, derived({id_: [*steps[: places[0]], step, *steps[places[0] :]]}, str(place)))
+
+
+def saving_joined(recipe: Recipe, settings: ProbabilitySettings, *, place: str | Path) -> Recipe:
+    """The same for the inference of several runs, which meet as probabilities in the original image space.
+
+    Raises:
+        ConfigError: probabilities on the grid of a network.
+    """
+    arguments = settings.arguments
+    if not arguments:
+        return recipe
+    if settings.probability_grid != "source":
+        raise ConfigError("Members meet in the original image space; leave --probability_grid out.")
+    step = {"_target_": _OF["medseg.transforms.ToSourceGridd"], "keys": "pred", "label_space": "@label_space"}
+    steps = [{**step, "output_dir": "@output_dir", **arguments}, *recipe.value(_STEPS)]
+    return amended(recipe, derived({_STEPS: steps}, str(place)))
 
 
 def stored_temperature(bundle: Bundle) -> float:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from brightness import write_cases, write_run
+from brightness import label_map, write_cases, write_run
 
 from medseg.cli import main
 from medseg.engines.run_facts import read_facts, write_facts
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import Scores
+from medseg.workflows import predict
 from medseg.workflows.best import best, winner
 from medseg.workflows.folds import evaluate_folds
 
@@ -59,6 +60,19 @@ def test_a_pair_is_joined_fold_by_fold_and_infer_takes_what_is_chosen(
     made = (output / "pairs" / "a + b" / "fold0" / "metrics.json").stat().st_mtime_ns
     best([f"a={first}", f"b={second}"], output, device="cpu")
     assert (output / "pairs" / "a + b" / "fold0" / "metrics.json").stat().st_mtime_ns == made
+
+    image = first.parent / "case_10_image.png"
+    given = {"inputs": [image], "device": "cpu"}
+    (cleaned,) = predict(output, tmp_path / "cleaned", probabilities="float32", **given)
+    np.testing.assert_array_equal(label_map(cleaned), label_map(first.parent / "case_10_label.png"))
+    (raw,) = predict(output, tmp_path / "raw", postprocess=False, **given)
+    assert np.count_nonzero(label_map(raw) != label_map(cleaned)) == 4
+    saved = np.load(tmp_path / "cleaned" / "case_10_image.npz")["probabilities"]
+    np.testing.assert_allclose(saved.sum(0), 1.0, atol=1e-5)
+    (folds,) = predict(first, tmp_path / "folds", **given)  # two of its four networks are wrong, with less confidence
+    np.testing.assert_array_equal(label_map(folds), label_map(raw))
+    (kept,) = (tmp_path / "raw" / "provenance" / "origins").glob("*.json")
+    assert len(json.loads(kept.read_text())["weights"]) == 8
 
 
 def test_of_equal_candidates_the_first_is_taken() -> None:
