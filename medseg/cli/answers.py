@@ -56,10 +56,14 @@ def lines(settings: object, result: Sequence[object]) -> None:
 
 
 def validated(settings: EvaluateSettings, results: Mapping[str, Scores | FoldScores]) -> None:
+    from medseg.reports.mirrored import mirrored_note
+
     for name, result in results.items():
         if settings.checkpoint == "all":
             print(f"checkpoint {name}")
         _scores(result)
+    if settings.tta and (note := mirrored_note(Path(settings.run))):
+        print(note)
 
 
 def scored(settings: ScorePredictionsSettings, results: Mapping[str, Scores]) -> None:

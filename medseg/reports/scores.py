@@ -9,6 +9,7 @@ from medseg.metrics import background_cases, background_note
 from medseg.metrics.catalog import DEFAULT_METRICS, metric
 from medseg.metrics.estimate import FAILURE, Estimate, estimate
 from medseg.metrics.subjects import FEWEST_SUBJECTS
+from medseg.reports.mirrored import mirrored_note
 from medseg.reports.page import Table
 from medseg.reports.record import RunRecord
 from medseg.reports.scored import further_lines, interval_note, scored_as
@@ -75,7 +76,7 @@ def explanation(record: RunRecord) -> str:
         "values are ignored in the means. "
         + " ".join(f"{line}." for line in further_lines(record.metrics))
         + (" Pooled scores take all images as one." if _pooled(record) else "")
-        + "".join(f" {text}" for text in record.metrics.facts.chosen or ())
+        + "".join(f" {text}" for text in [*(record.metrics.facts.chosen or ()), mirrored_note(record.folder)] if text)
     )
 
 

@@ -1,7 +1,7 @@
 """The best of several configurations, or of pairs of them, and its post-processing, chosen on out-of-fold cases.
 
-The score of the winner on the cases that chose it is too good: the more configurations, the more. So the whole choice
-is repeated without each fold, and what is chosen there is scored on this fold (nested).
+On the cases that chose it the winner's scores are optimistically biased: the more configurations, the more. So the
+whole choice is repeated without each fold, and what is chosen there is scored on this fold (nested).
 """
 
 from __future__ import annotations

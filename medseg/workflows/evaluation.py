@@ -20,6 +20,7 @@ from medseg.labels import LabelSpace
 from medseg.metrics import CleanupRules, ScoreFacts
 from medseg.metrics.catalog import metric_names
 from medseg.metrics.empty import EmptyRule
+from medseg.reports.mirrored import MIRROR_AXES, TTA
 from medseg.settings import Folder, Names
 from medseg.version import __version__
 from medseg.workflows.checkpoints import weights_of
@@ -35,6 +36,7 @@ __all__ = ["SCORES", "EvaluateSettings", "Evaluation"]
 
 SCORES = "validate::key_metric::mean_dice"
 _STEPS = "validate::postprocessing::transforms"
+_MIRRORED = "validate::inferer::mirror_axes"
 # Ids that say where things are and how the work is done, not what comes out.
 _PLACES = {"bundle_root", "dataset_dir", "json_list", "output_dir", "score_dir", "prediction_dir", "ckpt_path"}
 _PLACES |= {"_meta_", "ckpt_dir", "cache_dir", "device", "num_workers", "sw_batch_size"}
@@ -54,6 +56,8 @@ class EvaluateSettings(ProbabilitySettings):
         empty: rule for empty masks (default: penalty). One for all scores: penalty, reference_only, no_penalty or
             challenge (``medseg.metrics.empty.EmptyRule``); penalty:374 sets the distance.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
+        tta: average over mirror images, as training saw them. Along the axes that training mirrored. The scores lie
+            apart, in scores/<section>_tta; the report says what it brings.
         data_dir: folder of the images, where they were moved (default: as in training).
         postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, in the
             original image space; the temperature of `medseg calibrate` is that of saved probabilities.
@@ -75,6 +79,7 @@ class EvaluateSettings(ProbabilitySettings):
     metrics: Names = ()
     empty: str | None = None
     device: str | None = None
+    tta: bool = False
     data_dir: Folder | None = None
     postprocess: bool = field(default=True, metadata={"option": "no_postprocess"})
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
@@ -129,9 +134,14 @@ class EvaluateSettings(ProbabilitySettings):
 
     def place(self, selection: Selection) -> str:
         """Folder of the scores of these cases in the run; empty for the run's own."""
-        if self.into is not None or self.space == "source":
+        if self.into is not None or not self.ending:
             return self.into or selection.place
-        return f"{selection.place or 'scores/validation'}_model"
+        return f"{selection.place or 'scores/validation'}{self.ending}"
+
+    @property
+    def ending(self) -> str:
+        """End of the folder's name of scores that are made otherwise than the run's own."""
+        return "_model" * (self.space == "model") + TTA * self.tta
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,8 @@ class Evaluation:
         own = weights.is_relative_to(bundle.root)
         differences = check_use(bundle.trained, recipe.tree, given, own_weights=own)
         mirrored_axes(bundle, recipe.tree)
+        if settings.tta:
+            recipe = amended(recipe, command({_MIRRORED: _tta_axes(bundle)}))
         selection = select(bundle, recipe, named="json_list" in given, section=settings.section)
         refuse_other_names(LabelSpace.from_table(recipe.tree["labels"]), selection.datalist.label_space, "The run")
         if not settings.checked:
@@ -220,4 +232,20 @@ class Evaluation:
             biases=biases([("The run", selection.seen)], len(selection.cases), cleaned=cleaned and own),
             chosen=choices(self.bundle.trained, selection.run, checkpoint, cleaned=cleaned, validation=own),
             differs_from_training=self.differences or None,
+            others={MIRROR_AXES: self.recipe.value(_MIRRORED)} if self.settings.tta else {},
         )
+
+
+def _tta_axes(bundle: Bundle) -> list[int] | None:
+    """The axes that training mirrored.
+
+    Raises:
+        ConfigError: as ``mirrored_axes``; or inference averages over mirror images by itself.
+    """
+    tree = bundle.recipe("infer").tree
+    if tree.get("mirror_axes"):
+        raise ConfigError(
+            f"--tta: inference of {bundle} averages over mirror images by default, and so do its own scores; expected "
+            "a run whose mirror_axes are empty. Leave --tta out."
+        )
+    return mirrored_axes(bundle, tree, tta=True)

@@ -175,9 +175,10 @@ def evaluate_checkpoints(settings: EvaluateSettings) -> dict[str, Scores | FoldS
     names = [name for name in kept[0] if all(name in other for other in kept)]
     if not names:
         raise ModelError(f"{run} keeps no checkpoint that all its folds have; train it first.")
-    apart = "" if settings.space == "source" else f"_{settings.space}"
     return {
-        name: score.of(replace(settings, checkpoint=name, into=None if name == "best" else f"scores/{name}{apart}"))
+        name: score.of(
+            replace(settings, checkpoint=name, into=None if name == "best" else f"scores/{name}{settings.ending}")
+        )
         for name in names
     }
 

@@ -20,6 +20,7 @@ from medseg.errors import ConfigError, DataError
 from medseg.metrics import Scores
 from medseg.networks import create_network
 from medseg.reports import write_report
+from medseg.reports.mirrored import mirrored_note
 from medseg.weights import save_file
 from medseg.workflows import predict
 from medseg.workflows.ensemble import ensemble
@@ -93,6 +94,19 @@ def test_tta_is_along_the_axes_that_training_mirrored(run: Path, made: Path, tmp
     np.testing.assert_array_equal(trained, other)
     assert settings_of_predictions(tmp_path / "tta")["mirror_axes"] == [0]
     np.testing.assert_array_equal(labels(run, tmp_path / "plain", made, tta=True), trained)  # made again
+
+
+def test_mirrored_validation_scores_lie_apart_and_the_report_says_what_they_bring(run: Path) -> None:
+    own = evaluate(run, device="cpu")
+    assert mirrored_note(run) == ""
+    mirrored = evaluate(run, device="cpu", tta=True)
+    assert Scores.read(run) == own and mirrored.mean_dice != own.mean_dice
+    assert Scores.read(run / "scores" / "validation_tta") == mirrored
+    change = f"{own.mean_dice:.4f} to {mirrored.mean_dice:.4f} of 1 case), for 2 passes instead of one."
+    assert change in mirrored_note(run) and change in write_report(run).read_text()
+    edit(run, "inference", mirror_axes=[0])
+    with pytest.raises(ConfigError, match="averages over mirror images by default"):
+        evaluate(run, device="cpu", tta=True)
 
 
 def test_a_packaged_bundle_without_train_yaml_knows_the_axes(run: Path, made: Path, tmp_path: Path) -> None:
