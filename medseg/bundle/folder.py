@@ -68,7 +68,7 @@ class Bundle:
         known = sorted(p.stem for p in configs.glob("*.yaml")) if configs.is_dir() else []
         fold = next((path.parents[1] for path in sorted(self.root.glob("fold*/configs/train.yaml"))), None)
         near = nearest(name, known) if configs.is_dir() else nearest(self.root.name, shipped_bundles())
-        hint = f" It holds folds: name one, such as {fold}, or join them with `medseg ensemble`." if fold else ""
+        hint = f" It holds folds: name one, such as {fold}." if fold else ""
         expected = f"Expected a bundle with configs/{name}.yaml.{hint}"
         raise ModelError(f"{self.root} has no config '{name}'.{near} {expected}")
 

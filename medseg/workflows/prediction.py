@@ -28,6 +28,7 @@ from medseg.transforms.save import LabelOutput
 from medseg.workflows.checkpoints import kept_checkpoints, weights_of
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.inference import Inference, InferenceSettings
+from medseg.workflows.joined_runs import joined_runs
 from medseg.workflows.label_output import label_output, refuse_format
 from medseg.workflows.previews import draw_previews, refuse_previews
 from medseg.workflows.probabilities import TEMPERATURE, ProbabilitySettings, saving, saving_joined
@@ -295,6 +296,10 @@ def predict_checkpoints(settings: PredictSettings) -> dict[Path, list[Path]]:
     if settings.checkpoint != "all":
         return {Path(settings.output): predict.of(settings)}
     root = Bundle(settings.bundle).root
+    if joined_runs(root) is not None:
+        raise ConfigError(
+            f"--checkpoint all is for one run; {root} holds several. Name one of them, or one checkpoint."
+        )
     kept = kept_checkpoints(root)
     if not kept:
         weights_of(root, "best")  # says what to do
