@@ -40,7 +40,7 @@ class TrainSettings:
         fold: validation fold, or all: one run per fold. The default is the validation section, else fold 0. The runs of
             all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
-        iterations: number of iterations, instead of --epochs. They are rounded up to full epochs.
+        iterations: number of iterations, of all processes together, instead of --epochs; rounded up to full epochs.
         max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
             schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
             always takes place.
