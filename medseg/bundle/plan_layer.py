@@ -196,7 +196,7 @@ def _universal(
     """What is left to a plan where ``base/universal.yaml`` says how several data sets are trained."""
     left = {k: v for k, v in shared.items() if not k.startswith("preprocess::") or k == "preprocess::spacing"}
     kept = {k: train[k] for k in ("batch_size", "num_workers", "cache")}
-    kept |= {"schedule": "exp_poly", "weights": _weights(datalist)}
+    kept |= {"recipe": "universal", "schedule": "exp_poly", "weights": _weights(datalist)}
     kept |= {"iterations": _CPU_ITERATIONS} if plan.light else {}
     return left, kept | {"augment::intensity_of": {name: _MANY_CHANGES for name in _mr_datasets(datalist)}}
 
