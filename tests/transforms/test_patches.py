@@ -191,12 +191,23 @@ def test_angles_follow_the_patch() -> None:
         )
 
 
-@pytest.mark.parametrize(("batch_size", "around"), [(1, 0), (2, 1), (3, 1), (8, 3), (12, 4)])
-def test_the_share_is_exact_in_every_batch(batch_size: int, around: int) -> None:
-    sampler = EpochSampler(range(10 * batch_size))
+@pytest.mark.parametrize(
+    ("batch_size", "processes", "around"), [(2, 1, 1), (3, 1, 1), (12, 1, 4), (2, 2, 1), (1, 2, 1)]
+)
+def test_the_share_is_exact_in_every_batch_of_all_processes(batch_size: int, processes: int, around: int) -> None:
+    drawn = [share_of(batch_size, processes, rank) for rank in range(processes)]
+    assert np.concatenate(drawn, axis=1).sum(axis=1).tolist() == [around] * 10
+
+
+def test_the_share_of_single_samples_is_that_of_the_epoch() -> None:
+    assert share_of(1, 1, 0)[:, 0].tolist() == [False, False, False, True] + [False, False, True] * 2
+
+
+def share_of(batch_size: int, processes: int, rank: int) -> np.ndarray:
+    """Which samples of ten batches are around a label, (batches, samples)."""
+    sampler = EpochSampler(range(10 * batch_size * processes), num_replicas=processes, rank=rank)
     sampler.batch_size, sampler.foreground = batch_size, 0.33
-    drawn = np.array(list(sampler)).reshape(10, batch_size) < 0
-    assert drawn.sum(axis=1).tolist() == [around] * 10
+    return np.array(list(sampler)).reshape(10, batch_size) < 0
 
 
 def case() -> dict[str, Any]:
