@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from medseg.bundle import plan_layer
 from medseg.bundle.build import named_recipes
 from medseg.bundle.compose import Workflow
 from medseg.bundle.draft import Draft
@@ -19,6 +20,7 @@ from medseg.bundle.trust import judged
 from medseg.data import inspect_cases, read_datalist
 from medseg.engines import SegmentationTrainer
 from medseg.errors import ConfigError
+from medseg.networks.training_facts import TrainingFacts
 from medseg.workflows import start
 from medseg.workflows.new_bundle import PlanRequest, planned_draft
 from medseg.workflows.train_settings import TrainSettings
@@ -140,6 +142,21 @@ def test_nnunets_training(inspected: Any) -> None:
 )
 def test_heads_where_the_network_has_them(inspected: Any, network: str, heads: bool | None) -> None:
     assert draft(inspected, network, "standard").train.tree["network_def"].get("deep_supervision") is heads
+
+
+def test_facts_of_a_network_change_recipes_with_its_optimizer(inspected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {name: draft(inspected, "SwinUNETR", name).train for name in named_recipes()}
+    assert {name: one.tree["learning_rate"] for name, one in rates.items()} == {
+        "light": 0.0005,
+        "nnunet": 0.01,
+        "standard": 0.001,
+    }
+    assert "transformers" in rates["standard"].origin("learning_rate").reason  # type: ignore[union-attr]
+    facts = TrainingFacts(changes={"clip_norm": 1.0, "lr_scheduler::warmup": 0.1}, evidence="a search")
+    monkeypatch.setattr(plan_layer, "training_facts", lambda cls: facts)
+    train = draft(inspected, "UNet", "light").train
+    assert (train.value("clip_norm"), train.value("lr_scheduler::warmup")) == (1.0, 0.1)
+    assert train.origin("lr_scheduler::warmup").reason == "a search"  # type: ignore[union-attr]
 
 
 def test_every_planned_training_names_its_recipe(inspected: Any) -> None:
