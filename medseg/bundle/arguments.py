@@ -13,6 +13,7 @@ from medseg.data import CaseFacts, Datalist, Plan, PlanSettings, make_plan
 from medseg.data.nnunet_plans import NnunetPlans
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
+from medseg.networks.training_facts import training_facts
 
 __all__ = [
     "accepts_roi",
@@ -81,11 +82,6 @@ _MONAI: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "MedNeXt": lambda plan: {"init_filters": 8 if plan.light else 32},
     "BasicUNet": lambda plan: {"features": [16, 16, 32, 64, 128, 16] if plan.light else [32, 32, 64, 128, 256, 32]},
 }
-
-
-_TRANSFORMERS = ("UNETR", "SwinUNETR")
-# With `deep_supervision` these train heads at lower resolutions; elsewhere the argument says something else.
-_WITH_HEADS = ("DynUNet", "MedNeXt", "NNFormer", "ResEncUNet", "SSHUNet")
 
 
 def planned_arguments(
@@ -195,9 +191,6 @@ def plan_for_network(
         arguments = planned_arguments(network, plan, given)
         problem = accepts_roi(network, arguments, plan.roi_size)
         if problem is None:
-            if network_class(network).__name__ in _TRANSFORMERS:
-                plan.learning_rate /= 10
-                plan.reasons["learning_rate"] = "AdamW; transformers diverge at the rates of convolutional networks"
             return plan, arguments
         reason = problem
         if roi_size is not None or (nnunet is not None and not whole_volume):
@@ -229,7 +222,7 @@ def roi_remedy(network: str, planned: Callable[[Sequence[int]], dict[str, Any]],
 def supervised_arguments(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Further arguments that give a network heads at all lower resolutions that it can have; none where it has none."""
     cls = network_class(network)
-    if cls.__name__ not in _WITH_HEADS or "deep_supervision" not in inspect.signature(cls).parameters:
+    if not training_facts(cls).heads or "deep_supervision" not in inspect.signature(cls).parameters:
         return {}
     numbered = "deep_supr_num" in inspect.signature(cls).parameters
     levels = len(arguments.get("strides", inspect.signature(cls).parameters["strides"].default)) if numbered else 3

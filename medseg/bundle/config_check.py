@@ -82,6 +82,8 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], whe
     """
     ids = dict(_walk(config))
     for key, value in overrides.items():
+        if key.startswith(("+", "~")):
+            continue  # ``Recipe.over`` tells of what is not there, or is not extended like that
         if key == "roi_size" and isinstance(ids.get(key), list) and not _is_expression(value):
             check_roi(value, len(ids[key]), ids[key])
         check_ranges({key: value})

@@ -21,6 +21,7 @@ from medseg.data.union import is_union
 from medseg.errors import ConfigError, nearest
 from medseg.networks import network_class
 from medseg.networks.layers.task_conditioned import TaskConditioned
+from medseg.networks.training_facts import training_facts
 
 __all__ = ["LIGHT", "check_recipe", "is_universal", "plan_recipe", "supervises_heads", "universal_plan"]
 
@@ -114,7 +115,9 @@ def plan_recipe(
         train |= {"reparameterization": reparameterized, "optimizer::mode": "@reparameterization"}
     if universal:
         shared, train = _universal(shared, train, datalist, plan)
-    reasons = plan.reasons_by_id()
+    own = {} if universal else _of_network(network_def["_target_"], {**named.config("train").tree, **train})
+    train |= own
+    reasons = plan.reasons_by_id() | dict.fromkeys(own, training_facts(network_class(network_def["_target_"])).evidence)
     mirror = {"mirror_axes": _mirror_axes(plan), "validate::inferer::mirror_axes": _mirror_axes(plan)}
     reasons |= dict.fromkeys((*mirror, "augment::mirror_axes"), plan.reasons.get("flip_axes", ""))
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
@@ -178,6 +181,15 @@ def _left_open(offered: Mapping[str, Any], named: BundleRecipe) -> dict[str, Any
     return {id_: value for id_, value in offered.items() if is_open(id_)}
 
 
+def _of_network(name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network changes of a recipe with AdamW, of which its facts are."""
+    facts = training_facts(network_class(name))
+    if recipe["optimizer"]["_target_"] != "torch.optim.AdamW":
+        return {}
+    rate = {} if facts.rate == 1 else {"learning_rate": float(f"{facts.rate * recipe['learning_rate']:.6g}")}
+    return {**rate, **facts.changes}
+
+
 def _mirror_axes(plan: Plan) -> list[int]:
     """All axes along which mirror images are plausible: not from left to right where labels tell these apart."""
     return [axis for axis in range(plan.spatial_dims) if axis or plan.flip_axes]
@@ -196,7 +208,7 @@ def _universal(
     """What is left to a plan where ``base/universal.yaml`` says how several data sets are trained."""
     left = {k: v for k, v in shared.items() if not k.startswith("preprocess::") or k == "preprocess::spacing"}
     kept = {k: train[k] for k in ("batch_size", "num_workers", "cache")}
-    kept |= {"schedule": "exp_poly", "weights": _weights(datalist)}
+    kept |= {"recipe": "universal", "schedule": "exp_poly", "weights": _weights(datalist)}
     kept |= {"iterations": _CPU_ITERATIONS} if plan.light else {}
     return left, kept | {"augment::intensity_of": {name: _MANY_CHANGES for name in _mr_datasets(datalist)}}
 

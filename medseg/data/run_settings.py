@@ -49,6 +49,7 @@ _PLAIN = {
     "ema_decay": ("Training", "averaged weights", ""),
     "precision": ("Training", "precision", "train::trainer::precision"),
     "foreground": ("Training", "share of patches around a label", "augment::foreground"),
+    "augment::balance": ("Training", "patches around a label are balanced over", ""),
     "train::trainer::head_weights": ("Training", "weights of several heads", ""),
     "checkpoint::select": ("Training", "weights kept", ""),
     "cache": ("Training", "cache", "train::dataset::kind"),

@@ -24,7 +24,7 @@ class EpochSampler(DistributedSampler):
     Attributes:
         skip: number of this rank's samples to skip on the next pass only.
         batch_size, foreground: a share, if any, of each batch's samples, its last ones, is to be around a label: their
-            indices are given as ``~index``, which ``SeededDataset`` reads.
+            indices are given as ``~index``, which ``SeededDataset`` reads. The batches of all processes are one.
     """
 
     skip = 0
@@ -35,9 +35,18 @@ class EpochSampler(DistributedSampler):
         skip, self.skip = self.skip, 0
         indices = self.indices()
         if self.foreground is not None:
-            first = round(self.batch_size * (1 - self.foreground))  # nnU-Net's rounding: one of two for a third
-            indices = [~index if n % self.batch_size >= first else index for n, index in enumerate(indices)]
+            indices = [~index if self._around(n, self.foreground) else index for n, index in enumerate(indices)]
         return iter(indices[skip:])
+
+    def _around(self, number: int, share: float) -> bool:
+        """Whether a sample of this rank is to be around a label."""
+        batch, place = divmod(number, self.batch_size)
+        whole, place = self.batch_size * self.num_replicas, place + self.rank * self.batch_size
+        first = round(whole * (1 - share))  # nnU-Net's rounding: one of two for a third
+        if first < whole:
+            return place >= first
+        before = batch * whole + place  # a batch too small for one: every so many samples
+        return int((before + 1) * share) > int(before * share)
 
     def indices(self) -> list[int]:
         """This rank's samples of the epoch."""

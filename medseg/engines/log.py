@@ -25,6 +25,8 @@ __all__ = ["Progress", "RunLog", "span"]
 
 logger = logging.getLogger("medseg")
 
+_WARM_UP, _TIMED = 3, 5  # iterations before the expected time is measured, and those that tell it
+
 
 class RunLog:
     """One row per epoch in ``metrics.csv``, the same and the Dice of each label as curves of a tracker, which also gets
@@ -58,6 +60,7 @@ class RunLog:
         self._epoch_start = 0.0
         self._run_start = 0.0
         self._first_epoch = 0
+        self._iterations, self._warm = 0, 0.0
 
     def attach(self, engine: Any) -> None:
         if engine.state.rank != 0:
@@ -65,6 +68,8 @@ class RunLog:
         engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
         engine.add_event_handler(Events.COMPLETED, self._close)
+        if engine.limit is None:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._tell_time)
 
     def _open(self, engine: Any) -> None:
         self._run_start, self._first_epoch = time.monotonic(), engine.state.epoch
@@ -87,6 +92,17 @@ class RunLog:
         if self.writer is None:
             self._open(engine)
         self._epoch_start = time.monotonic()
+
+    def _tell_time(self, engine: Any) -> None:
+        """Log how long the training will take, from the first iterations that are as fast as the rest."""
+        self._iterations += 1
+        if self._iterations == _WARM_UP:
+            self._warm = time.monotonic()
+        elif self._iterations == _WARM_UP + _TIMED:
+            step = (time.monotonic() - self._warm) / _TIMED
+            left = engine.state.max_epochs * engine.state.epoch_length - engine.state.iteration
+            logger.info("about %s: %d iterations of %.2g s, and the validations", span(left * step), left, step)
+            engine.remove_event_handler(self._tell_time, Events.ITERATION_COMPLETED)
 
     def _epoch_completed(self, engine: Any) -> None:
         epoch = engine.state.epoch

@@ -146,7 +146,7 @@ class SegmentationTrainer(SupervisedTrainer):
         with cast, refusal_of(self.network, inputs):
             predictions = self.inferer(inputs, self.network, *args, **kwargs)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        heads = _heads(predictions[0] if isinstance(predictions, tuple) and not plain else predictions, inputs.dim())
+        heads = heads_of(predictions[0] if isinstance(predictions, tuple) and not plain else predictions, inputs.dim())
         with loss_refusal(self.loss_function):
             loss = self._loss(heads, targets) if plain else self.loss_function(_in_float32(predictions), targets)
             value = loss.detach().reshape(())
@@ -244,8 +244,8 @@ def loss_refusal(loss: Any) -> Iterator[None]:
         ) from error
 
 
-def _heads(predictions: Any, dims: int) -> list[torch.Tensor]:
-    """The network's outputs, finest first, in float32."""
+def heads_of(predictions: Any, dims: int) -> list[torch.Tensor]:
+    """A network's outputs, finest first, in float32; ``dims`` is the number of axes of its input."""
     if isinstance(predictions, torch.Tensor):
         stacked = predictions.dim() == dims + 1  # MONAI's DynUNet: (B, heads, C, *spatial)
         predictions = predictions.unbind(1) if stacked else [predictions]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import fnmatch
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class NetworkFacts:
         setting: that setting in a few words.
         paper: citation.
         unscripted: why ``torch.jit.script`` cannot compile it; empty where it can.
+        heads, rate, changes, evidence: of its training, as ``TrainingFacts``.
     """
 
     name: str
@@ -42,6 +44,10 @@ class NetworkFacts:
     setting: str
     paper: str
     unscripted: str = ""
+    heads: bool = False
+    rate: float = 1.0
+    changes: Mapping[str, float | None] = field(default_factory=dict)
+    evidence: str = ""
 
 
 @cache

@@ -37,6 +37,7 @@ _SIZES = {
     parameters=10526405,
     setting="size B, kernel 3, 5 channels",
     paper="MedNeXt: Transformer-driven Scaling of ConvNets, MICCAI 2023, arXiv 2303.09975",
+    heads=True,
     unscripted="MONAI's MedNeXtBlock reads attributes that only its global response normalisation makes",
 )
 class MedNeXt(nn.Module):

@@ -43,6 +43,7 @@ class Stage(nn.Sequential):
     parameters=149265629,
     setting="FLARE 2021, patch 96, 5 channels",
     paper="nnFormer: Volumetric Medical Image Segmentation via a 3D Transformer, IEEE TIP 2023, arXiv 2109.03201",
+    heads=True,
 )
 class NNFormer(nn.Module):
     """nnFormer.

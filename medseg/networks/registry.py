@@ -9,7 +9,8 @@ Add a network by writing one module in this folder::
 
 ``forward`` takes ``(B, in_channels, *spatial)`` and returns logits ``(B, out_channels, *spatial)`` at the input's
 size; with deep supervision, training mode returns the list that ``monai.losses.DeepSupervisionLoss`` takes.
-``torch.jit.script`` compiles it, or ``unscripted="why not"`` stands beside the other facts. A class
+``torch.jit.script`` compiles it, or ``unscripted="why not"`` stands beside the other facts; so do ``heads=True`` where
+``deep_supervision`` trains heads, and how it is trained otherwise than a recipe says (``training_facts``). A class
 method ``planned_arguments(plan)`` may turn a plan into constructor arguments. A class attribute ``whole_volume = True``
 says that the network needs whole images: the plan makes them coarse enough for the memory and uses no patches; one
 ``reparameterization = "effective"`` that its large kernels are trained so (``medseg.optimizers.frequency``).
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from monai.utils import ComponentStore
@@ -55,6 +56,10 @@ def register(
     setting: str,
     paper: str,
     unscripted: str = "",
+    heads: bool = False,
+    rate: float = 1.0,
+    changes: Mapping[str, float | None] | None = None,
+    evidence: str = "",
 ) -> Callable[[_Network], _Network]:
     """Class decorator: put a network into ``NETWORKS``; the arguments must be literals (see ``catalog``).
 

@@ -61,6 +61,7 @@ class ResidualBlock(nn.Module):
     parameters=102352185,
     setting="nnU-Net ResEnc L, six stages, 5 channels",
     paper="nnU-Net Revisited, MICCAI 2024, arXiv 2404.09556",
+    heads=True,
 )
 class ResEncUNet(nn.Module):
     """Residual-encoder U-Net of nnU-Net.

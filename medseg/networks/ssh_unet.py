@@ -89,6 +89,7 @@ class ShiftResidualBlock(nn.Module):
     parameters=6480142,
     setting="BTCV, TSM, 14 channels",
     paper="Slice-Shift UNet, ICMVA 2024, arXiv 2307.12853",
+    heads=True,
 )
 class SSHUNet(nn.Module):
     """Slice-Shift UNet.

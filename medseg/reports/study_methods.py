@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from medseg.data.run_settings import settings_of
 from medseg.engines.run_facts import RunFacts, read_facts
@@ -18,13 +19,17 @@ from medseg.storage import read_yaml
 
 __all__ = ["methods_paragraph"]
 
+_Value = TypeVar("_Value")
 _MOST = 4  # values of one setting that are listed
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run stored: network class, values of its settings in words, steps of augmentation, facts, scores."""
+    """What a run stored: name of its method, network class, values of its settings in words, steps of augmentation,
+    facts, scores.
+    """
 
+    method: str
     network: str
     values: Mapping[str, str]
     steps: tuple[str, ...]
@@ -34,21 +39,21 @@ class _Run:
     transfer: str
 
 
-def methods_paragraph(folders: Sequence[Path], search: str = "") -> list[str]:
+def methods_paragraph(methods: Mapping[Path, str], search: str = "") -> list[str]:
     """The sentences.
 
     Args:
-        folders: run folders of the trainings.
+        methods: run folder of each training -> name of its method.
         search: sentence on how the learning rate was chosen.
     """
-    runs = [_read(folder) for folder in folders]
+    runs = [_read(folder, method) for folder, method in methods.items()]
     facts = [run.facts for run in runs]
     sentences = [_what(runs), _data(runs), _patches(runs), _augmentation(runs), _optimisation(runs), search]
     sentences += [_budget(runs), _selection(runs), _scores(runs), _machine(facts)]
     return [sentence for sentence in sentences if sentence]
 
 
-def _read(folder: Path) -> _Run:
+def _read(folder: Path, method: str) -> _Run:
     config = read_yaml(folder / "configs" / "train.yaml")
     found = settings_of(config)
     values = {setting.id: setting.value for setting in found}
@@ -57,22 +62,26 @@ def _read(folder: Path) -> _Run:
     initial = config.get("initial")
     source = initial.get("path") if isinstance(initial, Mapping) else None
     minutes = config.get("max_minutes")
-    return _Run(name, values, steps, read_facts(folder), Scores.read(folder), minutes, str(source or ""))
+    return _Run(method, name, values, steps, read_facts(folder), Scores.read(folder), minutes, str(source or ""))
 
 
 def _said(runs: Sequence[_Run], id_: str, unit: str = "") -> str:
-    """A value that all share, or the values with the networks that have them."""
-    networks: dict[str, list[str]] = {}
-    for run in runs:
-        owners = networks.setdefault(run.values.get(id_, "") or "none", [])
-        if run.network not in owners:
-            owners.append(run.network)
-    if len(networks) == 1:
-        return f"{next(iter(networks))}{unit}"
-    if all(set(owners) == set(next(iter(networks.values()))) for owners in networks.values()):
-        shown = list(networks)[:_MOST]
-        return f"{'; '.join(shown)}{'; …' if len(networks) > _MOST else ''}{unit} (by data and fold)"
-    return "; ".join(f"{value}{unit} ({', '.join(owners)})" for value, owners in networks.items())
+    """A value that all share, or the values with the methods that have them."""
+    methods = _owners(runs, [run.values.get(id_, "") or "none" for run in runs])
+    if len(methods) == 1:
+        return f"{next(iter(methods))}{unit}"
+    if all(set(owners) == set(next(iter(methods.values()))) for owners in methods.values()):
+        shown = list(methods)[:_MOST]
+        return f"{'; '.join(shown)}{'; …' if len(methods) > _MOST else ''}{unit} (by data and fold)"
+    return "; ".join(f"{value}{unit} ({', '.join(owners)})" for value, owners in methods.items())
+
+
+def _owners(runs: Sequence[_Run], values: Sequence[_Value]) -> dict[_Value, list[str]]:
+    """Each value and the methods that have it, in the order of the runs."""
+    found: dict[_Value, dict[str, None]] = {}
+    for run, value in zip(runs, values, strict=True):
+        found.setdefault(value, {})[run.method] = None
+    return {value: list(methods) for value, methods in found.items()}
 
 
 def _spread(values: Sequence[float | int | None], unit: str = "") -> str:
@@ -90,8 +99,9 @@ def _count(number: int, one: str, several: str) -> str:
 def _what(runs: Sequence[_Run]) -> str:
     sizes: dict[str, list[int]] = {}
     for run in runs:
-        sizes.setdefault(run.network, []).append(run.facts.parameters or 0)
-    named = ", ".join(f"{name} ({_millions(known)} M parameters)" for name, known in sizes.items())
+        known = "" if run.method == run.network else f"{run.network}, "
+        sizes.setdefault(f"{run.method} ({known}", []).append(run.facts.parameters or 0)
+    named = ", ".join(f"{name}{_millions(known)} M parameters)" for name, known in sizes.items())
     seeds = len({run.facts.seed for run in runs})
     tuned = sum(bool(run.transfer) for run in runs)
     started = f", {tuned} of them from the weights of another training of the study" if tuned else ", from scratch"
@@ -125,10 +135,10 @@ def _patches(runs: Sequence[_Run]) -> str:
 
 
 def _augmentation(runs: Sequence[_Run]) -> str:
-    found = {run.steps: run.network for run in runs}
+    found = _owners(runs, [run.steps for run in runs])
     if len(found) > 1:
         return "Augmentation was not the same for all: " + "; ".join(
-            f"{name}: {', '.join(steps)}" for steps, name in found.items()
+            f"{', '.join(methods)}: {', '.join(steps)}" for steps, methods in found.items()
         ) + "."  # fmt: skip
     steps = next(iter(found))
     return f"Augmentation was the same for all: {'; '.join(steps)}." if steps else "Images were not augmented."

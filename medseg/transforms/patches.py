@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,17 +20,19 @@ from torch.nn.functional import pad
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
+from medseg.transforms.lesion_indices import LesionsToIndicesd
 from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS
 
 __all__ = ["RandForegroundCropd", "RandRotateScaled", "patch_augmentation"]
 
+_Balance = Literal["labels", "lesions"]
 _ELONGATED = 1.5  # nnU-Net: a longer 2D patch is turned by little
 _SMALLEST = 0.85  # nnU-Net: the larger patch has room for images that are shrunk to this
 
 
 class RandForegroundCropd(Randomizable, MapTransform):
     """Patches, some of them around a voxel of a label: one of the labels of the case, each as likely as any other, then
-    any of its voxels. The others lie anywhere.
+    any of its voxels; or of a lesion likewise. The others lie anywhere.
 
     Args:
         keys: what is cropped, (C, *spatial), at least as large as the patch.
@@ -38,7 +40,8 @@ class RandForegroundCropd(Randomizable, MapTransform):
         share: probability of a patch around a label, where ``foreground`` does not decide.
         margin: voxels around the patch that are kept on both sides of each axis; beyond the image they are 0.
         num_samples: patches per case.
-        indices_key: voxels of each label, background first, of ``ClassesToIndicesd``.
+        indices_key: voxels of each label, background first, of ``ClassesToIndicesd``; or of each lesion, of
+            ``LesionsToIndicesd``.
 
     Attributes:
         foreground: whether the next patches are around a label; a batch that guarantees its share says so
@@ -192,6 +195,7 @@ def patch_augmentation(
     intensity: Sequence[Transform] = (),
     mirror_axes: Sequence[int] = (),
     foreground: float = 0.33,
+    balance: _Balance = "labels",
     samples_per_case: int = 1,
 ) -> list[Transform]:
     """Patches as nnU-Net draws them, rotated and scaled, changed in intensity, mirrored; plain tensors out.
@@ -202,12 +206,17 @@ def patch_augmentation(
         intensity: random transforms of the image, in their order.
         mirror_axes: spatial axes to mirror with probability 0.5 each.
         foreground: share of the patches around a voxel of a label.
+        balance: what of a case these are drawn from, each as likely as any other: its labels, or its lesions.
         samples_per_case: patches per case and iteration.
     """
-    keys = ["image", "label"]
+    if balance not in get_args(_Balance):
+        raise ConfigError(f"balance: expected {' or '.join(get_args(_Balance))}, got {balance!r}. Name one of them.")
+    keys, most = ["image", "label"], CROP_SAMPLES_PER_CLASS
     classes = len(label_space.labels) + 1
     return [
-        mt.ClassesToIndicesd("label", num_classes=classes, max_samples_per_class=CROP_SAMPLES_PER_CLASS),
+        LesionsToIndicesd("label", most)
+        if balance == "lesions"
+        else mt.ClassesToIndicesd("label", num_classes=classes, max_samples_per_class=most),
         RandForegroundCropd(
             keys, spatial.roi_size, share=foreground, margin=spatial.margin, num_samples=samples_per_case
         ),

@@ -111,10 +111,11 @@ def augmentation(
     roi_size: Sequence[int],
     *,
     label_space: LabelSpace,
+    intensity: Sequence[Transform],
     flip_axes: Sequence[int] = (),
     rotate: float | Sequence[float] = 0.2,
     scale: float = 0.15,
-    intensity: bool = True,
+    affine_prob: float = 0.5,
     samples_per_case: int = 1,
 ) -> list[Transform]:
     """Class-balanced crops of ``roi_size``, small rotations and scalings, flips, intensity changes; plain tensors out.
@@ -122,10 +123,11 @@ def augmentation(
     Args:
         roi_size: crop size in voxels.
         label_space: crop centres are drawn by label, background included.
+        intensity: random transforms of the image, in their order.
         flip_axes: spatial axes to mirror with probability 0.5 each.
         rotate: largest rotation in radians, one number or one per axis.
         scale: largest relative change of size.
-        intensity: random shift, scale, contrast and noise.
+        affine_prob: probability of rotation and scaling together.
         samples_per_case: crops per case and iteration.
     """
     keys = ["image", "label"]
@@ -134,7 +136,7 @@ def augmentation(
         raise ConfigError(f"flip_axes: expected some of the axes {list(range(dims))}, got {list(flip_axes)}.")
     classes = len(label_space.labels) + 1
     angles = np.broadcast_to(np.asarray(rotate, dtype=float), (3 if dims == 3 else 1,)).tolist()
-    steps: list[Transform] = [
+    return [
         mt.ClassesToIndicesd("label", num_classes=classes, max_samples_per_class=CROP_SAMPLES_PER_CLASS),
         mt.RandCropByLabelClassesd(
             keys,
@@ -147,7 +149,7 @@ def augmentation(
         ),
         mt.RandAffined(
             keys,
-            prob=0.5,
+            prob=affine_prob,
             rotate_range=angles,
             scale_range=[scale] * dims,
             mode=["bilinear", "nearest"],
@@ -156,16 +158,7 @@ def augmentation(
             spatial_size=tuple(roi_size),
         ),
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in flip_axes),
-    ]
-    if intensity:
-        steps += [
-            mt.RandScaleIntensityd("image", factors=0.2, prob=0.3, channel_wise=True),
-            mt.RandShiftIntensityd("image", offsets=0.2, prob=0.3, channel_wise=True),
-            mt.RandGaussianNoised("image", prob=0.15, std=0.1),
-            mt.RandGaussianSmoothd("image", prob=0.1, sigma_x=(0.4, 1.0), sigma_y=(0.4, 1.0), sigma_z=(0.4, 1.0)),
-        ]
-    steps += [
+        *intensity,
         mt.SelectItemsd([*keys, "case_id"]),
         mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
     ]
-    return steps

@@ -21,6 +21,7 @@ import torch
 from medseg.bundle import accepts_roi, planned_arguments, roi_remedy
 from medseg.bundle.config_check import check_roi
 from medseg.bundle.parts import device as choose_device
+from medseg.bundle.plan_layer import LIGHT, check_recipe
 from medseg.data import Plan
 from medseg.engines.memory import MEMORY_CONVENTION
 from medseg.errors import ConfigError, nearest
@@ -65,6 +66,7 @@ class BenchmarkSettings:
             name=network, tells two settings of one network apart in the result.
         command: whole command to measure against its network alone: infer, validate or train. On generated volumes,
             with each of the networks, or without a size with a small SegResNet on work of several kinds.
+        recipe: with --command train: light, standard or nnunet.
         size: size of the input in voxels, such as 96,96,96 or 512,512; of a command, of the volume.
         empty: share of a command's volume that is constant, at least 0 and below 1.
         in_channels: number of channels of the input.
@@ -83,6 +85,7 @@ class BenchmarkSettings:
     networks: Named = field(default_factory=dict, metadata={"option": "network"})
     _: KW_ONLY
     command: Literal["infer", "validate", "train"] | None = None
+    recipe: str = "light"
     size: Size = ()
     empty: float = 0.0
     in_channels: int = 1
@@ -143,6 +146,9 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark | list[CommandFigures]:
         ConfigError: a value out of range, or a network that does not take the size.
         ResourceError: no such device, or too little memory.
     """
+    check_recipe(settings.recipe)
+    if settings.recipe != LIGHT and settings.command != "train":
+        raise ConfigError("--recipe says how a network is trained; use it with --command train, or leave it out.")
     if settings.command is not None:
         return _benchmark_command(settings, settings.command)
     setup = settings.conditions()
@@ -201,6 +207,7 @@ def _benchmark_command(settings: BenchmarkSettings, name: str) -> list[CommandFi
         given = {one: settings.arguments.get(one, {}) for one in networks}
         usual = Work("", setup.size, setup.out_channels, empty=settings.empty)
         work = [replace(usual, network=network, arguments=given[one]) for one, network in networks.items()]
+    work = [replace(one, recipe=settings.recipe) for one in work]
     rows = [command_figures(name, one, threads, settings.turns) for one in work]
     if settings.output is not None:
         write_json(settings.output, rows)

@@ -23,11 +23,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
+from monai.losses import DeepSupervisionLoss
 from torch.utils.benchmark import set_torch_threads
 
 from medseg.bundle.compose import resolve, start
 from medseg.bundle.folder import Bundle
+from medseg.bundle.plan_layer import LIGHT
 from medseg.bundle.trust import remember_own
+from medseg.engines.trainer import heads_of
 from medseg.errors import ResourceError
 from medseg.inferers import SlidingWindow
 from medseg.networks import create_network, network_target
@@ -58,6 +61,7 @@ class Work:
         arguments: constructor arguments of the network.
         overlap: of neighbouring patches, as a fraction.
         empty: share of the volume that is constant.
+        recipe: named training.
     """
 
     network: str
@@ -66,12 +70,14 @@ class Work:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     overlap: float = _OVERLAP
     empty: float = 0.0
+    recipe: str = LIGHT
 
     @property
     def name(self) -> str:
         """What the table calls it."""
         empty = f", {self.empty:.0%} empty" if self.empty else ""
-        return f"{self.network}, {' × '.join(map(str, self.size))}, {self.classes} classes{empty}"
+        recipe = f", recipe {self.recipe}" if self.recipe != LIGHT else ""
+        return f"{self.network}, {' × '.join(map(str, self.size))}, {self.classes} classes{empty}{recipe}"
 
 
 def default_work(name: str) -> list[Work]:
@@ -164,7 +170,9 @@ def network_alone(name: str, bundle: Path, work: Work, threads: int) -> tuple[in
             output = network(images)
             if name == "train":
                 optimizer.zero_grad()
-                loss(output, labels).backward()
+                heads = heads_of(output, images.dim())
+                value = loss(heads[0], labels) if len(heads) == 1 else DeepSupervisionLoss(loss)(heads, labels.float())
+                value.backward()
                 optimizer.step()
         return patches, time.process_time() - began
 
@@ -222,7 +230,14 @@ def _prepare(folder: Path, work: Work) -> Path:
     changes = {f"network_def::{key}": value for key, value in work.arguments.items()}
     changes |= {"roi_size": list(_PATCH), "overlap": work.overlap, "repeats": 2 * _ITERATIONS}
     bundle = folder / "bundle"
-    new_bundle(network=work.network, json_list=folder / "list.json", output=bundle, device="cpu", overrides=changes)
+    new_bundle(
+        network=work.network,
+        json_list=folder / "list.json",
+        output=bundle,
+        device="cpu",
+        recipe=work.recipe,
+        overrides=changes,
+    )
     definition = dict(resolve(Bundle(bundle), "infer").tree["network_def"])
     torch.manual_seed(0)
     save_file(create_network(definition.pop("_target_"), **definition).state_dict(), bundle / "models" / "model.pt")

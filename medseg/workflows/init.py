@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg.bundle import plan_for_network
 from medseg.bundle.draft import Draft
 from medseg.bundle.parts import device as choose_device
+from medseg.bundle.plan_layer import LIGHT, check_recipe
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
 from medseg.data.findings import by
 from medseg.data.make_datalist import MakeDatalistSettings, make_datalist
@@ -23,6 +23,7 @@ from medseg.engines.log import span
 from medseg.settings import File, Folder, Names, takes
 from medseg.workflows.benchmark_steps import Candidate, Conditions, peak_memory, times
 from medseg.workflows.checks import check_cases
+from medseg.workflows.new_bundle import PlanRequest, planned_network
 
 __all__ = ["Cost", "InitSettings", "init"]
 
@@ -38,6 +39,7 @@ class InitSettings:
         folder: images and labels: MSD task, nnU-Net raw data, BIDS, or two folders.
         output: datalist to write (default: datalist.json in the folder).
         network: network of the commands that are shown (default: ssh_unet, or qtseg for 2D images).
+        recipe: named training of the commands that are shown: light, standard or nnunet.
         modality: names of the channels, such as CT or T1,FLAIR.
         label_names: names of the values 0, 1, …, such as background,liver.
         device: cpu or cuda, where it will train (default: a GPU where there is one).
@@ -48,6 +50,7 @@ class InitSettings:
     _: KW_ONLY
     output: File | None = None
     network: str | None = None
+    recipe: str = "light"
     modality: Names = ()
     label_names: Names = ()
     device: str | None = None
@@ -105,6 +108,7 @@ def init(settings: InitSettings) -> list[str]:
         ConfigError: the datalist exists, or the folder's layout is not known.
         DataError: a case cannot be used; with the table of all problems.
     """
+    check_recipe(settings.recipe)
     path = Path(settings.output) if settings.output is not None else Path(settings.folder) / "datalist.json"
     made = make_datalist.of(
         MakeDatalistSettings(
@@ -123,10 +127,12 @@ def init(settings: InitSettings) -> list[str]:
     lines = [*notes, *_understood(datalist, facts), f"datalist: {path}", "next:"]
     device = choose_device(settings.device)
     network = settings.network or _NETWORK[len(facts[0].shape)]
-    plan, arguments = plan_for_network(network, datalist, facts, len(training), device.type)
-    tree = Draft.planned(network, arguments, datalist, plan).train.tree
+    asked = PlanRequest(network, device.type, {}, recipe=settings.recipe)
+    plan, arguments = planned_network(asked, datalist, facts, len(training))
+    tree = Draft.planned(network, arguments, datalist, plan, settings.recipe).train.tree
     cost = _cost(Candidate(network, network, arguments), plan, tree, device, (len(training), len(validation)))
-    return [*lines, *_next(path, network, fold, cost, device, datalist)]
+    words = network if settings.recipe == LIGHT else f"{network} --recipe {settings.recipe}"
+    return [*lines, *_next(path, words, fold, cost, device, datalist)]
 
 
 def _understood(datalist: Datalist, facts: Sequence[CaseFacts]) -> Iterator[str]:

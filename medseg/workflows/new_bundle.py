@@ -18,7 +18,7 @@ from medseg.bundle.parts import device as choose_device
 from medseg.bundle.plan_layer import LIGHT, check_recipe, is_universal, supervises_heads, universal_plan
 from medseg.bundle.recipe import Layer
 from medseg.bundle.trust import remember_own
-from medseg.data import CaseFacts, Datalist, read_datalist
+from medseg.data import CaseFacts, Datalist, Plan, read_datalist
 from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
 from medseg.data.run_settings import SET, Setting
 from medseg.errors import ConfigError
@@ -34,6 +34,7 @@ __all__ = [
     "given_nnunet",
     "new_bundle",
     "planned_draft",
+    "planned_network",
 ]
 
 logger = logging.getLogger("medseg")
@@ -151,8 +152,10 @@ class PlanRequest:
     recipe: str = LIGHT
 
 
-def planned_draft(request: PlanRequest, datalist: Datalist, facts: Sequence[CaseFacts], num_training: int) -> Draft:
-    """The bundle that is planned for checked cases, with what the user overrides.
+def planned_network(
+    request: PlanRequest, datalist: Datalist, facts: Sequence[CaseFacts], num_training: int
+) -> tuple[Plan, dict[str, Any]]:
+    """The plan for checked cases, and the network's arguments, with the heads that the recipe trains.
 
     Raises:
         ConfigError: an override does not fit the images, or the network does not take the patch size.
@@ -172,7 +175,17 @@ def planned_draft(request: PlanRequest, datalist: Datalist, facts: Sequence[Case
         given = {key.removeprefix("network_def::") for key in overrides if key.startswith("network_def::")}
         heads = supervised_arguments(network, arguments)
         arguments |= {} if given & set(heads) else heads
-    remember_own({"network_def::_target_": network_target(network)})  # whoever names it trusts it
-    return Draft.planned(network, arguments, datalist, plan, request.recipe).over(
+    return plan, arguments
+
+
+def planned_draft(request: PlanRequest, datalist: Datalist, facts: Sequence[CaseFacts], num_training: int) -> Draft:
+    """The bundle that is planned for checked cases, with what the user overrides.
+
+    Raises:
+        ConfigError: as ``planned_network``.
+    """
+    plan, arguments = planned_network(request, datalist, facts, num_training)
+    remember_own({"network_def::_target_": network_target(request.network)})  # whoever names it trusts it
+    return Draft.planned(request.network, arguments, datalist, plan, request.recipe).over(
         request.taken, user(request.overrides)
     )

@@ -19,6 +19,7 @@ from medseg.bundle.recipe import Layer
 from medseg.data import Case, CaseFacts, Datalist
 from medseg.data.run_settings import SET
 from medseg.data.union import is_union
+from medseg.engines.ranks import world_size
 from medseg.errors import DataError
 from medseg.networks import network_target
 from medseg.settings import File
@@ -173,11 +174,13 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft, cases: i
 
 
 def _epochs(iterations: int, draft: Draft, cases: int) -> int:
-    """The epochs that have a number of iterations, in full epochs; as many for each of several processes."""
-    tree = draft.train.tree
-    per_epoch: int = tree.get("iterations") or max(1, cases * tree.get("repeats", 1) // tree["batch_size"])
+    """The epochs that have a number of iterations, in full epochs; several processes share the cases of each."""
+    processes = world_size()
+    share = math.ceil(cases * draft.train.tree.get("repeats", 1) / processes)
+    per_epoch: int = draft.train.tree.get("iterations") or max(1, share // draft.train.tree["batch_size"])
     epochs = math.ceil(iterations / per_epoch)
-    logger.info("%d iterations are %d epochs of %d", iterations, epochs, per_epoch)
+    shared = f" in each of {processes} processes" if processes > 1 else ""
+    logger.info("%d iterations are %d epochs of %d%s", iterations, epochs, per_epoch, shared)
     return epochs
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medseg.bundle.plan_layer import LIGHT, check_recipe
 from medseg.bundle.recipe import Layer, Recipe
 from medseg.engines.time_limit import CLOCKS
 from medseg.errors import ConfigError, DataError, nearest
@@ -57,6 +58,7 @@ class StudyNetwork:
         bundle: bundle in the network's place.
         overlays: further configs of the bundle.
         settings: config ids of this method alone.
+        recipe: named training of `medseg train` (default: the study's); a bundle has its own.
     """
 
     name: str
@@ -64,6 +66,7 @@ class StudyNetwork:
     bundle: str | None = None
     overlays: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,7 @@ class Study:
         validations: number of validations of each training.
         checkpoint: weights that are scored: last, or best by the validations.
         settings: config ids of all trainings.
+        recipe: named training of all methods that name none.
         equal: whether members may differ in nothing but method, data, fold and seed.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         processes: number of processes of each training, by torchrun.
@@ -152,6 +156,7 @@ class Study:
     validations: int = 0
     checkpoint: str = "last"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = LIGHT
     equal: bool = True
     device: str | None = None
     processes: int = 1
@@ -189,9 +194,16 @@ class Study:
                 raise ConfigError(f"The study has no {words}; expected one or more. Add an entry.")
         if len(self.networks) < 2:
             raise ConfigError("The study has one network; expected two or more to compare. Add another.")
+        check_recipe(self.recipe)
         for method in self.networks:
+            check_recipe(method.recipe or self.recipe)
             if method.bundle is None:
                 network_target(method.network or method.name)
+            elif method.recipe is not None:
+                raise ConfigError(
+                    f"networks::{method.name}: a bundle has a training of its own, a recipe is for networks. Leave one "
+                    "of them out."
+                )
             elif not (find_bundle(method.bundle) / "configs").is_dir():
                 raise ConfigError(f"networks::{method.name}: bundle '{method.bundle}' not found. Fix the path.")
         names = [data.name for data in self.data]
@@ -215,7 +227,7 @@ class Study:
 
 _FORMS: dict[type, dict[str, Any]] = {
     Budget: {"iterations?": int, "cpu_seconds?": float, "gpu_seconds?": float},
-    StudyNetwork: {"network?": str, "bundle?": str, "overlays?": [str], "settings?": dict},
+    StudyNetwork: {"network?": str, "bundle?": str, "overlays?": [str], "settings?": dict, "recipe?": str},
     StudyData: {"json_list": str, "data_dir?": str, "folds?": [int], "transfer?": str, "settings?": dict},
     ExternalSet: {"json_list": str, "data_dir?": str, "trained_on": str, "labels": dict, "folds?": [int]},
     Search: {"learning_rates?": [float], "share?": float, "holdout?": float},
@@ -229,6 +241,7 @@ _FORMS: dict[type, dict[str, Any]] = {
         "validations?": int,
         "checkpoint?": str,
         "settings?": dict,
+        "recipe?": str,
         "equal?": bool,
         "device?": str,
         "processes?": int,

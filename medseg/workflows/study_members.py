@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.folder import Bundle
+from medseg.bundle.plan_layer import LIGHT
 from medseg.data import Case, Datalist, read_datalist, write_datalist
 from medseg.data.folds import make_folds
 from medseg.engines.run_facts import read_facts
@@ -125,6 +126,7 @@ class Member:
             data_dir=self.data.data_dir,
             network=(self.network.network or self.network.name) if bundle is None else None,
             bundle=bundle,
+            recipe=(self.network.recipe or study.recipe) if bundle is None else LIGHT,
             fold=0 if self.rate is not None else self.fold,
             epochs=epochs,
             max_minutes=minutes,

@@ -67,7 +67,9 @@ def summarize_study(
         score=study.score,
         data=data,
         external=external,
-        methods=methods_paragraph([member.folder for member in trained], _searched(study, trained)),
+        methods=methods_paragraph(
+            {member.folder: member.network.name for member in trained}, _searched(study, trained)
+        ),
         missing=missing,
     )
 

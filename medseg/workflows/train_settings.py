@@ -35,23 +35,25 @@ class TrainSettings:
         from_original: config of an original system. One of the five: .ini, .yaml, cfg.json or .py, .sh with the
             command. A bundle is planned for its network and settings; it is read as data, never executed. What follows
             from the images, such as channels and labels, is the datalist's.
-        recipe: with --network: light, standard or nnunet. Light learns soon on a CPU; standard is light with further
-            changes; nnunet is nnU-Net's training. The plan fills what depends on the data.
+        recipe: named training: light, standard or nnunet. It is for --network. Light learns soon on a CPU; standard is
+            light with further changes; nnunet is nnU-Net's training. The plan fills what depends on the data.
         fold: validation fold, or all: one run per fold. The default is the validation section, else fold 0. The runs of
             all folds lie below the run folder.
         epochs: number of epochs (default: the bundle's).
-        iterations: number of iterations, instead of --epochs. They are rounded up to full epochs.
+        iterations: number of iterations, instead of --epochs. They are those of all processes together, rounded up to
+            full epochs.
         max_minutes: minutes of the training, instead of --epochs. They decide on the learning-rate
             schedule and the end; the last validation counts. Reading the images is never cut short, and one validation
             always takes place.
         select: weights that the run delivers. The default is the recipe's, else the best, chosen by validation; the
             final ones are for comparisons, since the best of more validations is better by chance alone.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        tracker: where curves and images go besides metrics.csv. All are written into the run folder; nothing is sent.
+        tracker: where else curves and images go than metrics.csv. All are written into the run folder; nothing is sent.
         seed: random seed.
         overrides: config values, such as learning_rate=0.01.
         overlays: further configs of a bundle, such as gsm.
         transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
+        encoder_weights: weights of the network's encoder alone. The rest of the network starts from scratch.
         reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
         partial: with --transfer: use of only the weights that fit. The others are skipped.
         new_tasks_only: with --transfer: training of tasks that the run lacks. It is one on several data sets, whose
@@ -81,6 +83,7 @@ class TrainSettings:
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
     overlays: Sequence[str] = field(default=(), metadata={"option": "overlay"})
     transfer: Folder | File | None = None
+    encoder_weights: File | None = None
     reinitialize: Sequence[str] = ()
     partial: bool = False
     new_tasks_only: bool = False
@@ -97,6 +100,14 @@ class TrainSettings:
             ConfigError: a source is not named, or a number is out of range.
         """
         how = (self.reinitialize, self.partial, self.new_tasks_only, self.replay, self.distill)
+        if self.encoder_weights is not None:
+            if self.transfer is not None or any(how[1:3]) or how[3:] != (None, None):
+                raise ConfigError(
+                    "--encoder_weights fill the encoder alone; --transfer and its options but --reinitialize start the "
+                    "whole network. Leave one of them out."
+                )
+            path = Path(self.encoder_weights).expanduser().resolve()
+            return TransferRequest(path, self.reinitialize, encoder=True)
         if self.transfer is not None:
             return TransferRequest(find_bundle(Path(self.transfer).expanduser()).resolve(), *how)
         if any(how[:3]) or how[3:] != (None, None):

@@ -21,6 +21,7 @@ from medseg.labels import LabelSpace
 from medseg.networks import create_network
 from medseg.networks.layers.task_conditioned import TaskConditioned
 from medseg.weights import read_state_dict, transfer_state
+from medseg.weights.encoder import encoder_state
 from medseg.weights.notice import read_notice
 from medseg.weights.task_rows import rows_by_name
 from medseg.workflows.checkpoints import weights_of
@@ -45,6 +46,7 @@ class TransferRequest:
             are trained.
         replay: of such a source: share of the drawn cases that are of its data sets.
         distill: of such a source: weight of the loss that holds the answers for its tasks where they were.
+        encoder: whether only the network's encoder starts from the weights.
 
     Raises:
         ConfigError: ``replay`` is not a share, or ``distill`` is not above 0.
@@ -56,6 +58,7 @@ class TransferRequest:
     new_tasks_only: bool = False
     replay: float | None = None
     distill: float | None = None
+    encoder: bool = False
 
     def __post_init__(self) -> None:
         if self.replay is not None and not 0 < self.replay < 1:
@@ -120,7 +123,9 @@ class Transfer:
         fresh = list(self.request.reinitialize)
         changes: dict[str, Any] = {}
         state = self.state
-        if isinstance(network, TaskConditioned) and "labels" in self.config:
+        if self.request.encoder:
+            state, fresh = encoder_state(network, state, str(self.weights), fresh)
+        elif isinstance(network, TaskConditioned) and "labels" in self.config:
             state, changes = self._move_rows(network, config)
             changes |= self._remember(config, datalist)
         else:

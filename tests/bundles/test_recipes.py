@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from medseg.bundle import plan_layer
 from medseg.bundle.build import named_recipes
 from medseg.bundle.compose import Workflow
 from medseg.bundle.draft import Draft
@@ -18,6 +20,8 @@ from medseg.bundle.trust import judged
 from medseg.data import inspect_cases, read_datalist
 from medseg.engines import SegmentationTrainer
 from medseg.errors import ConfigError
+from medseg.networks.training_facts import TrainingFacts
+from medseg.workflows import start
 from medseg.workflows.new_bundle import PlanRequest, planned_draft
 from medseg.workflows.train_settings import TrainSettings
 
@@ -48,6 +52,74 @@ def test_what_a_recipe_states_is_applied(inspected: Any, recipe: str) -> None:
                 assert train.origin(below).where.startswith(f"recipes/{recipe}.yaml:")
 
 
+# What nnU-Net 2.8 does: id, its value, and, where this recipe's differs, why.
+NNUNET: list[tuple[str, Any, str]] = [
+    ("optimizer::_target_", "torch.optim.SGD", ""),
+    ("optimizer::momentum", 0.99, ""),
+    ("optimizer::nesterov", True, ""),
+    ("optimizer::weight_decay", 3e-5, ""),
+    ("optimizer::lr", 0.01, ""),
+    ("lr_scheduler::name", "poly", ""),
+    ("lr_scheduler::power", 0.9, ""),
+    ("lr_scheduler::warmup", 0.0, ""),
+    ("train::handlers::5::epoch_level", True, "few epochs in short budgets: the rate falls with each iteration"),
+    ("train::trainer::clip_norm", 12.0, ""),
+    ("train::trainer::max_epochs", 1000, ""),
+    ("train::trainer::accumulation_steps", 1, ""),
+    ("ema_decay", None, ""),
+    ("train::trainer::head_weights", "halved", ""),
+    ("checkpoint::select", "final", ""),
+    ("loss::_target_", "DiceCELoss", ""),
+    ("loss::batch", True, ""),
+    ("loss::include_background", False, ""),
+    ("loss::softmax", True, ""),
+    ("loss::smooth_nr", 1e-5, ""),
+    ("loss::smooth_dr", 1e-5, ""),
+    ("augment::foreground", 0.33, ""),
+    ("augment::mirror_axes", [0, 1, 2], ""),
+    ("augment::spatial::rotation", math.radians(30), ""),
+    ("augment::spatial::rotation_in_plane", math.radians(180), ""),
+    ("augment::spatial::rotation_elongated", math.radians(15), ""),
+    ("augment::spatial::rotation_prob", 0.2, ""),
+    ("augment::spatial::scaling", [0.7, 1.4], ""),
+    ("augment::spatial::scaling_prob", 0.2, ""),
+]
+# Its changes of intensity in their order: name, probability, probability per channel, range.
+NNUNET_INTENSITY = [
+    ("RandGaussianNoised", 0.1, None, 0.1),  # deviation uniform from 0, one for all channels
+    ("RandBlurd", 0.2, 0.5, [0.5, 1.0]),
+    ("RandScaleIntensityd", 0.15, None, 0.25),  # times 0.75 to 1.25, new for each channel
+    ("RandContrastd", 0.15, None, [0.75, 1.25]),
+    ("RandLowResolutiond", 0.25, 0.5, [0.5, 1.0]),
+    ("RandGammad", 0.1, None, [0.7, 1.5]),  # of the inverted image
+    ("RandGammad", 0.3, None, [0.7, 1.5]),
+]
+
+
+def test_nnunets_values_and_what_differs(inspected: Any) -> None:
+    train = draft(inspected, "DynUNet", "nnunet").train
+    content = {**train.tree, **{name: train.value(name) for name, _, _ in NNUNET}}
+    for name, theirs, reason in NNUNET:
+        value = content[name]
+        while isinstance(value, str) and value.startswith("@"):
+            value = train.value(value[1:])
+        same = value == (pytest.approx(theirs, abs=1e-4) if isinstance(theirs, float) else theirs)
+        assert same is not bool(reason), name
+    found = train.value("augment::intensity")
+    ranges = [next(one[key] for key in RANGE if key in one) for one in found]
+    names = [one["_target_"].rpartition(".")[2] for one in found]
+    rows = zip(names, [one["prob"] for one in found], [one.get("channel_prob") for one in found], ranges, strict=True)
+    assert list(rows) == NNUNET_INTENSITY
+    assert [one.get("invert", False) for one in found] == [*[False] * 5, True, False]
+    assert found[2]["channel_wise"] is True and "sync" not in found[0]
+    datalist, facts = inspected
+    gpu = planned_draft(PlanRequest("DynUNet", "cuda", {}, recipe="nnunet"), datalist, facts, 4).train.tree
+    assert 4 * gpu["repeats"] // gpu["batch_size"] == 250
+
+
+RANGE = ("std", "sigma", "factors", "zoom", "gamma")
+
+
 def test_nnunets_training(inspected: Any) -> None:
     planned = draft(inspected, "DynUNet", "nnunet")
     planned.check()
@@ -70,6 +142,32 @@ def test_nnunets_training(inspected: Any) -> None:
 )
 def test_heads_where_the_network_has_them(inspected: Any, network: str, heads: bool | None) -> None:
     assert draft(inspected, network, "standard").train.tree["network_def"].get("deep_supervision") is heads
+
+
+def test_facts_of_a_network_change_recipes_with_its_optimizer(inspected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {name: draft(inspected, "SwinUNETR", name).train for name in named_recipes()}
+    assert {name: one.tree["learning_rate"] for name, one in rates.items()} == {
+        "light": 0.0005,
+        "nnunet": 0.01,
+        "standard": 0.001,
+    }
+    assert "transformers" in rates["standard"].origin("learning_rate").reason  # type: ignore[union-attr]
+    facts = TrainingFacts(changes={"clip_norm": 1.0, "lr_scheduler::warmup": 0.1}, evidence="a search")
+    monkeypatch.setattr(plan_layer, "training_facts", lambda cls: facts)
+    train = draft(inspected, "UNet", "light").train
+    assert (train.value("clip_norm"), train.value("lr_scheduler::warmup")) == (1.0, 0.1)
+    assert train.origin("lr_scheduler::warmup").reason == "a search"  # type: ignore[union-attr]
+
+
+def test_every_planned_training_names_its_recipe(inspected: Any) -> None:
+    assert [draft(inspected, "UNet", name).train.tree["recipe"] for name in named_recipes()] == named_recipes()
+
+
+def test_iterations_are_of_all_processes(inspected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    light = draft(inspected, "UNet", LIGHT, repeats=25, batch_size=2)  # 4 cases: 50 iterations of one process
+    for processes, epochs in ((1, 4), (2, 8), (3, 12)):
+        monkeypatch.setattr(start, "world_size", lambda processes=processes: processes)
+        assert start._epochs(200, light, 4) == epochs
 
 
 def test_the_user_has_the_last_word(inspected: Any) -> None:

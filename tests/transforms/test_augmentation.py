@@ -12,8 +12,11 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
+from medseg.bundle.build import BundleRecipe
+from medseg.bundle.plan_layer import LIGHT
 from medseg.data import make_dataset, make_loader
 from medseg.labels import IGNORE, LabelSpace
 from medseg.transforms import augmentation, preprocessing
@@ -34,11 +37,17 @@ def make_cases(folder: Path, shape: tuple[int, ...] = (15, 14, 13), count: int =
     return cases
 
 
+def changes() -> list[Any]:
+    """The intensity changes of the recipe that planned bundles stand on."""
+    stated = BundleRecipe((LIGHT,), ()).config("train").tree["augment"]["intensity"]
+    return list(ConfigParser({"found": stated}).get_parsed_content("found"))
+
+
 def recipe(roi: tuple[int, ...] = ROI, spacing: Any = (1.2, 1.0, 1.0), **options: Any) -> Compose:
     steps = preprocessing(
         ["image", "label"], normalization=[{"kind": "case"}], roi_size=roi, spacing=spacing, label_space=SPACE
     )
-    options = {"flip_axes": list(range(len(roi))), "rotate": 0.5, "scale": 0.3} | options
+    options = {"intensity": changes(), "flip_axes": list(range(len(roi))), "rotate": 0.5, "scale": 0.3} | options
     return Compose(steps + augmentation(roi, label_space=SPACE, **options))
 
 
@@ -83,7 +92,7 @@ def test_image_and_label_move_together(tmp_path: Path) -> None:
     case = {kind: str(tmp_path / f"{kind}.nii.gz") for kind in ("image", "label")} | {"case_id": "c"}
     roi = (16, 16, 16)
     steps = preprocessing(["image", "label"], normalization=[{"kind": "fixed"}], roi_size=roi, label_space=SPACE)
-    steps += augmentation(roi, label_space=SPACE, flip_axes=[0, 1, 2], rotate=0.5, scale=0.3, intensity=False)
+    steps += augmentation(roi, label_space=SPACE, flip_axes=[0, 1, 2], rotate=0.5, scale=0.3, intensity=[])
     dataset = make_dataset([case], Compose(steps), kind="cache", repeats=20)
     batches = list(make_loader(dataset, shuffle=True))
     assert len(batches) == 20 and sum(int((batch["label"] == 1).sum()) for batch in batches) > 0

@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai import transforms as mt
+from monai.bundle import ConfigParser
 from monai.data import Dataset
 from monai.transforms import Compose
 
+from medseg.bundle.build import BundleRecipe, named_recipes
 from medseg.data import make_loader
 from medseg.data.dataset import SeededDataset
+from medseg.data.sampling import EpochSampler
+from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms import (
     RandBlurd,
@@ -20,6 +25,7 @@ from medseg.transforms import (
     RandGammad,
     RandLowResolutiond,
     RandRotateScaled,
+    channel_changes,
     patch_augmentation,
 )
 
@@ -76,6 +82,96 @@ def test_values_lie_in_their_ranges() -> None:
     assert torch.equal(coarse["image"], IMAGE[:1, :1, :1] + torch.zeros(1, 8, 6, 1))  # differs along that axis alone
 
 
+def test_brightness_and_noise_are_uniform() -> None:
+    flat = torch.stack([torch.full((6, 6, 6), 2.0), torch.full((6, 6, 6), 4.0)])
+    noise = mt.RandGaussianNoised("image", prob=1, std=0.1)
+    found = torch.stack([noise.set_random_state(n)({"image": flat})["image"] - flat for n in range(DRAWS)])
+    deviations = found.std((2, 3, 4)).numpy()
+    assert np.quantile(deviations, [0.25, 0.5, 0.75]) == pytest.approx([0.025, 0.05, 0.075], abs=0.01)
+    assert np.corrcoef(deviations.T)[0, 1] > 0.95  # one for all channels
+    scale = mt.RandScaleIntensityd("image", factors=0.25, prob=1, channel_wise=True)
+    changed = torch.stack([scale.set_random_state(n)({"image": flat})["image"] / flat for n in range(DRAWS)])
+    each(changed[:, :, 0, 0, 0].numpy(), 0.75, 1.25)
+
+
+def test_blur_and_resolution_are_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, sigmas, sizes = torch.zeros(1, 200, 8, 8), [], []
+    monkeypatch.setattr(channel_changes, "GaussianSmooth", lambda sigma: sigmas.append(sigma) or (lambda one: one))
+    blur, low = RandBlurd("image", 1, (0.5, 1.0)), RandLowResolutiond("image", 1, (0.5, 1.0))
+    for number in range(DRAWS):
+        blur.set_random_state(number)({"image": image})
+    each(np.array(sigmas), 0.5, 1.0)
+    smaller = channel_changes.interpolate
+    monkeypatch.setattr(
+        channel_changes,
+        "interpolate",
+        lambda x, size, mode: sizes.append(list(size)) or smaller(x, size=size, mode=mode),
+    )
+    for number in range(DRAWS):
+        low.set_random_state(number)({"image": image})
+    each(np.array(sizes[::2])[:, :1] / 200, 0.5, 1.0)
+    assert all(size[1] == size[2] and abs(size[1] - size[0] / 25) <= 0.51 for size in sizes[::2])  # of all axes
+
+
+def test_angles_are_uniform_and_the_field_of_view_is_one_factor() -> None:
+    changes = [rotate((8, 8, 8), rotation_prob=1.0, scaling_prob=1.0).set_random_state(n) for n in range(DRAWS)]
+    for one in changes:
+        one.randomize()
+    each(np.array([one.drawn[0] for one in changes if one.drawn]), -0.5, 0.5)
+    factors = np.array([one.drawn[1] for one in changes if one.drawn])
+    each(factors[:, :1], 0.7, 1.4)
+    assert np.ptp(factors, axis=1).max() == 0
+    alone = [rotate((8, 8, 8), scaling_prob=0.0).set_random_state(n) for n in range(DRAWS)]
+    for one in alone:
+        one.randomize()
+    assert np.mean([one.drawn is not None for one in alone]) == pytest.approx(0.2, abs=0.08)
+
+
+def each(values: np.ndarray, low: float, high: float) -> None:
+    """Columns are uniform over the whole range, and do not depend on each other."""
+    found = (values - low) / (high - low)
+    assert found.min() >= 0 and found.max() <= 1 and (found.min(0) < 0.05).all() and (found.max(0) > 0.95).all()
+    quartiles = np.quantile(found, [0.25, 0.5, 0.75], axis=0)
+    assert quartiles == pytest.approx(np.repeat([[0.25], [0.5], [0.75]], found.shape[1], axis=1), abs=0.1)
+    if found.shape[1] > 1:
+        assert abs(np.corrcoef(found.T) - np.eye(found.shape[1])).max() < 0.2
+
+
+def test_mirror_images_and_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    blur = RandBlurd("image", 0.2, (0.5, 1.0))
+    steps = patch_augmentation(
+        label_space=SPACE, spatial=rotate((4, 4, 4)), intensity=[blur], mirror_axes=[0, 2], balance="lesions"
+    )
+    kinds = [type(step).__name__ for step in steps]
+    assert kinds[:4] == ["LesionsToIndicesd", "RandForegroundCropd", "RandRotateScaled", "RandBlurd"]
+    flips = Compose(steps[4:6])
+    corner = torch.zeros(1, 2, 2, 2)
+    corner[0, 0, 0, 0] = 1
+    found = [flips.set_random_state(n)({"image": corner, "label": corner}) for n in range(DRAWS)]
+    places = np.array([np.argwhere(np.asarray(one["image"][0]))[0] for one in found])
+    assert places.mean(0) == pytest.approx([0.5, 0, 0.5], abs=0.1)
+    assert all(torch.equal(torch.as_tensor(one["image"]), torch.as_tensor(one["label"])) for one in found)
+
+
+@pytest.mark.parametrize("name", named_recipes())
+def test_numbers_depend_on_seed_epoch_and_case_and_not_on_workers(name: str) -> None:
+    stated = BundleRecipe(("generated", name), ()).config("train").tree["augment"]
+    filled = {"roi_size": [6, 6, 6], "foreground": 0.33, "coarse_axis": None, "label_space": None}
+    open_ = {"samples_per_case": 1, "mirror_axes": [0, 1, 2], "flip_axes": [0], "rotate": 0.2}
+    parser = ConfigParser({**filled, "augment": {**stated, **{k: v for k, v in open_.items() if k in stated}}})
+    steps = parser.get_parsed_content("augment")(label_space=SPACE)
+
+    def batches(seed: int, epoch: int, workers: int) -> list[torch.Tensor]:
+        dataset = SeededDataset(Dataset([case(), case()], Compose(steps)), seed=seed, repeats=3)
+        dataset.epoch.fill_(epoch)
+        loader = make_loader(dataset, batch_size=2, shuffle=True, num_workers=workers)
+        return [batch["image"] for batch in loader]
+
+    one = torch.stack(batches(0, 1, 0))
+    assert torch.equal(one, torch.stack(batches(0, 1, 2)))
+    assert not torch.equal(one, torch.stack(batches(0, 2, 0))) and not torch.equal(one, torch.stack(batches(1, 1, 0)))
+
+
 def test_angles_follow_the_patch() -> None:
     cases = {
         ((8, 8, 8), None): [0.5] * 3,
@@ -93,6 +189,25 @@ def test_angles_follow_the_patch() -> None:
         assert (
             angles[:2] == [0, 0] and abs(angles[2]) <= 3 and factors[2] == 1 and 0.7 <= factors[0] == factors[1] <= 1.4
         )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "processes", "around"), [(2, 1, 1), (3, 1, 1), (12, 1, 4), (2, 2, 1), (1, 2, 1)]
+)
+def test_the_share_is_exact_in_every_batch_of_all_processes(batch_size: int, processes: int, around: int) -> None:
+    drawn = [share_of(batch_size, processes, rank) for rank in range(processes)]
+    assert np.concatenate(drawn, axis=1).sum(axis=1).tolist() == [around] * 10
+
+
+def test_the_share_of_single_samples_is_that_of_the_epoch() -> None:
+    assert share_of(1, 1, 0)[:, 0].tolist() == [False, False, False, True] + [False, False, True] * 2
+
+
+def share_of(batch_size: int, processes: int, rank: int) -> np.ndarray:
+    """Which samples of ten batches are around a label, (batches, samples)."""
+    sampler = EpochSampler(range(10 * batch_size * processes), num_replicas=processes, rank=rank)
+    sampler.batch_size, sampler.foreground = batch_size, 0.33
+    return np.array(list(sampler)).reshape(10, batch_size) < 0
 
 
 def case() -> dict[str, Any]:
@@ -116,6 +231,29 @@ def test_the_share_of_each_batch_is_around_a_label_whatever_its_size() -> None:
     resumed = [batch["label"] for batch in loader]
     loader.sampler.skip = 0
     assert all(torch.equal(a, b["label"]) for a, b in zip(resumed, list(loader)[1:], strict=True))
+
+
+def test_lesions_are_drawn_whatever_their_size() -> None:
+    lesions = case()
+    lesions["label"][0, 8, 1:4, 1:4] = 2  # a second one of the label of one voxel, which touches nothing
+    steps = patch_augmentation(
+        label_space=SPACE, spatial=rotate((2, 2, 2), rotation_prob=0, scaling_prob=0), foreground=1.0, balance="lesions"
+    )
+    first, sample = steps[0], Compose(steps)
+    sizes = [len(voxels) for voxels in first(lesions)["label_cls_indices"]]
+    assert sizes == [0, 6 * 12 * 12, 9, 1]
+    places = {1: 0, 9: 0, 2: 0}
+    for seed in range(DRAWS):
+        (patch,) = sample.set_random_state(seed)({**lesions, "image": ROWS})
+        places[9 if patch["image"].max() >= 11 else 2 if patch["image"].max() >= 8 else 1] += 1
+    assert np.array(list(places.values())) / DRAWS == pytest.approx(1 / 3, abs=0.1)
+    nothing = {**case(), "label": torch.zeros(1, 12, 12, 12, dtype=torch.int16)}
+    assert len(first(nothing)["label_cls_indices"]) == 1 and sample(nothing)[0]["image"].shape == (1, 2, 2, 2)
+    with pytest.raises(ConfigError, match="labels or lesions"):
+        patch_augmentation(label_space=SPACE, spatial=rotate((2, 2, 2)), balance="lesion")  # type: ignore[arg-type]
+
+
+ROWS = torch.arange(12.0).reshape(1, 12, 1, 1).expand(1, 12, 12, 12).clone()
 
 
 def test_a_patch_beyond_the_border_is_filled_with_zeros() -> None:

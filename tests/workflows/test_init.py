@@ -30,7 +30,7 @@ def commands(lines: list[str]) -> list[list[str]]:
 def test_volumes(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "lesions", 5)
     names = {"modality": ("T1", "T2", "FLAIR"), "label_names": ("background", "oedema", "core")}
-    lines = init(folder=folder, network="UNet", device="cpu", **names)
+    lines = init(folder=folder, network="UNet", device="cpu", recipe="standard", **names)
     text = "\n".join(lines)
     assert "volumes (T1, T2, FLAIR); 5 training, 2 test cases; 5 subjects, 5 folds" in text
     assert re.search(r"sizes: \S+ to \S+ voxels\nspacing: \S+ to \S+ mm\n", text)
@@ -40,6 +40,7 @@ def test_volumes(tmp_path: Path) -> None:
     train, validate, infer = commands(lines)
     for words in (train, validate, infer):
         CommandParser(words[1]).parse(words[2:])
+    assert train[train.index("--recipe") + 1] == "standard" and "--recipe" not in validate
     assert train[train.index("--json_list") + 1] == str(folder / "datalist.json")
     assert re.search(r"about [\d.]+ (s|min|h) and \d+\.\d GiB on the CPU with \d+ threads: \d+ steps of \S+ s", text)
     with pytest.raises(ConfigError, match="exists"):

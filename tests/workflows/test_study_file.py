@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from medseg.bundle.build import named_recipes
 from medseg.errors import ConfigError
 from medseg.workflows.study_file import Budget, read_study
+from medseg.workflows.study_members import Member
 
+BUNDLE = "ssh_unet_btcv_ct_segmentation"
 SOUND: dict[str, Any] = {
     "networks": ["ssh_unet", "UNet"],
     "data": {"toy": {"json_list": "list.json", "folds": [0, 1]}},
@@ -22,6 +25,20 @@ def written(folder: Path, **changes: Any) -> Path:
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump({**SOUND, **changes}, sort_keys=False))
     return path
+
+
+def test_methods_follow_recipes(tmp_path: Path) -> None:
+    networks = {"UNet": None, "long": {"network": "UNet", "recipe": "nnunet"}, "x": {"bundle": BUNDLE}}
+    study = read_study(written(tmp_path, networks=networks, recipe="standard"))
+    found = [Member(study, tmp_path, one, study.data[0], 0, 0).training().recipe for one in study.networks]
+    assert found == ["standard", "nnunet", "light"]
+
+
+def test_the_ablation_changes_one_thing_at_a_time() -> None:
+    study = read_study(Path(__file__).parents[2] / "studies" / "recipe_ablation.yaml")
+    assert {one.network for one in study.networks} == {"DynUNet"} and len(study.seeds) >= 3
+    assert study.networks[0].name == "light" and not study.networks[0].settings
+    assert {one.name for one in study.networks} >= set(named_recipes())
 
 
 def test_a_study_is_read(tmp_path: Path) -> None:
@@ -54,6 +71,12 @@ def test_a_study_is_read(tmp_path: Path) -> None:
         ({"external": {"x": {"json_list": "a", "labels": {}, "trained_on": "t"}}}, "no data 't'"),
         ({"score": "dise"}, "score 'dise' is unknown. Did you mean 'dice'?"),
         ({"processes": 0}, "processes"),
+        ({"recipe": "nnunett"}, "No recipe 'nnunett'. Did you mean 'nnunet'?"),
+        ({"networks": {"x": {"recipe": "lite"}, "UNet": None}}, "No recipe 'lite'"),
+        (
+            {"networks": {"x": {"bundle": BUNDLE, "recipe": "light"}, "UNet": None}},
+            "a bundle has a training of its own",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

@@ -1,0 +1,52 @@
+"""How networks are trained otherwise than a recipe says, with the evidence.
+
+Facts of medseg's own networks stand in their ``@register(...)``, those of MONAI's here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from medseg.networks.catalog import catalog
+
+__all__ = ["TrainingFacts", "training_facts"]
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a recipe leaves to the network.
+
+    Attributes:
+        heads: whether ``deep_supervision`` trains heads at lower resolutions; elsewhere the argument says something
+            else, or is not there.
+        rate: factor of the recipe's learning rate of AdamW.
+        changes: config id of train.yaml -> value, such as ``weight_decay``, ``clip_norm``, ``ema_decay`` or
+            ``lr_scheduler::warmup``, likewise of recipes with AdamW.
+        evidence: how rate and changes are known.
+    """
+
+    heads: bool = False
+    rate: float = 1.0
+    changes: Mapping[str, float | None] = field(default_factory=dict)
+    evidence: str = ""
+
+
+_TRANSFORMER = TrainingFacts(rate=0.1, evidence="AdamW; transformers diverge at the rates of convolutional networks")
+_MONAI = {
+    "DynUNet": TrainingFacts(heads=True),
+    "MedNeXt": TrainingFacts(heads=True),
+    "SwinUNETR": _TRANSFORMER,
+    "UNETR": _TRANSFORMER,
+}
+
+
+def training_facts(network: type[nn.Module]) -> TrainingFacts:
+    """Of a network's class; a user's own has none."""
+    for facts in catalog().values():
+        if (facts.module, facts.class_name) == (network.__module__, network.__name__):
+            return TrainingFacts(facts.heads, facts.rate, facts.changes, facts.evidence)
+    known = _MONAI if network.__module__.startswith("monai.") else {}
+    return known.get(network.__name__, TrainingFacts())
