@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medseg.engines.run_files import Curves
 from medseg.reports.drawing import ACCENT, FAINT, INK, Chart, even_spread, plain_axes, shortened, to_chart
 
 __all__ = ["curves_chart", "scores_chart"]
@@ -17,14 +18,18 @@ _PANELS = (
     ("mean_dice", "validation: mean Dice"),
     ("learning_rate", "learning rate"),
 )
+_MOST_POINTS = 600  # of the losses of iterations
 
 
-def curves_chart(curves: Mapping[str, np.ndarray]) -> Chart:
-    """Loss, validation Dice and learning rate over epochs."""
+def curves_chart(curves: Curves) -> Chart:
+    """Loss, validation Dice and learning rate over epochs; behind the loss of the epochs that of the iterations."""
     figure = Figure(figsize=(10.4, 2.7), layout="constrained")
+    shown = np.append(curves.epochs["epoch"], [0] if len(curves.losses) else [])  # where their losses begin
     for axes, (name, title) in zip(np.ravel(figure.subplots(1, len(_PANELS))), _PANELS, strict=True):
-        given = np.isfinite(curves[name])
-        epochs, values = curves["epoch"][given], curves[name][given]
+        given = np.isfinite(curves.epochs[name])
+        epochs, values = curves.epochs["epoch"][given], curves.epochs[name][given]
+        if name == "loss":
+            title += _add_losses(axes, curves.losses)
         axes.plot(epochs, values, color=ACCENT, linewidth=1.6, marker="o" if len(values) < 40 else "", markersize=3)
         if name == "mean_dice" and len(values):
             best = int(np.argmax(values))
@@ -38,16 +43,46 @@ def curves_chart(curves: Mapping[str, np.ndarray]) -> Chart:
                 color=INK,
                 fontsize=9,
             )
-        plain_axes(axes)
+        _over_epochs(axes, title, shown)
         if not len(values):
             axes.text(0.5, 0.5, "none recorded", transform=axes.transAxes, ha="center", color=INK, fontsize=9)
             axes.set_yticks([])
-        axes.set_title(title, loc="left", fontsize=10, color=INK)
-        axes.set_xlabel("epoch", fontsize=9, color=INK)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.margins(x=0.04, y=0.12)
-        axes.set_xlim(*_epoch_limits(curves["epoch"]))
     return to_chart(figure, "curves", "Learning curves: loss, validation Dice and learning rate per epoch")
+
+
+def labels_chart(labels: Mapping[str, np.ndarray], colors: Mapping[str, str]) -> Chart:
+    """Mean Dice of each label ``(validations, 2)`` over epochs."""
+    rows = 12
+    columns = -(-len(labels) // rows)
+    figure = Figure(figsize=(10.4, 1.4 + 0.19 * min(rows, max(7, len(labels)))), layout="constrained")
+    axes: Axes = figure.subplots()
+    for label, points in labels.items():
+        marker = "o" if len(points) < 40 else ""
+        axes.plot(*points.T, color=colors[label], linewidth=1.6, marker=marker, markersize=3, label=shortened(label))
+    _over_epochs(axes, "validation: Dice of each label", np.unique(np.concatenate(list(labels.values()))[:, 0]))
+    legend = figure.legend(loc="outside right upper", ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return to_chart(figure, "curves_labels", "Mean validation Dice of each label per epoch")
+
+
+def _add_losses(axes: Axes, losses: np.ndarray) -> str:
+    """The losses of the iterations, of many the means over as many in a row; what a title says of them."""
+    losses = losses[np.isfinite(losses[:, 1])]
+    step = -(-len(losses) // _MOST_POINTS) or 1
+    means = losses[: len(losses) // step * step].reshape(-1, step, 2).mean(axis=1)
+    axes.plot(*means.T, color=FAINT, linewidth=0.8)
+    shown = "each iteration" if step == 1 else f"every {step} iterations"
+    return f" (grey: {shown})" if len(losses) else ""
+
+
+def _over_epochs(axes: Axes, title: str, epochs: np.ndarray) -> None:
+    plain_axes(axes)
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_xlabel("epoch", fontsize=9, color=INK)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(x=0.04, y=0.12)
+    axes.set_xlim(*_epoch_limits(epochs))
 
 
 def _epoch_limits(epochs: np.ndarray) -> tuple[float, float]:
