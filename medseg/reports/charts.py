@@ -1,7 +1,8 @@
-"""Charts for a page: learning curves, and the scores of single cases per label."""
+"""Charts for a page, narrow enough for a telephone: learning curves, and the scores of single cases per label."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,59 +12,70 @@ from matplotlib.figure import Figure
 from medseg.engines.run_files import Curves
 from medseg.reports.drawing import ACCENT, FAINT, INK, Chart, even_spread, plain_axes, shortened, to_chart
 
-__all__ = ["curves_chart", "scores_chart"]
+__all__ = ["curves_charts", "scores_chart"]
 
-_PANELS = (
-    ("loss", "training loss"),
-    ("mean_dice", "validation: mean Dice"),
-    ("learning_rate", "learning rate"),
-)
+_PANELS = {
+    "loss": "training loss",
+    "mean_dice": "validation: mean Dice",
+    "learning_rate": "learning rate",
+}
+_SIZE = 4.8, 2.6  # inches, of a curve
 _MOST_POINTS = 600  # of the losses of iterations
 
 
-def curves_chart(curves: Curves) -> Chart:
-    """Loss, validation Dice and learning rate over epochs; behind the loss of the epochs that of the iterations."""
-    figure = Figure(figsize=(10.4, 2.7), layout="constrained")
+def curves_charts(curves: Curves, colors: Mapping[str, str]) -> list[Chart]:
+    """Loss, mean Dice, learning rate and the Dice of each label, over epochs.
+
+    Args:
+        curves: of a training with an epoch or more.
+        colors: label -> its colour.
+    """
     shown = np.append(curves.epochs["epoch"], [0] if len(curves.losses) else [])  # where their losses begin
-    for axes, (name, title) in zip(np.ravel(figure.subplots(1, len(_PANELS))), _PANELS, strict=True):
-        given = np.isfinite(curves.epochs[name])
-        epochs, values = curves.epochs["epoch"][given], curves.epochs[name][given]
-        if name == "loss":
-            title += _add_losses(axes, curves.losses)
-        axes.plot(epochs, values, color=ACCENT, linewidth=1.6, marker="o" if len(values) < 40 else "", markersize=3)
-        if name == "mean_dice" and len(values):
-            best = int(np.argmax(values))
-            axes.plot(epochs[best], values[best], "o", color=ACCENT, markersize=6)
-            axes.annotate(
-                f"{values[best]:.3f}",
-                (epochs[best], values[best]),
-                xytext=(0, -14),
-                textcoords="offset points",
-                ha="right" if best > 0 else "center",
-                color=INK,
-                fontsize=9,
-            )
-        _over_epochs(axes, title, shown)
-        if not len(values):
-            axes.text(0.5, 0.5, "none recorded", transform=axes.transAxes, ha="center", color=INK, fontsize=9)
-            axes.set_yticks([])
-    return to_chart(figure, "curves", "Learning curves: loss, validation Dice and learning rate per epoch")
+    charts = [_curve(curves, name, shown) for name in _PANELS]
+    return [*charts, *([_labels_chart(curves.labels, colors, shown)] if curves.labels else [])]
 
 
-def labels_chart(labels: Mapping[str, np.ndarray], colors: Mapping[str, str]) -> Chart:
-    """Mean Dice of each label ``(validations, 2)`` over epochs."""
-    rows = 12
-    columns = -(-len(labels) // rows)
-    figure = Figure(figsize=(10.4, 1.4 + 0.19 * min(rows, max(7, len(labels)))), layout="constrained")
+def _curve(curves: Curves, name: str, shown: np.ndarray) -> Chart:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes: Axes = figure.subplots()
+    title = _PANELS[name]
+    given = np.isfinite(curves.epochs[name])
+    epochs, values = curves.epochs["epoch"][given], curves.epochs[name][given]
+    if name == "loss":
+        title += _add_losses(axes, curves.losses)
+    axes.plot(epochs, values, color=ACCENT, linewidth=1.6, marker="o" if len(values) < 40 else "", markersize=3)
+    if name == "mean_dice" and len(values):
+        best = int(np.argmax(values))
+        axes.plot(epochs[best], values[best], "o", color=ACCENT, markersize=6)
+        axes.annotate(
+            f"{values[best]:.3f}",
+            (epochs[best], values[best]),
+            xytext=(0, -14),
+            textcoords="offset points",
+            ha="right" if best > 0 else "center",
+            color=INK,
+            fontsize=9,
+        )
+    _over_epochs(axes, title, shown)
+    if not len(values):
+        axes.text(0.5, 0.5, "none recorded", transform=axes.transAxes, ha="center", color=INK, fontsize=9)
+        axes.set_yticks([])
+    return to_chart(figure, f"curve_{name}", f"Learning curve: {_PANELS[name]} per epoch")
+
+
+def _labels_chart(labels: Mapping[str, np.ndarray], colors: Mapping[str, str], shown: np.ndarray) -> Chart:
+    columns = min(len(labels), max(1, 50 // (4 + max(len(shortened(label)) for label in labels))))
+    width, height = _SIZE
+    figure = Figure(figsize=(width, height + 0.19 * math.ceil(len(labels) / columns)), layout="constrained")
     axes: Axes = figure.subplots()
     for label, points in labels.items():
         marker = "o" if len(points) < 40 else ""
         axes.plot(*points.T, color=colors[label], linewidth=1.6, marker=marker, markersize=3, label=shortened(label))
-    _over_epochs(axes, "validation: Dice of each label", np.unique(np.concatenate(list(labels.values()))[:, 0]))
-    legend = figure.legend(loc="outside right upper", ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
+    _over_epochs(axes, "validation: Dice of each label", shown)
+    legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return to_chart(figure, "curves_labels", "Mean validation Dice of each label per epoch")
+    return to_chart(figure, "curve_labels", "Learning curve: Dice of each label per epoch")
 
 
 def _add_losses(axes: Axes, losses: np.ndarray) -> str:
@@ -93,7 +105,7 @@ def _epoch_limits(epochs: np.ndarray) -> tuple[float, float]:
 
 def scores_chart(labels: Sequence[str], dice: np.ndarray, colors: Mapping[str, str]) -> Chart:
     """Dice of every case ``(cases, labels)``: one row per label with points, quartile box, median and range."""
-    figure = Figure(figsize=(10.4, 0.75 + (0.48 if len(labels) < 8 else 0.34) * len(labels)), layout="constrained")
+    figure = Figure(figsize=(6.2, 0.75 + (0.48 if len(labels) < 8 else 0.34) * len(labels)), layout="constrained")
     axes: Axes = figure.subplots()
     for row, label in enumerate(labels):
         values = np.sort(dice[:, row][np.isfinite(dice[:, row])])

@@ -15,7 +15,7 @@ from medseg.metrics import Scores
 from medseg.reports import scores
 from medseg.reports.agreement import Agreement, volume_agreement
 from medseg.reports.calibrated import Calibration, ShownCalibration
-from medseg.reports.charts import curves_chart, labels_chart, scores_chart
+from medseg.reports.charts import curves_charts, scores_chart
 from medseg.reports.drawing import Chart, save_figure
 from medseg.reports.page import Table, render
 from medseg.reports.record import RunRecord, read_record
@@ -165,9 +165,7 @@ def shown_scores(record: RunRecord, overlays: Callable[[Mapping[str, str]], Over
 def _curves(record: RunRecord) -> list[Chart]:
     if record.curves is None or not len(record.curves.epochs["epoch"]):
         return []
-    colors = target_colors(record.label_space, record.curves.labels)
-    of_labels = [labels_chart(record.curves.labels, colors)] if record.curves.labels else []
-    return [curves_chart(record.curves), *of_labels]
+    return curves_charts(record.curves, target_colors(record.label_space, record.curves.labels))
 
 
 def _not_recorded(record: RunRecord) -> str:

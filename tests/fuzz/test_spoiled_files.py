@@ -21,8 +21,8 @@ from medseg.data import Case
 from medseg.data.files import Unreadable, read_grid, read_volume
 from medseg.data.inspect import inspect_cases
 from medseg.engines import Checkpoint
-from medseg.engines.run_facts import read_facts
 from medseg.engines.epoch_table import read_rows
+from medseg.engines.run_facts import read_facts
 from medseg.labels import LabelSpace
 from medseg.metrics import ScoreDefinition, ScoreFacts, Scores
 from medseg.reports import write_report
