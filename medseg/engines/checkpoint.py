@@ -44,7 +44,9 @@ _STATE: dict[str, Any] = {
     **dict.fromkeys(("network", "optimizer", "scaler"), dict),
     **dict.fromkeys(("lr_scheduler", "average", "best_values?"), (dict, None)),
     **dict.fromkeys(("iteration", "epoch_length", "best_metric_epoch", "threads"), int),
-    **dict.fromkeys(("loss_sum", "best_metric"), float),
+    "best_metric": float,
+    "losses?": [float],  # of the epoch so far; states of earlier versions have their sum alone
+    "loss_sum?": float,
     "elapsed_seconds": ([float], float),  # wall and CPU; the first alone in states of earlier versions
     "energy_joules?": (float, None),
     "validations?": list,
@@ -274,7 +276,7 @@ class Checkpoint:
             "scaler": engine.grad_scaler.state_dict(),
             "iteration": int(engine.state.iteration),
             "epoch_length": int(engine.state.epoch_length),
-            "loss_sum": float(engine.loss_sum),
+            "losses": list(engine.losses),
             "best_metric": self._best_metric(),
             "best_metric_epoch": int(self.evaluator.state.best_metric_epoch) if self.evaluator is not None else -1,
             "best_values": dict(self.best_values),
@@ -355,7 +357,7 @@ class Checkpoint:
         iteration = state["iteration"]
         engine.state.iteration = iteration
         engine.state.epoch = iteration // engine.state.epoch_length
-        engine.loss_sum = state["loss_sum"]
+        engine.losses = list(state.get("losses", [state.get("loss_sum", 0.0)]))
         self.validations = [tuple(place) for place in state.get("validations", [])]
         elapsed = state["elapsed_seconds"]  # of earlier versions without the CPU's
         self._elapsed, self._cpu = elapsed if isinstance(elapsed, list) else (elapsed, 0.0)

@@ -1,4 +1,4 @@
-"""What a run leaves to read: ``metrics.csv``, curves and images of a tracker, log lines, and a progress bar."""
+"""What a run leaves to read: tables of its curves, curves and images of a tracker, log lines, and a progress bar."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from ignite.engine import Events
 from tqdm import tqdm
 
 from medseg.data.run_settings import settings_of
+from medseg.engines.epoch_table import EPOCHS, LABELS, LOSSES, EpochTable
 from medseg.engines.log_file import log_to
 from medseg.engines.overlay_image import overlay_image
-from medseg.engines.run_files import HISTORY, read_curves
+from medseg.engines.scores import LABEL_DICE
 from medseg.engines.trackers import Tracker, check_tracker, make_tracker
-from medseg.faults import unwrapped
-from medseg.storage import read_yaml, whole_file
-from medseg.storage.csv_file import CsvWriter
+from medseg.storage import read_yaml
 
 __all__ = ["Progress", "RunLog", "span"]
 
@@ -29,10 +28,11 @@ _WARM_UP, _TIMED = 3, 5  # iterations before the expected time is measured, and 
 
 
 class RunLog:
-    """One row per epoch in ``metrics.csv``, the same and the Dice of each label as curves of a tracker, which also gets
-    the settings and an overlay image per validation.
+    """A row per epoch in ``metrics.csv``, one per iteration in ``losses.csv`` and one per validation and label in
+    ``validation_dice.csv``; epochs and labels also as curves of a tracker, which gets the settings and an overlay image
+    per validation too.
 
-    Rows of epochs that are run again after a resume are replaced, in the file and in TensorBoard.
+    Rows of epochs that are run again after a resume are replaced, in the files and in TensorBoard.
 
     Args:
         directory: the run's folder.
@@ -56,6 +56,9 @@ class RunLog:
         self.evaluator = evaluator
         check_tracker(tracker)
         self.tracker = tracker
+        self.epochs = EpochTable(self.directory / "metrics.csv", EPOCHS)
+        self.losses = EpochTable(self.directory / "losses.csv", LOSSES)
+        self.labels = EpochTable(self.directory / "validation_dice.csv", LABELS)
         self.writer: Tracker | None = None
         self._epoch_start = 0.0
         self._run_start = 0.0
@@ -75,13 +78,8 @@ class RunLog:
         self._run_start, self._first_epoch = time.monotonic(), engine.state.epoch
         self.directory.mkdir(parents=True, exist_ok=True)
         log_to(self.directory)  # where MONAI's own command runs the bundle, nobody else has
-        path = self.directory / "metrics.csv"
-        # A row without its last column was being written when the run was killed.
-        rows = [row for row in read_curves(path) if row.get("seconds") and int(row["epoch"]) < engine.state.epoch]
-        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = CsvWriter(file, HISTORY)
-            writer.writeheader()
-            writer.writerows(rows)
+        for table in (self.epochs, self.losses, self.labels):
+            table.restart(engine.state.epoch)
         self.writer = make_tracker(self.tracker, self.directory, engine.state.epoch)
         config = self.directory / "configs" / "train.yaml"
         if self.writer.takes_settings and config.is_file():
@@ -116,13 +114,23 @@ class RunLog:
             "mean_dice": f"{self.evaluator.state.metrics['mean_dice']:.6f}" if validated else "",
             "seconds": f"{time.monotonic() - self._epoch_start:.2f}",
         }
-        path = self.directory / "metrics.csv"
-        with unwrapped(path), path.open("a", newline="", encoding="utf-8") as file:
-            CsvWriter(file, HISTORY).writerow(row)
+        self.epochs.add([row])
+        first = engine.state.iteration - done + 1
+        if len(engine.losses) == done:  # of an epoch that an earlier version began, only the sum is known
+            self.losses.add(
+                {"epoch": epoch, "iteration": number, "loss": f"{loss:.6g}"}
+                for number, loss in enumerate(engine.losses, first)
+            )
         assert self.writer is not None  # opened when the epoch began
         curves = {name: float(row[name]) for name in ("loss", "learning_rate", "mean_dice") if row[name] != ""}
         if validated:
-            curves |= {k: float(v) for k, v in self.evaluator.state.metrics.items() if k not in row}
+            others = {k: float(v) for k, v in self.evaluator.state.metrics.items() if k not in row}
+            curves |= others
+            self.labels.add(
+                {"epoch": epoch, "label": name.removeprefix(LABEL_DICE), "dice": f"{value:.6f}"}
+                for name, value in others.items()
+                if name.startswith(LABEL_DICE)
+            )
         self.writer.scalars(curves, epoch)
         if validated:
             self._add_image(epoch)

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-import csv
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medseg.data.content import content_hash
-from medseg.errors import DataError
+from medseg.engines.epoch_table import EPOCHS, read_rows
 from medseg.metrics import Scores
-from medseg.storage.limits import OutOfLimits, read_text
 
-__all__ = ["HISTORY", "is_outdated", "read_curves", "read_history"]
+__all__ = ["Curves", "is_outdated", "read_history"]
 
-HISTORY = ("epoch", "iteration", "loss", "learning_rate", "mean_dice", "seconds")  # columns of a metrics.csv
+
+@dataclass(frozen=True)
+class Curves:
+    """What a training recorded of its course; what it did not record is empty.
+
+    Attributes:
+        epochs: columns of ``metrics.csv``, one value per epoch, NaN where there is none.
+        losses: ``(iterations, 2)``: place in epochs (the second epoch runs from 1 to 2), and loss.
+        labels: label -> ``(validations, 2)``: epoch, and mean Dice over the validation cases.
+    """
+
+    epochs: Mapping[str, np.ndarray]
+    losses: np.ndarray
+    labels: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, run: Path) -> Curves:
+        """Those of a run folder.
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        losses, labels = _losses(run / "losses.csv"), _label_curves(run / "validation_dice.csv")
+        return cls(read_history(run / "metrics.csv"), losses, labels)
 
 
 def is_outdated(run: str | Path, scores: Scores) -> bool:
@@ -26,34 +49,29 @@ def is_outdated(run: str | Path, scores: Scores) -> bool:
     return made is not None and bool(kept) and all(content_hash(path) != made for path in kept)
 
 
-def read_curves(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a ``metrics.csv``, none where there is no file.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    try:
-        rows = list(csv.DictReader(read_text(path).splitlines(), strict=True))
-    except (OutOfLimits, csv.Error) as error:
-        raise _damaged(path, error) from error
-    for row in rows:
-        if not str(row.get("epoch") or "").isascii() or not str(row.get("epoch") or "").isdigit():
-            raise _damaged(path, "a row without 'epoch'")
-    return rows
-
-
 def read_history(path: str | Path) -> dict[str, np.ndarray]:
     """The columns of a ``metrics.csv``, one value per epoch, NaN where there is none.
 
     Raises:
         DataError: it is damaged.
     """
-    rows = read_curves(path)
-    columns = {name: np.array([_number(row.get(name)) for row in rows], dtype=float) for name in HISTORY}
+    rows = read_rows(path)
+    columns = {name: np.array([_number(row.get(name)) for row in rows], dtype=float) for name in EPOCHS}
     return columns | {"epoch": columns["epoch"].astype(int)}
+
+
+def _losses(path: Path) -> np.ndarray:
+    rows = [(int(row["epoch"]), _number(row.get("loss"))) for row in read_rows(path)]
+    epochs, counts = np.unique([epoch for epoch, _ in rows], return_counts=True)
+    places = [epoch - 1 + np.arange(1, n + 1) / n for epoch, n in zip(epochs, counts, strict=True)]
+    return np.column_stack([np.concatenate([[], *places]), [loss for _, loss in rows]])
+
+
+def _label_curves(path: Path) -> Mapping[str, np.ndarray]:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in read_rows(path):
+        found.setdefault(str(row.get("label")), []).append((float(row["epoch"]), _number(row.get("dice"))))
+    return {label: np.array(points) for label, points in found.items()}
 
 
 def _number(value: str | None) -> float:
@@ -61,7 +79,3 @@ def _number(value: str | None) -> float:
         return float(value or "nan")
     except ValueError:
         return math.nan
-
-
-def _damaged(path: Path, reason: object) -> DataError:
-    return DataError(f"{path} is damaged ({reason}); remove it: the run resumes without its earlier curves.")

@@ -31,7 +31,10 @@ from medseg.metrics.empty import EmptyRule
 from medseg.metrics.overlap import overlap
 from medseg.transforms import is_2d_file
 
-__all__ = ["CaseScores", "PhotoScores", "TaskMapScores", "TaskScores"]
+__all__ = ["LABEL_DICE", "CaseScores", "PhotoScores", "TaskMapScores", "TaskScores"]
+
+
+LABEL_DICE = "dice/"  # before the name of a label, in an evaluator's metrics
 
 
 class CaseScores(Metric):
@@ -129,7 +132,7 @@ class CaseScores(Metric):
         """Each label's mean Dice stands beside the metric, where it is defined: trackers show all of them."""
         super().completed(engine, name)
         means = {label: row["dice"].mean for label, row in summarize(self.cases).items()}
-        engine.state.metrics |= {f"dice/{label}": mean for label, mean in means.items() if not math.isnan(mean)}
+        engine.state.metrics |= {f"{LABEL_DICE}{label}": mean for label, mean in means.items() if not math.isnan(mean)}
 
     @property
     def definition(self) -> ScoreDefinition:

@@ -78,7 +78,7 @@ class SegmentationTrainer(SupervisedTrainer):
         self.max_non_finite = max_non_finite
         self.non_finite = 0
         self.grad_norm: float | torch.Tensor = math.nan
-        self._loss_sum = 0.0
+        self._losses: list[float] = []
         self._unread: list[torch.Tensor] = []
         self._group_is_finite: bool | torch.Tensor = True
         handlers = list(kwargs.get("train_handlers") or ())
@@ -100,18 +100,25 @@ class SegmentationTrainer(SupervisedTrainer):
             close_loader(self.data_loader)
 
     @property
-    def loss_sum(self) -> float:
-        """Sum of the losses of this epoch's iterations so far. Whoever reads it waits for the device."""
+    def losses(self) -> list[float]:
+        """Losses of this epoch's iterations so far. Whoever reads them waits for the device."""
         if self._unread:
-            for value in torch.stack(self._unread).tolist():  # not by sum, which rounds otherwise from Python 3.12 on
-                self._loss_sum += value
+            self._losses += torch.stack(self._unread).tolist()
             self._unread.clear()
-        return self._loss_sum
+        return self._losses
 
-    @loss_sum.setter
-    def loss_sum(self, value: float) -> None:
-        self._loss_sum = value
+    @losses.setter
+    def losses(self, values: list[float]) -> None:
+        self._losses = values
         self._unread.clear()
+
+    @property
+    def loss_sum(self) -> float:
+        """Sum of ``losses``."""
+        total = 0.0
+        for value in self.losses:  # not by sum, which rounds otherwise from Python 3.12 on
+            total += value
+        return total
 
     @property
     def share_done(self) -> float:
@@ -137,7 +144,7 @@ class SegmentationTrainer(SupervisedTrainer):
         self.state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets if plain else batchdata[Keys.LABEL]}
         self.network.train()
         if self._position == 0:
-            self.loss_sum = 0.0
+            self.losses = []
         if self._position % self.accumulation_steps == 0:
             self._group_is_finite = True
             self.optimizer.zero_grad(set_to_none=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medseg.labels.space import LabelSpace
 
-__all__ = ["label_colors", "rgb_of", "space_colors"]
+__all__ = ["label_colors", "rgb_of", "space_colors", "target_colors"]
 
 # Bright on grey images, and apart from each other in this order (for common colour blindness too as far as 6 go).
 _FIRST = (
@@ -42,12 +42,20 @@ _SPOKEN = {
     "grey": "#9aa3ad",
 }
 _SPOKEN |= {"gray": _SPOKEN["grey"], "purple": _SPOKEN["violet"], "magenta": _SPOKEN["pink"]}
+_OTHER = "#808080"  # of the background, where it is scored
 _GOLDEN = 0.618034  # hue steps of the golden ratio never come close to each other for long
 
 
 def space_colors(space: LabelSpace) -> dict[str, str]:
     """Label or region -> ``#rrggbb``; regions change no label's colour."""
     return label_colors([*space.labels, *space.regions]) | label_colors(space.labels)
+
+
+def target_colors(space: LabelSpace, targets: Iterable[str]) -> dict[str, str]:
+    """``space_colors``, and those of what is scored: a label's own, also behind its data set (``amos: liver``)."""
+    colors = space_colors(space)
+    names = {target: target if target in colors else target.partition(": ")[2] for target in targets}
+    return colors | {target: colors.get(name, _OTHER) for target, name in names.items()}
 
 
 def label_colors(names: Sequence[str]) -> dict[str, str]:

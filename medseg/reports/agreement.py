@@ -17,7 +17,7 @@ from medseg.reports.tables import digits
 __all__ = ["Agreement", "volume_agreement"]
 
 _SIZES = (("reference_ml", "volume_ml"), ("reference_area", "area"))
-_COLUMNS = 3
+_COLUMNS = 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _chart(
     pairs: Mapping[str, np.ndarray], found: Mapping[str, BlandAltman], colors: Mapping[str, str], unit: str
 ) -> Chart:
     lines = -(-len(pairs) // _COLUMNS)
-    figure = Figure(figsize=(10.4, 2.6 * lines), layout="constrained")
+    figure = Figure(figsize=(6.2, 2.6 * lines), layout="constrained")
     grid = np.ravel(figure.subplots(lines, _COLUMNS, squeeze=False))
     for axes in grid[len(pairs) :]:
         axes.set_visible(False)

@@ -1,53 +1,100 @@
-"""Charts for a page: learning curves, and the scores of single cases per label."""
+"""Charts for a page, narrow enough for a telephone: learning curves, and the scores of single cases per label."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medseg.engines.run_files import Curves
 from medseg.reports.drawing import ACCENT, FAINT, INK, Chart, even_spread, plain_axes, shortened, to_chart
 
-__all__ = ["curves_chart", "scores_chart"]
+__all__ = ["curves_charts", "scores_chart"]
 
-_PANELS = (
-    ("loss", "training loss"),
-    ("mean_dice", "validation: mean Dice"),
-    ("learning_rate", "learning rate"),
-)
+_PANELS = {
+    "loss": "training loss",
+    "mean_dice": "validation: mean Dice",
+    "learning_rate": "learning rate",
+}
+_SIZE = 4.8, 2.6  # inches, of a curve
+_MOST_POINTS = 600  # of the losses of iterations
 
 
-def curves_chart(curves: Mapping[str, np.ndarray]) -> Chart:
-    """Loss, validation Dice and learning rate over epochs."""
-    figure = Figure(figsize=(10.4, 2.7), layout="constrained")
-    for axes, (name, title) in zip(np.ravel(figure.subplots(1, len(_PANELS))), _PANELS, strict=True):
-        given = np.isfinite(curves[name])
-        epochs, values = curves["epoch"][given], curves[name][given]
-        axes.plot(epochs, values, color=ACCENT, linewidth=1.6, marker="o" if len(values) < 40 else "", markersize=3)
-        if name == "mean_dice" and len(values):
-            best = int(np.argmax(values))
-            axes.plot(epochs[best], values[best], "o", color=ACCENT, markersize=6)
-            axes.annotate(
-                f"{values[best]:.3f}",
-                (epochs[best], values[best]),
-                xytext=(0, -14),
-                textcoords="offset points",
-                ha="right" if best > 0 else "center",
-                color=INK,
-                fontsize=9,
-            )
-        plain_axes(axes)
-        if not len(values):
-            axes.text(0.5, 0.5, "none recorded", transform=axes.transAxes, ha="center", color=INK, fontsize=9)
-            axes.set_yticks([])
-        axes.set_title(title, loc="left", fontsize=10, color=INK)
-        axes.set_xlabel("epoch", fontsize=9, color=INK)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.margins(x=0.04, y=0.12)
-        axes.set_xlim(*_epoch_limits(curves["epoch"]))
-    return to_chart(figure, "curves", "Learning curves: loss, validation Dice and learning rate per epoch")
+def curves_charts(curves: Curves, colors: Mapping[str, str]) -> list[Chart]:
+    """Loss, mean Dice, learning rate and the Dice of each label, over epochs.
+
+    Args:
+        curves: of a training with an epoch or more.
+        colors: label -> its colour.
+    """
+    shown = np.append(curves.epochs["epoch"], [0] if len(curves.losses) else [])  # where their losses begin
+    charts = [_curve(curves, name, shown) for name in _PANELS]
+    return [*charts, *([_labels_chart(curves.labels, colors, shown)] if curves.labels else [])]
+
+
+def _curve(curves: Curves, name: str, shown: np.ndarray) -> Chart:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes: Axes = figure.subplots()
+    title = _PANELS[name]
+    given = np.isfinite(curves.epochs[name])
+    epochs, values = curves.epochs["epoch"][given], curves.epochs[name][given]
+    if name == "loss":
+        title += _add_losses(axes, curves.losses)
+    axes.plot(epochs, values, color=ACCENT, linewidth=1.6, marker="o" if len(values) < 40 else "", markersize=3)
+    if name == "mean_dice" and len(values):
+        best = int(np.argmax(values))
+        axes.plot(epochs[best], values[best], "o", color=ACCENT, markersize=6)
+        axes.annotate(
+            f"{values[best]:.3f}",
+            (epochs[best], values[best]),
+            xytext=(0, -14),
+            textcoords="offset points",
+            ha="right" if best > 0 else "center",
+            color=INK,
+            fontsize=9,
+        )
+    _over_epochs(axes, title, shown)
+    if not len(values):
+        axes.text(0.5, 0.5, "none recorded", transform=axes.transAxes, ha="center", color=INK, fontsize=9)
+        axes.set_yticks([])
+    return to_chart(figure, f"curve_{name}", f"Learning curve: {_PANELS[name]} per epoch")
+
+
+def _labels_chart(labels: Mapping[str, np.ndarray], colors: Mapping[str, str], shown: np.ndarray) -> Chart:
+    columns = min(len(labels), max(1, 50 // (4 + max(len(shortened(label)) for label in labels))))
+    width, height = _SIZE
+    figure = Figure(figsize=(width, height + 0.19 * math.ceil(len(labels) / columns)), layout="constrained")
+    axes: Axes = figure.subplots()
+    for label, points in labels.items():
+        marker = "o" if len(points) < 40 else ""
+        axes.plot(*points.T, color=colors[label], linewidth=1.6, marker=marker, markersize=3, label=shortened(label))
+    _over_epochs(axes, "validation: Dice of each label", shown)
+    legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return to_chart(figure, "curve_labels", "Learning curve: Dice of each label per epoch")
+
+
+def _add_losses(axes: Axes, losses: np.ndarray) -> str:
+    """The losses of the iterations, of many the means over as many in a row; what a title says of them."""
+    losses = losses[np.isfinite(losses[:, 1])]
+    step = -(-len(losses) // _MOST_POINTS) or 1
+    means = losses[: len(losses) // step * step].reshape(-1, step, 2).mean(axis=1)
+    axes.plot(*means.T, color=FAINT, linewidth=0.8)
+    shown = "each iteration" if step == 1 else f"every {step} iterations"
+    return f" (grey: {shown})" if len(losses) else ""
+
+
+def _over_epochs(axes: Axes, title: str, epochs: np.ndarray) -> None:
+    plain_axes(axes)
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_xlabel("epoch", fontsize=9, color=INK)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(x=0.04, y=0.12)
+    axes.set_xlim(*_epoch_limits(epochs))
 
 
 def _epoch_limits(epochs: np.ndarray) -> tuple[float, float]:
@@ -58,7 +105,7 @@ def _epoch_limits(epochs: np.ndarray) -> tuple[float, float]:
 
 def scores_chart(labels: Sequence[str], dice: np.ndarray, colors: Mapping[str, str]) -> Chart:
     """Dice of every case ``(cases, labels)``: one row per label with points, quartile box, median and range."""
-    figure = Figure(figsize=(10.4, 0.75 + (0.48 if len(labels) < 8 else 0.34) * len(labels)), layout="constrained")
+    figure = Figure(figsize=(6.2, 0.75 + (0.48 if len(labels) < 8 else 0.34) * len(labels)), layout="constrained")
     axes: Axes = figure.subplots()
     for row, label in enumerate(labels):
         values = np.sort(dice[:, row][np.isfinite(dice[:, row])])

@@ -31,7 +31,7 @@ def write_evaluation_report(
         pairs: the cases with their predictions, which are drawn where they have images.
     """
     unit = {"training": [{"image": "image.png" if scores.definition.unit == "px" else "image.nii.gz"}]}
-    record = RunRecord(folder, {}, RunFacts(), {}, unit, label_space, {}, scores, [])
+    record = RunRecord(folder, {}, RunFacts(), {}, unit, label_space, None, scores, [])
     definitions = {name: text for name, text in scores.to_table()["metrics"].items()}
     scored = shown_scores(record, lambda colors: _overlays(record, colors, pairs))
     page = ReportPage(
@@ -39,7 +39,7 @@ def write_evaluation_report(
         lead=shown.headline(record),
         tiles=shown.tiles(record),
         warnings=[*scored.overlays.problems, *shown.score_warnings(record)],
-        curves=None,
+        curves=(),
         scores=scored,
         calibration=None,
         settings={"Evaluation": facts, "Scores": definitions},

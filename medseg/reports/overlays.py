@@ -1,4 +1,4 @@
-"""Overlays of one case: image, reference, prediction and errors, in three planes (2D images: one)."""
+"""Overlays of one case: image, reference, prediction and errors, in three planes (2D images: one), and in 3D."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from PIL import Image
 
 from medseg.reports.case_view import CaseView
 from medseg.reports.drawing import INK, shortened
+from medseg.reports.surfaces import surfaces
 
 __all__ = ["ERRORS", "overlay_figure", "overlay_jpeg", "preview_figure"]
 
@@ -26,10 +27,11 @@ ERRORS = {"false positive": "#ff2ad4", "false negative": "#00e5ff", "wrong label
 
 _MAX_BYTES = 300_000
 _WIDTH = 8.0  # inches
-_MAX_HEIGHT = 11.0
+_MAX_HEIGHT = 15.0
 _DPI = 120
 _FONT = 14  # points; a page shows overlays at half their size
 _LEGEND_LINE = 0.22  # inches
+_MOST_SURFACE = 128  # voxels along an axis, from which on surfaces are drawn of every second, third, …
 _LEAST_VIEW = 0.4  # of an axis: a view is never cut closer than this around the foreground
 _MARGIN = 0.08  # of an axis, around the foreground
 _LONGEST_BAR = 0.35  # of the width of a view
@@ -40,15 +42,17 @@ _EDGE = [withStroke(linewidth=2.5, foreground="black")]
 
 
 def overlay_figure(view: CaseView, colors: Mapping[str, str]) -> Figure:
-    """Image, reference, prediction and errors of a case, with a legend below (``overlay_jpeg`` leaves it out).
+    """Image, reference, prediction and errors of a case, of volumes the surfaces too, with a legend below
+    (``overlay_jpeg`` leaves it out).
 
     Args:
         view: the case, with its reference.
         colors: label -> its colour, in the order of the indices.
     """
-    contents = ("image", "reference", "prediction", "errors")
     if view.spacing is None:
-        return _figure(view, [contents[:2], contents[2:]], colors, ERRORS)
+        return _figure(view, [("image", "reference"), ("prediction", "errors")], colors, ERRORS)
+    contents = ["image", "reference", "prediction", "errors"]
+    contents += ["reference, 3D", "prediction, 3D"] if view.prediction.ndim == 3 else []
     return _figure(view, [(content,) * len(_planes(view)) for content in contents], colors, ERRORS)
 
 
@@ -104,7 +108,10 @@ def _figure(
     for row, contents in enumerate(rows):
         for column, (content, (across, down)) in enumerate(zip(contents, planes, strict=True)):
             axes = figure.add_subplot(grid[row, column])
-            _draw(axes, view, _slice(foreground, box, across, down), content, palette)
+            if content.endswith("3D"):
+                _draw_surfaces(axes, view, box, content, 3 - across - down, palette)
+            else:
+                _draw(axes, view, _slice(foreground, box, across, down), content, palette)
             if several and row == 0:
                 _directions(axes, across, down)
             if view.spacing is not None and (several or column == 0) and row == 0:
@@ -169,6 +176,19 @@ def _draw(axes: Axes, view: CaseView, cut: tuple[Any, ...], content: str, colors
         _contours(axes, predicted if content == "prediction" else view.reference[cut].T, colors)  # type: ignore[index]
     axes.set_xlim(-0.5, predicted.shape[1] - 0.5)
     axes.set_ylim(predicted.shape[0] - 0.5, -0.5)
+
+
+def _draw_surfaces(
+    axes: Axes, view: CaseView, box: tuple[slice, ...], content: str, axis: int, colors: Sequence[str]
+) -> None:
+    """The surfaces, seen as the slices are: from the feet, the front and the patient's left."""
+    labels = view.reference if content.startswith("reference") else view.prediction
+    assert labels is not None and view.spacing is not None
+    steps = [max(1, (part.stop - part.start) // _MOST_SURFACE) for part in box]
+    thinned = labels[tuple(slice(part.start, part.stop, step) for part, step in zip(box, steps, strict=True))]
+    spacing = [mm * step for mm, step in zip(view.spacing, steps, strict=True)]
+    axes.imshow(surfaces(thinned, spacing, axis, colors, from_end=axis != 1), aspect="auto", interpolation="bilinear")
+    axes.set_axis_off()
 
 
 def _errors(predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:

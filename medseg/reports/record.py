@@ -14,7 +14,7 @@ from medseg.data.case import channel_files
 from medseg.data.content import content_hash
 from medseg.data.run_settings import read_origins, reasons_in
 from medseg.engines.run_facts import RunFacts, read_facts
-from medseg.engines.run_files import is_outdated, read_history
+from medseg.engines.run_files import Curves, is_outdated
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import Scores
@@ -56,7 +56,7 @@ class RunRecord:
         reasons: config id -> who or what set it.
         table: ``configs/datalist.json`` as written.
         label_space: meaning of the label values.
-        curves: columns of ``metrics.csv``, one value per epoch, NaN where there is none.
+        curves: course of the training; ``None`` where there was none.
         metrics: scores; ``None`` where the run is not validated.
         warnings: warning lines of ``log.txt``, each once.
     """
@@ -67,7 +67,7 @@ class RunRecord:
     reasons: dict[str, str]
     table: dict[str, Any]
     label_space: LabelSpace
-    curves: dict[str, np.ndarray]
+    curves: Curves | None
     metrics: Scores | None
     warnings: list[str]
 
@@ -160,7 +160,7 @@ def read_record(folder: str | Path) -> RunRecord:
         reasons=reasons_in({id_: why for id_, (_, why) in read_origins(run).items()}),
         table=table,
         label_space=LabelSpace.from_table(space),
-        curves=read_history(run / "metrics.csv"),
+        curves=Curves.of(run),
         metrics=Scores.found(run),
         warnings=_logged_warnings(run / "log.txt"),
     )

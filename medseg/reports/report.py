@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from medseg.engines.run_files import is_outdated
 from medseg.errors import ConfigError
-from medseg.labels.colors import label_colors, space_colors
+from medseg.labels.colors import label_colors, target_colors
 from medseg.metrics import Scores
 from medseg.reports import scores
 from medseg.reports.agreement import Agreement, volume_agreement
 from medseg.reports.calibrated import Calibration, ShownCalibration
-from medseg.reports.charts import curves_chart, scores_chart
+from medseg.reports.charts import curves_charts, scores_chart
 from medseg.reports.drawing import Chart, save_figure
 from medseg.reports.page import Table, render
 from medseg.reports.record import RunRecord, read_record
@@ -29,7 +31,6 @@ __all__ = ["ReportPage", "ReportSettings", "ShownScores", "shown_scores", "write
 
 _MOST_WARNINGS = 30
 _OF_SCORES = "Entirely background"  # logged by validation
-_OTHER_COLOR = "#808080"  # of the background, where it is scored
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,11 @@ class ReportPage:
     lead: str
     tiles: Sequence[tuple[str, str]]
     warnings: Sequence[str]
-    curves: Chart | None
+    curves: Sequence[Chart]
     scores: ShownScores | None
     calibration: ShownCalibration | None
     settings: Mapping[str, Mapping[str, str]]
+    not_recorded: str = ""  # sentence on what the curves lack
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,11 @@ def write_report(settings: ReportSettings) -> Path:
         lead=lead,
         tiles=scores.tiles(record) if shown else [],
         warnings=[*warnings, *_data_warnings(record)],
-        curves=curves_chart(record.curves) if len(record.curves["epoch"]) else None,
+        curves=_curves(record),
         scores=shown,
         calibration=None if calibration is None else ShownCalibration.of(calibration),
         settings=setting_groups(record),
+        not_recorded=_not_recorded(record),
     )
     if shown is not None:
         table = shown.labels
@@ -134,7 +137,7 @@ def write_page(page: ReportPage, folder: Path) -> Path:
     shown = page.scores
     overlays = [picture for column in shown.overlays.columns.values() for picture in column] if shown else []
     calibration = page.calibration.chart if page.calibration else None
-    charts = [page.curves, calibration]
+    charts = [*page.curves, calibration]
     charts += [shown.chart, shown.volumes.chart if shown.volumes else None] if shown else []
     for one in (*charts, *overlays):
         if one is not None:
@@ -147,10 +150,7 @@ def write_page(page: ReportPage, folder: Path) -> Path:
 def shown_scores(record: RunRecord, overlays: Callable[[Mapping[str, str]], Overlays]) -> ShownScores:
     """The scores of a record; ``overlays`` draws its worst and best cases in the labels' colours."""
     assert record.metrics is not None
-    colors = space_colors(record.label_space)
-    # Of what is scored: a label's own colour, also where it stands behind its data set (``amos: liver``).
-    names = {target: target if target in colors else target.partition(": ")[2] for target in record.targets}
-    colors |= {target: colors.get(name, _OTHER_COLOR) for target, name in names.items()}
+    colors = target_colors(record.label_space, record.targets)
     return ShownScores(
         labels=scores.label_table(record, colors),
         explanation=scores.explanation(record),
@@ -160,6 +160,21 @@ def shown_scores(record: RunRecord, overlays: Callable[[Mapping[str, str]], Over
         overlays=overlays(colors),
         cases=scores.case_table(record),
     )
+
+
+def _curves(record: RunRecord) -> list[Chart]:
+    if record.curves is None or not len(record.curves.epochs["epoch"]):
+        return []
+    return curves_charts(record.curves, target_colors(record.label_space, record.curves.labels))
+
+
+def _not_recorded(record: RunRecord) -> str:
+    if record.curves is None:
+        return ""
+    validated = np.isfinite(record.curves.epochs["mean_dice"]).any()
+    lacking = [] if len(record.curves.losses) else ["the loss of each iteration"]
+    lacking += ["the Dice of each label"] if validated and not record.curves.labels else []
+    return f"This training did not record {' and '.join(lacking)}." if lacking else ""
 
 
 def _calibration_warnings(record: RunRecord, calibration: Calibration | None) -> list[str]:

@@ -74,7 +74,7 @@ def explanation(record: RunRecord) -> str:
         f"Intervals: studentised bootstrap over {unit}, 9999 draws, none with fewer than six. Beside them, the cases "
         f"in which the Dice of a label is below {FAILURE:g}, with the exact upper bound of their share. Undefined "
         "values are ignored in the means. "
-        + " ".join(f"{line}." for line in further_lines(record.metrics))
+        + " ".join(f"{line.removesuffix('.')}." for line in further_lines(record.metrics))
         + (" Pooled scores take all images as one." if _pooled(record) else "")
         + "".join(f" {text}" for text in [*(record.metrics.facts.chosen or ()), mirrored_note(record.folder)] if text)
     )

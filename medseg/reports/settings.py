@@ -60,7 +60,7 @@ def _number_of(items: Sequence[str] | None) -> str:
 def _epochs(record: RunRecord) -> str:
     done, planned = record.facts.epochs_done, record.setting("epochs")
     if done is None:
-        done = len(record.curves["epoch"])
+        done = len(record.curves.epochs["epoch"]) if record.curves else 0
     if record.setting("max_minutes") is not None:
         return f"{done}, as many as {record.setting('max_minutes'):g} minutes gave time for"
     return f"{done} of {planned}" if planned not in (None, done) else str(done)

@@ -79,7 +79,8 @@ def draw_overlays(
     volume = len(record.setting("roi_size", (0, 0, 0))) == 3 and record.unit == "mm"
     how = (
         "Contours of reference and prediction, and where they differ, in the slices with most foreground, cut to the "
-        "region around it. R, A, S: the patient's right, front and top."
+        "region around it; below, surfaces from the feet, the front and the left. R, A, S: the patient's right, "
+        "front and top."
         if volume
         else "Contours of reference and prediction, and where they differ, cut to the region around the foreground."
     )

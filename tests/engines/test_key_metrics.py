@@ -38,7 +38,7 @@ def finish_epoch(checkpoint: Checkpoint, epoch: int, metrics: dict[str, float]) 
         state=SimpleNamespace(rank=0, epoch=epoch, iteration=epoch, epoch_length=1, device="cpu"),
         grad_scaler=SimpleNamespace(state_dict=dict),
         data_loader=SimpleNamespace(sampler=SimpleNamespace(skip=0), batch_size=1, __len__=lambda: 1),
-        loss_sum=0.0,
+        losses=[],
     )
     checkpoint._epoch_completed(engine)
     return engine

@@ -59,6 +59,8 @@ def assert_same_run(run: Path, undisturbed: Path) -> None:
         del one["elapsed_seconds"]
     assert differing(state, expected) == []
     assert read_rows(run) == read_rows(undisturbed)
+    for name in ("losses.csv", "validation_dice.csv"):
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
     for name in ("models/model.pt", "checkpoints/best.pt"):
         assert differing(load_file(run / name), load_file(undisturbed / name)) == []
 

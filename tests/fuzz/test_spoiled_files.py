@@ -21,8 +21,8 @@ from medseg.data import Case
 from medseg.data.files import Unreadable, read_grid, read_volume
 from medseg.data.inspect import inspect_cases
 from medseg.engines import Checkpoint
+from medseg.engines.epoch_table import read_rows
 from medseg.engines.run_facts import read_facts
-from medseg.engines.run_files import read_curves
 from medseg.labels import LabelSpace
 from medseg.metrics import ScoreDefinition, ScoreFacts, Scores
 from medseg.reports import write_report
@@ -161,4 +161,4 @@ def test_run_files(seed: int, tmp_path_factory: Any) -> None:
     survives(lambda: write_report(run))
     survives(lambda: compare([sound, run], base / "out"))
     survives(lambda: read_facts(run))
-    survives(lambda: read_curves(run / "metrics.csv"))
+    survives(lambda: read_rows(run / "metrics.csv"))

@@ -24,7 +24,7 @@ def test_everything_is_escaped():
         lead=EVIL,
         tiles=[(EVIL, EVIL)],
         warnings=[EVIL],
-        curves=Chart("<svg></svg>", EVIL, EVIL, Figure()),
+        curves=[Chart("<svg></svg>", EVIL, EVIL, Figure())],
         scores=_Scores(),
         calibration=None,
         settings={EVIL: {EVIL: EVIL}},

@@ -84,6 +84,9 @@ def write_run(folder, *, cases=4, names=("liver", "spleen"), photo=False, valida
         csv.writer(file).writerows(
             [["epoch", "loss", "learning_rate", "mean_dice"], [1, 1.2, 0.01, ""], [2, 0.9, 0.005, 0.4]]
         )
+    (run / "losses.csv").write_text("epoch,iteration,loss\n1,1,1.3\n1,2,1.1\n2,3,0.9\n")
+    rows = "".join(f'2,"{name.replace(chr(34), chr(34) * 2)}",0.4\n' for name in names)
+    (run / "validation_dice.csv").write_text(f"epoch,label,dice\n{rows}")
     (run / "log.txt").write_text("2026-01-01 10:00:00,000 WARNING case3: odd header\n" * 2, encoding="utf-8")
     if not validated:
         return run
@@ -155,7 +158,7 @@ def test_names_are_escaped(report):
 
 
 def test_holds_figures_scores_and_facts(report):
-    assert report.count("<svg ") == 2  # curves, scores
+    assert report.count("<svg ") == 5  # four curves, scores
     assert len(pictures(report)) == 3  # worst, median, best
     assert "95 % interval" in report and "surface Dice at 2 mm" in report and "over 4 cases" in report
     assert "clip to -20 … 120" in report and "16 × 16 × 16 voxels" in report and "1.5 × 1.5 × 3 mm" in report
@@ -200,7 +203,7 @@ def test_figures_are_files_too(tmp_path, monkeypatch):
     (run / "figures" / "case_gone.png").touch()
     write_report(run)
     names = {path.name for path in (run / "figures").iterdir()}
-    stems = ("curves", "scores", "case_case0")
+    stems = ("curve_loss", "curve_mean_dice", "curve_learning_rate", "curve_labels", "scores", "case_case0")
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg", "pdf")}
     drawn = (run / "figures" / "case_case0.svg").read_text(encoding="utf-8")
     for words in ("liver", "false positive", "reference"):
@@ -299,9 +302,14 @@ def test_many_labels(tmp_path):
 
 
 def test_without_validation(tmp_path):
-    html = write_report(write_run(tmp_path, validated=False)).read_text(encoding="utf-8")
-    assert "`medseg validate` has not been run" in html
-    assert html.count("<svg ") == 1 and "The run</h2>" in html and not pictures(html)
+    run = write_run(tmp_path, validated=False)
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "`medseg validate` has not been run" in html and "did not record" not in html
+    for name in ("losses.csv", "validation_dice.csv"):  # of a run of an earlier version
+        (run / name).unlink()
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "did not record the loss of each iteration and the Dice of each label." in html
+    assert html.count("<svg ") == 3 and "The run</h2>" in html and not pictures(html)
 
 
 def test_without_images(tmp_path):
@@ -309,7 +317,7 @@ def test_without_images(tmp_path):
     run = write_run(tmp_path, cases=2)
     (tmp_path / "data").rename(tmp_path / "moved")
     html = write_report(run).read_text(encoding="utf-8")
-    assert "No overlays: Data folder" in html and html.count("<svg ") == 2 and not pictures(html)
+    assert "No overlays: Data folder" in html and html.count("<svg ") == 5 and not pictures(html)
     assert len(pictures(write_report(run, data_dir=tmp_path / "moved").read_text(encoding="utf-8"))) == 2
     (run / "predictions" / "case1.nii.gz").write_bytes(b"\x1f\x8bbroken")
     html = write_report(run, data_dir=tmp_path / "moved").read_text(encoding="utf-8")
