@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor, PILReader
-from monai.utils import convert_to_tensor
+from monai.utils import MetaKeys, convert_to_tensor
 from PIL import ExifTags, Image, ImageOps
 
 from medseg.errors import DataError
@@ -203,7 +203,7 @@ def as_mask(picture: Image.Image) -> Image.Image:
 class PictureReader(PILReader):
     """MONAI's Pillow reader without transposition: arrays ``(rows, columns)`` or ``(rows, columns, 3)`` as shown.
 
-    The metadata hold the file's EXIF ``orientation``, which is applied.
+    The metadata hold the file's EXIF ``orientation``, which is applied, and ``spatial_shape`` as the array has it.
     """
 
     def __init__(self, *, mask: bool = False) -> None:
@@ -214,7 +214,7 @@ class PictureReader(PILReader):
         # Not as PILReader's converter: what fails in read(), LoadImage tries with another reader, which transposes.
         orientation = orientation_of(img)
         array, meta = super().get_data(as_mask(img) if self.mask else as_image(img))
-        return array, meta | {"orientation": orientation}
+        return array, meta | {MetaKeys.SPATIAL_SHAPE: np.array(array.shape[:2]), "orientation": orientation}
 
 
 class ToRGBd(EachKey):

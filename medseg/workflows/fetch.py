@@ -18,7 +18,7 @@ from medseg.data.content import content_hash
 from medseg.errors import ConfigError, ModelError, ResourceError
 from medseg.settings import Folder, takes
 
-__all__ = ["FetchSettings", "fetch"]
+__all__ = ["FetchSettings", "address_of", "fetch"]
 
 _HUB = "https://huggingface.co/{name}/resolve/main"
 _LARGEST = 20 * 2**30  # bytes of a file
@@ -58,7 +58,7 @@ def fetch(settings: FetchSettings) -> Path:
         ModelError: a file is not what its hash says.
         ResourceError: the network or the server does not answer.
     """
-    address = _address(settings.source)
+    address = address_of(settings.source)
     if not re.fullmatch(r"[0-9a-f]{64}", settings.sha256):
         raise ConfigError(f"--sha256 {settings.sha256} is not valid; expected 64 digits 0-9a-f, as published with it.")
     name = Path(urlsplit(address.removesuffix("/resolve/main")).path).name
@@ -81,7 +81,12 @@ def fetch(settings: FetchSettings) -> Path:
     return target
 
 
-def _address(source: str) -> str:
+def address_of(source: str) -> str:
+    """Address of a published folder's files, or of a zip file.
+
+    Raises:
+        ConfigError: neither OWNER/NAME nor an address.
+    """
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
         return _HUB.format(name=source)
     if urlsplit(source).scheme in ("http", "https") and urlsplit(source).hostname:

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import yaml
@@ -23,6 +24,7 @@ from medseg.storage import write_text
 from medseg.weights import read_state_dict
 from medseg.weights.notice import read_notice
 from medseg.workflows.cite import cite
+from medseg.workflows.fetch import address_of
 
 __all__ = ["PublishSettings", "publish"]
 
@@ -34,23 +36,26 @@ class PublishSettings:
     Attributes:
         run: run or bundle folder with weights in models/.
         output: new folder for the repository.
+        source: place that the folder will have, as `medseg fetch` takes it: OWNER/NAME, or address of the files.
     """
 
     run: Folder = field(metadata={"positional": "RUN"})
     output: Folder
+    source: str | None = None
 
 
 @takes(PublishSettings)
 def publish(settings: PublishSettings) -> str:
     """Write a run as the folder of a Hugging Face repository; nothing is sent.
 
-    It is the bundle as `medseg package` packs it, with a model card, the weights as safetensors and SHA256SUMS.
+    It is the bundle as `medseg package` packs it, with a model card, the weights as safetensors and SHA256SUMS. With
+    --source it also has large_files.yml: the folder without models/ is then what MONAI's model zoo takes.
 
     Returns:
         SHA-256 of the checksums, by which `medseg fetch` knows the repository.
 
     Raises:
-        ConfigError: the output exists, or safetensors is not installed.
+        ConfigError: the output exists, the source is not valid, or safetensors is not installed.
         ModelError: as `medseg package`.
     """
     target = Path(settings.output)
@@ -63,6 +68,7 @@ def publish(settings: PublishSettings) -> str:
         )
     from safetensors.torch import save_file
 
+    address = None if settings.source is None else address_of(settings.source)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial_") as scratch:
         package(settings.run, output=Path(scratch) / "bundle.zip")
@@ -71,11 +77,27 @@ def publish(settings: PublishSettings) -> str:
         plain = {name: value.clone().contiguous() for name, value in state.items()}  # it refuses shared memory
         save_file(plain, str(made / "models" / "model.safetensors"), metadata={"format": "pt"})
         write_text(made / "README.md", _card(Bundle(settings.run), target.name))
+        if address is not None:
+            write_text(made / "large_files.yml", _large_files(made, address))
         files = sorted(path for path in made.rglob("*") if path.is_file() and path.name != SUMS)
         lines = [f"{content_hash(path)}  {path.relative_to(made).as_posix()}\n" for path in files]
         write_text(made / SUMS, "".join(lines))
         os.replace(made, target)
     return content_hash(target / SUMS)
+
+
+def _large_files(folder: Path, address: str) -> str:
+    """Where the weights are, in the form of the model zoo, whose repository holds no large files."""
+    entries = [
+        {
+            "path": name,
+            "url": f"{address}/{quote(name)}",
+            "hash_val": content_hash(folder / name),
+            "hash_type": "sha256",
+        }
+        for name in (path.relative_to(folder).as_posix() for path in sorted((folder / "models").iterdir()))
+    ]
+    return yaml.safe_dump({"large_files": entries}, sort_keys=False)
 
 
 def _card(bundle: Bundle, name: str) -> str:

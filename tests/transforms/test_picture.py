@@ -68,7 +68,9 @@ def test_an_image_is_grey_or_rgb(name: str, tmp_path: Path) -> None:
 def test_jpeg_keeps_rows_and_columns(tmp_path: Path) -> None:
     smooth = np.add.outer(np.arange(16) * 8, np.arange(24)).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
-    np.testing.assert_allclose(read(tmp_path / "a.jpg")[0], smooth, atol=4)
+    image = Compose(load(["image"]))({"image": str(tmp_path / "a.jpg")})["image"]
+    np.testing.assert_allclose(image[0], smooth, atol=4)
+    assert tuple(image.meta["spatial_shape"]) == smooth.shape  # what MONAI's tools take for the size of the file
 
 
 MASKS = {

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from monai.apps import download_url
 
 from medseg.bundle.package import SUMS, package
 from medseg.data.content import content_hash
@@ -142,7 +143,7 @@ def test_nothing_is_asked_of_the_network_before_the_user_agrees(
 def test_a_published_run_states_what_it_is(trained: Path, served: tuple[Path, str], tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.torch")
     folder, address = served
-    digest = publish(trained, output=folder / "mine")
+    digest = publish(trained, output=folder / "mine", source=f"{address}/mine")
     card = (folder / "mine" / "README.md").read_text(encoding="utf-8")
     head = yaml.safe_load(card.split("---\n")[1])
     assert head["library_name"] == "monai" and head["license"] == "other"
@@ -155,3 +156,7 @@ def test_a_published_run_states_what_it_is(trained: Path, served: tuple[Path, st
     )
     assert stored.keys() == ours.keys() and all(torch.equal(stored[key], ours[key]) for key in ours)
     assert json.loads((made / "configs" / "metadata.json").read_text())["name"]
+    for large in yaml.safe_load((made / "large_files.yml").read_text())["large_files"]:  # as the model zoo gets them
+        given = {key: large[key] for key in ("url", "hash_val", "hash_type")}
+        download_url(**given, filepath=tmp_path / "zoo" / large["path"], progress=False)
+    assert sorted(path.name for path in (tmp_path / "zoo" / "models").iterdir()) == ["model.pt", "model.safetensors"]
