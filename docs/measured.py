@@ -24,18 +24,19 @@ _FIGURES = ("forest", "ranks")
 _WIDTH, _COLORS = 1600, 255  # of the front figure
 _HEAD = """# Results
 
-What was measured here, and how to measure it again. Each section is one study: its file, the command, the machine, and the tables and
-figures as [`medseg study`](tutorials/study.md) wrote them. The page is made of the study's folder by `docs/measured.py`.
+What was measured here, and how to measure it again. Each section is one study: its file, the command, the machine, and
+the tables and figures as [`medseg study`](tutorials/study.md) wrote them. `docs/measured.py` makes the page of the
+studies' folders.
 
-Trainings of a few minutes on a processor say which network learns most in that time; they say nothing about the networks after a day
-on a GPU. [Equal conditions](explanation/equal-conditions.md) and [scores and intervals](explanation/statistics.md) say what the
-figures mean.
+Trainings of a few minutes on a processor say which network learns most in that time; they say nothing about networks
+that trained for a day on a GPU. [Equal conditions](explanation/equal-conditions.md) and
+[scores and intervals](explanation/statistics.md) say what the figures mean.
 
 """
 _PUBLISHED = """## Published figures
 
-From the authors' articles, as each bundle's page states them: other cases, other trainings, other definitions of scores. They are
-**published, not measured here**, and cannot be set against the tables above.
+From the authors' articles, as each bundle's page states them: other cases, other trainings, other definitions of
+scores. They are **published, not measured here**, and cannot be set against the tables above.
 
 <!-- published figures -->
 """
