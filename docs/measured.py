@@ -47,13 +47,13 @@ def section(study: Path, done: Path, hardware: str) -> str:
     facts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((done / "runs").rglob("run.json"))]
     runs = [run for run in facts if "started" in run]  # without pooled folds
     days = sorted({run["started"][:10] for run in runs})
-    one = json.loads((done / "study.json").read_text(encoding="utf-8"))["data"]
+    result = json.loads((done / "study.json").read_text(encoding="utf-8"))
     cases = "; ".join(
         f"{data['name']}, {data['cases']} scored cases of {data['subjects']} subjects, {data['folds']} folds, "
         f"{data['seeds']} seeds"
-        for data in one
+        for data in result["data"]
     )
-    where = "".join(f" --set data::{data['name']}::data_dir=DIR" for data in one)
+    where = "".join(f" \\\n  --set data::{data['name']}::data_dir=DIR" for data in result["data"])
     images = []
     for name in _FIGURES:
         target = DOCS / "results" / f"{study.stem}_{name}.png"
@@ -61,16 +61,13 @@ def section(study: Path, done: Path, hardware: str) -> str:
         shutil.copyfile(done / "figures" / f"{name}.png", target)
         images.append(f"![{study.stem}: {name}](results/{target.name})")
     tables, _, methods = (done / "study.md").read_text(encoding="utf-8").partition("\nWe trained ")
-    head = [
-        f"| data | {cases} |",
-        f"| machine | {hardware}; {runs[0]['measured_on']} |",
-        f"| date | {' to '.join(dict.fromkeys((days[0], days[-1])))} |",
-        f"| command | `medseg study studies/{study.name} --output measured/{study.stem}{where}` |",
-    ]
     return "\n\n".join(
         [
             f"## {study.stem.capitalize()}",
-            "\n".join(["| | |", "|---|---|", *head]),
+            f"Data: {cases}. Score: {result['score']}. Machine: {hardware}; {runs[0]['measured_on']}. "
+            f"Date: {' to '.join(dict.fromkeys((days[0], days[-1])))}.",
+            f'```bash title="needs the data and {sum(run["training_seconds"] for run in runs) / 60:.0f} minutes"\n'
+            f"medseg study studies/{study.name} --output measured/{study.stem}{where}\n```",
             tables.strip(),
             *images,
             f"**Methods**, as the study wrote them: We trained {methods.strip()}",

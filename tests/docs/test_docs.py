@@ -43,7 +43,7 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 def test_the_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main("phantom --output my_images --cases 6".split()) == 0
+    assert main(["phantom", "--output", "my_images", "--cases", "6"]) == 0
     Path("my_images/dataset.json").unlink()
     Path("my_images/imagesTs").rename("new_images")
     short = ["--epochs", "1", "--set", "repeats=1", "--set", "roi_size=[16,16,16]"]
