@@ -35,7 +35,7 @@ class RunLog:
     Args:
         directory: the run's folder.
         optimizer: whose learning rate is told.
-        evaluator: of the validations.
+        evaluator: engine of the validations.
         tracker: name of ``medseg.engines.trackers``.
 
     Raises:

@@ -50,7 +50,7 @@ class RepUXNet(LargeKernelUNETR):
 
     Args:
         spatial_dims: 2 or 3 (published: 3).
-        kernel_size: of the depth-wise convolutions, odd; one number or one per axis.
+        kernel_size: size of the depth-wise convolutions, odd; one number or one per axis.
         depths: blocks per stage.
         feature_size: channels of the four stages.
         hidden_size: channels of the bottleneck.

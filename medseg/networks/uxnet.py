@@ -70,7 +70,7 @@ class UXNet(LargeKernelUNETR):
 
     Args:
         spatial_dims: 2 or 3 (published: 3).
-        kernel_size: of the depth-wise convolutions, odd; one number or one per axis (published: 7, and 21).
+        kernel_size: size of the depth-wise convolutions, odd; one number or one per axis (published: 7, and 21).
         depths: blocks per stage.
         feature_size: channels of the four stages.
         hidden_size: channels of the bottleneck.

@@ -83,7 +83,7 @@ class StudiedData:
         folds: number of folds.
         transfer: name of the data that was trained on before; ``None`` from scratch.
         methods: the methods, the baseline first.
-        differences: of each other method to the baseline.
+        differences: differences of each other method to the baseline.
         stability: ranks in bootstrap samples of subjects.
         average: average ranks and their critical difference; ``None`` of two methods.
         warnings: sentences on what makes the comparison less fair.

@@ -177,7 +177,7 @@ def _evaluator(
     """The evaluator of an ensemble: the loader only reads, so that scores are in the original image space.
 
     Args:
-        reader: of the images that all members take.
+        reader: reader of the images that all members take.
         network: the ensemble.
         cases: what is predicted, and scored where all of them have labels.
         settings: result folder, device of the loaded images, and what is saved beside the label maps.

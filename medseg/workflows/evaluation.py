@@ -144,8 +144,8 @@ class Evaluation:
         recipe: its ``evaluate.yaml`` with the user's overrides, and what the options say.
         selection: the cases.
         weights: file of the network's weights.
-        rules: of the cleaning that is applied.
-        differences: of ``check_use``.
+        rules: rules of the cleaning that is applied.
+        differences: differences that ``check_use`` found.
     """
 
     settings: EvaluateSettings

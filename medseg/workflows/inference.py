@@ -74,7 +74,7 @@ class Inference:
         bundle: the bundle.
         recipe: its ``inference.yaml`` with the user's overrides, and what the options say.
         weights: file of the network's weights.
-        differences: of ``check_use``.
+        differences: differences that ``check_use`` found.
     """
 
     bundle: Bundle

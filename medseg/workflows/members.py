@@ -71,7 +71,7 @@ def joined(
         own: the network, preprocessing (which begins with ``LoadImaged``) and inferer of the bundle whose config names
             the ensemble; weights are loaded into it.
         bundle_root: its folder.
-        device: of all members.
+        device: device of all members.
         members: as of ``sources_of``, with paths relative to ``bundle_root``.
         method, weights: of ``Ensemble``.
 
@@ -167,7 +167,7 @@ def load_members(
 
     Args:
         sources: what they are made from.
-        device: of all (default: as their configs say).
+        device: device of all members (default: as their configs say).
         calibrated: whether each has the temperature that its config holds.
 
     Raises:

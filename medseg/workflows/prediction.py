@@ -100,7 +100,7 @@ class PredictSettings(ProbabilitySettings, InferenceSettings):
         section: section of the datalist (default: test).
         modality: modality, for a run on several data sets, such as ct.
         series: DICOM series: UID, number, description or all. A description may have wildcards, such as 'T1*';
-            default: of each study the original volume of the most slices.
+            default: each study's original volume of the most slices.
         case_pattern: DICOM case ids as found in the folders' names. A regular expression: its first group, or the whole
             match; default: a hash of the series' UID, which tells nothing of the patient.
         format: format of the label maps (default: the image's). NIfTI for DICOM; 2D images always get PNG.

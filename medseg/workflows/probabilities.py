@@ -62,8 +62,8 @@ def saving(recipe: Recipe, id_: str, settings: ProbabilitySettings, *, temperatu
     """A recipe that saves what the settings ask for before logits become labels.
 
     Args:
-        recipe: of an inference or evaluation.
-        id_: of its list of post-processing transforms.
+        recipe: recipe of an inference or evaluation.
+        id_: id of its list of post-processing transforms.
         settings: what is saved.
         temperature: divisor of the logits.
         place: file that the list is from, like which it is judged.
