@@ -57,7 +57,7 @@ class HermesMedFormer(TaskConditioned):
         heads: numbers of heads of those five.
         map_tokens: semantic maps per scale.
         expansion: factor of the attention blocks' inverted bottlenecks.
-        fusion_depth, fusion_channels, fusion_heads: of the transformer over the semantic maps.
+        fusion_depth, fusion_channels, fusion_heads: sizes of the transformer over the semantic maps.
         deep_supervision: the second head.
         num_modalities, mask_null: see ``TaskConditioned``.
 

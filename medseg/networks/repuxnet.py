@@ -54,7 +54,7 @@ class RepUXNet(LargeKernelUNETR):
         depths: blocks per stage.
         feature_size: channels of the four stages.
         hidden_size: channels of the bottleneck.
-        norm_name, res_block: of MONAI's UNETR blocks.
+        norm_name, res_block: arguments of MONAI's UNETR blocks.
         conv_method: how the depth-wise convolutions are computed, see ``DepthwiseConv``; the results are equal.
     """
 

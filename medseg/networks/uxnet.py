@@ -74,7 +74,7 @@ class UXNet(LargeKernelUNETR):
         depths: blocks per stage.
         feature_size: channels of the four stages.
         hidden_size: channels of the bottleneck.
-        norm_name, res_block: of MONAI's UNETR blocks.
+        norm_name, res_block: arguments of MONAI's UNETR blocks.
         drop_path_rate: stochastic depth, a probability that rises linearly from 0 at the first block.
         layer_scale_init_value: first value of each block's ``gamma``; 0 leaves ``gamma`` out.
         conv_method: how the depth-wise convolutions are computed, see ``DepthwiseConv``; the results are equal.

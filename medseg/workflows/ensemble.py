@@ -65,8 +65,8 @@ class EnsembleSettings(ProbabilitySettings):
         fold: fold whose validation cases are predicted (default: the first run's).
         checkpoint: best, last, or best_<metric> where it is kept.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        postprocess: stored cleaning and calibration. Rules of `medseg postprocess` that all have alike, as the folds of
-            one training, clean label maps; each member has its temperature of `medseg calibrate`.
+        postprocess: stored post-processing and calibration. Rules of `medseg postprocess` that all have alike, as the
+            folds of one training, clean label maps; each member has its temperature of `medseg calibrate`.
     """
 
     runs: Sequence[Folder] = field(metadata={"option": "run"})

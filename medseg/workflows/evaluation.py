@@ -55,7 +55,7 @@ class EvaluateSettings(ProbabilitySettings):
             challenge (``medseg.metrics.empty.EmptyRule``); penalty:374 sets the distance.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         data_dir: folder of the images, where they were moved (default: as in training).
-        postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, in the
+        postprocess: stored post-processing and calibration. The rules of `medseg postprocess` clean label maps, in the
             original image space; the temperature of `medseg calibrate` is that of saved probabilities.
         overrides: config values by their ids, such as overlap=0.25. With json_list, all labelled cases of that
             list are scored, a set that the run never saw.

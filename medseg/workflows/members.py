@@ -73,7 +73,7 @@ def joined(
         bundle_root: its folder.
         device: device of all members.
         members: as of ``sources_of``, with paths relative to ``bundle_root``.
-        method, weights: of ``Ensemble``.
+        method, weights: arguments of ``Ensemble``.
 
     Raises:
         ConfigError, ModelError: as ``sources_of``; the members do not fit together, or weights not their network.

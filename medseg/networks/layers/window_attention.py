@@ -99,7 +99,7 @@ class WindowBlock(nn.Module):
     drop_path(attention(norm1(x), norm1(skip)))``.
 
     Args:
-        spatial_dims, channels, num_heads, window, shift, cross: of ``WindowAttention``.
+        spatial_dims, channels, num_heads, window, shift, cross: arguments of ``WindowAttention``.
         drop_path: chance that a sample skips a branch in training.
     """
 
