@@ -21,7 +21,7 @@ class Costs:
         training_peak_bytes: largest memory of a training.
         energy_joules: energy of the machine's processors meanwhile.
         parameters: number of parameters.
-        multiply_adds_per_case, seconds_per_case, peak_memory_bytes: of the inference of a case.
+        multiply_adds_per_case, seconds_per_case, peak_memory_bytes: cost of the inference of a case.
     """
 
     trainings: int

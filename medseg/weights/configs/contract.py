@@ -23,7 +23,7 @@ class OriginalConfig:
     """A config of an original system.
 
     Attributes:
-        system, architecture, arguments: of the network, as ``import_original`` takes them.
+        system, architecture, arguments: what names the network, as ``import_original`` takes them.
         settings: config id -> value.
         homeless: names of settings that have no home here.
         iterations: length of the training in batches, where it is not told in epochs.
