@@ -1,7 +1,8 @@
 """Pages of the reference that are made from the code when the site is built, so that they cannot differ from it.
 
 ``pages()`` gives path -> Markdown. ``mkdocs.yml`` names this file as a hook, which adds them to the site and puts a
-bundle's table of original commands where a page says ``<!-- original commands: NAME -->``.
+bundle's table of original commands where a page says ``<!-- original commands: NAME -->``, and what bundles say of
+their authors' figures where it says ``<!-- published figures -->``.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ BASE = Path(medseg.__file__).parent / "bundle" / "base"
 PLANNED = ("generated", "light", "sliding_window", "ensemble")  # what `medseg train --network` stands on
 INSIDE = {"train", "validate", "evaluator", "run", "initialize", "finalize"}  # wiring, not settings
 _ORIGINAL = re.compile(r"<!-- original commands: (\w+) -->")
+_PUBLISHED = "<!-- published figures -->"
 
 
 def pages() -> dict[str, str]:
@@ -69,12 +71,13 @@ def on_files(files: Any, config: Any) -> Any:
 
     for path, content in pages().items():
         files.append(File.generated(config, path, content=content))
-    files.append(File.generated(config, "quickstart.jpg", abs_src_path=str(ROOT / "scripts" / "quickstart.jpg")))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """MkDocs: tables of original commands are put in."""
+    """MkDocs: tables of original commands and of published figures are put in."""
+    if _PUBLISHED in markdown:
+        markdown = markdown.replace(_PUBLISHED, published_figures())
     return _ORIGINAL.sub(lambda found: original_commands(found[1]), markdown)
 
 
@@ -430,3 +433,13 @@ def original_commands(name: str) -> str:
     if found is None:
         raise LookupError(f"the README of the bundle {name} has no table of original commands")
     return found[1]
+
+
+def published_figures() -> str:
+    """What the bundles' pages state of their authors' figures."""
+    rows = []
+    for name in shipped_bundles():
+        stated = re.search(r"^(Published .*?)\s(?:They are|These are|That is)\s", _readme(name), re.M | re.S)
+        if stated is not None:
+            rows.append((f"[`{name}`](reference/bundles/{name}.md)", stated[1]))
+    return table(("bundle", "published by its authors"), rows)

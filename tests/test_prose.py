@@ -122,3 +122,14 @@ def test_words_of_the_right_column_are_found(words: str) -> None:
 @pytest.mark.parametrize("words", ["a CT intensity window", "there is no run", "on Windows", "a sliding window"])
 def test_what_is_right_is_not_found(words: str) -> None:
     assert not any(rule.found(words) for rule in glossary())
+
+
+def test_a_description_begins_with_its_noun() -> None:
+    """``rows: number of rows``, never ``rows: of the table``."""
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "medseg").rglob("*.py")}
+    found = [
+        f"{path}: {hit}"
+        for path, text in sources.items()
+        for hit in re.findall(r"^ {8,}\w+(?:, \w+)*: of .*", text, re.M)
+    ]
+    assert not found, "\n".join(found)

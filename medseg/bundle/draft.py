@@ -33,7 +33,7 @@ class Draft:
     """A bundle for a datalist.
 
     Attributes:
-        recipe: of its configs.
+        recipe: recipe of its configs.
         datalist: copied into it.
         metadata: the content of ``metadata.json``, as far as it does not follow from the configs.
         title: what the configs begin with.

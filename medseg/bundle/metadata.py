@@ -40,7 +40,7 @@ def data_format(train: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[st
 
     Args:
         train: its content, unresolved.
-        names: of the image's channels; numbered where they are not as many as the network takes.
+        names: names of the image's channels; numbered where they are not as many as the network takes.
     """
     network, size = train["network_def"], list(train["roi_size"])
     channels = network["in_channels"]

@@ -28,7 +28,7 @@ class ValueOrigin:
     Attributes:
         kind: ``base``, ``plan``, ``bundle``, ``overlay``, ``user``, or ``command`` for what a command itself sets.
         place: file or option.
-        line: of the file.
+        line: line of the file.
         reason: why it is so, where a plan knows.
     """
 

@@ -33,7 +33,7 @@ class Case:
         images: files, one per channel, or one that holds all channels; or images in
             memory (``InMemory``) in their place.
         label: label file, or label map in memory; ``None`` without.
-        fold: of the training section; ``None`` without.
+        fold: fold of the training section; ``None`` without.
         subject: whose case it is; ``None`` where the list does not say.
         modality: for networks that are told it, such as ``ct``.
         dataset: the data set whose label values it has.

@@ -32,7 +32,7 @@ class ReadCase(Transform):
 
     Attributes:
         label_space: what label values mean.
-        in_channels: of the network.
+        in_channels: number of channels that the network takes.
         roi_size: its patch size, which has its number of spatial axes.
         preprocess: the config's entry, or the function that it stands for: voxel size, range of intensities, whether
             grey 2D images become RGB.

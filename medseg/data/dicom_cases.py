@@ -46,7 +46,7 @@ def dicom_cases(paths: Sequence[Path], wanted: str | None = None, pattern: str |
     """A case per chosen series; what is skipped is logged.
 
     Args:
-        paths: of ``is_dicom_input``.
+        paths: paths that ``is_dicom_input`` takes.
         wanted: which series (``medseg.dicom.series.choose``).
         pattern: regular expression for the case id in the folder of a series; default: its name, a hash.
 

@@ -73,7 +73,7 @@ class Volume:
         header_spacing: what a NIfTI header says, in its own unit, before nibabel corrects it; else ``spacing``.
         placement: NIfTI: what the affine is from.
         orientation: EXIF orientation of a 2D image, 1 to 8, which is applied already.
-        stored_type: of a voxel in the file, before its scale factor.
+        stored_type: type of a voxel in the file, before its scale factor.
         findings: what the file says that is not used.
         notes: what is done with its values.
     """

@@ -52,7 +52,7 @@ def find_references(source: str | Path, section: str | None = None) -> list[Case
 
     Args:
         source: a case of a folder has no images, and the name of its file.
-        section: of the datalist; ``None`` for all.
+        section: section of the datalist; ``None`` for all.
 
     Raises:
         ConfigError: a section of a folder, or one that the datalist lacks.
@@ -80,7 +80,7 @@ def pair_label_maps(cases: Sequence[Case], folder: Path) -> LabelPairs:
     """Find the predictions of cases, by the case's id or the name of its label file.
 
     Args:
-        folder: of label maps, or one of nnU-Net's trained networks, whose ``fold_*/validation`` are pooled.
+        folder: folder of label maps, or one of nnU-Net's trained networks, whose ``fold_*/validation`` are pooled.
 
     Raises:
         DataError: the folder holds none, or two of a case.

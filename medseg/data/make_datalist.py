@@ -76,8 +76,8 @@ class MakeDatalistSettings:
             they exist.
         series: DICOM series: UID, number, description or all. A description may have wildcards, such as 'T1*';
             default: those with labels.
-        case_pattern: DICOM case ids as found in the folders' names. A regular expression: its first group, or the whole
-            match; default: a hash of the series' UID, which tells nothing of the patient.
+        case_pattern: regular expression for DICOM case ids in folder names. Its first group, or the whole match;
+            default: a hash of the series' UID, which tells nothing of the patient.
         num_folds: number of folds (default: those of the folder, else 5). At most the number of subjects.
         splits: nnU-Net's splits, a datalist, or one such as btcv. Its sections and folds are
             taken; default: the splits_final.json that lies beside an nnU-Net folder.

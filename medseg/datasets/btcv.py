@@ -66,9 +66,9 @@ def prepare(
         split: ``published`` (24 and 6) or ``hermes`` (23, 1 and 6).
         num_folds: number of folds of the training cases; 0 keeps the split alone.
         seed: random seed of the folds.
-        isotropic: of ``hermes``: volumes of 1.5 mm; otherwise they keep their grid.
-        crop: of ``hermes``: to the labels and 20 voxels around them, as published, of the test cases too, which makes
-            those easier.
+        isotropic: for the split ``hermes``, volumes of 1.5 mm; otherwise they keep their grid.
+        crop: for the split ``hermes``, a crop to the labels and 20 voxels around them, as published, of the test
+            cases too, which makes those easier.
 
     Raises:
         ConfigError: another split.

@@ -12,8 +12,8 @@ class Algorithm:
     """What drew the labels, from the run's record.
 
     Attributes:
-        name: of the run or bundle.
-        version: of medseg.
+        name: name of the run or bundle.
+        version: version of medseg.
         weights: SHA-256 of the weights.
     """
 

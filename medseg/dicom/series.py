@@ -31,7 +31,7 @@ class Series:
     """Frames of one series and one orientation.
 
     Attributes:
-        name: of the series in sentences, file and case names: modality and hash.
+        name: name of the series in sentences, file and case names: modality and hash.
         uid, study, patient: identifiers, which are compared and never shown.
         modality: such as CT.
         number: series number; empty where the header does not say.

@@ -21,7 +21,7 @@ def suv_factor(header: Any) -> float:
     """Factor for rescaled values of a PET slice.
 
     Args:
-        header: of any slice of the series.
+        header: header of any slice of the series.
 
     Raises:
         DataError: units that are neither Bq/ml nor SUVbw, images that are not corrected, or tags that are missing.

@@ -28,7 +28,7 @@ def write_dicom(
     """Write label indices.
 
     Args:
-        label_map: of label indices.
+        label_map: array of label indices.
         space: their names and codes.
         source: the series, or a folder with the series on whose grid the label map lies.
         path: ``.seg.dcm``, else RTSTRUCT.

@@ -44,7 +44,7 @@ class CaseEvaluator(SupervisedEvaluator):
         behind: number of cases that may wait for post-processing in a thread of its own, beside the network; 0 finishes
             each case before the next one enters the network, as metrics need and as volumes, whose logits are large,
             want.
-        kwargs: of ``SupervisedEvaluator``.
+        kwargs: arguments of ``SupervisedEvaluator``.
 
     Attributes:
         done: called with the data of each finished case; what it raises is a failure of the case.

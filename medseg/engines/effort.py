@@ -15,7 +15,7 @@ class Effort:
     Attributes:
         iterations: batches of each process.
         training_seconds: from the first iteration to the last, validations included.
-        cpu_seconds: of the processes and their loader workers.
+        cpu_seconds: CPU time of the processes and their loader workers.
         validations: how many gave a score.
         schedule_completed: whether the learning rate came to the end of its schedule.
         energy_joules: energy of the machine's processors meanwhile; ``None`` where it is not measured.

@@ -37,7 +37,7 @@ class RunLog:
     Args:
         directory: the run's folder.
         optimizer: whose learning rate is told.
-        evaluator: of the validations.
+        evaluator: engine of the validations.
         tracker: name of ``medseg.engines.trackers``.
 
     Raises:

@@ -44,7 +44,7 @@ class TimeLimit:
     The trainer asks it for the handlers (``driven``), so that configs are the same with and without a limit.
 
     Attributes:
-        share: of the time for training that has passed, from 0 to 1; all ranks have the same.
+        share: share of the time for training that has passed, from 0 to 1; all ranks have the same.
         epochs: the config's number of epochs.
         ending: the validation of this epoch is the last one.
     """

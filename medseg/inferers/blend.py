@@ -36,7 +36,7 @@ def blended(
         outputs: place of each patch and the network's output ``(C, *patch)``, which is changed; places ascend along the
             first axis. Where they come as MONAI's do, the sums are equal to its sums, to the bit.
         importance: weights ``(*patch)``.
-        size: of the whole image, in voxels.
+        size: size of the whole image, in voxels.
         planes: most planes of a piece.
 
     Yields:

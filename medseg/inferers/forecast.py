@@ -24,7 +24,7 @@ def require_memory(slabs: Slabs, image: MetaTensor) -> None:
     """Refuse what the memory of the machine will not hold, as far as it is forecast; activations are not in it.
 
     Args:
-        slabs: of the image, none of which is made yet.
+        slabs: slabs of the image, none of which is made yet.
         image: the prepared image ``(C, *spatial)``.
 
     Raises:

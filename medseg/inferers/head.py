@@ -20,7 +20,7 @@ def split_head(network: Any, forward: Callable[[], torch.Tensor]) -> tuple[nn.Mo
     """The convolution of single voxels that a network ends in, if it has more outputs than inputs, else ``None``.
 
     Args:
-        network: of any kind; compiled and scripted ones have no parts to look at.
+        network: network of any kind; compiled and scripted ones have no parts to look at.
         forward: calls it on some patches ``(B, ...)``.
 
     Returns:

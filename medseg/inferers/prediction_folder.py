@@ -92,7 +92,7 @@ class PredictionFolder:
         """The cases that are left to do: without a prediction, or with one that was made from something else.
 
         Args:
-            cases: of this call; ids differ, and no output lies among the inputs (``require_apart``).
+            cases: cases of this call; ids differ, and no output lies among the inputs (``require_apart``).
             overwrite: do all of them, whatever the folder holds.
             beside: what else a case has to have, names of ``files_beside``.
 

@@ -33,7 +33,7 @@ class SavedMember(nn.Module):
 
     Args:
         folder: folder of the files, which are in the original image space.
-        label_space: of what they have a channel each.
+        label_space: labels or regions that they have a channel each for.
     """
 
     grid = "saved"  # of all such members

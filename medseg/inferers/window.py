@@ -142,7 +142,7 @@ class SlidingWindow(SlidingWindowInferer):
         even_spacing: space the patches evenly (``even_overlap``); never more patches than MONAI's own rule.
         mirror_axes: spatial axes of mirror test-time augmentation; the mean of logits over all 2^n flips.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (``autocast_dtype``) of the network; blending is in float32.
-        sigma_scale, padding_mode, cval: of ``SlidingWindowInferer``.
+        sigma_scale, padding_mode, cval: arguments of ``SlidingWindowInferer``.
 
     Raises:
         ConfigError: an overlap outside [0, 1), a roi_size that is not positive, an unknown precision or mirror axis.

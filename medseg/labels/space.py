@@ -28,7 +28,7 @@ class LabelSpace:
         labels: foreground names; label ``labels[i]`` has index ``i + 1``.
         fragments: data set name -> its raw values; ``""`` is the datalist's own table.
         mode: ``softmax`` (channels: background, then the labels) or ``sigmoid`` (channels: regions, or labels without
-        regions).
+            regions).
         regions: evaluation region -> the labels in it.
         tasks: label or region -> stable id.
         modalities: what cases may name as their modality -> stable id.

@@ -24,7 +24,7 @@ class ExponentialLogLoss(RegionLoss):
     ``ExponentialLogLoss(dice_weight=1, ce_weight=0, smooth_nr=0, smooth_dr=1e-7)``.
 
     Args:
-        dice_weight, ce_weight: of the terms.
+        dice_weight, ce_weight: weights of the terms.
         gamma_dice, gamma_ce: exponents.
         label_frequencies: share or count of voxels per channel that counts; w_l = sqrt(sum of all / that of l), so that
             rare labels weigh more. ``None`` weighs all alike.

@@ -92,8 +92,8 @@ class TaskLoss(nn.Module):
     modality logits.
 
     Args:
-        modality_weight: of the modality's term; 0.01 as published.
-        alpha: of false positives in the Tversky term; ``None`` adapts it (``masked_tversky``).
+        modality_weight: weight of the modality's term; 0.01 as published.
+        alpha: weight of false positives in the Tversky term; ``None`` adapts it (``masked_tversky``).
         head_weights: one per head; by default equal, with sum 1, as published for two.
     """
 

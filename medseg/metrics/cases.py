@@ -101,7 +101,7 @@ def _box(
     Args:
         found: the slices of each label from 1 on, for each of the maps.
         members: label indices.
-        shape: of the maps.
+        shape: shape of the maps.
     """
     if 0 in members:
         return tuple(map(slice, shape))

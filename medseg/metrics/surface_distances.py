@@ -25,8 +25,8 @@ class SurfaceDistances:
     """Distances in mm of each border voxel to the other mask's nearest one; none, and every score NaN, if one is empty.
 
     Attributes:
-        to_reference: of the prediction's border voxels.
-        to_prediction: of the reference's border voxels.
+        to_reference: distances of the prediction's border voxels.
+        to_prediction: distances of the reference's border voxels.
     """
 
     to_reference: np.ndarray

@@ -73,7 +73,7 @@ def multiply_adds_of(network: nn.Module, shape: Sequence[int], *, training: bool
 
     Args:
         network: stays as it is.
-        shape: of the input, which is zero.
+        shape: shape of the input, which is zero.
         training: forward in training mode and backward of all heads.
     """
     try:

@@ -30,7 +30,7 @@ class HartleyMHA(OperatorChain):
     Args:
         num_heads: each has ``filters`` channels.
         patch_size: modes per token and axis; it divides 2 * ``num_modes``.
-        attention_activation: of the scores, as in MONAI.
+        attention_activation: activation of the scores, as in MONAI.
 
     Raises:
         ConfigError: options outside these; in ``forward``, an image too small for one patch of modes.

@@ -49,15 +49,15 @@ class HermesMedFormer(TaskConditioned):
         spatial_dims: 2 or 3.
         out_channels: number of tasks; with plain labels one task per channel, the background too.
         base_channels: channels at full resolution.
-        channels: of the four levels.
-        scales: of each of the four steps down.
-        kernel_size: of full resolution and each level; odd.
+        channels: numbers of channels of the four levels.
+        scales: factors of each of the four steps down.
+        kernel_size: kernel sizes at full resolution and at each level; odd.
         num_blocks: residual blocks of the four steps down and the four steps up.
         attention_depth: attention blocks of the five scales with priors.
-        heads: of those five.
+        heads: numbers of heads of those five.
         map_tokens: semantic maps per scale.
-        expansion: of the attention blocks' inverted bottlenecks.
-        fusion_depth, fusion_channels, fusion_heads: of the transformer over the semantic maps.
+        expansion: factor of the attention blocks' inverted bottlenecks.
+        fusion_depth, fusion_channels, fusion_heads: sizes of the transformer over the semantic maps.
         deep_supervision: the second head.
         num_modalities, mask_null: see ``TaskConditioned``.
 

@@ -46,8 +46,8 @@ class HermesResUNet(TaskConditioned):
         spatial_dims: 2 or 3.
         out_channels: number of tasks; with plain labels one task per channel, the background too.
         base_channels: channels at full resolution, at least 8; the levels have 2, 4, 8 and 10 times as many.
-        scales: of each of the four steps down.
-        kernel_size: of full resolution and each level; odd.
+        scales: factors of each of the four steps down.
+        kernel_size: kernel sizes at full resolution and at each level; odd.
         num_blocks: residual blocks of each level, encoder and decoder alike; the last decoder level always has 2.
         prior_depth: attention blocks of the five scales, in order.
         pool: go down by max pooling; else by the stride of a level's first block.

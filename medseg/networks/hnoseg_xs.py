@@ -86,7 +86,7 @@ class HNOSegXS(OperatorNetwork):
         num_convs: one entry per block, its number of layers in the frequency domain.
         num_modes: kept frequencies per axis and sign; ``None`` for (10, 14, 14), in 2D (14, 14). Images with
             fewer voxels keep what they have.
-        weights: of the frequency layers, ``shared`` by all modes or ``individual``.
+        weights: weights of the frequency layers, ``shared`` by all modes or ``individual``.
         resize: work at half resolution.
         deep_supervision: the head reads the features of all blocks.
         unet_skip: results of the first half of the blocks enter the second half, the last first.

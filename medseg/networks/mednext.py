@@ -50,9 +50,9 @@ class MedNeXt(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         size: ``S``, ``B``, ``M`` or ``L``.
-        kernel_size: of the depth-wise convolutions, odd (published: 3 and 5).
+        kernel_size: size of the depth-wise convolutions, odd (published: 3 and 5).
         features: channels of the finest stage; they double with each stage.
-        expansion: of the blocks of the nine stages, in order, ``None`` for those of ``size``.
+        expansion: factors of the blocks of the nine stages, in order, ``None`` for those of ``size``.
         blocks: numbers of blocks of the nine stages, likewise.
         deep_supervision: heads on every stage in training, as its authors train.
 

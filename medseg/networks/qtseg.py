@@ -50,7 +50,7 @@ class QTSeg(nn.Module):
         bridge: ``mlfd`` or ``identity`` (the ablation without it).
         width: channels at stride 2; 4, 8 and 16 times as many at strides 8, 16 and 32.
         depths: number of decoder layers at strides 8, 16, 32.
-        num_heads: of every attention.
+        num_heads: number of heads of every attention.
         mlp_dim: hidden width of the tokens' MLP in every decoder layer.
 
     Raises:

@@ -50,11 +50,11 @@ class RepUXNet(LargeKernelUNETR):
 
     Args:
         spatial_dims: 2 or 3 (published: 3).
-        kernel_size: of the depth-wise convolutions, odd; one number or one per axis.
+        kernel_size: size of the depth-wise convolutions, odd; one number or one per axis.
         depths: blocks per stage.
         feature_size: channels of the four stages.
         hidden_size: channels of the bottleneck.
-        norm_name, res_block: of MONAI's UNETR blocks.
+        norm_name, res_block: arguments of MONAI's UNETR blocks.
         conv_method: how the depth-wise convolutions are computed, see ``DepthwiseConv``; the results are equal.
     """
 

@@ -100,7 +100,7 @@ class TransBTS(nn.Module):
         img_size: patch that the learned positions are for; one number or one per axis.
         base_channels: channels of the finest level; they double with each of the three others.
         embed_dim: channels of a token, a multiple of ``num_heads``.
-        num_heads, num_layers: of the transformer.
+        num_heads, num_layers: numbers of heads and layers of the transformer.
         mlp_dim: hidden channels of its feed-forward layers.
         dropout_rate: dropout of tokens and feed-forward layers.
         attn_dropout_rate: dropout of attention weights and of the attention's output.

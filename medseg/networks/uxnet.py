@@ -70,11 +70,11 @@ class UXNet(LargeKernelUNETR):
 
     Args:
         spatial_dims: 2 or 3 (published: 3).
-        kernel_size: of the depth-wise convolutions, odd; one number or one per axis (published: 7, and 21).
+        kernel_size: size of the depth-wise convolutions, odd; one number or one per axis (published: 7, and 21).
         depths: blocks per stage.
         feature_size: channels of the four stages.
         hidden_size: channels of the bottleneck.
-        norm_name, res_block: of MONAI's UNETR blocks.
+        norm_name, res_block: arguments of MONAI's UNETR blocks.
         drop_path_rate: stochastic depth, a probability that rises linearly from 0 at the first block.
         layer_scale_init_value: first value of each block's ``gamma``; 0 leaves ``gamma`` out.
         conv_method: how the depth-wise convolutions are computed, see ``DepthwiseConv``; the results are equal.

@@ -84,7 +84,7 @@ class VNetDS(nn.Module):
         num_blocks: convolution units per level, finest first.
         fused_levels: levels whose features the head reads, with 0, the finest; ``None`` for level 0 alone without the
             fusing unit.
-        kernel_size: of the units.
+        kernel_size: size of the units' kernels.
         resize: work at half resolution.
         residual: levels are residual.
         activation: as in MONAI.

@@ -20,7 +20,7 @@ def parameter_groups(
 
     Args:
         network: its parameters, under ``torchrun`` inside its wrapper.
-        learning_rate: of parameters that no pattern matches.
+        learning_rate: rate of parameters that no pattern matches.
         factors: pattern of names (``fnmatch``: ``*`` is any text) -> factor; with 0 a parameter stays as it is.
 
     Raises:

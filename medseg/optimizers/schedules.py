@@ -92,7 +92,7 @@ class Schedule(LambdaLR):
 
     Args:
         optimizer: whose learning rates are scaled.
-        factors: of the learning rate of each parameter group, by the number of steps done.
+        factors: factors of the learning rate of each parameter group, by the number of steps done.
         steps: number of steps of the whole training.
     """
 

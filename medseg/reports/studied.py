@@ -21,7 +21,7 @@ class Costs:
         training_peak_bytes: largest memory of a training.
         energy_joules: energy of the machine's processors meanwhile.
         parameters: number of parameters.
-        multiply_adds_per_case, seconds_per_case, peak_memory_bytes: of the inference of a case.
+        multiply_adds_per_case, seconds_per_case, peak_memory_bytes: cost of the inference of a case.
     """
 
     trainings: int
@@ -83,7 +83,7 @@ class StudiedData:
         folds: number of folds.
         transfer: name of the data that was trained on before; ``None`` from scratch.
         methods: the methods, the baseline first.
-        differences: of each other method to the baseline.
+        differences: differences of each other method to the baseline.
         stability: ranks in bootstrap samples of subjects.
         average: average ranks and their critical difference; ``None`` of two methods.
         warnings: sentences on what makes the comparison less fair.

@@ -166,7 +166,7 @@ class SaveTaskProbabilitiesd(SaveProbabilitiesd):
 
     Args:
         tasks: names, in the order of the channels; ``None``: those of ``LabelSpace.asked_labels`` for the case.
-        keys, label_space, output_dir, kwargs: of ``SaveProbabilitiesd``.
+        keys, label_space, output_dir, kwargs: arguments of ``SaveProbabilitiesd``.
     """
 
     def __init__(

@@ -77,8 +77,8 @@ def preprocessing(
         roi_size: smallest size after padding, in voxels; images that are larger keep their size.
         spacing: target spacing in mm; ``None`` leaves the grid as it is (2D images).
         crop_foreground: crop to the bounding box of voxels that are not 0 in any channel, before normalisation.
-        color: of 2D images: grey ones become RGB, so that both kinds may be mixed.
-        longest: of 2D images: resize to this many pixels along the longer side.
+        color: whether 2D images are in colour: grey ones become RGB, so that both kinds may be mixed.
+        longest: number of pixels that the longer side of 2D images is resized to.
         scale: then shrink or enlarge to this fraction of the voxels per axis (``ScaleSized``).
         label_space: needed with a label.
     """

@@ -43,7 +43,7 @@ class TasksToSourceGridd(ToSourceGridd):
 
     Args:
         tasks: names, in the order of the channels; ``None``: those of ``LabelSpace.asked_labels`` for the case.
-        keys, transform, label_space, orig_keys: of ``ToSourceGridd``.
+        keys, transform, label_space, orig_keys: arguments of ``ToSourceGridd``.
     """
 
     def __init__(

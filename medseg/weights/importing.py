@@ -1,4 +1,4 @@
-"""Import an original system's checkpoint file as weights of our network."""
+"""Import an original system's checkpoint file as weights of medseg's network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ImportWeightsSettings:
         architecture: class of the original's network (default: the config's, or the only one).
         config: JSON or YAML of its constructor's arguments, or the original's own config.
         checkpoint: checkpoint of the original.
-        output: file for our weights.
+        output: file for medseg's weights.
     """
 
     system: str
@@ -33,7 +33,7 @@ class ImportWeightsSettings:
 
 @takes(ImportWeightsSettings)
 def import_weights(settings: ImportWeightsSettings) -> ImportReport:
-    """Turn an original system's checkpoint into weights of our network (models/model.pt), and report every key.
+    """Turn an original system's checkpoint into weights of medseg's network (models/model.pt), and report every key.
 
     Whose they are and on what terms is written into the bundle's docs, and into those of runs that start from them.
 

@@ -53,7 +53,7 @@ from medseg.workflows.benchmark_steps import (
 __all__ = ["BenchmarkSettings", "benchmark"]
 
 
-_REPEATS = {"networks": 15, "commands": 3}  # turns that count
+_REPEATS = {"networks": 15, "commands": 3}  # timed repetitions
 _LEAST_REPEATS = 6  # an interval of 95 % for a median needs six values
 
 
@@ -75,8 +75,8 @@ class BenchmarkSettings:
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         threads: number of CPU threads (default: torch's).
         precision: fp32, bf16 or fp16.
-        repeats: number of turns that count (default: 15 of networks, at least 6; 3 of a command).
-        train: measurement of a training step too.
+        repeats: number of timed repetitions (default: 15 of networks, at least 6; 3 of a command).
+        train: measure a training step too.
         published: networks as published (default: as `medseg train` plans them here).
         arguments: constructor arguments by the network's name, such as ssh_unet.gate_type=gsm.
         output: JSON file for the result.
@@ -102,7 +102,7 @@ class BenchmarkSettings:
 
     @property
     def turns(self) -> int:
-        """Number of turns that count."""
+        """Number of timed repetitions."""
         return self.repeats or _REPEATS["networks" if self.command is None else "commands"]
 
     def conditions(self) -> Conditions:

@@ -56,10 +56,10 @@ class Work:
 
     Attributes:
         network: name of the network, MONAI class or dotted path.
-        size: of the volume, in voxels of 1 mm.
+        size: size of the volume, in voxels of 1 mm.
         classes: number of labels, background included.
         arguments: constructor arguments of the network.
-        overlap: of neighbouring patches, as a fraction.
+        overlap: overlap of neighbouring patches, as a fraction.
         empty: share of the volume that is constant.
         recipe: named training.
     """

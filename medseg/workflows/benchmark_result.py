@@ -133,7 +133,7 @@ class CommandFigures:
     """A whole command beside its network alone, all as medians over the turns.
 
     Attributes:
-        name: of the command and its work.
+        name: name of the command and its work.
         patches: number of patches.
         command: cost of its processes.
         network_seconds: CPU seconds of the network alone on as many patches.

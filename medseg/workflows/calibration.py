@@ -88,9 +88,9 @@ class _CaseScores:
 @takes(CalibrateSettings)
 @writes_into("run")
 def calibrate(settings: CalibrateSettings) -> Calibration:
-    """Fit a temperature on a run's validation cases, with ECE, Brier score and NLL before and after; `--fold all` runs
-    are pooled.
+    """Fit a temperature on a run's validation cases, with ECE, Brier score and NLL before and after.
 
+    The folds of a run of `--fold all` are pooled.
     Probabilities are predicted into ``calibration/`` of each run, or read there if they were made from the same.
     Writes ``calibration.json`` and ``reliability.png``, and ``temperature`` into ``configs/inference.yaml`` of the run
     or of all its folds: inference, validation and ensembles apply it to the probabilities that they save or join.

@@ -65,7 +65,7 @@ def check_cases(
             other cases of the datalist.
         fold: named in sentences.
         strict: warnings are errors.
-        rows: of the table; ``None`` for all.
+        rows: number of rows of the table; ``None`` for all.
         more: further problems of the caller.
 
     Raises:

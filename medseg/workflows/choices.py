@@ -19,8 +19,8 @@ def choices(
     """Sentences on what was chosen for the scores of a run; none on weights of which that is not recorded.
 
     Args:
-        config: of the training.
-        facts: of the training.
+        config: config of the training.
+        facts: facts of the training.
         checkpoint: name of the weights.
         cleaned: whether rules of post-processing are applied.
         validation: whether the run's own validation cases are scored.

@@ -1,4 +1,4 @@
-"""What a run owes: its network's papers, MONAI, its data, the weights that it starts from, and medseg, as BibTeX.
+"""What a run stands on: its network's papers, MONAI, its data, the weights that it starts from, and medseg, as BibTeX.
 
 Papers with their authors stand in ``CITATION.cff``; of the others a network's facts know title, venue and number.
 """
@@ -41,7 +41,7 @@ class CiteSettings:
 
 @takes(CiteSettings)
 def cite(settings: CiteSettings) -> list[str]:
-    """Print as BibTeX what a run, a bundle or a network owes: papers, MONAI, data, first weights, medseg.
+    """Print the BibTeX of what a run, a bundle or a network stands on: papers, data, first weights, MONAI, medseg.
 
     Raises:
         ConfigError: neither a folder, nor a bundle, nor a network.

@@ -66,7 +66,7 @@ def choose_rules(
     """Of each label the rule that greedy search arrives at, and every step that was tried.
 
     Args:
-        scores: of each label the Dice per case for each rule, NaN where it is undefined; ``CleanRule()`` among them.
+        scores: label -> Dice per case for each rule, NaN where it is undefined; ``CleanRule()`` among them.
         subjects: subject of each case.
         level: chance, in each round, that any useless step is taken.
     """

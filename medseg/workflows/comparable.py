@@ -52,8 +52,8 @@ class ScoredRun:
         name: shown in tables.
         folder: folder of the scores.
         scores: the scores.
-        facts: of the run that the scores are of.
-        role: of the cases (``medseg.workflows.selection.ROLES``).
+        facts: facts of the run that was scored.
+        role: role of the cases (``medseg.workflows.selection.ROLES``).
     """
 
     name: str
@@ -284,7 +284,7 @@ def uneven_effort(what: str, facts: Mapping[str, RunFacts], key: str, tolerance:
     """A sentence where trainings differ in a fact of ``EFFORT`` by more than this share; empty where they do not.
 
     Args:
-        what: of which the names are, such as ``runs``.
+        what: what the names are of, such as ``runs``.
         facts: name -> facts of the training.
     """
     numbers = {name: float(value) for name, one in facts.items() if (value := getattr(one, key)) is not None}

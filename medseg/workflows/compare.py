@@ -149,7 +149,7 @@ class _Tables:
     """One score of all methods.
 
     Attributes:
-        names: of the methods, the baseline first.
+        names: names of the methods, the baseline first.
         labels: the labels.
         subjects: subject of each case.
         score: name of the score.

@@ -40,8 +40,8 @@ class DoctorSettings:
 
     Attributes:
         report: report for an issue, in Markdown, without names of the machine and of folders.
-        folder: folder whose disk is looked at (default: the current one).
-        no_test: no self-test.
+        folder: folder whose disk is looked at.
+        no_test: skip the self-test.
     """
 
     report: bool = False

@@ -67,8 +67,8 @@ class EnsembleSettings(ProbabilitySettings):
         fold: fold whose validation cases are predicted (default: the first run's).
         checkpoint: best, last, or best_<metric> where it is kept.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        postprocess: stored cleaning and calibration. Rules of `medseg postprocess` that all have alike, as the folds of
-            one training, clean label maps; each member has its temperature of `medseg calibrate`.
+        postprocess: stored post-processing and calibration. Rules of `medseg postprocess` that all have alike, as the
+            folds of one training, clean label maps; each member has its temperature of `medseg calibrate`.
     """
 
     runs: Sequence[Folder] = field(metadata={"option": "run"})
@@ -185,7 +185,7 @@ def _evaluator(
     """The evaluator of an ensemble: the loader only reads, so that scores are in the original image space.
 
     Args:
-        reader: of the images that all members take.
+        reader: reader of the images that all members take.
         network: the ensemble.
         cases: what is predicted, and scored where all of them have labels.
         settings: result folder, device of the loaded images, and what is saved beside the label maps.

@@ -59,7 +59,7 @@ class EvaluateSettings(ProbabilitySettings):
         tta: average over mirror images, as training saw them. Along the axes that training mirrored. The scores lie
             apart, in scores/<section>_tta; the report says what it brings.
         data_dir: folder of the images, where they were moved (default: as in training).
-        postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, in the
+        postprocess: stored post-processing and calibration. The rules of `medseg postprocess` clean label maps, in the
             original image space; the temperature of `medseg calibrate` is that of saved probabilities.
         overrides: config values by their ids, such as overlap=0.25. With json_list, all labelled cases of that
             list are scored, a set that the run never saw.
@@ -154,8 +154,8 @@ class Evaluation:
         recipe: its ``evaluate.yaml`` with the user's overrides, and what the options say.
         selection: the cases.
         weights: file of the network's weights.
-        rules: of the cleaning that is applied.
-        differences: of ``check_use``.
+        rules: rules of the cleaning that is applied.
+        differences: differences that ``check_use`` found.
     """
 
     settings: EvaluateSettings

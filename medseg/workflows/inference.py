@@ -59,7 +59,7 @@ class InferenceSettings:
         checkpoint: best, last, best_<metric>, all, or a file. A metric's is kept where the run says so.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         tta: average over mirror images, as training saw them. Along the axes that training mirrored.
-        postprocess: stored cleaning and calibration. The rules of `medseg postprocess` clean label maps, the
+        postprocess: stored post-processing and calibration. The rules of `medseg postprocess` clean label maps, the
             temperature of `medseg calibrate` is that of saved probabilities.
         tasks: labels to segment, of a run on several data sets. By default all, or those of a case's own data set.
         overrides: config values, such as overlap=0.25.
@@ -82,9 +82,9 @@ class Inference:
         bundle: the bundle; of several that are joined, the first.
         recipe: its ``inference.yaml`` with the user's overrides, and what the options say.
         weights: file of the network's weights.
-        differences: of ``check_use``.
+        differences: differences that ``check_use`` found.
         members: those of the runs that are joined; empty for one run.
-        rules: of the members' post-processing.
+        rules: rules of the members' post-processing.
         calibrated: whether the members have their temperatures.
     """
 

@@ -87,9 +87,9 @@ def joined(
         own: the network, preprocessing (which begins with ``LoadImaged``) and inferer of the bundle whose config names
             the ensemble; weights are loaded into it.
         bundle_root: its folder.
-        device: of all members.
+        device: device of all members.
         members: as of ``sources_of``, with paths relative to ``bundle_root``.
-        method, weights: of ``Ensemble``.
+        method, weights: arguments of ``Ensemble``.
 
     Raises:
         ConfigError, ModelError: as ``sources_of``; the members do not fit together, or weights not their network.
@@ -188,7 +188,7 @@ def load_members(
 
     Args:
         sources: what they are made from.
-        device: of all (default: as their configs say).
+        device: device of all members (default: as their configs say).
         calibrated: whether each has the temperature that its config holds.
 
     Raises:

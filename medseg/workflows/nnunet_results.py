@@ -28,7 +28,7 @@ def nnunet_scores(folder: Path) -> Scores | None:
     """The scores of an nnU-Net folder; ``None`` where it has none.
 
     Args:
-        folder: of predictions, or of a trained network, whose ``fold_*/validation`` are pooled.
+        folder: folder of predictions, or of a trained network, whose ``fold_*/validation`` are pooled.
 
     Raises:
         DataError: a summary is damaged, or no ``dataset.json`` tells what its labels mean.

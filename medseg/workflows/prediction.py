@@ -50,7 +50,7 @@ def collect_cases(
     Args:
         inputs: files and folders.
         num_channels: number of channels of a case.
-        series, case_pattern: of DICOM (``dicom_cases``).
+        series, case_pattern: choice and names of DICOM series (``dicom_cases``).
 
     Raises:
         DataError: nothing is there, a channel file is missing, or a file is named twice.
@@ -102,15 +102,15 @@ class PredictSettings(ProbabilitySettings, InferenceSettings):
         section: section of the datalist (default: test).
         modality: modality, for a run on several data sets, such as ct.
         series: DICOM series: UID, number, description or all. A description may have wildcards, such as 'T1*';
-            default: of each study the original volume of the most slices.
-        case_pattern: DICOM case ids as found in the folders' names. A regular expression: its first group, or the whole
-            match; default: a hash of the series' UID, which tells nothing of the patient.
+            default: each study's original volume of the most slices.
+        case_pattern: regular expression for DICOM case ids in folder names. Its first group, or the whole match;
+            default: a hash of the series' UID, which tells nothing of the patient.
         format: format of the label maps (default: the image's). NIfTI for DICOM; 2D images always get PNG.
         dicom_reference: source series, for dicom-seg and rtstruct. A folder; needed where the images are not DICOM.
-        preview: drawing of each case as previews/<case>.png. Contours of the label map in three planes; a 2D image
+        preview: draw each case as previews/<case>.png. Contours of the label map in three planes; a 2D image
             beside its label map in colours.
         viewer_files: names and colours of the labels for viewers. ITK-SNAP, FSLeyes, 3D Slicer and MITK, in viewers.
-        overwrite: new predictions of all cases (default: changed ones). Of images, weights or settings.
+        overwrite: predict all cases again (default: only those whose images, weights or settings changed).
     """
 
     bundle: Folder = field(metadata={"option": ("run", "bundle")})

@@ -29,9 +29,9 @@ class ProbabilitySettings:
     """What is saved beside label maps.
 
     Attributes:
-        probabilities: probabilities as <case>.npz, of this number type. In nnU-Net's form; a uint8 has steps of 1/255.
+        probabilities: number type of probabilities, saved as <case>.npz. In nnU-Net's form; a uint8 has steps of 1/255.
         probability_grid: grid of these files. It is the original image space (source), or that of the network (model).
-        uncertainty: entropy of each voxel as uncertainty/<case>.nii.gz. It is 0 to 1; of 2D images it is a .png.
+        uncertainty: entropy of each voxel, saved as uncertainty/<case>.nii.gz. It is 0 to 1; 2D images get a .png.
     """
 
     _: KW_ONLY
@@ -63,8 +63,8 @@ def saving(recipe: Recipe, id_: str, settings: ProbabilitySettings, *, temperatu
     """A recipe that saves what the settings ask for before logits become labels.
 
     Args:
-        recipe: of an inference or evaluation.
-        id_: of its list of post-processing transforms.
+        recipe: recipe of an inference or evaluation.
+        id_: id of its list of post-processing transforms.
         settings: what is saved.
         temperature: divisor of the logits.
         place: file that the list is from, like which it is judged.

@@ -45,7 +45,7 @@ class TrainedGrid:
     """The grid on which a run was trained.
 
     Attributes:
-        name: of the run, for sentences.
+        name: name of the run, for sentences.
         preprocess: its config entry.
         roi_size: its patch in voxels.
         whole_volume: whether the network sees cases at once.

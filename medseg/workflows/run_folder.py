@@ -49,7 +49,7 @@ def require_same_data(run: str | Path, facts: RunFacts, cases: Sequence[Case]) -
 
     Args:
         run: name of the run in sentences.
-        facts: of the run.
+        facts: facts of the run.
         cases: what is held against them.
 
     Returns:
@@ -78,7 +78,7 @@ def trained_on(facts: RunFacts, files: Mapping[str, Sequence[str]]) -> set[str]:
     """The cases among these whose images a run was trained on, whatever they are called there.
 
     Args:
-        facts: of the run. Those of earlier versions, and of ensembles, know their cases by id alone.
+        facts: facts of the run. Those of earlier versions, and of ensembles, know their cases by id alone.
         files: case id -> hashes of its files (``content_hash``).
     """
     trained = set(facts.training_cases or ())

@@ -105,7 +105,7 @@ def check_training(config: Mapping[str, Any], facts: Sequence[CaseFacts], datali
 
     Args:
         config: its content, unresolved.
-        facts: of the cases.
+        facts: facts of the cases.
         datalist: that they are from.
 
     Raises:
@@ -268,7 +268,7 @@ def mirrored_axes(
     """The axes of test-time augmentation: those that training mirrored.
 
     Args:
-        bundle: of the run or bundle.
+        bundle: bundle of the run, or the bundle itself.
         used: its merged config for inference or validation, with overrides.
         tta: all of them are asked for,
         chosen: or these.

@@ -42,8 +42,8 @@ class Selection:
         datalist: that they are from.
         role: one of ``ROLES``: the run's validation cases, some that it was trained on, others of its datalist, or
             those of another datalist.
-        section: of the datalist; ``None`` where they are of several.
-        fold: of the run; ``None`` where it has none.
+        section: section of the datalist; ``None`` where the cases are of several.
+        fold: fold of the run; ``None`` where it has none.
         seen: how many of them the run was trained on.
         run: facts of the run when they were selected.
     """

@@ -47,7 +47,7 @@ class Start:
         settings: as they were given.
         datalist: the cases' list.
         training, validation: its cases after the split.
-        facts: of all of them, checked.
+        facts: facts of all of them, checked.
         initial: weights that it starts from; ``None`` from scratch.
         draft: the bundle that the run will be.
         device: on which it runs.

@@ -133,8 +133,8 @@ def hold_against(start: Start, bundle: Bundle, known: RunFacts, *, same_data: bo
     """Hold a start against the run that is there.
 
     Args:
-        start: of the same run.
-        bundle: of the run.
+        start: start of the same run.
+        bundle: bundle of the run.
         known: its facts.
         same_data: images and labels are those that the run was started with, so that they may lie elsewhere now.
 

@@ -55,14 +55,14 @@ class TrainSettings:
         transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
         encoder_weights: weights of the network's encoder alone. The rest of the network starts from scratch.
         reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
-        partial: with --transfer: use of only the weights that fit. The others are skipped.
-        new_tasks_only: with --transfer: training of tasks that the run lacks. It is one on several data sets, whose
-            old tasks predict as before.
+        partial: with --transfer: skip weights that do not fit. Without it they are refused.
+        new_tasks_only: with --transfer: train only tasks that the run lacks. The run is one on several data sets;
+            its old tasks predict as before.
         nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
         nnunet_configuration: one of these plans (default: 3d_fullres or 2d).
-        replay: with --transfer: share of drawn cases of its data sets. For a run on several data sets.
-        distill: with --transfer: weight of the loss that keeps answers. For a run on several data sets.
-        dry_run: plan with each value's origin, without training.
+        replay: with --transfer: share of cases from the run's data sets. For a run on several data sets.
+        distill: with --transfer: weight of keeping old answers. For a run on several data sets.
+        dry_run: show the plan with each value's origin, without training.
     """
 
     output: Folder

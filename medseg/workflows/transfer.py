@@ -42,10 +42,9 @@ class TransferRequest:
         reinitialize: patterns of the names of parameters that start from scratch, besides the head where the labels
             differ and the first layers where the channels do.
         partial: whether weights that do not fit are skipped.
-        new_tasks_only: of a source that was trained on several data sets: whether only the rows of tasks that it lacks
-            are trained.
-        replay: of such a source: share of the drawn cases that are of its data sets.
-        distill: of such a source: weight of the loss that holds the answers for its tasks where they were.
+        new_tasks_only: whether only the rows of tasks that a source on several data sets lacks are trained.
+        replay: share of the drawn cases that are of the data sets of such a source.
+        distill: weight of the loss that holds the answers for the tasks of such a source where they were.
         encoder: whether only the network's encoder starts from the weights.
 
     Raises:
@@ -104,8 +103,8 @@ class Transfer:
         """Fit the weights to a network.
 
         Args:
-            network: of the new training; its parameters change.
-            config: of the new training, unresolved and judged.
+            network: network of the new training; its parameters change.
+            config: config of the new training, unresolved and judged.
             datalist: that it trains on.
 
         Returns:

@@ -57,8 +57,12 @@ def blocks(path: Path) -> list[Block]:
     ]
 
 
-def run(page: Sequence[Block]) -> None:
+def run(page: Sequence[Block], training: Sequence[str] = ()) -> None:
     """Run the blocks in the current folder; commands of medseg in this process, which saves their imports.
+
+    Args:
+        page: the blocks.
+        training: further options of ``medseg train``, which make it short.
 
     Raises:
         AssertionError: a command ended with another status than 0.
@@ -70,7 +74,7 @@ def run(page: Sequence[Block]) -> None:
             continue
         for words in _lines(block.text):
             if words[0] == "medseg":
-                status = main(words[1:])
+                status = main([*words[1:], *(training if words[1] == "train" else ())])
             else:
                 path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
                 status = subprocess.run(words, env=os.environ | {"PATH": path}).returncode

@@ -22,6 +22,7 @@ from medseg.labels import table as label_table
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 PAGES = sorted(DOCS.rglob("*.md"))
 TUTORIALS = [path for path in PAGES if path.parent.name == "tutorials" and path.stem != "index"]
 OTHERS = [path for path in PAGES if path not in TUTORIALS and any(block.runs for block in blocks(path))]
@@ -39,7 +40,18 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
     run([block for block in blocks(page) if block.runs])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.slow
+def test_the_blocks_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["phantom", "--output", "my_images", "--cases", "6"]) == 0
+    Path("my_images/dataset.json").unlink()
+    Path("my_images/imagesTs").rename("new_images")
+    short = ["--epochs", "1", "--set", "repeats=1", "--set", "roi_size=[16,16,16]"]
+    run([block for block in blocks(README) if block.runs], short)
+    assert {path.name for path in Path("out").glob("*.nii.gz")} == {"organs_006.nii.gz", "organs_007.nii.gz"}
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.stem)
 def test_commands_and_options_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks(page):
         for words in block.commands:
@@ -53,10 +65,11 @@ def test_commands_and_options_exist(page: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_every_block_is_run_or_says_what_it_needs() -> None:
-    languages = {block.language for page in PAGES for block in blocks(page)}
+    pages = [README, *PAGES]
+    languages = {block.language for page in pages for block in blocks(page)}
     assert languages <= {"bash", "python", "text", "json", "yaml"}
-    fenced = [len(re.findall(r"^ *```", page.read_text(encoding="utf-8"), re.MULTILINE)) for page in PAGES]
-    assert fenced == [2 * len(blocks(page)) for page in PAGES]  # none without a language, none indented
+    fenced = [len(re.findall(r"^ *```", page.read_text(encoding="utf-8"), re.MULTILINE)) for page in pages]
+    assert fenced == [2 * len(blocks(page)) for page in pages]  # none without a language, none indented
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=name_of)
@@ -85,6 +98,15 @@ def test_the_reference_has_everything(reference: ModuleType) -> None:
     assert "| 5 | resources: memory, disk, device |" in pages["reference/exit-statuses.md"]
     assert "no GPU: small networks" in pages["explanation/planned.md"]
     assert pages["explanation/floor_plan.svg"].count("<rect") > 20
+
+
+def test_the_results_are_of_the_studies_as_they_are(reference: ModuleType) -> None:
+    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    measured = re.findall(r"`studies/(\w+)\.yaml`:", text)
+    assert measured and all(
+        (ROOT / "studies" / f"{name}.yaml").read_text(encoding="utf-8") in text for name in measured
+    )
+    assert reference.published_figures().count("\n") > 12
 
 
 def test_originals_have_their_commands(reference: ModuleType) -> None:

@@ -29,7 +29,7 @@ class TransformPlan(NamedTuple):
     Attributes:
         halves: half width ``r`` of the kernel per axis.
         padded: ``n + r`` per axis, the least length of a circular transform, and the pitch of joined rows.
-        lengths: of the transforms: one for each leading axis, one for the joined ones.
+        lengths: lengths of the transforms: one for each leading axis, one for the joined ones.
     """
 
     halves: tuple[int, ...]

@@ -54,7 +54,7 @@ class HartleyGrid:
     All axes but the first are transformed plane by plane, so that an image can come and go in slabs of planes.
 
     Args:
-        size: of the images, two or three axes.
+        size: size of the images, two or three axes.
         modes: per axis.
         like: gives the device, and float64 for float64, else float32.
     """

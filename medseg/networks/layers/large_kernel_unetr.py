@@ -49,7 +49,7 @@ class LargeKernelUNETR(nn.Module):
         depths: blocks per stage.
         feature_size: channels of the stages, at strides 2, 4, 8, 16.
         hidden_size: channels of the bottleneck.
-        norm_name, res_block: of MONAI's UNETR blocks.
+        norm_name, res_block: arguments of MONAI's UNETR blocks.
 
     Raises:
         ConfigError: arguments that do not fit together.

@@ -49,10 +49,10 @@ class DecoderLevel(nn.Module):
     """Layers, a last attention of the tokens, and one MLP per token.
 
     Args:
-        channels: of this level.
-        next_channels: of the tokens that leave it.
+        channels: number of channels of this level.
+        next_channels: number of channels of the tokens that leave it.
         num_tokens: one per class.
-        num_heads: of the last attention.
+        num_heads: number of heads of the last attention.
         layers: see ``MakeLayer``.
     """
 
@@ -98,7 +98,7 @@ class QueryDecoder(nn.Module):
         num_tokens: one per class.
         width: channels of the finest level, divided by four.
         depths: number of layers at strides 8, 16, 32.
-        num_heads: of the attentions.
+        num_heads: number of heads of the attentions.
         layer: see ``MakeLayer``.
     """
 

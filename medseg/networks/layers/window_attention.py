@@ -23,7 +23,7 @@ class WindowAttention(nn.Module):
 
     Args:
         spatial_dims: number of axes of the grid.
-        channels: of a token.
+        channels: number of channels of a token.
         num_heads: heads; they divide the channels.
         window: tokens per axis of a window.
         shift: tokens by which the grid is rolled before it is cut into windows.
@@ -99,7 +99,7 @@ class WindowBlock(nn.Module):
     drop_path(attention(norm1(x), norm1(skip)))``.
 
     Args:
-        spatial_dims, channels, num_heads, window, shift, cross: of ``WindowAttention``.
+        spatial_dims, channels, num_heads, window, shift, cross: arguments of ``WindowAttention``.
         drop_path: chance that a sample skips a branch in training.
     """
 

@@ -23,7 +23,7 @@ class OriginalConfig:
     """A config of an original system.
 
     Attributes:
-        system, architecture, arguments: of the network, as ``import_original`` takes them.
+        system, architecture, arguments: what names the network, as ``import_original`` takes them.
         settings: config id -> value.
         homeless: names of settings that have no home here.
         iterations: length of the training in batches, where it is not told in epochs.
@@ -56,9 +56,9 @@ def optimizer(name: str, place: str, arguments: Mapping[str, Any], at: str = "op
     """An optimiser of torch by its class name, with torch's own weight decay where the original names none.
 
     Args:
-        name: of the class.
-        place: of the setting, for the sentence.
-        arguments: of the original, without the parameters and the learning rate.
+        name: name of the class.
+        place: place of the setting, for the sentence.
+        arguments: arguments of the original, without the parameters and the learning rate.
         at: id of the optimiser.
 
     Raises:

@@ -106,7 +106,7 @@ def import_original(
     Args:
         system: ``sshunet``, ...; see ``systems()``.
         architecture: the original's class, such as ``SSHUNet``.
-        arguments: of the original's constructor; lists and tuples are alike.
+        arguments: arguments of the original's constructor; lists and tuples are alike.
         state_dict: the original's, loaded strictly: every key is used, or dropped for a reason in the report.
 
     Raises:

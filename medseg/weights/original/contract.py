@@ -87,7 +87,7 @@ class ImportReport:
     """What an import did.
 
     Attributes:
-        system, architecture: of the original.
+        system, architecture: names of the original's system and network.
         network, arguments: ours, for ``create_network``.
         parameters: number of trainable numbers.
         taken: our key -> original key.
