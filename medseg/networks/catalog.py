@@ -31,7 +31,7 @@ class NetworkFacts:
         setting: that setting in a few words.
         paper: citation.
         unscripted: why ``torch.jit.script`` cannot compile it; empty where it can.
-        heads, rate, changes, evidence: of its training, as ``TrainingFacts``.
+        heads, rate, changes, evidence: facts of its training, as in ``TrainingFacts``.
     """
 
     name: str

@@ -113,7 +113,7 @@ def _window(
         usual = _LUNG if middle < _BELOW_SOFT else _BONE if middle > _ABOVE_SOFT else _SOFT
         given = scheme if scheme.get("kind") == "fixed" else {"lower": usual[0], "upper": usual[1]}
         window = float(given["lower"]), float(given["upper"])
-        return window, f"window {window[0]:g} to {window[1]:g} HU"
+        return window, f"HU window {window[0]:g} to {window[1]:g}"
     above = finite[finite > finite.min()] if finite.size else finite
     low, high = (float(v) for v in np.percentile(above, [0.5, 99.5])) if above.size else (0.0, 1.0)
     high = max(high, low + 1e-6)

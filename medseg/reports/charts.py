@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from medseg.engines.run_files import Curves
 from medseg.reports.drawing import ACCENT, FAINT, INK, Chart, even_spread, plain_axes, shortened, to_chart
@@ -27,7 +28,7 @@ def curves_charts(curves: Curves, colors: Mapping[str, str]) -> list[Chart]:
     """Loss, mean Dice, learning rate and the Dice of each label, over epochs.
 
     Args:
-        curves: of a training with an epoch or more.
+        curves: curves of a training with an epoch or more.
         colors: label -> its colour.
     """
     shown = np.append(curves.epochs["epoch"], [0] if len(curves.losses) else [])  # where their losses begin
@@ -92,7 +93,7 @@ def _over_epochs(axes: Axes, title: str, epochs: np.ndarray) -> None:
     plain_axes(axes)
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.set_xlabel("epoch", fontsize=9, color=INK)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.margins(x=0.04, y=0.12)
     axes.set_xlim(*_epoch_limits(epochs))
 

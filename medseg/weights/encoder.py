@@ -21,7 +21,7 @@ def encoder_state(
 
     Args:
         network: has a part named ``encoder``.
-        state: of such a part, or of a network with one; the rest of that is not used.
+        state: state dict of such a part, or of a network with one, whose rest is not used.
         source: begins the sentences of errors.
         reinitialize: patterns of names of the network's parameters that need not fit.
 
@@ -41,8 +41,8 @@ def encoder_state(
     misfits = [k for k, v in known.items() if k not in fresh and (k not in inside or inside[k].shape != v.shape)]
     if misfits:
         raise ModelError(
-            f"{source} does not fit the encoder of {name}: {len(misfits)} of its {len(known)} tensors are missing or "
-            f"of another shape ({few(misfits)}); the file begins with {next(iter(inside), 'nothing')}. Convert an "
+            f"{source} does not fit the encoder of {name}: {len(misfits)} of its {len(known)} parameters are missing "
+            f"or of another shape ({few(misfits)}); the file begins with {next(iter(inside), 'nothing')}. Convert an "
             "original's file with `medseg import-weights`, give the network the file's width and channels, or name "
             "what to start from scratch with --reinitialize."
         )

@@ -92,7 +92,7 @@ class FoldChoice:
     """What the cases of all other folds choose, and its score on this fold.
 
     Attributes:
-        name: of the candidate.
+        name: name of the candidate.
         rules: label -> its rule of post-processing, where it has one.
         mean_dice: mean Dice of the fold's cases.
     """
@@ -107,13 +107,13 @@ class Best:
     """The choice, as ``best.json`` has it.
 
     Attributes:
-        name: of the chosen candidate.
+        name: name of the chosen candidate.
         members: run of every fold of its configurations, relative to the folder of ``best.json``.
         rules: label -> its rule of post-processing, where it has one.
         cases, subjects: numbers of out-of-fold cases and of their subjects.
         mean_dice: its mean Dice with the rules on the cases that chose both: optimistically biased.
         nested: mean Dice of the nested choice, which is what new cases get, with its 95 % interval over subjects.
-        folds: of each fold the choice without its cases.
+        folds: choice without the cases of each fold.
         candidates: all candidates, the best one first.
     """
 
@@ -211,7 +211,7 @@ class _Configuration:
 
     Attributes:
         name: shown in tables.
-        runs: of each fold the runs whose networks are joined.
+        runs: runs whose networks are joined, per fold.
         folds: scored predictions of each fold's cases.
     """
 

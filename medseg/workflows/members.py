@@ -206,7 +206,7 @@ def load_member(
 
     Args:
         source: what it is made from.
-        networks: of the members before, by their definitions; a new one is added.
+        networks: networks of the members before, by their definitions; a new one is added.
         built: ids of the config with objects that exist already.
         calibrated: whether it has the temperature that its config holds.
 

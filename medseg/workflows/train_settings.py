@@ -35,7 +35,7 @@ class TrainSettings:
         from_original: config of an original system. One of the five: .ini, .yaml, cfg.json or .py, .sh with the
             command. A bundle is planned for its network and settings; it is read as data, never executed. What follows
             from the images, such as channels and labels, is the datalist's.
-        recipe: named training: light, standard or nnunet. It is for --network. Light learns soon on a CPU; standard is
+        recipe: light, standard or nnunet. It is for --network. Light learns soon on a CPU; standard is
             light with further changes; nnunet is nnU-Net's training. The plan fills what depends on the data.
         fold: validation fold, or all: one run per fold. The default is the validation section, else fold 0. The runs of
             all folds lie below the run folder.
@@ -48,7 +48,7 @@ class TrainSettings:
         select: weights that the run delivers. The default is the recipe's, else the best, chosen by validation; the
             final ones are for comparisons, since the best of more validations is better by chance alone.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        tracker: where else curves and images go than metrics.csv. All are written into the run folder; nothing is sent.
+        tracker: curves and images go there as well. All are written into the run folder; nothing is sent.
         seed: random seed.
         overrides: config values, such as learning_rate=0.01.
         overlays: further configs of a bundle, such as gsm.
