@@ -13,6 +13,8 @@ from medseg.data import CaseFacts, Datalist, Plan, PlanSettings, make_plan
 from medseg.data.nnunet_plans import NnunetPlans
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
+from medseg.networks.layers.nnunet_topology import features_of, nnunet_topology
+from medseg.networks.nnunet_patch import MEMORY_GB
 from medseg.networks.training_facts import training_facts
 
 __all__ = [
@@ -50,8 +52,12 @@ def unet_topology(
 
 
 def _dynunet(plan: Plan) -> dict[str, Any]:
-    kernels, strides = unet_topology(plan.roi_size, plan.spacing, 4 if plan.light else 6)
-    filters = [min((8 if plan.light else 32) * 2**level, 320) for level in range(len(strides))]
+    if plan.like_nnunet:
+        kernels, strides = nnunet_topology(plan.roi_size, plan.spacing, max_stages=4 if plan.light else None)
+        filters = [n // (4 if plan.light else 1) for n in features_of(len(strides), plan.spatial_dims)]
+    else:
+        kernels, strides = unet_topology(plan.roi_size, plan.spacing, 4 if plan.light else 6)
+        filters = [min((8 if plan.light else 32) * 2**level, 320) for level in range(len(strides))]
     return {
         "kernel_size": kernels,
         "strides": strides,
@@ -146,6 +152,7 @@ def plan_for_network(
     device_type: str,
     overrides: Mapping[str, Any] | None = None,
     nnunet: NnunetPlans | None = None,
+    memory_gb: float | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan whose patch the network takes, and the network's arguments.
 
@@ -157,6 +164,7 @@ def plan_for_network(
         overrides: the user's; ``roi_size``, ``batch_size``, ``preprocess::spacing``, ``preprocess::longest``,
             ``preprocess::scale`` and ``network_def::…`` are planned with.
         nnunet: plans that the rest is taken from.
+        memory_gb: GPU memory that nnU-Net's rules plan for; ``None``: other rules.
 
     Raises:
         ConfigError: the network takes none of the patches, or not the one given; with the network's own reason.
@@ -183,6 +191,9 @@ def plan_for_network(
         batch_size=overrides.get("batch_size"),
         num_training=num_training,
         whole_volume=whole_volume,
+        like_nnunet=memory_gb is not None,
+        memory_gb=memory_gb or MEMORY_GB,
+        residual=network_class(network).__name__ == "ResEncUNet",
         nnunet=nnunet,
     )
     reason = ""

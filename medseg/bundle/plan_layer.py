@@ -23,8 +23,9 @@ from medseg.networks import network_class
 from medseg.networks.layers.task_conditioned import TaskConditioned
 from medseg.networks.training_facts import training_facts
 
-__all__ = ["LIGHT", "check_recipe", "is_universal", "plan_recipe", "supervises_heads", "universal_plan"]
+__all__ = ["LIGHT", "NNUNET", "check_recipe", "is_universal", "plan_recipe", "supervises_heads", "universal_plan"]
 
+NNUNET = "nnunet"  # the recipe that is planned by nnU-Net's rules
 LIGHT = "light"  # the recipe that planned bundles stand on; others change it
 
 _SPACING = [1.5, 1.5, 1.5]  # mm, as published for all data sets

@@ -56,7 +56,7 @@ def lines(settings: object, result: Sequence[object]) -> None:
 
 
 def validated(settings: EvaluateSettings, results: Mapping[str, Scores | FoldScores]) -> None:
-    from medseg.reports.mirrored import mirrored_note
+    from medseg.engines.mirrored import mirrored_note
 
     for name, result in results.items():
         if settings.checkpoint == "all":

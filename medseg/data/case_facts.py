@@ -28,6 +28,7 @@ class CaseFacts:
         intensity: per channel, sorted intensities sampled from the foreground (labels above background; without
         label: non-zero voxels).
         zero_share: share of voxels that are 0 in every channel.
+        content_shape: size of the smallest box that holds all other voxels, in RAS order (3D).
         label_counts: raw label value -> voxels; empty without a label.
         label_edges: values of a 2D mask that are at edges only (``edge_values``).
         image_hashes: hash of each channel's voxels (``medseg.data.content.voxel_hash``).
@@ -49,6 +50,7 @@ class CaseFacts:
     ranges: list[Intensity] = field(default_factory=list)
     intensity: list[np.ndarray] = field(default_factory=list)
     zero_share: float = 0.0
+    content_shape: tuple[int, ...] = ()
     label_counts: dict[int, int] = field(default_factory=dict)
     label_edges: frozenset[float] = frozenset()
     image_hashes: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from medseg.data.intensities import Intensity, check_intensity
 from medseg.data.mask_values import edge_values
 from medseg.data.modality import is_color, is_grey_level
 from medseg.data.progress import told
-from medseg.data.voxels import check_label_values, count_values, foreground, sample, zero_share
+from medseg.data.voxels import check_label_values, content_shape, count_values, foreground, sample, zero_share
 from medseg.labels import LabelSpace
 
 __all__ = ["inspect_cases", "read_case"]
@@ -137,6 +137,8 @@ def _sample(volumes: Sequence[Volume], label: Volume | None, facts: CaseFacts, l
     mask = foreground(channels, label.channels[0] if label is not None else None, counts, raw)
     facts.intensity = [sample(channel, mask) for channel in channels]
     facts.zero_share = zero_share(channels)
+    content = content_shape(channels) if facts.zero_share else facts.shape
+    facts.content_shape = tuple(content[axis] for axis in facts.ras_axes)
     facts.image_hashes = tuple(voxel_hash(channel) for channel in channels)
     facts.label_hash = voxel_hash(label.channels[0]) if label is not None else ""
 

@@ -15,6 +15,7 @@ from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.modality import is_color
 from medseg.data.plan_grid import ANISOTROPY, PlannedGrid, plan_grid
+from medseg.data.plan_nnunet import crops, masks_zeros, nnunet_grid
 from medseg.data.plan_normalization import channel_kinds, plan_normalization
 from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET
@@ -59,6 +60,7 @@ class Plan:
         cache_gib: estimated size of the cache.
         learning_rate: learning rate of AdamW.
         light: small networks (training on CPU).
+        like_nnunet: kernels and strides of U-Nets by nnU-Net's rule.
     """
 
     spatial_dims: int
@@ -82,6 +84,7 @@ class Plan:
     longest: int | None = None
     scale: float = 1.0
     whole_volume: bool = False
+    like_nnunet: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
 
     def reasons_by_id(self) -> dict[str, str]:
@@ -100,8 +103,9 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
     dims, in_channels = _one_kind(datalist, facts)
     reasons: dict[str, str] = {}
     kinds = channel_kinds(datalist.channels, in_channels)
-    normalization = plan_normalization(facts, kinds, reasons)
     asked = asked or PlanSettings()
+    zeros = masks_zeros(facts) if asked.like_nnunet else None
+    normalization = plan_normalization(facts, kinds, reasons, skips_zeros=zeros)
     if asked.nnunet is not None:
         theirs = asked.nnunet.choices(facts)
         normalization, reasons["normalization"] = theirs.normalization, theirs.source
@@ -109,8 +113,11 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
             asked, reasons["spacing"] = replace(asked, spacing=theirs.spacing), theirs.source
         if asked.roi_size is None and not asked.whole_volume:
             asked, reasons["roi_size"] = replace(asked, roi_size=theirs.patch_size), theirs.source
-    grid = plan_grid(facts, asked, reasons)
-    batch_size = _batch_size(dims, asked, reasons)
+    if asked.like_nnunet and not asked.whole_volume:
+        grid = nnunet_grid(facts, asked, len(datalist.label_space.labels) + 1, reasons)
+    else:
+        grid = plan_grid(facts, asked, reasons)
+    batch_size = grid.batch_size or _batch_size(dims, asked, reasons)
     bytes_per_case = float(np.prod(np.maximum(grid.shapes, grid.roi_size), axis=1).mean()) * (4 * in_channels + 2)
     cache_gib = bytes_per_case * len(facts) / 2**30
     return Plan(
@@ -135,6 +142,7 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
         longest=grid.longest,
         scale=grid.scale,
         whole_volume=asked.whole_volume,
+        like_nnunet=asked.like_nnunet,
         reasons=reasons,
     )
 
@@ -156,6 +164,8 @@ def _one_kind(datalist: Datalist, facts: Sequence[CaseFacts]) -> tuple[int, int]
 def _crops(
     facts: Sequence[CaseFacts], dims: int, kinds: Sequence[str], asked: PlanSettings, reasons: dict[str, str]
 ) -> bool:
+    if asked.like_nnunet and not asked.whole_volume:
+        return crops(facts, reasons)
     zero_share = float(np.median([case.zero_share for case in facts]))
     reasons["crop_foreground"] = f"{zero_share:.0%} of the voxels are 0 in every channel (median case)" + (
         "; the whole field of view is kept" if asked.whole_volume else ""

@@ -18,12 +18,12 @@ from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET, by
 from medseg.transforms.scale import scaled_size
 
-__all__ = ["ANISOTROPY", "PlannedGrid", "plan_grid"]
+__all__ = ["ANISOTROPY", "CPU_VOXELS", "GPU_VOXELS", "PlannedGrid", "plan_grid"]
 
 ANISOTROPY = 3.0  # nnU-Net: an axis more than three times coarser than the finest is treated as slices
 # Voxels per patch; on CPU about half a second per training step on two cores for light networks.
-_CPU_VOXELS = {3: 96_000, 2: 160_000}
-_GPU_VOXELS = {3: 128**3, 2: 768**2}
+CPU_VOXELS = {3: 96_000, 2: 160_000}
+GPU_VOXELS = {3: 128**3, 2: 768**2}
 _WHOLE = 4  # networks of whole volumes work at half resolution: this many times the voxels in the same time
 _CPU_LONGEST, _GPU_LONGEST = 512, 1024  # pixels; the usual sizes for dermoscopy and endoscopy, and for fundus
 
@@ -36,6 +36,7 @@ class PlannedGrid:
         spacing, longest, scale, roi_size: as in ``Plan``.
         shapes: voxels of each case on that grid, ``(cases, axes)``.
         median_shape: their median.
+        batch_size: patches per batch, where it is planned together with the patch.
     """
 
     spacing: tuple[float, ...] | None
@@ -44,6 +45,7 @@ class PlannedGrid:
     shapes: np.ndarray
     median_shape: tuple[int, ...]
     roi_size: tuple[int, ...]
+    batch_size: int | None = None
 
 
 def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str, str]) -> PlannedGrid:
@@ -57,7 +59,7 @@ def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str
     if longest is None and dims == 2 and asked.nnunet is None:  # nnU-Net resizes no 2D images
         longest = _longest(facts, _GPU_LONGEST if asked.gpu else _CPU_LONGEST, reasons)
     shapes = np.array([_resampled(case, spacing, longest) for case in facts])
-    budget = (_GPU_VOXELS if asked.gpu else _CPU_VOXELS)[dims] * (_WHOLE if asked.whole_volume else 1)
+    budget = (GPU_VOXELS if asked.gpu else CPU_VOXELS)[dims] * (_WHOLE if asked.whole_volume else 1)
     scale = asked.scale
     if scale is None:
         scale = _scale(shapes, budget, reasons) if asked.whole_volume else 1.0

@@ -27,16 +27,22 @@ def channel_kinds(names: Sequence[str], in_channels: int) -> list[str]:
 
 
 def plan_normalization(
-    facts: Sequence[CaseFacts], kinds: Sequence[str], reasons: dict[str, str]
+    facts: Sequence[CaseFacts], kinds: Sequence[str], reasons: dict[str, str], *, skips_zeros: bool | None = None
 ) -> list[dict[str, Any]]:
-    """One scheme of ``NormalizeChannelsd`` per channel."""
+    """One scheme of ``NormalizeChannelsd`` per channel.
+
+    ``skips_zeros``: whether the z-score of a case is over voxels that are not 0 (default: where more than a quarter
+    are 0).
+    """
     reasons["normalization"] = "; ".join(_REASONS[kind] for kind in dict.fromkeys(kinds))
-    return [_scheme(facts, channel, kind) for channel, kind in enumerate(kinds)]
+    if skips_zeros is None:
+        skips_zeros = float(np.median([case.zero_share for case in facts])) > 0.25
+    return [_scheme(facts, channel, kind, skips_zeros=skips_zeros) for channel, kind in enumerate(kinds)]
 
 
-def _scheme(facts: Sequence[CaseFacts], channel: int, kind: str) -> dict[str, Any]:
+def _scheme(facts: Sequence[CaseFacts], channel: int, kind: str, *, skips_zeros: bool) -> dict[str, Any]:
     if kind == "mr":
-        return {"kind": "case", "nonzero": float(np.median([case.zero_share for case in facts])) > 0.25}
+        return {"kind": "case", "nonzero": skips_zeros}
     values = np.concatenate([case.intensity[channel] for case in facts])
     if kind == "ct":
         low, high = (float(v) for v in np.percentile(values, [0.5, 99.5]))

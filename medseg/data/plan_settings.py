@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medseg.data.nnunet_plans import NnunetPlans
+from medseg.networks.nnunet_patch import MEMORY_GB
 
 __all__ = ["PlanSettings"]
 
@@ -25,6 +26,9 @@ class PlanSettings:
         num_training: number of training cases; ``None`` is that of all cases.
         roi_step: the patch is a multiple of it in every axis, where it is neither given nor holds whole volumes.
         whole_volume: the patch holds whole cases.
+        like_nnunet: spacing, patch and batch by nnU-Net's rules (``plan_nnunet``), not of whole volumes.
+        memory_gb: memory of the GPU that these plan for, in GB.
+        residual: these plan for a U-Net of residual blocks.
         nnunet: plans that spacing, patch (not of whole volumes) and normalisation are taken from where not given.
     """
 
@@ -38,6 +42,9 @@ class PlanSettings:
     num_training: int | None = None
     roi_step: int = 8
     whole_volume: bool = False
+    like_nnunet: bool = False
+    memory_gb: float = MEMORY_GB
+    residual: bool = False
     nnunet: NnunetPlans | None = None
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 from medseg.data.findings import Finding
 from medseg.labels import Fragment, LabelSpace
 
-__all__ = ["check_label_values", "count_values", "foreground", "sample", "zero_share"]
+__all__ = ["check_label_values", "content_shape", "count_values", "foreground", "sample", "zero_share"]
 
 _SAMPLES = 20_000  # intensities kept per channel and case
 _BLOCK = 1 << 20
@@ -150,6 +150,13 @@ def zero_share(channels: Sequence[np.ndarray]) -> float:
     """Share of the voxels that are 0 in every channel."""
     mask = _nonzero(channels)
     return 1 - np.count_nonzero(mask) / mask.size
+
+
+def content_shape(channels: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """Size of the smallest box that holds all voxels that are not 0 in every channel; the whole image without any."""
+    mask = np.logical_or.reduce([channel != 0 for channel in channels])
+    axes = [np.flatnonzero(mask.any(axis=tuple(i for i in range(mask.ndim) if i != axis))) for axis in range(mask.ndim)]
+    return tuple(int(found[-1] - found[0] + 1) for found in axes) if len(axes[0]) else mask.shape
 
 
 def sample(channel: np.ndarray, mask: np.ndarray) -> np.ndarray:

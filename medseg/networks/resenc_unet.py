@@ -15,16 +15,14 @@ from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.nnunet_topology import nnunet_topology
+from medseg.networks.layers.nnunet_topology import BLOCKS, features_of, nnunet_topology
 from medseg.networks.layers.padding import crop_to, pad_to_multiples
 from medseg.networks.registry import PlannedFor, register
 
-__all__ = ["BLOCKS", "ResEncUNet", "features_of"]
+__all__ = ["ResEncUNet"]
 
 _NORM = ("instance", {"affine": True, "eps": 1e-5})
 _ACT = ("leakyrelu", {"negative_slope": 0.01, "inplace": True})
-_WIDEST = {2: 512, 3: 320}
-BLOCKS = (1, 3, 4, 6)  # of the finest stages; every further one has as many as the last
 
 
 def _unit(spatial_dims: int, c_in: int, c_out: int, kernel: Sequence[int] | int, **changed: Any) -> Convolution:
@@ -70,7 +68,7 @@ class ResEncUNet(nn.Module):
     divide are zero-padded at the end of each axis and the logits cropped back. In training with ``deep_supervision``
     the result is a list, finest first, a head per stage but the last, as ``monai.losses.DeepSupervisionLoss`` takes it.
 
-    nnU-Net's presets M, L and XL are this network at patches of three sizes, see ``medseg.networks.resenc_presets``.
+    nnU-Net's presets M, L and XL are this network at patches for three sizes of GPU (``nnunet_patch``).
 
     Args:
         spatial_dims: 2 or 3.
@@ -181,11 +179,6 @@ class ResEncUNet(nn.Module):
         if len(logits) > 1:
             return logits
         return logits[0]
-
-
-def features_of(stages: int, spatial_dims: int) -> list[int]:
-    """nnU-Net's channels per stage."""
-    return [min(32 * 2**stage, _WIDEST[spatial_dims]) for stage in range(stages)]
 
 
 def _per_axis(values: Sequence[Sequence[int] | int], spatial_dims: int) -> list[tuple[int, ...]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from medseg.engines.mirrored import mirrored_note
 from medseg.metrics import background_cases, background_note
 from medseg.metrics.catalog import DEFAULT_METRICS, metric
 from medseg.metrics.estimate import FAILURE, Estimate, estimate
 from medseg.metrics.subjects import FEWEST_SUBJECTS
-from medseg.reports.mirrored import mirrored_note
 from medseg.reports.page import Table
 from medseg.reports.record import RunRecord
 from medseg.reports.scored import further_lines, interval_note, scored_as

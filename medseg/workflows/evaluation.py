@@ -15,12 +15,12 @@ from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device_component
 from medseg.bundle.recipe import Layer, Recipe
 from medseg.data.content import content_hash
+from medseg.engines.mirrored import MIRROR_AXES, TTA
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.metrics import CleanupRules, ScoreFacts
 from medseg.metrics.catalog import metric_names
 from medseg.metrics.empty import EmptyRule
-from medseg.reports.mirrored import MIRROR_AXES, TTA
 from medseg.settings import Folder, Names
 from medseg.version import __version__
 from medseg.workflows.checkpoints import weights_of

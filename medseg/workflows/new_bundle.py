@@ -15,7 +15,7 @@ from medseg.bundle.compose import command, user
 from medseg.bundle.config_check import check_ranges
 from medseg.bundle.draft import Draft
 from medseg.bundle.parts import device as choose_device
-from medseg.bundle.plan_layer import LIGHT, check_recipe, is_universal, supervises_heads, universal_plan
+from medseg.bundle.plan_layer import LIGHT, NNUNET, check_recipe, is_universal, supervises_heads, universal_plan
 from medseg.bundle.recipe import Layer
 from medseg.bundle.trust import remember_own
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
@@ -23,6 +23,7 @@ from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
 from medseg.data.run_settings import SET, Setting
 from medseg.errors import ConfigError
 from medseg.networks import network_target
+from medseg.networks.nnunet_patch import MEMORY_GB
 from medseg.settings import File, Folder, takes
 from medseg.workflows.checks import check_cases, check_window
 from medseg.workflows.run_limits import check_arguments, check_training, refuse_double
@@ -54,6 +55,8 @@ class NewBundleSettings:
         device: cpu or cuda, where it will train: a GPU gets published sizes, a CPU light ones (default: a GPU where
             there is one).
         overrides: config values by their ids, such as learning_rate=0.001 or network_def::filters=[16,32].
+        memory_gb: with --recipe nnunet: GPU memory in GB that patch and batch are planned for (default: 8). 8, 24 and
+            40 are nnU-Net's presets M, L and XL of resenc_unet.
         nnunet_plans: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
         nnunet_configuration: configuration in these plans (default: 3d_fullres or 2d).
     """
@@ -66,6 +69,7 @@ class NewBundleSettings:
     recipe: str = "light"
     device: str | None = None
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
+    memory_gb: float | None = None
     nnunet_plans: File | None = None
     nnunet_configuration: str | None = None
 
@@ -100,7 +104,13 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     chosen = (device or str(choose_device())).partition(":")[0]  # a plan for a GPU needs none
     if chosen not in ("cpu", "cuda"):
         raise ConfigError(f"--device {device}: expected cpu or cuda.")
-    asked = PlanRequest(network, chosen, changes, nnunet, recipe=settings.recipe)
+    memory = settings.memory_gb
+    if memory is not None and (settings.recipe != NNUNET or not memory > 0):
+        raise ConfigError(
+            f"--memory_gb {memory:g}: expected a number above 0 with --recipe {NNUNET}, whose patch and batch are "
+            "planned for it; leave it out, or set roi_size and batch_size with --set."
+        )
+    asked = PlanRequest(network, chosen, changes, nnunet, recipe=settings.recipe, memory_gb=memory or MEMORY_GB)
     draft = planned_draft(asked, datalist, facts, len(training))
     draft = draft.over(command({"fold": fold}, SET if fold is not None else ""))
     check_training(draft.train.tree, facts, datalist)
@@ -142,6 +152,7 @@ class PlanRequest:
         nnunet: plans of nnU-Net to follow.
         taken: config id -> value that the source of a transfer gives.
         recipe: one of ``bundle/recipes``.
+        memory_gb: GPU memory that nnU-Net's recipe is planned for.
     """
 
     network: str
@@ -150,6 +161,7 @@ class PlanRequest:
     nnunet: NnunetPlans | None = None
     taken: Layer = Layer({}, "plan")
     recipe: str = LIGHT
+    memory_gb: float = MEMORY_GB
 
 
 def planned_network(
@@ -170,7 +182,10 @@ def planned_network(
     window = overrides.get("roi_size") or (nnunet.choices(facts).patch_size if nnunet is not None else None)
     if window is not None:
         check_window(window, facts, overrides.get("batch_size", 2))
-    plan, arguments = plan_for_network(network, datalist, facts, num_training, request.device_type, overrides, nnunet)
+    memory = request.memory_gb if request.recipe == NNUNET else None
+    plan, arguments = plan_for_network(
+        network, datalist, facts, num_training, request.device_type, overrides, nnunet, memory
+    )
     if supervises_heads(request.recipe):
         given = {key.removeprefix("network_def::") for key in overrides if key.startswith("network_def::")}
         heads = supervised_arguments(network, arguments)

@@ -14,7 +14,7 @@ from medseg.networks import create_network
 from medseg.networks.cost import count_parameters, multiply_adds_of
 from medseg.networks.layers.nnunet_topology import nnunet_topology
 from medseg.networks.layers.window_attention import WindowAttention, WindowBlock
-from medseg.networks.resenc_presets import resenc_preset
+from medseg.networks.nnunet_patch import nnunet_patch
 from medseg.networks.resenc_unet import ResidualBlock
 
 TINY: dict[str, dict[str, Any]] = {
@@ -185,18 +185,19 @@ def test_presets_are_nnunets(
     batch: int,
     stages: int,
 ) -> None:
-    preset = resenc_preset(name, spacing, shape, out_channels=classes, num_cases=cases)
-    assert (preset.roi_size, preset.batch_size, len(preset.arguments["strides"])) == (patch, batch, stages)
+    memory = {"M": 8, "L": 24, "XL": 40}[name]
+    preset = nnunet_patch(spacing, shape, out_channels=classes, num_cases=cases, memory_gb=memory, residual=True)
+    assert (preset.roi_size, preset.batch_size, len(preset.strides)) == (patch, batch, stages)
     with torch.device("meta"):
         network = create_network(
-            "resenc_unet", spatial_dims=len(patch), in_channels=1, out_channels=classes, **preset.arguments
+            "resenc_unet",
+            spatial_dims=len(patch),
+            in_channels=1,
+            out_channels=classes,
+            strides=preset.strides,
+            kernel_sizes=preset.kernels,
         )
     assert [n % s for n, s in zip(patch, network.scales[-1], strict=True)] == [0] * len(patch)  # type: ignore[index]
-
-
-def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no preset ResEnc 'S'"):
-        resenc_preset("S", (1, 1, 1), (64, 64, 64), out_channels=2, num_cases=10)
 
 
 def test_thick_slices_are_halved_late() -> None:

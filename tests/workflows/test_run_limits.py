@@ -16,11 +16,11 @@ import yaml
 from medseg.bundle import TRAINED_AXES
 from medseg.bundle.draft import Draft
 from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
+from medseg.engines.mirrored import mirrored_note
 from medseg.errors import ConfigError, DataError
 from medseg.metrics import Scores
 from medseg.networks import create_network
 from medseg.reports import write_report
-from medseg.reports.mirrored import mirrored_note
 from medseg.weights import save_file
 from medseg.workflows import predict
 from medseg.workflows.ensemble import ensemble

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["nnunet_topology"]
+__all__ = ["BLOCKS", "features_of", "nnunet_topology"]
 
+_WIDEST = {2: 512, 3: 320}
+BLOCKS = (1, 3, 4, 6)  # residual ones of the finest stages; every further one has as many as the last
 _SMALLEST = 4  # voxels of an axis at the bottleneck
 
 
@@ -40,3 +42,8 @@ def nnunet_topology(
     if len(strides) == 1:  # a patch below 8 voxels
         kernels, strides = [kernel], [stride, [2] * len(size)]
     return [*kernels, [3] * len(size)], strides
+
+
+def features_of(stages: int, spatial_dims: int) -> list[int]:
+    """nnU-Net's channels per stage."""
+    return [min(32 * 2**stage, _WIDEST[spatial_dims]) for stage in range(stages)]

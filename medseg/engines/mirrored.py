@@ -8,7 +8,6 @@ from pathlib import Path
 from medseg.engines.run_files import is_outdated
 from medseg.metrics import Scores
 from medseg.metrics.paired_difference import paired_difference
-from medseg.reports.tables import digits
 
 __all__ = ["MIRROR_AXES", "TTA", "mirrored_note"]
 
@@ -25,13 +24,13 @@ def mirrored_note(folder: Path) -> str:
         return ""
     order = [list(mirrored.cases).index(case) for case in own.cases]
     found = paired_difference(own.table(), mirrored.table()[order], own.units)
-    interval = f", 95 % interval {digits(found.low, 4, sign=True)} to {digits(found.high, 4, sign=True)} over"
+    interval = f", 95 % interval {found.low:+.4f} to {found.high:+.4f} over"
     axes = mirrored.facts.others.get(MIRROR_AXES) or ()
     assert isinstance(axes, (list, tuple))
     unit = "subject" if own.facts.subjects else "case"
     return (
-        f"Averaging over mirror images (--tta) changes the mean Dice by {digits(found.mean, 4, sign=True)} "
-        f"({digits(own.mean_dice, 4)} to {digits(mirrored.mean_dice, 4)}"
+        f"Averaging over mirror images (--tta) changes the mean Dice by {found.mean:+.4f} "
+        f"({own.mean_dice:.4f} to {mirrored.mean_dice:.4f}"
         + (interval if math.isfinite(found.low) else " of")
         + f" {found.subjects.total} {unit}{'' if found.subjects.total == 1 else 's'}), for {2 ** len(axes)} passes "
         "instead of one."
