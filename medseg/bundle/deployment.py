@@ -22,7 +22,7 @@ from medseg.transforms import CaseFactsd, NormalizeChannelsd, SaveLabelsd, ToSou
 from medseg.transforms.hermes import EqualPad, NormalizeByModalityd
 from medseg.transforms.picture import ToGreyd
 from medseg.transforms.recipes import is_nonzero
-from medseg.transforms.spacing import OwnSpacingd
+from medseg.transforms.spacing import CubicSpacingd, OwnSpacingd
 
 __all__ = ["Deployment", "NetworkInput", "describe_inference", "describe_labels", "describe_preprocessing"]
 
@@ -200,6 +200,7 @@ _DESCRIBED: dict[type, Callable[[Any], Step | None]] = {
     mt.EnsureTyped: _nothing,
     mt.Orientationd: _orient,
     mt.CropForegroundd: _crop,
+    CubicSpacingd: _other,
     mt.Spacingd: _resample,
     OwnSpacingd: _resample,
     mt.ScaleIntensityRanged: _scale_range,

@@ -142,6 +142,7 @@ def _shared(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan) -> d
         "preprocess::spacing": list(plan.spacing) if plan.spacing is not None else None,
         "preprocess::crop_foreground": plan.crop_foreground,
         **({"preprocess::color": plan.color, "preprocess::longest": plan.longest} if plan.spatial_dims == 2 else {}),
+        **({"preprocess::cubic": True} if plan.like_nnunet and plan.spacing is not None else {}),
         "preprocess::scale": plan.scale,
         "preprocess::normalization": plan.normalization,
         "network_def": dict(network_def),

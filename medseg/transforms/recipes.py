@@ -21,7 +21,7 @@ from medseg.transforms.label import EncodeLabelsd
 from medseg.transforms.picture import ToGreyd, ToRGBd
 from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
-from medseg.transforms.spacing import OwnSpacingd
+from medseg.transforms.spacing import CubicSpacingd, OwnSpacingd
 
 __all__ = ["CROP_SAMPLES_PER_CLASS", "augmentation", "load", "preprocessing"]
 
@@ -67,6 +67,7 @@ def preprocessing(
     color: bool = False,
     longest: int | None = None,
     scale: float = 1.0,
+    cubic: bool = False,
     label_space: LabelSpace | None = None,
 ) -> list[Transform]:
     """Load, orient to RAS, resample, crop to non-zero, normalise, pad to ``roi_size``.
@@ -80,6 +81,8 @@ def preprocessing(
         color: whether 2D images are in colour: grey ones become RGB, so that both kinds may be mixed.
         longest: number of pixels that the longer side of 2D images is resized to.
         scale: then shrink or enlarge to this fraction of the voxels per axis (``ScaleSized``).
+        cubic: images are resampled by cubic splines and labels by their masks, as nnU-Net does (``CubicSpacingd``),
+            instead of linearly and to the nearest.
         label_space: needed with a label.
     """
     steps = load(keys, label_space)
@@ -95,7 +98,8 @@ def preprocessing(
     if crop_foreground:
         steps.append(mt.CropForegroundd(keys, source_key="image", select_fn=is_nonzero, allow_smaller=True))
     if spacing is not None:
-        steps.append(OwnSpacingd(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
+        resample = CubicSpacingd if cubic else OwnSpacingd
+        steps.append(resample(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
     if longest is not None:
         steps += [_resize(key, longest) for key in keys]
     if scale != 1:
