@@ -30,7 +30,7 @@ _CPU_ITERATIONS, _GPU_ITERATIONS = 50, 250  # per epoch; nnU-Net's 250 on a GPU
 _IDS = {
     **{
         name: f"preprocess::{name}"
-        for name in ("spacing", "longest", "scale", "normalization", "crop_foreground", "color")
+        for name in ("spacing", "longest", "scale", "normalization", "crop_foreground", "cubic", "color")
     },
     **{name: f"augment::{name}" for name in ("flip_axes", "rotate", "samples_per_case")},
     "light": "network_def::_target_",

@@ -40,6 +40,8 @@ def nnunet_grid(
     shapes = np.maximum(np.round(sizes), 1)
     median = np.median(shapes, axis=0)
     share = 1.0 if asked.gpu else CPU_VOXELS[dims] / GPU_VOXELS[dims]
+    if spacing is not None:
+        reasons["cubic"] = "nnU-Net's: splines for images, masks of labels; coarse slices by themselves"
     order = _order(spacing, dims)
     found = nnunet_patch(
         [spacing[axis] if spacing is not None else 1.0 for axis in order],

@@ -23,6 +23,7 @@ _PLAIN = {
     "preprocess::longest": ("Data", "longer side in pixels", ""),
     "preprocess::scale": ("Data", "fraction of the voxels per axis", ""),
     "preprocess::crop_foreground": ("Data", "crop to non-zero", ""),
+    "preprocess::cubic": ("Data", "cubic resampling", ""),
     "preprocess::color": ("Data", "grey images become RGB", ""),
     "fold": ("Data", "fold", ""),
     "recipe": ("Training", "recipe", ""),
