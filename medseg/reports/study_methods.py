@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from medseg.data.run_settings import settings_of
+from medseg.data.run_settings import settings_of, shown
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.metrics import Scores
 from medseg.metrics.catalog import metric
@@ -58,6 +58,9 @@ def _read(folder: Path, method: str) -> _Run:
     config = read_yaml(folder / "configs" / "train.yaml")
     found = settings_of(config)
     values = {setting.id: setting.value for setting in found}
+    overlay = folder / "configs" / "evaluate.yaml"  # over which the run was scored
+    if overlay.is_file() and (axes := read_yaml(overlay).get(_MIRRORED)) is not None:
+        values[_MIRRORED] = shown(axes)
     steps = tuple(s.value for s in found if s.name.startswith("augmentation"))
     name = values.get("network_def::_target_", "").rsplit(".", 1)[-1]
     initial = config.get("initial")
