@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 __all__ = ["NetworkFacts", "catalog", "list_networks"]
 
@@ -46,7 +47,7 @@ class NetworkFacts:
     unscripted: str = ""
     heads: bool = False
     rate: float = 1.0
-    changes: Mapping[str, float | None] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     evidence: str = ""
 
 

@@ -58,7 +58,7 @@ def register(
     unscripted: str = "",
     heads: bool = False,
     rate: float = 1.0,
-    changes: Mapping[str, float | None] | None = None,
+    changes: Mapping[str, Any] | None = None,
     evidence: str = "",
 ) -> Callable[[_Network], _Network]:
     """Class decorator: put a network into ``NETWORKS``; the arguments must be literals (see ``catalog``).

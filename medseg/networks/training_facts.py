@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -23,14 +24,14 @@ class TrainingFacts:
         heads: whether ``deep_supervision`` trains heads at lower resolutions; elsewhere the argument says something
             else, or is not there.
         rate: factor of the recipe's learning rate of AdamW.
-        changes: config id of train.yaml -> value, such as ``weight_decay``, ``clip_norm``, ``ema_decay`` or
-            ``lr_scheduler::warmup``, likewise of recipes with AdamW.
+        changes: config id of train.yaml -> value, such as ``optimizer::_target_``, ``weight_decay``, ``clip_norm``,
+            ``ema_decay`` or ``lr_scheduler::warmup``, likewise of recipes with AdamW.
         evidence: how rate and changes are known.
     """
 
     heads: bool = False
     rate: float = 1.0
-    changes: Mapping[str, float | None] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     evidence: str = ""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from medseg.data.run_settings import settings_of
+from medseg.data.run_settings import settings_of, shown
 from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.metrics import Scores
 from medseg.metrics.catalog import metric
@@ -20,6 +20,7 @@ from medseg.storage import read_yaml
 __all__ = ["methods_paragraph"]
 
 _Value = TypeVar("_Value")
+_MIRRORED, _HEADS = "validate::inferer::mirror_axes", "network_def::deep_supervision"
 _MOST = 4  # values of one setting that are listed
 
 
@@ -57,6 +58,9 @@ def _read(folder: Path, method: str) -> _Run:
     config = read_yaml(folder / "configs" / "train.yaml")
     found = settings_of(config)
     values = {setting.id: setting.value for setting in found}
+    overlay = folder / "configs" / "evaluate.yaml"  # over which the run was scored
+    if overlay.is_file() and (axes := read_yaml(overlay).get(_MIRRORED)) is not None:
+        values[_MIRRORED] = shown(axes)
     steps = tuple(s.value for s in found if s.name.startswith("augmentation"))
     name = values.get("network_def::_target_", "").rsplit(".", 1)[-1]
     initial = config.get("initial")
@@ -73,7 +77,14 @@ def _said(runs: Sequence[_Run], id_: str, unit: str = "") -> str:
     if all(set(owners) == set(next(iter(methods.values()))) for owners in methods.values()):
         shown = list(methods)[:_MOST]
         return f"{'; '.join(shown)}{'; …' if len(methods) > _MOST else ''}{unit} (by data and fold)"
-    return "; ".join(f"{value}{unit} ({', '.join(owners)})" for value, owners in methods.items())
+    return "; ".join(f"{value}{unit} ({names})" for value, names in _named(methods).items())
+
+
+def _named(owners: Mapping[_Value, list[str]]) -> dict[_Value, str]:
+    """The methods of each value in words; those of the most common one come last where they are many."""
+    most = max(owners, key=lambda value: len(owners[value]))
+    named = {value: ", ".join(methods) for value, methods in owners.items() if value != most}
+    return {**named, most: "the others" if len(owners[most]) > _MOST else ", ".join(owners[most])}
 
 
 def _owners(runs: Sequence[_Run], values: Sequence[_Value]) -> dict[_Value, list[str]]:
@@ -127,10 +138,12 @@ def _data(runs: Sequence[_Run]) -> str:
 
 def _patches(runs: Sequence[_Run]) -> str:
     processes = [run.facts.processes or 1 for run in runs]
+    mirrored = any(run.values.get(_MIRRORED, "none") != "none" for run in runs)
     each = f" in each of {_spread(processes)} processes" if max(processes) > 1 else ""
     return (
         f"Networks saw patches of {_said(runs, 'roi_size')} in batches of {_said(runs, 'batch_size')}{each}, and "
-        f"predicted by sliding patches with an overlap of {_said(runs, 'overlap')}."
+        f"predicted by sliding patches with an overlap of {_said(runs, 'overlap')}"
+        + (f", averaged over mirror images along axes {_said(runs, _MIRRORED)}." if mirrored else ".")
     )
 
 
@@ -138,7 +151,7 @@ def _augmentation(runs: Sequence[_Run]) -> str:
     found = _owners(runs, [run.steps for run in runs])
     if len(found) > 1:
         return "Augmentation was not the same for all: " + "; ".join(
-            f"{', '.join(methods)}: {', '.join(steps)}" for steps, methods in found.items()
+            f"{methods}: {', '.join(steps)}" for steps, methods in _named(found).items()
         ) + "."  # fmt: skip
     steps = next(iter(found))
     return f"Augmentation was the same for all: {'; '.join(steps)}." if steps else "Images were not augmented."
@@ -146,13 +159,15 @@ def _augmentation(runs: Sequence[_Run]) -> str:
 
 def _optimisation(runs: Sequence[_Run]) -> str:
     named = any(run.values.get("recipe") for run in runs)
+    supervised = any(run.values.get(_HEADS, "no") != "no" for run in runs)
     averaged = any(run.values.get("ema_decay") for run in runs)
     return (
         (f"Trainings followed the recipe {_said(runs, 'recipe')}. " if named else "")
         + f"The optimiser was {_said(runs, 'optimizer')} with learning rate {_said(runs, 'learning_rate')} and weight "
         f"decay {_said(runs, 'weight_decay')}, on the schedule {_said(runs, 'schedule')}; the loss was "
         f"{_said(runs, 'loss')}, gradients were clipped at {_said(runs, 'clip_norm')}"
-        + (f", weights were averaged with decay {_said(runs, 'ema_decay')}." if averaged else ".")
+        + (f", weights were averaged with decay {_said(runs, 'ema_decay')}" if averaged else "")
+        + (f"; heads at lower resolutions were trained: {_said(runs, _HEADS)}." if supervised else ".")
     )
 
 

@@ -261,7 +261,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     mt.RandSpatialCropd: lambda s: _crop(s.cropper.roi_size, 1, ", anywhere"),
     RandNearestAffined: _nearest,
     RandForegroundCropd: lambda s: _crop(
-        s.roi_size, s.num_samples, f", {s.share:.0%} of each batch around a voxel of a label that the case has"
+        s.roi_size, s.num_samples, f", {s.share:.0%} of each batch, in whole cases, around a voxel of a label or lesion"
     ),
     RandRotateScaled: lambda s: (
         f"rotation up to {_numbers(s.angles)} rad (probability {s.rotation_prob:g}), field of view times "

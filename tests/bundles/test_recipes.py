@@ -20,7 +20,8 @@ from medseg.bundle.trust import judged
 from medseg.data import inspect_cases, read_datalist
 from medseg.engines import SegmentationTrainer
 from medseg.errors import ConfigError
-from medseg.networks.training_facts import TrainingFacts
+from medseg.networks import catalog, network_class
+from medseg.networks.training_facts import TrainingFacts, training_facts
 from medseg.workflows import start
 from medseg.workflows.new_bundle import PlanRequest, planned_draft
 from medseg.workflows.train_settings import TrainSettings
@@ -157,6 +158,14 @@ def test_facts_of_a_network_change_recipes_with_its_optimizer(inspected: Any, mo
     train = draft(inspected, "UNet", "light").train
     assert (train.value("clip_norm"), train.value("lr_scheduler::warmup")) == (1.0, 0.1)
     assert train.origin("lr_scheduler::warmup").reason == "a search"  # type: ignore[union-attr]
+
+
+def test_facts_of_a_training_have_evidence() -> None:
+    own = [network_class(name) for name in catalog()]
+    for cls in [*own, *(network_class(name) for name in ("DynUNet", "SwinUNETR", "UNETR", "UNet"))]:
+        facts = training_facts(cls)
+        assert bool(facts.evidence) is bool(facts.rate != 1 or facts.changes), cls
+    assert training_facts(network_class("ssh_unet")).heads and not training_facts(network_class("UNet")).heads
 
 
 def test_every_planned_training_names_its_recipe(inspected: Any) -> None:

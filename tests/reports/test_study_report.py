@@ -21,6 +21,7 @@ from medseg.reports.studied import (
 )
 from medseg.reports.study import study_markdown, write_study
 from medseg.reports.study_charts import _cliques, critical_difference_figure
+from medseg.reports.study_methods import _named
 from medseg.reports.tables import latex_table
 
 NAMES = ("base_line", "better", "worse")
@@ -96,3 +97,8 @@ def test_a_bar_joins_what_differs_by_less(
 def test_the_best_is_bold() -> None:
     table = latex_table(["a", "b"], [["x", "1"]], bold=frozenset({(0, 1)}))
     assert re.search(r"\\toprule\na & b \\\\\n\\midrule\nx & \\textbf\{1\} \\\\\n\\bottomrule", table)
+
+
+def test_methods_name_few_and_sum_up_many() -> None:
+    assert _named({"a": ["x", "y"], "b": ["z"]}) == {"b": "z", "a": "x, y"}
+    assert _named({"a": list("vwxyz"), "b": ["u"]}) == {"b": "u", "a": "the others"}

@@ -38,7 +38,7 @@ def test_the_encoder_alone_is_filled(tmp_path: Path, whole: bool) -> None:
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     save_file(network(in_channels=1).encoder.state_dict(), tmp_path / "grey.pt")
     request = TransferRequest(tmp_path / "grey.pt", encoder=True)
-    with pytest.raises(ModelError, match=r"1 of its \d+ tensors are missing or of another shape \(stem"):
+    with pytest.raises(ModelError, match=r"1 of its \d+ parameters are missing or of another shape \(stem"):
         Transfer(request).install(network(), {"initial": {}}, None)  # type: ignore[arg-type]
     kept = TransferRequest(tmp_path / "grey.pt", ["encoder.stem*"], encoder=True)
     Transfer(kept).install(network(), {"initial": {}}, None)  # type: ignore[arg-type]

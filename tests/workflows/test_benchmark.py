@@ -20,6 +20,7 @@ from medseg.errors import ConfigError, ResourceError
 from medseg.networks import catalog, create_network
 from medseg.networks.cost import count_parameters
 from medseg.reports.tables import digits, grouped, markdown_table, scaled
+from medseg.storage import read_yaml
 from medseg.workflows import benchmark as module
 from medseg.workflows import benchmark_commands, benchmark_steps
 from medseg.workflows.benchmark import BenchmarkSettings, benchmark
@@ -147,6 +148,8 @@ def test_every_registered_network_is_counted(name: str) -> None:
         ({"batch_size": 0}, "batch_size: expected a positive integer, got 0"),
         ({"repeats": 5}, "at least 6 turns, got 5"),
         ({"command": "infer", "empty": 1.0}, "empty 1.0 is outside"),
+        ({"recipe": "nnunet"}, "use it with --command train"),
+        ({"command": "train", "recipe": "nnunett"}, "Did you mean 'nnunet'"),
         ({"precision": "fp8"}, "precision 'fp8' is unknown"),
         ({"device": "gpu"}, "Device 'gpu' is unknown"),
         ({"arguments": {"ssh_unet": {"gate_tpye": "gsm"}}}, "Did you mean 'gate_type'"),
@@ -200,6 +203,15 @@ def test_a_command_is_measured_beside_its_network(tmp_path: Path, monkeypatch: p
     assert any("cli infer --device cpu" in words for words in called) and "-c import torch" in called
     assert json.loads((tmp_path / "rows.json").read_text())[0]["network_seconds"] == 2.0
     assert "|  2.00 |      2.00 |" in command_lines([row])[0]
+
+
+def test_a_recipe_is_measured_with_its_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_commands, "_PATCH", (16, 16, 16))
+    work = benchmark_commands.Work("DynUNet", (16, 16, 16), 2, recipe="standard")
+    bundle = benchmark_commands._prepare(tmp_path, work)
+    assert read_yaml(bundle / "configs" / "train.yaml")["recipe"] == "standard" and "recipe standard" in work.name
+    patches, seconds = benchmark_commands.network_alone("train", bundle, work, 1)
+    assert patches == 2 * benchmark_commands._ITERATIONS and seconds > 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells it")
