@@ -240,9 +240,9 @@ def listed(settings: MakeDatalistSettings, made: MadeDatalist) -> None:
         print(note)
     for warning in made.warnings:
         print(f"warning: {warning}")
-    counts = [f"{number} {name}" for name, number in made.sections.items() if number]
+    counts = [f"{n} {name} case{'' if n == 1 else 's'}" for name, n in made.sections.items() if n]
     counts[0] += f" in {made.folds} folds" if made.folds else ""
-    print(f"{made.path}: {', '.join(counts)} cases")
+    print(f"{made.path}: {', '.join(counts)}")
     print(f"its paths are relative to {made.root}")
 
 

@@ -87,8 +87,9 @@ def _refuse(mask: Path, unknown: np.ndarray, palette: Mapping[str, int]) -> None
         if mask.suffix.lower() in (".jpg", ".jpeg")
         else "Add the colour to --palette, or fix the mask."
     )
+    several = "" if len(colors) == 1 else "s"
     raise DataError(
-        f"{mask} has {len(unknown)} pixels in {len(colors)} colours that the palette lacks, most of them "
+        f"{mask} has {len(unknown)} pixels in {len(colors)} colour{several} that the palette lacks, most of them "
         f"#{color:06X} ({counts.max()} pixels; nearest: {near} #{palette[near]:06X}); only its colours are expected. "
         f"{remedy}"
     )

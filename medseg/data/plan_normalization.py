@@ -16,7 +16,7 @@ _REASONS = {
     "ct": "CT: 0.5th to 99.5th percentile of labelled voxels, their mean and deviation",
     "pet": "PET: 0 to the 99.5th percentile of labelled voxels",
     "rgb": "colour: 0 to 255, mean and deviation of the set",
-    "mr": "MR: z-score per case",
+    "mr": "values without a unit, as of MR: z-score per case",
 }
 
 

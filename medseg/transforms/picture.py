@@ -195,7 +195,8 @@ def as_mask(picture: Image.Image) -> Image.Image:
         raise DataError(
             f"a mask in {len(colors) if colors else 'more than 65 536'} colours"
             f"{f' ({named}' + (', …)' if len(colors) > _SHOWN else ')') if colors else ''}; "
-            "one value per pixel is expected. Save it as a grey image with one grey value per label."
+            "one value per pixel is expected. Save it as a grey image with one grey value per label, or name the "
+            "colours with `medseg datalist --palette`."
         )
     return Image.fromarray(red)
 

@@ -15,6 +15,7 @@ from medseg.networks import network_target
 from medseg.settings import File, Folder
 from medseg.shipped import find_bundle
 from medseg.weights.configs import network_of, read_original
+from medseg.workflows.folds import fold_runs
 from medseg.workflows.new_bundle import given_nnunet
 from medseg.workflows.run_limits import refuse_double
 from medseg.workflows.transfer import TransferRequest
@@ -52,7 +53,8 @@ class TrainSettings:
         seed: random seed.
         overrides: config values, such as learning_rate=0.01.
         overlays: further configs of a bundle, such as gsm.
-        transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch.
+        transfer: source of the first weights: run, bundle or file. A head of other labels starts from scratch. Of the
+            runs of `--fold all` each fold starts from that of its own number.
         encoder_weights: weights of the network's encoder alone. The rest of the network starts from scratch.
         reinitialize: with --transfer: further parameters from scratch, by patterns of their names such as 'decoder*'.
         partial: with --transfer: skip weights that do not fit. Without it they are refused.
@@ -97,7 +99,7 @@ class TrainSettings:
         """What is asked of the weights that the training starts from; ``None`` from scratch.
 
         Raises:
-            ConfigError: a source is not named, or a number is out of range.
+            ConfigError: a source or the run of a fold is missing, or a number is out of range.
         """
         how = (self.reinitialize, self.partial, self.new_tasks_only, self.replay, self.distill)
         if self.encoder_weights is not None:
@@ -109,13 +111,24 @@ class TrainSettings:
             path = Path(self.encoder_weights).expanduser().resolve()
             return TransferRequest(path, self.reinitialize, encoder=True)
         if self.transfer is not None:
-            return TransferRequest(find_bundle(Path(self.transfer).expanduser()).resolve(), *how)
+            source = find_bundle(Path(self.transfer).expanduser()).resolve()
+            return TransferRequest(self._own_fold(source) if fold_runs(source) else source, *how)
         if any(how[:3]) or how[3:] != (None, None):
             raise ConfigError(
                 "--reinitialize, --partial, --new_tasks_only, --replay and --distill say how to use the weights of "
                 "another training; name their source with --transfer."
             )
         return None
+
+    def _own_fold(self, source: Path) -> Path:
+        """The run of the same fold, which has not seen this fold's validation cases."""
+        names = [folder.name for folder in fold_runs(source)]
+        if (own := f"fold{self.fold}") not in names:
+            raise ConfigError(
+                f"--transfer {source} holds the runs {', '.join(names)}; expected one of this training's fold, "
+                f"{'which is not given' if self.fold is None else own}. Name one of them, or give --fold."
+            )
+        return source / own
 
     def check(self) -> None:
         """Refuse what can be told before any data are read.

@@ -65,7 +65,7 @@ def test_nnunet_with_its_splits(nnunet: Path, tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     assert "layout: nnU-Net raw folder" in said and "warning" not in said
     assert f"Sections and folds are those of {tmp_path / 'nnUNet_preprocessed'}" in said
-    assert "4 training in 4 folds, 1 test cases" in said
+    assert "4 training cases in 4 folds, 1 test case" in said
     datalist = read_datalist(output, nnunet)
     assert {case.id: case.fold for case in datalist.sections["training"]} == dict(zip(IDS, range(4), strict=True))
     assert datalist.channels == ("T1", "T2")

@@ -103,7 +103,7 @@ def read(
         found.sections["training"].append(entry)
     found.notes += choice.notes[:_SHOWN]
     if len(choice.notes) > _SHOWN:
-        found.notes.append(f"So are {len(choice.notes) - _SHOWN} other series.")
+        found.notes.append(f"Further series that are skipped: {len(choice.notes) - _SHOWN}.")
     if test is not None:
         further = choose([Path(test)], series)
         found.notes += further.notes
