@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from medseg.engines import trackers
+from medseg.engines import log_file, trackers
+from medseg.engines.log_file import show_log
 from medseg.engines.overlay_image import overlay_image
 from medseg.engines.trackers import check_tracker, make_tracker
 from medseg.errors import ConfigError
@@ -80,3 +82,19 @@ def test_an_overlay_of_a_colour_image_and_of_several_maps() -> None:
     pixels = overlay_image({"image": torch.rand(3, 10, 20), "label": label, "pred": label})
     assert pixels is not None and pixels.shape == (192, 768, 3)
     assert overlay_image({"image": torch.rand(1, 10, 20), "label": torch.ones(2, 10, 20), "pred": label}) is None
+
+
+def test_an_overlay_of_regions_shows_the_smaller_within_the_larger() -> None:
+    regions = torch.zeros(2, 4, 8)
+    regions[0, :, 4:6], regions[1, :, 2:] = 1, 1
+    pixels = overlay_image({"image": torch.zeros(1, 4, 8), "label": regions, "pred": regions})
+    assert pixels is not None
+    assert len({tuple(pixels[90, column]) for column in (24, 120, 216, 360)}) == 3  # none, larger, smaller, larger
+
+
+def test_lines_are_seen_where_nobody_set_up_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.Logger("stock")  # as under MONAI's own command
+    monkeypatch.setattr(log_file, "logger", log)
+    show_log()
+    show_log()
+    assert len(log.handlers) == 1 and log.isEnabledFor(logging.INFO)
