@@ -35,7 +35,8 @@ def test_none_keeps_nothing(tmp_path: Path) -> None:
 
 def test_tensorboard(tmp_path: Path) -> None:
     fill("tensorboard", tmp_path)
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    (file,) = (tmp_path / "tensorboard").glob("events*")
+    assert b"Training/epochs" in file.read_bytes()
 
 
 def test_mlflow_keeps_a_run_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +54,10 @@ def test_mlflow_keeps_a_run_in_the_folder(tmp_path: Path, monkeypatch: pytest.Mo
 def test_wandb_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    fill("wandb", tmp_path)
-    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    for _ in range(2):  # a resumed training goes on under the same id
+        fill("wandb", tmp_path)
+    first, second = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert first.name == second.name and first.parent != second.parent
 
 
 def test_a_tracker_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
