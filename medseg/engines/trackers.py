@@ -132,8 +132,11 @@ class WandbTracker(Tracker):
             resume="allow" if earlier else None,
             dir=str(directory),
             mode=os.environ.get("WANDB_MODE", "offline"),
-            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True, symlink=False),
         )
+        core = Path(self.run.dir).parent / "logs" / "debug-core.log"
+        if core.is_symlink():  # to the user's cache; a run whose links lead out of it cannot be resumed
+            core.unlink()
 
     def settings(self, values: Mapping[str, str]) -> None:
         self.run.config.update(dict(values), allow_val_change=True)

@@ -58,6 +58,7 @@ def test_wandb_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         fill("wandb", tmp_path)
     first, second = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     assert first.name == second.name and first.parent != second.parent
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))  # a run with links that lead out is refused
 
 
 def test_a_tracker_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
