@@ -20,7 +20,7 @@ from medseg.inferers import SlidingWindow, WholeVolume
 from medseg.labels import LabelSpace
 from medseg.transforms import CaseFactsd, NormalizeChannelsd, SaveLabelsd, ToSourceGridd
 from medseg.transforms.hermes import EqualPad, NormalizeByModalityd
-from medseg.transforms.picture import ToGreyd
+from medseg.transforms.picture import ToGreyd, ToRGBd
 from medseg.transforms.recipes import is_nonzero
 from medseg.transforms.spacing import CubicSpacingd, OwnSpacingd
 
@@ -210,5 +210,6 @@ _DESCRIBED: dict[type, Callable[[Any], Step | None]] = {
     mt.Padd: _pad_equally,
     CaseFactsd: _nothing,
     ToGreyd: lambda transform: {"step": "one_channel"},
+    ToRGBd: lambda transform: {"step": "three_channels"},
     NormalizeByModalityd: _normalize_by_modality,
 }

@@ -43,10 +43,8 @@ def segment(
 ) -> tuple[Array, Any]:
     """Files of one case -> (raw label values in the original image space, its header)."""
     image, affine, header = load(paths, deployment["input"]["spatial_dims"])
-    expected = deployment["input"]["num_channels"]
-    if len(image) != expected:
-        raise SystemExit(f"error: {len(image)} channels given, the network takes {expected}.")
     prepared, undo = preprocess(image, affine, deployment["preprocessing"])
+    expect_channels(prepared, deployment["input"]["num_channels"])
     logits = infer(prepared, deployment["inference"], network)
     return decide(logits, undo, deployment["labels"]), header
 
@@ -72,6 +70,12 @@ def load(paths: Sequence[str | Path], spatial_dims: int) -> tuple[Array, Array, 
         values = values.astype(np.float32)
         channels += list(np.moveaxis(values, -1, 0)) if values.ndim > spatial_dims else [values]
     return np.stack(channels), affine, header
+
+
+def expect_channels(image: Array, number: int) -> None:
+    """Refuse an image of another number of channels than the network takes."""
+    if len(image) != number:
+        raise SystemExit(f"error: {len(image)} channels given, the network takes {number}.")
 
 
 # ---------------------------------------------------------------------- preprocessing and its inverse
@@ -133,6 +137,11 @@ def one_channel(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     return image[:1] if equal else image, affine, None
 
 
+def three_channels(image: Array, affine: Array, step: dict[str, Any]) -> Step:
+    """A grey 2D image as three equal channels."""
+    return np.repeat(image, 3, axis=0) if len(image) == 1 else image, affine, None
+
+
 def crop(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     """The bounding box of voxels that are above 0 (``positive``) or not 0 (``nonzero``) in any channel."""
     chosen = (image > 0 if step["keep"] == "positive" else image != 0).any(0)
@@ -156,6 +165,7 @@ def crop(image: Array, affine: Array, step: dict[str, Any]) -> Step:
 def normalize(image: Array, affine: Array, step: dict[str, Any]) -> Step:
     """Per channel: clip and scale by fixed figures, or z-score of the case."""
     schemes = step["channels"] * len(image) if len(step["channels"]) == 1 else step["channels"]
+    expect_channels(image, len(schemes))
     return np.stack([_normalized(c, s) for c, s in zip(image, schemes, strict=True)]), affine, None
 
 
@@ -201,6 +211,7 @@ def _box(first: Any, size: Any) -> tuple[slice, ...]:
 
 _STEPS: dict[str, Callable[[Array, Array, dict[str, Any]], Step]] = {
     "one_channel": one_channel,
+    "three_channels": three_channels,
     "orient": orient,
     "resample": resample,
     "crop": crop,

@@ -19,6 +19,7 @@ from monai.engines.utils import engine_apply_transform
 from monai.inferers import SimpleInferer
 from monai.transforms import Compose
 
+from medseg.engines.log_file import show_log
 from medseg.engines.ranks import gather, is_main, rank
 from medseg.errors import CasesFailed, ConfigError, DataError, ModelError, ResourceError
 from medseg.faults import reason_of, unwrapped
@@ -141,6 +142,7 @@ def run_cases(evaluator: CaseEvaluator, output_dir: str | Path) -> None:
         ResourceError: the loader did not give the cases that were asked for.
         DataError: under torchrun, a process has no case to score.
     """
+    show_log()
     asked = [str(data["case_id"]) for data in evaluator.data_loader.dataset.data]  # type: ignore[union-attr]
     numbers = gather({str(rank()): len(asked)})
     if evaluator.state.key_metric_name is not None and min(numbers.values()) == 0:

@@ -82,7 +82,7 @@ class RunLog:
             table.restart(engine.state.epoch)
         self.writer = make_tracker(self.tracker, self.directory, engine.state.epoch)
         config = self.directory / "configs" / "train.yaml"
-        if self.writer.takes_settings and config.is_file():
+        if config.is_file():
             told = settings_of(read_yaml(config), {})
             self.writer.settings({f"{one.group}/{one.name}": str(one.value) for one in told if one.value})
 

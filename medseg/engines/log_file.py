@@ -6,7 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
-__all__ = ["log_to", "remove_log"]
+__all__ = ["log_to", "remove_log", "show_log"]
 
 logger = logging.getLogger("medseg")
 
@@ -17,14 +17,19 @@ def log_to(run: str | Path) -> None:
     if path.is_file() and any(handler.baseFilename == str(path) for handler in _files()):
         return
     _close_files()
-    if not logger.hasHandlers():  # MONAI's own command sets up none
-        logger.addHandler(logging.StreamHandler())
-    if logger.getEffectiveLevel() > logging.INFO and logger.level == logging.NOTSET:
-        logger.setLevel(logging.INFO)
+    show_log()
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.info("command: %s", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+
+def show_log() -> None:
+    """Let medseg's lines be seen where nobody set up a log: MONAI's own command does not."""
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())
+    if logger.getEffectiveLevel() > logging.INFO and logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
 
 
 def remove_log(run: str | Path) -> None:

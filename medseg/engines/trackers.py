@@ -33,8 +33,6 @@ class Tracker:
     def __init__(self, directory: Path, epoch: int) -> None:
         pass
 
-    takes_settings = False  # whether it has a table of hyperparameters
-
     def settings(self, values: Mapping[str, str]) -> None:
         """Hyperparameters: name -> value."""
 
@@ -59,6 +57,12 @@ class TensorBoardTracker(Tracker):
 
         self.writer: Any = SummaryWriter(str(directory / "tensorboard"), purge_step=epoch)
 
+    def settings(self, values: Mapping[str, str]) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        for summary in hparams(dict(values), {"mean_dice": 0.0}):  # a curve's name; the number is not used
+            self.writer.file_writer.add_summary(summary)
+
     def scalars(self, values: Mapping[str, float], epoch: int) -> None:
         for name, value in values.items():
             self.writer.add_scalar(name, value, epoch)
@@ -75,8 +79,6 @@ class TensorBoardTracker(Tracker):
 
 class MLflowTracker(Tracker):
     """A run in ``mlflow.db`` of the run's folder, its images in ``mlflow/``; ``mlflow ui`` reads both."""
-
-    takes_settings = True
 
     def __init__(self, directory: Path, epoch: int) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -111,9 +113,10 @@ class MLflowTracker(Tracker):
 
 
 class WandbTracker(Tracker):
-    """An offline run in ``wandb/``; ``wandb sync`` sends it if the user wants that."""
+    """An offline run in ``wandb/``; ``wandb sync`` sends it if the user wants that.
 
-    takes_settings = True
+    A resumed training writes a further folder there of the same run id, which ``wandb sync --append`` joins.
+    """
 
     def __init__(self, directory: Path, epoch: int) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -121,22 +124,28 @@ class WandbTracker(Tracker):
         import wandb
 
         self.image_type = wandb.Image
+        earlier = sorted((directory / "wandb").glob("*run-*-*"))  # …run-TIME-ID
         self.run: Any = wandb.init(
             project=_EXPERIMENT,
             name=directory.resolve().name,
+            id=earlier[-1].name.rpartition("-")[2] if earlier else None,
+            resume="allow" if earlier else None,
             dir=str(directory),
             mode=os.environ.get("WANDB_MODE", "offline"),
-            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True, symlink=False),
         )
+        core = Path(self.run.dir).parent / "logs" / "debug-core.log"
+        if core.is_symlink():  # to the user's cache; a run whose links lead out of it cannot be resumed
+            core.unlink()
 
     def settings(self, values: Mapping[str, str]) -> None:
         self.run.config.update(dict(values), allow_val_change=True)
 
     def scalars(self, values: Mapping[str, float], epoch: int) -> None:
-        self.run.log({**values, "epoch": epoch})
+        self.run.log({**values, "epoch": epoch}, step=epoch)
 
     def image(self, name: str, pixels: np.ndarray, epoch: int) -> None:
-        self.run.log({name: self.image_type(pixels), "epoch": epoch})
+        self.run.log({name: self.image_type(pixels)}, step=epoch)
 
     def close(self) -> None:
         self.run.finish()

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from medseg.reports.case_view import CaseView
+from medseg.data.case_view import CaseView
 from medseg.reports.drawing import INK, shortened
 from medseg.reports.surfaces import surfaces
 

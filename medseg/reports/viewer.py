@@ -12,8 +12,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from medseg.data.case_view import CaseView
 from medseg.labels.colors import rgb_of
-from medseg.reports.case_view import CaseView
 from medseg.reports.page import render
 from medseg.storage import write_text
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.data import Case, read_datalist
+from medseg.data.case_view import load_view
 from medseg.errors import DataError
-from medseg.reports.case_view import load_view
 from medseg.reports.overlays import ERRORS, overlay_figure, overlay_jpeg
 from medseg.reports.page import Picture
 from medseg.reports.record import RunRecord

@@ -36,7 +36,7 @@ def draw_previews(inference: Inference, cases: Sequence[Case], label_maps: Mappi
 
     A case that cannot be drawn is warned of: its label map stands.
     """
-    from medseg.reports.case_view import load_view
+    from medseg.data.case_view import load_view
     from medseg.reports.overlays import preview_figure
 
     space, tree = inference.label_space, inference.recipe.tree

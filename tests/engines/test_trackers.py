@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from medseg.engines import trackers
+from medseg.engines import log_file, trackers
+from medseg.engines.log_file import show_log
 from medseg.engines.overlay_image import overlay_image
 from medseg.engines.trackers import check_tracker, make_tracker
 from medseg.errors import ConfigError
@@ -33,7 +35,8 @@ def test_none_keeps_nothing(tmp_path: Path) -> None:
 
 def test_tensorboard(tmp_path: Path) -> None:
     fill("tensorboard", tmp_path)
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    (file,) = (tmp_path / "tensorboard").glob("events*")
+    assert b"Training/epochs" in file.read_bytes()
 
 
 def test_mlflow_keeps_a_run_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,8 +54,11 @@ def test_mlflow_keeps_a_run_in_the_folder(tmp_path: Path, monkeypatch: pytest.Mo
 def test_wandb_is_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    fill("wandb", tmp_path)
-    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    for _ in range(2):  # a resumed training goes on under the same id
+        fill("wandb", tmp_path)
+    first, second = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert first.name == second.name and first.parent != second.parent
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))  # a run with links that lead out is refused
 
 
 def test_a_tracker_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,3 +86,19 @@ def test_an_overlay_of_a_colour_image_and_of_several_maps() -> None:
     pixels = overlay_image({"image": torch.rand(3, 10, 20), "label": label, "pred": label})
     assert pixels is not None and pixels.shape == (192, 768, 3)
     assert overlay_image({"image": torch.rand(1, 10, 20), "label": torch.ones(2, 10, 20), "pred": label}) is None
+
+
+def test_an_overlay_of_regions_shows_the_smaller_within_the_larger() -> None:
+    regions = torch.zeros(2, 4, 8)
+    regions[0, :, 4:6], regions[1, :, 2:] = 1, 1
+    pixels = overlay_image({"image": torch.zeros(1, 4, 8), "label": regions, "pred": regions})
+    assert pixels is not None
+    assert len({tuple(pixels[90, column]) for column in (24, 120, 216, 360)}) == 3  # none, larger, smaller, larger
+
+
+def test_lines_are_seen_where_nobody_set_up_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.Logger("stock")  # as under MONAI's own command
+    monkeypatch.setattr(log_file, "logger", log)
+    show_log()
+    show_log()
+    assert len(log.handlers) == 1 and log.isEnabledFor(logging.INFO)

@@ -252,7 +252,7 @@ def test_errors_are_told_apart():
     ],
 )
 def test_window_by_modality(kind, value, window):
-    from medseg.reports.case_view import _window
+    from medseg.data.case_view import _window
 
     image = np.zeros((4, 4))
     image[1:3, 1:3] = value
@@ -262,8 +262,8 @@ def test_window_by_modality(kind, value, window):
 def test_directions_follow_the_affine(tmp_path):
     """A mark at the patient's right, front and top comes to the left and upper edge, however the grid is stored."""
     from medseg.data.case import Case
+    from medseg.data.case_view import load_view
     from medseg.labels import LabelSpace
-    from medseg.reports.case_view import load_view
 
     space = LabelSpace.from_table({"labels": {"background": 0, "mark": 1}})
     world = np.array([12.0, 20.0, 30.0, 1.0])  # RAS: right, front, top of the volume's centre

@@ -25,6 +25,7 @@ from medseg.data import PlanSettings, inspect_cases, make_plan, read_datalist
 from medseg.inferers import SlidingWindow, WholeVolume
 from medseg.networks import create_network
 from medseg.transforms import VolumeReader, window_preprocessing
+from medseg.transforms.picture import ToRGBd
 from medseg.weights import save_file
 from medseg.workflows import predict
 
@@ -217,6 +218,16 @@ def test_windows_are_laid_and_blended_as_monai_does(inferer):
 
     theirs = reference_runner.infer(image[0].numpy(), deployment.describe_inference(inferer), run)
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_a_grey_image_goes_into_a_network_of_colour_images():
+    steps = deployment.describe_preprocessing(
+        mt.Compose([mt.LoadImaged("image", reader=VolumeReader), ToRGBd("image")])
+    )
+    prepared, _ = reference_runner.preprocess(np.ones((1, 4, 5), np.float32), np.eye(4), steps)
+    reference_runner.expect_channels(prepared, 3)
+    with pytest.raises(SystemExit, match="2 channels given, the network takes 3"):
+        reference_runner.expect_channels(prepared[:2], 3)
 
 
 def test_what_has_no_description_is_named():

@@ -1,4 +1,4 @@
-"""A case, read and turned for display.
+"""A case, turned for display: the one place of orientation and intensity windows of images that people see.
 
 Volumes are turned to RAS and shown in radiological convention: the patient's right is on the left of the image.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from monai.data import MetaTensor
 from monai.transforms import Compose
 
 from medseg.data.case import Case
@@ -19,7 +20,7 @@ from medseg.data.modality import channel_kind
 from medseg.labels import LabelSpace
 from medseg.transforms import load
 
-__all__ = ["CaseView", "load_view"]
+__all__ = ["CaseView", "load_view", "view_of"]
 
 # Usual CT windows in HU, lowest to highest, by the median of the labels that are shown.
 _LUNG, _SOFT, _BONE = (-1350.0, 150.0), (-160.0, 240.0), (-450.0, 1050.0)
@@ -74,32 +75,60 @@ def load_view(
     labelled = reference and case.label is not None
     item = Compose(load(["image", "label"] if labelled else ["image"], label_space))(case.to_dict())
     predicted = Compose(load(["label"], label_space))({"label": str(prediction), "dataset": case.dataset})
-    image = item["image"].numpy()
     maps = [np.asarray(one["label"])[0] for one in (predicted, *([item] if labelled else []))]
-    shapes = {one.shape for one in maps}
-    if shapes != {image.shape[1:]}:
-        raise ValueError(f"image {image.shape[1:]}, prediction and reference {' and '.join(map(str, shapes))} differ")
-    if case.is_picture:
-        maps = [one.T for one in maps]
-        true = maps[1] if labelled else None
-        if len(image) == 3:
-            color = np.moveaxis(image, 0, -1).swapaxes(0, 1) / max(float(np.percentile(image, 99.5)), 1e-6)
-            note = "colour, up to the 99.5th percentile"
-            return CaseView(color.clip(0, 1), maps[0], true, None, (0.0, 1.0), note)
-        window, how = _window(image[0], "", {}, maps[-1].T)
-        return CaseView(image[0].T, maps[0], true, None, window, f"{channels[0] if channels else 'grey'}, {how}")
-    affine = np.asarray(item["image"].affine, dtype=float)
-    name = channels[0] if channels else ""
     scheme = normalization[0] if normalization and not isinstance(normalization, Mapping) else {}
-    window, how = _window(image[0], channel_kind(name), scheme, maps[-1])
-    note = f"{name or 'channel 1'}{f' (first of {len(image)} channels)' if len(image) > 1 else ''}, {how}"
-    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: image.ndim - 1])
-    volumes = [image[0], *maps]
-    if image.ndim == 4:
+    true = maps[1] if labelled else None
+    return view_of(item["image"], maps[0], true, channels, scheme, picture=case.is_picture)
+
+
+def view_of(
+    image: MetaTensor,
+    prediction: np.ndarray,
+    reference: np.ndarray | None,
+    channels: Sequence[str] = (),
+    normalization: Mapping[str, Any] | None = None,
+    *,
+    picture: bool,
+) -> CaseView:
+    """Turn images that are read for display.
+
+    Args:
+        image: ``(C, *spatial)`` with its affine.
+        prediction, reference: label indices ``(*spatial)``.
+        channels: names of the image's channels.
+        normalization: of the first channel, in the form of a plan; ``None`` where that is not known.
+        picture: rows and columns, not the axes of a scanner.
+
+    Raises:
+        ValueError: unequal grids.
+    """
+    maps = [prediction, *([] if reference is None else [reference])]
+    shapes = {one.shape for one in maps}
+    if shapes != {tuple(image.shape[1:])}:
+        raise ValueError(
+            f"image {tuple(image.shape[1:])}, prediction and reference {' and '.join(map(str, shapes))} differ"
+        )
+    values, name = image.numpy(), channels[0] if channels else ""
+    if picture:
+        maps = [one.T for one in maps]
+        true = maps[1] if reference is not None else None
+        if len(values) == 3:
+            low, high = (float(v) for v in np.percentile(values, [0.5, 99.5]))
+            low = min(0.0, low)  # above 0 only as stored, where black is 0
+            color = (values.T - low) / max(high - low, 1e-6)
+            return CaseView(color.clip(0, 1), maps[0], true, None, (0.0, 1.0), "colour, up to the 99.5th percentile")
+        window, how = _window(values[0], "", {}, maps[-1].T)
+        return CaseView(values[0].T, maps[0], true, None, window, f"{name or 'grey'}, {how}")
+    affine = np.asarray(image.affine, dtype=float)
+    window, how = _window(values[0], channel_kind(name), normalization or {}, maps[-1])
+    note = f"{name or 'channel 1'}{f' (first of {len(values)} channels)' if len(values) > 1 else ''}, {how}"
+    spacing = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0)[: values.ndim - 1])
+    volumes = [values[0], *maps]
+    if values.ndim == 4:
         turn = nibabel.orientations.io_orientation(affine)
         spacing = tuple(spacing[i] for i in np.argsort(turn[:, 0]))
         volumes = [nibabel.orientations.apply_orientation(one, turn)[::-1, ::-1, ::-1] for one in volumes]
-    return CaseView(volumes[0], volumes[1], volumes[2] if labelled else None, spacing, window, note)
+    return CaseView(volumes[0], volumes[1], volumes[2] if reference is not None else None, spacing, window, note)
 
 
 def _window(
