@@ -19,10 +19,11 @@ from medseg.bundle.export import Exported
 from medseg.inferers import SlidingWindow, WholeVolume
 from medseg.labels import LabelSpace
 from medseg.transforms import CaseFactsd, NormalizeChannelsd, SaveLabelsd, ToSourceGridd
+from medseg.transforms.cubic_spacing import CubicSpacingd
 from medseg.transforms.hermes import EqualPad, NormalizeByModalityd
 from medseg.transforms.picture import ToGreyd, ToRGBd
 from medseg.transforms.recipes import is_nonzero
-from medseg.transforms.spacing import CubicSpacingd, OwnSpacingd
+from medseg.transforms.spacing import OwnSpacingd
 
 __all__ = ["Deployment", "NetworkInput", "describe_inference", "describe_labels", "describe_preprocessing"]
 

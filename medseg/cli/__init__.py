@@ -22,7 +22,7 @@ from medseg.cli.process import open_streams, stopped_by_sigterm
 from medseg.cli.values import values
 from medseg.errors import ConfigError, MedsegError
 from medseg.faults import unwrapped
-from medseg.lean import import_monai_lean
+from medseg.lean import import_monai_lean, imports_uncollected
 
 __all__ = ["COMMANDS", "main"]
 
@@ -107,7 +107,8 @@ def _run(name: str, argv: list[str]) -> None:
 
 def _named(path: str) -> Any:
     module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    with imports_uncollected():
+        return getattr(importlib.import_module(module), name)
 
 
 def _trust(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:

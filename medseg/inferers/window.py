@@ -59,14 +59,21 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 _ONEDNN_LEAST = 20_480  # channels x rows x columns
 
 
-def _slow_alone(network: Any, window: torch.Tensor) -> bool:
+def _slow_alone(network: Any, size: Sequence[int]) -> bool:
     """Whether two copies of a patch are cheaper than one: on a CPU, torch 2.13 leaves oneDNN for a 3D convolution of
     one image with at most 20 480 channels x rows x columns, and takes up to eight times as long as for two images.
+
+    At half the resolution, where much of a network's time goes, channels are usually twice as many.
     """
-    if window.device.type != "cpu" or window.dim() != 5 or window.shape[0] > 1 or not isinstance(network, nn.Module):
+    if len(size) != 3 or not isinstance(network, nn.Module):
         return False
     widths = (module.out_channels for module in network.modules() if isinstance(module, nn.Conv3d))
-    return next(widths, 10**6) * window.shape[2] * window.shape[3] <= _ONEDNN_LEAST
+    return next(widths, 10**6) * size[0] * size[1] <= 2 * _ONEDNN_LEAST
+
+
+def _at_once(network: Any, size: Sequence[int], device: torch.device, most: int) -> int:
+    """Patches per forward pass: on a CPU, caches are for one patch, or for two where one alone is slow."""
+    return most if device.type != "cpu" else min(most, 1 + _slow_alone(network, size))
 
 
 class _Predictor:
@@ -113,7 +120,8 @@ class _Predictor:
 
     def _forward(self, window: torch.Tensor, axes: tuple[int, ...], *args: Any, **kwargs: Any) -> torch.Tensor:
         window = torch.flip(window, axes) if axes else window
-        doubled = not args and not kwargs and _slow_alone(self.network, window)
+        alone = window.device.type == "cpu" and len(window) == 1 and not args and not kwargs
+        doubled = alone and _slow_alone(self.network, window.shape[2:])
         dtype = autocast_dtype(self.precision, window.device)
         with torch.autocast(window.device.type, dtype=dtype, enabled=dtype is not None):
             logits = self.network(torch.cat([window, window]) if doubled else window, *args, **kwargs)
@@ -138,7 +146,7 @@ class SlidingWindow(SlidingWindowInferer):
         roi_size: patch size in voxels.
         overlap: share of a patch that neighbours share, 0 <= overlap < 1.
         mode: ``gaussian`` or ``constant`` blending.
-        sw_batch_size: patches per forward pass.
+        sw_batch_size: most patches per forward pass; on a CPU, one or two at once are quicker.
         even_spacing: space the patches evenly (``even_overlap``); never more patches than MONAI's own rule.
         mirror_axes: spatial axes of mirror test-time augmentation; the mean of logits over all 2^n flips.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (``autocast_dtype``) of the network; blending is in float32.
@@ -203,7 +211,8 @@ class SlidingWindow(SlidingWindowInferer):
             call = predictor if predictor.windows else predictor.split
             return call(_back(patches, order), *args, **kwargs)
 
-        found = run_patches(_front(image, order), places, run, self.sw_batch_size, reuse=by_content(network))
+        at_once = _at_once(network, roi, image.device, self.sw_batch_size)
+        found = run_patches(_front(image, order), places, run, at_once, reuse=by_content(network))
         outputs = ((place, _front(output, order)) for place, output in found)
         first = next(outputs)
         head = None if predictor.head is None else copy.deepcopy(predictor.head)  # its weights may become another's

@@ -49,20 +49,19 @@ class NormalizeChannelsd(EachKey):
                 f"{len(schemes)} normalisation schemes for an image of {image.shape[0]} channels; give one each."
             )
         image = image.to(torch.float32, copy=True)
-        for channel, scheme in enumerate(schemes):
-            image[channel] = _apply(image[channel], scheme)
+        for channel, scheme in zip(image.as_tensor(), schemes, strict=True):
+            _apply(channel, scheme)
         return image
 
 
-def _apply(channel: torch.Tensor, scheme: Mapping[str, Any]) -> torch.Tensor:
+def _apply(channel: torch.Tensor, scheme: Mapping[str, Any]) -> None:
+    """In place: a volume is large."""
     lower, upper = scheme.get("lower"), scheme.get("upper")
     if scheme.get("percentiles"):
         lower, upper = (float(p) for p in np.percentile(channel.numpy(), scheme["percentiles"]))
     if lower is not None or upper is not None:
-        channel = channel.clamp(lower, upper)
+        channel.clamp_(lower, upper)
     if scheme["kind"] == "case":
-        normalized: torch.Tensor = convert_to_tensor(
-            NormalizeIntensity(nonzero=bool(scheme.get("nonzero", False)))(channel)
-        )
-        return normalized
-    return (channel - float(scheme.get("mean", 0.0))) / max(float(scheme.get("std", 1.0)), 1e-8)
+        channel.copy_(torch.as_tensor(NormalizeIntensity(nonzero=bool(scheme.get("nonzero", False)))(channel)))
+    else:
+        channel.sub_(float(scheme.get("mean", 0.0))).div_(max(float(scheme.get("std", 1.0)), 1e-8))

@@ -15,13 +15,14 @@ from monai.transforms import Transform
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
+from medseg.transforms.cubic_spacing import CubicSpacingd
 from medseg.transforms.grid import SameGridd
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd
 from medseg.transforms.picture import ToGreyd, ToRGBd
 from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
-from medseg.transforms.spacing import CubicSpacingd, OwnSpacingd
+from medseg.transforms.spacing import OwnSpacingd
 
 __all__ = ["CROP_SAMPLES_PER_CLASS", "augmentation", "load", "preprocessing"]
 

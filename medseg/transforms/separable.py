@@ -18,7 +18,15 @@ from monai.data.utils import AFFINE_TOL, to_affine_nd
 from monai.transforms.utils import create_translate, scale_affine
 from monai.utils import TraceKeys
 
-__all__ = ["AxisWeights", "SourceGrid", "axis_positions", "linear_weights", "source_grid"]
+__all__ = [
+    "AxisWeights",
+    "SourceGrid",
+    "axis_positions",
+    "linear_weights",
+    "positions_along_axes",
+    "same_grid",
+    "source_grid",
+]
 
 _LINEAR = ("linear", "bilinear", "trilinear")
 _ACROSS = 1e-3  # voxels by which a voxel may move across its axis for the way to count as along it
@@ -201,19 +209,34 @@ def _resampled(
     """Weights of MONAI's linear resampling from the affine ``new`` to ``old``; ``None`` where voxels move across the
     axes.
     """
-    dims = len(sizes)
+    if same_grid(old, new, before, sizes):
+        return [torch.eye(n, dtype=torch.float64) for n in sizes]
+    places = positions_along_axes(new, old, sizes, before)
+    return places and [linear_weights(place, size) for place, size in zip(places, sizes, strict=True)]
+
+
+def same_grid(old: torch.Tensor, new: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether MONAI does not resample from one affine, float64, and size to the other."""
     turn = torch.as_tensor(np.linalg.solve(new.numpy(), old.numpy()))
-    unchanged = torch.allclose(old, new, atol=AFFINE_TOL) or torch.allclose(
-        turn, torch.eye(dims + 1, dtype=torch.float64), atol=AFFINE_TOL
+    near = torch.allclose(old, new, atol=AFFINE_TOL) or torch.allclose(
+        turn, torch.eye(len(turn)).to(turn), atol=AFFINE_TOL
     )
-    if list(sizes) == list(before) and unchanged:
-        return [torch.eye(n, dtype=torch.float64) for n in sizes]  # as MONAI
+    return list(before) == list(after) and near
+
+
+def positions_along_axes(
+    old: torch.Tensor, new: torch.Tensor, before: Sequence[int], after: Sequence[int]
+) -> list[torch.Tensor] | None:
+    """Where, along each axis, the voxels of the affine ``new`` and size ``after`` lie among those of ``old``; ``None``
+    where they move across the axes.
+    """
+    dims = len(before)
+    turn = torch.as_tensor(np.linalg.solve(old.numpy(), new.numpy()))
     linear = turn[:dims, :dims]
-    across = (linear - linear.diag().diag()).abs() * torch.tensor(before, dtype=torch.float64)
+    across = (linear - linear.diag().diag()).abs() * torch.tensor(after, dtype=torch.float64)
     if across.max() > _ACROSS:
         return None
-    places = [axis_positions(float(turn[a, a]), float(turn[a, dims]), sizes[a], before[a]) for a in range(dims)]
-    return [linear_weights(place, size) for place, size in zip(places, sizes, strict=True)]
+    return [axis_positions(float(turn[a, a]), float(turn[a, dims]), before[a], after[a]) for a in range(dims)]
 
 
 def axis_positions(scale: float, offset: float, old: int, new: int) -> torch.Tensor:

@@ -1,100 +1,87 @@
-"""Resampling to a spacing, whatever else a case's dictionary holds."""
+"""Resampling to a spacing, whatever else a case's dictionary holds; along the axes by one matrix for each."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import monai.transforms as mt
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Spacingd
-from scipy import ndimage
+from monai.data.utils import to_affine_nd
+from monai.utils import TraceKeys
 
-__all__ = ["CubicSpacingd", "OwnSpacingd"]
+from medseg.transforms.separable import AxisWeights, linear_weights, positions_along_axes, same_grid
 
-_ANISOTROPY = 3.0  # nnU-Net: an axis that is coarser than the finest by more than this is resampled by itself
-_SMALL = 1e-3  # voxels
+__all__ = ["OwnSpacingd"]
+
+_CHUNK = 2**20  # voxels in float64 at once
 
 
-class OwnSpacingd(Spacingd):
+class OwnSpacingd(mt.Spacingd):
     """MONAI's ``Spacingd`` that sees its own keys alone.
 
     MONAI's takes every entry whose name begins with a key's for its metadata (MONAI 1.6), and fails at others, such as
     the ``image_path`` of MONAI Label.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.spacing_transform.sp_resample = SpatialResample(lazy=self.lazy)
+
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         return {**data, **super().__call__({key: data[key] for key in self.key_iterator(data)}, lazy)}
 
 
-class CubicSpacingd(OwnSpacingd):
-    """Resampling as nnU-Net does it: images (mode ``bilinear``) by cubic splines, labels (``nearest``) by the linearly
-    resampled mask of each, of which the largest wins.
+class SpatialResample(mt.SpatialResample):
+    """MONAI's (its records bear the name), but axis by axis where voxels move along the axes: a tenth of the time.
 
-    Along an axis that is more than three times as coarse as the finest, before or after, both take the nearest slice.
-    The grid, and its record for the way back, are those of ``OwnSpacingd``.
+    Equal but for float32's last digit; constant values stay what they are.
     """
 
-    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
-        result = super().__call__(data, lazy)
-        for key, mode in self.key_iterator(data, self.mode):
-            _resample(data[key], result[key], labels=mode == "nearest")
+    def __call__(  # type: ignore[override]  # what Spacing passes
+        self, img: torch.Tensor, dst_affine: torch.Tensor, spatial_size: Sequence[int], **settings: Any
+    ) -> torch.Tensor:
+        lazy = self.lazy if settings.get("lazy") is None else settings["lazy"]
+        usual = settings["padding_mode"] == "border" and not settings["align_corners"]
+        if lazy or not usual or settings["mode"] not in ("bilinear", "nearest") or not isinstance(img, MetaTensor):
+            return super().__call__(img, dst_affine, spatial_size, **settings)
+        before, after = tuple(img.shape[1:]), tuple(int(n) for n in spatial_size)
+        old, new = (to_affine_nd(len(before), torch.as_tensor(a)).to(torch.float64) for a in (img.affine, dst_affine))
+        if len(after) != len(before) or img.device.type != "cpu" or same_grid(old, new, before, after):
+            return super().__call__(img, dst_affine, spatial_size, **settings)
+        positions = positions_along_axes(old, new, before, after)
+        if positions is None:
+            return super().__call__(img, dst_affine, spatial_size, **settings)
+        record = self.track_transform_meta(
+            img,
+            sp_size=after,
+            affine=torch.linalg.solve(old, new),
+            extra_info={
+                "dtype": "float64",
+                "mode": str(settings["mode"]),
+                "padding_mode": "border",
+                "align_corners": TraceKeys.NONE if settings["align_corners"] is None else False,
+                "src_affine": old,
+            },
+            orig_size=before,
+            transform_info=self.get_transform_info(),
+            lazy=False,
+        )
+        values = img.as_tensor()
+        for axis in sorted(range(len(before)), key=lambda a: after[a] / before[a]):
+            values = _resampled(values, axis + 1, positions[axis], nearest=settings["mode"] == "nearest")
+        result: MetaTensor = MetaTensor(values.float()).copy_meta_from(record)
         return result
 
 
-def _resample(source: MetaTensor, target: MetaTensor, *, labels: bool) -> None:
-    """The values of ``target``, from ``source`` ``(C, *spatial)`` whose axes it shares."""
-    dims = source.dim() - 1
-    way = np.linalg.solve(np.asarray(source.affine, dtype=float), np.asarray(target.affine, dtype=float))
-    scale, shift = np.diag(way)[:dims], way[:dims, dims]
-    if source.shape == target.shape and np.allclose(scale, 1, atol=_SMALL) and np.allclose(shift, 0, atol=_SMALL):
-        return
-    coarse = _coarse_axis(source.pixdim[:dims].tolist(), target.pixdim[:dims].tolist())
-    for values, resampled in zip(source.as_tensor().numpy(), target.as_tensor(), strict=True):
-        made = _labels if labels else _spline
-        resampled.copy_(torch.from_numpy(made(values, scale, shift, tuple(resampled.shape), coarse)))
-
-
-def _coarse_axis(*spacings: Sequence[float]) -> int | None:
-    """The axis of the first spacing that has one so coarse; ``None`` where two are."""
-    for mm in spacings:
-        if max(mm) > _ANISOTROPY * min(mm):
-            coarsest = [axis for axis, one in enumerate(mm) if np.isclose(one, max(mm))]
-            return coarsest[0] if len(coarsest) == 1 else None
-    return None
-
-
-def _spline(
-    values: np.ndarray,
-    scale: np.ndarray,
-    shift: np.ndarray,
-    shape: tuple[int, ...],
-    coarse: int | None,
-    order: int = 3,
-) -> np.ndarray:
-    """Values ``(*spatial)`` at ``scale * voxel + shift``, by splines of an order, across ``coarse`` the nearest."""
-    values = values.astype(np.float32, copy=False)
-    if coarse is None:
-        found: np.ndarray = ndimage.affine_transform(values, scale, shift, shape, order=order, mode="nearest")
-        return found
-    across = np.arange(len(shape)) == coarse
-    plane = tuple(np.where(across, values.shape, shape).tolist())
-    values = ndimage.affine_transform(
-        values, np.where(across, 1, scale), np.where(across, 0, shift), plane, order=order, mode="nearest"
-    )
-    places = np.rint(scale[coarse] * np.arange(shape[coarse]) + shift[coarse]).clip(0, values.shape[coarse] - 1)
-    nearest: np.ndarray = values.take(places.astype(int), axis=coarse)
-    return nearest
-
-
-def _labels(
-    values: np.ndarray, scale: np.ndarray, shift: np.ndarray, shape: tuple[int, ...], coarse: int | None
-) -> np.ndarray:
-    """Label values ``(*spatial)``; of equal shares the lower value."""
-    result, largest = np.zeros(shape, np.float32), np.full(shape, -1.0, np.float32)
-    for value in np.unique(values):
-        share = _spline(values == value, scale, shift, shape, coarse, order=1)
-        np.copyto(result, value, where=share > largest)
-        np.maximum(share, largest, out=largest)
-    return result
+def _resampled(values: torch.Tensor, axis: int, positions: torch.Tensor, *, nearest: bool) -> torch.Tensor:
+    """Values at positions along an axis, in voxels."""
+    if nearest:
+        return values.index_select(axis, positions.round().long())
+    weights = AxisWeights.of(linear_weights(positions, values.shape[axis]))
+    other = 1 if axis > 1 else 2
+    planes = max(1, _CHUNK * values.shape[other] // values.numel())
+    rows = range(len(positions))
+    parts = (weights.apply(part.double(), axis, rows, 0).float() for part in values.split(planes, other))
+    return torch.cat(list(parts), other)

@@ -6,13 +6,15 @@ shape, and with the import of torch, which no command can do without.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -39,7 +41,18 @@ from medseg.weights import save_file
 from medseg.workflows.benchmark_result import CommandFigures, ProcessCost
 from medseg.workflows.new_bundle import new_bundle
 
-__all__ = ["Work", "command_figures", "default_work", "network_alone", "process_cost"]
+__all__ = [
+    "Work",
+    "command_figures",
+    "command_words",
+    "default_work",
+    "importing",
+    "network_alone",
+    "prepare",
+    "process_cost",
+]
+
+logger = logging.getLogger("medseg")
 
 _MODULES = {"infer": "prediction", "validate": "validation", "train": "training"}
 _PATCH = (64, 64, 64)
@@ -105,14 +118,15 @@ def command_figures(name: str, work: Work, threads: int, repeats: int) -> Comman
         raise ResourceError("This system does not tell what processes cost; Linux does. Measure commands there.")
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with TemporaryDirectory(prefix="medseg_benchmark_") as folder:
-        bundle = _prepare(Path(folder), work)
+        with _quiet():
+            bundle = prepare(Path(folder), work)
         whole, alone, imports = [], [], []
         for turn in range(repeats):
-            words = _words(name, bundle, turn)
+            words = command_words(name, bundle, turn)
             steps: list[Callable[[], None]] = [
                 lambda words=words: whole.append(process_cost(words, environment)),  # type: ignore[misc]
                 lambda: alone.append(_in_fresh_process(name, bundle, work, threads)),
-                lambda: imports.append(process_cost(_importing("torch"), environment)),
+                lambda: imports.append(process_cost(importing("torch"), environment)),
             ]
             for step in steps[:: 1 if turn % 2 == 0 else -1]:
                 step()
@@ -127,16 +141,29 @@ def command_figures(name: str, work: Work, threads: int, repeats: int) -> Comman
         ),
         network_seconds=median(seconds for _, seconds in alone),
         import_seconds=median(one.cpu_seconds for one in imports),
-        start_bytes=process_cost(_importing(f"medseg.workflows.{_MODULES[name]}"), environment).peak_bytes,
+        start_bytes=process_cost(importing(f"medseg.workflows.{_MODULES[name]}"), environment).peak_bytes,
         volume_bytes=4 * math.prod(work.size),
     )
 
 
-def _importing(module: str) -> list[str]:
-    return [sys.executable, "-c", f"import {module}"]
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the plan of a bundle that nobody will see."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
-def _words(name: str, bundle: Path, turn: int) -> list[str]:
+def importing(module: str) -> list[str]:
+    """The command line of a process that imports a module as a command does, and nothing else."""
+    lean = "from medseg.lean import import_monai_lean, imports_uncollected\nimport_monai_lean()\nwith imports_uncollected(): "
+    return [sys.executable, "-c", f"{'' if module == 'torch' else lean}import {module}"]
+
+
+def command_words(name: str, bundle: Path, turn: int) -> list[str]:
     """The command line; each turn writes into a folder of its own, or writes all again."""
     folder = bundle.parent
     words = [sys.executable, "-m", "medseg.cli", name, "--device", "cpu"]
@@ -217,7 +244,7 @@ def _peak_of(pid: int) -> int:
     return own + sum(_peak_of(int(child)) for text in tasks for child in text.split())
 
 
-def _prepare(folder: Path, work: Work) -> Path:
+def prepare(folder: Path, work: Work) -> Path:
     """A datalist of two generated cases, and a bundle for it with random weights."""
     for number in range(2):
         image, label = _volume(work, number)
@@ -246,11 +273,11 @@ def _prepare(folder: Path, work: Work) -> Path:
 
 
 def _volume(work: Work, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A box of noisy tissue in air, int16, and its label map: all labels, one behind the other."""
+    """Noisy tissue in a corner of air, int16, and its label map: all labels, one behind the other."""
     draw = np.random.default_rng(seed)
     share = (1 - work.empty) ** (1 / len(work.size))
     inner = [max(1, round(n * share)) for n in work.size]
-    box = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(work.size, inner, strict=True))
+    box = tuple(map(slice, inner))
     image, label = np.full(work.size, -1000, np.int16), np.zeros(work.size, np.uint8)
     bands = ((np.arange(inner[0]) + seed) * work.classes // inner[0] % work.classes).reshape(
         -1, *[1] * (len(inner) - 1)

@@ -151,6 +151,12 @@ class CommandFigures:
     volume_bytes: int
 
     @property
+    def line(self) -> str:
+        """What is said while other rows are measured."""
+        peak = self.command.peak_bytes / 2**20
+        return f"{self.name}: {self.command.cpu_seconds:.1f} CPU s, {self.ratio:.2f} of its network, {peak:.0f} MiB"
+
+    @property
     def ratio(self) -> float:
         """CPU seconds of the command over those of the network alone and the import of torch."""
         return self.command.cpu_seconds / (self.network_seconds + self.import_seconds)

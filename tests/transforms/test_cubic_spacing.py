@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from medseg.transforms.cubic_spacing import CubicSpacingd
 from medseg.transforms.separable import source_grid
-from medseg.transforms.spacing import CubicSpacingd, OwnSpacingd
+from medseg.transforms.spacing import OwnSpacingd
 
 
 def volume(values: np.ndarray, spacing: tuple[float, float, float]) -> MetaTensor:

@@ -26,6 +26,7 @@ from medseg.transforms import (
     load,
     preprocessing,
 )
+from medseg.transforms.spacing import OwnSpacingd
 
 SPACE = LabelSpace.from_table({"labels": {"background": 0, "a": 10, "b": [20, 21]}})
 REGIONS = LabelSpace.from_table(
@@ -98,6 +99,30 @@ def test_source_grid_equals_the_long_way(tmp_path: Path, grid: str, crop: bool, 
     assert np.array_equal(regions[0], REGIONS.compose(binary))
     assert regions.shape == (1, *source.shape)
     assert len(np.unique(labels)) == 3 and len(np.unique(regions)) == 4
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 1.2, 1.0), (0.7, 0.7, 2.0), (0.8, 0.9, 2.5)])
+def test_resampling_along_the_axes_is_that_of_monai(spacing: tuple[float, ...]) -> None:
+    """The same record, and labels to the voxel; the image to float32's last digit, where it is constant to the bit."""
+    affine = torch.diag(torch.tensor([0.8, 0.9, 2.5, 1.0], dtype=torch.float64))
+    draw = torch.Generator().manual_seed(0)
+    image, label = torch.randn(2, 20, 13, 9, generator=draw), torch.randint(0, 5, (1, 20, 13, 9), generator=draw)
+    image[1] = -1024.3
+    case = {"image": MetaTensor(image, affine=affine), "label": MetaTensor(label.short(), affine=affine)}
+    ours, theirs = (
+        kind(["image", "label"], pixdim=spacing, mode=["bilinear", "nearest"], padding_mode="border")
+        for kind in (OwnSpacingd, Spacingd)
+    )
+    found, expected = ours(case), theirs(case)
+    assert torch.equal(found["label"], expected["label"]) and found["label"].dtype == expected["label"].dtype
+    assert torch.allclose(found["image"], expected["image"], atol=1e-6, rtol=0)
+    assert set(found["image"][1].unique().tolist()) == {image[1, 0, 0, 0].item()}
+    assert torch.allclose(found["image"].affine, expected["image"].affine, atol=1e-12)
+    (record,), (usual,) = (one["image"].applied_operations for one in (found, expected))
+    assert {key: str(record[key]) for key in record if key != "id"} == {
+        key: str(usual[key]) for key in usual if key != "id"
+    }
+    assert torch.allclose(ours.inverse(found)["image"], theirs.inverse(expected)["image"], atol=1e-6, rtol=0)
 
 
 def test_source_grid_across_the_axes_keeps_one_class_at_a_time(tmp_path: Path) -> None:
