@@ -42,7 +42,8 @@ class InitSettings:
         recipe: named training of the commands that are shown: light, standard or nnunet.
         modality: names of the channels, such as CT or T1,FLAIR.
         label_names: names of the values 0, 1, …, such as background,liver.
-        subject_pattern: regular expression for the subject in a case's name, such as '^(sub-[0-9]+)' (default: a guess).
+        subject_pattern: regular expression for the subject in a case's name, such as '^(sub-[0-9]+)' (default: a
+            guess).
         device: cpu or cuda, where it will train (default: a GPU where there is one).
         overwrite: new datalist in the place of an existing one.
     """
