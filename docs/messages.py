@@ -27,7 +27,7 @@ def findings() -> list[tuple[str, str]]:
     """What is found in a case and what to do, with ``…`` for what is filled in."""
     rows = set()
     for call in _calls():
-        if isinstance(call.func, ast.Name) and call.func.id in ("Finding", "Problem"):
+        if isinstance(call.func, ast.Name) and call.func.id in ("Finding", "Problem", "Unreadable"):
             texts = call.args[call.func.id == "Problem" :][:2]  # a problem names its case first
             if len(texts) == 2 and _worth(text := sentence(texts[0])):
                 rows.add((text, sentence(texts[1])))
