@@ -331,7 +331,7 @@ def arguments(of: Any, *, skip: Iterable[str] = (), section: str = "Args:\n") ->
     rows = []
     for name, parameter in inspect.signature(of).parameters.items():
         if name not in skip:
-            default = "required" if parameter.default is parameter.empty else code(parameter.default)
+            default = "required" if parameter.default is parameter.empty else shown_default(parameter.default)
             rows.append((code(name), default, _sentence(said[name])))
     return table(("argument", "default", "meaning"), rows)
 
