@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from floor_plan import floor_plan
+from messages import findings, messages
 
 import medseg
 from medseg import errors, losses, optimizers
@@ -53,6 +54,7 @@ def pages() -> dict[str, str]:
         "reference/commands.md": commands(),
         "reference/config.md": config(),
         "reference/exit-statuses.md": exit_statuses(),
+        "reference/messages.md": all_messages(),
         "reference/networks.md": networks(),
         "reference/losses.md": components(),
         "reference/datasets.md": data_sets(),
@@ -174,6 +176,26 @@ def exit_statuses() -> str:
         f"{found[1]}{found[2]}",
         "In Python the same mistakes are exceptions of one family, in `medseg.errors`:",
         table(("exception", "status", "of what"), rows),
+    )
+
+
+def all_messages() -> str:
+    """Every sentence of an error, by exit status, and what is found in cases."""
+    meanings = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", inspect.getdoc(errors) or "", re.MULTILINE))
+    parts = []
+    for status, texts in messages().items():
+        parts += [f"## Status {status}: {meanings[str(status)]}", table(("message",), [(text,) for text in texts])]
+    return page(
+        "Messages",
+        "Read from the code; `…` stands for what is filled in, such as a file or a value, and often for the nearest "
+        "valid name. Search the page for the words that are always there. A message says what is wrong, what was "
+        "expected, and what to do.",
+        "## What is found in a case",
+        "`medseg check`, and `train` before it begins, read every case and list all of these at once; they end with "
+        "status 3 unless only warnings are left. In `infer` and `validate` such a case is skipped, listed in "
+        "`failures.json`, and the command ends with status 6.",
+        table(("found", "what to do"), findings()),
+        *parts,
     )
 
 
@@ -309,7 +331,7 @@ def arguments(of: Any, *, skip: Iterable[str] = (), section: str = "Args:\n") ->
     rows = []
     for name, parameter in inspect.signature(of).parameters.items():
         if name not in skip:
-            default = "required" if parameter.default is parameter.empty else code(parameter.default)
+            default = "required" if parameter.default is parameter.empty else shown_default(parameter.default)
             rows.append((code(name), default, _sentence(said[name])))
     return table(("argument", "default", "meaning"), rows)
 

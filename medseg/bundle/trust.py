@@ -250,7 +250,7 @@ def _require_sane_size(tree: Tree) -> None:
     if size > _LARGEST and not _trusted.get():
         what = "refers to itself" if size == float("inf") else f"comes to {size:.1g} characters"
         raise ConfigError(
-            f"{tree.where} {what} when its references and macros are written out, at most {_LARGEST:.0e} are sane; "
+            f"{tree.where} {what} when its references and macros are written out, expected at most {_LARGEST:.0e}; "
             "write each reference once."
         )
 

@@ -52,7 +52,7 @@ class KeepOldTasks:
         names = [*self.network.state_dict()]
         for pattern in learn_also:
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise ConfigError(f"learn_also: no tensor is named '{pattern}'; the last is '{names[-1]}'.")
+                raise ConfigError(f"learn_also: no parameter is named '{pattern}'; the last is '{names[-1]}'.")
         self.free = {name for name in names if any(fnmatchcase(name, pattern) for pattern in learn_also)}
 
     def attach(self, engine: Any) -> None:

@@ -129,7 +129,7 @@ class BenchmarkSettings:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision '{self.precision}' is unknown; use {', '.join(PRECISIONS)}.")
         if self.command is None and self.turns < _LEAST_REPEATS:
-            raise ConfigError(f"repeats: an interval of 95 % needs at least {_LEAST_REPEATS} turns, got {self.turns}.")
+            raise ConfigError(f"repeats: an interval of 95 % needs at least {_LEAST_REPEATS}, got {self.turns}.")
         if not 0 <= self.empty < 1:
             raise ConfigError(f"empty {self.empty} is outside [0, 1); use for example 0.9.")
         return Conditions(

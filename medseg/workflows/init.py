@@ -42,6 +42,8 @@ class InitSettings:
         recipe: named training of the commands that are shown: light, standard or nnunet.
         modality: names of the channels, such as CT or T1,FLAIR.
         label_names: names of the values 0, 1, …, such as background,liver.
+        subject_pattern: regular expression for the subject in a case's name, such as '^(sub-[0-9]+)' (default: a
+            guess).
         device: cpu or cuda, where it will train (default: a GPU where there is one).
         overwrite: new datalist in the place of an existing one.
     """
@@ -53,6 +55,7 @@ class InitSettings:
     recipe: str = "light"
     modality: Names = ()
     label_names: Names = ()
+    subject_pattern: str | None = None
     device: str | None = None
     overwrite: bool = False
 
@@ -116,6 +119,7 @@ def init(settings: InitSettings) -> list[str]:
             folder=settings.folder,
             modality=settings.modality,
             label_names=settings.label_names,
+            subject_pattern=settings.subject_pattern,
             overwrite=settings.overwrite,
         )
     )
@@ -192,7 +196,8 @@ def _next(
     path: Path, network: str, fold: int | None, cost: Cost, device: torch.device, datalist: Datalist
 ) -> Iterator[str]:
     chosen = "" if fold is None else f" --fold {fold}"
-    where = "the GPU" if device.type == "cuda" else f"the CPU with {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    where = "the GPU" if device.type == "cuda" else f"the CPU with {threads} thread{'s' if threads > 1 else ''}"
     listed, cases = shlex.quote(str(path)), len(datalist.split(fold)[1])
     patches = f"{cost.patches} patch{'es' if cost.patches > 1 else ''}"
     yield f"  medseg train --network {network} --json_list {listed}{chosen} --output runs/first"

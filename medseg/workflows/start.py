@@ -169,7 +169,7 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft, cases: i
         layers.append(command({"checkpoint::select": settings.select}, SET))
     if settings.max_minutes is not None and "epochs" in draft.train.tree:
         epochs = chosen.get("epochs") or draft.train.tree["epochs"]
-        layers.append(command({"epochs": epochs}, "of no account: --max_minutes decides when the training ends"))
+        layers.append(command({"epochs": epochs}, "not used: --max_minutes decides when the training ends"))
     return layers
 
 

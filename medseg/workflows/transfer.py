@@ -227,7 +227,7 @@ def channel_tensors(network_def: Mapping[str, Any], argument: str) -> dict[str, 
             here, there = built("cpu")
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
-            f"The tensors of {network_def['_target_']} that depend on {argument} cannot be found ({error}); name them "
-            "with --reinitialize and use --partial."
+            f"The parameters of {network_def['_target_']} that depend on {argument} cannot be found ({error}); name "
+            "them with --reinitialize and use --partial."
         ) from error
     return {k: tuple(value.shape) for k, value in here.items() if k in there and there[k].shape != value.shape}

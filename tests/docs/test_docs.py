@@ -96,6 +96,8 @@ def test_the_reference_has_everything(reference: ModuleType) -> None:
     for row in ("| `learning_rate` | first learning rate | planned | a positive number | train |", "| `null_tasks` |"):
         assert row in config
     assert "| 5 | resources: memory, disk, device |" in pages["reference/exit-statuses.md"]
+    said = pages["reference/messages.md"]
+    assert "| … is empty (0 bytes)" in said and "| No metric '…'.… `medseg metrics` lists them all. |" in said
     assert "no GPU: small networks" in pages["explanation/planned.md"]
     assert pages["explanation/floor_plan.svg"].count("<rect") > 20
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import configparser
+import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +26,28 @@ def test_workflows_test_the_supported_versions() -> None:
         name, _, number = package.partition("==")
         assert number.removesuffix(".*") == least.get(name, number.removesuffix(".*")), package
     assert oldest["python"] == config["options"]["python_requires"].removeprefix(">=")
+
+
+@pytest.mark.parametrize("path", sorted(GITHUB.glob("workflows/*.yml")), ids=lambda path: path.stem)
+def test_a_workflow_is_complete(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(workflow[True]) == {"push", "pull_request"}  # YAML 1.1 reads the key `on` as true
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert job["runs-on"] and all(("uses" in step) != ("run" in step) for step in job["steps"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".github/SECURITY.md", ".github/pull_request_template.md", ".pre-commit-config.yaml"),
+        *("CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "RELEASING.md", "CITATION.cff", "LICENSE", "CHANGELOG.md"),
+    ],
+)
+def test_what_a_public_repository_has(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert ((ROOT / name).parent / link).exists(), link
 
 
 def test_an_issue_asks_for_the_report() -> None:

@@ -146,7 +146,7 @@ def test_every_registered_network_is_counted(name: str) -> None:
         ({"size": (32,)}, "two or three"),
         ({"size": (32, 32)}, "takes 3 spatial axes; size .32, 32. has 2"),
         ({"batch_size": 0}, "batch_size: expected a positive integer, got 0"),
-        ({"repeats": 5}, "at least 6 turns, got 5"),
+        ({"repeats": 5}, "at least 6, got 5"),
         ({"command": "infer", "empty": 1.0}, "empty 1.0 is outside"),
         ({"recipe": "nnunet"}, "use it with --command train"),
         ({"command": "train", "recipe": "nnunett"}, "Did you mean 'nnunet'"),

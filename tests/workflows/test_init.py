@@ -42,7 +42,7 @@ def test_volumes(tmp_path: Path) -> None:
         CommandParser(words[1]).parse(words[2:])
     assert train[train.index("--recipe") + 1] == "standard" and "--recipe" not in validate
     assert train[train.index("--json_list") + 1] == str(folder / "datalist.json")
-    assert re.search(r"about [\d.]+ (s|min|h) and \d+\.\d GiB on the CPU with \d+ threads: \d+ steps of \S+ s", text)
+    assert re.search(r"about [\d.]+ (s|min|h) and \d+\.\d GiB on the CPU with \d+ threads?: \d+ steps of \S+ s", text)
     with pytest.raises(ConfigError, match="exists"):
         init(folder=folder)
 

@@ -229,7 +229,7 @@ def test_old_tasks_are_held_by_replay_and_distillation(run: Path, data: Path) ->
     before, after = (read_state_dict(later / "models" / name) for name in ("initial.pt", "model.pt"))
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert moved and all(name.startswith("head.") or name.endswith("priors.task") for name in moved)
-    with pytest.raises(ConfigError, match="no tensor is named 'hed"):
+    with pytest.raises(ConfigError, match="no parameter is named 'hed"):
         train(output=data / "wrong", **command | {"overrides": settings | {"learn_also": ["hed.*"]}})
     with pytest.raises(ConfigError, match="expected a share between 0 and 1, got 1.5"):
         train(output=data / "wrong", replay=1.5, **command)
