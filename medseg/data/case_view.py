@@ -96,7 +96,7 @@ def view_of(
         image: ``(C, *spatial)`` with its affine.
         prediction, reference: label indices ``(*spatial)``.
         channels: names of the image's channels.
-        normalization: of the first channel, in the form of a plan; ``None`` where that is not known.
+        normalization: scheme of the first channel, in the form of a plan; ``None`` where that is not known.
         picture: rows and columns, not the axes of a scanner.
 
     Raises:

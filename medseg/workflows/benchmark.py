@@ -54,13 +54,9 @@ from medseg.workflows.benchmark_steps import (
 __all__ = ["BenchmarkSettings", "benchmark"]
 
 
-<<<<<<< HEAD
-_REPEATS = {"networks": 15, "commands": 3}  # timed repetitions
-=======
 logger = logging.getLogger("medseg")
 
 _REPEATS = {"networks": 15, "commands": 3}  # turns that count
->>>>>>> speed
 _LEAST_REPEATS = 6  # an interval of 95 % for a median needs six values
 
 
@@ -214,15 +210,11 @@ def _benchmark_command(settings: BenchmarkSettings, name: str) -> list[CommandFi
         given = {one: settings.arguments.get(one, {}) for one in networks}
         usual = Work("", setup.size, setup.out_channels, empty=settings.empty)
         work = [replace(usual, network=network, arguments=given[one]) for one, network in networks.items()]
-<<<<<<< HEAD
     work = [replace(one, recipe=settings.recipe) for one in work]
-    rows = [command_figures(name, one, threads, settings.turns) for one in work]
-=======
     rows = []
     for one in work:
         rows.append(command_figures(name, one, threads, settings.turns))
         logger.info("%s", rows[-1].line)
->>>>>>> speed
     if settings.output is not None:
         write_json(settings.output, rows)
     return rows

@@ -159,7 +159,7 @@ def _quiet() -> Iterator[None]:
 
 def importing(module: str) -> list[str]:
     """The command line of a process that imports a module as a command does, and nothing else."""
-    lean = "from medseg.lean import import_monai_lean, imports_uncollected\nimport_monai_lean()\nwith imports_uncollected(): "
+    lean = "from medseg import lean\nlean.import_monai_lean()\nwith lean.imports_uncollected(): "
     return [sys.executable, "-c", f"{'' if module == 'torch' else lean}import {module}"]
 
 

@@ -5,8 +5,8 @@ ratio, and the target.
         [--rows infer,start …] [--large]
 
 CPU seconds (user and system, of all processes) of one thread, medians of alternating runs; memory is the peak of the
-resident set. ``--nnunet`` is an interpreter that has nnunetv2 and MONAI. ``--large`` adds 105 classes at 512 x 512 x 800.
-About ten CPU minutes without it, five of which are 486 patches in two programs.
+resident set. ``--nnunet`` is an interpreter that has nnunetv2 and MONAI. ``--large`` adds 105 classes at 512 x 512 x
+800. About ten CPU minutes without it, five of which are 486 patches in two programs.
 """
 
 from __future__ import annotations
