@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class Cost:
         validations: number of cases that are validated in the whole training.
         memory: bytes of a training step; ``None`` where the system does not say.
         cache: bytes of the prepared cases.
+        mirrors: number of mirror images of a patch that are averaged once the network is trained, itself included.
     """
 
     steps: int
@@ -81,11 +82,12 @@ class Cost:
     validations: int
     memory: int | None
     cache: int
+    mirrors: int = 1
 
     @property
     def case(self) -> float:
         """Seconds of segmenting one case."""
-        return _READING + self.patches * self.patch
+        return _READING + self.patches * self.patch * self.mirrors
 
     @property
     def training(self) -> float:
@@ -133,8 +135,12 @@ def init(settings: InitSettings) -> list[str]:
     network = settings.network or _NETWORK[len(facts[0].shape)]
     asked = PlanRequest(network, device.type, {}, recipe=settings.recipe)
     plan, arguments = planned_network(asked, datalist, facts, len(training))
-    tree = Draft.planned(network, arguments, datalist, plan, settings.recipe).train.tree
-    cost = _cost(Candidate(network, network, arguments), plan, tree, device, (len(training), len(validation)))
+    draft = Draft.planned(network, arguments, datalist, plan, settings.recipe)
+    mirrors = 2 ** len(draft.recipe.config("inference").tree["mirror_axes"])
+    cost = _cost(
+        Candidate(network, network, arguments), plan, draft.train.tree, device, (len(training), len(validation))
+    )
+    cost = replace(cost, mirrors=mirrors)
     words = network if settings.recipe == LIGHT else f"{network} --recipe {settings.recipe}"
     return [*lines, *_next(path, words, fold, cost, device, datalist)]
 

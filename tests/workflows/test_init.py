@@ -58,4 +58,4 @@ def test_2d_images_and_another_place(tmp_path: Path) -> None:
 def test_what_a_training_takes() -> None:
     cost = Cost(steps=100, step=0.5, patches=8, patch=0.25, validations=10, memory=2**30, cache=2**30)
     assert cost.training == 70 and cost.case == 2.5 and cost.room == " and 2.0 GiB"
-    assert Cost(1, 1, 1, 1, 1, None, 0).room == ""
+    assert Cost(1, 1, 1, 1, 1, None, 0).room == "" and Cost(1, 1, 2, 1, 0, None, 0, mirrors=4).case == 8.5
