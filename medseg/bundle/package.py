@@ -152,7 +152,7 @@ class UnpackSettings:
 
 @takes(UnpackSettings)
 def unpack(settings: UnpackSettings) -> Path:
-    """Unpack a bundle of `medseg package`, once every member and checksum is sound; nothing is left over.
+    """Unpack a bundle of `medseg package`, after a check of every member and checksum; else nothing is written.
 
     Returns:
         The bundle's folder below ``output``.

@@ -70,8 +70,8 @@ class MakeDatalistSettings:
             are labels, of which later ones overwrite earlier ones.
         palette: colours of painted masks: polyp=#00FF00. Or a file of such lines; the background is black, if it is not
             named. The label maps are written beside the datalist, in <its name>_labels.
-        image_pattern: image names, such as '{case}_0000.nii.gz'. Or '{case}/imaging.nii.gz'.
-        label_pattern: label names, such as '{case}_seg.nii.gz'.
+        image_pattern: pattern of image names, such as '{case}_0000.nii.gz'. Or '{case}/imaging.nii.gz'.
+        label_pattern: pattern of label names, such as '{case}_seg.nii.gz'.
         channels: channels by name: 'T1={case}_t1.nii.gz'. Default: {case}_0000, {case}_0001, … where
             they exist.
         series: DICOM series: UID, number, description or all. A description may have wildcards, such as 'T1*';
@@ -89,7 +89,7 @@ class MakeDatalistSettings:
         name: name of the data set (default: the folder's).
         seed: random seed of the folds.
         overwrite: new file in the place of an existing one.
-        strict: warnings are treated as errors.
+        strict: treat warnings as errors.
     """
 
     output: File

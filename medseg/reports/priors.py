@@ -72,7 +72,7 @@ class PriorsSettings:
 
 @takes(PriorsSettings)
 def write_prior_picture(settings: PriorsSettings) -> Path:
-    """Draw how alike the learned priors of tasks and modalities are, of a run on several data sets.
+    """Draw the similarity of the learned priors of tasks and modalities, for a run on several data sets.
 
     Two matrices of similarities, of the best weights.
 

@@ -46,7 +46,7 @@ class FetchSettings:
 
 @takes(FetchSettings)
 def fetch(settings: FetchSettings) -> Path:
-    """Download a bundle that was published, once you agree, and hold every file against its SHA-256.
+    """Download a published bundle, once you agree, and check every file by its SHA-256.
 
     What is there of a download that was stopped is kept, and the same command resumes it.
 

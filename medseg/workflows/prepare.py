@@ -45,7 +45,7 @@ class PrepareSettings:
 
     Attributes:
         dataset: name of the data set, such as btcv.
-        raw: archive as unpacked; nothing in it changes.
+        raw: folder of the unpacked archive; nothing in it changes.
         out: folder for the datalist and converted files, outside the archive.
         options: options of the data set itself by their names, such as the task.
     """

@@ -49,9 +49,9 @@ class ScorePredictionsSettings:
         metrics: scores beside Dice, as `medseg metrics` lists them (default: hd95,surface_dice).
         empty: rule for empty masks: penalty, reference_only, no_penalty or challenge. One for all scores
             (``medseg.metrics.empty.EmptyRule``); penalty:374 sets the distance.
-        instances: label maps hold instance numbers, as of nuclei, all of the one label. With --metrics instances.
+        instances: treat values as instance numbers, such as of nuclei, all of the one label. With --metrics instances.
         section: section of the datalist (default: all labelled cases).
-        partial: scores of the cases that both sides have, where some are missing or surplus.
+        partial: score only cases that both sides have, where some are missing or surplus.
     """
 
     references: Folder | File

@@ -26,7 +26,7 @@ class CheckSettings:
         bundle: run or bundle (folder, or name of one of medseg's own): files, metadata, configs, network, TorchScript.
         data_dir: base directory for relative paths in the datalist (default: its folder).
         fold: fold whose training cases have to hold each label (default: those of all folds).
-        strict: warnings are treated as errors.
+        strict: treat warnings as errors.
     """
 
     json_list: File | None = field(default=None, metadata={"or": "bundle"})

@@ -30,7 +30,7 @@ class SubmitSettings:
 
     Attributes:
         challenge: name of the challenge, such as amos.
-        output: archive. Its report is beside it, as .txt, and is written before it.
+        output: archive to write. Its report is beside it, as .txt, and is written before it.
         run: run or bundle folder. Without --predictions it segments the cases first, into a folder beside the archive.
         predictions: folder of label maps of medseg infer or ensemble, or of another program.
         json_list: datalist with the test images (default: the run's).

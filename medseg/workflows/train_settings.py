@@ -49,7 +49,7 @@ class TrainSettings:
         select: weights that the run delivers. The default is the recipe's, else the best, chosen by validation; the
             final ones are for comparisons, since the best of more validations is better by chance alone.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
-        tracker: curves and images go there as well. All are written into the run folder; nothing is sent.
+        tracker: place of curves and images besides metrics.csv. All are written into the run folder; nothing is sent.
         seed: random seed.
         overrides: config values, such as learning_rate=0.01.
         overlays: further configs of a bundle, such as gsm.
