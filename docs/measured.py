@@ -36,7 +36,8 @@ that trained for a day on a GPU. [Equal conditions](explanation/equal-conditions
 _PUBLISHED = """## Published figures
 
 From the authors' articles, as each bundle's page states them: other cases, other trainings, other definitions of
-scores. They are **published, not measured here**, and cannot be set against the tables above.
+scores. They are **published, not measured here**, and cannot be set against the tables above. The site lists them
+below; in the repository they are in `bundles/*/docs/README.md`.
 
 <!-- published figures -->
 """
