@@ -61,6 +61,7 @@ class Plan:
         learning_rate: learning rate of AdamW.
         light: small networks (training on CPU).
         like_nnunet: kernels and strides of U-Nets by nnU-Net's rule.
+        low_resolution: mm of the second configuration that nnU-Net would train as well, where patches are small.
     """
 
     spatial_dims: int
@@ -85,6 +86,7 @@ class Plan:
     scale: float = 1.0
     whole_volume: bool = False
     like_nnunet: bool = False
+    low_resolution: tuple[float, ...] | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
     def reasons_by_id(self) -> dict[str, str]:
@@ -143,6 +145,7 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
         scale=grid.scale,
         whole_volume=asked.whole_volume,
         like_nnunet=asked.like_nnunet,
+        low_resolution=grid.low_resolution,
         reasons=reasons,
     )
 

@@ -37,6 +37,7 @@ class PlannedGrid:
         shapes: voxels of each case on that grid, ``(cases, axes)``.
         median_shape: their median.
         batch_size: patches per batch, where it is planned together with the patch.
+        low_resolution: as in ``Plan``.
     """
 
     spacing: tuple[float, ...] | None
@@ -46,6 +47,7 @@ class PlannedGrid:
     median_shape: tuple[int, ...]
     roi_size: tuple[int, ...]
     batch_size: int | None = None
+    low_resolution: tuple[float, ...] | None = None
 
 
 def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str, str]) -> PlannedGrid:

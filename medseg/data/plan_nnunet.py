@@ -7,7 +7,7 @@ allows, as for other plans.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from medseg.data.case_facts import CaseFacts
 from medseg.data.plan_grid import ANISOTROPY, CPU_VOXELS, GPU_VOXELS, PlannedGrid
 from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET, by
-from medseg.networks.nnunet_patch import nnunet_patch
+from medseg.networks.nnunet_patch import NnunetPatch, nnunet_patch
 
 __all__ = ["crops", "masks_zeros", "nnunet_grid"]
 
 _LOW_RESOLUTION = 0.25  # share of the median case below which nnU-Net plans a lower resolution and a cascade as well
+_COARSER = 1.03
 _MASKED = 0.75  # volume of the box of the content over that of the image, below which zeros are not normalised
 
 
@@ -43,30 +44,35 @@ def nnunet_grid(
     if spacing is not None:
         reasons["cubic"] = "nnU-Net's: splines for images, masks of labels; coarse slices by themselves"
     order = _order(spacing, dims)
-    found = nnunet_patch(
-        [spacing[axis] if spacing is not None else 1.0 for axis in order],
-        median[order].tolist(),
-        out_channels=out_channels,
-        num_cases=len(facts),
-        memory_gb=asked.memory_gb * share,
-        residual=asked.residual,
-    )
-    patch = [found.roi_size[order.index(axis)] for axis in range(dims)]
-    roi_size, batch_size = asked.roi_size, asked.batch_size
-    if roi_size is None:
-        if asked.roi_step > 8:  # for a network that does not take the patch
-            patch = [max(asked.roi_step, n // asked.roi_step * asked.roi_step) for n in patch]
-        roi_size = patch
-        covered = math.prod(patch) / float(np.prod(median))
-        reasons["roi_size"] = f"nnU-Net's for {asked.memory_gb:g} GB" + (
-            "" if asked.gpu else f", at {share:.2g} of its feature maps on a CPU"
+
+    def planned(mm: Sequence[float], shape: Sequence[float]) -> NnunetPatch:
+        return nnunet_patch(
+            mm,
+            shape,
+            out_channels=out_channels,
+            num_cases=len(facts),
+            memory_gb=asked.memory_gb * share,
+            residual=asked.residual,
         )
-        reasons["roi_size"] += f"; {min(covered, 1.0):.0%} of the median shape {by([round(n) for n in median], '×')}"
-        if dims == 3 and covered < _LOW_RESOLUTION:
-            reasons["roi_size"] += "; nnU-Net also plans a lower resolution here: preprocess::spacing and medseg best"
+
+    mm, shape = [spacing[axis] if spacing is not None else 1.0 for axis in order], median[order].tolist()
+    found = planned(mm, shape)
+    roi_size, batch_size, low_resolution = asked.roi_size, asked.batch_size, None
+    if roi_size is None:
+        roi_size = [found.roi_size[order.index(axis)] for axis in range(dims)]
+        if asked.roi_step > 8:  # for a network that does not take the patch
+            roi_size = [max(asked.roi_step, n // asked.roi_step * asked.roi_step) for n in roi_size]
+        covered = math.prod(roi_size) / math.prod(shape)
+        on_cpu = "" if asked.gpu else f", at {share:.2g} of its feature maps on a CPU"
+        held = f"{min(covered, 1.0):.0%} of the median shape {by([round(n) for n in median], '×')}"
+        reasons["roi_size"] = f"nnU-Net's for {asked.memory_gb:g} GB{on_cpu}; {held}"
         if batch_size is None:
             batch_size = found.batch_size
             reasons["batch_size"] = "nnU-Net's: what the same memory holds, at most a share of the training voxels"
+        low = _low_resolution(mm, shape, found, planned) if dims == 3 and asked.spacing is None else None
+        if low is not None:
+            low_resolution = tuple(float(f"{low[order.index(axis)]:.4g}") for axis in range(dims))
+            reasons["spacing"] += f"; nnU-Net also trains at {by(low_resolution, '×')} mm (--set preprocess::spacing)"
     return PlannedGrid(
         spacing,
         asked.longest,
@@ -75,7 +81,27 @@ def nnunet_grid(
         tuple(int(n) for n in median),
         tuple(int(n) for n in roi_size),
         batch_size,
+        low_resolution,
     )
+
+
+def _low_resolution(
+    spacing: Sequence[float],
+    shape: Sequence[float],
+    full: NnunetPatch,
+    planned: Callable[[Sequence[float], Sequence[float]], NnunetPatch],
+) -> list[float] | None:
+    """The finest spacing, in steps of 3 %, at which the patch holds a quarter of the median case; axes that are twice
+    as fine as the coarsest are made coarser first. ``None`` where the patch at full resolution does, or where cases
+    would not have half as many voxels.
+    """
+    low, patch, voxels = list(spacing), full, math.prod(shape)
+    while math.prod(patch.roi_size) < _LOW_RESOLUTION * voxels:
+        fine = [max(low) / mm > 2 for mm in low]
+        low = [mm * _COARSER if f or not any(fine) else mm for mm, f in zip(low, fine, strict=True)]
+        sizes = [n * mm / to for n, mm, to in zip(shape, spacing, low, strict=True)]
+        patch, voxels = planned(low, [round(n) for n in sizes]), math.prod(sizes)
+    return low if math.prod(shape) >= 2 * voxels else None
 
 
 def _content(case: CaseFacts) -> Sequence[int]:

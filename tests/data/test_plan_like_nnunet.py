@@ -1,4 +1,5 @@
-"""Plans beside those of nnU-Net's own planner (nnU-Net 2.8.1) for five public data sets.
+"""Plans beside those of nnU-Net's own planner (nnU-Net 2.8.1) for six public data sets, and for made-up sizes of
+large CT images and of MR images with thick slices.
 
 ``nnunet_planner.json`` holds sizes and spacings of their training cases as medseg reads them (number, size, spacing and
 size of the content where it is smaller), and what nnU-Net's four planners chose; its axes are in nnU-Net's order, and
@@ -19,6 +20,7 @@ from medseg.bundle.arguments import planned_arguments
 from medseg.data import CaseFacts, Plan, PlanSettings, make_plan, read_datalist
 
 _SETS = json.loads(Path(__file__).with_name("nnunet_planner.json").read_text())
+_MILLIMETRES = ("spacing", "low_resolution")
 _MEMORY = {"M": 8.0, "L": 24.0, "XL": 40.0}
 
 # Where a plan differs from nnU-Net's: its key -> why. All else is equal.
@@ -33,6 +35,15 @@ _DEFAULT: dict[str, dict[str, str]] = {
     "FetalBrainAtlas": {"roi_size": _STEP, "masks_zeros": "by the share of zeros, of which a box does not tell"},
     "CT_spleen_crop": {"roi_size": _STEP},
     "STS_MR_T1": {"roi_size": _STEP},
+    "LargeCT": {
+        "roi_size": "by voxels alone, longer where cases are",
+        "strides": "of another patch",
+        "low_resolution": "one resolution, which the user may change",
+    },
+    "ThickMR": {
+        "roi_size": _STEP,
+        **dict.fromkeys(("kernels", "strides", "features"), "six levels at most; a kernel may become 1 again below"),
+    },
     "DSB2018_nuclei": {
         "batch_size": "batch norm needs some images, however few there are",
         **dict.fromkeys(("kernels", "strides", "features"), "six levels at most, and 320 channels in 2D too"),
@@ -85,6 +96,8 @@ def _theirs(name: str, planner: str = "default") -> dict[str, Any]:
     row, order = _SETS[name]["nnunet"][planner], _SETS[name]["order"]
     found = {key: [row[key][axis] for axis in order] for key in ("roi_size", "spacing") if key in row}
     found |= {key: [[level[axis] for axis in order] for level in row[key]] for key in ("kernels", "strides")}
+    low = row["low_resolution"]
+    found["low_resolution"] = None if low is None else [low[axis] for axis in order]
     return found | {"batch_size": row["batch_size"], "features": row["features"]} | {
         key: row[key] for key in ("normalization", "masks_zeros") if key in row
     }  # fmt: skip
@@ -100,6 +113,7 @@ def _ours(plan: Plan) -> dict[str, Any]:
         "strides": network["strides"],
         "features": network["filters"],
         "batch_size": plan.batch_size,
+        "low_resolution": plan.low_resolution and list(plan.low_resolution),
         "normalization": [kinds[scheme["kind"]] for scheme in plan.normalization],
         "masks_zeros": [bool(scheme.get("nonzero")) for scheme in plan.normalization],
     }
@@ -108,8 +122,8 @@ def _ours(plan: Plan) -> dict[str, Any]:
 def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
     return {
         key
-        for key in theirs
-        if ours[key] != (pytest.approx(theirs[key], rel=1e-3) if key == "spacing" else theirs[key])
+        for key, value in theirs.items()
+        if ours[key] != (pytest.approx(value, rel=1e-3) if value and key in _MILLIMETRES else value)
     }
 
 
@@ -121,7 +135,8 @@ def test_the_recipe_of_nnunet_is_planned_as_nnunet_plans(name: str, planned: Any
 @pytest.mark.parametrize("preset", _MEMORY)
 def test_presets_of_the_residual_network_are_nnunets(name: str, preset: str, planned: Any) -> None:
     plan, theirs = planned(like_nnunet=True, residual=True, memory_gb=_MEMORY[preset]), _theirs(name, preset)
-    assert (list(plan.roi_size), plan.batch_size) == (theirs["roi_size"], theirs["batch_size"])
+    keys = ("roi_size", "batch_size", "low_resolution")
+    assert not _differing(_ours(plan), {key: theirs[key] for key in keys})
 
 
 def test_other_plans_differ_for_a_reason(name: str, planned: Any) -> None:
