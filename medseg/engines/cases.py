@@ -105,6 +105,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _left_out(self, case_id: str, reason: str) -> list[Any]:
         """An iteration without a case: metrics pair the batch with the output."""
+        reason = reason.removeprefix(f"{case_id}: ")  # a DICOM series names itself
         logger.error("%s: %s", case_id, reason)
         self.failures[case_id] = reason
         self.state.batch, self.state.output = [], []
