@@ -54,7 +54,7 @@ class ReadCase(Transform):
         case = Case.from_entry(data if self.label else {**data, "label": None}, str(data["case_id"]))
         preprocess = self.preprocess.keywords if isinstance(self.preprocess, partial) else self.preprocess
         expected = Expected.of(preprocess, self._channel_names(), case.modality)
-        facts, held = read_case(case, self.label_space, ("RGB",) if preprocess.get("color") else None)
+        facts, held = read_case(case, self.label_space, self._colors(color=bool(preprocess.get("color"))))
         found = [(p.message, p.remedy) for p in facts.problems if not p.warning]
         if not found:
             spacing = None if self.label else model_spacing(preprocess)  # scores may be of another resolution
@@ -67,6 +67,10 @@ class ReadCase(Transform):
         if found:
             raise DataError(" ".join(f"{message}. {remedy}" for message, remedy in found))
         return {**data, **held.to_dict(label=self.label)}
+
+    def _colors(self, *, color: bool) -> Sequence[str] | None:
+        """The modality that 2D images are turned into, as ``medseg.transforms.preprocessing`` does it."""
+        return ("RGB",) if color else ("grey",) if self.in_channels == 1 and len(self.roi_size) == 2 else None
 
     def _channel_names(self) -> list[str]:
         given = self.channel_def or {}

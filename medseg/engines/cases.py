@@ -105,6 +105,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _left_out(self, case_id: str, reason: str) -> list[Any]:
         """An iteration without a case: metrics pair the batch with the output."""
+        reason = reason.removeprefix(f"{case_id}: ")  # a DICOM series names itself
         logger.error("%s: %s", case_id, reason)
         self.failures[case_id] = reason
         self.state.batch, self.state.output = [], []
@@ -150,8 +151,13 @@ def run_cases(evaluator: CaseEvaluator, output_dir: str | Path) -> None:
             f"{sum(numbers.values())} cases cannot be shared by {len(numbers)} processes; start torchrun with "
             f"--nproc_per_node={max(1, sum(numbers.values()))}, or add cases."
         )
-    if asked:
-        evaluator.run()
+    try:
+        if asked:
+            evaluator.run()
+    except Exception:
+        if set(evaluator.failures) != set(asked):
+            raise
+        logger.debug("metrics of no case", exc_info=True)  # the failures tell why
     if evaluator.seen != asked:  # a loader whose thread dies ends early, or begins again, without a word
         raise ResourceError(
             f"The loader gave {len(evaluator.seen)} cases that are not the {len(asked)} asked for; most likely the "

@@ -31,6 +31,7 @@ _MAX_HEIGHT = 15.0
 _DPI = 120
 _FONT = 14  # points; a page shows overlays at half their size
 _LEGEND_LINE = 0.22  # inches
+_TAG_HEIGHT = 0.3  # inches, above which a bar and a tag of one narrow view do not meet
 _MOST_SURFACE = 128  # voxels along an axis, from which on surfaces are drawn of every second, third, …
 _LEAST_VIEW = 0.4  # of an axis: a view is never cut closer than this around the foreground
 _MARGIN = 0.08  # of an axis, around the foreground
@@ -115,7 +116,7 @@ def _figure(
             if several and row == 0:
                 _directions(axes, across, down)
             if view.spacing is not None and (several or column == 0) and row == 0:
-                _scale_bar(axes, spacing[across])
+                _scale_bar(axes, spacing[across], lift=_TAG_HEIGHT / inches if column == 0 else 0.0)
             if column == 0 or not several:
                 style: dict[str, Any] = {"color": "white", "fontsize": _FONT, "bbox": _TAG}
                 axes.annotate(content, (0, 0), (6, 7), "axes fraction", "offset points", **style)
@@ -229,15 +230,15 @@ def _directions(axes: Axes, across: int, down: int) -> None:
         )
 
 
-def _scale_bar(axes: Axes, spacing: float) -> None:
-    """A bar of 1, 2 or 5 times a power of ten mm at the lower right."""
+def _scale_bar(axes: Axes, spacing: float, *, lift: float) -> None:
+    """A bar of 1, 2 or 5 times a power of ten mm at the lower right, lifted by a share of the height."""
     left, right = axes.get_xlim()
     longest = _LONGEST_BAR * (right - left) * spacing
     power = 10.0 ** math.floor(math.log10(longest))
     length = max(step * power for step in (1, 2, 5) if step * power <= longest)
     share = length / spacing / (right - left)
     style: dict[str, Any] = {"transform": axes.transAxes, "color": "white", "path_effects": _EDGE}
-    axes.text(0.96, 0.07, f"{length:g} mm", ha="right", va="bottom", fontsize=_FONT - 2, **style)
+    axes.text(0.96, 0.07 + lift, f"{length:g} mm", ha="right", va="bottom", fontsize=_FONT - 2, **style)
     for color, width in (("black", 4.5), ("white", 2.5)):
         style |= {"color": color, "linewidth": width, "solid_capstyle": "butt", "path_effects": None}
-        axes.plot([0.96 - share, 0.96], [0.05, 0.05], **style)
+        axes.plot([0.96 - share, 0.96], [0.05 + lift] * 2, **style)

@@ -12,7 +12,7 @@ from medseg.labels.colors import rgb_of
 __all__ = ["surfaces"]
 
 _SMOOTH = 1.0  # voxels, of the surface that is shaded
-_OPACITY = 0.5  # of a label that lies before another one
+_OPACITY = 0.6  # of a label that lies before another one
 _LIGHT = np.array([-0.45, -0.6, 0.66])  # from the upper left of the viewer
 _AMBIENT = 0.3
 

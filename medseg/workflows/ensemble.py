@@ -27,7 +27,7 @@ from medseg.labels import LabelSpace
 from medseg.metrics import CleanupRules, ScoredPredictions, ScoreFacts, Scores
 from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, Numbers, takes
-from medseg.transforms import CleanLabelsd, LogitsToLabelsd, SaveLabelsd, SaveProbabilitiesd, load
+from medseg.transforms import IMAGE_SUFFIXES, CleanLabelsd, LogitsToLabelsd, SaveLabelsd, SaveProbabilitiesd, load
 from medseg.transforms.probability_file import files_beside, read_probabilities
 from medseg.version import __version__
 from medseg.workflows.checkpoints import weights_of
@@ -103,7 +103,7 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     given = [joined_runs(run) or JoinedRuns((Path(run),)) for run in settings.runs]
     places = [member for joined in given for member in joined.runs]
     saved = [place.resolve() for place in places if holds_probabilities(place)]
-    bundles = [require_run(place) for place in places if not holds_probabilities(place)]
+    bundles = [_run_at(place) for place in places if not holds_probabilities(place)]
     folders = [bundle.root for bundle in bundles]
     _refuse(places, bundles, settings)
     _refuse_saved(saved, bundles, settings)
@@ -251,6 +251,20 @@ def _plain_reader(folder: Path, space: LabelSpace, datalist: Datalist, case: Cas
     """Of images that no network takes: as many channels as the datalist says, axes as the saved files have."""
     stored = read_probabilities(folder / f"{case.id}.npz", rows=case.is_picture)
     return ReadCase(space, len(datalist.channels), [1] * (stored.values.ndim - 1), {})
+
+
+def _run_at(place: Path) -> Bundle:
+    """The run in a folder.
+
+    Raises:
+        ConfigError: there is none, or the folder holds predictions that cannot be joined.
+    """
+    if not (place / "configs").is_dir() and any(path.name.endswith(IMAGE_SUFFIXES) for path in place.glob("*")):
+        raise ConfigError(
+            f"{place} holds label maps without probabilities, which are needed to join predictions; predict again with "
+            "`medseg infer --probabilities float16`."
+        )
+    return require_run(place)
 
 
 def _refuse(places: Sequence[Path], bundles: Sequence[Bundle], settings: EnsembleSettings) -> None:

@@ -11,7 +11,7 @@ from monai.transforms import Compose
 from PIL import ExifTags, Image
 
 from medseg.cli import main
-from medseg.data import inspect_cases, make_datalist, read_datalist
+from medseg.data import ReadCase, inspect_cases, make_datalist, read_datalist
 from medseg.data.palette import read_palette, write_label_values
 from medseg.errors import ConfigError, DataError
 from medseg.transforms.recipes import preprocessing
@@ -74,6 +74,9 @@ def test_grey_stored_as_rgb_is_grey(painted: Path) -> None:
     assert [one.channels for one in facts] == [1, 1, 1]
     steps = preprocessing(["image"], normalization=[{"kind": "case"}], roi_size=[8, 8])
     assert Compose(steps)({"image": cases[0].images[0]})["image"].shape == (1, 12, 16)
+    plan = {"spacing": None, "normalization": [{"kind": "case"}]}
+    read = ReadCase(datalist.label_space, 1, [8, 8], plan)(cases[0].to_dict())
+    assert Compose(steps)(read)["image"].shape == (1, 12, 16)
     colored = np.zeros((12, 16, 3), np.uint8)
     colored[0, 0, 0] = 7
     Image.fromarray(colored).save(cases[0].images[0])

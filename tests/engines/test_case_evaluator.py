@@ -11,6 +11,7 @@ import pytest
 import torch
 from ignite.metrics import Metric
 from monai.data import MetaTensor, ThreadDataLoader
+from monai.handlers import MeanIoUHandler
 from monai.transforms import Compose
 
 from medseg.data import CaseDataset
@@ -47,6 +48,13 @@ def _evaluator(values: dict[str, float], broken: str = "", **settings: Any) -> C
     dataset = CaseDataset([{"case_id": case} for case in values], _read(values, broken))
     loader = ThreadDataLoader(dataset, batch_size=1, num_workers=0, buffer_size=1)
     return CaseEvaluator(device=torch.device("cpu"), val_data_loader=loader, network=Network(), **settings)
+
+
+def test_metrics_of_no_case_hide_no_failure(tmp_path: Path) -> None:
+    metric = {"mean_iou": MeanIoUHandler()}
+    evaluator = _evaluator({"b": 0.0}, "b", key_val_metric=metric)
+    with pytest.raises(CasesFailed, match="1 of 1 cases failed.*b: the file is damaged"):
+        run_cases(evaluator, tmp_path)
 
 
 @pytest.mark.parametrize("behind", [0, 2])

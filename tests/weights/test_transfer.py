@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from medseg.errors import ModelError
+from medseg.errors import ConfigError, ModelError
 from medseg.weights import save_file, transfer_weights
+from medseg.workflows.train_settings import TrainSettings
 
 
 def network(labels: int = 2, width: int = 3) -> nn.Module:
@@ -46,3 +48,15 @@ def test_another_network_or_a_pattern_without_a_tensor_is_refused(tmp_path: Path
         transfer_weights(network(), tmp_path / "b.pt", reinitialize=["decoder*"])
     with pytest.raises(ModelError, match="re-initialise less"):
         transfer_weights(network(), tmp_path / "b.pt", reinitialize=["*"])
+
+
+def test_each_fold_starts_from_the_weights_of_its_own(tmp_path: Path) -> None:
+    for number in (0, 2):
+        (tmp_path / f"fold{number}" / "configs").mkdir(parents=True)
+        (tmp_path / f"fold{number}" / "configs" / "train.yaml").touch()
+    settings = TrainSettings(output=tmp_path, json_list="a.json", network="UNet", transfer=tmp_path, fold=2)
+    request = settings.transfer_request()
+    assert request is not None and request.source == tmp_path / "fold2"
+    for fold, lacking in ((1, "fold1"), (None, "not given")):
+        with pytest.raises(ConfigError, match=f"holds the runs fold0, fold2; expected .*{lacking}"):
+            replace(settings, fold=fold).transfer_request()

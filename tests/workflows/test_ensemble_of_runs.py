@@ -100,3 +100,9 @@ def test_without_references_label_maps_are_saved_on_the_source_grid(runs: list[P
         assert saved.get_data_dtype() == np.uint8
         np.testing.assert_allclose(saved.affine, np.diag([1.5, 1.5, 2.0, 1.0]))
         assert set(np.unique(np.asarray(saved.dataobj))) <= {0, 1, 2}  # not the original's {0, 1}
+
+
+def test_label_maps_without_probabilities_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.nii.gz").touch()
+    with pytest.raises(ConfigError, match="without probabilities.*--probabilities float16"):
+        ensemble([tmp_path, tmp_path], tmp_path / "out", device="cpu")
