@@ -29,7 +29,7 @@ from medseg.errors import ConfigError, nearest
 from medseg.networks import catalog, create_network
 from medseg.networks.cost import CONVENTION, MultiplyAdds, count_parameters, multiply_adds_of
 from medseg.settings import File, Named, Size, takes
-from medseg.storage import write_json
+from medseg.storage import whole_file, write_json
 from medseg.workflows.benchmark_commands import Work, command_figures, default_work
 from medseg.workflows.benchmark_result import (
     Benchmark,
@@ -147,13 +147,24 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark | list[CommandFigures]:
 
     Raises:
         ConfigError: a value out of range, or a network that does not take the size.
-        ResourceError: no such device, or too little memory.
+        ResourceError: no such device, too little memory, or an output that cannot be written.
     """
     check_recipe(settings.recipe)
     if settings.recipe != LIGHT and settings.command != "train":
         raise ConfigError("--recipe says how a network is trained; use it with --command train, or leave it out.")
-    if settings.command is not None:
-        return _benchmark_command(settings, settings.command)
+    if settings.train and settings.command is not None:
+        raise ConfigError("--train measures a step of networks; use --command train for the command, or leave it out.")
+    measured = _benchmark_networks if settings.command is None else _benchmark_commands
+    if settings.output is None:
+        return measured(settings)
+    with whole_file(settings.output) as temporary:
+        temporary.touch()  # a folder that cannot be written is refused before minutes of measuring
+        result = measured(settings)
+        write_json(temporary, result)
+    return result
+
+
+def _benchmark_networks(settings: BenchmarkSettings) -> Benchmark:
     setup = settings.conditions()
     steps = ("forward", "train") if settings.train else ("forward",)
     built = _arguments(settings.networks, setup, settings.arguments, published=settings.published)
@@ -193,14 +204,12 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark | list[CommandFigures]:
         multiply_adds=CONVENTION,
         peak_memory_bytes=f"In a fresh process, network included: {peak}.",
     )
-    result = Benchmark(conditions, conventions, figures)
-    if settings.output is not None:
-        write_json(settings.output, result)
-    return result
+    return Benchmark(conditions, conventions, figures)
 
 
-def _benchmark_command(settings: BenchmarkSettings, name: str) -> list[CommandFigures]:
+def _benchmark_commands(settings: BenchmarkSettings) -> list[CommandFigures]:
     """A row for each network, or of each kind of work."""
+    name = str(settings.command)
     work = default_work(name)
     threads = settings.threads or torch.get_num_threads()
     if settings.size:
@@ -215,8 +224,6 @@ def _benchmark_command(settings: BenchmarkSettings, name: str) -> list[CommandFi
     for one in work:
         rows.append(command_figures(name, one, threads, settings.turns))
         logger.info("%s", rows[-1].line)
-    if settings.output is not None:
-        write_json(settings.output, rows)
     return rows
 
 

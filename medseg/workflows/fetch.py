@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -70,14 +71,18 @@ def fetch(settings: FetchSettings) -> Path:
     _agree(address, target, yes=settings.yes)
     scratch = target.with_name(f".partial_{target.name}_{settings.sha256[:8]}")
     scratch.mkdir(parents=True, exist_ok=True)
-    if name.endswith(".zip"):
-        unpack(_download(address, scratch / name, settings.sha256), output=settings.output)
-    else:
-        sums = _download(f"{address}/{SUMS}", scratch / SUMS, settings.sha256)
-        for digest, file in _listed(sums):
-            _download(f"{address}/{quote(file)}", scratch / file, digest)
-        os.replace(scratch, target)
-    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        if name.endswith(".zip"):
+            unpack(_download(address, scratch / name, settings.sha256), output=settings.output)
+            shutil.rmtree(scratch, ignore_errors=True)
+        else:
+            sums = _download(f"{address}/{SUMS}", scratch / SUMS, settings.sha256)
+            for digest, file in _listed(sums):
+                _download(f"{address}/{quote(file)}", scratch / file, digest)
+            os.replace(scratch, target)
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.rmdir()  # where nothing came, nothing is kept
     return target
 
 

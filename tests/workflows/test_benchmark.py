@@ -150,6 +150,7 @@ def test_every_registered_network_is_counted(name: str) -> None:
         ({"command": "infer", "empty": 1.0}, "empty 1.0 is outside"),
         ({"recipe": "nnunet"}, "use it with --command train"),
         ({"command": "train", "recipe": "nnunett"}, "Did you mean 'nnunet'"),
+        ({"command": "train", "train": True}, "--train measures a step of networks"),
         ({"precision": "fp8"}, "precision 'fp8' is unknown"),
         ({"device": "gpu"}, "Device 'gpu' is unknown"),
         ({"arguments": {"ssh_unet": {"gate_tpye": "gsm"}}}, "Did you mean 'gate_type'"),

@@ -138,6 +138,7 @@ def test_nothing_is_asked_of_the_network_before_the_user_agrees(
         fetch("owner/name", sha256="abc", output=tmp_path)
     with pytest.raises(ResourceError, match="by other means"):
         fetch("http://127.0.0.1:9/a.zip", yes=True, **given)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_published_run_states_what_it_is(trained: Path, served: tuple[Path, str], tmp_path: Path) -> None:
