@@ -15,7 +15,7 @@ from medseg.transforms.separable import AxisWeights, linear_weights, positions_a
 
 __all__ = ["OwnSpacingd"]
 
-_CHUNK = 2**20  # voxels in float64 at once
+_CHUNK = 2**18  # voxels in float64 at once
 
 
 class OwnSpacingd(mt.Spacingd):
