@@ -46,24 +46,24 @@ def raw_scores(fold: Fold) -> Scores:
     folder = fold.scored
     scores = Scores.found(folder)
     if scores is None:
-        raise DataError(f"{folder} has no metrics.json, so no validation predictions; {_validate(folder)}")
+        raise DataError(f"{folder} has no metrics.json, so no validation predictions; {_again(fold)}")
     if scores.definition.space != "source" or scores.predictions is None:
         raise DataError(
-            f"{folder} was scored in {scores.definition.space} space, which keeps no label maps; {_validate(folder)}"
+            f"{folder} was scored in {scores.definition.space} space, which keeps no label maps; {_again(fold)}"
         )
     role = scores.facts.role or own_role(Bundle(fold.run), list(scores.cases))
     if role != "validation":
-        raise DataError(f"{folder} has scores of {role} cases, on which nothing may be chosen; {_validate(folder)}")
+        raise DataError(f"{folder} has scores of {role} cases, on which nothing may be chosen; {_again(fold)}")
     if scores.definition.cleanup:
         raise ConfigError(
-            f"The predictions in {folder} are cleaned already, rules are chosen on raw ones; {_validate(folder)}"
+            f"The predictions in {folder} are cleaned already, rules are chosen on raw ones; {_again(fold)}"
         )
     if is_outdated(folder, scores):
-        raise ConfigError(f"{folder} no longer has the weights that were scored; {_validate(folder)}")
+        raise ConfigError(f"{folder} no longer has the weights that were scored; {_again(fold)}")
     if scores.facts.checkpoint not in (None, "best") or scores.facts.differs_from_training:
         raise ConfigError(
             f"{folder} was scored with checkpoint {scores.facts.checkpoint} or with other settings than its own; "
-            f"rules are for what inference does by default: {_validate(folder)}"
+            f"rules are for what inference does by default: {_again(fold)}"
         )
     return scores
 
@@ -84,25 +84,26 @@ def pairs(folds: Sequence[Fold], space: LabelSpace, data_dir: str | Path | None)
                 continue
             path = find_label_map(folder, case.id)
             if path is None:
-                raise DataError(f"{folder} has no label map of {case.id}; {_validate(fold.scored)}")
+                raise DataError(f"{folder} has no label map of {case.id}; {_again(fold)}")
             if content_hash(path) != hashes.get(case.id, content_hash(path)):
                 raise DataError(
-                    f"{path} is not the label map that metrics.json scored, but was written later; "
-                    + _validate(fold.scored)
+                    f"{path} is not the label map that metrics.json scored, but was written later; " + _again(fold)
                 )
             true = reader({"label": case.label, "dataset": case.dataset})["label"]
             predicted = reader({"label": str(path), "dataset": case.dataset})["label"]
             if predicted.shape != true.shape:
                 raise DataError(
                     f"{path}: {tuple(predicted.shape[1:])} voxels, the reference has {tuple(true.shape[1:])}; "
-                    + _validate(fold.scored)
+                    + _again(fold)
                 )
             spacing = tuple(float(mm) for mm in true.pixdim[: true.ndim - 1])
             yield Pair(case.id, case.dataset, predicted[0].numpy(), true[0].numpy(), spacing, case.group, place)
 
 
-def _validate(folder: Path) -> str:
-    return f"run `medseg validate --run {folder} --no_postprocess`."
+def _again(fold: Fold) -> str:
+    if fold.scored != fold.run:
+        return f"remove {fold.scored} and run `medseg best` again."
+    return f"run `medseg validate --run {fold.run} --no_postprocess`."
 
 
 @dataclass(frozen=True)

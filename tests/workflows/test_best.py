@@ -60,6 +60,9 @@ def test_a_pair_is_joined_fold_by_fold_and_infer_takes_what_is_chosen(
     made = (output / "pairs" / "a + b" / "fold0" / "metrics.json").stat().st_mtime_ns
     best([f"a={first}", f"b={second}"], output, device="cpu")
     assert (output / "pairs" / "a + b" / "fold0" / "metrics.json").stat().st_mtime_ns == made
+    (output / "pairs" / "a + b" / "fold1" / "predictions" / "case_3_image.png").unlink()
+    with pytest.raises(DataError, match="no label map of case_3_image; remove .*fold1 and run `medseg best` again"):
+        best([f"a={first}", f"b={second}"], output, device="cpu")
 
     image = first.parent / "case_10_image.png"
     given = {"inputs": [image], "device": "cpu"}
