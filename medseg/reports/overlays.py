@@ -185,7 +185,7 @@ def _draw_surfaces(
     """The surfaces, seen as the slices are: from the feet, the front and the patient's left."""
     labels = view.reference if content.startswith("reference") else view.prediction
     assert labels is not None and view.spacing is not None
-    steps = [max(1, (part.stop - part.start) // _MOST_SURFACE) for part in box]
+    steps = [math.ceil((part.stop - part.start) / _MOST_SURFACE) for part in box]
     thinned = labels[tuple(slice(part.start, part.stop, step) for part, step in zip(box, steps, strict=True))]
     spacing = [mm * step for mm, step in zip(view.spacing, steps, strict=True)]
     axes.imshow(surfaces(thinned, spacing, axis, colors, from_end=axis != 1), aspect="auto", interpolation="bilinear")

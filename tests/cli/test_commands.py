@@ -103,7 +103,7 @@ def test_pages_name_existing_options() -> None:
     for name, rest in re.findall(r"(?:medseg|scripts/)\s?([a-z_-]+)(?:\.py)?\b([^\n`#]*)", pages):
         if name in COMMANDS:
             parser = CommandParser(name)
-            words = re.findall(r"--[a-z_]+", rest)
+            words = re.findall(r"--[a-z_0-9]+", rest)
             known = [f"--{flag}" for option in parser.options for flag in option.names]
             if (parts := COMMANDS[name].parts) and (part := re.match(r" ([a-z]\w+)", rest)):
                 known += [f"--{flag}" for option in parts.options(parts.module(part[1])) for flag in option.names]

@@ -51,7 +51,7 @@ def test_pairs_folds_and_labels(folders: Path, capsys: Any) -> None:
     assert "1 images without label are skipped: alone." in said
     assert "1 labels have no image: orphan." in said
     assert "Labels are named by the values found (1, 4); give names with --label_names." in said
-    assert f"{output}: 6 training in 3 folds, 2 test cases" in said
+    assert f"{output}: 6 training cases in 3 folds, 2 test cases" in said
     assert f"its paths are relative to {folders}\n" in said
     datalist = read_datalist(output)
     assert datalist.channels == ("CT",)
