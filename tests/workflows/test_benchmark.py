@@ -208,7 +208,7 @@ def test_a_command_is_measured_beside_its_network(tmp_path: Path, monkeypatch: p
 def test_a_recipe_is_measured_with_its_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark_commands, "_PATCH", (16, 16, 16))
     work = benchmark_commands.Work("DynUNet", (16, 16, 16), 2, recipe="standard")
-    bundle = benchmark_commands._prepare(tmp_path, work)
+    bundle = benchmark_commands.prepare(tmp_path, work)
     assert read_yaml(bundle / "configs" / "train.yaml")["recipe"] == "standard" and "recipe standard" in work.name
     patches, seconds = benchmark_commands.network_alone("train", bundle, work, 1)
     assert patches == 2 * benchmark_commands._ITERATIONS and seconds > 0
