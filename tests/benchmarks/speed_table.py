@@ -256,11 +256,11 @@ def cases(args: argparse.Namespace) -> Iterator[Row]:
             (folder / run / "metrics.json").write_text(json.dumps(scored))
         medseg = [sys.executable, "-m", "medseg.cli"]
         listed = ["--json_list", str(folder / "list.json")]
-        training = ["--network", "BasicUNet", "--iterations", "1", "--fold", "0", "--device", "cpu"]
+        training = ["--network", "BasicUNet", "--max_minutes", "0.1", "--fold", "0", "--device", "cpu"]
         training += ["--set", "roi_size=[32,32,32]", "--set", "cache=plain"]
         commands = {
             "check": ["check", *listed],
-            "train, 1 iteration": ["train", *listed, *training, "--output", str(folder / "run")],
+            "train, 0.1 minutes": ["train", *listed, *training, "--output", str(folder / "run")],
             "compare": [
                 "compare",
                 *(w for run in "ab" for w in ("--run", str(folder / run))),
