@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import inspect
-import re
 import shutil
 import subprocess
 import sys
@@ -74,15 +73,6 @@ def test_its_examples(name: str, inside: Path) -> None:
     assert example.examples
     said: list[str] = []
     assert doctest.DocTestRunner().run(example, out=said.append).failed == 0, "".join(said)
-
-
-def test_the_readmes_example(inside: Path) -> None:
-    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-    image = inside / "phantom" / "imagesTs" / "organs_006.nii.gz"
-    (inside / "newcase.nii.gz").write_bytes(image.read_bytes())
-    names = {"array": np.asarray(nibabel.load(image).dataobj)}
-    exec(block, names)  # our own README
-    assert names["labels"].shape == names["array"].shape
 
 
 def test_what_is_missing_is_said(place: Path, tmp_path: Path, inside: Path) -> None:
