@@ -71,11 +71,6 @@ def _slow_alone(network: Any, size: Sequence[int]) -> bool:
     return next(widths, 10**6) * size[0] * size[1] <= 2 * _ONEDNN_LEAST
 
 
-def _at_once(network: Any, size: Sequence[int], device: torch.device, most: int) -> int:
-    """Patches per forward pass: on a CPU, caches are for one patch, or for two where one alone is slow."""
-    return most if device.type != "cpu" else min(most, 1 + _slow_alone(network, size))
-
-
 class _Predictor:
     """Calls the network on a batch of patches: autocast, mirror averaging, and never an alias of its input.
 
@@ -211,7 +206,7 @@ class SlidingWindow(SlidingWindowInferer):
             call = predictor if predictor.windows else predictor.split
             return call(_back(patches, order), *args, **kwargs)
 
-        at_once = _at_once(network, roi, image.device, self.sw_batch_size)
+        at_once = self.at_once(network, image.device)
         found = run_patches(_front(image, order), places, run, at_once, reuse=by_content(network))
         outputs = ((place, _front(output, order)) for place, output in found)
         first = next(outputs)
@@ -223,6 +218,11 @@ class SlidingWindow(SlidingWindowInferer):
             pieces = _cropped(pieces, [slice(short[a] // 2, short[a] // 2 + shape[a]) for a in order])
         held = (len(first[1]) + 1) * ring_voxels(size, window) * item
         return Slabs(channels, shape, pieces, head, order, item, held)
+
+    def at_once(self, network: Any, device: torch.device) -> int:
+        """Patches per forward pass: on a CPU, caches are for one patch, or for two where one alone is slow."""
+        slow = _slow_alone(network, self.roi_size)  # type: ignore[arg-type]
+        return self.sw_batch_size if device.type != "cpu" else min(self.sw_batch_size, 1 + slow)
 
     def places(self, size: Sequence[int], roi: Sequence[int]) -> list[tuple[slice, ...]]:
         """Where the patches of an image lie, the first axis slowest."""

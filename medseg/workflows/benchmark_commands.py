@@ -185,8 +185,8 @@ def network_alone(name: str, bundle: Path, work: Work, threads: int) -> tuple[in
     parser = start(resolve(Bundle(bundle), "train"), "train").parser
     network, roi = parser.get_parsed_content("network"), parser["roi_size"]
     network.train(name == "train")
-    at_once = parser["batch_size" if name == "train" else "sw_batch_size"]
     window: SlidingWindow = parser.get_parsed_content("validate::inferer")
+    at_once = parser["batch_size"] if name == "train" else window.at_once(network, torch.device("cpu"))
     patches = _ITERATIONS * at_once if name == "train" else len(window.places(work.size, roi))
     loss, optimizer = parser.get_parsed_content("loss"), parser.get_parsed_content("optimizer")
     images = torch.randn(at_once, 1, *roi)
