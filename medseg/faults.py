@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medseg.errors import ConfigError, DataError, MedsegError, ResourceError
 
-__all__ = ["as_ours", "reason_of", "unwrapped"]
+__all__ = ["as_ours", "memory_lacking", "reason_of", "unwrapped"]
 
 _ELSEWHERE = "Free disk space, or name another --output folder"
 # errno -> class, what is wrong, what to do
@@ -168,12 +168,16 @@ def _shown(path: str | bytes | Path) -> str:
     return text if len(text) < 300 else f"{text[:120]}…{text[-60:]}"
 
 
-def _memory(text: str) -> ResourceError:
+def memory_lacking(text: str) -> str:
+    """What was needed and what is free, in brackets, by the message of an allocator; empty where it does not say."""
     amount, free = _AMOUNT.search(text), _FREE.search(text)
-    needed = f" ({amount[1] or amount[2]} more were needed{f', {free[1]} are free' if free else ''})" if amount else ""
+    return f" ({amount[1] or amount[2]} more were needed{f', {free[1]} are free' if free else ''})" if amount else ""
+
+
+def _memory(text: str) -> ResourceError:
     where = "The GPU" if "CUDA" in text or "HIP" in text else "The machine"
     cpu = ", or --device cpu" if where == "The GPU" else ""
     return ResourceError(
-        f"{where} is out of memory{needed}. Use a smaller patch (--set roi_size=[64,64,64]), a smaller batch "
-        f"(--set batch_size=1), no cache (--set cache=plain){cpu}."
+        f"{where} is out of memory{memory_lacking(text)}. Use a smaller patch (--set roi_size=[64,64,64]), "
+        f"a smaller batch (--set batch_size=1), no cache (--set cache=plain){cpu}."
     )

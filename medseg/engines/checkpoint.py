@@ -50,6 +50,7 @@ _STATE: dict[str, Any] = {
     "elapsed_seconds": ([float], float),  # wall and CPU; the first alone in states of earlier versions
     "energy_joules?": (float, None),
     "validations?": list,
+    "patch_by_patch?": bool,
 }
 _BETTER: dict[str, Callable[[float, float], bool]] = {"max": operator.gt, "min": operator.lt}
 
@@ -284,6 +285,7 @@ class Checkpoint:
             "elapsed_seconds": [self.elapsed_seconds, self.cpu_elapsed_seconds],  # wall, CPU
             "energy_joules": self._energy_joules(),
             "threads": torch.get_num_threads(),
+            "patch_by_patch": engine.patch_by_patch,
         }
         last = self.directory / "last.pt"
         fresh = self.directory / "last.pt.new"
@@ -362,6 +364,8 @@ class Checkpoint:
         elapsed = state["elapsed_seconds"]  # of earlier versions without the CPU's
         self._elapsed, self._cpu = elapsed if isinstance(elapsed, list) else (elapsed, 0.0)
         self._joules = state.get("energy_joules") or 0.0
+        if state.get("patch_by_patch"):
+            engine.patch_by_patch = True
         done = iteration % engine.state.epoch_length % len(engine.data_loader)
         engine.data_loader.sampler.skip = done * engine.data_loader.batch_size
         if state["threads"] != torch.get_num_threads():

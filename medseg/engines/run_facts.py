@@ -47,6 +47,8 @@ class RunFacts:
         schedule_completed: whether the learning rate came to the end of its schedule.
         energy_joules: energy of the machine's processors during the training, whoever used them.
         training_peak_bytes: largest memory of the training process, or of its GPU.
+        patch_by_patch: whether the GPU had no room for a batch, so that its patches went through the network one by
+            one, with the same loss and gradients.
         network: class of the network.
         parameters: number of its parameters.
         multiply_adds_per_window: number of multiply-adds of a forward pass over one patch.
@@ -81,6 +83,7 @@ class RunFacts:
     schedule_completed: bool | None = None
     energy_joules: float | None = None
     training_peak_bytes: int | None = None
+    patch_by_patch: bool | None = None
     network: str | None = None
     parameters: int | None = None
     multiply_adds_per_window: int | None = None

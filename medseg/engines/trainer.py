@@ -13,14 +13,16 @@ from typing import Any, Literal, get_args
 import torch
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
+from monai.inferers import SimpleInferer
 from monai.losses import DeepSupervisionLoss
 from monai.utils.enums import CommonKeys as Keys
 
 from medseg.data import close_loader
-from medseg.engines.ranks import agree
+from medseg.engines.patch_by_patch import PatchByPatch, memory_advice, sees_patches_alone
+from medseg.engines.ranks import agree, world_size
 from medseg.engines.time_limit import TimeLimit
-from medseg.errors import ConfigError, ModelError
-from medseg.faults import as_ours
+from medseg.errors import ConfigError, ModelError, ResourceError
+from medseg.faults import as_ours, memory_lacking
 from medseg.inferers.window import autocast_dtype
 
 __all__ = ["SegmentationTrainer"]
@@ -52,8 +54,12 @@ class SegmentationTrainer(SupervisedTrainer):
     Attributes:
         limit: the ``TimeLimit`` among the handlers, if it limits.
 
+    Where a GPU has no room for a batch, its patches go through the network one by one from then on, if that leaves the
+    step the same (``PatchByPatch``).
+
     Raises:
         ModelError: the loss was not finite ``max_non_finite`` times in a row.
+        ResourceError: the GPU has no room, and nothing is left that leaves the step the same.
     """
 
     def __init__(
@@ -128,6 +134,15 @@ class SegmentationTrainer(SupervisedTrainer):
         return float(min(1.0, self.state.iteration / (self.state.max_epochs * self.state.epoch_length)))
 
     @property
+    def patch_by_patch(self) -> bool:
+        """Whether the network gets the patches of a batch one by one."""
+        return isinstance(self.inferer, PatchByPatch)
+
+    @patch_by_patch.setter
+    def patch_by_patch(self, wanted: bool) -> None:
+        self.inferer = PatchByPatch() if wanted else SimpleInferer()
+
+    @property
     def _position(self) -> int:
         """Number of this epoch's iterations before the current one."""
         return int((self.state.iteration - 1) % self.state.epoch_length)
@@ -141,14 +156,36 @@ class SegmentationTrainer(SupervisedTrainer):
         batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         inputs, targets, args, kwargs = batch if len(batch) == 4 else (*batch, (), {})
         plain = isinstance(targets, torch.Tensor)
-        self.state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets if plain else batchdata[Keys.LABEL]}
+        before = {Keys.IMAGE: inputs, Keys.LABEL: targets if plain else batchdata[Keys.LABEL]}
         self.network.train()
         if self._position == 0:
             self.losses = []
-        if self._position % self.accumulation_steps == 0:
-            self._group_is_finite = True
-            self.optimizer.zero_grad(set_to_none=True)
+        value: torch.Tensor | None = None
+        while value is None:
+            self.state.output = dict(before)
+            try:
+                value = self._gradients(inputs, targets, args, kwargs)
+            except torch.OutOfMemoryError as error:
+                self._step_down(error, inputs)
+            # The next try is beyond the handler: the error's frames hold the memory of the last one.
+        self._unread.append(value)
+        self._group_is_finite = torch.isfinite(value) & (self._opens_group or self._group_is_finite)
+        if self.steps_now():
+            self._step(batchdata)
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        output: dict[str, Any] = self.state.output
+        return output
 
+    @property
+    def _opens_group(self) -> bool:
+        """Whether the current iteration is the first of those whose gradients are accumulated."""
+        return self._position % self.accumulation_steps == 0
+
+    def _gradients(self, inputs: torch.Tensor, targets: Any, args: Any, kwargs: Any) -> torch.Tensor:
+        """Run the network and add the batch's gradients; the loss, without them."""
+        plain = isinstance(targets, torch.Tensor)
+        if self._opens_group:
+            self.optimizer.zero_grad(set_to_none=True)
         cast = torch.autocast(self.state.device.type, dtype=self.dtype, enabled=self.dtype is not None)
         with cast, refusal_of(self.network, inputs):
             predictions = self.inferer(inputs, self.network, *args, **kwargs)
@@ -157,18 +194,35 @@ class SegmentationTrainer(SupervisedTrainer):
         with loss_refusal(self.loss_function):
             loss = self._loss(heads, targets) if plain else self.loss_function(_in_float32(predictions), targets)
             value = loss.detach().reshape(())
-        self._unread.append(value)
-        self._group_is_finite = torch.isfinite(value) & self._group_is_finite
         self.state.output |= {Keys.PRED: heads[0], Keys.LOSS: loss}
         self.fire_event(IterationEvents.LOSS_COMPLETED)
-
         self.grad_scaler.scale(loss / self.accumulation_steps).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        if self.steps_now():
-            self._step(batchdata)
-        self.fire_event(IterationEvents.MODEL_COMPLETED)
-        output: dict[str, Any] = self.state.output
-        return output
+        return value
+
+    def _step_down(self, error: torch.OutOfMemoryError, inputs: torch.Tensor) -> None:
+        """Go on patch by patch after a lack of memory.
+
+        Raises:
+            ResourceError: the step would not be the same, or it was tried already.
+        """
+        reasons = {
+            "one by one they do not fit either": self.patch_by_patch,
+            "it is a single patch already": len(inputs) == 1,
+            "its batch norms need them all at once": not sees_patches_alone(self.network),
+            "several processes cannot change to one by one": world_size() > 1,
+            f"{type(self.inferer).__name__} needs them all at once": not isinstance(self.inferer, SimpleInferer),
+            "earlier batches of the step are mixed with it": not self._opens_group and Keys.LOSS in self.state.output,
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), None)
+        if reason is not None:
+            raise ResourceError(memory_advice(error, inputs, reason, half=self.dtype is not None)) from error
+        logger.warning(
+            "iteration %d: the GPU has no room for %d patches at once%s; from here on the network gets them "
+            "one by one, which takes about a third longer and gives the same loss and gradients",
+            self.state.iteration, len(inputs), memory_lacking(str(error)),
+        )  # fmt: skip
+        self.patch_by_patch = True
 
     def _loss(self, heads: list[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor

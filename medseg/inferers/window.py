@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,13 +18,16 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers import Inferer, SlidingWindowInferer
 from torch import nn
 
-from medseg.errors import ConfigError
-from medseg.inferers.blend import blended, ring_voxels, slow_first
+from medseg.errors import ConfigError, ResourceError
+from medseg.faults import memory_lacking
+from medseg.inferers.blend import Ring, blended, ring_voxels, slow_first
 from medseg.inferers.constant_patches import by_content, run_patches
 from medseg.inferers.head import split_head, without
 from medseg.transforms.slabs import Slabs, planes_of
 
 __all__ = ["SlidingWindow", "WholeVolume", "autocast_dtype", "even_overlap"]
+
+logger = logging.getLogger("medseg")
 
 
 def even_overlap(size: int, roi: int, overlap: float) -> float:
@@ -93,9 +97,10 @@ class _Predictor:
     def __call__(self, window: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if isinstance(window, MetaTensor):
             window = window.as_tensor()  # compiled networks take plain tensors only
-        self.windows += len(window) * len(self.flips)
         with without(self.head):
-            return self._mean(window, *args, **kwargs)
+            mean = self._mean(window, *args, **kwargs)
+        self.windows += len(window) * len(self.flips)
+        return mean
 
     def split(self, window: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The first call: what it returns, and the following ones, is features if the network has such a head."""
@@ -202,9 +207,17 @@ class SlidingWindow(SlidingWindowInferer):
         importance = compute_importance_map(roi, self.mode, self.sigma_scale, image.device, image.dtype)
         predictor = self._last = _Predictor(network, self.mirror_axes, self.precision)
 
+        ring = Ring()
+
         def run(patches: torch.Tensor) -> torch.Tensor:
-            call = predictor if predictor.windows else predictor.split
-            return call(_back(patches, order), *args, **kwargs)
+            if len(patches) <= self.sw_batch_size:
+                call = predictor if predictor.windows else predictor.split
+                try:
+                    return call(_back(patches, order), *args, **kwargs)
+                except torch.OutOfMemoryError as error:
+                    self._step_down(error, len(patches), ring)
+            # Beyond the handler: the error's frames hold memory.
+            return torch.cat([run(patch) for patch in patches.split(1)])
 
         at_once = self.at_once(network, image.device)
         found = run_patches(_front(image, order), places, run, at_once, reuse=by_content(network))
@@ -213,7 +226,10 @@ class SlidingWindow(SlidingWindowInferer):
         head = None if predictor.head is None else copy.deepcopy(predictor.head)  # its weights may become another's
         channels, item = len(first[1]) if head is None else head.out_channels, first[1].element_size()
         planes = planes_of(channels, size[1:], item)
-        pieces = blended(itertools.chain([first], outputs), importance.permute(order), size, planes)
+        pieces = blended(itertools.chain([first], outputs), importance.permute(order), size, planes, ring)
+        pieces = (
+            piece.to(image.device) for piece in pieces
+        )  # wherever the ring is, the head and what follows are here
         if any(short):
             pieces = _cropped(pieces, [slice(short[a] // 2, short[a] // 2 + shape[a]) for a in order])
         held = (len(first[1]) + 1) * ring_voxels(size, window) * item
@@ -223,6 +239,25 @@ class SlidingWindow(SlidingWindowInferer):
         """Patches per forward pass: on a CPU, caches are for one patch, or for two where one alone is slow."""
         slow = _slow_alone(network, self.roi_size)  # type: ignore[arg-type]
         return self.sw_batch_size if device.type != "cpu" else min(self.sw_batch_size, 1 + slow)
+
+    def _step_down(self, error: torch.OutOfMemoryError, patches: int, ring: Ring) -> None:
+        """Make room for the network without a change of the result: single patches, then blending on the CPU.
+
+        Raises:
+            ResourceError: nothing is left to do.
+        """
+        if patches > 1:
+            self.sw_batch_size, change = 1, "patches go one by one from here on"
+        elif ring.to_cpu():
+            change = "the rest of the image is blended on the CPU"
+        else:
+            size = "×".join(map(str, self.roi_size))  # type: ignore[arg-type]
+            precise = ", or --set precision=bf16" if self.precision == "fp32" else ""
+            raise ResourceError(
+                f"The GPU is out of memory{memory_lacking(str(error))} for a single patch of {size}, blended on the "
+                f"CPU. Use --device cpu{precise}."
+            ) from error
+        logger.warning("the GPU is out of memory%s at inference: %s", memory_lacking(str(error)), change)
 
     def places(self, size: Sequence[int], roi: Sequence[int]) -> list[tuple[slice, ...]]:
         """Where the patches of an image lie, the first axis slowest."""

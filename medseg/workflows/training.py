@@ -139,6 +139,7 @@ def _run(run: Path, max_minutes: float | None, started: float, facts: RunFacts) 
     if is_main():
         trained = RunFacts(status="finished", epochs_done=int(trainer.state.epoch), **asdict(effort))
         trained = replace(trained, training_peak_bytes=peak, processes=len(ranks))
+        trained = replace(trained, patch_by_patch=trainer.patch_by_patch or None)
         write_facts(run, trained | network_facts(unwrap(trainer.network), in_channels, roi_size), facts)
         logger.info("trained: %s", effort)
     workflow.finalize()

@@ -13,7 +13,8 @@ from torch import nn
 
 from medseg.data import make_dataset, make_loader
 from medseg.engines import RandomStreams, SegmentationTrainer, UpdateAverage, make_average
-from medseg.errors import ConfigError, ModelError
+from medseg.engines.patch_by_patch import PatchByPatch, memory_advice
+from medseg.errors import ConfigError, ModelError, ResourceError
 
 DICE_CE = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
 
@@ -236,3 +237,79 @@ def test_epoch_length_differs_from_the_loader(length: int) -> None:
     undisturbed = seen(3)
     assert len(undisturbed) == 3 * length
     assert seen(3, start=2) == undisturbed[2 * length :]
+
+
+# ---------------------------------------------------------------------- no room on the GPU
+class Full(nn.Module):
+    """Has room for some patches at once, as a GPU for their activations."""
+
+    def __init__(self, room: int = 1, norm: type[nn.Module] = nn.InstanceNorm3d) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), norm(4), nn.GELU(), nn.Conv3d(4, 3, 1))
+        self.room, self.calls = room, 0
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self.calls += 1
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which "
+                "1.25 GiB is free."
+            )
+        y = self.body(x)
+        return [y, nn.functional.avg_pool3d(y, 2)]
+
+
+def stepped(room: int, **options: Any) -> tuple[SegmentationTrainer, torch.Tensor]:
+    """After one step on three patches in float64, with a loss that is no mean over patches."""
+    torch.manual_seed(0)
+    image = torch.randn(3, 1, 8, 8, 8, dtype=torch.float64)
+    data = [{"image": image, "label": torch.randint(0, 3, (3, 1, 8, 8, 8)), "case_id": ["a", "b", "c"]}]
+    torch.manual_seed(0)
+    loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=True)
+    trainer = make_trainer(data=data, network=Full(room, **options).double(), loss_function=loss)
+    trainer.run()
+    return trainer, torch.cat([p.grad.flatten() for p in trainer.network.parameters()])
+
+
+def test_without_room_the_step_is_the_same(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medseg.engines.trainer._in_float32", lambda predictions: predictions)  # float64 throughout
+    whole, expected = stepped(3)
+    assert not whole.patch_by_patch and not caplog.records
+    single, gradients = stepped(1)
+    assert single.patch_by_patch and single.network.calls == 1 + 2 * 3  # refused; then each forward and again
+    torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-14)
+    (record,) = caplog.records
+    assert "no room for 3 patches at once (3.00 GiB more were needed, 1.25 GiB are free)" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("room", "norm", "reason"),
+    [
+        (0, nn.InstanceNorm3d, "one by one they do not fit either. Use --set batch_size=1"),
+        (1, nn.BatchNorm3d, "its batch norms need them all at once. Use --set batch_size=1, or --set precision=bf16."),
+    ],
+)
+def test_without_room_nor_an_equal_step(room: int, norm: type[nn.Module], reason: str) -> None:
+    with pytest.raises(ResourceError) as caught:
+        stepped(room, norm=norm)
+    expected = (
+        "The GPU is out of memory (3.00 GiB more were needed, 1.25 GiB are free) for a training step on 3 patches"
+    )
+    assert str(caught.value).startswith(expected) and reason in str(caught.value)
+
+
+def test_smaller_patch_is_named() -> None:
+    advice = memory_advice(
+        torch.OutOfMemoryError("CUDA out of memory."), torch.empty(1, 1, 128, 96, 16), "so", half=True
+    )
+    assert advice.endswith("on 1 patch of 128×96×16; so. Use --set roi_size=[96,64,16].")
+
+
+def test_patches_keep_their_arguments() -> None:
+    def network(x: torch.Tensor, *, scale: torch.Tensor, twice: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        y = x * scale.view(-1, 1)
+        return y * (1 + twice), [y]
+
+    x, scale = torch.ones(2, 3, requires_grad=True), torch.tensor([1.0, 5.0])
+    first, (second,) = PatchByPatch()(x, network, scale=scale, twice=True)
+    assert first.tolist() == [[2.0] * 3, [10.0] * 3] and second.tolist() == [[1.0] * 3, [5.0] * 3]

@@ -15,8 +15,9 @@ from monai.inferers import SlidingWindowInferer
 from monai.inferers.utils import _get_scan_interval
 from torch import nn
 
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, ResourceError
 from medseg.inferers import SlidingWindow, WholeVolume, even_overlap
+from medseg.inferers.blend import Ring
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +139,40 @@ def test_bad_options(options: dict[str, Any]) -> None:
 def test_window_of_other_dimensions() -> None:
     with pytest.raises(ConfigError, match="2 spatial axes"):
         SlidingWindow((8, 8, 8))(torch.zeros(1, 1, 9, 9), lambda x: x)
+
+
+class _Gpu:
+    """A network on a GPU of little room: for one patch at once and, after some calls, not beside the blended planes."""
+
+    def __init__(self, network: nn.Module, monkeypatch: pytest.MonkeyPatch, *, moves: bool = True) -> None:
+        self.network, self.calls, self.moved = network, 0, False
+        monkeypatch.setattr(SlidingWindow, "at_once", lambda inferer, network, device: inferer.sw_batch_size)
+        monkeypatch.setattr("medseg.inferers.window.split_head", lambda network, forward: (None, forward()))
+        monkeypatch.setattr("medseg.inferers.blend.Ring.to_cpu", lambda ring: moves and self._move(ring))
+
+    def _move(self, ring: Ring) -> bool:
+        self.moved, before = True, self.moved
+        return not before and len(ring.sums) > 0
+
+    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if len(patches) > 1 or (self.calls > 5 and not self.moved):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.network(patches)
+
+
+@torch.no_grad()
+def test_without_room_the_result_is_the_same(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = torch.randn(1, 1, 19, 16, 23)
+    expected = SlidingWindow((10, 12, 8), 0.4)(image, network)
+    inferer = SlidingWindow((10, 12, 8), 0.4, sw_batch_size=4)
+    assert torch.equal(inferer(image, _Gpu(network, monkeypatch)), expected)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and "(2.00 GiB more were needed) at inference: patches go one by one from here on" in said[0]
+    assert said[1].endswith("the rest of the image is blended on the CPU")
+    with pytest.raises(
+        ResourceError, match=r"single patch of 10×12×8, blended on the CPU. Use --device cpu, or --set p"
+    ):
+        inferer(image, _Gpu(network, monkeypatch, moves=False))
