@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from medseg.bundle.step_memory import free_gpu_bytes, plan_within
 from medseg.data import CaseFacts, Datalist, Plan, PlanSettings, make_plan
 from medseg.data.nnunet_plans import NnunetPlans
 from medseg.errors import ConfigError, nearest
@@ -196,6 +197,22 @@ def plan_for_network(
         residual=network_class(network).__name__ == "ResEncUNet",
         nnunet=nnunet,
     )
+
+    def planned(asked: PlanSettings) -> tuple[Plan, dict[str, Any]]:
+        return _accepted(network, datalist, facts, asked, given)
+
+    free = free_gpu_bytes() if asked.gpu else None
+    return planned(asked) if free is None else plan_within(free, network, asked, planned)
+
+
+def _accepted(
+    network: str, datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSettings, given: Mapping[str, Any]
+) -> tuple[Plan, dict[str, Any]]:
+    """The plan whose patch the network takes, and the network's arguments, the ``given`` ones among them.
+
+    Raises:
+        ConfigError: the network takes none of the patches, or not the one that is asked for.
+    """
     reason = ""
     for step in (8, 16, 32, 64):
         plan = make_plan(datalist, facts, replace(asked, roi_step=step))
@@ -204,7 +221,7 @@ def plan_for_network(
         if problem is None:
             return plan, arguments
         reason = problem
-        if roi_size is not None or (nnunet is not None and not whole_volume):
+        if asked.roi_size is not None or (asked.nnunet is not None and not asked.whole_volume):
 
             def planned(size: Sequence[int]) -> dict[str, Any]:
                 return planned_arguments(network, make_plan(datalist, facts, replace(asked, roi_size=size)), given)

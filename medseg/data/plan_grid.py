@@ -62,6 +62,7 @@ def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str
         longest = _longest(facts, _GPU_LONGEST if asked.gpu else _CPU_LONGEST, reasons)
     shapes = np.array([_resampled(case, spacing, longest) for case in facts])
     budget = (GPU_VOXELS if asked.gpu else CPU_VOXELS)[dims] * (_WHOLE if asked.whole_volume else 1)
+    budget = int(budget * asked.voxel_share)
     scale = asked.scale
     if scale is None:
         scale = _scale(shapes, budget, reasons) if asked.whole_volume else 1.0

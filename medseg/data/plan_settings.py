@@ -25,6 +25,7 @@ class PlanSettings:
         batch_size: cases per batch.
         num_training: number of training cases; ``None`` is that of all cases.
         roi_step: the patch is a multiple of it in every axis, where it is neither given nor holds whole volumes.
+        voxel_share: share of the usual limit of a patch's voxels, where a GPU has too little memory for that.
         whole_volume: the patch holds whole cases.
         like_nnunet: spacing, patch and batch by nnU-Net's rules (``plan_nnunet``), not of whole volumes.
         memory_gb: memory of the GPU that these plan for, in GB.
@@ -41,6 +42,7 @@ class PlanSettings:
     batch_size: int | None = None
     num_training: int | None = None
     roi_step: int = 8
+    voxel_share: float = 1.0
     whole_volume: bool = False
     like_nnunet: bool = False
     memory_gb: float = MEMORY_GB

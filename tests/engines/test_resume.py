@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.networks.nets import SegResNet
 
 from medseg.engines import RandomStreams
 from medseg.errors import ConfigError, ModelError
@@ -231,6 +232,24 @@ def test_more_epochs_go_on(tiny_train: Train, tmp_path: Path) -> None:
     assert float(read_rows(run)[0]["learning_rate"]) == 0  # the cosine of one epoch had come down to 0
     state = load_file(run / "checkpoints" / "last.pt")
     assert state["iteration"] == 8 and differing(state["network"], weights)
+
+
+def test_patch_by_patch_stays(
+    tiny_train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forward = SegResNet.forward
+
+    def full(network: SegResNet, x: torch.Tensor) -> Any:
+        if torch.is_grad_enabled() and len(x) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(network, x)
+
+    monkeypatch.setattr(SegResNet, "forward", full)
+    settings = {"batch_size": 2, "network_def::norm": "INSTANCE", "num_workers": 0}
+    for epochs in (1, 2):
+        run = tiny_train(tmp_path / "run", epochs=epochs, settings=settings)
+    assert json.loads((run / "run.json").read_text())["patch_by_patch"] is True
+    assert sum("the GPU has no room for 2 patches" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_own_errors_come_out_of_monais_expressions(tiny_train: Train, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_without_room_the_result_is_the_same(
     image = torch.randn(1, 1, 19, 16, 23)
     expected = SlidingWindow((10, 12, 8), 0.4)(image, network)
     inferer = SlidingWindow((10, 12, 8), 0.4, sw_batch_size=4)
-    assert torch.equal(inferer(image, _Gpu(network, monkeypatch)), expected)
+    torch.testing.assert_close(inferer(image, _Gpu(network, monkeypatch)), expected, rtol=1e-5, atol=1e-6)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2 and "(2.00 GiB more were needed) at inference: patches go one by one from here on" in said[0]
     assert said[1].endswith("the rest of the image is blended on the CPU")
