@@ -58,7 +58,7 @@ def memory_advice(error: BaseException, inputs: torch.Tensor, tried: str, *, hal
     """What to say where a GPU has no room for a training step and nothing equal is left to do.
 
     Args:
-        error: of the GPU's allocator.
+        error: error of the GPU's allocator.
         inputs: the batch ``(B, C, *spatial)``.
         tried: what was tried before, or why nothing was.
         half: whether the network runs in half precision already.

@@ -201,7 +201,7 @@ class SegmentationTrainer(SupervisedTrainer):
         return value
 
     def _step_down(self, error: torch.OutOfMemoryError, inputs: torch.Tensor) -> None:
-        """Go on patch by patch after a lack of memory.
+        """Continue patch by patch after a lack of memory.
 
         Raises:
             ResourceError: the step would not be the same, or it was tried already.

@@ -82,7 +82,7 @@ def network(options: argparse.Namespace) -> list[str]:
     from medseg.networks import catalog, create_network
 
     shape, more = NETWORKS[options.row]
-    size = tuple(32 for _ in shape[1:]) if options.quick else shape[1:]
+    size = (32, 32, 64) if options.quick else shape[1:]
     facts = catalog().get(options.row)
     arguments = {"spatial_dims": 3, "in_channels": shape[0], "out_channels": facts.channels[1] if facts else 14} | more
     if "img_size" in arguments:
