@@ -91,7 +91,8 @@ def step_bytes(network: str, arguments: Mapping[str, Any], roi_size: Sequence[in
         except Exception:  # any network may fail in any way there; accepts_roi has told whether it is sound
             continue
         passing = 2 * max(kept, default=0)  # the gradients of a layer's output and of its input
-        return batch_size * (sum(kept) + passing) + _PER_PARAMETER * sum(p.numel() for p in net.parameters())
+        parameters: int = sum(p.numel() for p in net.parameters())
+        return batch_size * (sum(kept) + passing) + _PER_PARAMETER * parameters
     return None
 
 
