@@ -1,7 +1,7 @@
 """The memory of a training step, forecast without running it, and a plan whose patch and batch a GPU has room for.
 
 The network runs on torch's meta device, where nothing is computed, and what autograd keeps for the backward pass is
-counted, as of float32. It is an upper bound for half precision: an H100 needed 0.4 to 1.0 of it for twelve networks.
+counted, as of float32; half precision mostly needs less. Workspaces of kernels are not in it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def plan_within(
         else:
             break
         plan, arguments = planned(asked)
-    forecast = f"a training step needs up to {needed / GIB:.1f} GiB, the GPU has {free / GIB:.1f} GiB free"
+    forecast = f"a training step needs about {needed / GIB:.1f} GiB, the GPU has {free / GIB:.1f} GiB free"
     smaller = "; smaller than usual for that" * (plan.roi_size != first[0].roi_size)
     if plan.reasons["roi_size"] != SET:
         plan.reasons["roi_size"] += f"; {forecast}{smaller}"

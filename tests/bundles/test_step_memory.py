@@ -84,7 +84,7 @@ def test_plan_for_a_gpu_of_little_memory(
         if free is not None and not overrides:
             assert 0.4 * free < needed <= 0.9 * free or free_gib == 80
             assert (
-                f"a training step needs up to {needed / GIB:.1f} GiB, the GPU has {free_gib}.0 GiB free"
+                f"a training step needs about {needed / GIB:.1f} GiB, the GPU has {free_gib}.0 GiB free"
                 in (plan.reasons["roi_size"])
             )
         return plan
