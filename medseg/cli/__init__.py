@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import importlib
 import logging
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ def _run(name: str, argv: list[str]) -> None:
         settings = _named(parser.settings)(**given)
         result = _named(command.function).of(settings)
         if isinstance(command.answer, str):
-            print(command.answer.format(s=settings, result=result))
+            print(command.answer.format(s=settings, result=result, typed=shlex.quote(str(result))))
         else:
             command.answer(settings, result)
 

@@ -6,6 +6,7 @@ Nothing heavy is imported before one is called.
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -178,7 +179,7 @@ def chosen(settings: BestSettings, result: Best) -> None:
         "that made the choice is optimistically biased."
     )
     print(f"chosen: {result.name}, {_rules(result.rules)}")
-    print(f"next: medseg infer --run {settings.output} --output DIR IMAGE")
+    print(f"next: medseg infer --run {shlex.quote(str(settings.output))} --output DIR IMAGE")
 
 
 def _rules(rules: Mapping[str, Mapping[str, object]]) -> str:

@@ -21,7 +21,8 @@ class Command:
 
     Attributes:
         function: dotted path of a function with ``takes(Settings)``; its docstring's first line is the help.
-        answer: template of the settings ``s`` and the function's ``result``, or a function that prints them.
+        answer: template of the settings ``s``, the function's ``result`` and, quoted for a shell,
+            ``typed``; or a function that prints them.
         example: arguments of an example.
         another: arguments of another one.
         evaluates_bundles: whether it runs what a bundle's config holds, so that ``--trust_bundle`` allows it.
@@ -220,7 +221,7 @@ COMMANDS = {
     ),
     "unpack": Command(
         "medseg.bundle.package.unpack",
-        "bundle: {result}\nnext: medseg infer --bundle {result} --output DIR IMAGE",
+        "bundle: {result}\nnext: medseg infer --bundle {typed} --output DIR IMAGE",
         "first.zip --output unpacked",
         "mine.zip --output bundles",
     ),
@@ -233,7 +234,7 @@ COMMANDS = {
     ),
     "fetch": Command(
         "medseg.workflows.fetch.fetch",
-        "bundle: {result}\nnext: medseg infer --bundle {result} --output DIR IMAGE",
+        "bundle: {result}\nnext: medseg infer --bundle {typed} --output DIR IMAGE",
         "OWNER/NAME --sha256 HASH --output bundles",
         "https://example.org/first.zip --sha256 HASH --output bundles",
     ),

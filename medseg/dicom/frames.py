@@ -136,6 +136,11 @@ def _frames(header: pydicom.Dataset, source: Source) -> Iterator[Frame]:
         if None in (position, cosines, spacing):
             return
         across, down = np.array(cosines[:3], float), np.array(cosines[3:], float)
+        if not np.linalg.norm(np.cross(across, down)) > 0:
+            raise DataError(
+                f"{source.name} has rows and columns along {_listed(across)} and {_listed(down)}; expected two "
+                "directions (ImageOrientationPatient). Export the series again."
+            )
         axes = np.stack([v / np.linalg.norm(v) for v in (across, down, np.cross(across, down))], axis=1)
         scale = tuple(
             float(1.0 - n if (value := _value(header, index, keyword)) is None else value)
@@ -160,11 +165,15 @@ def _frames(header: pydicom.Dataset, source: Source) -> Iterator[Frame]:
         known = (*frame.spacing, *axes.ravel(), *frame.origin, *scale, scale[0] and 1 / scale[0])
         if not (np.isfinite(known).all() and min(frame.spacing) > 0 and scale[0]):
             raise DataError(
-                f"slice {frame.number} has rescale slope {scale[0]:g}, intercept {scale[1]:g}, pixel spacing "
-                f" {frame.spacing[0]:g}×{frame.spacing[1]:g} mm; expected numbers, a slope other than 0 and a "
+                f"{source.name} (slice {frame.number}) has rescale slope {scale[0]:g}, intercept {scale[1]:g}, pixel "
+                f"spacing {frame.spacing[0]:g}×{frame.spacing[1]:g} mm; expected numbers, a slope other than 0 and a "
                 "spacing above 0. Export the series again."
             )
         yield frame
+
+
+def _listed(direction: np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in direction) + ")"
 
 
 def _groups(header: pydicom.Dataset, index: int) -> Iterator[pydicom.Dataset]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def log_to(run: str | Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
-    logger.info("command: %s", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    logger.info("command: %s", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
 def show_log() -> None:

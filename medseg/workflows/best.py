@@ -19,6 +19,7 @@ from statistics import fmean
 import numpy as np
 
 from medseg.bundle.folder import Bundle
+from medseg.data.content import content_hash
 from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
@@ -109,6 +110,7 @@ class Best:
     Attributes:
         name: name of the chosen candidate.
         members: run of every fold of its configurations, relative to the folder of ``best.json``.
+        weights_sha256: SHA-256 of the weights of every run.
         rules: label -> its rule of post-processing, where it has one.
         cases, subjects: numbers of out-of-fold cases and of their subjects.
         mean_dice: its mean Dice with the rules on the cases that chose both: optimistically biased.
@@ -119,6 +121,7 @@ class Best:
 
     name: str
     members: Sequence[str]
+    weights_sha256: Sequence[str]
     rules: CleanupRules
     cases: int
     subjects: int
@@ -171,9 +174,11 @@ def best(settings: BestSettings) -> Best:
     held_out = [cleaned(*choice, [place]) for place, choice in enumerate(without)]
     pooled, units = np.concatenate([dice.cleaned for dice in held_out]), [s for dice in held_out for s in dice.subjects]
     biased = cleaned(chosen, rules, places)
+    members = [run for runs in chosen.runs for run in runs]
     found = Best(
         name=chosen.name,
-        members=[os.path.relpath(run, output) for runs in chosen.runs for run in runs],
+        members=[os.path.relpath(run, output) for run in members],
+        weights_sha256=[content_hash(weights_of(run, "best")) for run in members],
         rules=_table(rules),
         cases=len(units),
         subjects=len(set(units)),

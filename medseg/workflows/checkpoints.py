@@ -6,15 +6,15 @@ from pathlib import Path
 
 from medseg.errors import ModelError
 
-__all__ = ["kept_checkpoints", "weights_of"]
+__all__ = ["WEIGHTS", "kept_checkpoints", "weights_of"]
 
-_BEST = "models/model.pt"
+WEIGHTS = "models/model.pt"
 
 
 def kept_checkpoints(run: Path) -> dict[str, Path]:
     """Name -> file of the weights that a run keeps: ``best``, ``best_<metric>`` …, ``last``; a bundle has ``best``."""
     folder = run / "checkpoints"
-    found = {"best": run / _BEST} | {path.stem: path for path in sorted(folder.glob("best_*.pt"))}
+    found = {"best": run / WEIGHTS} | {path.stem: path for path in sorted(folder.glob("best_*.pt"))}
     return {name: path for name, path in (found | {"last": folder / "last.pt"}).items() if path.is_file()}
 
 
@@ -25,7 +25,7 @@ def weights_of(run: Path, checkpoint: str) -> Path:
         ModelError: there is none.
     """
     kept = kept_checkpoints(run)
-    path = kept.get(checkpoint) or (run / _BEST if checkpoint == "best" else Path(checkpoint))
+    path = kept.get(checkpoint) or (run / WEIGHTS if checkpoint == "best" else Path(checkpoint))
     if not path.is_file():
         known = f" This one keeps {', '.join(kept)}." if kept else ""
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ class Prepared:
         folds = f" in {len(datalist.folds())} folds" if datalist.folds() else ""
         sections[0] += folds
         space = datalist.label_space
-        paths = f"--json_list {datalist.path} --data_dir {datalist.data_dir}"
+        paths = shlex.join(["--json_list", str(datalist.path), "--data_dir", str(datalist.data_dir)])
         return [
             f"{datalist.path}: {', '.join(sections)} cases; {', '.join(datalist.channels)}; {len(space.labels)} labels",
             f"terms: {dataset_module(self.dataset).FACTS.terms}",

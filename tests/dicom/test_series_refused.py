@@ -50,6 +50,10 @@ ODD: dict[str, tuple[list[dict[str, Any]], str]] = {
         [{"voxels": SIX, "scales": [(1, 0)] * 6, "tags": {"RescaleSlope": 0}}],
         "has rescale slope 0, intercept 0, .*expected numbers, a slope other than 0",
     ),
+    "no orientation": (
+        [{"voxels": SIX, "tags": {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}}],
+        r"has rows and columns along \(0, 0, 0\) and \(0, 0, 0\); expected two directions",
+    ),
     "several studies": (
         [{"voxels": SIX}, {"voxels": SIX, "study": uid("other"), "first": 10}],
         "holds 2 DICOM series .*; expected one. Name it as",

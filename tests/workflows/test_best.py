@@ -12,11 +12,12 @@ from brightness import label_map, write_cases, write_run
 
 from medseg.cli import main
 from medseg.engines.run_facts import read_facts, write_facts
-from medseg.errors import ConfigError, DataError
+from medseg.errors import ConfigError, DataError, ModelError
 from medseg.metrics import Scores
 from medseg.workflows import predict
 from medseg.workflows.best import best, winner
 from medseg.workflows.folds import evaluate_folds
+from medseg.workflows.joined_runs import joined_runs
 
 _WRONG = 30.0  # of a normalisation that takes organ for background and lesion for organ, with less confidence
 
@@ -76,6 +77,26 @@ def test_a_pair_is_joined_fold_by_fold_and_infer_takes_what_is_chosen(
     np.testing.assert_array_equal(label_map(folds), label_map(raw))
     (kept,) = (tmp_path / "raw" / "provenance" / "origins").glob("*.json")
     assert len(json.loads(kept.read_text())["weights"]) == 8
+
+
+def test_infer_says_what_no_longer_is_as_chosen(
+    configurations: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "with space" / "best"
+    found = best(configurations, place, pairs=False, device="cpu")
+    content = json.loads((place / "best.json").read_text())
+    assert joined_runs(place).runs == tuple((place / member).resolve() for member in found.members)
+    assert "other weights" not in caplog.text
+    (place / "best.json").write_text(json.dumps(content | {"weights_sha256": ["0" * 64, *found.weights_sha256[1:]]}))
+    joined_runs(place)
+    assert "1 of 4 runs have other weights than when" in caplog.text and "fold0" in caplog.text
+    for members in ([], content["members"][:1], content["members"][:1] * 4):
+        (place / "best.json").write_text(json.dumps(content | {"members": members}))
+        with pytest.raises(DataError, match=r"best.json is damaged \(. different runs in . entries\)"):
+            joined_runs(place)
+    (place / "best.json").write_text(json.dumps(content | {"members": [*content["members"][:3], "gone"]}))
+    with pytest.raises(ModelError, match="names 4 runs, of which 1 have no weights, such as .*gone"):
+        joined_runs(place)
 
 
 def test_of_equal_candidates_the_first_is_taken() -> None:
