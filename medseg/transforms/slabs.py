@@ -11,6 +11,7 @@ import torch
 __all__ = ["CHUNK_BYTES", "Slabs"]
 
 CHUNK_BYTES = 8 * 2**20  # of logits that are worked on at once; larger ones cost memory, and time for its pages
+_LEAST_PLANES, _MOST_BYTES = 4, 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,11 @@ class Slabs:
 
 
 def planes_of(channels: int, rest: Sequence[int], item: int) -> int:
-    """How many planes of ``rest`` voxels make a chunk; a few at least, since neighbours are read again."""
-    return max(4, CHUNK_BYTES // (channels * item * max(1, torch.Size(rest).numel())))
+    """How many planes of ``rest`` voxels make a chunk; a few at least, since neighbours are read again, but for planes
+    that are very large themselves.
+    """
+    plane = channels * item * max(1, math.prod(rest))
+    return max(CHUNK_BYTES // plane, min(_LEAST_PLANES, max(1, _MOST_BYTES // plane)))
 
 
 def empty_where_room(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
