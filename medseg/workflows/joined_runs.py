@@ -19,7 +19,7 @@ __all__ = ["BEST", "JoinedRuns", "joined_runs"]
 logger = logging.getLogger("medseg")
 
 BEST = "best.json"
-_FORM = {"members": [str], "weights_sha256?": [str], "rules": {str: dict}}  # earlier versions have no hashes
+_FORM = {"members": [str], "weights_sha256": [str], "rules": {str: dict}}
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def _chosen(place: Path) -> JoinedRuns:
     what = "the choice of `medseg best`; run it again"
     table = read_table(file, what, _FORM)
     runs = [(place / member).resolve() for member in table["members"]]
-    hashes = table.get("weights_sha256")
-    if len(set(runs)) != len(runs) or len(runs) < 2 or (hashes is not None and len(hashes) != len(runs)):
+    hashes = table["weights_sha256"]
+    if not 2 <= len(set(runs)) == len(runs) == len(hashes):
         raise DataError(f"{file} is damaged ({len(set(runs))} different runs in {len(runs)} entries); expected {what}.")
     lost = [run for run in runs if not (run / WEIGHTS).is_file()]
     if lost:
@@ -66,8 +66,7 @@ def _chosen(place: Path) -> JoinedRuns:
             f"{file} names {len(runs)} runs, of which {len(lost)} have no weights, such as {lost[0]}; expected all of "
             "them. Put them back, or run `medseg best` again."
         )
-    if hashes is not None:
-        _warn_of_changes(file, runs, hashes)
+    _warn_of_changes(file, runs, hashes)
     return JoinedRuns(tuple(runs), table["rules"])
 
 
