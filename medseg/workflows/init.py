@@ -27,7 +27,7 @@ from medseg.workflows.new_bundle import PlanRequest, planned_network
 
 __all__ = ["Cost", "InitSettings", "init"]
 
-_NETWORK = {2: "qtseg", 3: "ssh_unet"}  # for 2D images, for volumes
+_NETWORK = {2: "qtseg", 3: "DynUNet"}  # for 2D images, for volumes
 _READING = 0.5  # s per case: reading, resampling and writing; of volumes of 100 MB it is more
 
 
@@ -38,7 +38,7 @@ class InitSettings:
     Attributes:
         folder: images and labels: MSD task, nnU-Net raw data, BIDS, or two folders.
         output: datalist to write (default: datalist.json in the folder).
-        network: network of the commands that are shown (default: ssh_unet, or qtseg for 2D images).
+        network: network of the commands that are shown (default: DynUNet, or qtseg for 2D images).
         recipe: named training of the commands that are shown: light, standard or nnunet.
         modality: names of the channels, such as CT or T1,FLAIR.
         label_names: names of the values 0, 1, …, such as background,liver.
