@@ -87,7 +87,7 @@ def test_an_answer_names_existing_fields(name: str) -> None:
     module, _, settings = path.rpartition(".")
     fields = {field.name for field in dataclasses.fields(getattr(importlib.import_module(module), settings))}
     named = re.findall(r"\{([\w.]+)", str(COMMANDS[name].answer))
-    assert named and set(named) <= {"result"} | {f"s.{field}" for field in fields}
+    assert named and set(named) <= {"result", "typed"} | {f"s.{field}" for field in fields}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

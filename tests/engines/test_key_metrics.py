@@ -39,6 +39,7 @@ def finish_epoch(checkpoint: Checkpoint, epoch: int, metrics: dict[str, float]) 
         grad_scaler=SimpleNamespace(state_dict=dict),
         data_loader=SimpleNamespace(sampler=SimpleNamespace(skip=0), batch_size=1, __len__=lambda: 1),
         losses=[],
+        patch_by_patch=False,
     )
     checkpoint._epoch_completed(engine)
     return engine
