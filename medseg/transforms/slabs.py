@@ -11,7 +11,7 @@ import torch
 __all__ = ["CHUNK_BYTES", "Slabs"]
 
 CHUNK_BYTES = 8 * 2**20  # of logits that are worked on at once; larger ones cost memory, and time for its pages
-_LEAST_PLANES, _MOST_BYTES = 4, 256 * 2**20
+_LEAST_PLANES, _MOST_BYTES = 4, 128 * 2**20
 
 
 @dataclass(frozen=True)
