@@ -23,7 +23,7 @@ NETWORK, SECOND = "hnoseg_xs", "SegResNet"  # 28 thousand parameters, and the us
 FOLDER = ROOT / "runs" / "quickstart"
 CORES = 2  # that the minutes are meant for; more of them end sooner
 MINUTES, CASES = 4.0, 36  # of which six subjects are validated: the fewest that have an interval
-QUICK_MINUTES, QUICK_CASES = 0.5, 12
+QUICK_MINUTES, QUICK_CASES = 0.4, 12
 
 
 def quickstart(arguments: list[str]) -> int:
