@@ -46,7 +46,7 @@ class EpochTable:
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
-    """The rows of such a file, none where there is no file.
+    """The rows of such a file; empty if it does not exist.
 
     Raises:
         DataError: it is damaged.

@@ -20,7 +20,7 @@ _AMBIENT = 0.3
 def surfaces(
     labels: np.ndarray, spacing: Sequence[float], axis: int, colors: Sequence[str], *, from_end: bool
 ) -> np.ndarray:
-    """What one sees of a label map along an axis: ``(rows, columns, 3)`` in [0, 1], black where there is no label.
+    """What one sees of a label map along an axis: ``(rows, columns, 3)`` in [0, 1], black outside all labels.
 
     Each label is lit by the slope of its surface. What lies behind another label shines through.
 

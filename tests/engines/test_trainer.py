@@ -260,7 +260,7 @@ class Full(nn.Module):
 
 
 def stepped(room: int, **options: Any) -> tuple[SegmentationTrainer, torch.Tensor]:
-    """After one step on three patches in float64, with a loss that is no mean over patches."""
+    """After one step on three patches in float64, with a loss over the whole batch together."""
     torch.manual_seed(0)
     image = torch.randn(3, 1, 8, 8, 8, dtype=torch.float64)
     data = [{"image": image, "label": torch.randint(0, 3, (3, 1, 8, 8, 8)), "case_id": ["a", "b", "c"]}]
