@@ -14,6 +14,7 @@ from torch import nn
 from medseg.data import read_datalist, seed_everything
 from medseg.engines.ranks import barrier, is_distributed
 from medseg.errors import ConfigError, ResourceError
+from medseg.networks.kernels.channels_last import lay_out
 from medseg.weights import transfer_weights
 
 __all__ = [
@@ -120,7 +121,7 @@ def network(
 def _distribute(network: nn.Module, device: torch.device | str) -> nn.Module:
     """The network on its device, wrapped for data-parallel training under torchrun."""
     start_distributed()
-    network = network.to(device)
+    network = lay_out(network.to(device))
     if torch.distributed.is_initialized():
         ids = [torch.device(device).index] if torch.device(device).type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=ids)

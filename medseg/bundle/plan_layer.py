@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from medseg.bundle.build import BundleRecipe, Section, named_recipes
 from medseg.bundle.recipe import Layer, split_id
 from medseg.data.datalist import Datalist
@@ -21,7 +23,7 @@ from medseg.data.union import is_union
 from medseg.errors import ConfigError, nearest
 from medseg.networks import network_class
 from medseg.networks.layers.task_conditioned import TaskConditioned
-from medseg.networks.training_facts import training_facts
+from medseg.networks.training_facts import TrainingFacts, training_facts
 
 __all__ = ["LIGHT", "NNUNET", "check_recipe", "is_universal", "plan_recipe", "supervises_heads", "universal_plan"]
 
@@ -110,15 +112,21 @@ def plan_recipe(
     )
     base += ["universal" if universal else "ensemble"]
     named = BundleRecipe(tuple(base), ())
+    facts = training_facts(network_class(network_def["_target_"]))
     shared = _shared(network_def, datalist, plan)
     train = _left_open(_train(datalist, plan, batch=named.config("train").tree["loss"].get("batch", False)), named)
     if reparameterized:
         train |= {"reparameterization": reparameterized, "optimizer::mode": "@reparameterization"}
+    half = {"precision": "bf16", "validate::inferer::precision": "fp32"} if plan.light and _gains_by_bf16(facts) else {}
+    train |= half
     if universal:
         shared, train = _universal(shared, train, datalist, plan)
-    own = {} if universal else _of_network(network_def["_target_"], {**named.config("train").tree, **train})
+    own = {} if universal else _of_network(facts, {**named.config("train").tree, **train})
     train |= own
-    reasons = plan.reasons_by_id() | dict.fromkeys(own, training_facts(network_class(network_def["_target_"])).evidence)
+    reasons = plan.reasons_by_id() | dict.fromkeys(own, facts.evidence)
+    reasons |= dict.fromkeys(
+        half, f"this CPU multiplies bf16: a step takes about {facts.bf16_time or 1:.0%} of the time"
+    )
     mirror = {"mirror_axes": _mirror_axes(plan), "validate::inferer::mirror_axes": _mirror_axes(plan)}
     reasons |= dict.fromkeys((*mirror, "augment::mirror_axes"), plan.reasons.get("flip_axes", ""))
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
@@ -131,6 +139,12 @@ def plan_recipe(
     if not universal:
         sections += [Section("ensemble", Layer({"results::name": "predictions_ensemble"}, "plan"))]
     return BundleRecipe(tuple(base), tuple(sections))
+
+
+def _gains_by_bf16(facts: TrainingFacts) -> bool:
+    """Whether a training step on this machine's CPU is faster in bf16."""
+    machine = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+    return facts.bf16_time is not None and bool(machine.get("avx512_bf16") or machine.get("amx_bf16"))
 
 
 def _shared(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan) -> dict[str, Any]:
@@ -183,9 +197,8 @@ def _left_open(offered: Mapping[str, Any], named: BundleRecipe) -> dict[str, Any
     return {id_: value for id_, value in offered.items() if is_open(id_)}
 
 
-def _of_network(name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _of_network(facts: TrainingFacts, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What a network changes of a recipe with AdamW, of which its facts are."""
-    facts = training_facts(network_class(name))
     if recipe["optimizer"]["_target_"] != "torch.optim.AdamW":
         return {}
     rate = {} if facts.rate == 1 else {"learning_rate": float(f"{facts.rate * recipe['learning_rate']:.6g}")}

@@ -32,7 +32,7 @@ class NetworkFacts:
         setting: that setting in a few words.
         paper: citation.
         unscripted: why ``torch.jit.script`` cannot compile it; empty where it can.
-        heads, rate, changes, evidence: facts of its training, as in ``TrainingFacts``.
+        heads, rate, changes, evidence, bf16_time: facts of its training, as in ``TrainingFacts``.
     """
 
     name: str
@@ -49,6 +49,7 @@ class NetworkFacts:
     rate: float = 1.0
     changes: Mapping[str, Any] = field(default_factory=dict)
     evidence: str = ""
+    bf16_time: float | None = None
 
 
 @cache

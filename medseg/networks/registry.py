@@ -60,6 +60,7 @@ def register(
     rate: float = 1.0,
     changes: Mapping[str, Any] | None = None,
     evidence: str = "",
+    bf16_time: float | None = None,
 ) -> Callable[[_Network], _Network]:
     """Class decorator: put a network into ``NETWORKS``; the arguments must be literals (see ``catalog``).
 

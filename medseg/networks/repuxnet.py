@@ -44,6 +44,7 @@ class RepUXBlock(nn.Module):
     parameters=65827829,
     setting="FLARE 2021, kernel 21, 5 channels",
     paper="Scaling Up 3D Kernels with Bayesian Frequency Re-parameterization, MICCAI 2023, arXiv 2303.05785",
+    bf16_time=0.7,
 )
 class RepUXNet(LargeKernelUNETR):
     """3D RepUX-Net. Sizes, shapes and errors are those of ``LargeKernelUNETR``.

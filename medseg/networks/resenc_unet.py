@@ -60,6 +60,7 @@ class ResidualBlock(nn.Module):
     setting="nnU-Net ResEnc L, six stages, 5 channels",
     paper="nnU-Net Revisited, MICCAI 2024, arXiv 2404.09556",
     heads=True,
+    bf16_time=0.65,
 )
 class ResEncUNet(nn.Module):
     """Residual-encoder U-Net of nnU-Net.

@@ -64,6 +64,7 @@ class UXBlock(nn.Module):
     parameters=53006069,
     setting="FLARE 2021, kernel 7, 5 channels",
     paper="3D UX-Net, ICLR 2023, arXiv 2209.15076",
+    bf16_time=0.7,
 )
 class UXNet(LargeKernelUNETR):
     """3D UX-Net. Sizes, shapes and errors are those of ``LargeKernelUNETR``.

@@ -22,6 +22,7 @@ from medseg.engines.memory import PeakMemory
 from medseg.errors import ConfigError, MedsegError, ResourceError
 from medseg.metrics import MedianInterval, median_interval
 from medseg.networks import create_network
+from medseg.networks.kernels.channels_last import lay_out
 
 __all__ = ["PRECISIONS", "STEPS", "WARM_UP", "Candidate", "Conditions", "failure", "peak_memory", "times"]
 
@@ -90,7 +91,7 @@ def _make_step(candidate: Candidate, setup: Conditions, step: str) -> Callable[[
         device=device,
         max_epochs=1,
         train_data_loader=[{"image": image, "label": label}],
-        network=network,
+        network=lay_out(network),
         optimizer=torch.optim.AdamW(network.parameters(), lr=1e-5),
         loss_function=DiceCELoss(to_onehot_y=True, softmax=True),
         precision=setup.precision,

