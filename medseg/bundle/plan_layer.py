@@ -101,22 +101,21 @@ def plan_recipe(
         ConfigError: the recipe is not for such a training.
     """
     reparameterized = getattr(network_class(network_def["_target_"]), "reparameterization", None)
-    if recipe != LIGHT and (universal or reparameterized):
-        what = "several data sets together are" if universal else f"{network_def['_target_']} is"
-        raise ConfigError(f"--recipe {recipe}: {what} trained as published; leave --recipe out.")
-    base = (
-        ["generated"]
-        + [recipe] * (recipe != LIGHT)
-        + ["sliding_window"] * (not plan.whole_volume)
-        + ["reparameterized"] * bool(reparameterized)
-    )
+    if recipe != LIGHT and universal:
+        raise ConfigError(
+            f"--recipe {recipe}: several data sets together are trained as published; leave --recipe out."
+        )
+    alone = ["generated"] + [recipe] * (recipe != LIGHT)
+    base = alone + ["sliding_window"] * (not plan.whole_volume) + ["reparameterized"] * bool(reparameterized)
     base += ["universal" if universal else "ensemble"]
     named = BundleRecipe(tuple(base), ())
     facts = training_facts(network_class(network_def["_target_"]))
     shared = _shared(network_def, datalist, plan)
     train = _left_open(_train(datalist, plan, batch=named.config("train").tree["loss"].get("batch", False)), named)
     if reparameterized:
+        optimizer = BundleRecipe(tuple(alone), ()).config("train").tree["optimizer"]
         train |= {"reparameterization": reparameterized, "optimizer::mode": "@reparameterization"}
+        train |= {"optimizer::optimizer": optimizer}
     half = {"precision": "bf16", "validate::inferer::precision": "fp32"} if plan.light and _gains_by_bf16(facts) else {}
     train |= half
     if universal:

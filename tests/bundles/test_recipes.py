@@ -14,7 +14,7 @@ from medseg.bundle import plan_layer
 from medseg.bundle.build import named_recipes
 from medseg.bundle.compose import Workflow
 from medseg.bundle.draft import Draft
-from medseg.bundle.plan_layer import LIGHT
+from medseg.bundle.plan_layer import LIGHT, plan_recipe
 from medseg.bundle.recipe import Layer, leaves
 from medseg.bundle.trust import judged
 from medseg.data import inspect_cases, read_datalist
@@ -205,9 +205,21 @@ def test_the_user_has_the_last_word(inspected: Any) -> None:
     assert "deep_supr_num" not in tree.train.tree["network_def"]
 
 
+def test_large_kernels_are_trained_by_the_recipes_optimizer(inspected: Any) -> None:
+    for recipe, name in (
+        ("light", "torch.optim.AdamW"),
+        ("standard", "torch.optim.AdamW"),
+        ("nnunet", "torch.optim.SGD"),
+    ):
+        optimizer = draft(inspected, "repuxnet", recipe).train.tree["optimizer"]
+        assert optimizer["_target_"] == "medseg.optimizers.frequency_reparameterized"
+        assert optimizer["optimizer"]["_target_"] == name
+
+
 def test_a_recipe_that_does_not_fit_is_refused(inspected: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="trained as published; leave --recipe out"):
-        draft(inspected, "repuxnet", "nnunet")
+        several: dict[str, Any] = {"_target_": "medseg.networks.HermesResUNet"}
+        plan_recipe(several, inspected[0], inspected[1], recipe="standard", universal=True)
     given: dict[str, Any] = {"output": tmp_path, "json_list": tmp_path}
     for network, recipe, said in [("UNet", "nnunett", "Did you mean 'nnunet'"), (None, "nnunet", "is for --network")]:
         source = {} if network else {"bundle": tmp_path}
