@@ -77,15 +77,28 @@ class AxisWeights:
         values = values.narrow(axis, first - offset, last - first)
         if self.copied:
             return values
+        if axis < values.dim() - 1:
+            return self._gathered(values, axis, rows, first)
         blocks = []
         for begin in range(rows.start, rows.stop, _BLOCK):
             end = min(begin + _BLOCK, rows.stop)
             low, high = self.first[begin], self.last[end - 1]
-            band = self.matrix[begin:end, low:high].to(values)
-            part = values.narrow(axis, low - first, high - low)
-            last_axis = axis == values.dim() - 1
-            blocks.append(part @ band.T if last_axis else (band @ part.movedim(axis, -2)).movedim(-2, axis))
+            blocks.append(values[..., low - first : high - first] @ self.matrix[begin:end, low:high].T.to(values))
         return torch.cat(blocks, axis) if len(blocks) > 1 else blocks[0]
+
+    def _gathered(self, values: torch.Tensor, axis: int, rows: range, offset: int) -> torch.Tensor:
+        """``apply`` by as many weighted sums as a row has voxels: few, and quicker than a product but on the last axis,
+        where voxels are gathered one by one.
+        """
+        low, high = (torch.tensor(ends[rows.start : rows.stop]) for ends in (self.first, self.last))
+        result = torch.empty(0)
+        for number in range(int((high - low).max())):
+            place = torch.minimum(low + number, high - 1)
+            weight = self.matrix[torch.arange(rows.start, rows.stop), place] * (low + number < high)
+            weight = weight.to(values).reshape(-1, *[1] * (values.dim() - 1 - axis))
+            part = values.index_select(axis, (place - offset).to(values.device))
+            result = part.mul_(weight) if number == 0 else result.addcmul_(part, weight)
+        return result
 
 
 @dataclass(frozen=True)

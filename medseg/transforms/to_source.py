@@ -49,7 +49,7 @@ class ToSourceGridd(EachKey):
         super().__init__(keys, allow_missing_keys)
         self.label_space = label_space
         self.orig_key = orig_keys
-        self.dtype = np.uint8 if len(label_space.labels) < 256 else np.int16
+        self.dtype = torch.uint8 if len(label_space.labels) < 256 else torch.int16
         self.inverse = Invertd(keys="pred", transform=transform, orig_keys=orig_keys, nearest_interp=False)
 
     def change(self, value: Any, data: Mapping[Hashable, Any]) -> MetaTensor:
@@ -75,12 +75,12 @@ class ToSourceGridd(EachKey):
         grid = source_grid(image)
         if grid is None:
             return self._class_by_class(slabs, image, exclusive)
-        labels = np.zeros(grid.shape, self.dtype)
+        labels = torch.zeros(grid.shape, dtype=self.dtype)
         grid = grid.reordered(slabs.order)
-        inside = grid.inside(labels)
+        inside = grid.inside(labels.numpy())
         for place, probabilities in _chunks(slabs, grid, self.activated):
             inside[place] = self._decided(probabilities, exclusive)
-        return MetaTensor(torch.from_numpy(labels)[None], meta={**image.meta, "affine": grid.affine})
+        return MetaTensor(labels[None], meta={**image.meta, "affine": grid.affine})
 
     def activated(self, logits: torch.Tensor) -> torch.Tensor:
         """Probabilities of logits ``(C, *spatial)``."""
@@ -99,15 +99,16 @@ class ToSourceGridd(EachKey):
         """Label indices ``(*spatial)`` of each channel's probabilities ``(*spatial)``; it holds one."""
         if exclusive is None:
             maps = np.stack([(channel > 0.5).cpu().numpy() for channel in channels])
-            return self.label_space.compose(maps).astype(self.dtype, copy=False)
+            return self.label_space.compose(maps).astype(np.uint8 if self.dtype is torch.uint8 else np.int16)
         largest = labels = torch.empty(0)
         for number, (index, channel) in enumerate(zip(exclusive[0], channels, strict=False)):
             if number == 0:
                 largest = torch.full_like(channel, exclusive[1])
-                labels = torch.zeros(channel.shape, dtype=torch.int16, device=channel.device)
-            labels.masked_fill_(channel > largest, index)  # the first class wins a tie, as with argmax
+                labels = torch.zeros(channel.shape, dtype=self.dtype, device=channel.device)
+            above = (channel > largest).to(self.dtype)  # the first class wins a tie, as with argmax
+            labels.mul_(1 - above).add_(above, alpha=index)  # vectorised, other than masked_fill_
             torch.maximum(largest, channel, out=largest)
-        return labels.cpu().numpy().astype(self.dtype, copy=False)
+        return labels.cpu().numpy()
 
     def _class_by_class(
         self, slabs: Slabs, image: MetaTensor, exclusive: tuple[Sequence[int], float] | None
