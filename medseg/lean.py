@@ -1,10 +1,10 @@
 """Start-up: what MONAI's packages import on behalf of features that a command may never use is loaded when it is used.
 
-``import monai`` loads every module of MONAI and of ignite, and these three packages with them, which take about half
+``import monai`` loads every module of MONAI and of ignite, and these packages with them, which take about half
 of the time and a third of the memory of a command's start:
 
 * ``torch.distributed.optim``, with FSDP and sympy, for one ``isinstance`` of ignite's checkpoint handler,
-* ``scipy.signal``, with ``scipy.stats``, for two functions,
+* ``scipy.signal``, with ``scipy.stats``, for two functions, and ``tifffile`` for one class,
 * ``matplotlib`` and its ``pyplot``, for plots.
 
 While monai is imported, stand-ins are in their places, and nowhere afterwards: whoever imports one of them later gets
@@ -69,7 +69,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 def _among_stand_ins(load: Any, module: ModuleType) -> None:
     importlib.import_module("torch.distributed")  # the parent of a stand-in
     stand_ins: dict[str, type[ModuleType]] = {"torch.distributed.optim": _Optimizers, "scipy.signal": _Functions}
-    stand_ins |= {"matplotlib": _Package, "matplotlib.pyplot": _Module}
+    stand_ins |= {"tifffile": _Functions, "matplotlib": _Package, "matplotlib.pyplot": _Module}
     placed = {name: kind(name) for name, kind in stand_ins.items() if name not in sys.modules}
     sys.modules.update(placed)
     if "matplotlib" in placed and "matplotlib.pyplot" in placed:
@@ -111,7 +111,7 @@ class _Package(_Module):
 
 
 class _Functions(ModuleType):
-    """A module of functions, each of which is imported when it is called."""
+    """A module of functions and classes, each of which is imported when it is called."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

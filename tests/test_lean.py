@@ -15,7 +15,7 @@ def run(code: str) -> str:
 
 
 def test_heavy_packages_are_left_for_later() -> None:
-    heavy = ("scipy.stats", "scipy.signal", "matplotlib", "torch.distributed.fsdp", "sympy", "SimpleITK")
+    heavy = ("scipy.stats", "scipy.signal", "matplotlib", "tifffile", "torch.distributed.fsdp", "sympy", "SimpleITK")
     code = LEAN + f"import medseg.workflows.prediction\nprint([name for name in {heavy} if name in sys.modules])"
     assert run(code) == "[]\n"
 

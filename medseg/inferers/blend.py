@@ -101,4 +101,5 @@ def blended(
             where = (slice(first, first + part.shape[1]), *place[1:])
             ring.sums[(slice(None), *where)] += part
             ring.weights[where] += importance[of_patch].to(ring.weights.device)
+        del output, part  # before the network makes the next one
     yield from flushed(size[0])

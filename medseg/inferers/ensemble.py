@@ -164,7 +164,7 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def labels(self, image: torch.Tensor) -> MetaTensor:
-        """Label indices ``(1, *source)``, int16; without an array of probabilities for a mean on one grid."""
+        """Label indices ``(1, *source)``; without an array of probabilities for a mean on one grid."""
         groups = self._groups()
         first = groups[0][0][1]
         if self.method == "mean" and len(groups) == 1:

@@ -63,16 +63,17 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 _ONEDNN_LEAST = 20_480  # channels x rows x columns
 
 
-def _slow_alone(network: Any, size: Sequence[int]) -> bool:
-    """Whether two copies of a patch are cheaper than one: on a CPU, torch 2.13 leaves oneDNN for a 3D convolution of
-    one image with at most 20 480 channels x rows x columns, and takes up to eight times as long as for two images.
+def _quick_batch(network: Any, size: Sequence[int]) -> int:
+    """Patches of a forward pass on a CPU: one, for which caches are, or two where one alone is slow. torch 2.13 leaves
+    oneDNN for a 3D convolution of one image with at most 20 480 channels x rows x columns, and takes up to eight times
+    as long as for two images.
 
     At half the resolution, where much of a network's time goes, channels are usually twice as many.
     """
     if len(size) != 3 or not isinstance(network, nn.Module):
-        return False
+        return 1
     widths = (module.out_channels for module in network.modules() if isinstance(module, nn.Conv3d))
-    return next(widths, 10**6) * size[0] * size[1] <= 2 * _ONEDNN_LEAST
+    return 1 + (next(widths, 10**6) * size[0] * size[1] <= 2 * _ONEDNN_LEAST)
 
 
 class _Predictor:
@@ -121,11 +122,11 @@ class _Predictor:
     def _forward(self, window: torch.Tensor, axes: tuple[int, ...], *args: Any, **kwargs: Any) -> torch.Tensor:
         window = torch.flip(window, axes) if axes else window
         alone = window.device.type == "cpu" and len(window) == 1 and not args and not kwargs
-        doubled = alone and _slow_alone(self.network, window.shape[2:])
+        copies = _quick_batch(self.network, window.shape[2:]) if alone else 1
         dtype = autocast_dtype(self.precision, window.device)
         with torch.autocast(window.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = self.network(torch.cat([window, window]) if doubled else window, *args, **kwargs)
-        logits = logits[:1] if doubled else logits
+            logits = self.network(torch.cat([window] * copies) if copies > 1 else window, *args, **kwargs)
+        logits = logits[: len(window)]
         logits = logits if logits.dtype == torch.float64 else logits.float()
         return torch.flip(logits, axes) if axes else logits
 
@@ -213,20 +214,20 @@ class SlidingWindow(SlidingWindowInferer):
             if len(patches) <= self.sw_batch_size:
                 call = predictor if predictor.windows else predictor.split
                 try:
-                    return call(_back(patches, order), *args, **kwargs)
+                    return _front(call(_back(patches, order), *args, **kwargs), order)
                 except torch.OutOfMemoryError as error:
                     self._step_down(error, len(patches), ring)
             # Beyond the handler: the error's frames hold memory.
             return torch.cat([run(patch) for patch in patches.split(1)])
 
         at_once = self.at_once(network, image.device)
-        found = run_patches(_front(image, order), places, run, at_once, reuse=by_content(network))
-        outputs = ((place, _front(output, order)) for place, output in found)
+        outputs = run_patches(_front(image, order), places, run, at_once, reuse=by_content(network))
         first = next(outputs)
         head = None if predictor.head is None else copy.deepcopy(predictor.head)  # its weights may become another's
         channels, item = len(first[1]) if head is None else head.out_channels, first[1].element_size()
         planes = planes_of(channels, size[1:], item)
-        pieces = blended(itertools.chain([first], outputs), importance.permute(order), size, planes, ring)
+        every = itertools.chain(iter([first]), outputs)  # an iterator at its end drops the list, chain alone would not
+        pieces = blended(every, importance.permute(order), size, planes, ring)
         pieces = (
             piece.to(image.device) for piece in pieces
         )  # wherever the ring is, the head and what follows are here
@@ -236,9 +237,9 @@ class SlidingWindow(SlidingWindowInferer):
         return Slabs(channels, shape, pieces, head, order, item, held)
 
     def at_once(self, network: Any, device: torch.device) -> int:
-        """Patches per forward pass: on a CPU, caches are for one patch, or for two where one alone is slow."""
-        slow = _slow_alone(network, self.roi_size)  # type: ignore[arg-type]
-        return self.sw_batch_size if device.type != "cpu" else min(self.sw_batch_size, 1 + slow)
+        """Patches per forward pass."""
+        most = _quick_batch(network, self.roi_size) if device.type == "cpu" else self.sw_batch_size  # type: ignore[arg-type]
+        return min(self.sw_batch_size, most)
 
     def _step_down(self, error: torch.OutOfMemoryError, patches: int, ring: Ring) -> None:
         """Make room for the network without a change of the result: single patches, then blending on the CPU.
@@ -273,8 +274,9 @@ class SlidingWindow(SlidingWindowInferer):
 
 
 def _front(values: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
-    """``(C, *spatial)`` with the spatial axes in another order."""
-    return values.permute(0, *(axis + 1 for axis in order))
+    """``(..., *spatial)`` with the spatial axes in another order."""
+    before = values.dim() - len(order)
+    return values.permute(*range(before), *(before + axis for axis in order))
 
 
 def _back(patches: torch.Tensor, order: Sequence[int]) -> torch.Tensor:

@@ -77,15 +77,25 @@ class AxisWeights:
         values = values.narrow(axis, first - offset, last - first)
         if self.copied:
             return values
+        if axis < values.dim() - 1:
+            return self._summed(values, axis, rows, first)
         blocks = []
         for begin in range(rows.start, rows.stop, _BLOCK):
             end = min(begin + _BLOCK, rows.stop)
             low, high = self.first[begin], self.last[end - 1]
-            band = self.matrix[begin:end, low:high].to(values)
-            part = values.narrow(axis, low - first, high - low)
-            last_axis = axis == values.dim() - 1
-            blocks.append(part @ band.T if last_axis else (band @ part.movedim(axis, -2)).movedim(-2, axis))
+            blocks.append(values[..., low - first : high - first] @ self.matrix[begin:end, low:high].T.to(values))
         return torch.cat(blocks, axis) if len(blocks) > 1 else blocks[0]
+
+    def _summed(self, values: torch.Tensor, axis: int, rows: range, offset: int) -> torch.Tensor:
+        """``apply`` row by row, each a sum of few voxels: quicker than a product but on the last axis."""
+        result = values.new_empty(*values.shape[:axis], len(rows), *values.shape[axis + 1 :])
+        for row, found in zip(rows, result.unbind(axis), strict=True):
+            low, high = self.first[row], self.last[row]
+            first, *others = self.matrix[row, low:high].tolist()
+            torch.mul(values.select(axis, low - offset), first, out=found)
+            for place, weight in enumerate(others, low + 1 - offset):
+                found.add_(values.select(axis, place), alpha=weight)
+        return result
 
 
 @dataclass(frozen=True)

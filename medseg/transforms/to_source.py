@@ -35,7 +35,7 @@ class ToSourceGridd(EachKey):
         label_space: tells softmax from sigmoid and how regions make a label map.
         orig_keys: the image whose record of operations is undone.
 
-    The result is ``(1, *source spatial)``, int16, with the source's affine.
+    The result is ``(1, *source spatial)`` with the source's affine, uint8 where that holds all labels, else int16.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class ToSourceGridd(EachKey):
         super().__init__(keys, allow_missing_keys)
         self.label_space = label_space
         self.orig_key = orig_keys
+        self.dtype = torch.uint8 if len(label_space.labels) < 256 else torch.int16
         self.inverse = Invertd(keys="pred", transform=transform, orig_keys=orig_keys, nearest_interp=False)
 
     def change(self, value: Any, data: Mapping[Hashable, Any]) -> MetaTensor:
@@ -74,12 +75,12 @@ class ToSourceGridd(EachKey):
         grid = source_grid(image)
         if grid is None:
             return self._class_by_class(slabs, image, exclusive)
-        labels = np.zeros(grid.shape, dtype=np.int16)
+        labels = torch.zeros(grid.shape, dtype=self.dtype)
         grid = grid.reordered(slabs.order)
-        inside = grid.inside(labels)
+        inside = grid.inside(labels.numpy())
         for place, probabilities in _chunks(slabs, grid, self.activated):
             inside[place] = self._decided(probabilities, exclusive)
-        return MetaTensor(torch.from_numpy(labels)[None], meta={**image.meta, "affine": grid.affine})
+        return MetaTensor(labels[None], meta={**image.meta, "affine": grid.affine})
 
     def activated(self, logits: torch.Tensor) -> torch.Tensor:
         """Probabilities of logits ``(C, *spatial)``."""
@@ -95,15 +96,17 @@ class ToSourceGridd(EachKey):
         return (range(len(self.label_space.channels)), -1.0) if self.label_space.mode == "softmax" else None
 
     def _decided(self, channels: Iterable[torch.Tensor], exclusive: tuple[Sequence[int], float] | None) -> np.ndarray:
-        """Label indices ``(*spatial)``, int16, of each channel's probabilities ``(*spatial)``; it holds one."""
+        """Label indices ``(*spatial)`` of each channel's probabilities ``(*spatial)``; it holds one."""
         if exclusive is None:
-            return self.label_space.compose(np.stack([(channel > 0.5).cpu().numpy() for channel in channels]))
+            maps = np.stack([(channel > 0.5).cpu().numpy() for channel in channels])
+            return self.label_space.compose(maps).astype(np.uint8 if self.dtype is torch.uint8 else np.int16)
         largest = labels = torch.empty(0)
         for number, (index, channel) in enumerate(zip(exclusive[0], channels, strict=False)):
             if number == 0:
                 largest = torch.full_like(channel, exclusive[1])
-                labels = torch.zeros(channel.shape, dtype=torch.int16, device=channel.device)
-            labels.masked_fill_(channel > largest, index)  # the first class wins a tie, as with argmax
+                labels = torch.zeros(channel.shape, dtype=self.dtype, device=channel.device)
+            above = (channel > largest).to(self.dtype)  # the first class wins a tie, as with argmax
+            labels.mul_(1 - above).add_(above, alpha=index)  # vectorised, other than masked_fill_
             torch.maximum(largest, channel, out=largest)
         return labels.cpu().numpy()
 
@@ -151,14 +154,14 @@ def _chunks(
     held: torch.Tensor | None = None  # the last planes, which rows to come read
     for piece in slabs.pieces:
         arrived += piece.shape[1]
-        held = piece if held is None else torch.cat([held, piece], 1)
+        held = piece if held is None or held.shape[1] == 0 else torch.cat([held, piece], 1)
         start = arrived - held.shape[1]
         end = begin + bisect_right(rows.last[begin:], arrived)
         if end > begin:
-            planes = held[:, rows.first[begin] - start : rows.last[end - 1] - start]
-            for part in _parts(grid, end - begin, planes.shape[1], slabs.channels * planes.element_size()):
+            planes = slice(rows.first[begin] - start, rows.last[end - 1] - start)
+            for part in _parts(grid, end - begin, planes.stop - planes.start, slabs.channels * held.element_size()):
                 first = lines.first[part.start]
-                values = slabs.logits(planes[:, :, first : lines.last[part.stop - 1]])
+                values = slabs.logits(held[:, planes, first : lines.last[part.stop - 1]])
                 values = values if slabs.probable else activated(values)
                 for axis in order:
                     wanted = (range(begin, end), part)[axis] if axis < 2 else range(len(grid.axes[axis].first))

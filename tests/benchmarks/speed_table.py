@@ -20,6 +20,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,12 +36,13 @@ from monai.transforms import Compose, Spacingd
 
 from medseg.bundle.compose import resolve
 from medseg.bundle.folder import Bundle
+from medseg.data import make_dataset
 from medseg.inferers import SlidingWindow
 from medseg.labels import LabelSpace
 from medseg.metrics.cases import case_scores
 from medseg.networks.layers.large_kernel import DepthwiseConv
 from medseg.storage import write_json
-from medseg.transforms import ToSourceGridd
+from medseg.transforms import ToSourceGridd, augmentation, pipeline, preprocessing
 from medseg.transforms.spacing import OwnSpacingd
 from medseg.workflows.benchmark_commands import Work, command_words, importing, network_alone, prepare, process_cost
 from medseg.workflows.benchmark_result import ProcessCost
@@ -281,8 +285,75 @@ def cases(args: argparse.Namespace) -> Iterator[Row]:
             yield f"{said}, {args.cases} cases", f"{cost.cpu_seconds:.1f} s, {mib(cost):.0f} MiB", each, None, ""
 
 
+CACHES = (  # what a row says, kind, fold
+    ("of all cases in memory", "cache", 0),
+    ("none", "plain", 0),
+    ("smart, half of the cases at a time", "smart", 0),
+    ("on disk", "persistent", 0),
+    ("on disk, shared: 6 of 9 cases are of an earlier fold", "persistent", 1),
+    ("on disk, all cases of an earlier run", "persistent", 1),
+)
+
+
+def caches(args: argparse.Namespace) -> Iterator[Row]:
+    """Kinds of cache: 9 cases of 128³ in start and two epochs, and memory above the imports."""
+    with TemporaryDirectory() as name:
+        folder, draw = Path(name), np.random.default_rng(0)
+        for number in range(12):
+            label = np.zeros((128,) * 3, np.uint8)
+            label[30:90, 30:90, 30 : 60 + number] = 1
+            image = (100 * label + draw.integers(0, 9, label.shape)).astype(np.int16)
+            for kind, array in (("image", image), ("label", label)):
+                nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), folder / f"{kind}_{number}.nii.gz")
+        whole = 0.0
+        for said, kind, fold in CACHES:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                taken, above = pool.submit(epochs, folder, kind, fold).result()
+            whole = whole or sum(taken)
+            steps = " + ".join(f"{s:.2f}" for s in taken)
+            yield f"cache {said}", f"{steps} s, {above:.0f} MiB", f"in memory {whole:.2f} s", sum(taken) / whole, ""
+
+
+def epochs(folder: Path, kind: str, fold: int) -> tuple[list[float], float]:
+    """CPU seconds of start, first and second epoch over the training cases of a fold, and MiB above the start."""
+    torch.set_num_threads(1)
+    space = LabelSpace.from_table({"labels": {"background": 0, "one": 1}})
+    roi, scheme = [64, 64, 64], [{"kind": "case"}]
+    transform = pipeline(
+        partial(preprocessing, normalization=scheme, roi_size=roi, spacing=[1.1, 1.1, 1.1]),
+        ["image", "label"],
+        label_space=space,
+        augment=partial(augmentation, roi, label_space=space, intensity=[]),
+    )
+    data = [
+        {"case_id": str(n), "image": str(folder / f"image_{n}.nii.gz"), "label": str(folder / f"label_{n}.nii.gz")}
+        for n in range(12)
+        if n % 4 != fold
+    ]
+    places, rate, before = str(folder / "cache"), 0.5 if kind == "smart" else 1.0, resident("VmRSS")
+    times = [time.process_time()]
+    dataset = make_dataset(data, transform, kind=kind, cache_dir=places, cache_rate=rate, num_workers=1)
+    rolling = dataset.dataset if kind == "smart" else None
+    times.append(time.process_time())
+    for epoch in range(2):
+        if rolling:
+            rolling.start() if epoch == 0 else rolling.update_cache()
+        for number in range(len(dataset)):
+            dataset[number]
+        times.append(time.process_time())
+    if rolling:
+        rolling.shutdown()
+    return np.diff(times).tolist(), resident("VmHWM") - before
+
+
+def resident(kind: str) -> float:
+    """MiB of this process, now (VmRSS) or at most so far (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(kind))
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
-    part.__name__: part for part in (start, grid, empty, scores, classes, cases, networks, infer)
+    part.__name__: part for part in (start, grid, empty, scores, classes, caches, cases, networks, infer)
 }
 
 

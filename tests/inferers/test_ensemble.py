@@ -163,7 +163,7 @@ def test_members_that_share_a_network_come_in_step(image: MetaTensor) -> None:
     ensemble = Ensemble([member(number) for number in range(3)], weights=[3, 2, 1])
     labels = ensemble.labels(_batch(image))
     apart = sum(w * m(_batch(image)) for w, m in zip(ensemble.weights, ensemble.members, strict=True))
-    assert torch.equal(labels[0], apart[0].argmax(0).to(torch.int16))
+    assert torch.equal(labels[0], apart[0].argmax(0).to(torch.uint8))
     assert torch.allclose(labels.affine, image.affine)
     assert len(labels.unique()) > 4 and loaded[:6] == [0, 1, 2] * 2  # once per row of patches
 

@@ -112,7 +112,7 @@ def test_labels_equal_the_long_way(tmp_path: Path, setting: str, double: bool) -
     inferer = Streamed(SlidingWindow(ROI, 0.5, **options), ToSourceGridd("pred", transform, space))
     labels = inferer(image, network)
     expected, affine = _long_way(image, network, transform, space, **options)
-    assert labels.dtype == torch.int16 and labels.shape == (1, 1, 41, 34, 29)
+    assert labels.dtype == torch.uint8 and labels.shape == (1, 1, 41, 34, 29)
     assert np.array_equal(labels[0, 0], expected)
     assert len(np.unique(expected)) > 2
     item = decollated(labels)[0]
