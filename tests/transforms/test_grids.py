@@ -89,8 +89,8 @@ def test_source_grid_equals_the_long_way(tmp_path: Path, grid: str, crop: bool, 
     before = logits.clone()
     data = {"image": image, "pred": logits}
     labels = ToSourceGridd("pred", transform, SPACE)(data)["pred"]
-    assert torch.equal(labels, long_way(logits.softmax(0)).argmax(0, keepdim=True).to(torch.int16))
-    assert labels.dtype == torch.int16 and labels.shape == (1, *source.shape)
+    assert torch.equal(labels, long_way(logits.softmax(0)).argmax(0, keepdim=True).to(torch.uint8))
+    assert labels.dtype == torch.uint8 and labels.shape == (1, *source.shape)
     assert np.allclose(labels.affine, source.affine, atol=1e-6)
     assert torch.equal(logits, before)
 
