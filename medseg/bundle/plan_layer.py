@@ -127,7 +127,7 @@ def plan_recipe(
         half, f"this CPU multiplies bf16: a step takes about {facts.bf16_time or 1:.0%} of the time"
     )
     mirror = {"mirror_axes": _mirror_axes(plan), "validate::inferer::mirror_axes": _mirror_axes(plan)}
-    reasons |= dict.fromkeys((*mirror, "augment::mirror_axes"), plan.reasons.get("flip_axes", ""))
+    reasons |= dict.fromkeys((*mirror, "augment::mirror_axes", "flip_axes"), plan.reasons.get("flip_axes", ""))
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
     sections += [Section("train", Layer(train, "plan", reasons=reasons))]
     if plan.spatial_dims == 2:  # small images: several may be read ahead of the network, and written behind it
@@ -172,6 +172,7 @@ def _train(datalist: Datalist, plan: Plan, *, batch: bool) -> dict[str, Any]:
         "repeats": plan.repeats,
         "num_workers": 0 if plan.light else min(8, os.cpu_count() or 1),
         "cache": plan.cache,
+        "flip_axes": list(plan.flip_axes),
         "augment::flip_axes": list(plan.flip_axes),
         "augment::rotate": list(plan.rotate),
         "augment::samples_per_case": plan.samples_per_case,

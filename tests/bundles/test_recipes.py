@@ -150,7 +150,7 @@ def test_facts_of_a_network_change_recipes_with_its_optimizer(inspected: Any, mo
     assert {name: one.tree["learning_rate"] for name, one in rates.items()} == {
         "light": 0.0005,
         "nnunet": 0.01,
-        "standard": 0.001,
+        "standard": 0.0005,
     }
     assert "transformers" in rates["standard"].origin("learning_rate").reason  # type: ignore[union-attr]
     facts = TrainingFacts(changes={"clip_norm": 1.0, "lr_scheduler::warmup": 0.1}, evidence="a search")
