@@ -164,8 +164,9 @@ def _optimisation(runs: Sequence[_Run]) -> str:
     return (
         (f"Trainings followed the recipe {_said(runs, 'recipe')}. " if named else "")
         + f"The optimiser was {_said(runs, 'optimizer')} with learning rate {_said(runs, 'learning_rate')} and weight "
-        f"decay {_said(runs, 'weight_decay')}, on the schedule {_said(runs, 'schedule')}; the loss was "
-        f"{_said(runs, 'loss')}, gradients were clipped at {_said(runs, 'clip_norm')}"
+        f"decay {_said(runs, 'weight_decay')}, on the schedule {_said(runs, 'schedule')}, in "
+        f"{_said(runs, 'precision')}; the loss was {_said(runs, 'loss')}, gradients were clipped at "
+        f"{_said(runs, 'clip_norm')}"
         + (f", weights were averaged with decay {_said(runs, 'ema_decay')}" if averaged else "")
         + (f"; heads at lower resolutions were trained: {_said(runs, _HEADS)}." if supervised else ".")
     )

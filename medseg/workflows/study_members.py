@@ -39,7 +39,8 @@ _EQUAL: tuple[str, ...] = (
     "val_interval",
 )
 _EQUAL += ("max_minutes", "clock", "num_validations", "schedule", "weight_decay", "clip_norm", "ema_decay", "loss")
-_EQUAL += ("num_workers", "precision", "early_stop")
+_EQUAL += ("num_workers", "early_stop")
+_CHOSEN = ("precision",)  # by the plan for each network and machine: equal where a method's own settings name it
 _STEPS = 100  # iterations per epoch, at whose end a training saves its state, about
 
 
@@ -273,7 +274,8 @@ def inequalities(member: Member, others: Sequence[Member]) -> dict[str, tuple[An
     if peer is None or member.rate is not None or not _config(member):
         return {}
     own, other = _config(member), _config(peer)
-    return {key: pair for name in _EQUAL for key, pair in differences(other.get(name), own.get(name), name).items()}
+    names = [*_EQUAL, *(name for name in _CHOSEN if name in {**member.network.settings, **peer.network.settings})]
+    return {key: pair for name in names for key, pair in differences(other.get(name), own.get(name), name).items()}
 
 
 def _config(member: Member) -> Mapping[str, Any]:

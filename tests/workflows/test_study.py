@@ -23,7 +23,7 @@ from medseg.metrics.seeds import crossed_mean, training_difference
 from medseg.storage import read_json, read_yaml
 from medseg.workflows.study import study
 from medseg.workflows.study_file import read_study
-from medseg.workflows.study_members import command_line, plan_members
+from medseg.workflows.study_members import command_line, inequalities, plan_members
 from medseg.workflows.study_running import _run, run_member
 
 QUICK = {"roi_size": [16, 16, 16], "batch_size": 1, "preprocess::spacing": [12.0, 12.0, 12.0]}
@@ -104,6 +104,19 @@ def test_a_search_takes_part_in_no_fold_that_it_is_scored_on(tmp_path: Path, dat
     ]
     assert rates == best and not isinstance(result, list)
     assert any("best of 2 (1e-09, 0.01)" in sentence for sentence in result.methods)
+
+
+def test_number_formats_are_alike_where_a_method_asks(tmp_path: Path, datalist: Path) -> None:
+    for number, settings in enumerate([{}, {"precision": "bf16"}]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = written(folder, datalist, networks={"UNet": None, "SegResNet": {"settings": settings}})
+        members = plan_members(read_study(path), folder)
+        first, second = (next(one for one in members if one.network.name == name) for name in ("UNet", "SegResNet"))
+        for member, precision in ((first, "fp32"), (second, "bf16")):
+            (member.folder / "configs").mkdir(parents=True)
+            (member.folder / "configs" / "train.yaml").write_text(f"precision: {precision}\n")
+        assert inequalities(second, [first, second]) == ({"precision": ("fp32", "bf16")} if settings else {})
 
 
 @pytest.mark.slow
