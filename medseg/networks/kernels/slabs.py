@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from medseg.networks.layers.hartley import HartleyGrid, full_precision
+from medseg.networks.layers.hartley import HartleyGrid
+from medseg.networks.recording import full_precision
 
 __all__ = ["forward_in_slabs"]
 

@@ -20,18 +20,14 @@ A *spectrum* holds the frequencies -m ... m of every axis, in this order: mirror
 
 from __future__ import annotations
 
-import contextlib
 import math
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medseg.networks.recording import autocasting
-
-__all__ = ["HartleyGrid", "clipped", "full_precision", "kept", "mirror_sum", "mirrored", "padded"]
+__all__ = ["HartleyGrid", "clipped", "kept", "mirror_sum", "mirrored", "padded"]
 
 _COLUMNS = 8  # the last axis of products is a multiple of it, by zeros: its matrix products take a third less time
 
@@ -39,13 +35,6 @@ _COLUMNS = 8  # the last axis of products is a multiple of it, by zeros: its mat
 def clipped(size: list[int], num_modes: list[int]) -> list[int]:
     """Modes per axis that an image of ``size`` has: at most half its voxels; none (but the mean) for one voxel."""
     return [min(m, int(n) // 2) for n, m in zip(size, num_modes)]
-
-
-def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """No autocast: transforms and spectra stay in float32, since bases in half precision would blur the modes."""
-    if not autocasting(x):
-        return contextlib.nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 class HartleyGrid:
