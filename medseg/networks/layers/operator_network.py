@@ -76,7 +76,7 @@ class OperatorBlock(nn.Module):
         return self.merge(y.to(x.dtype), x)
 
     def operate(self, x: Tensor, grid: HartleyGrid) -> Tensor:
-        """``T^-1(spectral(T(x)))`` in the type of the grid."""
+        """``T^-1(spectral(T(x)))`` in the type of the grid's images."""
         return grid.image(grid.coefficients(self.spectral(grid.products(grid.planes(x)))))
 
 
