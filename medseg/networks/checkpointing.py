@@ -48,7 +48,6 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
                 yield block
 
 
-@functools.cache
 def _recomputing(cls: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         plain = functools.partial(cls.forward, self)
