@@ -1,4 +1,5 @@
-"""Networks: ``create_network(name, ...)``, ``list_networks(pattern)``, and each class as ``medseg.networks.<Class>``.
+"""Networks: ``create_network(name, ...)``, ``list_networks(pattern)``, and each class as ``medseg.networks.<Class>``;
+``checkpointed(network)`` trains in less memory.
 
 Nothing is imported before it is asked for, so that listing networks needs no torch.
 """
@@ -10,7 +11,7 @@ from typing import Any
 
 from medseg.networks.catalog import catalog, list_networks
 
-__all__ = ["catalog", "create_network", "list_networks", "network_class", "network_target", "register"]
+__all__ = ["catalog", "checkpointed", "create_network", "list_networks", "network_class", "network_target", "register"]
 
 _REGISTRY = ("NETWORKS", "create_network", "network_class", "network_target", "register")
 
@@ -18,6 +19,8 @@ _REGISTRY = ("NETWORKS", "create_network", "network_class", "network_target", "r
 def __getattr__(name: str) -> Any:
     if name in _REGISTRY:
         return getattr(importlib.import_module("medseg.networks.registry"), name)
+    if name == "checkpointed":
+        return importlib.import_module("medseg.networks.checkpointing").checkpointed
     for facts in catalog().values():
         if facts.class_name == name:
             return getattr(importlib.import_module(facts.module), name)

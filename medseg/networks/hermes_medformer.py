@@ -24,6 +24,7 @@ from medseg.networks.layers.priors import Chosen
 from medseg.networks.layers.semantic_maps import MapFusion, SemanticMap
 from medseg.networks.layers.task_conditioned import TaskConditioned, planned_scales, triples
 from medseg.networks.layers.unet_blocks import Triple
+from medseg.networks.recording import full_precision
 from medseg.networks.registry import PlannedFor, register
 
 __all__ = ["HermesMedFormer"]
@@ -173,24 +174,15 @@ class HermesMedFormer(TaskConditioned):
 
     def predict(self, x: Tensor, chosen: Chosen) -> tuple[list[Tensor], Tensor]:
         size = list(x.shape[2:])
-        found: list[Tensor] = []
-        maps: list[Tensor] = []
-        x = self.stem(x)
-        skips = [x]
-        for level, (merge, blocks) in enumerate(zip(self.merging, self.encoder)):
-            x = blocks(merge(x))
-            for number, (exchange, summary) in enumerate(zip(self.encoder_priors, self.maps)):
-                if number == level - 1:  # a script indexes no modules
-                    x, m, priors = exchange(x, summary(x), chosen)
-                    maps.append(m)
-                    found.append(priors)
-            skips.append(x)
-        maps = self.map_fusion(maps)
-        skips.pop()
-        m = maps.pop()
+        if torch.jit.is_scripting():
+            skips, maps, found = self._encode(x, chosen)
+        else:
+            with full_precision(x):  # an image rounded to bf16 moves logits by 22 %, as the encoder amplifies it
+                skips, maps, found = self._encode(x.to(next(self.parameters()).dtype), chosen)
+        x, m = skips.pop(), maps.pop()
         quarter = x
         for level, blocks in enumerate(self.decoder):
-            skip = skips.pop()
+            skip = skips.pop().to(x.dtype)
             x = torch.cat((_resized(x, list(skip.shape[2:])), skip), 1)
             for number, (exchange, reduction) in enumerate(zip(self.decoder_priors, self.map_reduction)):
                 if number == level:
@@ -205,6 +197,22 @@ class HermesMedFormer(TaskConditioned):
         if self.training and self.auxiliary_head is not None:
             heads.append(_resized(self.auxiliary_head(tasks, quarter), size))
         return heads, posterior
+
+    def _encode(self, x: Tensor, chosen: Chosen) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The features of all levels, finest first, and the fused maps and posterior priors of the encoder's scales."""
+        found: list[Tensor] = []
+        maps: list[Tensor] = []
+        x = self.stem(x)
+        skips = [x]
+        for level, (merge, blocks) in enumerate(zip(self.merging, self.encoder)):
+            x = blocks(merge(x))
+            for number, (exchange, summary) in enumerate(zip(self.encoder_priors, self.maps)):
+                if number == level - 1:  # a script indexes no modules
+                    x, m, priors = exchange(x, summary(x), chosen)
+                    maps.append(m)
+                    found.append(priors)
+            skips.append(x)
+        return skips, self.map_fusion(maps), found
 
 
 def _resized(x: Tensor, size: list[int]) -> Tensor:

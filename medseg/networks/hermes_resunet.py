@@ -22,6 +22,7 @@ from medseg.networks.layers.prior_heads import TaskHead
 from medseg.networks.layers.priors import Chosen
 from medseg.networks.layers.task_conditioned import TaskConditioned, planned_scales, triples
 from medseg.networks.layers.unet_blocks import Triple
+from medseg.networks.recording import full_precision
 from medseg.networks.registry import PlannedFor, register
 
 __all__ = ["HermesResUNet"]
@@ -123,6 +124,25 @@ class HermesResUNet(TaskConditioned):
         return padded
 
     def predict(self, x: Tensor, chosen: Chosen) -> tuple[list[Tensor], Tensor]:
+        if torch.jit.is_scripting():
+            skips, found = self._encode(x, chosen)
+        else:
+            with full_precision(x):  # an image rounded to bf16 moves logits by 4 %, as the encoder amplifies it
+                skips, found = self._encode(x.to(next(self.parameters()).dtype), chosen)
+        x = skips.pop()
+        for level, blocks in enumerate(self.decoder):
+            skip = skips.pop().to(x.dtype)
+            x = F.interpolate(x, size=list(skip.shape[2:]), mode="trilinear", align_corners=True)
+            x = blocks(torch.cat((skip, x), 1))
+            for number, fusion in enumerate(self.decoder_priors):
+                if number == level:
+                    x, priors = fusion(x, chosen)
+                    found.append(priors)
+        posterior = torch.cat(found, -1)
+        return [self.head(posterior[:, : -self.modality_tokens], x)], posterior
+
+    def _encode(self, x: Tensor, chosen: Chosen) -> tuple[list[Tensor], list[Tensor]]:
+        """The features of all levels, finest first, and the posterior priors of the encoder's scales."""
         found: list[Tensor] = []
         x = self.stem(x)
         skips = [x]
@@ -133,17 +153,7 @@ class HermesResUNet(TaskConditioned):
                     x, priors = fusion(x, chosen)
                     found.append(priors)
             skips.append(x)
-        skips.pop()
-        for level, blocks in enumerate(self.decoder):
-            skip = skips.pop()
-            x = F.interpolate(x, size=list(skip.shape[2:]), mode="trilinear", align_corners=True)
-            x = blocks(torch.cat((skip, x), 1))
-            for number, fusion in enumerate(self.decoder_priors):
-                if number == level:
-                    x, priors = fusion(x, chosen)
-                    found.append(priors)
-        posterior = torch.cat(found, -1)
-        return [self.head(posterior[:, : -self.modality_tokens], x)], posterior
+        return skips, found
 
 
 def _blocks(c_in: int, c_out: int, kernel: Triple, number: int, stride: Triple = (1, 1, 1)) -> nn.Sequential:

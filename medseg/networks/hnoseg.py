@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -27,7 +28,12 @@ class HNOSeg(OperatorChain):
     """HNOSeg. Every block goes to the frequencies and back; arguments and shapes as of ``OperatorChain``.
 
     ``weights`` of an operator are ``shared`` by all modes or ``individual``.
+
+    Autocast does not reach it: its 24 blocks make a relative error of 0.001 in the image, which is that of a number in
+    bf16, one of 0.04 in the logits (random weights), and a bf16 error of 0.17.
     """
+
+    needs_float32: ClassVar[bool] = True
 
     def __init__(
         self,

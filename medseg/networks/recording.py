@@ -7,10 +7,13 @@ numbers (``int``, ``math.ceil``, ``if padded != size``) freezes the recording to
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["autocasting", "largest", "recording", "sizes_are_symbols"]
+__all__ = ["autocasting", "full_precision", "largest", "recording", "sizes_are_symbols"]
 
 
 def recording() -> bool:
@@ -26,6 +29,11 @@ def autocasting(x: Tensor) -> bool:
     if torch.jit.is_scripting():
         return True
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """No autocast on the device of ``x``, for what would lose too many digits in half precision."""
+    return torch.autocast(x.device.type, enabled=False) if autocasting(x) else nullcontext()
 
 
 def sizes_are_symbols(x: Tensor) -> bool:

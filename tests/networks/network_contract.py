@@ -18,6 +18,7 @@ from medseg.networks.kernels.channels_last import lay_out
 SIDE = {2: 32, 3: 16}
 ODD = {2: (27, 33), 3: (13, 18, 15)}
 _PUBLISHED_SIDE = {2: 256, 3: 96}
+BF16 = 0.05  # relative error of logits that bf16 may make at random weights
 
 Check = Callable[[type[nn.Module], NetworkFacts, int], Iterator[str]]
 
@@ -56,6 +57,13 @@ def distance(found: Tensor, expected: Tensor) -> float:
     if found.shape != expected.shape:
         return math.inf
     return float((found.detach() - expected).abs().max() / expected.abs().max())
+
+
+def error(found: Any, expected: Any) -> float:
+    """Norm of the difference relative to that of the expected values, over all heads."""
+    pairs = [(a.detach().double().cpu(), b.detach().double().cpu()) for a, b in zip(found, expected, strict=True)]
+    difference = sum(float((a - b).square().sum()) for a, b in pairs)
+    return float((difference / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5)
 
 
 # ---------------------------------------------------------------------- checks
@@ -127,6 +135,18 @@ def gradients(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[
     )
 
 
+def half(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[str]:
+    """Under autocast in bf16 its logits are those of float32, within ``BF16``."""
+    if dims == facts.spatial_dims[-1]:
+        net, x = small(cls, dims), image(dims, batch=2)
+        with torch.no_grad():
+            expected = heads(net(x))
+            with torch.autocast("cpu", torch.bfloat16):
+                found = error(heads(net(x)), expected)
+        if not found <= BF16:
+            yield f"bf16 differs by {found:.2g}, expected at most {BF16}"
+
+
 def meta(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[str]:
     """It is built and runs without memory, small and as published, in training and evaluation."""
     published = _PUBLISHED_SIDE[dims]
@@ -191,4 +211,4 @@ def exported(cls: type[nn.Module], facts: NetworkFacts, dims: int) -> Iterator[s
             yield "its program returns other logits"
 
 
-CHECKS: tuple[Check, ...] = (signature, parameters, sizes, logits, gradients, meta, traced, scripted, exported)
+CHECKS: tuple[Check, ...] = (signature, parameters, sizes, logits, gradients, half, meta, traced, scripted, exported)

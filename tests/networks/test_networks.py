@@ -132,6 +132,11 @@ class OverwritesItsInput(Sound):
         return super().forward(x.mul_(2))
 
 
+class Amplifies(Sound):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x + 100) - super().forward(x + 99)
+
+
 class NotFinite(Sound):
     def forward(self, x: Tensor) -> Any:
         return super().forward(x).log()
@@ -178,6 +183,7 @@ FAULTS = [
     ),
     (contract.sizes, [Shrinks, OverwritesItsInput, NotFinite]),
     (contract.gradients, [Idle]),
+    (contract.half, [Amplifies]),
     (contract.meta, [NeedsValues]),
     (contract.traced, [OneBatch, Untraceable]),
     (contract.scripted, [Unscriptable, ScriptsDiffer]),

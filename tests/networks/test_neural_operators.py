@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from network_contract import BF16, error
 from reference_neural_operators import forward as original
 from torch import nn
 
@@ -119,6 +120,16 @@ def test_bf16_at_every_size(name: str) -> None:
             exact = net(x).detach()
             assert (y.float() - exact).abs().max() < 0.1 * exact.abs().max()
         y.float().sum().backward()
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_bf16_at_published_depth(name: str) -> None:
+    torch.manual_seed(0)
+    net, x = create_network(name, spatial_dims=2, in_channels=2, out_channels=3), torch.randn(1, 2, 48, 48)
+    with torch.no_grad():
+        expected = net(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert error([net(x)], [expected]) <= BF16
 
 
 @pytest.mark.parametrize("activation", ["relu", "elu", "leakyrelu", "gelu"])

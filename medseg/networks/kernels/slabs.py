@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from medseg.networks.layers.hartley import HartleyGrid, full_precision
+from medseg.networks.layers.hartley import HartleyGrid
+from medseg.networks.recording import full_precision
 
 __all__ = ["forward_in_slabs"]
 
@@ -42,17 +43,20 @@ class _Network(Protocol):
     def modes(self, size: list[int]) -> list[int]: ...
     def blocks(self) -> Sequence[_Block]: ...
     def add_to_head(self, head: Tensor | None, x: Tensor, number: int) -> Tensor | None: ...
+    def features(self, x: Tensor) -> Tensor: ...
 
 
 def forward_in_slabs(network: _Network, x: Tensor) -> Tensor:
-    """``network.features(x)`` without gradients.
+    """``network.features(x)`` without gradients; itself, where one slab holds the image and would only be copied.
 
     A pass over the slabs ends a block (the first: ``conv1``), adds to the head, enters the next block and sums up its
     transform; results take the place of their input, unless that waits.
     """
     size = list(x.shape[2:])
-    grid = HartleyGrid(size, network.modes(size), x)
     length = max(1, _SLAB.get(x.device.type, _SLAB_ELSEWHERE) // (network.filters * x[0, 0, :1].numel()))
+    if length >= size[0]:
+        return network.features(x)
+    grid = HartleyGrid(size, network.modes(size), x)
     slabs = [slice(start, start + length) for start in range(0, size[0], length)]
     blocks = network.blocks()
     out = None if network.conv_in is None else x  # the image itself stays

@@ -4,13 +4,11 @@ features.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from medseg.networks.layers.token_attention import TokenAttention, TokenMLP
+from medseg.networks.recording import full_precision
 
 __all__ = ["DualMixLayer"]
 
@@ -46,7 +44,7 @@ class ChannelAttention(nn.Module):
         if torch.jit.is_scripting():
             weights = _unlikeness(pixels)
         else:
-            with _without_autocast(pixels.device.type):  # sums over all pixels need float32's digits and range
+            with full_precision(pixels):  # sums over all pixels need float32's digits and range
                 weights = _unlikeness(pixels)
         return torch.baddbmm(pixels, pixels, self.gamma * weights.to(pixels.dtype).transpose(1, 2))
 
@@ -57,12 +55,6 @@ def _unlikeness(pixels: Tensor) -> Tensor:
     full = pixels.float() if half else pixels
     likeness = full.transpose(1, 2) @ full
     return (likeness.amax(dim=2, keepdim=True) - likeness).softmax(dim=2)
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
-    if not torch.amp.is_autocast_available(device_type):  # the meta device
-        return nullcontext()
-    return torch.autocast(device_type, enabled=False)
 
 
 class DualMixLayer(nn.Module):

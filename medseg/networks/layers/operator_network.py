@@ -14,9 +14,9 @@ from medseg.errors import ConfigError, nearest
 from medseg.networks.kernels.mix_channels import mix_channels
 from medseg.networks.kernels.slabs import forward_in_slabs
 from medseg.networks.layers.conv_units import ConvUnit, conv_in, initialize_selu
-from medseg.networks.layers.hartley import HartleyGrid, clipped, full_precision
+from medseg.networks.layers.hartley import HartleyGrid, clipped
 from medseg.networks.layers.mode_mix import FourierMix, HartleyMix
-from medseg.networks.recording import recording
+from medseg.networks.recording import autocasting, full_precision, recording
 
 __all__ = ["OperatorBlock", "OperatorNetwork", "check_block_skip", "check_modes", "planned_modes"]
 
@@ -76,7 +76,7 @@ class OperatorBlock(nn.Module):
         return self.merge(y.to(x.dtype), x)
 
     def operate(self, x: Tensor, grid: HartleyGrid) -> Tensor:
-        """``T^-1(spectral(T(x)))`` in the type of the grid."""
+        """``T^-1(spectral(T(x)))`` in the type of the grid's images."""
         return grid.image(grid.coefficients(self.spectral(grid.products(grid.planes(x)))))
 
 
@@ -96,6 +96,7 @@ class OperatorNetwork(nn.Module):
     """
 
     whole_volume: ClassVar[bool] = True  # modes are cycles per field of view: windows would change their meaning
+    needs_float32: ClassVar[bool] = False  # so many blocks that rounding to half precision grows beyond bounds
 
     def __init__(
         self,
@@ -136,6 +137,15 @@ class OperatorNetwork(nn.Module):
         return clipped(size, self.num_modes)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            return self.logits(x)
+        if not (self.needs_float32 and autocasting(x)):
+            return self.logits(x)
+        with full_precision(x):
+            return self.logits(x.to(self.conv_out.weight.dtype))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """``forward`` in the precision at hand."""
         size = list(x.shape[2:])
         if self.conv_in is not None:
             x = self.conv_in(x)

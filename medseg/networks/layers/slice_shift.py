@@ -7,6 +7,8 @@ gate-shift, Sudhakaran et al. 2020; gate-shift-fuse, Sudhakaran et al. 2022; her
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +26,26 @@ def shift_slices(x: Tensor, *, up: bool) -> Tensor:
     return F.pad(x[:, :, :-1] if up else x[:, :, 1:], pad)
 
 
+class _Quarters(torch.autograd.Function):
+    """The shift of ``TSM`` by one copy of each voxel; its gradient is the opposite shift."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, fold: int, first_up: bool) -> Tensor:
+        ctx.fold, ctx.first_up = fold, first_up
+        y = torch.empty_like(x)
+        y[:, fold:-fold] = x[:, fold:-fold]
+        for part, up in ((slice(fold), first_up), (slice(-fold, None), not first_up)):
+            target, source = (slice(1, None), slice(-1)) if up else (slice(-1), slice(1, None))
+            y[:, part, target] = x[:, part, source]
+            y[:, part, 0 if up else -1] = 0
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        x: Tensor = _Quarters.apply(grad, ctx.fold, not ctx.first_up)  # type: ignore[no-untyped-call]
+        return x, None, None
+
+
 class TSM(nn.Module):
     """The first quarter of the channels moves up one slice, the last quarter down, the half between stays.
 
@@ -38,8 +60,15 @@ class TSM(nn.Module):
         self.fold = channels // 4
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting() and not recording():
+            return self._at_once(x)
         up, stay, down = x.split([self.fold, x.shape[1] - 2 * self.fold, self.fold], dim=1)
         return torch.cat((shift_slices(up, up=True), stay, shift_slices(down, up=False)), dim=1)
+
+    @torch.jit.unused
+    def _at_once(self, x: Tensor) -> Tensor:
+        y: Tensor = _Quarters.apply(x, self.fold, True)  # type: ignore[no-untyped-call]
+        return y
 
 
 class GSM(nn.Module):

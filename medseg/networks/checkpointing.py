@@ -1,0 +1,58 @@
+"""Activation checkpointing: less memory in training for a second forward pass."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from medseg.errors import ConfigError
+from medseg.networks.recording import recording
+
+__all__ = ["checkpointed"]
+
+
+def checkpointed(network: nn.Module) -> nn.Module:
+    """``network`` itself, whose blocks keep only their inputs in training and are computed again for the gradients.
+
+    Blocks are the members of its outermost ``nn.ModuleList``s; its parameters, their names and its numbers stay. Blocks
+    with running statistics, which a second pass would update twice, are left as they are.
+
+    Raises:
+        ConfigError: it has no such block.
+    """
+    blocks = list(_blocks(network))
+    if not blocks:
+        raise ConfigError(
+            f"{type(network).__name__} has no block to compute again, expected members of an nn.ModuleList without "
+            "running statistics; train it without checkpointing."
+        )
+    for block in blocks:
+        block.__class__ = _recomputing(type(block))
+    return network
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if not isinstance(child, nn.ModuleList):
+            yield from _blocks(child)
+            continue
+        for block in child:
+            running = any(isinstance(m, _BatchNorm) and m.track_running_stats for m in block.modules())
+            if not running and next(block.parameters(), None) is not None:
+                yield block
+
+
+def _recomputing(cls: type[nn.Module]) -> type[nn.Module]:
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        plain = functools.partial(cls.forward, self)
+        if recording() or not (self.training and torch.is_grad_enabled()):
+            return plain(*args, **kwargs)
+        return checkpoint(plain, *args, use_reentrant=False, **kwargs)
+
+    return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})

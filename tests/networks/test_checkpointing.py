@@ -1,0 +1,49 @@
+"""Activation checkpointing: the same gradients and names, less kept for them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from network_contract import error, heads, image, small
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from medseg.errors import ConfigError
+from medseg.networks import checkpointed, network_class
+
+
+def step(net: nn.Module, x: Tensor) -> tuple[list[Tensor], int]:
+    """Gradients of the weights, and the bytes that are kept for them at the end of the forward pass."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(2)  # of stochastic depth
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = heads(net(x))
+    total = sum(kept.values())
+    torch.stack([y.square().mean() for y in result]).sum().backward()
+    return [p.grad for p in net.parameters() if p.grad is not None], total
+
+
+@pytest.mark.parametrize("name", ["hnoseg_xs", "vnet_ds", "ssh_unet", "hermes_medformer"])
+def test_same_gradients_in_less_memory(name: str) -> None:
+    net, x = small(network_class(name), 3).train(), image(3, batch=2)
+    other = copy.deepcopy(checkpointed(copy.deepcopy(net)))  # as an average of weights copies it
+    assert isinstance(other, type(net)) and list(other.state_dict()) == list(net.state_dict())
+    (expected, much), (found, little) = step(net, x), step(other, x)
+    assert error(found, expected) <= 1e-6
+    assert little < 0.8 * much
+    with torch.no_grad():
+        assert torch.equal(heads(other.eval()(x))[0], heads(net.eval()(x))[0])
+
+
+def test_blocks_with_running_statistics_stay() -> None:
+    net = nn.Sequential(nn.ModuleList([nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)]))
+    assert type(checkpointed(net)[0][1]) is nn.BatchNorm2d
+    with pytest.raises(ConfigError, match="train it without checkpointing"):
+        checkpointed(nn.Sequential(nn.ModuleList([nn.BatchNorm2d(1)])))
