@@ -142,7 +142,7 @@ def plan_recipe(
 
 def _gains_by_bf16(facts: TrainingFacts) -> bool:
     """Whether a training step on this machine's CPU is faster in bf16."""
-    machine = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+    machine: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
     return facts.bf16_time is not None and bool(machine.get("avx512_bf16") or machine.get("amx_bf16"))
 
 
