@@ -128,6 +128,7 @@ def plan_recipe(
     )
     mirror = {"mirror_axes": _mirror_axes(plan), "validate::inferer::mirror_axes": _mirror_axes(plan)}
     reasons |= dict.fromkeys((*mirror, "augment::mirror_axes", "flip_axes"), plan.reasons.get("flip_axes", ""))
+    reasons["augment_on_device"] = "the GPU changes whole batches, so that loader processes need not keep up with it"
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
     sections += [Section("train", Layer(train, "plan", reasons=reasons))]
     if plan.spatial_dims == 2:  # small images: several may be read ahead of the network, and written behind it
@@ -178,6 +179,7 @@ def _train(datalist: Datalist, plan: Plan, *, batch: bool) -> dict[str, Any]:
         "augment::samples_per_case": plan.samples_per_case,
         "augment::mirror_axes": _mirror_axes(plan),
         "coarse_axis": _coarse_axis(plan),
+        **({} if plan.light else {"augment_on_device": True}),
         **({"loss": masked} if space.mode != "softmax" or space.has_ignore else {}),
     }
 

@@ -171,9 +171,7 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
         self.randomize()
         for key in self.key_iterator(result):
             if self.drawn is None:
-                first = [(n - size) // 2 for n, size in zip(result[key].shape[1:], self.roi_size, strict=True)]
-                middle = (slice(a, a + size) for a, size in zip(first, self.roi_size, strict=True))
-                result[key] = result[key][(slice(None), *middle)]
+                result[key] = self.middle(result[key])
                 continue
             angles, factors = self.drawn
             affine = mt.Affine(
@@ -186,6 +184,12 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
             )
             result[key] = affine(result[key])
         return result
+
+    def middle(self, image: torch.Tensor) -> torch.Tensor:
+        """The patch in the middle of ``(..., *spatial)``."""
+        for axis, size in enumerate(self.roi_size, image.dim() - len(self.roi_size)):
+            image = image.narrow(axis, (image.shape[axis] - size) // 2, size)
+        return image
 
 
 def patch_augmentation(
