@@ -93,7 +93,7 @@ def change_batch(
     Args:
         steps: in their order.
         image, label: the batch.
-        drawn: the cases' numbers ``(B, N)``, on the CPU, so that looking at them is no wait for a device.
+        drawn: the cases' numbers ``(B, N)``, on the CPU: whoever looks at them waits for no device.
         non_blocking: whether to copy them without waiting.
     """
     channels, dims, first = image.shape[1], image.dim() - 2, 0
