@@ -21,10 +21,10 @@ from torch import Tensor
 from medseg.transforms import batch_changes as batch
 from medseg.transforms.channel_changes import RandBlurd, RandChannelsd, RandContrastd, RandGammad, RandLowResolutiond
 from medseg.transforms.patches import RandRotateScaled
+from medseg.transforms.recipes import DRAWN
 
-__all__ = ["DRAWN", "Delayed", "change_batch", "delayed"]
+__all__ = ["Delayed", "change_batch", "delayed"]
 
-DRAWN = "drawn"  # key of a case: the numbers of all its delayed transforms, (N,) float32
 _IMAGE, _BOTH = ("image",), ("image", "label")
 _LEAVES_VOXELS = (mt.SelectItemsd, mt.EnsureTyped)
 

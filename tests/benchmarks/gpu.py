@@ -168,7 +168,7 @@ def augmentation(options: argparse.Namespace) -> list[str]:
         chain = Compose(delayed(steps_of(recipe, roi)))
         repeats = 2 if options.quick else 10
         dataset = SeededDataset(Dataset([case(roi, number) for number in range(2)], chain), seed=0, repeats=repeats)
-        batches, prepare = list(make_loader(dataset, batch_size=2)), PrepareAugmented(chain)
+        batches, prepare = list(make_loader(dataset, batch_size=2)), PrepareAugmented(dataset)
         prepare(batches[0], torch.device(options.device), True)
 
         def all_batches(batches: Any = batches, prepare: Any = prepare) -> None:

@@ -27,7 +27,14 @@ from medseg.weights import load_file
 
 Train = Callable[..., Path]
 
-RICH = {"augment_on_device": True, "accumulation_steps": 2, "ema_decay": 0.8, "early_stop": 2, "num_workers": 0}
+RICH = {
+    "augment_on_device": True,
+    "cache": "device",
+    "accumulation_steps": 2,
+    "ema_decay": 0.8,
+    "early_stop": 2,
+    "num_workers": 0,
+}
 PERSISTENT = {"num_workers": 2}
 
 

@@ -9,23 +9,22 @@ import pytest
 import torch
 from augmented_cases import case, steps_of
 from monai import transforms as mt
-from monai.data import Dataset
 from monai.transforms import Compose, Randomizable
 
-from medseg.data import make_loader
-from medseg.data.dataset import SeededDataset
+from medseg.data import make_dataset, make_loader
 from medseg.engines import PrepareAugmented
-from medseg.transforms.delayed import DRAWN, Delayed, change_batch, delayed
+from medseg.transforms.delayed import Delayed, change_batch, delayed
+from medseg.transforms.placed import placed
+from medseg.transforms.recipes import DRAWN
 
 
 def batches(
-    steps: list[Any], roi: Sequence[int], workers: int = 0, seed: int = 3
+    steps: list[Any], roi: Sequence[int], workers: int = 0, seed: int = 3, kind: str = "plain"
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Six batches of two, as the trainer gets them."""
-    chain = Compose(steps)
-    dataset = SeededDataset(Dataset([case(roi, n) for n in range(4)], chain), seed=seed, repeats=3)
+    dataset = make_dataset([case(roi, n) for n in range(4)], Compose(steps), kind=kind, seed=seed, repeats=3)
     loader = make_loader(dataset, batch_size=2, shuffle=True, num_workers=workers)
-    return [PrepareAugmented(chain)(batch, torch.device("cpu")) for batch in loader]
+    return [PrepareAugmented(dataset)(batch, torch.device("cpu")) for batch in loader]
 
 
 @pytest.mark.parametrize("likely", [None, 1.0], ids=["as stated", "always"])
@@ -84,3 +83,16 @@ def test_what_has_no_form_is_made_per_case_in_its_place() -> None:
     assert [type(step.step) for step in found if isinstance(step, Delayed)] == [
         type(step) for step in steps[flip + 1 :] if isinstance(step, Randomizable)
     ]
+
+
+@pytest.mark.parametrize("name", ["light", "nnunet"])
+def test_patches_that_are_cut_on_the_device_are_the_same(name: str) -> None:
+    roi = (12, 10, 8)
+    cut, moved = (batches(delayed(steps_of(name, roi)), roi, kind=kind) for kind in ("device", "cache"))
+    assert all(torch.equal(a, b) for pair in zip(cut, moved, strict=True) for a, b in zip(*pair, strict=True))
+
+
+def test_no_patch_is_only_placed_where_the_loader_changes_it() -> None:
+    steps = steps_of("light", (6, 6, 6))
+    chain = Compose([*steps[:3], *delayed(steps[3:])])
+    assert placed(chain) is chain and placed(Compose(steps[:2])).transforms == tuple(steps[:2])
