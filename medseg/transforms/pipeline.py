@@ -10,7 +10,7 @@ from monai.transforms import Compose, Transform
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
-from medseg.transforms.delayed import delayed
+from medseg.transforms.delayed_forms import delayed
 from medseg.transforms.recipes import load
 
 __all__ = ["pipeline"]

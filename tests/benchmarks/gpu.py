@@ -160,7 +160,7 @@ def augmentation(options: argparse.Namespace) -> list[str]:
     from medseg.data import make_loader
     from medseg.data.dataset import SeededDataset
     from medseg.engines import PrepareAugmented
-    from medseg.transforms.delayed import delayed
+    from medseg.transforms.delayed_forms import delayed
 
     roi = (16,) * 3 if options.quick else (128,) * 3
     cells = []

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from medseg.engines import SegmentationTrainer
 from medseg.networks import catalog, network_class
-from medseg.transforms.delayed import Delayed, change_batch, delayed
+from medseg.transforms.delayed import Delayed, change_batch
+from medseg.transforms.delayed_forms import delayed
 from medseg.transforms.recipes import DRAWN
 
 # Bounds of bf16's relative error at random weights: four times what a CPU's autocast gives these small networks (0.053

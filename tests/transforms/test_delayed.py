@@ -13,7 +13,8 @@ from monai.transforms import Compose, Randomizable
 
 from medseg.data import make_dataset, make_loader
 from medseg.engines import PrepareAugmented
-from medseg.transforms.delayed import Delayed, change_batch, delayed
+from medseg.transforms.delayed import Delayed, change_batch
+from medseg.transforms.delayed_forms import delayed
 from medseg.transforms.placed import placed
 from medseg.transforms.recipes import DRAWN
 
