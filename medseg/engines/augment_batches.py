@@ -27,7 +27,8 @@ class PrepareAugmented(PrepareBatch):
 
     def __init__(self, dataset: SeededDataset) -> None:
         self.dataset = dataset
-        steps = getattr(dataset.dataset.transform, "transforms", ())
+        transform = getattr(getattr(dataset, "dataset", dataset), "transform", None)  # MONAI's own data sets too
+        steps = getattr(transform, "transforms", ())
         self.steps = [step for step in steps if isinstance(step, Delayed)]
         self.crop = next((step for step in steps if isinstance(step, Placed)), None)
         self.kept: dict[str, tuple[Tensor, Tensor]] = {}
