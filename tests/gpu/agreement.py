@@ -5,6 +5,7 @@ They run with a CPU on both sides too, so that a planted fault shows that they c
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import tempfile
 from collections.abc import Iterator
@@ -155,8 +156,11 @@ def augmented(recipe: str, device: str) -> Iterator[str]:
         image, label, numbers = (
             torch.stack([torch.as_tensor(one[key]) for one in drawn]) for key in ("image", "label", DRAWN)
         )
+        numbers = numbers.pin_memory() if device.startswith("cuda") else numbers
         for _ in range(2):
-            found.append(change_batch(forms, image.to(device), label.to(device), numbers))
+            there = image.to(device), label.to(device)
+            with _no_waits(device):
+                found.append(change_batch(forms, *there, numbers, non_blocking=True))
         if not all(torch.equal(*pair) for pair in zip(*found[-2:], strict=True)):
             yield "the same numbers give other voxels"
         images, labels = (torch.stack([torch.as_tensor(one[key]) for one in expected]) for key in ("image", "label"))
@@ -168,6 +172,19 @@ def augmented(recipe: str, device: str) -> Iterator[str]:
                 yield f"{wrong:.2g} of the labels differ, expected at most 0.002"
         if not difference <= (0.02 if noisy else _FLOAT32):
             yield f"{'the deviation of noise' if noisy else 'the image'} differs by {difference:.2g}"
+
+
+@contextlib.contextmanager
+def _no_waits(device: str) -> Iterator[None]:
+    """An error where a GPU is waited for."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def _first(made: Any) -> dict[str, Any]:
