@@ -129,7 +129,6 @@ def plan_recipe(
     mirror = {"mirror_axes": _mirror_axes(plan), "validate::inferer::mirror_axes": _mirror_axes(plan)}
     reasons |= dict.fromkeys((*mirror, "augment::mirror_axes", "flip_axes"), plan.reasons.get("flip_axes", ""))
     reasons["augment_on_device"] = "the GPU changes whole batches, so that loader processes need not keep up with it"
-    reasons["augment_on_device"] = "the GPU changes whole batches, so that loader processes need not keep up with it"
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
     sections += [Section("train", Layer(train, "plan", reasons=reasons))]
     if plan.spatial_dims == 2:  # small images: several may be read ahead of the network, and written behind it
