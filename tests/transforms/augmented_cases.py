@@ -19,7 +19,7 @@ def steps_of(name: str, roi: Sequence[int], likely: float | None = None) -> list
     """The augmentation of a recipe; ``likely``: probability of all its changes but noise and mirror images."""
     dims = len(roi)
     stated = BundleRecipe(("generated", name), ()).config("train").tree["augment"]
-    filled = {"roi_size": list(roi), "foreground": 0.33, "coarse_axis": None, "label_space": None}
+    filled = {"roi_size": list(roi), "foreground": 0.33, "coarse_axis": None, "label_space": None, "flip_axes": [0]}
     open_ = {"samples_per_case": 1, "mirror_axes": [*range(dims)], "flip_axes": [*range(dims)], "rotate": 0.5}
     augment = {**stated, **{k: v for k, v in open_.items() if k in stated}}
     if likely is not None:
