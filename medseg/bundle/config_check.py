@@ -231,7 +231,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "roi_size": (_list_of(_whole(1)), "one positive integer per axis, for example [96, 96, 96]"),
     "spacing": (_list_of(_number(0, open_low=True)), "one number above 0 per axis, in mm"),
     "precision": _one_of("fp32", "bf16", "fp16", "auto"),
-    "cache": _one_of("cache", "persistent", "smart", "plain"),
+    "cache": _one_of("cache", "device", "persistent", "smart", "plain"),
     "schedule": _one_of("cosine", "poly", "exp_poly", "step", "constant"),
 }
 # Mappings and components without which no config works.

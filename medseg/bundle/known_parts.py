@@ -18,9 +18,9 @@ _COMPONENTS = {
     "medseg.data": "CaseDataset ReadCase make_dataset make_loader",
     "medseg.engines": """
         Attach CaseEvaluator CaseScores Checkpoint DistillingInferer EarlyStop FreezePart KeepOldTasks LoadWeights
-        PhotoScores PreparePasses PrepareTasks Progress RandomStreams RunLog SegmentationTrainer TaskMapScores
-        TaskScores TimeLimit UpdateAverage ValidationLoss evaluated_network frozen_epochs lower_is_better make_average
-        run run_cases target_maps unselected_epochs""",
+        PhotoScores PrepareAugmented PreparePasses PrepareTasks Progress RandomStreams RunLog SegmentationTrainer
+        TaskMapScores TaskScores TimeLimit UpdateAverage ValidationLoss evaluated_network frozen_epochs lower_is_better
+        make_average run run_cases target_maps unselected_epochs""",
     "medseg.inferers": "HalfStepWindow Member SlidingWindow TaskPasses WholeVolume",
     "medseg.labels": "LabelSpace.from_table",
     "medseg.losses": """

@@ -128,6 +128,7 @@ def plan_recipe(
     )
     mirror = {"mirror_axes": _mirror_axes(plan), "validate::inferer::mirror_axes": _mirror_axes(plan)}
     reasons |= dict.fromkeys((*mirror, "augment::mirror_axes", "flip_axes"), plan.reasons.get("flip_axes", ""))
+    reasons["augment_on_device"] = "the GPU changes whole batches, so that loader processes need not keep up with it"
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
     sections += [Section("train", Layer(train, "plan", reasons=reasons))]
     if plan.spatial_dims == 2:  # small images: several may be read ahead of the network, and written behind it
@@ -178,6 +179,7 @@ def _train(datalist: Datalist, plan: Plan, *, batch: bool) -> dict[str, Any]:
         "augment::samples_per_case": plan.samples_per_case,
         "augment::mirror_axes": _mirror_axes(plan),
         "coarse_axis": _coarse_axis(plan),
+        **({} if plan.light else {"augment_on_device": True}),
         **({"loss": masked} if space.mode != "softmax" or space.has_ignore else {}),
     }
 
@@ -223,6 +225,8 @@ def _universal(
     """What is left to a plan where ``base/universal.yaml`` says how several data sets are trained."""
     left = {k: v for k, v in shared.items() if not k.startswith("preprocess::") or k == "preprocess::spacing"}
     kept = {k: train[k] for k in ("batch_size", "num_workers", "cache")}
+    # Its random changes have no form for batches.
+    kept |= dict.fromkeys(("~augment_on_device", "~train::preprocessing::augment_on_device"))
     kept |= {"recipe": "universal", "schedule": "exp_poly", "weights": _weights(datalist)}
     kept |= {"iterations": _CPU_ITERATIONS} if plan.light else {}
     return left, kept | {"augment::intensity_of": {name: _MANY_CHANGES for name in _mr_datasets(datalist)}}

@@ -42,7 +42,8 @@ def plan_within(
     """The plan, and the network's arguments, whose training step fits into a GPU's free memory, if one does.
 
     The limit of the patch's voxels falls in proportion to the lack of memory, to an eighth at most, as nnU-Net gives
-    up patch before batch; then the batch is halved. What the user or nnU-Net's rules decided stays.
+    up patch before batch; then the batch is halved. What the user or nnU-Net's rules decided stays. Where there is room
+    for the prepared cases as well, the GPU keeps them.
 
     Args:
         free: bytes.
@@ -73,6 +74,10 @@ def plan_within(
         plan.reasons["roi_size"] += f"; {forecast}{smaller}"
     if plan.batch_size != batch_size:
         plan.reasons["batch_size"] = f"{batch_size} would not fit: {forecast}"
+    cached = plan.cache_gib * GIB
+    if asked.cases_on_gpu and plan.cache == "cache" and needed + 2 * cached <= room:  # as much again for validation
+        plan.cache = "device"
+        plan.reasons["cache"] += f"; they fit on the GPU beside a training step, {free / GIB:.1f} GiB are free there"
     if needed > room:
         logger.warning("%s: use a smaller roi_size, a smaller batch_size or a smaller network if it fails", forecast)
     return plan, arguments

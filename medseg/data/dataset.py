@@ -31,12 +31,13 @@ from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError
 from medseg.faults import unwrapped
 from medseg.transforms.patches import RandForegroundCropd
+from medseg.transforms.placed import Placed, placed
 
 __all__ = ["SeededDataset", "make_dataset"]
 
 logger = logging.getLogger("medseg")
 
-_KINDS = ("cache", "persistent", "smart", "plain")
+_KINDS = ("cache", "device", "persistent", "smart", "plain")
 
 
 class SeededDataset(torch.utils.data.Dataset[Any]):
@@ -69,7 +70,13 @@ class SeededDataset(torch.utils.data.Dataset[Any]):
 
     def _crops(self) -> list[RandForegroundCropd]:
         steps = getattr(self.dataset.transform, "transforms", ())
-        return [step for step in steps if isinstance(step, RandForegroundCropd)]
+        crops = (step.step if isinstance(step, Placed) else step for step in steps)
+        return [step for step in crops if isinstance(step, RandForegroundCropd)]
+
+    def prepared(self) -> dict[str, Mapping[str, Any]]:
+        """The prepared cases of a cache in memory by their ids."""
+        assert isinstance(self.dataset, CacheDataset)
+        return {item["case_id"]: item for item in self.dataset._cache}
 
     def __len__(self) -> int:
         return len(self.dataset) * self.repeats
@@ -139,8 +146,10 @@ def make_dataset(
     Args:
         data: cases from a datalist.
         transform: deterministic transforms, then random ones.
-        kind: ``cache`` (memory), ``persistent`` (disk, keyed by files *and* transforms), ``smart`` (rolling part in
-            memory; a run with it cannot be resumed exactly) or ``plain``.
+        kind: ``cache`` (memory), ``device`` (memory, and on the training's device, where
+            ``medseg.engines.PrepareAugmented`` cuts the patches; memory alone where random changes are made before it),
+            ``persistent`` (disk, keyed by files *and* transforms), ``smart`` (rolling part in memory; a run with it
+            cannot be resumed exactly) or ``plain``.
         seed: the run's seed.
         repeats: number of passes over the cases per epoch.
         cache_rate: share of cases kept in memory.
@@ -150,9 +159,14 @@ def make_dataset(
     Raises:
         ConfigError: unknown kind, or ``persistent`` without ``cache_dir``.
     """
-    if kind == "cache":
+    if kind in ("cache", "device"):
         dataset: Dataset = _MemoryDataset(
-            data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=False, copy_cache=False
+            data,
+            placed(transform) if kind == "device" and cache_rate == 1 else transform,
+            cache_rate=cache_rate,
+            num_workers=num_workers,
+            progress=False,
+            copy_cache=False,
         )
     elif kind == "persistent":
         if cache_dir is None:

@@ -56,7 +56,7 @@ class Plan:
         flip_axes: axes that augmentation mirrors.
         rotate: largest rotation in radians per axis.
         batch_size, samples_per_case, repeats: cases per batch, patches per case, passes over the cases per epoch.
-        cache: ``cache`` or ``persistent``.
+        cache: ``cache``, ``device`` or ``persistent``.
         cache_gib: estimated size of the cache.
         learning_rate: learning rate of AdamW.
         light: small networks (training on CPU).

@@ -27,6 +27,7 @@ class PlanSettings:
         roi_step: the patch is a multiple of it in every axis, where it is neither given nor holds whole volumes.
         voxel_share: share of the usual limit of a patch's voxels, where a GPU has too little memory for that.
         whole_volume: the patch holds whole cases.
+        cases_on_gpu: a GPU may keep the prepared cases, since it changes the patches too.
         like_nnunet: spacing, patch and batch by nnU-Net's rules (``plan_nnunet``), not of whole volumes.
         memory_gb: memory of the GPU that these plan for, in GB.
         residual: these plan for a U-Net of residual blocks.
@@ -44,6 +45,7 @@ class PlanSettings:
     roi_step: int = 8
     voxel_share: float = 1.0
     whole_volume: bool = False
+    cases_on_gpu: bool = False
     like_nnunet: bool = False
     memory_gb: float = MEMORY_GB
     residual: bool = False

@@ -55,6 +55,11 @@ _PLAIN = {
     "augment::balance": ("Training", "patches around a label are balanced over", ""),
     "train::trainer::head_weights": ("Training", "weights of several heads", ""),
     "checkpoint::select": ("Training", "weights kept", ""),
+    "augment_on_device": (
+        "Training",
+        "random changes of whole batches on the device",
+        "train::preprocessing::augment_on_device",
+    ),
     "cache": ("Training", "cache", "train::dataset::kind"),
     "seed": ("Training", "seed", ""),
 }

@@ -1,6 +1,7 @@
 """Training and validation engines: MONAI's, with what they lack."""
 
 from medseg.engines.attach import Attach
+from medseg.engines.augment_batches import PrepareAugmented
 from medseg.engines.cases import CaseEvaluator, run_cases
 from medseg.engines.checkpoint import Checkpoint, RandomStreams, unselected_epochs
 from medseg.engines.cost import CaseCost, network_facts
@@ -31,6 +32,7 @@ __all__ = [
     "KeepOldTasks",
     "LoadWeights",
     "PhotoScores",
+    "PrepareAugmented",
     "PreparePasses",
     "PrepareTasks",
     "Progress",

@@ -45,14 +45,25 @@ class RandChannelsd(RandomizableTransform, MapTransform):
             for key in self.key_iterator(result):
                 image = result[key]
                 plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
-                result[key] = torch.stack(
-                    [self.change(c[None])[0] if self.R.rand() < self.channel_prob else c for c in plain.float()]
-                )
+                drawn = self.draw(len(plain), plain.dim() - 1)
+                changed = [
+                    c if values is None else self.change(c[None], values)[0]
+                    for c, values in zip(plain.float(), drawn, strict=True)
+                ]
+                result[key] = torch.stack(changed)
         return result
 
+    def draw(self, channels: int, dims: int) -> list[list[float] | None]:
+        """New values for each channel of an image that is changed; ``None`` for channels that stay."""
+        return [self.values(dims) if self.R.rand() < self.channel_prob else None for _ in range(channels)]
+
     @abstractmethod
-    def change(self, channel: torch.Tensor) -> torch.Tensor:
-        """One channel, (1, *spatial), changed by newly drawn values."""
+    def values(self, dims: int) -> list[float]:
+        """New values for one channel of an image with so many spatial axes."""
+
+    @abstractmethod
+    def change(self, channel: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
+        """One channel, (1, *spatial), changed by its values."""
 
     def _around_one(self, bounds: Sequence[float]) -> float:
         """Below 1 as often as above: uniform in each half of the range."""
@@ -72,9 +83,11 @@ class RandBlurd(RandChannelsd):
         super().__init__(keys, prob, channel_prob)
         self.sigma = tuple(sigma)
 
-    def change(self, channel: torch.Tensor) -> torch.Tensor:
-        drawn = [float(self.R.uniform(self.sigma[0], self.sigma[1])) for _ in channel.shape[1:]]
-        return torch.as_tensor(GaussianSmooth(drawn)(channel))
+    def values(self, dims: int) -> list[float]:
+        return [float(self.R.uniform(self.sigma[0], self.sigma[1])) for _ in range(dims)]
+
+    def change(self, channel: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
+        return torch.as_tensor(GaussianSmooth(values)(channel))
 
 
 class RandContrastd(RandChannelsd):
@@ -89,9 +102,11 @@ class RandContrastd(RandChannelsd):
         super().__init__(keys, prob, channel_prob)
         self.factors = tuple(factors)
 
-    def change(self, channel: torch.Tensor) -> torch.Tensor:
-        factor = self._around_one(self.factors) - 1
-        return torch.as_tensor(ScaleIntensityFixedMean(factor, preserve_range=True)(channel))
+    def values(self, dims: int) -> list[float]:
+        return [self._around_one(self.factors)]
+
+    def change(self, channel: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
+        return torch.as_tensor(ScaleIntensityFixedMean(values[0] - 1, preserve_range=True)(channel))
 
 
 class RandGammad(RandChannelsd):
@@ -116,9 +131,11 @@ class RandGammad(RandChannelsd):
         self.gamma = tuple(gamma)
         self.invert = invert
 
-    def change(self, channel: torch.Tensor) -> torch.Tensor:
-        gamma = self._around_one(self.gamma)
-        return torch.as_tensor(AdjustContrast(gamma, invert_image=self.invert, retain_stats=True)(channel))
+    def values(self, dims: int) -> list[float]:
+        return [self._around_one(self.gamma)]
+
+    def change(self, channel: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
+        return torch.as_tensor(AdjustContrast(values[0], invert_image=self.invert, retain_stats=True)(channel))
 
 
 class RandLowResolutiond(RandChannelsd):
@@ -143,9 +160,11 @@ class RandLowResolutiond(RandChannelsd):
         self.zoom = tuple(zoom)
         self.coarse_axis = coarse_axis
 
-    def change(self, channel: torch.Tensor) -> torch.Tensor:
-        zoom = self.R.uniform(self.zoom[0], self.zoom[1])
+    def values(self, dims: int) -> list[float]:
+        return [float(self.R.uniform(self.zoom[0], self.zoom[1]))]
+
+    def change(self, channel: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
         full = channel.shape[1:]
-        low = [n if axis == self.coarse_axis else max(1, round(n * zoom)) for axis, n in enumerate(full)]
+        low = [n if axis == self.coarse_axis else max(1, round(n * values[0])) for axis, n in enumerate(full)]
         small = interpolate(channel[None], size=low, mode="nearest-exact")
         return interpolate(small, size=full, mode="trilinear" if len(full) == 3 else "bilinear")[0]

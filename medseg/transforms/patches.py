@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms.lesion_indices import LesionsToIndicesd
-from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS
+from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS, DRAWN
 
 __all__ = ["RandForegroundCropd", "RandRotateScaled", "patch_augmentation"]
 
@@ -71,13 +71,13 @@ class RandForegroundCropd(Randomizable, MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         shape = data[self.first_key(dict(data))].shape[1:]
-        starts = [self._start(shape, data[self.indices_key]) for _ in range(self.num_samples)]
+        starts = [self.start(shape, data[self.indices_key]) for _ in range(self.num_samples)]
         return [
-            {**data, **{key: self._cut(data[key], start) for key in self.key_iterator(dict(data))}} for start in starts
+            {**data, **{key: self.cut(data[key], start) for key in self.key_iterator(dict(data))}} for start in starts
         ]
 
-    def _start(self, shape: Sequence[int], indices: Sequence[Any]) -> list[int]:
-        """First voxel of a patch."""
+    def start(self, shape: Sequence[int], indices: Sequence[Any]) -> list[int]:
+        """First voxel of a patch, newly drawn."""
         room = [max(0, n - size) for n, size in zip(shape, self.roi_size, strict=True)]
         around = self.R.rand() < self.share if self.foreground is None else self.foreground
         present = [voxels for voxels in indices[1:] if len(voxels)]
@@ -89,7 +89,8 @@ class RandForegroundCropd(Randomizable, MapTransform):
             min(max(int(c) - size // 2, 0), most) for c, size, most in zip(centre, self.roi_size, room, strict=True)
         ]
 
-    def _cut(self, image: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
+    def cut(self, image: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
+        """The patch and its margin."""
         found = [slice(None)]
         missing: list[int] = []
         for first, size, margin, n in zip(start, self.roi_size, self.margin, image.shape[1:], strict=True):
@@ -171,9 +172,7 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
         self.randomize()
         for key in self.key_iterator(result):
             if self.drawn is None:
-                first = [(n - size) // 2 for n, size in zip(result[key].shape[1:], self.roi_size, strict=True)]
-                middle = (slice(a, a + size) for a, size in zip(first, self.roi_size, strict=True))
-                result[key] = result[key][(slice(None), *middle)]
+                result[key] = self.middle(result[key])
                 continue
             angles, factors = self.drawn
             affine = mt.Affine(
@@ -186,6 +185,12 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
             )
             result[key] = affine(result[key])
         return result
+
+    def middle(self, image: torch.Tensor) -> torch.Tensor:
+        """The patch in the middle of ``(..., *spatial)``."""
+        for axis, size in enumerate(self.roi_size, image.dim() - len(self.roi_size)):
+            image = image.narrow(axis, (image.shape[axis] - size) // 2, size)
+        return image
 
 
 def patch_augmentation(
@@ -223,6 +228,6 @@ def patch_augmentation(
         spatial,
         *intensity,
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in mirror_axes),
-        mt.SelectItemsd([*keys, "case_id"]),
+        mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
         mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
     ]

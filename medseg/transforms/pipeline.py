@@ -10,6 +10,7 @@ from monai.transforms import Compose, Transform
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
+from medseg.transforms.delayed_forms import delayed
 from medseg.transforms.recipes import load
 
 __all__ = ["pipeline"]
@@ -23,6 +24,7 @@ def pipeline(
     label_grid: str = "network",
     augment: Callable[[], list[Transform]] | None = None,
     augment_inside: bool = False,
+    augment_on_device: bool = False,
 ) -> Compose:
     """Preprocessing, then augmentation; in a config::
 
@@ -38,6 +40,8 @@ def pipeline(
             in the original image space.
         augment: one of the augmentations, with its settings.
         augment_inside: ``of`` takes the random steps as ``random`` and has steps of its own after them.
+        augment_on_device: random changes are drawn here for each case and made later for whole batches, by
+            ``medseg.engines.PrepareAugmented``.
 
     Raises:
         ConfigError: an unknown ``label_grid``.
@@ -53,4 +57,4 @@ def pipeline(
     random = [] if augment is None else augment()
     if augment_inside:
         return Compose(of(keys, label_space=label_space, random=random))
-    return Compose(of(keys, label_space=label_space) + random)
+    return Compose(of(keys, label_space=label_space) + (delayed(random) if augment_on_device else random))

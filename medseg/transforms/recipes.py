@@ -24,9 +24,10 @@ from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
 from medseg.transforms.spacing import OwnSpacingd
 
-__all__ = ["CROP_SAMPLES_PER_CLASS", "augmentation", "load", "preprocessing"]
+__all__ = ["CROP_SAMPLES_PER_CLASS", "DRAWN", "augmentation", "load", "preprocessing"]
 
 CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for drawing crop centres
+DRAWN = "drawn"  # key of a case: the numbers of its changes that are made on the device, (N,) float32
 
 
 def load(keys: Sequence[str], label_space: LabelSpace | None = None) -> list[Transform]:
@@ -164,6 +165,6 @@ def augmentation(
         ),
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in flip_axes),
         *intensity,
-        mt.SelectItemsd([*keys, "case_id"]),
+        mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
         mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
     ]

@@ -194,7 +194,7 @@ def _cost(candidate: Candidate, plan: Plan, tree: dict[str, Any], device: torch.
         patch=forward.median / batch,
         validations=cases[1] * (epochs // tree["val_interval"]),
         memory=peak_memory(candidate, conditions, "train"),
-        cache=int(plan.cache_gib * 2**30) if plan.cache == "cache" else 0,
+        cache=int(plan.cache_gib * 2**30) if plan.cache != "persistent" else 0,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from medseg.bundle.build import Section
+from medseg.bundle.compile_choice import compile_layer
 from medseg.bundle.compose import Workflow, command, user
 from medseg.bundle.draft import Draft
 from medseg.bundle.folder import Bundle
@@ -92,6 +93,9 @@ class Start:
             bundle = Bundle(str(settings.bundle))
             draft = _own_places(Draft.copied(bundle, settings.overlays, datalist)).over(user(settings.overrides))
         draft = draft.over(*_options(settings, datalist, draft, len(training)))
+        planned = settings.network is not None and "compile" not in (settings.overrides or {})
+        if planned and chosen.type == "cuda" and world_size() == 1:
+            draft = draft.over(compile_layer(draft.train.tree, _per_epoch(draft, len(training))))
         check_training(draft.train.tree, facts, datalist)
         draft.check()
         network = Workflow(draft.train.tree, "train").parser.get_parsed_content("network_def")
@@ -175,13 +179,18 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft, cases: i
 
 def _epochs(iterations: int, draft: Draft, cases: int) -> int:
     """The epochs that have a number of iterations, in full epochs; several processes share the cases of each."""
-    processes = world_size()
-    share = math.ceil(cases * draft.train.tree.get("repeats", 1) / processes)
-    per_epoch: int = draft.train.tree.get("iterations") or max(1, share // draft.train.tree["batch_size"])
+    processes, per_epoch = world_size(), _per_epoch(draft, cases)
     epochs = math.ceil(iterations / per_epoch)
     shared = f" in each of {processes} processes" if processes > 1 else ""
     logger.info("%d iterations are %d epochs of %d%s", iterations, epochs, per_epoch, shared)
     return epochs
+
+
+def _per_epoch(draft: Draft, cases: int) -> int:
+    """The iterations of an epoch in each process."""
+    share = math.ceil(cases * draft.train.tree.get("repeats", 1) / world_size())
+    per_epoch: int = draft.train.tree.get("iterations") or max(1, share // draft.train.tree["batch_size"])
+    return per_epoch
 
 
 def _own_places(draft: Draft) -> Draft:

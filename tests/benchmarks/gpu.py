@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import shutil
 import statistics
@@ -35,8 +36,16 @@ NETWORKS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "SwinUNETR": (CUBE, {"feature_size": 48}),
     "UNETR": (CUBE, {"img_size": CUBE[1:]}),
 }
+LOOPS: dict[str, dict[str, Any]] = {
+    "loop": {},  # as planned
+    "loop, per case": {"augment_on_device": False},
+    "loop 96³": {"roi_size": [96, 96, 96]},
+    "loop 128³": {"roi_size": [128, 128, 128]},
+}
+COMPILED = {f"{name}, compiled": name for name in ("hnoseg_xs", "ssh_unet")}  # of medseg/bundle/compile_choice.py
+ROWS = [*NETWORKS, "augmentation", *LOOPS, *COMPILED]  # compiling takes longest, so it is last
 COLUMNS = ("fwd fp32", "fwd bf16", "step bf16")
-_ROW = 45  # seconds that a row may take
+_ROW = 60  # seconds that a row may take
 _REPEATS = 9
 
 
@@ -44,13 +53,14 @@ def main() -> int:
     """Print a line per network and one for the loop as they come."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--only", nargs="+", choices=[*NETWORKS, "loop"], default=[*NETWORKS, "loop"])
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--quick", action="store_true", help="small inputs, few repeats")
     parser.add_argument("--seconds", type=float, default=240, help="time for all rows")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # what the process of a row does
     options = parser.parse_args()
     if options.row is not None:
-        print(json.dumps((loop if options.row == "loop" else network)(options)))
+        others = {"augmentation": augmentation, **dict.fromkeys(LOOPS, loop), **dict.fromkeys(COMPILED, compiled)}
+        print(json.dumps(others.get(options.row, network)(options)))
         return 0
     card = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine()
     print(f"{card}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n")
@@ -79,17 +89,7 @@ def one_row(name: str, options: argparse.Namespace, limit: float) -> str:
 
 def network(options: argparse.Namespace) -> list[str]:
     """The cells of a network's row."""
-    from medseg.networks import catalog, create_network
-
-    shape, more = NETWORKS[options.row]
-    size = (32, 32, 64) if options.quick else shape[1:]
-    facts = catalog().get(options.row)
-    arguments = {"spatial_dims": 3, "in_channels": shape[0], "out_channels": facts.channels[1] if facts else 14} | more
-    if "img_size" in arguments:
-        arguments["img_size"] = size
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    net = create_network(options.row, **arguments).to(options.device)
-    x = torch.randn(1, shape[0], *size, device=options.device)
+    net, x = made(options.row, options)
 
     def forward(dtype: torch.dtype | None) -> Callable[[], Any]:
         def run() -> Any:
@@ -98,19 +98,85 @@ def network(options: argparse.Namespace) -> list[str]:
 
         return run
 
-    def step() -> None:
-        result = forward(torch.bfloat16)()
-        heads = result if isinstance(result, (list, tuple)) else [result]
-        sum(head.float().square().mean() for head in heads).backward()
-        net.zero_grad(set_to_none=True)
-
     net.eval()
     with torch.no_grad():
         found = [measured(forward(dtype), options) for dtype in (None, torch.bfloat16)]
     net.train()
-    found.append(measured(step, options))
-    title = f"{shape[0]}×{'×'.join(map(str, size))}"
-    return [title, *(f"{1000 * seconds:.1f}" for seconds, _ in found), " / ".join(f"{mib:.0f}" for _, mib in found)]
+    found.append(measured(lambda: step(net, x), options))
+    return [
+        "×".join(map(str, x.shape[1:])),
+        *(f"{1000 * seconds:.1f}" for seconds, _ in found),
+        " / ".join(f"{mib:.0f}" for _, mib in found),
+    ]
+
+
+def made(name: str, options: argparse.Namespace) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A network on the device, and its input."""
+    from medseg.networks import catalog, create_network
+
+    shape, more = NETWORKS[name]
+    size = (32, 32, 64) if options.quick else shape[1:]
+    facts = catalog().get(name)
+    arguments = {"spatial_dims": 3, "in_channels": shape[0], "out_channels": facts.channels[1] if facts else 14} | more
+    if "img_size" in arguments:
+        arguments["img_size"] = size
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return create_network(name, **arguments).to(options.device), torch.randn(1, shape[0], *size, device=options.device)
+
+
+def step(net: torch.nn.Module, x: torch.Tensor) -> None:
+    """Forward and backward in bf16."""
+    with torch.autocast(x.device.type, torch.bfloat16):
+        result = net(x)
+    heads = result if isinstance(result, (list, tuple)) else [result]
+    sum(head.float().square().mean() for head in heads).backward()
+    net.zero_grad(set_to_none=True)
+
+
+def compiled(options: argparse.Namespace) -> list[str]:
+    """The cells of a compiled network's row: a step before and after, and how long its first one took."""
+    net, x = made(COMPILED[options.row], options)
+    eager, _ = measured(lambda: step(net, x), options)
+    net.compile(dynamic=False)
+    began = time.perf_counter()
+    step(net, x)
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    first = time.perf_counter() - began
+    figures = [
+        f"{1000 * seconds:.1f} {name}"
+        for name, seconds in (("step", eager), ("compiled", measured(lambda: step(net, x), options)[0]))
+    ]
+    return ["×".join(map(str, x.shape[1:])), *figures, f"{first:.0f} s to compile"]
+
+
+def augmentation(options: argparse.Namespace) -> list[str]:
+    """The cells of the augmentation's row: copying and changing a batch as each recipe says, mean over its draws."""
+    sys.path.append(str(Path(__file__).parents[1] / "transforms"))
+    from augmented_cases import case, steps_of
+    from monai.data import Dataset
+    from monai.transforms import Compose
+
+    from medseg.data import make_loader
+    from medseg.data.dataset import SeededDataset
+    from medseg.engines import PrepareAugmented
+    from medseg.transforms.delayed_forms import delayed
+
+    roi = (16,) * 3 if options.quick else (128,) * 3
+    cells = []
+    for recipe in ("light", "nnunet"):
+        chain = Compose(delayed(steps_of(recipe, roi)))
+        repeats = 2 if options.quick else 10
+        dataset = SeededDataset(Dataset([case(roi, number) for number in range(2)], chain), seed=0, repeats=repeats)
+        batches, prepare = list(make_loader(dataset, batch_size=2)), PrepareAugmented(dataset)
+        prepare(batches[0], torch.device(options.device), True)
+
+        def all_batches(batches: Any = batches, prepare: Any = prepare) -> None:
+            for batch in batches:
+                prepare(batch, torch.device(options.device), True)
+
+        cells.append(f"{1000 * measured(all_batches, options)[0] / len(batches):.1f} {recipe}")
+    return [f"2×2×{'×'.join(map(str, roi))}", *cells]
 
 
 def measured(run: Callable[[], Any], options: argparse.Namespace) -> tuple[float, float]:
@@ -135,10 +201,20 @@ def loop(options: argparse.Namespace) -> list[str]:
     from medseg.workflows.training import train
 
     # Not 16^3: torch 2.13 on a CPU gives some bf16 gradients there that are not finite.
-    roi, batch, repeats = ([32, 32, 32], 2, 2) if options.quick else ([32, 48, 32], 2, 40)
+    changes = LOOPS[options.row]
+    roi, batch, repeats = ([32, 32, 32], 2, 2) if options.quick else (changes.get("roi_size", [32, 48, 32]), 2, 40)
+    repeats = repeats if math.prod(roi) < 10**5 else 10
     with tempfile.TemporaryDirectory() as name:
         listed, run = write_phantom(output=Path(name) / "data", cases=10), Path(name) / "run"
-        overrides = {"roi_size": roi, "batch_size": batch, "repeats": repeats, "precision": "bf16", "val_interval": 9}
+        overrides = {
+            "augment_on_device": True,
+            **changes,
+            "roi_size": roi,
+            "batch_size": batch,
+            "repeats": repeats,
+            "precision": "bf16",
+            "val_interval": 9,
+        }
         busy = _Utilisation()
         train(
             network="SegResNet", json_list=listed, fold=0, output=run, epochs=2, overrides=overrides,

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from medseg.cli import main
+from medseg.data import read_datalist
 from medseg.storage import read_yaml
+from medseg.workflows.start import Start
+from medseg.workflows.train_settings import TrainSettings
 
 
 def run(*arguments: object) -> int:
@@ -75,7 +79,19 @@ def test_what_is_printed_and_documented_is_what_was_set(make_datalist, tmp_path,
 def test_a_plan_for_a_gpu_needs_none(make_datalist, tmp_path):
     out = tmp_path / "bundle"
     assert run("--network", "DynUNet", "--json_list", make_datalist(), "--output", out, "--device", "cuda") == 0
-    assert read_yaml(out / "configs" / "train.yaml")["network_def"]["filters"][0] == 32
+    train = read_yaml(out / "configs" / "train.yaml")
+    assert train["network_def"]["filters"][0] == 32 and train["augment_on_device"] is True
+
+
+@pytest.mark.parametrize("changes", [{}, {"compile": True}])
+def test_a_training_on_a_gpu_weighs_compiling(changes, make_datalist, tmp_path):
+    listed = make_datalist()
+    settings = TrainSettings(
+        output=tmp_path / "run", json_list=listed, network="hnoseg_xs", fold=0, epochs=1, overrides=changes
+    )
+    start = Start.of(settings, read_datalist(listed), torch.device("cuda"))
+    (line,) = (setting.line() for setting in start.draft.settings if setting.id == "compile")
+    assert line.endswith("set by you") if changes else "no " in line and line.endswith("takes about 117 s")
 
 
 def test_nnunet_plans_give_spacing_window_and_normalisation(make_datalist, tmp_path, capsys):

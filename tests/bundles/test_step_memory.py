@@ -91,6 +91,8 @@ def test_plan_for_a_gpu_of_little_memory(
 
     usual, large = planned(None), planned(80)
     assert (large.roi_size, large.batch_size) == (usual.roi_size, usual.batch_size) == ((128, 128, 128), 2)
+    assert large.cache == "device" and "they fit on the GPU beside a training step, 80.0 GiB" in large.reasons["cache"]
+    assert planned(80, augment_on_device=False).cache == usual.cache == "cache"
     small = planned(2)
     assert small.reasons["roi_size"].endswith("; smaller than usual for that") and not caplog.records
     assert math.prod(small.roi_size) < math.prod(usual.roi_size)

@@ -27,7 +27,14 @@ from medseg.weights import load_file
 
 Train = Callable[..., Path]
 
-RICH = {"accumulation_steps": 2, "ema_decay": 0.8, "early_stop": 2, "num_workers": 0}
+RICH = {
+    "augment_on_device": True,
+    "cache": "device",
+    "accumulation_steps": 2,
+    "ema_decay": 0.8,
+    "early_stop": 2,
+    "num_workers": 0,
+}
 PERSISTENT = {"num_workers": 2}
 
 
@@ -181,7 +188,11 @@ def test_another_seed_gives_another_run(tiny_train: Train, plain_run: Path, tmp_
     assert read_rows(run)[0]["loss"] != read_rows(plain_run)[0]["loss"]
 
 
-def test_finished_run_does_nothing(tiny_train: Train, plain_run: Path, tmp_path: Path) -> None:
+def test_finished_run_does_nothing(
+    tiny_train: Train, plain_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a plan would choose another cache now, since there is less memory; the run keeps its own."""
+    monkeypatch.setattr("medseg.data.plan.available_gib", lambda: 0.0)
     run = tmp_path / "run"
     shutil.copytree(plain_run, run)
     before = {path: path.stat().st_mtime_ns for path in sorted(run.rglob("*")) if path.suffix in (".pt", ".csv")}

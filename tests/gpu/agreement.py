@@ -5,6 +5,7 @@ They run with a CPU on both sides too, so that a planted fault shows that they c
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import tempfile
 from collections.abc import Iterator
@@ -12,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from augmented_cases import case, steps_of
 from monai.losses import DiceCELoss
+from monai.transforms import Compose, RandGaussianNoised
 from network_contract import BF16, error, heads, image, small
 from torch import Tensor, nn
 
 from medseg.engines import SegmentationTrainer
 from medseg.networks import catalog, network_class
+from medseg.transforms.delayed import Delayed, change_batch
+from medseg.transforms.delayed_forms import delayed
+from medseg.transforms.recipes import DRAWN
 
 _FLOAT32 = 1e-4
 _GRADIENT = 1e-3
@@ -119,3 +125,56 @@ def resumed(name: str, device: str) -> Iterator[str]:
     different = [n for n, p in again.state_dict().items() if not torch.equal(p, whole.state_dict()[n])]
     if different:
         yield f"{len(different)} weights differ after resuming, such as {different[0]}"
+
+
+def augmented(recipe: str, device: str) -> Iterator[str]:
+    """Random changes of a batch on the device are those of the single cases; noise has its deviation, and again."""
+    roi, found = (12, 10, 8), []
+    for noisy in (False, True):
+        steps = [s for s in steps_of(recipe, roi, None if noisy else 1.0) if noisy == isinstance(s, RandGaussianNoised)]
+        if noisy:
+            steps[0].prob = 1.0
+            cases = [dict(image=torch.ones(2, 32, 32, 32), label=torch.zeros(1, 32, 32, 32)) for _ in range(4)]
+        else:
+            cases = [case(roi, number) for number in range(4)]
+        now, later = Compose(steps), Compose(delayed(steps))
+        expected = [_first(now.set_random_state(seed)(one)) for seed, one in enumerate(cases)]
+        drawn = [_first(later.set_random_state(seed)(one)) for seed, one in enumerate(cases)]
+        forms = [step for step in later.transforms if isinstance(step, Delayed)]
+        image, label, numbers = (
+            torch.stack([torch.as_tensor(one[key]) for one in drawn]) for key in ("image", "label", DRAWN)
+        )
+        numbers = numbers.pin_memory() if device.startswith("cuda") else numbers
+        for _ in range(2):
+            there = image.to(device), label.to(device)
+            with _no_waits(device):
+                found.append(change_batch(forms, *there, numbers, non_blocking=True))
+        if not all(torch.equal(*pair) for pair in zip(*found[-2:], strict=True)):
+            yield "the same numbers give other voxels"
+        images, labels = (torch.stack([torch.as_tensor(one[key]) for one in expected]) for key in ("image", "label"))
+        if noisy:
+            difference = float((found[-1][0].cpu().std((1, 2, 3, 4)) / images.std((1, 2, 3, 4)) - 1).abs().max())
+        else:
+            difference = error([found[-1][0]], [images])
+            if not (wrong := float((found[-1][1].cpu() != labels).float().mean())) <= 0.002:
+                yield f"{wrong:.2g} of the labels differ, expected at most 0.002"
+        if not difference <= (0.02 if noisy else _FLOAT32):
+            yield f"{'the deviation of noise' if noisy else 'the image'} differs by {difference:.2g}"
+
+
+@contextlib.contextmanager
+def _no_waits(device: str) -> Iterator[None]:
+    """An error where a GPU is waited for."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def _first(made: Any) -> dict[str, Any]:
+    """A case, or the first of those that were cut from it."""
+    return made[0] if isinstance(made, list) else made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from medseg.networks import catalog
+from medseg.transforms import batch_changes
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,35 @@ def test_fp16_and_resume(device: str) -> None:
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
 def test_compile(device: str) -> None:
     assert list(agreement.compiled("hnoseg_xs", device)) == []
+
+
+@pytest.mark.parametrize("recipe", ["light", "nnunet"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+def test_augmentation(recipe: str, device: str) -> None:
+    assert list(agreement.augmented(recipe, device)) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees fewer than two GPUs")
+def test_two_gpus(tmp_path: Path) -> None:
+    """Two processes with NCCL train, share the validation cases, and end."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+    def medseg(*arguments: str, processes: int = 1) -> None:
+        start = [
+            *["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"],
+            str(processes),
+            "-m",
+            "medseg.cli",
+        ]
+        command = [sys.executable, *(start if processes > 1 else start[-2:]), *arguments]
+        subprocess.run(command, check=True, cwd=tmp_path, timeout=90, env=os.environ | {"PYTHONPATH": path})
+
+    medseg("phantom", "--cases", "4", "--output", "data")
+    medseg("train", "--network=SegResNet", "--json_list=data/dataset.json", "--fold=0", "--epochs=1", "--output=run",
+           "--set=roi_size=[32,32,16]", "--set=repeats=2", "--set=val_interval=1", processes=2)  # fmt: skip
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (facts["status"], facts["processes"], facts["iterations"]) == ("finished", 2, 1)
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=GPU)])
@@ -79,6 +110,12 @@ def test_agreement_is_found_and_a_fault_noticed(check: object, monkeypatch: pyte
 
     monkeypatch.setattr(agreement, "pair", faulty)
     assert list(check("ssh_unet", "cpu"))  # type: ignore[operator]
+
+
+def test_a_wrong_place_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = batch_changes.affine_grid
+    monkeypatch.setattr(batch_changes, "affine_grid", lambda *how: grid(*how) + 0.05)
+    assert len(list(agreement.augmented("light", "cpu"))) == 2
 
 
 def test_a_step_that_changes_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
