@@ -8,9 +8,18 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.networks.catalog import catalog, list_networks
+from medseg.networks.catalog import catalog, list_networks, network_name, own_network
 
-__all__ = ["catalog", "create_network", "list_networks", "network_class", "network_target", "register"]
+__all__ = [
+    "catalog",
+    "create_network",
+    "list_networks",
+    "network_class",
+    "network_name",
+    "network_target",
+    "own_network",
+    "register",
+]
 
 _REGISTRY = ("NETWORKS", "create_network", "network_class", "network_target", "register")
 
@@ -18,6 +27,8 @@ _REGISTRY = ("NETWORKS", "create_network", "network_class", "network_target", "r
 def __getattr__(name: str) -> Any:
     if name in _REGISTRY:
         return getattr(importlib.import_module("medseg.networks.registry"), name)
+    if name == "SliceWise":
+        return importlib.import_module("medseg.networks.slice_wise").SliceWise
     for facts in catalog().values():
         if facts.class_name == name:
             return getattr(importlib.import_module(facts.module), name)
@@ -25,4 +36,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *(facts.class_name for facts in catalog().values())]
+    return [*__all__, "SliceWise", *(facts.class_name for facts in catalog().values())]

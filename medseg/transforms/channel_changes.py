@@ -61,7 +61,7 @@ class RandChannelsd(RandomizableTransform, MapTransform):
 
 
 class RandBlurd(RandChannelsd):
-    """Gaussian blur whose sigma, in voxels, is uniform in a range and drawn for each axis.
+    """Gaussian blur whose sigma, in voxels, is uniform in a range and drawn for each axis that has several voxels.
 
     Args:
         sigma: least and largest.
@@ -73,8 +73,9 @@ class RandBlurd(RandChannelsd):
         self.sigma = tuple(sigma)
 
     def change(self, channel: torch.Tensor) -> torch.Tensor:
-        drawn = [float(self.R.uniform(self.sigma[0], self.sigma[1])) for _ in channel.shape[1:]]
-        return torch.as_tensor(GaussianSmooth(drawn)(channel))
+        plane = channel[0].squeeze()[None]
+        drawn = [float(self.R.uniform(self.sigma[0], self.sigma[1])) for _ in plane.shape[1:]]
+        return torch.as_tensor(GaussianSmooth(drawn)(plane)).reshape(channel.shape)
 
 
 class RandContrastd(RandChannelsd):

@@ -109,7 +109,7 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
         roi_size: size of the result in voxels.
         rotation: largest angle about each axis, radians, for volumes.
         rotation_in_plane: the same of 2D images, and of volumes with a ``coarse_axis``, which turn about that only.
-        rotation_elongated: the same of 2D patches that are more than 1.5 times as long as wide.
+        rotation_elongated: the same of 2D patches and slices that are more than 1.5 times as long as wide.
         scaling: least and largest factor of the field of view, one for all axes; that of a ``coarse_axis`` stays.
         rotation_prob, scaling_prob: probabilities.
         coarse_axis: axis across coarse slices.
@@ -135,9 +135,11 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
         self.rotation_prob, self.scaling_prob = rotation_prob, scaling_prob
         self.coarse_axis = coarse_axis
         dims = len(self.roi_size)
+        plane = [n for n in self.roi_size if n > 1]
+        if len(plane) == 2 and max(plane) > _ELONGATED * min(plane):
+            rotation_in_plane = rotation_elongated
         if dims == 2:
-            long = max(self.roi_size) > _ELONGATED * min(self.roi_size)
-            self.angles = [rotation_elongated if long else rotation_in_plane]
+            self.angles = [rotation_in_plane]
         elif coarse_axis is None:
             self.angles = [rotation] * 3
         else:

@@ -49,11 +49,12 @@ def require_all_folds(run: Path, folders: Sequence[Path]) -> None:
         ModelError: a fold whose cases are in the scores of the whole is lost.
     """
     there = [folder.name for folder in folders]
-    scored = Scores.found(run)
-    lost = [name for name in (scored.facts.folds or () if scored else ()) if name not in there]
+    scores = Scores.found(run)
+    scored = scores.facts.folds or [] if scores is not None else []
+    lost = [name for name in scored if name not in there]
     if lost:
         raise ModelError(
-            f"{run} lacks {', '.join(lost)}: its metrics.json is of {len(scored.facts.folds or ())} folds, of which "
+            f"{run} lacks {', '.join(lost)}: its metrics.json is of {len(scored)} folds, of which "
             f"{len(there)} are there; expected all of them. Put the others back, or run `medseg validate` again to "
             "score those that are there."
         )

@@ -83,9 +83,15 @@ class Start:
         elif settings.network is not None:
             taken = transfer.network_arguments(network_target(settings.network)) if transfer else {}
             layer = Layer(taken, "plan", reasons=dict.fromkeys(taken, f"as in {settings.transfer}"))
-            nnunet = given_nnunet(settings.nnunet_plans, settings.nnunet_configuration)
+            nnunet = given_nnunet(settings.nnunet_plans, settings.configuration)
             asked = PlanRequest(
-                settings.network, chosen.type, dict(settings.overrides or {}), nnunet, layer, settings.recipe
+                settings.network,
+                chosen.type,
+                dict(settings.overrides or {}),
+                nnunet,
+                layer,
+                settings.recipe,
+                configuration=settings.configuration,
             )
             draft = planned_draft(asked, datalist, facts, len(training))
         else:
