@@ -152,7 +152,7 @@ def _rows(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str
     given = network if isinstance(network, Mapping) else {}
     arguments = own_network(given)
     place = "network_def" if arguments is given else "network_def::network"
-    yield (f"{place}::_target_", "network_def"), "Network", "class", str(arguments.get("_target_", ""))
+    yield (f"{place}::_target_", "network_def::_target_"), "Network", "class", str(arguments.get("_target_", ""))
     for name, value in arguments.items():
         if name not in _COMPONENTS:
             yield (f"{place}::{name}",), "Network", str(name), shown(value)

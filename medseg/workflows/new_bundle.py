@@ -198,9 +198,9 @@ def planned_network(
     if window is not None:
         check_window(window, facts, overrides.get("batch_size", 2))
     memory = request.memory_gb if request.recipe == NNUNET else None
-    chosen = request.configuration
-    if theirs is not None:
-        chosen = SLICES if len(theirs) == 3 and 1 in theirs else FULL
+    chosen = request.configuration if theirs is None else SLICES if 1 in theirs else FULL
+    if len(facts[0].shape) == 2 and (theirs is not None or chosen == SLICES):
+        chosen = None  # 2D images have no other
     plan, arguments = plan_for_network(
         network, datalist, facts, num_training, request.device_type, overrides, nnunet, memory, chosen
     )

@@ -94,7 +94,9 @@ def test_nnunet_plans_give_spacing_window_and_normalisation(make_datalist, tmp_p
     assert main([*again, "--bundle", str(out), "--nnunet_plans", str(plans)]) == 2
     assert "a bundle has a plan of its own" in capsys.readouterr().err
     assert main([*again, "--network", "SegResNet", "--configuration", "2e"]) == 2
-    assert "--configuration 2e: expected 2d, 3d_fullres, 3d_lowres, or a name in --nnunet_plans" in capsys.readouterr().err
+    assert (
+        "--configuration 2e: expected 2d, 3d_fullres, 3d_lowres, or a name in --nnunet_plans" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
