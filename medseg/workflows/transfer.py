@@ -106,9 +106,9 @@ class Transfer:
         own = own_network(definition)
         if definition and slices != (own is not definition):
             raise ConfigError(
-                f"--transfer {self.source} is a run {'in 3D' if slices else 'on slices (--configuration 2d)'}; expected "
-                f"one {'on slices, as --configuration 2d trains' if slices else 'in 3D'}. Name another source, or the "
-                "same configuration."
+                f"--transfer {self.source} is a run {'in 3D' if slices else 'on slices (--configuration 2d)'}; "
+                f"expected one {'on slices, as --configuration 2d trains' if slices else 'in 3D'}. Name another "
+                "source, or the same configuration."
             )
         if own.get("_target_") != target:
             return {}

@@ -11,11 +11,9 @@ import torch
 from brightness import write_cases, write_run
 
 import medseg
-from medseg.cli import main
 from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError
 from medseg.inferers.head import split_head
-from medseg.metrics import Scores
 from medseg.networks import SliceWise
 from medseg.storage import read_yaml
 from medseg.workflows.ensemble import ensemble
@@ -62,16 +60,13 @@ def test_the_head_of_slices_is_not_taken_for_one_of_volumes(sliced: Path) -> Non
     assert head is None and logits.shape == (1, 4, 2, 2, 1)
 
 
-def test_scores_predictions_and_ensembles_are_of_volumes(sliced: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["validate", "--run", str(sliced), "--device", "cpu"]) == 0
-    assert len(Scores.read(sliced).cases) == 2
+def test_scores_predictions_and_ensembles_are_of_volumes(sliced: Path) -> None:
+    assert len(medseg.evaluate(sliced, device="cpu").cases) == 2
     volume = write_run(sliced.parent / "volume", sliced.parent / "list.json")
     joined = ensemble([sliced, volume], sliced.parent / "joined", device="cpu")
     assert joined is not None and len(joined.cases) == 2
     (found,) = (sliced.parent / "joined" / "predictions").glob("case_2*.nii.gz")
     assert nibabel.load(found).shape == (26, 24, 14)
-    assert main(["report", "--run", str(sliced)]) == 0
-    assert "DynUNet (2D)" in (sliced / "report.html").read_text()
 
 
 def test_a_training_starts_from_the_weights_of_slices(sliced: Path) -> None:
