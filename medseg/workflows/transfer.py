@@ -18,7 +18,7 @@ from medseg.data import Datalist
 from medseg.data.sampling import replay_weights
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
-from medseg.networks import create_network, own_network
+from medseg.networks import SliceWise, create_network, own_network
 from medseg.networks.layers.task_conditioned import TaskConditioned
 from medseg.weights import read_state_dict, transfer_state
 from medseg.weights.encoder import encoder_state
@@ -141,7 +141,10 @@ class Transfer:
         changes: dict[str, Any] = {}
         state = self.state
         if self.request.encoder:
-            state, fresh = encoder_state(network, state, str(self.weights), fresh)
+            own = network.network if isinstance(network, SliceWise) else network
+            prefix = "" if own is network else "network."
+            state, fresh = encoder_state(own, state, str(self.weights), fresh)
+            state, fresh = {f"{prefix}{k}": v for k, v in state.items()}, [f"{prefix}{name}" for name in fresh]
         elif isinstance(network, TaskConditioned) and "labels" in self.config:
             state, changes = self._move_rows(network, config)
             changes |= self._remember(config, datalist)

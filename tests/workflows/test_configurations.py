@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -11,12 +12,16 @@ import torch
 from brightness import write_cases, write_run
 
 import medseg
+from medseg.data import read_datalist
 from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError
 from medseg.inferers.head import split_head
-from medseg.networks import SliceWise
+from medseg.networks import SliceWise, create_network
 from medseg.storage import read_yaml
+from medseg.weights import save_file
 from medseg.workflows.ensemble import ensemble
+from medseg.workflows.start import Start
+from medseg.workflows.train_settings import TrainSettings
 
 _QUICK = {"epochs": 1, "device": "cpu", "tracker": "none"}
 
@@ -75,6 +80,18 @@ def test_a_training_starts_from_the_weights_of_slices(sliced: Path) -> None:
     assert "starts from run" in (again / "configs" / "origin.json").read_text()
     with pytest.raises(ConfigError, match=r"is a run on slices \(--configuration 2d\); expected one in 3D"):
         medseg.train(network="DynUNet", transfer=sliced, **given | {"output": sliced.parent / "volumes"})
+
+
+def test_an_encoder_of_2d_images_is_that_of_slices(sliced: Path, tmp_path: Path) -> None:
+    datalist = read_datalist(sliced.parent / "list.json")
+    given = {"network": "resenc_unet", "configuration": "2d", "json_list": datalist.path, "output": tmp_path, **_QUICK}
+    settings, cpu = TrainSettings(**given), torch.device("cpu")
+    definition = Start.of(settings, datalist, cpu).draft.train.tree["network_def"]["network"]
+    network = create_network(definition["_target_"], **{k: v for k, v in definition.items() if k != "_target_"})
+    save_file(network.encoder.state_dict(), tmp_path / "encoder.pt")  # type: ignore[union-attr,operator]
+    started = Start.of(replace(settings, encoder_weights=tmp_path / "encoder.pt"), datalist, cpu)
+    assert started.initial is not None
+    assert all(name.startswith("network.encoder.") for name in started.initial)
 
 
 @pytest.mark.parametrize(
