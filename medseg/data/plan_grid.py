@@ -174,14 +174,17 @@ def require_low(low: Sequence[float] | None, asked: PlanSettings) -> tuple[float
     Raises:
         ConfigError: there is none.
     """
-    if low is None or asked.spacing is not None or asked.whole_volume:
-        why = "the patch holds a quarter of the median case at full resolution already"
-        why = "the network sees whole volumes" if asked.whole_volume else why
-        why = "preprocess::spacing is set, which it would plan" if asked.spacing is not None else why
-        raise ConfigError(
-            f"--configuration 3d_lowres: {why}; expected cases much larger than the patch. Leave one of them out."
-        )
-    return tuple(float(f"{mm:.4g}") for mm in low)
+    if asked.spacing is not None:
+        why = "preprocess::spacing is set, which it plans"
+    elif asked.whole_volume:
+        why = "the network sees whole volumes"
+    elif low is None:
+        why = "the patch holds a quarter of the median case at full resolution, or nearly so"
+    else:
+        return tuple(float(f"{mm:.4g}") for mm in low)
+    raise ConfigError(
+        f"--configuration {LOW}: {why}; expected cases much larger than the patch. Leave one of them out."
+    )
 
 
 def _spacing(facts: Sequence[CaseFacts], dims: int, reasons: dict[str, str]) -> tuple[float, ...] | None:

@@ -88,7 +88,7 @@ def nnunet_grid(
             plane = [max(asked.roi_step, n // asked.roi_step * asked.roi_step) for n in plane]
         covered = math.prod(plane) / math.prod(shape)
         on_cpu = "" if asked.gpu else f", at {share:.2g} of its feature maps on a CPU"
-        held = f"{min(covered, 1.0):.0%} of the median shape {by([round(n) for n in median], '×')}"
+        held = f"{min(covered, 1.0):.0%} of the median shape {by([round(median[axis]) for axis in sorted(order)], '×')}"
         reasons["roi_size"] = f"nnU-Net's for {asked.memory_gb:g} GB{on_cpu}; {held}"
         roi_size = with_slice(plane, across)
         if batch_size is None:

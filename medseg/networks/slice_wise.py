@@ -59,5 +59,5 @@ class SliceWise(nn.Module):
 
     def _back(self, result: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
         """``(B x slices, ..., *plane)`` with the slices in their place."""
-        back: torch.Tensor = result.unflatten(0, slices.shape[:2])  # type: ignore[no-untyped-call]
+        back: torch.Tensor = result.unflatten(0, slices.shape[:2])
         return back.movedim(1, self.axis - 3)
