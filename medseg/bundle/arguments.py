@@ -12,6 +12,7 @@ import torch
 from medseg.bundle.step_memory import free_gpu_bytes, plan_within
 from medseg.data import CaseFacts, Datalist, Plan, PlanSettings, make_plan
 from medseg.data.nnunet_plans import NnunetPlans
+from medseg.data.plan_grid import SLICES, with_slice
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
@@ -21,6 +22,7 @@ from medseg.networks.training_facts import training_facts
 
 __all__ = [
     "accepts_roi",
+    "given_arguments",
     "plan_for_network",
     "planned_arguments",
     "roi_remedy",
@@ -146,6 +148,17 @@ def planned_arguments(
     return arguments
 
 
+def given_arguments(overrides: Mapping[str, Any], configuration: str | None = None) -> dict[str, Any]:
+    """The arguments of the network among overrides of a config; of a 2D network on slices, its own.
+
+    Args:
+        overrides: config id -> value.
+        configuration: as of ``PlanSettings``.
+    """
+    prefix = "network_def::network::" if configuration == SLICES else "network_def::"
+    return {key.removeprefix(prefix): value for key, value in overrides.items() if key.startswith(prefix)}
+
+
 def plan_for_network(
     network: str,
     datalist: Datalist,
@@ -155,6 +168,7 @@ def plan_for_network(
     overrides: Mapping[str, Any] | None = None,
     nnunet: NnunetPlans | None = None,
     memory_gb: float | None = None,
+    configuration: str | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan whose patch the network takes, and the network's arguments.
 
@@ -167,14 +181,14 @@ def plan_for_network(
             ``preprocess::scale`` and ``network_def::…`` are planned with.
         nnunet: plans that the rest is taken from.
         memory_gb: GPU memory that nnU-Net's rules plan for; ``None``: other rules.
+        configuration: as of ``PlanSettings``.
 
     Raises:
         ConfigError: the network takes none of the patches, or not the one given; with the network's own reason.
     """
     overrides = overrides or {}
     roi_size, spacing = overrides.get("roi_size"), overrides.get("preprocess::spacing")
-    given = {key.removeprefix("network_def::"): v for key, v in overrides.items() if key.startswith("network_def::")}
-    given = {key: value for key, value in given.items() if "::" not in key}
+    given = {key: v for key, v in given_arguments(overrides, configuration).items() if "::" not in key}
     axes = max(len(case.shape) for case in facts)
     for name, value in (("roi_size", roi_size), ("preprocess::spacing", spacing)):
         if value is not None and len(value) != axes:
@@ -198,6 +212,7 @@ def plan_for_network(
         memory_gb=memory_gb or MEMORY_GB,
         residual=network_class(network).__name__ == "ResEncUNet",
         nnunet=nnunet,
+        configuration=configuration,
     )
 
     def planned(asked: PlanSettings) -> tuple[Plan, dict[str, Any]]:
@@ -218,17 +233,19 @@ def _accepted(
     reason = ""
     for step in (8, 16, 32, 64):
         plan = make_plan(datalist, facts, replace(asked, roi_step=step))
-        arguments = planned_arguments(network, plan, given)
-        problem = accepts_roi(network, arguments, plan.roi_size)
+        seen = plan.seen()
+        arguments = planned_arguments(network, seen, given)
+        problem = accepts_roi(network, arguments, seen.roi_size)
         if problem is None:
             return plan, arguments
         reason = problem
         if asked.roi_size is not None or (asked.nnunet is not None and not asked.whole_volume):
 
-            def planned(size: Sequence[int]) -> dict[str, Any]:
-                return planned_arguments(network, make_plan(datalist, facts, replace(asked, roi_size=size)), given)
+            def planned(size: Sequence[int], across: int | None = plan.slice_axis) -> dict[str, Any]:
+                own = replace(asked, roi_size=with_slice(size, across))
+                return planned_arguments(network, make_plan(datalist, facts, own).seen(), given)
 
-            remedy = roi_remedy(network, planned, plan.roi_size)
+            remedy = roi_remedy(network, planned, seen.roi_size)
             raise ConfigError(f"{network} does not take roi_size {list(plan.roi_size)} ({reason}); {remedy}.")
     raise ConfigError(
         f"{network} does not run on patches of {list(plan.roi_size)} ({reason}); set roi_size or its arguments."

@@ -89,7 +89,7 @@ WRITES = frozenset({"cache_dir", "directory", "model_path", "output_dir"})
 def components() -> frozenset[str]:
     """All names that a ``_target_`` may have."""
     listed = {module: names.split() for module, names in _COMPONENTS.items()}
-    listed["medseg.networks"] = [facts.class_name for facts in catalog().values()]
+    listed["medseg.networks"] = ["SliceWise", *(facts.class_name for facts in catalog().values())]
     dotted = {f"{module}.{name}" for module, names in listed.items() for name in names}
     return frozenset(dotted | {name for module, names in listed.items() if module[:6] == "monai." for name in names})
 

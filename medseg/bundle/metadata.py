@@ -11,7 +11,7 @@ from medseg.data.datalist import Datalist
 from medseg.data.modality import channel_kind
 from medseg.data.union import is_union
 from medseg.labels import LabelSpace
-from medseg.networks import catalog
+from medseg.networks import catalog, network_name
 
 __all__ = ["SCHEMA_URL", "data_format", "make_metadata", "output_names", "plain_text"]
 
@@ -82,7 +82,7 @@ def make_metadata(network: str, train: Mapping[str, Any], datalist: Datalist) ->
         | {"medseg": medseg.__version__},
         "name": f"{network} on {datalist.name}",
         "task": f"Segmentation of {', '.join(datalist.label_space.labels)}",
-        "description": f"{train['network_def']['_target_'].rpartition('.')[2]} trained with medseg on {datalist.name}",
+        "description": f"{network_name(train['network_def'])} trained with medseg on {datalist.name}",
         "authors": "medseg developers",
         "copyright": "Copyright (c) medseg developers; Apache-2.0",
         "data_source": plain_text(datalist.table.get("reference"), datalist.name),

@@ -22,6 +22,7 @@ from medseg.data.plan_grid import ANISOTROPY
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, nearest
 from medseg.networks import network_class
+from medseg.networks.catalog import SLICE_WISE
 from medseg.networks.layers.task_conditioned import TaskConditioned
 from medseg.networks.training_facts import TrainingFacts, training_facts
 
@@ -91,7 +92,7 @@ def plan_recipe(
     """The recipe for a network, a datalist and a plan.
 
     Args:
-        network_def: the network's class and arguments.
+        network_def: the network's class and arguments; in 2D for slices.
         datalist: whose folder and labels are written down.
         plan: what was chosen.
         recipe: one of ``bundle/recipes``.
@@ -101,6 +102,9 @@ def plan_recipe(
         ConfigError: the recipe is not for such a training.
     """
     reparameterized = getattr(network_class(network_def["_target_"]), "reparameterization", None)
+    if plan.slice_axis is not None and (universal or reparameterized):
+        what = "several data sets together are" if universal else f"{network_def['_target_']} is"
+        raise ConfigError(f"--configuration 2d: {what} trained as published, in 3D; leave it out.")
     if recipe != LIGHT and universal:
         raise ConfigError(
             f"--recipe {recipe}: several data sets together are trained as published; leave --recipe out."
@@ -157,9 +161,21 @@ def _shared(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan) -> d
         "preprocess::crop_foreground": plan.crop_foreground,
         **({"preprocess::color": plan.color, "preprocess::longest": plan.longest} if plan.spatial_dims == 2 else {}),
         **({"preprocess::cubic": True} if plan.like_nnunet and plan.spacing is not None else {}),
+        **({"preprocess::slice_axis": plan.slice_axis} if plan.slice_axis is not None else {}),
         "preprocess::scale": plan.scale,
         "preprocess::normalization": plan.normalization,
-        "network_def": dict(network_def),
+        "network_def": dict(network_def) if plan.slice_axis is None else _on_slices(network_def, plan),
+    }
+
+
+def _on_slices(network_def: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    channels = {name: network_def[name] for name in ("in_channels", "out_channels")}
+    return {
+        "_target_": SLICE_WISE,
+        "spatial_dims": 3,
+        **channels,
+        "axis": plan.slice_axis,
+        "network": dict(network_def),
     }
 
 
@@ -209,11 +225,13 @@ def _of_network(facts: TrainingFacts, recipe: Mapping[str, Any]) -> dict[str, An
 
 def _mirror_axes(plan: Plan) -> list[int]:
     """All axes along which mirror images are plausible: not from left to right where labels tell these apart."""
-    return [axis for axis in range(plan.spatial_dims) if axis or plan.flip_axes]
+    return [axis for axis in range(plan.spatial_dims) if (axis or plan.flip_axes) and axis != plan.slice_axis]
 
 
 def _coarse_axis(plan: Plan) -> int | None:
     """The axis of a volume whose patch has less than a third of the voxels of the longest one, as nnU-Net decides."""
+    if plan.slice_axis is not None:
+        return plan.slice_axis
     least = min(plan.roi_size)
     coarse = plan.spatial_dims == 3 and max(plan.roi_size) > ANISOTROPY * least
     return plan.roi_size.index(least) if coarse else None

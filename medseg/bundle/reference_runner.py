@@ -102,14 +102,18 @@ def orient(image: Array, affine: Array, step: dict[str, Any]) -> Step:
 
 
 def resample(image: Array, affine: Array, step: dict[str, Any]) -> Step:
-    """Linear interpolation to ``spacing`` in mm; beyond the border the nearest voxel counts."""
+    """Linear interpolation to ``spacing`` in mm; 0, or one within 0.001 mm, leaves an axis as it is. Beyond the border
+    the nearest voxel counts.
+    """
     from scipy.ndimage import affine_transform
 
     size, dims = image.shape[1:], image.ndim - 1
     axes = affine[:dims, :dims]
     upper = np.linalg.cholesky(axes.T @ axes).T
     target = np.eye(4)
-    target[:dims, :dims] = axes @ np.linalg.inv(upper) @ np.diag(np.sign(np.diag(upper)) * step["spacing"])
+    own, goal = np.diag(upper), np.array(step["spacing"])
+    goal = np.where((goal > 0) & (abs(goal - abs(own)) > 1e-3), goal, abs(own))  # MONAI's tolerance
+    target[:dims, :dims] = axes @ np.linalg.inv(upper) @ np.diag(np.sign(own) * goal)
     corners = np.array(list(itertools.product(*[(0, n - 1) for n in size]))).T
     ahead = np.linalg.solve(target[:dims, :dims], axes) @ corners
     new_size = tuple(int(n) for n in np.round(np.ptp(ahead, axis=1) + 1))

@@ -56,7 +56,7 @@ def plan_within(
     patch_is_open = asked.roi_size is None and asked.nnunet is None and not asked.like_nnunet
     batch_is_open = asked.batch_size is None and not asked.like_nnunet
     while True:
-        needed = step_bytes(network, arguments, plan.roi_size, plan.batch_size)
+        needed = step_bytes(network, arguments, plan.seen().roi_size, plan.batch_size)
         if needed is None:
             return plan, arguments
         if needed <= room:

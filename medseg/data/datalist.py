@@ -67,6 +67,10 @@ class Datalist:
         """The folds that the training section names, sorted."""
         return _folds(self.sections["training"])
 
+    def all_folds(self, num_folds: int = 5) -> list[int]:
+        """The folds that ``split`` takes: those that are named, or the numbers of those made on the spot."""
+        return self.folds() or list(range(min(num_folds, len({case.group for case in self.sections["training"]}))))
+
     def split(self, fold: int | None = None, *, num_folds: int = 5) -> tuple[list[Case], list[Case]]:
         """Training and validation cases.
 
@@ -88,8 +92,7 @@ class Datalist:
             few = self.few_subjects(num_folds)
             if few:
                 warn_once(f"{self.path}: {few.message}. {few.remedy}")
-            groups = [case.group for case in training]
-            made = make_folds(groups, min(num_folds, len(set(groups))))
+            made = make_folds([case.group for case in training], len(self.all_folds(num_folds)))
             cases = [replace(case, fold=fold) for case, fold in zip(training, made, strict=True)]
         folds = _folds(cases)
         fold = folds[0] if fold is None else fold

@@ -54,17 +54,19 @@ class NnunetPlans:
         if settings.get("previous_stage"):
             raise ConfigError(
                 f"The {where} refines the segmentation of '{settings['previous_stage']}', which medseg does not do; "
-                f"use --nnunet_configuration {_DEFAULT[dims]}."
+                f"use --configuration {_DEFAULT[dims]}."
             )
         patch = _numbers(settings, "patch_size", where)
+        spacing = _numbers(settings, "spacing", where) if dims == 3 else None
+        if spacing is not None and len(patch) == len(spacing) == 2:  # slices across the first axis, which keep theirs
+            patch, spacing = [1.0, *patch], [float(self.table["original_median_spacing_after_transp"][0]), *spacing]
         if len(patch) != dims:
             others = [other for other in self.table["configurations"] if other.startswith(f"{dims}d")]
             raise ConfigError(
-                f"The {where} has {len(patch)} axes, the images have {dims}; use --nnunet_configuration with "
+                f"The {where} has {len(patch)} axes, the images have {dims}; use --configuration with "
                 f"{' or '.join(others) or 'a configuration of as many axes'}."
             )
         order = self._order(facts)
-        spacing = _numbers(settings, "spacing", where) if dims == 3 else None
         return NnunetChoices(
             f"nnU-Net's {name} ({self.path.name})",
             tuple(spacing[axis] for axis in order) if spacing else None,
@@ -137,7 +139,7 @@ def _settings(path: Path, configurations: Mapping[str, Any], name: str) -> dict[
         if following not in configurations or len(chain) == len(configurations):
             raise ConfigError(
                 f"{path} has no configuration '{following}'.{nearest(str(following), configurations)} "
-                f"It has {', '.join(configurations)}; choose with --nnunet_configuration."
+                f"It has {', '.join(configurations)}; choose with --configuration."
             )
         chain.append(configurations[following])
         following = chain[-1].get("inherits_from")

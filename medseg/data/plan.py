@@ -14,23 +14,24 @@ import numpy as np
 from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.modality import is_color
-from medseg.data.plan_grid import ANISOTROPY, PlannedGrid, plan_grid
+from medseg.data.plan_grid import ANISOTROPY, CPU_VOXELS, GPU_VOXELS, SLICES, PlannedGrid, plan_grid
 from medseg.data.plan_nnunet import crops, masks_zeros, nnunet_grid
 from medseg.data.plan_normalization import channel_kinds, plan_normalization
 from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET
-from medseg.errors import DataError
+from medseg.errors import ConfigError, DataError
 from medseg.free_memory import available_gib
 
 __all__ = ["Plan", "available_gib", "make_plan"]
 
+_MOST_SLICES = 12  # per batch; what nnU-Net's memory budget in 2D is stated for
 _CPU_ITERATIONS, _GPU_ITERATIONS = 50, 250  # per epoch; nnU-Net's 250 on a GPU
 
 # Names of the plan that have another id in the config.
 _IDS = {
     **{
         name: f"preprocess::{name}"
-        for name in ("spacing", "longest", "scale", "normalization", "crop_foreground", "cubic", "color")
+        for name in ("spacing", "longest", "scale", "normalization", "crop_foreground", "cubic", "color", "slice_axis")
     },
     **{name: f"augment::{name}" for name in ("flip_axes", "rotate", "samples_per_case")},
     "light": "network_def::_target_",
@@ -61,6 +62,7 @@ class Plan:
         learning_rate: learning rate of AdamW.
         light: small networks (training on CPU).
         like_nnunet: kernels and strides of U-Nets by nnU-Net's rule.
+        slice_axis: axis across the slices that a 2D network sees one by one; ``None``: it sees all axes.
         low_resolution: mm of the second configuration that nnU-Net would train as well, where patches are small.
     """
 
@@ -86,8 +88,17 @@ class Plan:
     scale: float = 1.0
     whole_volume: bool = False
     like_nnunet: bool = False
+    slice_axis: int | None = None
     low_resolution: tuple[float, ...] | None = None
     reasons: dict[str, str] = field(default_factory=dict)
+
+    def seen(self) -> Plan:
+        """The plan as the network is made for it: in 2D for slices."""
+        if self.slice_axis is None:
+            return self
+        axes = [axis for axis in range(3) if axis != self.slice_axis]
+        mm = None if self.spacing is None else tuple(self.spacing[axis] for axis in axes)
+        return replace(self, spatial_dims=2, spacing=mm, roi_size=tuple(self.roi_size[axis] for axis in axes))
 
     def reasons_by_id(self) -> dict[str, str]:
         """Id of the config -> reason, for what is written into it."""
@@ -99,13 +110,15 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
 
     Raises:
         DataError: no usable case, or cases of different dimensions or channels.
-        ConfigError: nnU-Net's plans do not fit the images.
+        ConfigError: nnU-Net's plans, or the configuration, do not fit the images.
     """
     facts = [case for case in facts if not case.broken]
     dims, in_channels = _one_kind(datalist, facts)
     reasons: dict[str, str] = {}
     kinds = channel_kinds(datalist.channels, in_channels)
     asked = asked or PlanSettings()
+    if dims == 2 and asked.configuration not in (None, SLICES):
+        raise ConfigError(f"--configuration {asked.configuration} is for volumes; leave it out for 2D images.")
     zeros = masks_zeros(facts) if asked.like_nnunet else None
     normalization = plan_normalization(facts, kinds, reasons, skips_zeros=zeros)
     if asked.nnunet is not None:
@@ -119,7 +132,7 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
         grid = nnunet_grid(facts, asked, len(datalist.label_space.labels) + 1, reasons)
     else:
         grid = plan_grid(facts, asked, reasons)
-    batch_size = grid.batch_size or _batch_size(dims, asked, reasons)
+    batch_size = grid.batch_size or _batch_size(dims, asked, grid, reasons)
     bytes_per_case = float(np.prod(np.maximum(grid.shapes, grid.roi_size), axis=1).mean()) * (4 * in_channels + 2)
     cache_gib = bytes_per_case * len(facts) / 2**30
     return Plan(
@@ -145,6 +158,7 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
         scale=grid.scale,
         whole_volume=asked.whole_volume,
         like_nnunet=asked.like_nnunet,
+        slice_axis=grid.slice_axis,
         low_resolution=grid.low_resolution,
         reasons=reasons,
     )
@@ -188,15 +202,23 @@ def _rotate(grid: PlannedGrid, dims: int, reasons: dict[str, str]) -> list[float
     reasons["rotate"] = "radians per axis; in plane only where slices are coarse"
     if dims == 2:
         return [0.3]
+    if grid.slice_axis is not None:
+        return [0.3 if axis == grid.slice_axis else 0.0 for axis in range(dims)]
     coarse = np.array(grid.spacing) > ANISOTROPY * min(grid.spacing or [1.0])
     return [0.2, 0.2, 0.2] if not coarse.any() else [0.3 if c else 0.0 for c in coarse]
 
 
-def _batch_size(dims: int, asked: PlanSettings, reasons: dict[str, str]) -> int:
+def _batch_size(dims: int, asked: PlanSettings, grid: PlannedGrid, reasons: dict[str, str]) -> int:
     if asked.batch_size is not None:
         size, reason = asked.batch_size, SET
     elif asked.whole_volume:
         size, reason = 1, "whole volumes one by one, as published"
+    elif grid.slice_axis is not None:
+        held = 2 * (GPU_VOXELS if asked.gpu else CPU_VOXELS)[3] // int(np.prod(grid.roi_size))
+        size, reason = (
+            min(max(held, 8), _MOST_SLICES),
+            f"slices, as many as two patches in 3D hold; {_MOST_SLICES} at most",
+        )
     elif dims == 2:
         size, reason = 8, "2D images differ more than patches of a volume, and batch norm needs some"
     else:

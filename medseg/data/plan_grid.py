@@ -8,7 +8,7 @@ get a patch that holds the cases, and where that is too large, all cases at a fr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +16,37 @@ import numpy as np
 from medseg.data.case_facts import CaseFacts
 from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET, by
+from medseg.errors import ConfigError
 from medseg.transforms.scale import scaled_size
 
-__all__ = ["ANISOTROPY", "CPU_VOXELS", "GPU_VOXELS", "PlannedGrid", "plan_grid"]
+__all__ = [
+    "ANISOTROPY",
+    "CONFIGURATIONS",
+    "CPU_VOXELS",
+    "FULL",
+    "GPU_VOXELS",
+    "LOW",
+    "LOWER",
+    "SLICES",
+    "PlannedGrid",
+    "low_spacing",
+    "plan_grid",
+    "require_low",
+    "slices_across",
+    "with_slice",
+]
+
+FULL, LOW, SLICES = "3d_fullres", "3d_lowres", "2d"  # nnU-Net's names of configurations
+CONFIGURATIONS = (SLICES, FULL, LOW)
+LOWER = "; coarser in steps of 3 % until a patch holds a quarter of the median case"
 
 ANISOTROPY = 3.0  # nnU-Net: an axis more than three times coarser than the finest is treated as slices
 # Voxels per patch; on CPU about half a second per training step on two cores for light networks.
 CPU_VOXELS = {3: 96_000, 2: 160_000}
 GPU_VOXELS = {3: 128**3, 2: 768**2}
 _WHOLE = 4  # networks of whole volumes work at half resolution: this many times the voxels in the same time
+_LOW_RESOLUTION = 0.25  # nnU-Net: share of the median case below which a patch asks for a lower resolution
+_COARSER = 1.03
 _CPU_LONGEST, _GPU_LONGEST = 512, 1024  # pixels; the usual sizes for dermoscopy and endoscopy, and for fundus
 
 
@@ -37,7 +59,7 @@ class PlannedGrid:
         shapes: voxels of each case on that grid, ``(cases, axes)``.
         median_shape: their median.
         batch_size: patches per batch, where it is planned together with the patch.
-        low_resolution: as in ``Plan``.
+        low_resolution, slice_axis: as in ``Plan``.
     """
 
     spacing: tuple[float, ...] | None
@@ -48,6 +70,7 @@ class PlannedGrid:
     roi_size: tuple[int, ...]
     batch_size: int | None = None
     low_resolution: tuple[float, ...] | None = None
+    slice_axis: int | None = None
 
 
 def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str, str]) -> PlannedGrid:
@@ -61,24 +84,107 @@ def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str
     if longest is None and dims == 2 and asked.nnunet is None:  # nnU-Net resizes no 2D images
         longest = _longest(facts, _GPU_LONGEST if asked.gpu else _CPU_LONGEST, reasons)
     shapes = np.array([_resampled(case, spacing, longest) for case in facts])
-    budget = (GPU_VOXELS if asked.gpu else CPU_VOXELS)[dims] * (_WHOLE if asked.whole_volume else 1)
+    across = slices_across(asked, spacing, reasons)
+    axes = [axis for axis in range(dims) if axis != across]
+    budget = (GPU_VOXELS if asked.gpu else CPU_VOXELS)[len(axes)] * (_WHOLE if asked.whole_volume else 1)
     budget = int(budget * asked.voxel_share)
+    if asked.configuration == LOW and spacing is not None:
+        spacing = require_low(
+            low_spacing(spacing, np.median(shapes, 0).tolist(), lambda mm, n: _patch(n, mm, budget, asked.roi_step)),
+            asked,
+        )
+        shapes = np.array([_resampled(case, spacing, longest) for case in facts])
+        reasons["spacing"] += LOWER
     scale = asked.scale
     if scale is None:
-        scale = _scale(shapes, budget, reasons) if asked.whole_volume else 1.0
+        scale = _scale(shapes[:, axes], budget, reasons) if asked.whole_volume else 1.0
     if scale != 1:
         shapes = np.array([scaled_size(shape, scale) for shape in shapes])
     median_shape = tuple(int(n) for n in np.median(shapes, axis=0))
     if asked.roi_size is not None:
         roi_size = tuple(int(n) for n in asked.roi_size)
     elif asked.whole_volume:
-        roi_size = _whole(shapes, budget, reasons)
+        roi_size = with_slice(_whole(shapes[:, axes], budget, reasons), across)
     else:
-        roi_size = _patch(median_shape, spacing, budget, asked.roi_step)
+        mm = None if spacing is None else [spacing[axis] for axis in axes]
+        roi_size = with_slice(_patch([median_shape[axis] for axis in axes], mm, budget, asked.roi_step), across)
         whole = "covers" if all(r >= n for r, n in zip(roi_size, median_shape, strict=True)) else "part of"
         where = "on GPU" if asked.gpu else "on CPU"
         reasons["roi_size"] = f"{whole} the median shape {by(median_shape, '×')}; limit {budget} voxels {where}"
-    return PlannedGrid(spacing, longest, scale, shapes, median_shape, roi_size)
+    return PlannedGrid(spacing, longest, scale, shapes, median_shape, roi_size, slice_axis=across)
+
+
+# ---------------------------------------------------------------------- nnU-Net's further configurations of volumes
+def slices_across(asked: PlanSettings, spacing: Sequence[float] | None, reasons: dict[str, str]) -> int | None:
+    """The axis across the slices of the 2D configuration: that of the coarsest spacing, of equal ones the last, or the
+    one along which a given patch has one voxel; ``None`` in 3D.
+
+    Raises:
+        ConfigError: a patch that is asked for is not a slice.
+    """
+    if spacing is None:
+        return None
+    across = max(range(len(spacing)), key=lambda axis: (spacing[axis], axis))
+    if asked.configuration != SLICES:
+        if (asked.configuration, asked.nnunet) == (None, None) and spacing[across] > ANISOTROPY * min(spacing):
+            reasons["spacing"] += f"; slices are coarse: try --configuration {SLICES} as well"
+        return None
+    if asked.roi_size is not None:
+        if list(asked.roi_size).count(1) != 1:
+            plane = [n for axis, n in enumerate(asked.roi_size) if axis != across]
+            raise ConfigError(
+                f"roi_size {list(asked.roi_size)}: expected a slice for --configuration {SLICES}, 1 along one axis, as "
+                f"in {list(with_slice(plane, across))}."
+            )
+        across = list(asked.roi_size).index(1)
+    reasons["slice_axis"] = f"across slices of {spacing[across]:g} mm (median), which keep their spacing"
+    return across
+
+
+def with_slice(plane: Sequence[int], across: int | None) -> tuple[int, ...]:
+    """The patch of a volume that is a patch of a slice."""
+    return tuple(plane) if across is None else (*plane[:across], 1, *plane[across:])
+
+
+def low_spacing(
+    spacing: Sequence[float],
+    shape: Sequence[float],
+    patch_of: Callable[[Sequence[float], Sequence[int]], Sequence[int]],
+) -> list[float] | None:
+    """The finest spacing, in steps of 3 %, at which the patch holds a quarter of the median case; axes that are twice
+    as fine as the coarsest are made coarser first. ``None`` where the patch at full resolution does, or where cases
+    would not have half as many voxels.
+
+    Args:
+        spacing: at full resolution.
+        shape: median of the cases' sizes there.
+        patch_of: spacing and median size -> patch.
+    """
+    low, sizes = list(spacing), list(shape)
+    while math.prod(patch_of(low, [round(n) for n in sizes])) < _LOW_RESOLUTION * math.prod(sizes):
+        fine = [max(low) / mm > 2 for mm in low]
+        low = [mm * _COARSER if f or not any(fine) else mm for mm, f in zip(low, fine, strict=True)]
+        sizes = [n * mm / to for n, mm, to in zip(shape, spacing, low, strict=True)]
+    return low if math.prod(shape) >= 2 * math.prod(sizes) else None
+
+
+def require_low(low: Sequence[float] | None, asked: PlanSettings) -> tuple[float, ...]:
+    """The low resolution that is asked for, in mm.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if asked.spacing is not None:
+        why = "preprocess::spacing is set, which it plans"
+    elif asked.whole_volume:
+        why = "the network sees whole volumes"
+    elif low is None:
+        why = "the patch holds a quarter of the median case at full resolution, or nearly so"
+    else:
+        return tuple(float(f"{mm:.4g}") for mm in low)
+    raise ConfigError(
+        f"--configuration {LOW}: {why}; expected cases much larger than the patch. Leave one of them out."
+    )
 
 
 def _spacing(facts: Sequence[CaseFacts], dims: int, reasons: dict[str, str]) -> tuple[float, ...] | None:

@@ -7,20 +7,29 @@ allows, as for other plans.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from medseg.data.case_facts import CaseFacts
-from medseg.data.plan_grid import ANISOTROPY, CPU_VOXELS, GPU_VOXELS, PlannedGrid
+from medseg.data.plan_grid import (
+    ANISOTROPY,
+    CPU_VOXELS,
+    GPU_VOXELS,
+    LOW,
+    LOWER,
+    PlannedGrid,
+    low_spacing,
+    require_low,
+    slices_across,
+    with_slice,
+)
 from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET, by
 from medseg.networks.nnunet_patch import NnunetPatch, nnunet_patch
 
 __all__ = ["crops", "masks_zeros", "nnunet_grid"]
 
-_LOW_RESOLUTION = 0.25  # share of the median case below which nnU-Net plans a lower resolution and a cascade as well
-_COARSER = 1.03
 _MASKED = 0.75  # volume of the box of the content over that of the image, below which zeros are not normalised
 
 
@@ -40,39 +49,53 @@ def nnunet_grid(
         sizes *= np.array([case.ras_spacing for case in facts]) / np.array(spacing)
     shapes = np.maximum(np.round(sizes), 1)
     median = np.median(shapes, axis=0)
-    share = 1.0 if asked.gpu else CPU_VOXELS[dims] / GPU_VOXELS[dims]
+    across = slices_across(asked, spacing, reasons)
+    planes = dims if across is None else 2
+    share = 1.0 if asked.gpu else CPU_VOXELS[planes] / GPU_VOXELS[planes]
     if spacing is not None:
         reasons["cubic"] = "nnU-Net's: splines for images, masks of labels; coarse slices by themselves"
     order = _order(spacing, dims)
+    number = len(facts)
+    if across is not None:
+        number *= int(median[across])
+        order.remove(across)
 
     def planned(mm: Sequence[float], shape: Sequence[float]) -> NnunetPatch:
         return nnunet_patch(
             mm,
             shape,
             out_channels=out_channels,
-            num_cases=len(facts),
+            num_cases=number,
             memory_gb=asked.memory_gb * share,
             residual=asked.residual,
         )
 
     mm, shape = [spacing[axis] if spacing is not None else 1.0 for axis in order], median[order].tolist()
+    low = low_spacing(mm, shape, lambda mm, shape: planned(mm, shape).roi_size) if len(order) == 3 else None
+    low_resolution = None if low is None else tuple(float(f"{low[order.index(axis)]:.4g}") for axis in range(dims))
+    if asked.configuration == LOW and spacing is not None:
+        coarser = require_low(low_resolution, asked)
+        shape = [round(n * mm / to) for n, mm, to in zip(shape, mm, low or mm, strict=True)]
+        sizes *= np.array(spacing) / np.array(coarser)
+        shapes, mm, spacing, low_resolution = np.maximum(np.round(sizes), 1), list(low or mm), coarser, None
+        reasons["spacing"] += LOWER
+    median = np.array([median[axis] if axis == across else shape[order.index(axis)] for axis in range(dims)])
     found = planned(mm, shape)
-    roi_size, batch_size, low_resolution = asked.roi_size, asked.batch_size, None
+    roi_size, batch_size = asked.roi_size, asked.batch_size
     if roi_size is None:
-        roi_size = [found.roi_size[order.index(axis)] for axis in range(dims)]
+        plane = [found.roi_size[order.index(axis)] for axis in range(dims) if axis != across]
         if asked.roi_step > 8:  # for a network that does not take the patch
-            roi_size = [max(asked.roi_step, n // asked.roi_step * asked.roi_step) for n in roi_size]
-        covered = math.prod(roi_size) / math.prod(shape)
+            plane = [max(asked.roi_step, n // asked.roi_step * asked.roi_step) for n in plane]
+        covered = math.prod(plane) / math.prod(shape)
         on_cpu = "" if asked.gpu else f", at {share:.2g} of its feature maps on a CPU"
-        held = f"{min(covered, 1.0):.0%} of the median shape {by([round(n) for n in median], '×')}"
+        held = f"{min(covered, 1.0):.0%} of the median shape {by([round(median[axis]) for axis in sorted(order)], '×')}"
         reasons["roi_size"] = f"nnU-Net's for {asked.memory_gb:g} GB{on_cpu}; {held}"
+        roi_size = with_slice(plane, across)
         if batch_size is None:
             batch_size = found.batch_size
             reasons["batch_size"] = "nnU-Net's: what the same memory holds, at most a share of the training voxels"
-        low = _low_resolution(mm, shape, found, planned) if dims == 3 and asked.spacing is None else None
-        if low is not None:
-            low_resolution = tuple(float(f"{low[order.index(axis)]:.4g}") for axis in range(dims))
-            reasons["spacing"] += f"; nnU-Net also trains at {by(low_resolution, '×')} mm (--set preprocess::spacing)"
+        if low_resolution is not None and asked.spacing is None:
+            reasons["spacing"] += f"; nnU-Net also trains at {by(low_resolution, '×')} mm (--configuration {LOW})"
     return PlannedGrid(
         spacing,
         asked.longest,
@@ -81,27 +104,9 @@ def nnunet_grid(
         tuple(int(n) for n in median),
         tuple(int(n) for n in roi_size),
         batch_size,
-        low_resolution,
+        low_resolution if asked.spacing is None and asked.roi_size is None else None,
+        across,
     )
-
-
-def _low_resolution(
-    spacing: Sequence[float],
-    shape: Sequence[float],
-    full: NnunetPatch,
-    planned: Callable[[Sequence[float], Sequence[float]], NnunetPatch],
-) -> list[float] | None:
-    """The finest spacing, in steps of 3 %, at which the patch holds a quarter of the median case; axes that are twice
-    as fine as the coarsest are made coarser first. ``None`` where the patch at full resolution does, or where cases
-    would not have half as many voxels.
-    """
-    low, patch, voxels = list(spacing), full, math.prod(shape)
-    while math.prod(patch.roi_size) < _LOW_RESOLUTION * voxels:
-        fine = [max(low) / mm > 2 for mm in low]
-        low = [mm * _COARSER if f or not any(fine) else mm for mm, f in zip(low, fine, strict=True)]
-        sizes = [n * mm / to for n, mm, to in zip(shape, spacing, low, strict=True)]
-        patch, voxels = planned(low, [round(n) for n in sizes]), math.prod(sizes)
-    return low if math.prod(shape) >= 2 * voxels else None
 
 
 def _content(case: CaseFacts) -> Sequence[int]:

@@ -31,6 +31,7 @@ class PlanSettings:
         like_nnunet: spacing, patch and batch by nnU-Net's rules (``plan_nnunet``), not of whole volumes.
         memory_gb: memory of the GPU that these plan for, in GB.
         residual: these plan for a U-Net of residual blocks.
+        configuration: nnU-Net's name of a configuration of volumes: ``3d_fullres``, ``3d_lowres`` or ``2d``.
         nnunet: plans that spacing, patch (not of whole volumes) and normalisation are taken from where not given.
     """
 
@@ -49,6 +50,7 @@ class PlanSettings:
     like_nnunet: bool = False
     memory_gb: float = MEMORY_GB
     residual: bool = False
+    configuration: str | None = None
     nnunet: NnunetPlans | None = None
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import DataError
+from medseg.networks.catalog import own_network
 from medseg.storage import read_table
 from medseg.transforms.augmentations import describe_augmentation, trained_mirror_axes
 
@@ -153,11 +154,15 @@ def _rows(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str
         return _find(config, id_)
 
     network = at("network_def")
-    arguments = network if isinstance(network, Mapping) else {}
-    yield ("network_def::_target_",), "Network", "class", str(arguments.get("_target_", ""))
+    given = network if isinstance(network, Mapping) else {}
+    arguments = own_network(given)
+    place = "network_def" if arguments is given else "network_def::network"
+    yield (f"{place}::_target_", "network_def::_target_"), "Network", "class", str(arguments.get("_target_", ""))
     for name, value in arguments.items():
         if name not in _COMPONENTS:
-            yield (f"network_def::{name}",), "Network", str(name), shown(value)
+            yield (f"{place}::{name}",), "Network", str(name), shown(value)
+    if arguments is not given:
+        yield ("network_def::axis",), "Network", "slices across axis", shown(given.get("axis"))
     yield ("roi_size",), "Network", "patch size (ROI)", f"{by(at('roi_size'))} voxels" if at("roi_size") else ""
     spacing = at("preprocess::spacing")
     yield ("preprocess::spacing",), "Data", "spacing", f"{by(spacing)} mm" if spacing else "as stored"

@@ -17,6 +17,7 @@ from torch import nn
 
 from medseg.engines.memory import PeakMemory
 from medseg.engines.run_facts import RunFacts
+from medseg.networks import SliceWise
 from medseg.networks.cost import count_parameters, multiply_adds_of
 
 __all__ = ["CaseCost", "network_facts"]
@@ -28,7 +29,9 @@ def network_facts(network: nn.Module, in_channels: int, roi_size: Sequence[int])
     """Class, parameters and multiply-adds of a forward pass over one patch; the last is omitted where it cannot
     be counted.
     """
-    facts = RunFacts(network=type(network).__name__, parameters=count_parameters(network))
+    slices = isinstance(network, SliceWise)
+    name = f"{type(network.network).__name__} (2D)" if slices else type(network).__name__
+    facts = RunFacts(network=name, parameters=count_parameters(network))
     try:
         counted = multiply_adds_of(network, (1, in_channels, *roi_size))
     except Exception as error:  # any network may fail in any way; a run is not lost for the lack of one figure

@@ -42,7 +42,11 @@ def split_head(network: Any, forward: Callable[[], torch.Tensor]) -> tuple[nn.Mo
         return None, logits
     head, output = called[-1]
     once = sum(module is head for module, _ in called) == 1
-    if not once or output.untyped_storage().data_ptr() != logits.untyped_storage().data_ptr():
+    if (
+        not once
+        or output.dim() != logits.dim()
+        or output.untyped_storage().data_ptr() != logits.untyped_storage().data_ptr()
+    ):
         return None, logits  # something comes after it
     shape, sample = logits.shape, logits[:, :, :1].clone()
     del logits, output

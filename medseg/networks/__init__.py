@@ -9,9 +9,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.networks.catalog import catalog, list_networks
+from medseg.networks.catalog import catalog, list_networks, network_name, own_network
 
-__all__ = ["catalog", "checkpointed", "create_network", "list_networks", "network_class", "network_target", "register"]
+__all__ = [
+    "catalog",
+    "checkpointed",
+    "create_network",
+    "list_networks",
+    "network_class",
+    "network_name",
+    "network_target",
+    "own_network",
+    "register",
+]
 
 _REGISTRY = ("NETWORKS", "create_network", "network_class", "network_target", "register")
 
@@ -21,6 +31,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module("medseg.networks.registry"), name)
     if name == "checkpointed":
         return importlib.import_module("medseg.networks.checkpointing").checkpointed
+    if name == "SliceWise":
+        return importlib.import_module("medseg.networks.slice_wise").SliceWise
     for facts in catalog().values():
         if facts.class_name == name:
             return getattr(importlib.import_module(facts.module), name)
@@ -28,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *(facts.class_name for facts in catalog().values())]
+    return [*__all__, "SliceWise", *(facts.class_name for facts in catalog().values())]

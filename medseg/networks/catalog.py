@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NetworkFacts", "catalog", "list_networks"]
+__all__ = ["SLICE_WISE", "NetworkFacts", "catalog", "list_networks", "network_name", "own_network"]
+
+SLICE_WISE = "medseg.networks.SliceWise"
 
 
 @dataclass(frozen=True)
@@ -87,3 +89,16 @@ def list_networks(pattern: str = "*") -> list[str]:
         ['hnoseg', 'hnoseg_xs']
     """
     return fnmatch.filter(catalog(), pattern)
+
+
+def own_network(definition: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The class and arguments of the network that a ``network_def`` is of: of a 2D network on slices, the 2D one."""
+    inner = definition.get("network") if definition.get("_target_") == SLICE_WISE else None
+    return inner if isinstance(inner, Mapping) else definition
+
+
+def network_name(definition: Mapping[str, Any]) -> str:
+    """Its class's name for a reader, such as ``DynUNet``, or ``DynUNet (2D)`` on the slices of volumes."""
+    own = own_network(definition)
+    name = str(own.get("_target_", "network")).rpartition(".")[2]
+    return name if own is definition else f"{name} (2D)"

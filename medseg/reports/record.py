@@ -18,6 +18,7 @@ from medseg.engines.run_files import Curves, is_outdated
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import Scores
+from medseg.networks import network_name
 from medseg.storage import as_formed, read_table, read_yaml
 from medseg.transforms import find_label_map, is_2d_file
 
@@ -74,7 +75,7 @@ class RunRecord:
     @property
     def network(self) -> str:
         """The network's class name."""
-        return str(self.setting("network_def::_target_", "network")).rsplit(".", 1)[-1]
+        return network_name(self.config.get("network_def", {}))
 
     @property
     def dataset(self) -> str:

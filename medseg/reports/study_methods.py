@@ -15,6 +15,7 @@ from medseg.engines.run_facts import RunFacts, read_facts
 from medseg.metrics import Scores
 from medseg.metrics.catalog import metric
 from medseg.metrics.empty import rule_words
+from medseg.networks import network_name
 from medseg.storage import read_yaml
 
 __all__ = ["methods_paragraph"]
@@ -57,12 +58,12 @@ def methods_paragraph(methods: Mapping[Path, str], search: str = "") -> list[str
 def _read(folder: Path, method: str) -> _Run:
     config = read_yaml(folder / "configs" / "train.yaml")
     found = settings_of(config)
-    values = {setting.id: setting.value for setting in found}
+    values = {setting.id.replace("network_def::network::", "network_def::"): setting.value for setting in found}
     overlay = folder / "configs" / "evaluate.yaml"  # over which the run was scored
     if overlay.is_file() and (axes := read_yaml(overlay).get(_MIRRORED)) is not None:
         values[_MIRRORED] = shown(axes)
     steps = tuple(s.value for s in found if s.name.startswith("augmentation"))
-    name = values.get("network_def::_target_", "").rsplit(".", 1)[-1]
+    name = network_name(config.get("network_def", {}))
     initial = config.get("initial")
     source = initial.get("path") if isinstance(initial, Mapping) else None
     minutes = config.get("max_minutes")

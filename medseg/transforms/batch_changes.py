@@ -75,7 +75,7 @@ def blurred(image: Tensor, sigma: Tensor, widest: float) -> Tensor:
     """
     reach = int(max(4 * widest, 0.5) + 0.5)
     offsets = torch.arange(-reach, reach + 1, device=image.device)
-    for axis in range(sigma.shape[-1]):
+    for axis in (axis for axis in range(sigma.shape[-1]) if image.shape[axis + 2] > 1):  # not across a slice
         own = sigma[..., axis, None]
         edge = 0.70710678 / own
         weights = (0.5 * ((edge * (offsets + 0.5)).erf() - (edge * (offsets - 0.5)).erf())).clamp(min=0)

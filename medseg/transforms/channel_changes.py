@@ -72,7 +72,7 @@ class RandChannelsd(RandomizableTransform, MapTransform):
 
 
 class RandBlurd(RandChannelsd):
-    """Gaussian blur whose sigma, in voxels, is uniform in a range and drawn for each axis.
+    """Gaussian blur whose sigma, in voxels, is uniform in a range and drawn for each axis; not across a slice.
 
     Args:
         sigma: least and largest.
@@ -87,7 +87,8 @@ class RandBlurd(RandChannelsd):
         return [float(self.R.uniform(self.sigma[0], self.sigma[1])) for _ in range(dims)]
 
     def change(self, channel: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
-        return torch.as_tensor(GaussianSmooth(values)(channel))
+        sigma = [value for value, n in zip(values, channel.shape[1:], strict=True) if n > 1]
+        return torch.as_tensor(GaussianSmooth(sigma)(channel[0].squeeze()[None])).reshape(channel.shape)
 
 
 class RandContrastd(RandChannelsd):

@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms.lesion_indices import LesionsToIndicesd
-from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS, DRAWN
+from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS, DRAWN, in_plane
 
 __all__ = ["RandForegroundCropd", "RandRotateScaled", "patch_augmentation"]
 
@@ -110,7 +110,7 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
         roi_size: size of the result in voxels.
         rotation: largest angle about each axis, radians, for volumes.
         rotation_in_plane: the same of 2D images, and of volumes with a ``coarse_axis``, which turn about that only.
-        rotation_elongated: the same of 2D patches that are more than 1.5 times as long as wide.
+        rotation_elongated: the same of 2D patches and slices that are more than 1.5 times as long as wide.
         scaling: least and largest factor of the field of view, one for all axes; that of a ``coarse_axis`` stays.
         rotation_prob, scaling_prob: probabilities.
         coarse_axis: axis across coarse slices.
@@ -136,9 +136,11 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
         self.rotation_prob, self.scaling_prob = rotation_prob, scaling_prob
         self.coarse_axis = coarse_axis
         dims = len(self.roi_size)
+        plane = [n for n in self.roi_size if n > 1]
+        if len(plane) == 2 and max(plane) > _ELONGATED * min(plane):
+            rotation_in_plane = rotation_elongated
         if dims == 2:
-            long = max(self.roi_size) > _ELONGATED * min(self.roi_size)
-            self.angles = [rotation_elongated if long else rotation_in_plane]
+            self.angles = [rotation_in_plane]
         elif coarse_axis is None:
             self.angles = [rotation] * 3
         else:
@@ -226,7 +228,7 @@ def patch_augmentation(
             keys, spatial.roi_size, share=foreground, margin=spatial.margin, num_samples=samples_per_case
         ),
         spatial,
-        *intensity,
+        *in_plane(intensity, spatial.roi_size),
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in mirror_axes),
         mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
         mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
 from medseg.transforms.spacing import OwnSpacingd
 
-__all__ = ["CROP_SAMPLES_PER_CLASS", "DRAWN", "augmentation", "load", "preprocessing"]
+__all__ = ["CROP_SAMPLES_PER_CLASS", "DRAWN", "augmentation", "in_plane", "load", "preprocessing"]
 
 CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for drawing crop centres
 DRAWN = "drawn"  # key of a case: the numbers of its changes that are made on the device, (N,) float32
@@ -70,6 +71,7 @@ def preprocessing(
     longest: int | None = None,
     scale: float = 1.0,
     cubic: bool = False,
+    slice_axis: int | None = None,
     label_space: LabelSpace | None = None,
 ) -> list[Transform]:
     """Load, orient to RAS, resample, crop to non-zero, normalise, pad to ``roi_size``.
@@ -85,6 +87,7 @@ def preprocessing(
         scale: then shrink or enlarge to this fraction of the voxels per axis (``ScaleSized``).
         cubic: images are resampled by cubic splines and labels by their masks, as nnU-Net does (``CubicSpacingd``),
             instead of linearly and to the nearest.
+        slice_axis: axis across slices that a 2D network sees one by one; along it every case keeps its spacing.
         label_space: needed with a label.
     """
     steps = load(keys, label_space)
@@ -101,7 +104,8 @@ def preprocessing(
         steps.append(mt.CropForegroundd(keys, source_key="image", select_fn=is_nonzero, allow_smaller=True))
     if spacing is not None:
         resample = CubicSpacingd if cubic else OwnSpacingd
-        steps.append(resample(keys, pixdim=tuple(spacing), mode=modes, padding_mode="border"))
+        pixdim = [0.0 if axis == slice_axis else mm for axis, mm in enumerate(spacing)]  # MONAI: 0 keeps its own
+        steps.append(resample(keys, pixdim=pixdim, mode=modes, padding_mode="border"))
     if longest is not None:
         steps += [_resize(key, longest) for key in keys]
     if scale != 1:
@@ -111,6 +115,21 @@ def preprocessing(
     steps.append(NormalizeChannelsd("image", normalization))
     steps.append(mt.SpatialPadd(keys, spatial_size=tuple(roi_size), mode="constant"))
     return steps
+
+
+def in_plane(intensity: Sequence[Transform], roi_size: Sequence[int]) -> list[Transform]:
+    """Intensity changes whose blur sees a slice as a 2D image: MONAI's would take what a slice lacks beside it for 0.
+
+    Args:
+        intensity: transforms of the image.
+        roi_size: a patch; a slice where a volume's has one voxel along an axis.
+    """
+    if len(roi_size) != 3 or 1 not in roi_size:
+        return list(intensity)
+    flat, back = (partial(change, dim=list(roi_size).index(1) + 1) for change in (torch.squeeze, torch.unsqueeze))
+    around = (mt.Lambdad("image", flat), mt.Lambdad("image", back))
+    wrapped = ([around[0], one, around[1]] if isinstance(one, mt.RandGaussianSmoothd) else [one] for one in intensity)
+    return [step for steps in wrapped for step in steps]
 
 
 def augmentation(
@@ -164,7 +183,7 @@ def augmentation(
             spatial_size=tuple(roi_size),
         ),
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in flip_axes),
-        *intensity,
+        *in_plane(intensity, roi_size),
         mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
         mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
     ]

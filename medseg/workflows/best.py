@@ -142,7 +142,7 @@ def best(settings: BestSettings) -> Best:
     their label maps.
 
     Raises:
-        ConfigError: fewer than two configurations, one without folds, or runs that cannot be joined.
+        ConfigError: fewer than two configurations, one without folds, copies, or runs that cannot be joined.
         DataError: a fold is not validated, or has other cases, labels or definitions of scores than the same fold of
             the first configuration; a case or a subject is trained on in the fold that is to hold it out.
     """
@@ -266,6 +266,7 @@ def _subjects(singles: Sequence[_Configuration]) -> list[list[str]]:
     """Of each fold the subjects of its cases in the order of their ids.
 
     Raises:
+        ConfigError: a fold of one configuration is a copy of another's.
         DataError: the folds are not validated alike, or a subject is trained on where it is validated.
     """
     for one in singles:
@@ -278,6 +279,7 @@ def _subjects(singles: Sequence[_Configuration]) -> list[list[str]]:
                 )
     found = []
     for place in range(len(singles[0].folds)):
+        _refuse_copies([one.folds[place].run for one in singles], [one.scores[place] for one in singles])
         runs = read_scored([one.folds[place].run for one in singles])
         refuse_unlike(runs, "dice")
         found.append(units(runs, sorted(runs[0].cases)))
@@ -291,6 +293,22 @@ def _subjects(singles: Sequence[_Configuration]) -> list[list[str]]:
                     "grouped by subject, with `medseg datalist --subject_pattern`."
                 )
     return found
+
+
+def _refuse_copies(runs: Sequence[Path], scores: Sequence[Scores]) -> None:
+    """A copy would be a candidate of its own, and its pair an ensemble of one network twice.
+
+    Raises:
+        ConfigError: two runs have the same weights and settings.
+    """
+    known: dict[tuple[str | None, str | None], Path] = {}
+    for run, one in zip(runs, scores, strict=True):
+        same = known.setdefault((one.facts.weights_sha256, one.facts.settings_sha256), run)
+        if same != run and one.facts.weights_sha256 is not None:
+            raise ConfigError(
+                f"{run} has the weights and settings of {same}: it is a copy, not a configuration of its own. Leave "
+                "one of them out."
+            )
 
 
 def _pair(first: _Configuration, second: _Configuration, root: Path, settings: BestSettings) -> _Configuration:

@@ -15,7 +15,7 @@ from typing import Any
 
 from medseg.bundle.folder import Bundle
 from medseg.bundle.metadata import plain_text
-from medseg.networks.catalog import NetworkFacts, catalog
+from medseg.networks.catalog import NetworkFacts, catalog, own_network
 from medseg.networks.registry import network_target
 from medseg.settings import takes
 from medseg.shipped import citation_file
@@ -65,7 +65,7 @@ def _known(target: str) -> list[NetworkFacts]:
 
 
 def _of_bundle(bundle: Bundle) -> Iterator[str]:
-    target = str(bundle.trained.get("network_def", {}).get("_target_", ""))
+    target = str(own_network(bundle.trained.get("network_def", {})).get("_target_", ""))
     yield from _of_network(target) if target else ()
     meta, datalist = bundle.metadata, bundle.root / "configs" / "datalist.json"
     if not _known(target):

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from medseg.data import read_datalist
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
 from medseg.errors import ConfigError, ModelError
 from medseg.metrics import FoldScores, ScoreFacts, Scores, Summary
@@ -21,7 +22,7 @@ from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.validation import evaluate
 
-__all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "pool_folds"]
+__all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "pool_folds", "require_all_folds"]
 
 logger = logging.getLogger("medseg")
 
@@ -35,6 +36,39 @@ def fold_runs(run: str | Path) -> list[Path]:
         path for path in folder.glob("fold*") if path.name[4:].isdigit() and (path / "configs" / "train.yaml").is_file()
     ]
     return sorted(found, key=lambda path: int(path.name[4:]))
+
+
+def require_all_folds(run: Path, folders: Sequence[Path]) -> None:
+    """Hold the runs of a cross-validation against its records, and warn where its datalist has more folds.
+
+    Args:
+        run: the folder above.
+        folders: its ``fold_runs``.
+
+    Raises:
+        ModelError: a fold whose cases are in the scores of the whole is lost.
+    """
+    there = [folder.name for folder in folders]
+    scores = Scores.found(run)
+    scored = scores.facts.folds or [] if scores is not None else []
+    lost = [name for name in scored if name not in there]
+    if lost:
+        raise ModelError(
+            f"{run} lacks {', '.join(lost)}: its metrics.json is of {len(scored)} folds, of which "
+            f"{len(there)} are there; expected all of them. Put the others back, or run `medseg validate` again to "
+            "score those that are there."
+        )
+    folds = [f"fold{fold}" for fold in read_datalist(folders[0] / "configs" / "datalist.json").all_folds()]
+    missing = [name for name in folds if name not in there]
+    if missing:
+        logger.warning(
+            "%s has %d of the %d folds of its datalist; %s not there. Train the others with the same command "
+            "(--fold all), or put them back.",
+            run,
+            len(there),
+            len(folds),
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'}",
+        )
 
 
 @takes(EvaluateSettings)

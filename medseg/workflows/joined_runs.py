@@ -12,7 +12,7 @@ from medseg.errors import DataError, ModelError
 from medseg.metrics import CleanupRules
 from medseg.storage import read_table
 from medseg.workflows.checkpoints import WEIGHTS
-from medseg.workflows.folds import fold_runs
+from medseg.workflows.folds import fold_runs, require_all_folds
 
 __all__ = ["BEST", "JoinedRuns", "joined_runs"]
 
@@ -40,7 +40,7 @@ def joined_runs(folder: str | Path) -> JoinedRuns | None:
 
     Raises:
         DataError: ``best.json`` is damaged.
-        ModelError: a run that it names has no weights.
+        ModelError: a run that it names has no weights, or a fold is lost (``require_all_folds``).
     """
     place = Path(folder)
     if (place / "configs").is_dir():
@@ -48,7 +48,10 @@ def joined_runs(folder: str | Path) -> JoinedRuns | None:
     if (place / BEST).is_file():
         return _chosen(place)
     folds = fold_runs(place)
-    return JoinedRuns(tuple(folds)) if folds else None
+    if not folds:
+        return None
+    require_all_folds(place, folds)
+    return JoinedRuns(tuple(folds))
 
 
 def _chosen(place: Path) -> JoinedRuns:

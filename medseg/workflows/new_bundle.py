@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import plan_for_network
-from medseg.bundle.arguments import supervised_arguments
+from medseg.bundle.arguments import given_arguments, supervised_arguments
 from medseg.bundle.build import RECIPE
 from medseg.bundle.compose import command, user
 from medseg.bundle.config_check import check_ranges
@@ -20,8 +20,9 @@ from medseg.bundle.recipe import Layer
 from medseg.bundle.trust import remember_own
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
 from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
+from medseg.data.plan_grid import CONFIGURATIONS, FULL, SLICES
 from medseg.data.run_settings import SET, Setting
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, nearest
 from medseg.networks import network_target
 from medseg.networks.nnunet_patch import MEMORY_GB
 from medseg.settings import File, Folder, takes
@@ -58,7 +59,7 @@ class NewBundleSettings:
         memory_gb: with --recipe nnunet: GPU memory in GB that patch and batch are planned for (default: 8). 8, 24 and
             40 are nnU-Net's presets M, L and XL of resenc_unet.
         nnunet_plans: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
-        nnunet_configuration: configuration in these plans (default: 3d_fullres or 2d).
+        configuration: nnU-Net's: 2d (slices of volumes), 3d_fullres or 3d_lowres; or one of these plans.
     """
 
     network: str
@@ -71,7 +72,7 @@ class NewBundleSettings:
     overrides: Mapping[str, Any] | None = field(default=None, metadata={"option": "set"})
     memory_gb: float | None = None
     nnunet_plans: File | None = None
-    nnunet_configuration: str | None = None
+    configuration: str | None = None
 
 
 @takes(NewBundleSettings)
@@ -94,7 +95,7 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     network_target(network)  # an unknown name is told before the data are read
     check_recipe(settings.recipe)
     remember_own(changes)
-    nnunet = given_nnunet(settings.nnunet_plans, settings.nnunet_configuration)
+    nnunet = given_nnunet(settings.nnunet_plans, settings.configuration)
     refuse_double("train", changes)
     given = {key: value for key, value in changes.items() if key != "roi_size"}  # that needs the images' axes
     check_ranges({"fold": fold, **given})
@@ -110,7 +111,15 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
             f"--memory_gb {memory:g}: expected a number above 0 with --recipe {NNUNET}, whose patch and batch are "
             "planned for it; leave it out, or set roi_size and batch_size with --set."
         )
-    asked = PlanRequest(network, chosen, changes, nnunet, recipe=settings.recipe, memory_gb=memory or MEMORY_GB)
+    asked = PlanRequest(
+        network,
+        chosen,
+        changes,
+        nnunet,
+        recipe=settings.recipe,
+        memory_gb=memory or MEMORY_GB,
+        configuration=settings.configuration,
+    )
     draft = planned_draft(asked, datalist, facts, len(training))
     draft = draft.over(command({"fold": fold}, SET if fold is not None else ""))
     check_training(draft.train.tree, facts, datalist)
@@ -134,10 +143,13 @@ def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetP
     """The plans of nnU-Net that a user names.
 
     Raises:
-        ConfigError: a configuration without plans, or plans that cannot be used.
+        ConfigError: plans that cannot be used, or, without them, a configuration that nnU-Net does not have.
     """
-    if plans is None and configuration is not None:
-        raise ConfigError("--nnunet_configuration chooses from a plans file; name that with --nnunet_plans.")
+    if plans is None and configuration not in (None, *CONFIGURATIONS):
+        raise ConfigError(
+            f"--configuration {configuration}: expected {', '.join(CONFIGURATIONS)}, or a name in --nnunet_plans."
+            f"{nearest(str(configuration), CONFIGURATIONS)}"
+        )
     return None if plans is None else read_nnunet_plans(plans, configuration)
 
 
@@ -153,6 +165,7 @@ class PlanRequest:
         taken: config id -> value that the source of a transfer gives.
         recipe: one of ``bundle/recipes``.
         memory_gb: GPU memory that nnU-Net's recipe is planned for.
+        configuration: as of ``PlanSettings``; of ``nnunet``, where that is given.
     """
 
     network: str
@@ -162,6 +175,7 @@ class PlanRequest:
     taken: Layer = Layer({}, "plan")
     recipe: str = LIGHT
     memory_gb: float = MEMORY_GB
+    configuration: str | None = None
 
 
 def planned_network(
@@ -179,17 +193,20 @@ def planned_network(
             raise ConfigError("--nnunet_plans are of one data set, the datalist joins several; leave them out.")
         overrides = universal_plan(datalist) | overrides
     check_arguments(overrides, facts)
-    window = overrides.get("roi_size") or (nnunet.choices(facts).patch_size if nnunet is not None else None)
+    theirs = None if nnunet is None else nnunet.choices(facts).patch_size
+    window = overrides.get("roi_size") or theirs
     if window is not None:
         check_window(window, facts, overrides.get("batch_size", 2))
     memory = request.memory_gb if request.recipe == NNUNET else None
+    chosen = request.configuration if theirs is None else SLICES if 1 in theirs else FULL
+    if len(facts[0].shape) == 2 and (theirs is not None or chosen == SLICES):
+        chosen = None  # 2D images have no other
     plan, arguments = plan_for_network(
-        network, datalist, facts, num_training, request.device_type, overrides, nnunet, memory
+        network, datalist, facts, num_training, request.device_type, overrides, nnunet, memory, chosen
     )
     if supervises_heads(request.recipe):
-        given = {key.removeprefix("network_def::") for key in overrides if key.startswith("network_def::")}
         heads = supervised_arguments(network, arguments)
-        arguments |= {} if given & set(heads) else heads
+        arguments |= {} if set(given_arguments(overrides, chosen)) & set(heads) else heads
     return plan, arguments
 
 

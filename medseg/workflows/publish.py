@@ -19,6 +19,7 @@ from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.metrics import Scores
+from medseg.networks import network_name
 from medseg.settings import Folder, takes
 from medseg.storage import write_text
 from medseg.weights import read_state_dict
@@ -118,7 +119,7 @@ def _card(bundle: Bundle, name: str) -> str:
     trained = [
         f"- {title}: {value}"
         for title, value in (
-            ("network", facts.network or bundle.trained["network_def"]["_target_"].rpartition(".")[2]),
+            ("network", facts.network or network_name(bundle.trained["network_def"])),
             ("parameters", f"{facts.parameters:,}" if facts.parameters else None),
             ("training cases", len(facts.training_cases) if facts.training_cases else None),
             ("validation cases", len(facts.validation_cases) if facts.validation_cases else None),

@@ -18,6 +18,7 @@ from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device_component, inside_of
 from medseg.bundle.recipe import Layer
 from medseg.data import Case, CaseFacts, Datalist
+from medseg.data.plan_grid import SLICES
 from medseg.data.run_settings import SET
 from medseg.data.union import is_union
 from medseg.engines.ranks import world_size
@@ -82,11 +83,18 @@ class Start:
                 settings.from_original, settings.overrides or {}, datalist, facts, len(training), chosen.type
             )
         elif settings.network is not None:
-            taken = transfer.network_arguments(network_target(settings.network)) if transfer else {}
+            slices = settings.configuration == SLICES and len(facts[0].shape) == 3
+            taken = transfer.network_arguments(network_target(settings.network), slices=slices) if transfer else {}
             layer = Layer(taken, "plan", reasons=dict.fromkeys(taken, f"as in {settings.transfer}"))
-            nnunet = given_nnunet(settings.nnunet_plans, settings.nnunet_configuration)
+            nnunet = given_nnunet(settings.nnunet_plans, settings.configuration)
             asked = PlanRequest(
-                settings.network, chosen.type, dict(settings.overrides or {}), nnunet, layer, settings.recipe
+                settings.network,
+                chosen.type,
+                dict(settings.overrides or {}),
+                nnunet,
+                layer,
+                settings.recipe,
+                configuration=settings.configuration,
             )
             draft = planned_draft(asked, datalist, facts, len(training))
         else:

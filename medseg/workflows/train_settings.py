@@ -61,7 +61,9 @@ class TrainSettings:
         new_tasks_only: with --transfer: train only tasks that the run lacks. The run is one on several data sets;
             its old tasks predict as before.
         nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
-        nnunet_configuration: one of these plans (default: 3d_fullres or 2d).
+        configuration: nnU-Net's 2d, 3d_fullres or 3d_lowres, or one of these plans. For --network. 2d trains a 2D
+            network on the slices of volumes across their coarsest axis, 3d_lowres works at a coarser spacing where
+            cases are much larger than the patch. The default is 3d_fullres, of 2D images 2d.
         replay: with --transfer: share of cases from the run's data sets. For a run on several data sets.
         distill: with --transfer: weight of keeping old answers. For a run on several data sets.
         dry_run: show the plan with each value's origin, without training.
@@ -90,7 +92,7 @@ class TrainSettings:
     partial: bool = False
     new_tasks_only: bool = False
     nnunet_plans: File | None = None
-    nnunet_configuration: str | None = None
+    configuration: str | None = None
     replay: float | None = None
     distill: float | None = None
     dry_run: bool = False
@@ -154,9 +156,11 @@ class TrainSettings:
         )
         check_ranges({key: value for key, value in overrides.items() if key != "roi_size"})  # needs the images' axes
         self.transfer_request()
-        if given_nnunet(self.nnunet_plans, self.nnunet_configuration) is not None and self.network is None:
+        nnunet = given_nnunet(self.nnunet_plans, self.configuration)
+        if self.network is None and (nnunet, self.configuration) != (None, None):
             raise ConfigError(
-                "--nnunet_plans are for --network: a bundle has a plan of its own. Leave one of them out."
+                "--nnunet_plans and --configuration are for --network: a bundle has a plan of its own. Leave one of "
+                "them out."
             )
         check_recipe(self.recipe)
         if self.network is None and self.recipe != LIGHT:

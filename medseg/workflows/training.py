@@ -88,7 +88,7 @@ def train(settings: TrainSettings) -> Path:
 def _train_folds(settings: TrainSettings) -> Path:
     """Train every fold of the datalist (five made on the spot where it names none); finished folds are skipped."""
     datalist = read_datalist(settings.json_list, settings.data_dir)
-    folds = datalist.folds() or list(range(min(5, len(datalist.sections["training"]))))
+    folds = datalist.all_folds()
     if len(folds) < 2:
         raise ConfigError(
             f"{settings.json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."

@@ -18,7 +18,7 @@ from medseg.data import Datalist
 from medseg.data.sampling import replay_weights
 from medseg.errors import ConfigError, ModelError
 from medseg.labels import LabelSpace
-from medseg.networks import create_network
+from medseg.networks import SliceWise, create_network, own_network
 from medseg.networks.layers.task_conditioned import TaskConditioned
 from medseg.weights import read_state_dict, transfer_state
 from medseg.weights.encoder import encoder_state
@@ -85,17 +85,35 @@ class Transfer:
     @property
     def notice(self) -> str:
         """What the new run's docs say of the weights that it starts from."""
-        trained = self.config.get("network_def", {}).get("_target_", "") if self.source.is_dir() else ""
+        trained = own_network(self.config.get("network_def", {})).get("_target_", "") if self.source.is_dir() else ""
         first = f"Starts from the weights of {self.source.name}{f' ({trained})' if trained else ''}.\n"
         own = read_notice(self.source / "models" / "model.pt" if self.source.is_dir() else self.weights)
         return f"{first}\n{own}" if own else first
 
-    def network_arguments(self, target: str) -> dict[str, Any]:
-        """Overrides that give a network of the same class the source's architecture; the channels stay the data's."""
+    def network_arguments(self, target: str, *, slices: bool = False) -> dict[str, Any]:
+        """Overrides that give a network of the same class the source's architecture; the channels stay the data's.
+
+        Args:
+            target: class of the network.
+            slices: whether it is one in 2D for the slices of volumes.
+
+        Raises:
+            ConfigError: the source is one for slices, and the network is not, or the other way round.
+        """
         definition = self.config.get("network_def", {})
-        if not isinstance(definition, Mapping) or definition.get("_target_") != target:
+        if not isinstance(definition, Mapping):
             return {}
-        return {f"network_def::{k}": v for k, v in definition.items() if k not in ("_target_", *_OF_DATA)}
+        own = own_network(definition)
+        if definition and slices != (own is not definition):
+            raise ConfigError(
+                f"--transfer {self.source} is a run {'in 3D' if slices else 'on slices (--configuration 2d)'}; "
+                f"expected one {'on slices, as --configuration 2d trains' if slices else 'in 3D'}. Name another "
+                "source, or the same configuration."
+            )
+        if own.get("_target_") != target:
+            return {}
+        place = "network_def::network" if slices else "network_def"
+        return {f"{place}::{k}": v for k, v in own.items() if k not in ("_target_", *_OF_DATA)}
 
     def install(
         self, network: nn.Module, config: Mapping[str, Any], datalist: Datalist
@@ -123,7 +141,10 @@ class Transfer:
         changes: dict[str, Any] = {}
         state = self.state
         if self.request.encoder:
-            state, fresh = encoder_state(network, state, str(self.weights), fresh)
+            own = network.network if isinstance(network, SliceWise) else network
+            prefix = "" if own is network else "network."
+            state, fresh = encoder_state(own, state, str(self.weights), fresh)
+            state, fresh = {f"{prefix}{k}": v for k, v in state.items()}, [f"{prefix}{name}" for name in fresh]
         elif isinstance(network, TaskConditioned) and "labels" in self.config:
             state, changes = self._move_rows(network, config)
             changes |= self._remember(config, datalist)
@@ -213,12 +234,14 @@ def channel_tensors(network_def: Mapping[str, Any], argument: str) -> dict[str, 
     Raises:
         ModelError: the network cannot be built.
     """
-    arguments = {key: value for key, value in network_def.items() if key != "_target_"}
+    own = own_network(network_def)
+    prefix = "" if own is network_def else "network."
+    arguments = {key: value for key, value in own.items() if key != "_target_"}
     more = arguments | {argument: arguments[argument] + 1}
 
     def built(device: str) -> list[dict[str, torch.Tensor]]:
         with torch.device(device):
-            return [create_network(network_def["_target_"], **given).state_dict() for given in (arguments, more)]
+            return [create_network(own["_target_"], **given).state_dict() for given in (arguments, more)]
 
     try:
         try:
@@ -227,7 +250,7 @@ def channel_tensors(network_def: Mapping[str, Any], argument: str) -> dict[str, 
             here, there = built("cpu")
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
-            f"The parameters of {network_def['_target_']} that depend on {argument} cannot be found ({error}); name "
+            f"The parameters of {own['_target_']} that depend on {argument} cannot be found ({error}); name "
             "them with --reinitialize and use --partial."
         ) from error
-    return {k: tuple(value.shape) for k, value in here.items() if k in there and there[k].shape != value.shape}
+    return {f"{prefix}{k}": tuple(v.shape) for k, v in here.items() if k in there and there[k].shape != v.shape}

@@ -109,8 +109,10 @@ def test_nnunet_plans_give_spacing_window_and_normalisation(make_datalist, tmp_p
     again = ["train", *map(str, arguments[2:-1]), str(tmp_path / "run")]
     assert main([*again, "--bundle", str(out), "--nnunet_plans", str(plans)]) == 2
     assert "a bundle has a plan of its own" in capsys.readouterr().err
-    assert main([*again, "--network", "SegResNet", "--nnunet_configuration", "2d"]) == 2
-    assert "name that with --nnunet_plans" in capsys.readouterr().err
+    assert main([*again, "--network", "SegResNet", "--configuration", "2e"]) == 2
+    assert (
+        "--configuration 2e: expected 2d, 3d_fullres, 3d_lowres, or a name in --nnunet_plans" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ def test_axes_are_turned_from_z_y_x_to_right_anterior_superior(tmp_path: Path) -
     # nnU-Net puts the coarsest axis first: here it is y, and what it writes is y, z, x
     transposed = _read(tmp_path, transpose_forward=[1, 0, 2], transpose_backward=[1, 0, 2]).choices(_facts())
     assert (transposed.spacing, transposed.patch_size) == ((0.7, 5.0, 0.8), (224, 28, 256))
+    slices = _read(tmp_path, "2d").choices(_facts())
+    assert (slices.spacing, slices.patch_size) == ((0.7, 0.8, 5.0), (448, 512, 1))
     cyclic = _read(tmp_path, transpose_forward=[2, 0, 1], transpose_backward=[1, 2, 0]).choices(_facts())
     assert (cyclic.spacing, cyclic.patch_size) == ((5.0, 0.7, 0.8), (28, 224, 256))
     # a file stored with its slices from right to left: nnU-Net goes by stored axes, unless its reader reorients
@@ -127,7 +129,7 @@ def _changed(key: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("configuration", "changes", "sentence"),
     [
-        ("2d", {}, "has 2 axes, the images have 3; use --nnunet_configuration with 3d_lowres or 3d_fullres or"),
+        (None, _changed("patch_size", [256]), "has 1 axes, the images have 3; use --configuration with 3d_lowres or"),
         ("3d_cascade_fullres", {}, "refines the segmentation of '3d_lowres', which medseg does not do"),
         ("3d_fulres", {}, "has no configuration '3d_fulres'. Did you mean '3d_fullres'"),
         (None, {"configurations": {}}, "has no 'configurations'; expected nnUNetPlans.json"),

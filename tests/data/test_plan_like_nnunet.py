@@ -139,6 +139,22 @@ def test_presets_of_the_residual_network_are_nnunets(name: str, preset: str, pla
     assert not _differing(_ours(plan), {key: theirs[key] for key in keys})
 
 
+def test_further_configurations_are_planned_as_nnunet_plans(name: str, planned: Any) -> None:
+    """Slices of volumes across the axis of their coarsest spacing, and large cases at a lower resolution."""
+    order = _SETS[name]["order"]
+    for preset, found in _SETS[name].get("configurations", {}).items():
+        asked = {} if preset == "default" else {"residual": True, "memory_gb": _MEMORY[preset]}
+        for configuration, theirs in found.items():
+            plan = planned(like_nnunet=True, configuration=configuration, **asked)
+            axes = [axis for axis in order if len(order) == len(theirs["roi_size"]) or axis]
+            place = [sorted(axes).index(axis) for axis in axes]
+            theirs = theirs | {key: [theirs[key][i] for i in place] for key in ("roi_size", "spacing") if key in theirs}
+            theirs |= {k: [[n[i] for i in place] for n in theirs[k]] for k in ("kernels", "strides") if k in theirs}
+            seen = plan.seen()
+            assert (plan.slice_axis is not None) == (configuration == "2d")
+            assert {k: (_ours(seen)[k], theirs[k]) for k in _differing(_ours(seen), theirs)} == {}, (preset, theirs)
+
+
 def test_other_plans_differ_for_a_reason(name: str, planned: Any) -> None:
     ours, theirs = _ours(planned()), _theirs(name)
     assert {key: (ours[key], theirs[key]) for key in _differing(ours, theirs) ^ set(_DEFAULT.get(name, {}))} == {}

@@ -28,6 +28,8 @@ from medseg.transforms import (
     channel_changes,
     patch_augmentation,
 )
+from medseg.transforms.batch_changes import blurred as blurred_batch
+from medseg.transforms.recipes import in_plane
 
 SPACE = LabelSpace.from_table({"labels": {"background": 0, "large": 1, "small": 2}})
 ANGLES = {"rotation": 0.5, "rotation_in_plane": 3.0, "rotation_elongated": 0.25}
@@ -264,3 +266,17 @@ def test_a_patch_beyond_the_border_is_filled_with_zeros() -> None:
     assert patch["label"][0, 9, 9, 9] == 2 and not patch["image"][0, 10:].any()
     (empty,) = crop({**case(), "label_cls_indices": [torch.arange(3), torch.tensor([]), torch.tensor([])]})
     assert empty["image"].shape == (1, 14, 14, 14)
+
+
+def test_a_slice_is_blurred_in_its_plane() -> None:
+    """Across it there is nothing; filters would take that for 0."""
+    ones = {"image": torch.ones(1, 15, 15, 1)}
+    monai = mt.RandGaussianSmoothd("image", prob=1.0, sigma_x=[1.0, 1.0], sigma_y=[1.0, 1.0], sigma_z=[1.0, 1.0])
+    ours = RandBlurd("image", prob=1.0, sigma=[1.0, 1.0])
+    assert blurred_batch(torch.ones(1, 1, 15, 15, 1), torch.ones(1, 1, 3), 1.0)[0, 0, 7, 7, 0] == pytest.approx(
+        1, abs=1e-3
+    )
+    for change in (Compose(in_plane([monai], (15, 15, 1))), ours):
+        blurred = change(dict(ones))["image"]
+        assert blurred.shape == (1, 15, 15, 1)
+        assert torch.isclose(torch.as_tensor(blurred)[0, 7, 7, 0], torch.tensor(1.0), atol=1e-3)

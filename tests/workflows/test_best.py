@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree, rmtree
 
 import numpy as np
 import pytest
@@ -99,6 +100,18 @@ def test_infer_says_what_no_longer_is_as_chosen(
         joined_runs(place)
 
 
+def test_a_lost_fold_is_an_error_where_the_scores_are_of_it_else_a_warning(
+    configurations: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = copytree(configurations[0], tmp_path / "cv")
+    rmtree(run / "fold2")
+    with pytest.raises(ModelError, match="cv lacks fold2: its metrics.json is of 4 folds, of which 3 are there"):
+        joined_runs(run)
+    (run / "metrics.json").unlink()
+    assert [folder.name for folder in joined_runs(run).runs] == ["fold0", "fold1", "fold3"]
+    assert "has 3 of the 4 folds of its datalist; fold2 is not there" in caplog.text
+
+
 def test_of_equal_candidates_the_first_is_taken() -> None:
     assert winner([np.full((3, 1), 0.5), np.full((3, 1), 0.5)], ["a", "b", "c"]) == 0
     with pytest.raises(DataError, match="No out-of-fold case has a reference"):
@@ -112,6 +125,9 @@ def test_bad_input_gets_a_sentence(configurations: list[Path], tmp_path: Path) -
         best([first], tmp_path / "out")
     with pytest.raises(ConfigError, match="b has one fold"):
         best([first, f"b={folds[0]}"], tmp_path / "out")
+    copytree(folds[0], tmp_path / "copy" / "fold0")
+    with pytest.raises(ConfigError, match="copy/fold0 has the weights and settings of .*second/fold0: it is a copy"):
+        best([second, f"b={tmp_path / 'copy' / 'fold0'}", *(f"b={fold}" for fold in folds[1:])], tmp_path / "out")
     with pytest.raises(ConfigError, match="is a run's own folder"):
         best([first, second], first)
     with pytest.raises(DataError, match="were validated on different cases"):
