@@ -88,7 +88,7 @@ class AxisWeights:
 
     def _summed(self, values: torch.Tensor, axis: int, rows: range, offset: int) -> torch.Tensor:
         """``apply`` row by row, each a sum of few voxels: quicker than a product but on the last axis."""
-        result = values.new_empty(*values.shape[:axis], len(rows), *values.shape[axis + 1 :])
+        result = values.new_empty((*values.shape[:axis], len(rows), *values.shape[axis + 1 :]))
         for row, found in zip(rows, result.unbind(axis), strict=True):
             low, high = self.first[row], self.last[row]
             first, *others = self.matrix[row, low:high].tolist()
