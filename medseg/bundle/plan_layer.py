@@ -102,13 +102,13 @@ def plan_recipe(
         ConfigError: the recipe is not for such a training.
     """
     reparameterized = getattr(network_class(network_def["_target_"]), "reparameterization", None)
-    if plan.slice_axis is not None and (universal or reparameterized):
-        what = "several data sets together are" if universal else f"{network_def['_target_']} is"
-        raise ConfigError(f"--configuration 2d: {what} trained as published, in 3D; leave it out.")
     if recipe != LIGHT and universal:
         raise ConfigError(
             f"--recipe {recipe}: several data sets together are trained as published; leave --recipe out."
         )
+    if plan.slice_axis is not None and (universal or reparameterized):
+        what = "several data sets together are" if universal else f"{network_def['_target_']} is"
+        raise ConfigError(f"--configuration 2d: {what} trained as published, in 3D; leave it out.")
     alone = ["generated"] + [recipe] * (recipe != LIGHT)
     base = alone + ["sliding_window"] * (not plan.whole_volume) + ["reparameterized"] * bool(reparameterized)
     base += ["universal" if universal else "ensemble"]
