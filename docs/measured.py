@@ -64,7 +64,7 @@ def section(study: Path, done: Path, hardware: str) -> str:
     tables, _, methods = (done / "study.md").read_text(encoding="utf-8").partition("\nWe trained ")
     return "\n\n".join(
         [
-            f"## {study.stem.capitalize()}",
+            f"## {study.stem.replace('_', ' ').capitalize()}",
             f"Data: {cases}. Score: {result['score']}. Machine: {hardware}; {runs[0]['measured_on']}. "
             f"Date: {' to '.join(dict.fromkeys((days[0], days[-1])))}.",
             f'```bash title="needs the data and {sum(run["training_seconds"] for run in runs) / 60:.0f} minutes"\n'

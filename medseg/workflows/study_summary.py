@@ -37,6 +37,8 @@ from medseg.workflows.study_members import Member, inequalities
 
 __all__ = ["summarize_study"]
 
+_LONG = 60  # characters of a value that a warning shows
+
 
 def summarize_study(
     study: Study, members: Sequence[Member], root: Path, failed: Mapping[str, str] | None = None
@@ -129,11 +131,15 @@ def _counts(warning: str, study: Study) -> bool:
 
 
 def _unequal(members: Sequence[Member]) -> list[str]:
-    """What the methods do not share, in sentences."""
+    """What the methods do not share, in sentences; in a study of unequal methods without what their settings name."""
+    named = {id_.lstrip("+~") for member in members if not member.study.equal for id_ in member.network.settings}
     found = []
     for member in members:
-        for key, (before, after) in inequalities(member, members).items():
-            found.append(f"{member.network.name} was trained with {key} {after!r}, the first method with {before!r}.")
+        for key, pair in inequalities(member, members).items():
+            if any(key == id_ or f"{key}::".startswith(f"{id_}::") or id_.startswith(f"{key}::") for id_ in named):
+                continue
+            before, after = (text if len(text) <= _LONG else "other values" for text in map(repr, pair))
+            found.append(f"{member.network.name} was trained with {key} {after}, the first method with {before}.")
     return found
 
 
