@@ -120,8 +120,8 @@ def plan_recipe(
         optimizer = BundleRecipe(tuple(alone), ()).config("train").tree["optimizer"]
         train |= {"reparameterization": reparameterized, "optimizer::mode": "@reparameterization"}
         train |= {"optimizer::optimizer": optimizer}
-    half = {"precision": "bf16", "validate::inferer::precision": "fp32"} if plan.light and _gains_by_bf16(facts) else {}
-    train |= half
+    half = {"precision": "bf16"} if plan.light and _gains_by_bf16(facts) else {}
+    train |= half | ({"validate::inferer::precision": "fp32"} if plan.light else {})
     if universal:
         shared, train = _universal(shared, train, datalist, plan)
     own = {} if universal else _of_network(facts, {**named.config("train").tree, **train})

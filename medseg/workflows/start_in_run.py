@@ -34,7 +34,8 @@ __all__ = ["hold_against", "prepare_run", "refuse_foreign", "require_state"]
 logger = logging.getLogger("medseg")
 
 _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
-_OF_MACHINE = {"cache", "compile", "num_workers"}  # a run keeps what was planned for it, unless the user sets another
+# A run keeps what was planned for it on its first machine, unless the user sets another.
+_OF_MACHINE = {"cache", "compile", "num_workers", "precision", "validate::inferer::precision"}
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 _FRESH = "configs.new"  # in a run: the bundle until all of it is written
 _SHOWN, _WIDTH = 5, 80  # of settings in a sentence, and characters of a value
