@@ -163,5 +163,5 @@ def test_label_maps_are_made_as_the_logits_come(behind: int) -> None:
     evaluator.run()
     assert isinstance(evaluator.inferer, Streamed) == (behind == 0)
     assert {case: (tuple(pred.shape), pred.dtype) for case, pred in found.items()} == {
-        case: ((1, 4, 4), torch.int16) for case in "ab"
+        case: ((1, 4, 4), torch.uint8) for case in "ab"
     }
