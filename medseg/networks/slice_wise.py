@@ -27,7 +27,7 @@ class SliceWise(nn.Module):
         axis: spatial axis across the slices.
 
     Raises:
-        ConfigError: ``spatial_dims`` is not 3, or there is no such axis.
+        ConfigError: ``spatial_dims`` is not 3, or ``axis`` not 0, 1 or 2.
     """
 
     def __init__(
