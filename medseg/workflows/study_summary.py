@@ -131,13 +131,10 @@ def _counts(warning: str, study: Study) -> bool:
 
 
 def _unequal(members: Sequence[Member]) -> list[str]:
-    """What the methods do not share, in sentences; in a study of unequal methods without what their settings name."""
-    named = {id_.lstrip("+~") for member in members if not member.study.equal for id_ in member.network.settings}
+    """What the methods do not share, in sentences."""
     found = []
     for member in members:
         for key, pair in inequalities(member, members).items():
-            if any(key == id_ or f"{key}::".startswith(f"{id_}::") or id_.startswith(f"{key}::") for id_ in named):
-                continue
             before, after = (text if len(text) <= _LONG else "other values" for text in map(repr, pair))
             found.append(f"{member.network.name} was trained with {key} {after}, the first method with {before}.")
     return found
