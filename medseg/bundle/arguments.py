@@ -184,7 +184,7 @@ def plan_for_network(
         num_training: training cases after the split.
         device_type: ``cpu`` or ``cuda``.
         overrides: the user's; ``roi_size``, ``batch_size``, ``preprocess::spacing``, ``preprocess::longest``,
-            ``preprocess::scale`` and ``network_def::…`` are planned with.
+            ``preprocess::scale``, ``checkpointing`` and ``network_def::…`` are planned with.
         nnunet: plans that the rest is taken from.
         memory_gb: GPU memory that nnU-Net's rules plan for; ``None``: other rules.
         configuration: as of ``PlanSettings``.
@@ -219,6 +219,7 @@ def plan_for_network(
         residual=network_class(network).__name__ == "ResEncUNet",
         nnunet=nnunet,
         configuration=configuration,
+        checkpointing=bool(overrides.get("checkpointing")),
     )
 
     def planned(asked: PlanSettings) -> tuple[Plan, dict[str, Any]]:

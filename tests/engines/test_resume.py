@@ -20,10 +20,12 @@ from typing import Any
 import pytest
 import torch
 from monai.networks.nets import SegResNet
+from torch.utils.checkpoint import checkpoint
 
 from medseg.engines import RandomStreams
 from medseg.errors import ConfigError, ModelError
 from medseg.weights import load_file
+from medseg.workflows import train
 
 Train = Callable[..., Path]
 
@@ -244,6 +246,28 @@ def test_more_epochs_go_on(tiny_train: Train, tmp_path: Path) -> None:
     assert float(read_rows(run)[0]["learning_rate"]) == 0  # the cosine of one epoch had come down to 0
     state = load_file(run / "checkpoints" / "last.pt")
     assert state["iteration"] == 8 and differing(state["network"], weights)
+
+
+def test_checkpointing_changes_no_number(
+    tiny_train: Train, datalist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr("medseg.networks.checkpointing.checkpoint", counted)
+    settings = {"num_workers": 0, "network_def::norm": "INSTANCE"}  # dropout draws the same again
+    undisturbed = tiny_train(tmp_path / "plain", epochs=2, settings=settings)
+    assert not calls
+    settings["checkpointing"] = True
+    stop(lambda: tiny_train(tmp_path / "run", epochs=2, settings=settings), 6)
+    assert_same_run(tiny_train(tmp_path / "run", epochs=2, settings=settings), undisturbed)
+    assert calls
+    with pytest.raises(ConfigError, match="UNet has no block to compute again"):
+        train(network="UNet", json_list=datalist, output=tmp_path / "refused", overrides={"checkpointing": True})
+    assert not (tmp_path / "refused").exists()
 
 
 def test_patch_by_patch_stays(
