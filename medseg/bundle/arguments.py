@@ -22,6 +22,7 @@ from medseg.networks.training_facts import training_facts
 
 __all__ = [
     "accepts_roi",
+    "argument_prefix",
     "given_arguments",
     "plan_for_network",
     "planned_arguments",
@@ -148,6 +149,11 @@ def planned_arguments(
     return arguments
 
 
+def argument_prefix(configuration: str | None) -> str:
+    """What the config ids of a network's arguments begin with; of a 2D network on slices, its own."""
+    return "network_def::network::" if configuration == SLICES else "network_def::"
+
+
 def given_arguments(overrides: Mapping[str, Any], configuration: str | None = None) -> dict[str, Any]:
     """The arguments of the network among overrides of a config; of a 2D network on slices, its own.
 
@@ -155,7 +161,7 @@ def given_arguments(overrides: Mapping[str, Any], configuration: str | None = No
         overrides: config id -> value.
         configuration: as of ``PlanSettings``.
     """
-    prefix = "network_def::network::" if configuration == SLICES else "network_def::"
+    prefix = argument_prefix(configuration)
     return {key.removeprefix(prefix): value for key, value in overrides.items() if key.startswith(prefix)}
 
 
@@ -178,7 +184,7 @@ def plan_for_network(
         num_training: training cases after the split.
         device_type: ``cpu`` or ``cuda``.
         overrides: the user's; ``roi_size``, ``batch_size``, ``preprocess::spacing``, ``preprocess::longest``,
-            ``preprocess::scale`` and ``network_def::…`` are planned with.
+            ``preprocess::scale``, ``checkpointing`` and ``network_def::…`` are planned with.
         nnunet: plans that the rest is taken from.
         memory_gb: GPU memory that nnU-Net's rules plan for; ``None``: other rules.
         configuration: as of ``PlanSettings``.
@@ -213,6 +219,7 @@ def plan_for_network(
         residual=network_class(network).__name__ == "ResEncUNet",
         nnunet=nnunet,
         configuration=configuration,
+        checkpointing=bool(overrides.get("checkpointing")),
     )
 
     def planned(asked: PlanSettings) -> tuple[Plan, dict[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 
 from medseg.networks import catalog
+from medseg.networks.catalog import SLICE_WISE
 
 __all__ = ["CALLABLES", "INSIDE", "WRITES", "components", "is_misspelt"]
 
@@ -89,8 +90,8 @@ WRITES = frozenset({"cache_dir", "directory", "model_path", "output_dir"})
 def components() -> frozenset[str]:
     """All names that a ``_target_`` may have."""
     listed = {module: names.split() for module, names in _COMPONENTS.items()}
-    listed["medseg.networks"] = ["SliceWise", *(facts.class_name for facts in catalog().values())]
-    dotted = {f"{module}.{name}" for module, names in listed.items() for name in names}
+    listed["medseg.networks"] = [facts.class_name for facts in catalog().values()]
+    dotted = {SLICE_WISE, *(f"{module}.{name}" for module, names in listed.items() for name in names)}
     return frozenset(dotted | {name for module, names in listed.items() if module[:6] == "monai." for name in names})
 
 

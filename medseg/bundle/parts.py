@@ -14,6 +14,7 @@ from torch import nn
 from medseg.data import read_datalist, seed_everything
 from medseg.engines.ranks import barrier, is_distributed
 from medseg.errors import ConfigError, ResourceError
+from medseg.networks.checkpointing import checkpointed
 from medseg.networks.kernels.channels_last import lay_out
 from medseg.weights import transfer_weights
 
@@ -100,6 +101,7 @@ def network(
     initial: Mapping[str, Any] | None = None,
     *,
     distributed: bool = False,
+    checkpointing: bool = False,
 ) -> nn.Module:
     """The network of a run on its device.
 
@@ -109,12 +111,18 @@ def network(
         initial: weights that a training starts from: ``path`` of the file (``None`` from scratch), ``reinitialize`` and
             ``partial`` as of ``medseg.weights.transfer_weights``.
         distributed: a training: under torchrun the network is wrapped for data-parallel training.
+        checkpointing: a training in less memory (``medseg.networks.checkpointed``).
+
+    Raises:
+        ConfigError: the network has no block to compute again.
     """
     how = dict(initial or {})
     path = how.pop("path", None)
     if path is not None:
         for line in transfer_weights(definition, path, **how).lines():
             logger.info("start from %s: %s", path, line)
+    if checkpointing:
+        checkpointed(definition)
     return _distribute(definition, device) if distributed else definition.to(device)
 
 

@@ -184,6 +184,7 @@ def _train(datalist: Datalist, plan: Plan, *, batch: bool) -> dict[str, Any]:
     masked: dict[str, Any] = {"_target_": "medseg.losses.MaskedDiceCELoss", "label_space": "@label_space"}
     masked |= {"batch": True} if batch else {}
     return {
+        "configuration": plan.configuration,
         "learning_rate": plan.learning_rate,
         "batch_size": plan.batch_size,
         "repeats": plan.repeats,
@@ -242,7 +243,7 @@ def _universal(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is left to a plan where ``base/universal.yaml`` says how several data sets are trained."""
     left = {k: v for k, v in shared.items() if not k.startswith("preprocess::") or k == "preprocess::spacing"}
-    kept = {k: train[k] for k in ("batch_size", "num_workers", "cache")}
+    kept = {k: train[k] for k in ("configuration", "batch_size", "num_workers", "cache")}
     # Its random changes have no form for batches.
     kept |= dict.fromkeys(("~augment_on_device", "~train::preprocessing::augment_on_device"))
     kept |= {"recipe": "universal", "schedule": "exp_poly", "weights": _weights(datalist)}

@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from medseg.data import Plan, PlanSettings
 from medseg.data.run_settings import SET
 from medseg.engines.trainer import heads_of
 from medseg.free_memory import GIB
-from medseg.networks import create_network
+from medseg.networks import checkpointed, create_network
+from medseg.networks.checkpointing import recomputable
 
 __all__ = ["free_gpu_bytes", "kept_for_backward", "plan_within", "step_bytes"]
 
@@ -56,7 +58,8 @@ def plan_within(
     patch_is_open = asked.roi_size is None and asked.nnunet is None and not asked.like_nnunet
     batch_is_open = asked.batch_size is None and not asked.like_nnunet
     while True:
-        needed = step_bytes(network, arguments, plan.seen().roi_size, plan.batch_size)
+        seen = plan.seen().roi_size
+        needed = step_bytes(network, arguments, seen, plan.batch_size, checkpointing=asked.checkpointing)
         if needed is None:
             return plan, arguments
         if needed <= room:
@@ -83,21 +86,31 @@ def plan_within(
     return plan, arguments
 
 
-def step_bytes(network: str, arguments: Mapping[str, Any], roi_size: Sequence[int], batch_size: int) -> int | None:
+def step_bytes(
+    network: str,
+    arguments: Mapping[str, Any],
+    roi_size: Sequence[int],
+    batch_size: int,
+    *,
+    checkpointing: bool = False,
+) -> int | None:
     """Bytes of a training step in float32: what is kept for the backward pass, gradients on its way, and parameters.
 
-    ``None`` where the network does not run on the meta device.
+    ``None`` where the network does not run on the meta device. With ``checkpointing`` one block at a time is computed
+    again.
     """
     for built_on in ("meta", "cpu"):
         try:
             with torch.device(built_on):
                 net = create_network(network, **arguments).to("meta").train()
-            kept = kept_for_backward(net, torch.zeros(1, arguments["in_channels"], *roi_size, device="meta"))
+            x = torch.zeros(1, arguments["in_channels"], *roi_size, device="meta")
+            again = _largest_block(net, x) if checkpointing else 0
+            kept = kept_for_backward(checkpointed(net) if again else net, x)
         except Exception:  # any network may fail in any way there; accepts_roi has told whether it is sound
             continue
         passing = 2 * max(kept, default=0)  # the gradients of a layer's output and of its input
         parameters: int = sum(p.numel() for p in net.parameters())
-        return batch_size * (sum(kept) + passing) + _PER_PARAMETER * parameters
+        return batch_size * (sum(kept) + again + passing) + _PER_PARAMETER * parameters
     return None
 
 
@@ -108,6 +121,35 @@ def kept_for_backward(network: nn.Module, x: torch.Tensor) -> list[int]:
         network: in training mode, on the device of ``x``; it returns logits, or heads with the finest first.
         x: patches ``(B, C, *spatial)``.
     """
+    labels = torch.zeros(len(x), 1, *x.shape[2:], device=x.device)
+
+    def forward() -> None:
+        result = network(x)
+        heads = heads_of(result[0] if isinstance(result, tuple) else result, x.dim())
+        one = heads[0].shape[1] == 1
+        DeepSupervisionLoss(DiceCELoss(to_onehot_y=not one, softmax=not one, sigmoid=one))(heads, labels)
+
+    return _kept(network, forward)
+
+
+def _largest_block(network: nn.Module, x: torch.Tensor) -> int:
+    """Bytes that one of the blocks that ``checkpointed`` computes again keeps for its own gradients, at most."""
+    found = [0]
+
+    def note(block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        with torch.enable_grad():
+            found.append(sum(_kept(block, partial(block.forward, *args, **kwargs))))
+
+    handles = [block.register_forward_hook(note, with_kwargs=True) for block in recomputable(network)]
+    with torch.no_grad():
+        network(x)
+    for handle in handles:
+        handle.remove()
+    return max(found)
+
+
+def _kept(network: nn.Module, forward: Callable[[], Any]) -> list[int]:
+    """Sizes in bytes of what a computation keeps for its gradients, each storage once, without parameters."""
     own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used again
 
@@ -116,11 +158,7 @@ def kept_for_backward(network: nn.Module, x: torch.Tensor) -> list[int]:
         kept.setdefault(storage._cdata, storage)
         return tensor
 
-    labels = torch.zeros(len(x), 1, *x.shape[2:], device=x.device)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = network(x)
-        heads = heads_of(result[0] if isinstance(result, tuple) else result, x.dim())
-        one = heads[0].shape[1] == 1
-        DeepSupervisionLoss(DiceCELoss(to_onehot_y=not one, softmax=not one, sigmoid=one))(heads, labels)
+        forward()
     return [storage.nbytes() for key, storage in kept.items() if key not in own]

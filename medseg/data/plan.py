@@ -14,7 +14,7 @@ import numpy as np
 from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.modality import is_color
-from medseg.data.plan_grid import ANISOTROPY, CPU_VOXELS, GPU_VOXELS, SLICES, PlannedGrid, plan_grid
+from medseg.data.plan_grid import ANISOTROPY, CPU_VOXELS, FULL, GPU_VOXELS, SLICES, PlannedGrid, plan_grid
 from medseg.data.plan_nnunet import crops, masks_zeros, nnunet_grid
 from medseg.data.plan_normalization import channel_kinds, plan_normalization
 from medseg.data.plan_settings import PlanSettings
@@ -64,6 +64,7 @@ class Plan:
         like_nnunet: kernels and strides of U-Nets by nnU-Net's rule.
         slice_axis: axis across the slices that a 2D network sees one by one; ``None``: it sees all axes.
         low_resolution: mm of the second configuration that nnU-Net would train as well, where patches are small.
+        configuration: nnU-Net's name of what is trained, or the name in its plans.
     """
 
     spatial_dims: int
@@ -90,6 +91,7 @@ class Plan:
     like_nnunet: bool = False
     slice_axis: int | None = None
     low_resolution: tuple[float, ...] | None = None
+    configuration: str = FULL
     reasons: dict[str, str] = field(default_factory=dict)
 
     def seen(self) -> Plan:
@@ -160,6 +162,7 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
         like_nnunet=asked.like_nnunet,
         slice_axis=grid.slice_axis,
         low_resolution=grid.low_resolution,
+        configuration=_configuration(dims, asked),
         reasons=reasons,
     )
 
@@ -175,6 +178,11 @@ def _one_kind(datalist: Datalist, facts: Sequence[CaseFacts]) -> tuple[int, int]
             f"{datalist.path} mixes {sorted(dims)} spatial axes and {sorted(channels)} channels; expected one of each."
         )
     return dims.pop(), channels.pop()
+
+
+def _configuration(dims: int, asked: PlanSettings) -> str:
+    theirs = None if asked.nnunet is None else asked.nnunet.configuration
+    return theirs or asked.configuration or (SLICES if dims == 2 else FULL)
 
 
 # ---------------------------------------------------------------------- rules; each notes its reason

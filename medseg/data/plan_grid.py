@@ -16,7 +16,7 @@ import numpy as np
 from medseg.data.case_facts import CaseFacts
 from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET, by
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, nearest
 from medseg.transforms.scale import scaled_size
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "LOWER",
     "SLICES",
     "PlannedGrid",
+    "check_configuration",
     "low_spacing",
     "plan_grid",
     "require_low",
@@ -115,6 +116,19 @@ def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str
 
 
 # ---------------------------------------------------------------------- nnU-Net's further configurations of volumes
+def check_configuration(name: str | None) -> None:
+    """Refuse the name of a configuration that nnU-Net does not have.
+
+    Raises:
+        ConfigError: naming the nearest.
+    """
+    if name not in (None, *CONFIGURATIONS):
+        raise ConfigError(
+            f"--configuration {name}: expected {', '.join(CONFIGURATIONS)}, or a name in --nnunet_plans of `medseg "
+            f"train` and `medseg new-bundle`.{nearest(str(name), CONFIGURATIONS)} Name one of them."
+        )
+
+
 def slices_across(asked: PlanSettings, spacing: Sequence[float] | None, reasons: dict[str, str]) -> int | None:
     """The axis across the slices of the 2D configuration: that of the coarsest spacing, of equal ones the last, or the
     one along which a given patch has one voxel; ``None`` in 3D.

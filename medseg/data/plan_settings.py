@@ -32,6 +32,7 @@ class PlanSettings:
         memory_gb: memory of the GPU that these plan for, in GB.
         residual: these plan for a U-Net of residual blocks.
         configuration: nnU-Net's name of a configuration of volumes: ``3d_fullres``, ``3d_lowres`` or ``2d``.
+        checkpointing: the network's blocks are computed again for the gradients, in less memory.
         nnunet: plans that spacing, patch (not of whole volumes) and normalisation are taken from where not given.
     """
 
@@ -51,6 +52,7 @@ class PlanSettings:
     memory_gb: float = MEMORY_GB
     residual: bool = False
     configuration: str | None = None
+    checkpointing: bool = False
     nnunet: NnunetPlans | None = None
 
     @property

@@ -28,6 +28,7 @@ _PLAIN = {
     "preprocess::color": ("Data", "grey images become RGB", ""),
     "fold": ("Data", "fold", ""),
     "recipe": ("Training", "recipe", ""),
+    "configuration": ("Training", "configuration", ""),
     "overlap": ("Network", "overlap of patches", "validate::inferer::overlap"),
     "validate::inferer::mirror_axes": ("Network", "axes mirrored while validating", ""),
     "epochs": ("Training", "planned epochs", "train::trainer::max_epochs"),

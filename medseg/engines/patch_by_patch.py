@@ -54,7 +54,7 @@ def sees_patches_alone(network: nn.Module) -> bool:
     return not any(isinstance(norm, _BatchNorm) or norm.track_running_stats for norm in norms)
 
 
-def memory_advice(error: BaseException, inputs: torch.Tensor, tried: str, *, half: bool) -> str:
+def memory_advice(error: BaseException, inputs: torch.Tensor, tried: str, *, half: bool, blocks: bool) -> str:
     """What to say where a GPU has no room for a training step and nothing equal is left to do.
 
     Args:
@@ -62,11 +62,13 @@ def memory_advice(error: BaseException, inputs: torch.Tensor, tried: str, *, hal
         inputs: the batch ``(B, C, *spatial)``.
         tried: what was tried before, or why nothing was.
         half: whether the network runs in half precision already.
+        blocks: whether it has blocks that can be computed again, and are not yet.
     """
     size = inputs.shape[2:]
     smaller = [max(16, n * 3 // 4 // 16 * 16) if n > 16 else n for n in size]
     options = [f"--set roi_size=[{','.join(map(str, smaller))}]"] * (smaller != list(size))
     options += ["--set batch_size=1"] * (len(inputs) > 1) + ["--set precision=bf16"] * (not half)
+    options += ["--set checkpointing=true"] * blocks
     patches = f"{len(inputs)} patch{'es' * (len(inputs) > 1)} of {'×'.join(map(str, size))}"
     return (
         f"The GPU is out of memory{memory_lacking(str(error))} for a training step on {patches}; {tried}. "

@@ -24,6 +24,7 @@ from medseg.engines.time_limit import TimeLimit
 from medseg.errors import ConfigError, ModelError, ResourceError
 from medseg.faults import as_ours, memory_lacking
 from medseg.inferers.window import autocast_dtype
+from medseg.networks.checkpointing import recomputable
 
 __all__ = ["SegmentationTrainer"]
 
@@ -216,7 +217,9 @@ class SegmentationTrainer(SupervisedTrainer):
         }
         reason = next((reason for reason, holds in reasons.items() if holds), None)
         if reason is not None:
-            raise ResourceError(memory_advice(error, inputs, reason, half=self.dtype is not None)) from error
+            blocks = any(True for _ in recomputable(self.network))
+            half = self.dtype is not None
+            raise ResourceError(memory_advice(error, inputs, reason, half=half, blocks=blocks)) from error
         logger.warning(
             "iteration %d: the GPU has no room for %d patches at once%s; from here on the network gets them "
             "one by one, which takes about a third longer and gives the same loss and gradients",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from medseg.networks.catalog import catalog, list_networks, network_name, own_network
+from medseg.networks.catalog import SLICE_WISE, catalog, list_networks, network_name, own_network
 
 __all__ = [
     "catalog",
@@ -23,16 +23,16 @@ __all__ = [
     "register",
 ]
 
-_REGISTRY = ("NETWORKS", "create_network", "network_class", "network_target", "register")
+_MODULES = {
+    **dict.fromkeys(("NETWORKS", "create_network", "network_class", "network_target", "register"), "registry"),
+    "checkpointed": "checkpointing",
+    SLICE_WISE.rpartition(".")[2]: "slice_wise",
+}  # name -> module
 
 
 def __getattr__(name: str) -> Any:
-    if name in _REGISTRY:
-        return getattr(importlib.import_module("medseg.networks.registry"), name)
-    if name == "checkpointed":
-        return importlib.import_module("medseg.networks.checkpointing").checkpointed
-    if name == "SliceWise":
-        return importlib.import_module("medseg.networks.slice_wise").SliceWise
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"medseg.networks.{_MODULES[name]}"), name)
     for facts in catalog().values():
         if facts.class_name == name:
             return getattr(importlib.import_module(facts.module), name)
@@ -40,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "SliceWise", *(facts.class_name for facts in catalog().values())]
+    return [*{*__all__, *_MODULES}, *(facts.class_name for facts in catalog().values())]

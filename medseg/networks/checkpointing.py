@@ -12,9 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from medseg.errors import ConfigError
-from medseg.networks.recording import recording
 
-__all__ = ["checkpointed"]
+__all__ = ["checkpointed", "recomputable"]
 
 
 def checkpointed(network: nn.Module) -> nn.Module:
@@ -26,7 +25,7 @@ def checkpointed(network: nn.Module) -> nn.Module:
     Raises:
         ConfigError: it has no such block.
     """
-    blocks = list(_blocks(network))
+    blocks = list(recomputable(network))
     if not blocks:
         raise ConfigError(
             f"{type(network).__name__} has no block to compute again, expected members of an nn.ModuleList without "
@@ -37,22 +36,25 @@ def checkpointed(network: nn.Module) -> nn.Module:
     return network
 
 
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    for child in module.children():
+def recomputable(network: nn.Module) -> Iterator[nn.Module]:
+    """The blocks that ``checkpointed`` would compute again; none where it has been at the network already."""
+    for child in network.children():
         if not isinstance(child, nn.ModuleList):
-            yield from _blocks(child)
+            yield from recomputable(child)
             continue
         for block in child:
             running = any(isinstance(m, _BatchNorm) and m.track_running_stats for m in block.modules())
-            if not running and next(block.parameters(), None) is not None:
+            done = getattr(type(block), "recomputes", False)
+            if not running and not done and next(block.parameters(), None) is not None:
                 yield block
 
 
 def _recomputing(cls: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         plain = functools.partial(cls.forward, self)
-        if recording() or not (self.training and torch.is_grad_enabled()):
+        exported = torch.jit.is_tracing() or torch.compiler.is_exporting()
+        if exported or not (self.training and torch.is_grad_enabled()):
             return plain(*args, **kwargs)
         return checkpoint(plain, *args, use_reentrant=False, **kwargs)
 
-    return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
+    return type(cls.__name__, (cls,), {"forward": forward, "recomputes": True, "__module__": cls.__module__})

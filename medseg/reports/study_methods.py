@@ -160,10 +160,12 @@ def _augmentation(runs: Sequence[_Run]) -> str:
 
 def _optimisation(runs: Sequence[_Run]) -> str:
     named = any(run.values.get("recipe") for run in runs)
+    known = any(run.values.get("configuration") for run in runs)
+    configured = f" in the configuration {_said(runs, 'configuration')}" if known else ""
     supervised = any(run.values.get(_HEADS, "no") != "no" for run in runs)
     averaged = any(run.values.get("ema_decay") for run in runs)
     return (
-        (f"Trainings followed the recipe {_said(runs, 'recipe')}. " if named else "")
+        (f"Trainings followed the recipe {_said(runs, 'recipe')}{configured}. " if named else "")
         + f"The optimiser was {_said(runs, 'optimizer')} with learning rate {_said(runs, 'learning_rate')} and weight "
         f"decay {_said(runs, 'weight_decay')}, on the schedule {_said(runs, 'schedule')}, in "
         f"{_said(runs, 'precision')}; the loss was {_said(runs, 'loss')}, gradients were clipped at "

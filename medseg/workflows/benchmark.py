@@ -24,6 +24,7 @@ from medseg.bundle.config_check import check_roi
 from medseg.bundle.parts import device as choose_device
 from medseg.bundle.plan_layer import LIGHT, check_recipe
 from medseg.data import Plan
+from medseg.data.plan_grid import check_configuration
 from medseg.engines.memory import MEMORY_CONVENTION
 from medseg.errors import ConfigError, nearest
 from medseg.networks import catalog, create_network
@@ -70,6 +71,7 @@ class BenchmarkSettings:
         command: whole command to measure against its network alone: infer, validate or train. On generated volumes,
             with each of the networks, or without a size with a small SegResNet on work of several kinds.
         recipe: with --command train: light, standard or nnunet.
+        configuration: with --command: nnU-Net's 2d (slices of the volume), 3d_fullres or 3d_lowres.
         size: size of the input in voxels, such as 96,96,96 or 512,512; of a command, of the volume.
         empty: share of a command's volume that is constant, at least 0 and below 1.
         in_channels: number of channels of the input.
@@ -89,6 +91,7 @@ class BenchmarkSettings:
     _: KW_ONLY
     command: Literal["infer", "validate", "train"] | None = None
     recipe: str = "light"
+    configuration: str | None = None
     size: Size = ()
     empty: float = 0.0
     in_channels: int = 1
@@ -152,6 +155,9 @@ def benchmark(settings: BenchmarkSettings) -> Benchmark | list[CommandFigures]:
     check_recipe(settings.recipe)
     if settings.recipe != LIGHT and settings.command != "train":
         raise ConfigError("--recipe says how a network is trained; use it with --command train, or leave it out.")
+    check_configuration(settings.configuration)
+    if settings.configuration is not None and settings.command is None:
+        raise ConfigError("--configuration says what a command plans; use it with --command, or leave it out.")
     if settings.train and settings.command is not None:
         raise ConfigError("--train measures a step of networks; use --command train for the command, or leave it out.")
     measured = _benchmark_networks if settings.command is None else _benchmark_commands
@@ -219,7 +225,7 @@ def _benchmark_commands(settings: BenchmarkSettings) -> list[CommandFigures]:
         given = {one: settings.arguments.get(one, {}) for one in networks}
         usual = Work("", setup.size, setup.out_channels, empty=settings.empty)
         work = [replace(usual, network=network, arguments=given[one]) for one, network in networks.items()]
-    work = [replace(one, recipe=settings.recipe) for one in work]
+    work = [replace(one, recipe=settings.recipe, configuration=settings.configuration) for one in work]
     rows = []
     for one in work:
         rows.append(command_figures(name, one, threads, settings.turns))

@@ -28,10 +28,12 @@ import torch
 from monai.losses import DeepSupervisionLoss
 from torch.utils.benchmark import set_torch_threads
 
+from medseg.bundle.arguments import argument_prefix
 from medseg.bundle.compose import resolve, start
 from medseg.bundle.folder import Bundle
 from medseg.bundle.plan_layer import LIGHT
 from medseg.bundle.trust import remember_own
+from medseg.data.plan_grid import SLICES, with_slice
 from medseg.engines.trainer import heads_of
 from medseg.errors import ResourceError
 from medseg.inferers import SlidingWindow
@@ -75,6 +77,7 @@ class Work:
         overlap: overlap of neighbouring patches, as a fraction.
         empty: share of the volume that is constant.
         recipe: named training.
+        configuration: nnU-Net's, as of `medseg train`.
     """
 
     network: str
@@ -84,13 +87,15 @@ class Work:
     overlap: float = _OVERLAP
     empty: float = 0.0
     recipe: str = LIGHT
+    configuration: str | None = None
 
     @property
     def name(self) -> str:
         """What the table calls it."""
         empty = f", {self.empty:.0%} empty" if self.empty else ""
         recipe = f", recipe {self.recipe}" if self.recipe != LIGHT else ""
-        return f"{self.network}, {' × '.join(map(str, self.size))}, {self.classes} classes{empty}{recipe}"
+        name = f"{self.network}, {' × '.join(map(str, self.size))}, {self.classes} classes{empty}{recipe}"
+        return name if self.configuration is None else f"{name}, configuration {self.configuration}"
 
 
 def default_work(name: str) -> list[Work]:
@@ -254,8 +259,9 @@ def prepare(folder: Path, work: Work) -> Path:
     labels = {"background": 0} | {f"label {number}": number for number in range(1, work.classes)}
     datalist = {"name": "generated", "modality": {"0": "CT"}, "labels": labels}
     write_json(folder / "list.json", datalist | {"training": entries[:1], "validation": entries[1:]})
-    changes = {f"network_def::{key}": value for key, value in work.arguments.items()}
-    changes |= {"roi_size": list(_PATCH), "overlap": work.overlap, "repeats": 2 * _ITERATIONS}
+    changes = {f"{argument_prefix(work.configuration)}{key}": value for key, value in work.arguments.items()}
+    roi_size = with_slice(_PATCH[:2], 2) if work.configuration == SLICES else _PATCH
+    changes |= {"roi_size": list(roi_size), "overlap": work.overlap, "repeats": 2 * _ITERATIONS}
     bundle = folder / "bundle"
     new_bundle(
         network=work.network,
@@ -263,6 +269,7 @@ def prepare(folder: Path, work: Work) -> Path:
         output=bundle,
         device="cpu",
         recipe=work.recipe,
+        configuration=work.configuration,
         overrides=changes,
     )
     definition = dict(resolve(Bundle(bundle), "infer").tree["network_def"])

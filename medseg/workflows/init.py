@@ -19,6 +19,7 @@ from medseg.bundle.plan_layer import LIGHT, check_recipe
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
 from medseg.data.findings import by
 from medseg.data.make_datalist import MakeDatalistSettings, make_datalist
+from medseg.data.plan_grid import check_configuration
 from medseg.engines.log import span
 from medseg.settings import File, Folder, Names, takes
 from medseg.workflows.benchmark_steps import Candidate, Conditions, peak_memory, times
@@ -40,6 +41,7 @@ class InitSettings:
         output: datalist to write (default: datalist.json in the folder).
         network: network of the commands that are shown (default: DynUNet, or qtseg for 2D images).
         recipe: named training of the commands that are shown: light, standard or nnunet.
+        configuration: nnU-Net's 2d, 3d_fullres or 3d_lowres for the commands that are shown.
         modality: names of the channels, such as CT or T1,FLAIR.
         label_names: names of the values 0, 1, …, such as background,liver.
         subject_pattern: regular expression for the subject in a case's name, such as '^(sub-[0-9]+)' (default: a
@@ -53,6 +55,7 @@ class InitSettings:
     output: File | None = None
     network: str | None = None
     recipe: str = "light"
+    configuration: str | None = None
     modality: Names = ()
     label_names: Names = ()
     subject_pattern: str | None = None
@@ -114,6 +117,7 @@ def init(settings: InitSettings) -> list[str]:
         DataError: a case cannot be used; with the table of all problems.
     """
     check_recipe(settings.recipe)
+    check_configuration(settings.configuration)
     path = Path(settings.output) if settings.output is not None else Path(settings.folder) / "datalist.json"
     made = make_datalist.of(
         MakeDatalistSettings(
@@ -133,7 +137,7 @@ def init(settings: InitSettings) -> list[str]:
     lines = [*notes, *_understood(datalist, facts), f"datalist: {path}", "next:"]
     device = choose_device(settings.device)
     network = settings.network or _NETWORK[len(facts[0].shape)]
-    asked = PlanRequest(network, device.type, {}, recipe=settings.recipe)
+    asked = PlanRequest(network, device.type, {}, recipe=settings.recipe, configuration=settings.configuration)
     plan, arguments = planned_network(asked, datalist, facts, len(training))
     draft = Draft.planned(network, arguments, datalist, plan, settings.recipe)
     mirrors = 2 ** len(draft.recipe.config("inference").tree["mirror_axes"])
@@ -142,6 +146,7 @@ def init(settings: InitSettings) -> list[str]:
     )
     cost = replace(cost, mirrors=mirrors)
     words = network if settings.recipe == LIGHT else f"{network} --recipe {settings.recipe}"
+    words += "" if settings.configuration is None else f" --configuration {settings.configuration}"
     return [*lines, *_next(path, words, fold, cost, device, datalist)]
 
 
@@ -175,7 +180,7 @@ def _cost(candidate: Candidate, plan: Plan, tree: dict[str, Any], device: torch.
     """
     batch = plan.batch_size * plan.samples_per_case
     conditions = Conditions(
-        size=plan.roi_size,
+        size=plan.seen().roi_size,
         in_channels=plan.in_channels,
         out_channels=plan.out_channels,
         batch_size=batch,
@@ -184,7 +189,7 @@ def _cost(candidate: Candidate, plan: Plan, tree: dict[str, Any], device: torch.
         precision=tree["precision"],
     )
     (step, _), (forward, _) = (times([candidate], conditions, name, 1)[0] for name in ("train", "forward"))
-    stride = [size * (1 - tree.get("overlap", 0.0)) for size in plan.roi_size]
+    stride = [max(1, size * (1 - tree.get("overlap", 0.0))) for size in plan.roi_size]
     sizes = zip(plan.median_shape, plan.roi_size, stride, strict=True)
     epochs = tree["epochs"]
     return Cost(

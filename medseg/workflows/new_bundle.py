@@ -20,9 +20,9 @@ from medseg.bundle.recipe import Layer
 from medseg.bundle.trust import remember_own
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
 from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
-from medseg.data.plan_grid import CONFIGURATIONS, FULL, SLICES
+from medseg.data.plan_grid import FULL, SLICES, check_configuration
 from medseg.data.run_settings import SET, Setting
-from medseg.errors import ConfigError, nearest
+from medseg.errors import ConfigError
 from medseg.networks import network_target
 from medseg.networks.nnunet_patch import MEMORY_GB
 from medseg.settings import File, Folder, takes
@@ -145,12 +145,10 @@ def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetP
     Raises:
         ConfigError: plans that cannot be used, or, without them, a configuration that nnU-Net does not have.
     """
-    if plans is None and configuration not in (None, *CONFIGURATIONS):
-        raise ConfigError(
-            f"--configuration {configuration}: expected {', '.join(CONFIGURATIONS)}, or a name in --nnunet_plans."
-            f"{nearest(str(configuration), CONFIGURATIONS)}"
-        )
-    return None if plans is None else read_nnunet_plans(plans, configuration)
+    if plans is not None:
+        return read_nnunet_plans(plans, configuration)
+    check_configuration(configuration)
+    return None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from medseg.data.run_settings import SET
 from medseg.data.union import is_union
 from medseg.engines.ranks import world_size
 from medseg.errors import DataError
-from medseg.networks import network_target
+from medseg.networks import checkpointed, network_target
 from medseg.settings import File
 from medseg.weights.configs import network_of, read_original
 from medseg.weights.notice import notice_file
@@ -107,6 +107,8 @@ class Start:
         check_training(draft.train.tree, facts, datalist)
         draft.check()
         network = Workflow(draft.train.tree, "train").parser.get_parsed_content("network_def")
+        if draft.train.tree.get("checkpointing"):
+            checkpointed(network)  # one that cannot be is refused before anything is written
         changes, initial = transfer.install(network, draft.train.tree, datalist) if transfer else (command({}), None)
         draft = draft.over(changes)
         if transfer:

@@ -34,7 +34,7 @@ __all__ = ["hold_against", "prepare_run", "refuse_foreign", "require_state"]
 logger = logging.getLogger("medseg")
 
 _MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
-# A run keeps what was planned for it on its first machine, unless the user sets another.
+# A run keeps what was planned for it on its first machine and by its version, unless the user sets another.
 _OF_MACHINE = {"cache", "compile", "num_workers", "precision", "validate::inferer::precision"}
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 _FRESH = "configs.new"  # in a run: the bundle until all of it is written
@@ -150,7 +150,8 @@ def hold_against(start: Start, bundle: Bundle, known: RunFacts, *, same_data: bo
     old, new = (json.loads(json.dumps(tree)) for tree in (bundle.recipe("train").tree, draft.train.tree))
     free = _MAY_CHANGE | (_FITTED if known.fitted_to_time else set())
     free |= {"dataset_dir"} if same_data else set()
-    free |= {key for key in _OF_MACHINE if (origin := draft.train.origin(key)) and origin.kind == "plan"}
+    unlike = _OF_MACHINE | (new.keys() - old.keys())
+    free |= {key for key in unlike if (origin := draft.train.origin(key)) and origin.kind == "plan"}
     changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
     changed = {key: pair for key, pair in changed.items() if not _is_wiring(key, run, draft.train)}
     if _stored_list(run, new["dataset_dir"]) != draft.datalist.as_stored():

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from medseg.bundle.plan_layer import LIGHT, check_recipe
 from medseg.bundle.recipe import Layer, Recipe
+from medseg.data.plan_grid import check_configuration
 from medseg.engines.time_limit import CLOCKS
 from medseg.errors import ConfigError, DataError, nearest
 from medseg.metrics.catalog import DEFAULT_METRICS
@@ -59,6 +60,7 @@ class StudyNetwork:
         overlays: further configs of the bundle.
         settings: config ids of this method alone.
         recipe: named training of `medseg train` (default: the study's); a bundle has its own.
+        configuration: 2d, 3d_fullres or 3d_lowres of `medseg train` (default: the study's); a bundle has its own.
     """
 
     name: str
@@ -67,6 +69,7 @@ class StudyNetwork:
     overlays: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     recipe: str | None = None
+    configuration: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +143,7 @@ class Study:
         validations: number of validations of each training.
         checkpoint: weights that are scored: last, or best by the validations.
         settings: config ids of all trainings.
-        recipe: named training of all methods that name none.
+        recipe, configuration: named training and configuration of all methods that name none.
         equal: whether members may differ in nothing but method, data, fold and seed.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
         processes: number of processes of each training, by torchrun.
@@ -157,6 +160,7 @@ class Study:
     checkpoint: str = "last"
     settings: Mapping[str, Any] = field(default_factory=dict)
     recipe: str = LIGHT
+    configuration: str | None = None
     equal: bool = True
     device: str | None = None
     processes: int = 1
@@ -197,12 +201,13 @@ class Study:
         check_recipe(self.recipe)
         for method in self.networks:
             check_recipe(method.recipe or self.recipe)
+            check_configuration(method.configuration or self.configuration)
             if method.bundle is None:
                 network_target(method.network or method.name)
-            elif method.recipe is not None:
+            elif (method.recipe, method.configuration) != (None, None):
                 raise ConfigError(
-                    f"networks::{method.name}: a bundle has a training of its own, a recipe is for networks. Leave one "
-                    "of them out."
+                    f"networks::{method.name}: a bundle has a training of its own, recipe and configuration are for "
+                    "networks. Leave one of them out."
                 )
             elif not (find_bundle(method.bundle) / "configs").is_dir():
                 raise ConfigError(f"networks::{method.name}: bundle '{method.bundle}' not found. Fix the path.")
@@ -225,9 +230,10 @@ class Study:
                 at = sources[at]
 
 
+_NAMED = {"recipe?": str, "configuration?": str}  # of `medseg train`
 _FORMS: dict[type, dict[str, Any]] = {
     Budget: {"iterations?": int, "cpu_seconds?": float, "gpu_seconds?": float},
-    StudyNetwork: {"network?": str, "bundle?": str, "overlays?": [str], "settings?": dict, "recipe?": str},
+    StudyNetwork: {"network?": str, "bundle?": str, "overlays?": [str], "settings?": dict, **_NAMED},
     StudyData: {"json_list": str, "data_dir?": str, "folds?": [int], "transfer?": str, "settings?": dict},
     ExternalSet: {"json_list": str, "data_dir?": str, "trained_on": str, "labels": dict, "folds?": [int]},
     Search: {"learning_rates?": [float], "share?": float, "holdout?": float},
@@ -241,7 +247,7 @@ _FORMS: dict[type, dict[str, Any]] = {
         "validations?": int,
         "checkpoint?": str,
         "settings?": dict,
-        "recipe?": str,
+        **_NAMED,
         "equal?": bool,
         "device?": str,
         "processes?": int,

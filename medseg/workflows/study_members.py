@@ -128,6 +128,7 @@ class Member:
             network=(self.network.network or self.network.name) if bundle is None else None,
             bundle=bundle,
             recipe=(self.network.recipe or study.recipe) if bundle is None else LIGHT,
+            configuration=(self.network.configuration or study.configuration) if bundle is None else None,
             fold=0 if self.rate is not None else self.fold,
             epochs=epochs,
             max_minutes=minutes,

@@ -45,7 +45,10 @@ def test_what_a_recipe_states_is_applied(inspected: Any, recipe: str) -> None:
     assert recipe in named_recipes()
     train = draft(inspected, "SegResNet", recipe).train
     stated = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())["train"]
-    for top, content in stated.items():
+    for removed in [top[1:] for top in stated if top[0] == "~"]:
+        with pytest.raises(ConfigError, match="The config has no"):
+            train.value(removed)
+    for top, content in [(top.lstrip("+"), content) for top, content in stated.items() if top[0] != "~"]:
         for below, value in leaves(content, top):
             found = train.value(below)
             assert found == value if value is not None else below == "coarse_axis" or found is not None, below

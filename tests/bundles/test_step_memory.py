@@ -20,7 +20,7 @@ from medseg.bundle.step_memory import kept_for_backward, step_bytes
 from medseg.data import CaseFacts, Plan, read_datalist
 from medseg.data.run_settings import SET
 from medseg.engines.trainer import heads_of
-from medseg.networks import create_network
+from medseg.networks import checkpointed, create_network
 
 GIB = 2**30
 _LEVELS = {"kernel_size": [3] * 4, "strides": [1, 2, 2, 2], "upsample_kernel_size": [2] * 3}
@@ -66,6 +66,35 @@ def test_forecast_is_what_is_alive_before_the_backward(name: str) -> None:
     assert forecast == pytest.approx(alive.bytes(network), rel=0.15)
 
 
+class Peak(Alive):
+    """Notes the most bytes that are alive at once."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network, self.most = network, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        self.made = {key: one for key, one in self.made.items() if not one[0].expired()}
+        self.most = max(self.most, self.bytes(self.network))
+        return result
+
+
+def test_forecast_with_checkpointing_is_what_is_alive_at_most() -> None:
+    arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3}
+    x = torch.zeros(1, 1, 32, 32, 32)
+    found = {}
+    for checkpointing in (False, True):
+        network = create_network("hnoseg_xs", **arguments).train()
+        network = checkpointed(network) if checkpointing else network
+        forecast = step_bytes("hnoseg_xs", arguments, x.shape[2:], 1, checkpointing=checkpointing)
+        with Peak(network) as peak:
+            DiceCELoss(to_onehot_y=True, softmax=True)(network(x), x).backward()
+        assert forecast == pytest.approx(peak.most, rel=0.3)
+        found[checkpointing] = forecast
+    assert found[True] < 0.8 * found[False]
+
+
 def test_plan_for_a_gpu_of_little_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,6 +126,7 @@ def test_plan_for_a_gpu_of_little_memory(
     assert small.reasons["roi_size"].endswith("; smaller than usual for that") and not caplog.records
     assert math.prod(small.roi_size) < math.prod(usual.roi_size)
     assert small.batch_size == 2
+    assert math.prod(planned(2, checkpointing=True).roi_size) > math.prod(small.roi_size)
     smallest = planned(1)
     assert smallest.batch_size == 1 and smallest.reasons["batch_size"].startswith("2 would not fit: a training step")
     mine = planned(2, roi_size=[128, 128, 128], batch_size=2)

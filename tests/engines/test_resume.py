@@ -20,10 +20,12 @@ from typing import Any
 import pytest
 import torch
 from monai.networks.nets import SegResNet
+from torch.utils.checkpoint import checkpoint
 
 from medseg.engines import RandomStreams
 from medseg.errors import ConfigError, ModelError
 from medseg.weights import load_file
+from medseg.workflows import train
 
 Train = Callable[..., Path]
 
@@ -205,8 +207,9 @@ def test_a_run_of_another_version_keeps_its_own_wiring(tiny_train: Train, plain_
     shutil.copytree(plain_run, run)
     config = run / "configs" / "train.yaml"
     text = config.read_text()
-    config.write_text(text.replace("tracker: tensorboard\n", "").replace(", tracker: '@tracker'", ""))
-    assert text != config.read_text()
+    older = text.replace("tracker: tensorboard\n", "").replace(", tracker: '@tracker'", "")
+    config.write_text(older.replace("configuration: 3d_fullres\n", ""))  # what its plan did not name yet
+    assert text != older != config.read_text()
     tiny_train(run, settings=PERSISTENT)
     config.write_text(text.replace("weight_decay: ", "weight_decay: 1"))
     with pytest.raises(ConfigError, match="holds a run with other settings"):
@@ -243,6 +246,28 @@ def test_more_epochs_go_on(tiny_train: Train, tmp_path: Path) -> None:
     assert float(read_rows(run)[0]["learning_rate"]) == 0  # the cosine of one epoch had come down to 0
     state = load_file(run / "checkpoints" / "last.pt")
     assert state["iteration"] == 8 and differing(state["network"], weights)
+
+
+def test_checkpointing_changes_no_number(
+    tiny_train: Train, datalist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr("medseg.networks.checkpointing.checkpoint", counted)
+    settings = {"num_workers": 0, "network_def::norm": "INSTANCE"}  # dropout draws the same again
+    undisturbed = tiny_train(tmp_path / "plain", epochs=2, settings=settings)
+    assert not calls
+    settings["checkpointing"] = True
+    stop(lambda: tiny_train(tmp_path / "run", epochs=2, settings=settings), 6)
+    assert_same_run(tiny_train(tmp_path / "run", epochs=2, settings=settings), undisturbed)
+    assert calls
+    with pytest.raises(ConfigError, match="UNet has no block to compute again"):
+        train(network="UNet", json_list=datalist, output=tmp_path / "refused", overrides={"checkpointing": True})
+    assert not (tmp_path / "refused").exists()
 
 
 def test_patch_by_patch_stays(

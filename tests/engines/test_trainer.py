@@ -300,9 +300,9 @@ def test_without_room_nor_an_equal_step(room: int, norm: type[nn.Module], reason
 
 def test_smaller_patch_is_named() -> None:
     advice = memory_advice(
-        torch.OutOfMemoryError("CUDA out of memory."), torch.empty(1, 1, 128, 96, 16), "so", half=True
+        torch.OutOfMemoryError("CUDA out of memory."), torch.empty(1, 1, 128, 96, 16), "so", half=True, blocks=True
     )
-    assert advice.endswith("on 1 patch of 128×96×16; so. Use --set roi_size=[96,64,16].")
+    assert advice.endswith("on 1 patch of 128×96×16; so. Use --set roi_size=[96,64,16], or --set checkpointing=true.")
 
 
 def test_patches_keep_their_arguments() -> None:

@@ -7,11 +7,12 @@ import copy
 import pytest
 import torch
 from network_contract import error, heads, image, small
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from medseg.errors import ConfigError
 from medseg.networks import checkpointed, network_class
+from medseg.workflows import network
 
 
 def step(net: nn.Module, x: Tensor) -> tuple[list[Tensor], int]:
@@ -40,6 +41,39 @@ def test_same_gradients_in_less_memory(name: str) -> None:
     assert little < 0.8 * much
     with torch.no_grad():
         assert torch.equal(heads(other.eval()(x))[0], heads(net.eval()(x))[0])
+
+
+class Blocks(nn.Module):
+    """Three blocks without chance, since a compiler draws other numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.GELU(), nn.Conv2d(4, 4, 1))
+            for _ in range(3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_compiled_and_data_parallel_it_is_still_less() -> None:
+    net, x = Blocks().train(), torch.randn(2, 4, 16, 16)
+    expected, much = step(network(copy.deepcopy(net), "cpu", distributed=True), x)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        parallel = network(copy.deepcopy(net), "cpu", distributed=True, checkpointing=True)
+        assert isinstance(parallel, nn.parallel.DistributedDataParallel)
+        found = [step(parallel, x)]
+    finally:
+        distributed.destroy_process_group()
+    compiled = network(copy.deepcopy(net), "cpu", distributed=True, checkpointing=True)
+    compiled.compile(backend="aot_eager", dynamic=False)
+    found.append(step(compiled, x))
+    for gradients, little in found:
+        assert error(gradients, expected) <= 1e-6 and little < 0.8 * much
 
 
 def test_blocks_with_running_statistics_stay() -> None:

@@ -150,6 +150,8 @@ def test_every_registered_network_is_counted(name: str) -> None:
         ({"command": "infer", "empty": 1.0}, "empty 1.0 is outside"),
         ({"recipe": "nnunet"}, "use it with --command train"),
         ({"command": "train", "recipe": "nnunett"}, "Did you mean 'nnunet'"),
+        ({"configuration": "2d"}, "use it with --command, or leave it out"),
+        ({"command": "infer", "configuration": "2D"}, "expected 2d, 3d_fullres.*Did you mean '2d'"),
         ({"command": "train", "train": True}, "--train measures a step of networks"),
         ({"precision": "fp8"}, "precision 'fp8' is unknown"),
         ({"device": "gpu"}, "Device 'gpu' is unknown"),
@@ -213,6 +215,17 @@ def test_a_recipe_is_measured_with_its_heads(tmp_path: Path, monkeypatch: pytest
     assert read_yaml(bundle / "configs" / "train.yaml")["recipe"] == "standard" and "recipe standard" in work.name
     patches, seconds = benchmark_commands.network_alone("train", bundle, work, 1)
     assert patches == 2 * benchmark_commands._ITERATIONS and seconds > 0
+
+
+def test_a_2d_network_is_measured_on_the_slices_of_a_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_commands, "_PATCH", (16, 16, 16))
+    arguments = {"init_filters": 16}
+    work = benchmark_commands.Work("SegResNet", (24, 16, 6), 2, arguments, configuration="2d")
+    bundle = benchmark_commands.prepare(tmp_path, work)
+    train = read_yaml(bundle / "configs" / "train.yaml")
+    assert (train["configuration"], train["roi_size"]) == ("2d", [16, 16, 1]) and "configuration 2d" in work.name
+    assert train["network_def"]["network"]["init_filters"] == 16
+    assert benchmark_commands.network_alone("infer", bundle, work, 1)[0] == 2 * 6
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells it")

@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
 
+import nibabel
 import numpy as np
 import pytest
 from brightness import label_map, write_cases, write_run
 
 from medseg.cli import main
+from medseg.data import read_datalist, write_datalist
+from medseg.data.phantom import write_phantom
 from medseg.engines.run_facts import read_facts, write_facts
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.metrics import Scores
-from medseg.workflows import predict
+from medseg.storage import read_json
+from medseg.workflows import predict, train
 from medseg.workflows.best import best, winner
 from medseg.workflows.folds import evaluate_folds
 from medseg.workflows.joined_runs import joined_runs
@@ -78,6 +82,45 @@ def test_a_pair_is_joined_fold_by_fold_and_infer_takes_what_is_chosen(
     np.testing.assert_array_equal(label_map(folds), label_map(raw))
     (kept,) = (tmp_path / "raw" / "provenance" / "origins").glob("*.json")
     assert len(json.loads(kept.read_text())["weights"]) == 8
+
+
+@pytest.mark.slow
+def test_2d_and_3d_meet_in_the_original_image_space(tmp_path: Path) -> None:
+    """Configurations of other axes, spacing and patch, on volumes of several spacings and orientations."""
+    listed = write_phantom(output=tmp_path / "phantom", cases=2)
+    table = read_json(listed)
+    for number, entry in enumerate(table["training"]):
+        entry |= {"subject": f"s{number}", "fold": number}
+    write_datalist(table, listed)
+    quick = {
+        "network": "SegResNet",
+        "json_list": listed,
+        "fold": "all",
+        "epochs": 1,
+        "device": "cpu",
+        "tracker": "none",
+    }
+    common = {"repeats": 2, "batch_size": 1, "val_interval": 2}
+    flat = {"roi_size": [32, 32, 1], "preprocess::spacing": [9.0, 9.0, 12.0]}
+    deep = {"roi_size": [16, 16, 16], "preprocess::spacing": [14.0, 14.0, 14.0]}
+    for name, configuration, own in (("flat", "2d", flat), ("deep", "3d_fullres", deep)):
+        train(output=tmp_path / name, configuration=configuration, overrides=common | own, **quick)
+        evaluate_folds(tmp_path / name, device="cpu")
+    found = best([tmp_path / "flat", tmp_path / "deep"], tmp_path / "best", device="cpu")
+    assert {one.name for one in found.candidates} == {"flat", "deep", "flat + deep"} and found.cases == 2
+
+    joined = tmp_path / "best" / "pairs" / "flat + deep" / "fold0" / "predictions"
+    for case in read_datalist(listed).split(0)[1]:
+        given = {"inputs": [*case.images], "device": "cpu", "probabilities": "float32"}
+        of_each = []
+        for name in ("flat", "deep"):
+            predict(tmp_path / name / "fold0", tmp_path / case.id / name, **given)
+            (saved,) = (tmp_path / case.id / name).glob("*.npz")
+            of_each.append(np.load(saved)["probabilities"])
+        label = label_map(joined / case.output_name())
+        assert label.shape == nibabel.load(case.label).shape
+        same = [np.mean(label == one.argmax(0).T) for one in (np.mean(of_each, axis=0), *of_each)]
+        assert same[0] > 0.999 > max(same[1:])  # of the mean, and of each alone
 
 
 def test_infer_says_what_no_longer_is_as_chosen(

@@ -37,6 +37,7 @@ def sliced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_2d_network_is_planned_for_slices_across_the_coarsest_axis(sliced: Path) -> None:
     train, inference = (read_yaml(sliced / "configs" / f"{name}.yaml") for name in ("train", "inference"))
+    assert train["configuration"] == "2d"
     assert train["roi_size"] == inference["roi_size"] == [24, 24, 1]
     assert train["network_def"] == inference["network_def"]
     assert (train["network_def"]["axis"], train["network_def"]["network"]["spatial_dims"]) == (2, 2)

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from medseg.cli.parser import CommandParser
 from medseg.data import read_datalist
 from medseg.data.phantom import write_phantom
 from medseg.errors import ConfigError
+from medseg.metrics import MedianInterval
+from medseg.workflows import init as module
 from medseg.workflows.init import Cost, init
 
 
@@ -53,6 +56,24 @@ def test_2d_images_and_another_place(tmp_path: Path) -> None:
     text = "\n".join(lines)
     assert "2D images" in text and "sizes: 112×128 pixels" in text and "spacing" not in text
     assert len(json.loads((tmp_path / "lists" / "skin.json").read_text())["training"]) == 4
+
+
+def test_the_cost_of_slices_is_that_of_a_2d_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path, "organs", 2)
+    measured: list[Any] = []
+
+    def times(candidates: Any, conditions: Any, *args: Any) -> Any:
+        measured.append((candidates[0].arguments["spatial_dims"], len(conditions.size)))
+        return [(MedianInterval(1.0, 1.0, 1.0), MedianInterval(1.0, 1.0, 1.0))]
+
+    monkeypatch.setattr(module, "times", times)
+    monkeypatch.setattr(module, "peak_memory", lambda *args: None)
+    lines = init(folder=folder, device="cpu", configuration="2d")
+    train = commands(lines)[0]
+    CommandParser("train").parse(train[2:])
+    assert train[train.index("--configuration") + 1] == "2d" and measured == [(2, 2), (2, 2)]
+    with pytest.raises(ConfigError, match="Did you mean '2d'"):
+        init(folder=folder, configuration="2")
 
 
 def test_what_a_training_takes() -> None:

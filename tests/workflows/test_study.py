@@ -76,6 +76,7 @@ def test_seeds_folds_and_subjects_end_in_one_table(tmp_path: Path, datalist: Pat
     assert np.isnan(one.differences[0].p_value)
     text = " ".join(result.methods)
     assert "in 8 trainings with 2 seeds" in text and "Every training took 3 iterations" in text
+    assert "followed the recipe light in the configuration 3d_fullres. " in text
     assert "There were 0 validations" in text and "the last iteration were scored" in text
     again = study(tmp_path / "study.yaml", output=root, jobs=0)
     assert not isinstance(again, list) and again.data[0].methods == one.methods

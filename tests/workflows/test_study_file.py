@@ -27,11 +27,13 @@ def written(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_methods_follow_recipes(tmp_path: Path) -> None:
-    networks = {"UNet": None, "long": {"network": "UNet", "recipe": "nnunet"}, "x": {"bundle": BUNDLE}}
-    study = read_study(written(tmp_path, networks=networks, recipe="standard"))
-    found = [Member(study, tmp_path, one, study.data[0], 0, 0).training().recipe for one in study.networks]
-    assert found == ["standard", "nnunet", "light"]
+def test_methods_follow_recipes_and_configurations(tmp_path: Path) -> None:
+    long = {"network": "UNet", "recipe": "nnunet", "configuration": "3d_lowres"}
+    networks = {"UNet": None, "long": long, "x": {"bundle": BUNDLE}}
+    study = read_study(written(tmp_path, networks=networks, recipe="standard", configuration="2d"))
+    found = [Member(study, tmp_path, one, study.data[0], 0, 0).training() for one in study.networks]
+    assert [one.recipe for one in found] == ["standard", "nnunet", "light"]
+    assert [one.configuration for one in found] == ["2d", "3d_lowres", None]
 
 
 @pytest.mark.parametrize("name", ["recipe_ablation", "recipe_ablation_2d", "recipe_ablation_nnunet"])
@@ -76,10 +78,12 @@ def test_a_study_is_read(tmp_path: Path) -> None:
         ({"processes": 0}, "processes"),
         ({"recipe": "nnunett"}, "No recipe 'nnunett'. Did you mean 'nnunet'?"),
         ({"networks": {"x": {"recipe": "lite"}, "UNet": None}}, "No recipe 'lite'"),
-        (
-            {"networks": {"x": {"bundle": BUNDLE, "recipe": "light"}, "UNet": None}},
-            "a bundle has a training of its own",
+        *(
+            ({"networks": {"x": {"bundle": BUNDLE, **own}, "UNet": None}}, "a bundle has a training of its own")
+            for own in ({"recipe": "light"}, {"configuration": "2d"})
         ),
+        ({"configuration": "3d_lowers"}, "3d_lowers: expected 2d, 3d_fullres, 3d_lowres"),
+        ({"networks": {"x": {"configuration": "3d"}, "UNet": None}}, "--configuration 3d: expected 2d"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
