@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.data.case_facts import CaseFacts
+from medseg.data.nnunet_plans import CASCADE
 from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET, by
 from medseg.errors import ConfigError
@@ -21,6 +22,7 @@ from medseg.transforms.scale import scaled_size
 
 __all__ = [
     "ANISOTROPY",
+    "CASCADE",
     "CONFIGURATIONS",
     "CPU_VOXELS",
     "FULL",
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 FULL, LOW, SLICES = "3d_fullres", "3d_lowres", "2d"  # nnU-Net's names of configurations
-CONFIGURATIONS = (SLICES, FULL, LOW)
+CONFIGURATIONS = (SLICES, FULL, LOW, CASCADE)
 LOWER = "; coarser in steps of 3 % until a patch holds a quarter of the median case"
 
 ANISOTROPY = 3.0  # nnU-Net: an axis more than three times coarser than the finest is treated as slices
@@ -88,13 +90,15 @@ def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str
     axes = [axis for axis in range(dims) if axis != across]
     budget = (GPU_VOXELS if asked.gpu else CPU_VOXELS)[len(axes)] * (_WHOLE if asked.whole_volume else 1)
     budget = int(budget * asked.voxel_share)
-    if asked.configuration == LOW and spacing is not None:
-        spacing = require_low(
+    if asked.configuration in (LOW, CASCADE) and spacing is not None and asked.nnunet is None:
+        coarser = require_low(
             low_spacing(spacing, np.median(shapes, 0).tolist(), lambda mm, n: _patch(n, mm, budget, asked.roi_step)),
             asked,
         )
-        shapes = np.array([_resampled(case, spacing, longest) for case in facts])
-        reasons["spacing"] += LOWER
+        if asked.configuration == LOW:
+            spacing = coarser
+            shapes = np.array([_resampled(case, spacing, longest) for case in facts])
+            reasons["spacing"] += LOWER
     scale = asked.scale
     if scale is None:
         scale = _scale(shapes[:, axes], budget, reasons) if asked.whole_volume else 1.0
@@ -169,12 +173,12 @@ def low_spacing(
 
 
 def require_low(low: Sequence[float] | None, asked: PlanSettings) -> tuple[float, ...]:
-    """The low resolution that is asked for, in mm.
+    """The low resolution in mm that is asked for, or that the cascade begins with.
 
     Raises:
         ConfigError: there is none.
     """
-    if asked.spacing is not None:
+    if asked.spacing is not None and asked.configuration == LOW:
         why = "preprocess::spacing is set, which it plans"
     elif asked.whole_volume:
         why = "the network sees whole volumes"
@@ -183,7 +187,8 @@ def require_low(low: Sequence[float] | None, asked: PlanSettings) -> tuple[float
     else:
         return tuple(float(f"{mm:.4g}") for mm in low)
     raise ConfigError(
-        f"--configuration {LOW}: {why}; expected cases much larger than the patch. Leave one of them out."
+        f"--configuration {asked.configuration}: {why}; expected cases much larger than the patch. Leave one of them "
+        "out."
     )
 
 

@@ -130,7 +130,11 @@ def _changed(key: str, value: Any) -> dict[str, Any]:
     ("configuration", "changes", "sentence"),
     [
         (None, _changed("patch_size", [256]), "has 1 axes, the images have 3; use --configuration with 3d_lowres or"),
-        ("3d_cascade_fullres", {}, "refines the segmentation of '3d_lowres', which medseg does not do"),
+        (
+            "second",
+            {"configurations": PLANS["configurations"] | {"second": PLANS["configurations"]["3d_cascade_fullres"]}},
+            "refines the segmentation of '3d_lowres'; expected the name 3d_cascade_fullres for that",
+        ),
         ("3d_fulres", {}, "has no configuration '3d_fulres'. Did you mean '3d_fullres'"),
         (None, {"configurations": {}}, "has no 'configurations'; expected nnUNetPlans.json"),
         (None, _changed("inherits_from", "3d_lowres"), "has no configuration"),  # a circle
