@@ -43,7 +43,7 @@ class RandLabelsd(RandomizableTransform, MapTransform):
 
     @abstractmethod
     def change(self, labels: np.ndarray, value: int) -> None:
-        """Change a label of a label map ``(*spatial)``, which has it, in place."""
+        """Change a label of a label map ``(*spatial)`` in place."""
 
 
 class RandMorphologyd(RandLabelsd):
@@ -62,6 +62,8 @@ class RandMorphologyd(RandLabelsd):
         changed, radius = _CHANGES[self.R.randint(len(_CHANGES))], self.R.uniform(*self.radius)
         margin = math.ceil(radius) + 1  # the box alone: a distance transform of the whole patch takes long
         box = ndimage.find_objects(labels == value, max_label=1)[0]
+        if box is None:  # a label before it grew over all of it
+            return
         inside = labels[tuple(slice(max(0, one.start - margin), one.stop + margin) for one in box)]
         before = inside == value
         inside[before] = 0

@@ -53,6 +53,14 @@ def test_how_often_labels_are_changed_and_by_what() -> None:
     assert len(radii) > 5 and max(radii) < 12**3  # by balls of many radii up to 3
 
 
+def test_a_label_that_another_grew_over_is_gone() -> None:
+    step = RandMorphologyd("previous", 1.0, (3.0, 3.0))
+    step.set_random_state(0)
+    labels = _map((1, slice(4, 10)), (2, slice(10, 11)))
+    found = [step({"previous": labels})["previous"] for _ in range(20)]
+    assert any(bool((one == 1).any()) and not (one == 2).any() for one in found)
+
+
 def test_one_small_component_of_each_label_is_removed() -> None:
     labels = _map((1, slice(0, 12)), (2, slice(13, 16)))  # 22 % and less than 1 % of the patch
     labels[0, 18, 18, 18] = labels[0, 18, 18, 0] = 1
