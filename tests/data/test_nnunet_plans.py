@@ -71,6 +71,8 @@ def _read(folder: Path, configuration: str | None = None, **changes: Any) -> Nnu
 def test_axes_are_turned_from_z_y_x_to_right_anterior_superior(tmp_path: Path) -> None:
     taken = _read(tmp_path).choices(_facts())
     assert (taken.spacing, taken.patch_size) == ((0.7, 0.8, 5.0), (224, 256, 28))
+    second = _read(tmp_path, "3d_cascade_fullres").choices(_facts())
+    assert second[1:] == _read(tmp_path, "3d_fullres").choices(_facts())[1:]
     low = _read(tmp_path, "3d_lowres").choices(_facts())  # the rest is inherited
     assert (low.spacing, low.patch_size) == ((1.4, 1.6, 5.0), (224, 256, 28))
     # nnU-Net puts the coarsest axis first: here it is y, and what it writes is y, z, x

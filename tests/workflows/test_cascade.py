@@ -17,13 +17,14 @@ import medseg
 from medseg.bundle.compose import load_workflow
 from medseg.bundle.folder import Bundle
 from medseg.bundle.package import package, unpack
-from medseg.data import read_datalist
+from medseg.data import inspect_cases, read_datalist
 from medseg.engines.run_facts import RunFacts, write_facts
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.storage import read_yaml
 from medseg.workflows.ensemble import ensemble
 from medseg.workflows.folds import evaluate_folds
 from medseg.workflows.inference import Inference, InferenceSettings
+from medseg.workflows.new_bundle import PlanRequest, planned_draft
 
 _QUICK: dict[str, Any] = {
     "network": "UNet",
@@ -134,6 +135,20 @@ def test_its_augmentation_is_that_of_nnunet(run: Path) -> None:
     ]
 
 
+def test_nnunets_recipe_moves_the_label_map_with_the_label(folds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medseg.data.plan_nnunet.CPU_VOXELS", {3: 600, 2: 600})
+    datalist = read_datalist(folds / "list.json")
+    facts = inspect_cases(datalist.sections["training"], datalist.label_space, datalist.channels)
+    fine = {"preprocess::spacing": [0.3, 0.3, 0.3]}
+    asked = PlanRequest("UNet", "cpu", fine, recipe="nnunet", configuration="3d_cascade_fullres")
+    draft = planned_draft(asked, datalist, facts, 4)
+    draft.check()
+    train, inference = (draft.recipe.config(name).tree for name in ("train", "inference"))
+    assert train["augment"]["keys"] == train["augment"]["spatial"]["keys"] == ["image", "label", "previous"]
+    assert train["preprocess"]["spacing"] == [0.3, 0.3, 0.3]  # full resolution
+    assert (train["network_def"]["in_channels"], inference["dataset"]["reader"]["in_channels"]) == (3, 1)
+
+
 def _other_labels(folder: Path) -> Path:
     table = json.loads((folder / "list.json").read_text())
     table["labels"] = {"background": 0, "organ": 1, "tumour": 2}
@@ -147,6 +162,7 @@ def test_what_cannot_be_is_told(folds: Path, tmp_path: Path, monkeypatch: pytest
         ({"previous": [low / "fold0"]}, "case_3_image was trained on by the runs of --previous; expected each case"),
         ({"previous": [low / "fold1"]}, "case_2_image was trained on by the runs of --previous"),
         ({"previous": [low], "json_list": _other_labels(folds)}, "'lesion': 2}.*'tumour': 2}.*; expected the same"),
+        ({"previous": [low], "recipe": "nnunet"}, "3d_cascade_fullres: the patch holds a quarter of the median case"),
         ({}, "--previous names; expected both or none of them"),
         ({"previous": [low], "configuration": None}, "--previous names; expected both or none of them"),
     ):
