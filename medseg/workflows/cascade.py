@@ -143,12 +143,10 @@ class FirstStage:
         """Put it into the folder of a run."""
         target = run / PREVIOUS
         copy_texts(self.run, target)
-        for file, place in ((self.run / WEIGHTS, target / WEIGHTS), *self._places(target / _MAPS)):
+        places = {file: target / _MAPS / file.name for file in self.maps.values()}
+        for file, place in (places | {self.run / WEIGHTS: target / WEIGHTS}).items():
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
-
-    def _places(self, folder: Path) -> list[tuple[Path, Path]]:
-        return [(file, folder / file.name) for file in self.maps.values()]
 
 
 def _require_labels(earlier: Bundle, datalist: Datalist) -> None:
