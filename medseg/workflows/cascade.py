@@ -106,8 +106,8 @@ class FirstStage:
         """From runs, or folders of the runs of all folds, whose validation cases were predicted.
 
         Raises:
-            ConfigError: other labels; a case that no run holds out, and so no label map of it but one by a network
-                that was trained on it.
+            ConfigError: other labels; a run that is a second stage itself; a case that no run holds out, so that its
+                only label maps are by networks that were trained on it.
             DataError: a run is not validated, or a label map is lost.
         """
         runs = [run for source in sources for run in fold_runs(source) or [Path(source)]]
@@ -116,7 +116,7 @@ class FirstStage:
         maps: dict[str, Path] = {}
         seen: set[str] = set()
         for run in runs:
-            _require_labels(require_run(run), datalist)
+            _require_fit(require_run(run), datalist)
             fold, trained = Fold(run, run), trained_on(read_facts(run), files)
             scored = raw_scores(fold)
             held[run] = (set(scored.cases) & set(files)) - trained
@@ -149,8 +149,12 @@ class FirstStage:
             shutil.copyfile(file, place)
 
 
-def _require_labels(earlier: Bundle, datalist: Datalist) -> None:
-    """One channel per label says nothing where the labels are others."""
+def _require_fit(earlier: Bundle, datalist: Datalist) -> None:
+    """Its labels are those of the channels, and it stands alone."""
+    if "previous" in earlier.trained:
+        raise ConfigError(
+            f"--previous {earlier} is a second stage itself; expected a run that refines no other. Name the one before."
+        )
     own, theirs = datalist.label_space, LabelSpace.from_table(earlier.trained["labels"])
     if own.to_table() != theirs.to_table():
         raise ConfigError(

@@ -156,11 +156,12 @@ def _other_labels(folder: Path) -> Path:
     return folder / "other.json"
 
 
-def test_what_cannot_be_is_told(folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_is_told(run: Path, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     low, given = folds / "low", {**_CASCADE, "json_list": folds / "list.json", "output": tmp_path / "run"}
     for changes, sentence in (
         ({"previous": [low / "fold0"]}, "case_3_image was trained on by the runs of --previous; expected each case"),
         ({"previous": [low / "fold1"]}, "case_2_image was trained on by the runs of --previous"),
+        ({"previous": [low, run]}, "is a second stage itself; expected a run that refines no other"),
         ({"previous": [low], "json_list": _other_labels(folds)}, "'lesion': 2}.*'tumour': 2}.*; expected the same"),
         ({"previous": [low], "recipe": "nnunet"}, "3d_cascade_fullres: the patch holds a quarter of the median case"),
         ({}, "--previous names; expected both or none of them"),
