@@ -12,7 +12,7 @@ import torch
 from medseg.bundle.step_memory import free_gpu_bytes, plan_within
 from medseg.data import CaseFacts, Datalist, Plan, PlanSettings, make_plan
 from medseg.data.nnunet_plans import NnunetPlans
-from medseg.data.plan_grid import SLICES, with_slice
+from medseg.data.plan_grid import CASCADE, SLICES, with_slice
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
@@ -213,7 +213,9 @@ def plan_for_network(
         batch_size=overrides.get("batch_size"),
         num_training=num_training,
         whole_volume=whole_volume,
-        cases_on_gpu=overrides.get("augment_on_device") is not False and not is_union(datalist.label_space),
+        cases_on_gpu=overrides.get("augment_on_device") is not False
+        and not is_union(datalist.label_space)
+        and configuration != CASCADE,
         like_nnunet=memory_gb is not None,
         memory_gb=memory_gb or MEMORY_GB,
         residual=network_class(network).__name__ == "ResEncUNet",

@@ -12,7 +12,10 @@ from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.shipped import find_bundle, shipped_bundles
 from medseg.storage import as_formed, read_yaml_lines
 
-__all__ = ["TASKS", "Bundle"]
+__all__ = ["EARLIER", "PREVIOUS", "TASKS", "Bundle"]
+
+PREVIOUS = "previous"  # folder of a bundle: the earlier stage, whose label maps it refines
+EARLIER = "earlier stage: "  # begins the names of channels that are labels of it
 
 TASKS = {
     "train": ("train",),
@@ -138,4 +141,5 @@ class Bundle:
         found: Any = self.metadata
         for key in ("network_data_format", "inputs", "image", "channel_def"):
             found = found.get(key, {}) if isinstance(found, Mapping) else {}
-        return [str(name) for name in found.values()] if isinstance(found, Mapping) else []
+        names = map(str, found.values()) if isinstance(found, Mapping) else ()
+        return [name for name in names if not name.startswith(EARLIER)]

@@ -28,15 +28,14 @@ _COMPONENTS = {
         DistilledLoss ExponentialLogLoss MaskedDiceCELoss PearsonLoss TaskLoss TaskTarget WeightedSum""",
     "medseg.optimizers": "Lamb frequency_reparameterized iterations make_schedule parameter_groups",
     "medseg.transforms": """
-        AreaResized CaseFactsd CleanLabelsd EncodeLabelsd LogitsToLabelsd NormalizeChannelsd RGBToYCrCbd
-        RandBlurd RandContrastd RandForegroundCropd RandGammad RandLowResolutiond RandNearestAffined RandRotateScaled
-        SaveLabelsd SaveProbabilitiesd SaveTaskProbabilitiesd ScaleSized TasksToLabelsd
-        TasksToSourceGridd ToSourceGridd augmentation hermes_augmentation hermes_preprocessing
+        AreaResized CaseFactsd CleanLabelsd EncodeLabelsd LogitsToLabelsd NormalizeChannelsd RGBToYCrCbd RandBlurd
+        RandContrastd RandForegroundCropd RandGammad RandLowResolutiond RandMorphologyd RandNearestAffined
+        RandRemoveComponentd RandRotateScaled SaveLabelsd SaveProbabilitiesd SaveTaskProbabilitiesd ScaleSized
+        TasksToLabelsd TasksToSourceGridd ToSourceGridd augmentation hermes_augmentation hermes_preprocessing
         patch_augmentation photo_augmentation photo_preprocessing pipeline preprocessing volume_augmentation
-        volume_preprocessing
-        window_affine_augmentation window_augmentation window_preprocessing""",
+        volume_preprocessing window_affine_augmentation window_augmentation window_preprocessing""",
     "medseg.workflows": """
-        cases common_rules device finalize initialize inside joined labelled network section""",
+        PreviousStage cases common_rules device finalize initialize inside joined labelled network section""",
     "monai.data": "CacheDataset DataLoader Dataset ThreadDataLoader",
     "monai.engines": "SupervisedEvaluator SupervisedTrainer",
     "monai.handlers": """

@@ -7,7 +7,9 @@ from importlib.metadata import version
 from typing import Any
 
 import medseg
+from medseg.bundle.folder import EARLIER
 from medseg.data.datalist import Datalist
+from medseg.data.fit import image_channels
 from medseg.data.modality import channel_kind
 from medseg.data.union import is_union
 from medseg.labels import LabelSpace
@@ -43,8 +45,11 @@ def data_format(train: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[st
         names: names of the image's channels; numbered where they are not as many as the network takes.
     """
     network, size = train["network_def"], list(train["roi_size"])
-    channels = network["in_channels"]
-    given = names if len(names) == channels else [f"channel {number}" for number in range(channels)]
+    channels, own = network["in_channels"], image_channels(train)
+    given = [name for name in names if not name.startswith(EARLIER)]
+    given = given if len(given) == own else [f"channel {number}" for number in range(own)]
+    if own != channels:
+        given += [f"{EARLIER}{label}" for label in LabelSpace.from_table(train["labels"]).labels]
     inputs = {"num_channels": channels, "spatial_shape": size, "channel_def": _numbered(given)}
     outputs: dict[str, Any] = {"num_channels": network["out_channels"], "spatial_shape": size}
     outputs["channel_def"] = _numbered(output_names(LabelSpace.from_table(train["labels"]), network["out_channels"]))

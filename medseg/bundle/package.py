@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medseg.bundle.folder import PREVIOUS
 from medseg.data.content import content_hash
 from medseg.data.run_settings import ORIGINS
 from medseg.errors import ConfigError, ModelError, ResourceError, few
@@ -66,20 +67,25 @@ def package(settings: PackageSettings) -> list[str]:
     root, target = find_bundle(settings.folder).resolve(), Path(settings.output)
     if target.suffix != ".zip" or target.exists():
         raise ConfigError(f"--output {target}: expected a new file that ends in .zip; name another.")
-    found = [path for path in _plain_files(root / "configs") if path.suffix in (*_CONFIGS, ".conf")]
-    configs = [path for path in found if path != root / ORIGINS]  # which names places of this machine
+    stages = (root, root / PREVIOUS)  # the latter of a cascade
+    found = [path for stage in stages for path in _plain_files(stage / "configs")]
+    found = [path for path in found if path.suffix in (*_CONFIGS, ".conf")]
+    configs = [
+        path for path in found if not path.as_posix().endswith(f"/{ORIGINS}")
+    ]  # which names places of this machine
     if not any(path.name in ("train.yaml", "inference.yaml") for path in configs):
         raise ModelError(f"{root} is not a bundle: configs/ has neither train.yaml nor inference.yaml.")
     text = "".join(path.read_text(encoding="utf-8") for path in configs)
-    weights = [path for path in _plain_files(root / "models") if path.name == "model.pt" or path.name in text]
-    if not any(path.name == "model.pt" for path in weights):
+    weights = [path for stage in stages for path in _plain_files(stage / "models")]
+    weights = [path for path in weights if path.name == "model.pt" or path.name in text]
+    if root / "models" / "model.pt" not in weights:
         raise ModelError(f"{root / 'models' / 'model.pt'} is missing; train the bundle or import weights first.")
-    others = _plain_files(root / "docs")
-    others += [path for path in (root / "LICENSE", root / "metrics_per_case.csv") if path.is_file()]
+    others = [path for stage in stages for path in (*_plain_files(stage / "docs"), stage / "LICENSE")]
+    others = [path for path in (*others, root / "metrics_per_case.csv") if path.is_file()]
     with tempfile.TemporaryDirectory() as scratch:
         files = {path.relative_to(root).as_posix(): path for path in (*configs, *others, *weights)}
         for name in [name for name in files if name.endswith(_CONFIGS) and not name.endswith("/datalist.json")]:
-            files[name], lists = _portable(files[name], Path(scratch) / Path(name).name)
+            files[name], lists = _portable(files[name], Path(scratch) / name.replace("/", "_"))
             files |= lists
         _refuse_machine_paths(root, files)
         sums = Path(scratch) / SUMS

@@ -18,7 +18,7 @@ from medseg.bundle.build import BundleRecipe, Section, named_recipes
 from medseg.bundle.recipe import Layer, split_id
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
-from medseg.data.plan_grid import ANISOTROPY
+from medseg.data.plan_grid import ANISOTROPY, CASCADE, SLICES
 from medseg.data.union import is_union
 from medseg.errors import ConfigError, nearest
 from medseg.networks import network_class
@@ -106,12 +106,13 @@ def plan_recipe(
         raise ConfigError(
             f"--recipe {recipe}: several data sets together are trained as published; leave --recipe out."
         )
-    if plan.slice_axis is not None and (universal or reparameterized):
+    if (plan.slice_axis is not None and (universal or reparameterized)) or (plan.previous and universal):
         what = "several data sets together are" if universal else f"{network_def['_target_']} is"
-        raise ConfigError(f"--configuration 2d: {what} trained as published, in 3D; leave it out.")
+        name = CASCADE if plan.previous else SLICES
+        raise ConfigError(f"--configuration {name}: {what} trained as published, in 3D; leave it out.")
     alone = ["generated"] + [recipe] * (recipe != LIGHT)
     base = alone + ["sliding_window"] * (not plan.whole_volume) + ["reparameterized"] * bool(reparameterized)
-    base += ["universal" if universal else "ensemble"]
+    base += ["universal" if universal else "ensemble"] + ["cascade"] * (plan.previous > 0)
     named = BundleRecipe(tuple(base), ())
     facts = training_facts(network_class(network_def["_target_"]))
     shared = _shared(network_def, datalist, plan)
@@ -124,6 +125,8 @@ def plan_recipe(
     train |= half | ({"validate::inferer::precision": "fp32"} if plan.light else {})
     if universal:
         shared, train = _universal(shared, train, datalist, plan)
+    if plan.previous and "spatial" in named.config("train").tree["augment"]:
+        train["augment::spatial::keys"] = named.config("train").value("augment::keys")
     own = {} if universal else _of_network(facts, {**named.config("train").tree, **train})
     train |= own
     reasons = plan.reasons_by_id() | dict.fromkeys(own, facts.evidence)
@@ -137,6 +140,10 @@ def plan_recipe(
     sections += [Section("train", Layer(train, "plan", reasons=reasons))]
     if plan.spatial_dims == 2:  # small images: several may be read ahead of the network, and written behind it
         sections += [Section("inference", Layer({"dataloader::buffer_size": 4, "evaluator::behind": 4}, "plan"))]
+    if plan.previous:
+        channels = plan.in_channels - plan.previous
+        for file, place in (("inference", "dataset"), ("evaluate", "validate::dataset")):
+            sections += [Section(file, Layer({f"{place}::reader::in_channels": channels}, "plan"))]
     for section in BundleRecipe((recipe,), ()).sections:  # mirrored in training, so at inference too
         axes = {id_: mirror[id_] for id_, value in section.layer.changes.items() if value is None and id_ in mirror}
         sections += [Section(section.file, Layer(axes, "plan", reasons=reasons))] * bool(axes)
@@ -196,7 +203,7 @@ def _train(datalist: Datalist, plan: Plan, *, batch: bool) -> dict[str, Any]:
         "augment::samples_per_case": plan.samples_per_case,
         "augment::mirror_axes": _mirror_axes(plan),
         "coarse_axis": _coarse_axis(plan),
-        **({} if plan.light else {"augment_on_device": True}),
+        **({} if plan.light or plan.previous else {"augment_on_device": True}),
         **({"loss": masked} if space.mode != "softmax" or space.has_ignore else {}),
     }
 

@@ -8,8 +8,9 @@ from typing import Any
 from medseg.data.case_facts import CaseFacts
 from medseg.data.findings import by
 from medseg.data.geometry import far_spacing
+from medseg.labels import LabelSpace
 
-__all__ = ["model_spacing", "unfit"]
+__all__ = ["image_channels", "model_spacing", "unfit"]
 
 
 def unfit(facts: CaseFacts, dims: int, channels: int, spacing: Sequence[float] | None = None) -> tuple[str, str] | None:
@@ -41,3 +42,14 @@ def model_spacing(preprocess: Any) -> list[float] | None:
     spacing = preprocess.get("spacing") if isinstance(preprocess, Mapping) else None
     numbers = isinstance(spacing, list) and all(isinstance(mm, (int, float)) and mm > 0 for mm in spacing)
     return list(spacing) if numbers and spacing else None
+
+
+def image_channels(config: Mapping[str, Any]) -> Any:
+    """Number of image channels that a config's network takes: all but the labels of an earlier stage; ``None`` where
+    it does not say.
+    """
+    network = config.get("network_def")
+    channels = network.get("in_channels") if isinstance(network, Mapping) else None
+    if not isinstance(channels, int) or "previous" not in config:
+        return channels
+    return channels - len(LabelSpace.from_table(config["labels"]).labels)

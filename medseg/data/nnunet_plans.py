@@ -17,8 +17,9 @@ from medseg.data.case_facts import CaseFacts
 from medseg.errors import ConfigError, nearest
 from medseg.storage import read_table
 
-__all__ = ["NnunetChoices", "NnunetPlans", "read_nnunet_plans"]
+__all__ = ["CASCADE", "NnunetChoices", "NnunetPlans", "read_nnunet_plans"]
 
+CASCADE = "3d_cascade_fullres"  # its name of what refines, at full resolution, the label maps of an earlier stage
 _DEFAULT = {3: "3d_fullres", 2: "2d"}
 _REORIENTS = "NibabelIOWithReorient"  # the one reader that turns images to RAS; others keep the file's axes
 
@@ -51,10 +52,10 @@ class NnunetPlans:
         name = self.configuration or _DEFAULT[dims]
         settings = _settings(self.path, self.table["configurations"], name)
         where = f"configuration '{name}' of {self.path}"
-        if settings.get("previous_stage"):
+        if settings.get("previous_stage") and name != CASCADE:
             raise ConfigError(
-                f"The {where} refines the segmentation of '{settings['previous_stage']}', which medseg does not do; "
-                f"use --configuration {_DEFAULT[dims]}."
+                f"The {where} refines the segmentation of '{settings['previous_stage']}'; expected the name {CASCADE} "
+                f"for that. Use it, or --configuration {_DEFAULT[dims]}."
             )
         patch = _numbers(settings, "patch_size", where)
         spacing = _numbers(settings, "spacing", where) if dims == 3 else None

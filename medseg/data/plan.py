@@ -14,7 +14,7 @@ import numpy as np
 from medseg.data.case_facts import CaseFacts
 from medseg.data.datalist import Datalist
 from medseg.data.modality import is_color
-from medseg.data.plan_grid import ANISOTROPY, CPU_VOXELS, FULL, GPU_VOXELS, SLICES, PlannedGrid, plan_grid
+from medseg.data.plan_grid import ANISOTROPY, CASCADE, CPU_VOXELS, FULL, GPU_VOXELS, SLICES, PlannedGrid, plan_grid
 from medseg.data.plan_nnunet import crops, masks_zeros, nnunet_grid
 from medseg.data.plan_normalization import channel_kinds, plan_normalization
 from medseg.data.plan_settings import PlanSettings
@@ -63,6 +63,7 @@ class Plan:
         light: small networks (training on CPU).
         like_nnunet: kernels and strides of U-Nets by nnU-Net's rule.
         slice_axis: axis across the slices that a 2D network sees one by one; ``None``: it sees all axes.
+        previous: channels of the network's input that are the labels of an earlier stage.
         low_resolution: mm of the second configuration that nnU-Net would train as well, where patches are small.
         configuration: nnU-Net's name of what is trained, or the name in its plans.
     """
@@ -90,6 +91,7 @@ class Plan:
     whole_volume: bool = False
     like_nnunet: bool = False
     slice_axis: int | None = None
+    previous: int = 0
     low_resolution: tuple[float, ...] | None = None
     configuration: str = FULL
     reasons: dict[str, str] = field(default_factory=dict)
@@ -134,12 +136,13 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
         grid = nnunet_grid(facts, asked, len(datalist.label_space.labels) + 1, reasons)
     else:
         grid = plan_grid(facts, asked, reasons)
+    previous = len(datalist.label_space.labels) if asked.configuration == CASCADE else 0
     batch_size = grid.batch_size or _batch_size(dims, asked, grid, reasons)
     bytes_per_case = float(np.prod(np.maximum(grid.shapes, grid.roi_size), axis=1).mean()) * (4 * in_channels + 2)
     cache_gib = bytes_per_case * len(facts) / 2**30
     return Plan(
         spatial_dims=dims,
-        in_channels=in_channels,
+        in_channels=in_channels + previous,
         out_channels=datalist.label_space.num_channels,
         spacing=grid.spacing,
         roi_size=grid.roi_size,
@@ -161,6 +164,7 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
         whole_volume=asked.whole_volume,
         like_nnunet=asked.like_nnunet,
         slice_axis=grid.slice_axis,
+        previous=previous,
         low_resolution=grid.low_resolution,
         configuration=_configuration(dims, asked),
         reasons=reasons,

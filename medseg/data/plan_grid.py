@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.data.case_facts import CaseFacts
+from medseg.data.nnunet_plans import CASCADE
 from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET, by
 from medseg.errors import ConfigError, nearest
@@ -21,6 +22,7 @@ from medseg.transforms.scale import scaled_size
 
 __all__ = [
     "ANISOTROPY",
+    "CASCADE",
     "CONFIGURATIONS",
     "CPU_VOXELS",
     "FULL",
@@ -38,7 +40,7 @@ __all__ = [
 ]
 
 FULL, LOW, SLICES = "3d_fullres", "3d_lowres", "2d"  # nnU-Net's names of configurations
-CONFIGURATIONS = (SLICES, FULL, LOW)
+CONFIGURATIONS = (SLICES, FULL, LOW, CASCADE)
 LOWER = "; coarser in steps of 3 % until a patch holds a quarter of the median case"
 
 ANISOTROPY = 3.0  # nnU-Net: an axis more than three times coarser than the finest is treated as slices
@@ -89,13 +91,15 @@ def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str
     axes = [axis for axis in range(dims) if axis != across]
     budget = (GPU_VOXELS if asked.gpu else CPU_VOXELS)[len(axes)] * (_WHOLE if asked.whole_volume else 1)
     budget = int(budget * asked.voxel_share)
-    if asked.configuration == LOW and spacing is not None:
-        spacing = require_low(
+    if asked.configuration in (LOW, CASCADE) and spacing is not None and asked.nnunet is None:
+        coarser = require_low(
             low_spacing(spacing, np.median(shapes, 0).tolist(), lambda mm, n: _patch(n, mm, budget, asked.roi_step)),
             asked,
         )
-        shapes = np.array([_resampled(case, spacing, longest) for case in facts])
-        reasons["spacing"] += LOWER
+        if asked.configuration == LOW:
+            spacing = coarser
+            shapes = np.array([_resampled(case, spacing, longest) for case in facts])
+            reasons["spacing"] += LOWER
     scale = asked.scale
     if scale is None:
         scale = _scale(shapes[:, axes], budget, reasons) if asked.whole_volume else 1.0
@@ -116,16 +120,21 @@ def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str
 
 
 # ---------------------------------------------------------------------- nnU-Net's further configurations of volumes
-def check_configuration(name: str | None) -> None:
+def check_configuration(name: str | None, *, cascade: bool = False) -> None:
     """Refuse the name of a configuration that nnU-Net does not have.
+
+    Args:
+        name: as the user gave it.
+        cascade: whether the second stage of a cascade is taken, which needs earlier runs.
 
     Raises:
         ConfigError: naming the nearest.
     """
-    if name not in (None, *CONFIGURATIONS):
+    known = [one for one in CONFIGURATIONS if cascade or one != CASCADE]
+    if name not in (None, *known):
         raise ConfigError(
-            f"--configuration {name}: expected {', '.join(CONFIGURATIONS)}, or a name in --nnunet_plans of `medseg "
-            f"train` and `medseg new-bundle`.{nearest(str(name), CONFIGURATIONS)} Name one of them."
+            f"--configuration {name}: expected {', '.join(known)}, or a name in --nnunet_plans of `medseg "
+            f"train` and `medseg new-bundle`.{nearest(str(name), known)} Name one of them."
         )
 
 
@@ -183,12 +192,12 @@ def low_spacing(
 
 
 def require_low(low: Sequence[float] | None, asked: PlanSettings) -> tuple[float, ...]:
-    """The low resolution that is asked for, in mm.
+    """The low resolution in mm that is asked for, or that the cascade begins with.
 
     Raises:
         ConfigError: there is none.
     """
-    if asked.spacing is not None:
+    if asked.spacing is not None and asked.configuration == LOW:
         why = "preprocess::spacing is set, which it plans"
     elif asked.whole_volume:
         why = "the network sees whole volumes"
@@ -197,7 +206,8 @@ def require_low(low: Sequence[float] | None, asked: PlanSettings) -> tuple[float
     else:
         return tuple(float(f"{mm:.4g}") for mm in low)
     raise ConfigError(
-        f"--configuration {LOW}: {why}; expected cases much larger than the patch. Leave one of them out."
+        f"--configuration {asked.configuration}: {why}; expected cases much larger than the patch. Leave one of them "
+        "out."
     )
 
 

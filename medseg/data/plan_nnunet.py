@@ -14,6 +14,7 @@ import numpy as np
 from medseg.data.case_facts import CaseFacts
 from medseg.data.plan_grid import (
     ANISOTROPY,
+    CASCADE,
     CPU_VOXELS,
     GPU_VOXELS,
     LOW,
@@ -73,8 +74,9 @@ def nnunet_grid(
     mm, shape = [spacing[axis] if spacing is not None else 1.0 for axis in order], median[order].tolist()
     low = low_spacing(mm, shape, lambda mm, shape: planned(mm, shape).roi_size) if len(order) == 3 else None
     low_resolution = None if low is None else tuple(float(f"{low[order.index(axis)]:.4g}") for axis in range(dims))
-    if asked.configuration == LOW and spacing is not None:
+    if asked.configuration in (LOW, CASCADE) and asked.nnunet is None:
         coarser = require_low(low_resolution, asked)
+    if asked.configuration == LOW and spacing is not None:
         shape = [round(n * mm / to) for n, mm, to in zip(shape, mm, low or mm, strict=True)]
         sizes *= np.array(spacing) / np.array(coarser)
         shapes, mm, spacing, low_resolution = np.maximum(np.round(sizes), 1), list(low or mm), coarser, None

@@ -31,7 +31,8 @@ class PlanSettings:
         like_nnunet: spacing, patch and batch by nnU-Net's rules (``plan_nnunet``), not of whole volumes.
         memory_gb: memory of the GPU that these plan for, in GB.
         residual: these plan for a U-Net of residual blocks.
-        configuration: nnU-Net's name of a configuration of volumes: ``3d_fullres``, ``3d_lowres`` or ``2d``.
+        configuration: nnU-Net's name of a configuration of volumes: ``3d_fullres``, ``3d_lowres``, ``2d`` or
+            ``3d_cascade_fullres``.
         checkpointing: the network's blocks are computed again for the gradients, in less memory.
         nnunet: plans that spacing, patch (not of whole volumes) and normalisation are taken from where not given.
     """

@@ -5,6 +5,7 @@ from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
 from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd, LogitsToLabelsd
+from medseg.transforms.label_changes import RandMorphologyd, RandRemoveComponentd
 from medseg.transforms.nearest_affine import RandNearestAffined
 from medseg.transforms.patches import RandForegroundCropd, RandRotateScaled, patch_augmentation
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
@@ -42,7 +43,9 @@ __all__ = [
     "RandForegroundCropd",
     "RandGammad",
     "RandLowResolutiond",
+    "RandMorphologyd",
     "RandNearestAffined",
+    "RandRemoveComponentd",
     "RandRotateScaled",
     "SaveLabelsd",
     "SaveProbabilitiesd",

@@ -18,6 +18,7 @@ from medseg.transforms.channel_changes import RandBlurd, RandChannelsd, RandCont
 from medseg.transforms.hermes import hermes_augmentation
 from medseg.transforms.hermes_affine import RandHermesAffined
 from medseg.transforms.hermes_intensity import RandHermesIntensityd
+from medseg.transforms.label_changes import RandMorphologyd, RandRemoveComponentd
 from medseg.transforms.nearest_affine import RandNearestAffined
 from medseg.transforms.patches import RandForegroundCropd, RandRotateScaled, patch_augmentation
 from medseg.transforms.photo import RandLinearContrastd, RandSharedNoised, photo_augmentation
@@ -41,7 +42,16 @@ _RECIPES: dict[str, Callable[..., list[Transform]]] = {
 }
 _OWN = {
     f"medseg.transforms.{cls.__name__}": cls
-    for cls in (RandBlurd, RandContrastd, RandForegroundCropd, RandGammad, RandLowResolutiond, RandRotateScaled)
+    for cls in (
+        RandBlurd,
+        RandContrastd,
+        RandForegroundCropd,
+        RandGammad,
+        RandLowResolutiond,
+        RandMorphologyd,
+        RandRemoveComponentd,
+        RandRotateScaled,
+    )
 }
 _WITHOUT_CHANCE = {f"{kind}preprocessing" for kind in ("", "hermes_", "photo_", "volume_", "window_")}
 
@@ -117,6 +127,7 @@ def _of_pipeline(config: Mapping[str, Any], chain: Mapping[str, Any]) -> list[Tr
     if augment is None:
         return []
     built = _RECIPES[_own_name(augment)](**{k: _value(config, v) for k, v in augment.items() if not k.startswith("_")})
+    built += _value(config, chain.get("previous_augment", []))
     return [step for step in built if _is_random(step)]
 
 
@@ -271,6 +282,12 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     RandContrastd: lambda s: f"contrast times {_range(s.factors)}{_channels(s)}",
     RandLowResolutiond: lambda s: f"resolution times {_range(s.zoom)}{_channels(s)}",
     RandGammad: lambda s: f"gamma {_range(s.gamma)}{' of the inverted image' if s.invert else ''}{_channels(s)}",
+    RandMorphologyd: lambda s: (
+        f"labels of the earlier stage grown, shrunk, closed or opened by a ball of radius {_range(s.radius)} voxels"
+    ),
+    RandRemoveComponentd: lambda s: (
+        f"of each label of the earlier stage a component below {s.largest:.0%} of the patch removed"
+    ),
     RandHermesAffined: lambda s: "rotation up to 30 degrees, size 0.7 to 1.43, shear up to 0.1",
     RandHermesIntensityd: _hermes_intensity,
     RandSharedNoised: lambda s: f"noise, deviation {s.std:g}",

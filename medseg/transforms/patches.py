@@ -103,7 +103,7 @@ class RandForegroundCropd(Randomizable, MapTransform):
 
 class RandRotateScaled(RandomizableTransform, MapTransform):
     """Rotation and scaling, each with its probability, and the middle of the result; linear for the image, nearest for
-    the label, 0 beyond the border. Where neither is drawn the voxels stay as they are.
+    label maps, 0 beyond the border. Where neither is drawn the voxels stay as they are.
 
     Args:
         keys: image and label, (C, *spatial), larger than the patch by ``margin`` on each side.
@@ -181,7 +181,7 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
                 rotate_params=angles if len(self.roi_size) == 3 else angles[0],
                 scale_params=factors,
                 spatial_size=self.roi_size,
-                mode="nearest" if key == "label" else "bilinear",
+                mode="bilinear" if key == "image" else "nearest",
                 padding_mode="zeros",
                 image_only=True,
             )
@@ -204,6 +204,7 @@ def patch_augmentation(
     foreground: float = 0.33,
     balance: _Balance = "labels",
     samples_per_case: int = 1,
+    keys: Sequence[str] = ("image", "label"),
 ) -> list[Transform]:
     """Patches as nnU-Net draws them, rotated and scaled, changed in intensity, mirrored; plain tensors out.
 
@@ -215,11 +216,11 @@ def patch_augmentation(
         foreground: share of the patches around a voxel of a label.
         balance: what of a case these are drawn from, each as likely as any other: its labels, or its lesions.
         samples_per_case: patches per case and iteration.
+        keys: image, label, and further label maps on their grid.
     """
     if balance not in get_args(_Balance):
         raise ConfigError(f"balance: expected {' or '.join(get_args(_Balance))}, got {balance!r}. Name one of them.")
-    keys, most = ["image", "label"], CROP_SAMPLES_PER_CLASS
-    classes = len(label_space.labels) + 1
+    classes, most = len(label_space.labels) + 1, CROP_SAMPLES_PER_CLASS
     return [
         LesionsToIndicesd("label", most)
         if balance == "lesions"
@@ -231,5 +232,5 @@ def patch_augmentation(
         *in_plane(intensity, spatial.roi_size),
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in mirror_axes),
         mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
-        mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
+        mt.EnsureTyped(keys, dtype=[torch.float32, *[torch.int16] * (len(keys) - 1)], track_meta=False),
     ]

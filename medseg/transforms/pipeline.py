@@ -5,12 +5,15 @@ training adds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from monai.transforms import Compose, Transform
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms.delayed_forms import delayed
+from medseg.transforms.previous import PreviousChannelsd
 from medseg.transforms.recipes import load
 
 __all__ = ["pipeline"]
@@ -25,6 +28,8 @@ def pipeline(
     augment: Callable[[], list[Transform]] | None = None,
     augment_inside: bool = False,
     augment_on_device: bool = False,
+    previous: Any = None,
+    previous_augment: Sequence[Transform] = (),
 ) -> Compose:
     """Preprocessing, then augmentation; in a config::
 
@@ -42,6 +47,9 @@ def pipeline(
         augment_inside: ``of`` takes the random steps as ``random`` and has steps of its own after them.
         augment_on_device: random changes are drawn here for each case and made later for whole batches, by
             ``medseg.engines.PrepareAugmented``.
+        previous: the stage before (``medseg.workflows.PreviousStage``), whose label map becomes further channels of the
+            image, one per label of its ``label_space``.
+        previous_augment: random changes of that label map, after ``augment``.
 
     Raises:
         ConfigError: an unknown ``label_grid``.
@@ -50,11 +58,15 @@ def pipeline(
         raise ConfigError(f"label_grid is '{label_grid}'; use 'network' or 'source'.")
     if of is None:
         return Compose(load(keys, label_space))
+    last: list[Transform] = []
+    if previous is not None:
+        of, last = partial(of, previous=previous), [PreviousChannelsd(len(previous.label_space.labels))]
     if "label" not in keys:
-        return Compose(of(keys))
+        return Compose([*of(keys), *last])
     if label_grid == "source":
-        return Compose(of([key for key in keys if key != "label"]) + load(["label"], label_space))
+        return Compose([*of([key for key in keys if key != "label"]), *last, *load(["label"], label_space)])
     random = [] if augment is None else augment()
     if augment_inside:
         return Compose(of(keys, label_space=label_space, random=random))
-    return Compose(of(keys, label_space=label_space) + (delayed(random) if augment_on_device else random))
+    random = delayed(random) if augment_on_device else random
+    return Compose([*of(keys, label_space=label_space), *random, *previous_augment, *last])

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from monai import transforms as mt
+from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from medseg.errors import ConfigError
@@ -21,6 +22,7 @@ from medseg.transforms.grid import SameGridd
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd
 from medseg.transforms.picture import ToGreyd, ToRGBd
+from medseg.transforms.previous import PREVIOUS, PreviousMapd
 from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
 from medseg.transforms.spacing import OwnSpacingd
@@ -73,6 +75,7 @@ def preprocessing(
     cubic: bool = False,
     slice_axis: int | None = None,
     label_space: LabelSpace | None = None,
+    previous: Callable[[Mapping[Hashable, Any]], MetaTensor] | None = None,
 ) -> list[Transform]:
     """Load, orient to RAS, resample, crop to non-zero, normalise, pad to ``roi_size``.
 
@@ -89,8 +92,12 @@ def preprocessing(
             instead of linearly and to the nearest.
         slice_axis: axis across slices that a 2D network sees one by one; along it every case keeps its spacing.
         label_space: needed with a label.
+        previous: the stage before, whose label map goes with the image (``PreviousMapd``).
     """
     steps = load(keys, label_space)
+    if previous is not None:
+        steps.append(PreviousMapd(previous))
+        keys = [*keys, PREVIOUS]
     modes = ["bilinear" if key == "image" else "nearest" for key in keys]
     if "label" in keys:
         steps.append(SameGridd())
@@ -110,8 +117,8 @@ def preprocessing(
         steps += [_resize(key, longest) for key in keys]
     if scale != 1:
         steps.append(ScaleSized(keys, scale))
-    if "label" in keys:
-        steps.append(mt.CastToTyped("label", torch.int16))  # resampling makes float32; caches hold half of it
+    if maps := [key for key in keys if key != "image"]:
+        steps.append(mt.CastToTyped(maps, torch.int16))  # resampling makes float32; caches hold half of it
     steps.append(NormalizeChannelsd("image", normalization))
     steps.append(mt.SpatialPadd(keys, spatial_size=tuple(roi_size), mode="constant"))
     return steps
@@ -142,6 +149,7 @@ def augmentation(
     scale: float = 0.15,
     affine_prob: float = 0.5,
     samples_per_case: int = 1,
+    keys: Sequence[str] = ("image", "label"),
 ) -> list[Transform]:
     """Class-balanced crops of ``roi_size``, small rotations and scalings, flips, intensity changes; plain tensors out.
 
@@ -154,8 +162,8 @@ def augmentation(
         scale: largest relative change of size.
         affine_prob: probability of rotation and scaling together.
         samples_per_case: crops per case and iteration.
+        keys: image, label, and further label maps on their grid.
     """
-    keys = ["image", "label"]
     dims = len(roi_size)
     if any(axis not in range(dims) for axis in flip_axes):
         raise ConfigError(f"flip_axes: expected some of the axes {list(range(dims))}, got {list(flip_axes)}.")
@@ -177,7 +185,7 @@ def augmentation(
             prob=affine_prob,
             rotate_range=angles,
             scale_range=[scale] * dims,
-            mode=["bilinear", "nearest"],
+            mode=["bilinear", *["nearest"] * (len(keys) - 1)],
             padding_mode="border",
             cache_grid=True,
             spatial_size=tuple(roi_size),
@@ -185,5 +193,5 @@ def augmentation(
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in flip_axes),
         *in_plane(intensity, roi_size),
         mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
-        mt.EnsureTyped(keys, dtype=[torch.float32, torch.int16], track_meta=False),
+        mt.EnsureTyped(keys, dtype=[torch.float32, *[torch.int16] * (len(keys) - 1)], track_meta=False),
     ]

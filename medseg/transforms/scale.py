@@ -68,8 +68,8 @@ class ScaleSized(MapTransform, InvertibleTransform):
             if self.mode == "nearest":
                 result[key] = Resize(size, mode="nearest-exact")(image)
             else:
-                resize = Resize(size, mode=_LINEAR[len(size)], anti_aliasing=key != "label")
-                result[key] = _largest_share(image, resize) if key == "label" else resize(image)
+                resize = Resize(size, mode=_LINEAR[len(size)], anti_aliasing=key == "image")
+                result[key] = resize(image) if key == "image" else _largest_share(image, resize)
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -17,6 +17,7 @@ from medseg.bundle.parts import (
 )
 
 __all__ = [
+    "PreviousStage",
     "cases",
     "common_rules",
     "device",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _FUNCTIONS = {
+    "PreviousStage": "medseg.workflows.cascade",
     "train": "medseg.workflows.training",
     "evaluate": "medseg.workflows.validation",
     "predict": "medseg.workflows.prediction",

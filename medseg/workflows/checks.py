@@ -23,7 +23,7 @@ from medseg.data.consistency import (
     check_regions,
 )
 from medseg.data.files import is_there
-from medseg.data.fit import model_spacing, unfit
+from medseg.data.fit import image_channels, model_spacing, unfit
 from medseg.data.odd_cases import check_odd_cases
 from medseg.data.overlaps import check_names, check_overlaps
 from medseg.data.union import is_union
@@ -170,7 +170,7 @@ def check_fit(facts: Sequence[CaseFacts], datalist: Datalist, config: Mapping[st
     """
     network = config.get("network_def")
     arguments = network if isinstance(network, Mapping) else {}
-    dims, channels = arguments.get("spatial_dims"), arguments.get("in_channels")
+    dims, channels = arguments.get("spatial_dims"), image_channels(config)
     for case in facts:
         wrong = unfit(
             case,

@@ -20,7 +20,7 @@ from medseg.bundle.recipe import Layer
 from medseg.bundle.trust import remember_own
 from medseg.data import CaseFacts, Datalist, Plan, read_datalist
 from medseg.data.nnunet_plans import NnunetPlans, read_nnunet_plans
-from medseg.data.plan_grid import FULL, SLICES, check_configuration
+from medseg.data.plan_grid import CASCADE, FULL, SLICES, check_configuration
 from medseg.data.run_settings import SET, Setting
 from medseg.errors import ConfigError
 from medseg.networks import network_target
@@ -96,6 +96,11 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     check_recipe(settings.recipe)
     remember_own(changes)
     nnunet = given_nnunet(settings.nnunet_plans, settings.configuration)
+    if settings.configuration == CASCADE:
+        raise ConfigError(
+            f"--configuration {CASCADE} refines the label maps of an earlier run, which a training takes over; "
+            "expected another one here. Use `medseg train --previous RUN`."
+        )
     refuse_double("train", changes)
     given = {key: value for key, value in changes.items() if key != "roi_size"}  # that needs the images' axes
     check_ranges({"fold": fold, **given})
@@ -147,7 +152,7 @@ def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetP
     """
     if plans is not None:
         return read_nnunet_plans(plans, configuration)
-    check_configuration(configuration)
+    check_configuration(configuration, cascade=True)
     return None
 
 
@@ -196,8 +201,10 @@ def planned_network(
     if window is not None:
         check_window(window, facts, overrides.get("batch_size", 2))
     memory = request.memory_gb if request.recipe == NNUNET else None
-    chosen = request.configuration if theirs is None else SLICES if 1 in theirs else FULL
-    if len(facts[0].shape) == 2 and (theirs is not None or chosen == SLICES):
+    chosen = request.configuration
+    if theirs is not None and chosen != CASCADE:
+        chosen = SLICES if 1 in theirs else FULL
+    if len(facts[0].shape) == 2 and chosen != CASCADE and (theirs is not None or chosen == SLICES):
         chosen = None  # 2D images have no other
     plan, arguments = plan_for_network(
         network, datalist, facts, num_training, request.device_type, overrides, nnunet, memory, chosen

@@ -20,7 +20,7 @@ from medseg.workflows.cleanup_choice import Pair, TriedStep, choose_rules, dice_
 from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.selection import own_role
 
-__all__ = ["CleanedDice", "Fold", "RuleScores", "pairs", "raw_scores"]
+__all__ = ["CleanedDice", "Fold", "RuleScores", "label_map_of", "pairs", "raw_scores"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,22 @@ def raw_scores(fold: Fold) -> Scores:
     return scores
 
 
+def label_map_of(fold: Fold, scored: Scores, case_id: str) -> Path:
+    """The label map of a case of ``raw_scores``.
+
+    Raises:
+        DataError: it is missing, or is not the one that was scored.
+    """
+    assert scored.predictions is not None  # as raw_scores says
+    folder = fold.scored / scored.predictions.folder
+    path = find_label_map(folder, case_id)
+    if path is None:
+        raise DataError(f"{folder} has no label map of {case_id}; {_again(fold)}")
+    if content_hash(path) != scored.predictions.sha256.get(case_id, content_hash(path)):
+        raise DataError(f"{path} is not the label map that metrics.json scored, but was written later; {_again(fold)}")
+    return path
+
+
 def pairs(folds: Sequence[Fold], space: LabelSpace, data_dir: str | Path | None) -> Iterator[Pair]:
     """Prediction and reference of every case, fold after fold.
 
@@ -76,19 +92,11 @@ def pairs(folds: Sequence[Fold], space: LabelSpace, data_dir: str | Path | None)
     """
     for place, fold in enumerate(folds):
         scored = raw_scores(fold)
-        assert scored.predictions is not None  # as raw_scores says
-        folder, hashes = fold.scored / scored.predictions.folder, scored.predictions.sha256
         reader = Compose(load(["label"], space))
         for case in EvaluateSettings(fold.run, data_dir=data_dir, section="validation").selection().cases:
             if case.id not in scored.cases:
                 continue
-            path = find_label_map(folder, case.id)
-            if path is None:
-                raise DataError(f"{folder} has no label map of {case.id}; {_again(fold)}")
-            if content_hash(path) != hashes.get(case.id, content_hash(path)):
-                raise DataError(
-                    f"{path} is not the label map that metrics.json scored, but was written later; " + _again(fold)
-                )
+            path = label_map_of(fold, scored, case.id)
             true = reader({"label": case.label, "dataset": case.dataset})["label"]
             predicted = reader({"label": str(path), "dataset": case.dataset})["label"]
             if predicted.shape != true.shape:

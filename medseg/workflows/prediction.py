@@ -14,6 +14,7 @@ from medseg.bundle.parts import finalize, start_distributed
 from medseg.data import Case, read_datalist
 from medseg.data.case import complete_channels, name_cases, numbered_channels
 from medseg.data.dicom_cases import dicom_cases, is_dicom_input
+from medseg.data.fit import image_channels
 from medseg.engines.ranks import is_main, on_main, share
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers.prediction_folder import PredictionFolder, background_predictions
@@ -204,7 +205,7 @@ def _cases(settings: PredictSettings, inference: Inference) -> Sequence[Case]:
         DataError: there is none.
     """
     if settings.inputs:
-        channels = int(inference.recipe.tree["network_def"]["in_channels"])
+        channels = int(image_channels(inference.recipe.tree))
         return collect_cases(settings.inputs, channels, series=settings.series, case_pattern=settings.case_pattern)
     if settings.json_list is None:
         if not settings.cases:

@@ -82,13 +82,22 @@ class Predictor:
         given = list(image) if isinstance(image, (list, tuple)) else [image]
         images = tuple(self._image(channel, spacing, affine) for channel in given)
         (case,) = self.inference.conditioned([Case(stem_of(images[0]), images)], modality)
+        values = self.inference.label_space.decode(self.indices(case), case.dataset)
+        finished, self._finished = self._finished, {}
+        return _as_given(given[0], values, finished["image"].meta)
+
+    def indices(self, case: Case) -> np.ndarray:
+        """Label indices ``(*spatial)`` of a case in the original image space.
+
+        Raises:
+            DataError: the case cannot be used, or failed.
+        """
         self._dataset.data = [case.to_dict()]
         self._evaluator.run()
         if self._evaluator.failures:
             raise DataError("; ".join(self._evaluator.failures.values()))
-        indices, meta = torch.as_tensor(self._finished["pred"])[0].numpy(), self._finished["image"].meta
-        self._finished = {}
-        return _as_given(given[0], self.inference.label_space.decode(indices, case.dataset), meta)
+        found: np.ndarray = torch.as_tensor(self._finished["pred"])[0].numpy()
+        return found
 
     def _image(self, image: Any, spacing: float | Sequence[float] | None, affine: Any) -> str:
         if isinstance(image, (str, Path)):

@@ -14,6 +14,7 @@ from medseg.bundle import TRAINED_AXES, accepts_roi
 from medseg.bundle.config_check import check_roi
 from medseg.bundle.folder import Bundle
 from medseg.data import CaseFacts, Datalist
+from medseg.data.fit import image_channels
 from medseg.data.union import is_union
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
@@ -243,10 +244,10 @@ def check_members(bundles: Sequence[Bundle]) -> None:
         ConfigError: naming the two runs that differ.
     """
     first, names = bundles[0], named_channels(bundles[0])
-    definition, space = first.trained["network_def"], LabelSpace.from_table(first.trained["labels"])
+    space = LabelSpace.from_table(first.trained["labels"])
     for bundle in bundles[1:]:
-        for name in ("spatial_dims", "in_channels"):
-            own, other = definition.get(name), bundle.trained["network_def"].get(name)
+        for name, value in (("spatial_dims", _spatial_dims), ("in_channels", image_channels)):
+            own, other = value(first.trained), value(bundle.trained)
             if own != other:
                 raise ConfigError(
                     f"{bundle} has {name} {other}, {first} has {own}: they take different images. Join runs on "
@@ -259,6 +260,10 @@ def check_members(bundles: Sequence[Bundle]) -> None:
                 f"{bundle} has the labels {others.to_table()}, {first} {space.to_table()}: the same names "
                 "with other values. Join runs of one label table."
             )
+
+
+def _spatial_dims(config: Mapping[str, Any]) -> Any:
+    return config["network_def"].get("spatial_dims")
 
 
 # ---------------------------------------------------------------------- test-time augmentation

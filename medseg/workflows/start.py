@@ -18,15 +18,16 @@ from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device_component, inside_of
 from medseg.bundle.recipe import Layer
 from medseg.data import Case, CaseFacts, Datalist
-from medseg.data.plan_grid import SLICES
+from medseg.data.plan_grid import CASCADE, SLICES
 from medseg.data.run_settings import SET
 from medseg.data.union import is_union
 from medseg.engines.ranks import world_size
-from medseg.errors import DataError
+from medseg.errors import ConfigError, DataError
 from medseg.networks import checkpointed, network_target
 from medseg.settings import File
 from medseg.weights.configs import network_of, read_original
 from medseg.weights.notice import notice_file
+from medseg.workflows.cascade import FirstStage
 from medseg.workflows.checks import check_cases
 from medseg.workflows.cleanup import with_rules
 from medseg.workflows.new_bundle import PlanRequest, given_nnunet, planned_draft
@@ -52,6 +53,7 @@ class Start:
         facts: facts of all of them, checked.
         initial: weights that it starts from; ``None`` from scratch.
         draft: the bundle that the run will be.
+        previous: the stage before, of a cascade.
         device: on which it runs.
     """
 
@@ -63,6 +65,7 @@ class Start:
     initial: Mapping[str, torch.Tensor] | None
     draft: Draft
     device: torch.device
+    previous: FirstStage | None = None
 
     @classmethod
     def of(cls, settings: TrainSettings, datalist: Datalist, chosen: torch.device) -> Start:
@@ -78,6 +81,7 @@ class Start:
         if not training:
             raise DataError(f"{datalist.path} leaves no training case for fold {fold}; choose another --fold.")
         facts = check_cases(training + validation, datalist, training=training, fold=fold)
+        previous = FirstStage.of(settings.previous, datalist, training, validation) if settings.previous else None
         if settings.from_original is not None:
             draft = _original_draft(
                 settings.from_original, settings.overrides or {}, datalist, facts, len(training), chosen.type
@@ -101,6 +105,13 @@ class Start:
             bundle = Bundle(str(settings.bundle))
             draft = _own_places(Draft.copied(bundle, settings.overlays, datalist)).over(user(settings.overrides))
         draft = draft.over(*_options(settings, datalist, draft, len(training)))
+        if "previous" in draft.train.tree and previous is None:
+            raise ConfigError(
+                f"{settings.bundle} refines the label maps of an earlier run, which its configs do not hold; expected "
+                f"--network with --configuration {CASCADE} and --previous. Give these."
+            )
+        if previous is not None:
+            draft = draft.over(command({"previous::sha256": previous.sha256}, f"weights of {previous.run.name}"))
         planned = settings.network is not None and "compile" not in (settings.overrides or {})
         if planned and chosen.type == "cuda" and world_size() == 1:
             draft = draft.over(compile_layer(draft.train.tree, _per_epoch(draft, len(training))))
@@ -114,7 +125,7 @@ class Start:
         if transfer:
             notice = notice_file("models/model.pt").as_posix()
             draft = replace(draft, texts={**draft.texts, notice: transfer.notice})
-        return cls(settings, datalist, training, validation, facts, initial, draft, chosen)
+        return cls(settings, datalist, training, validation, facts, initial, draft, chosen, previous)
 
     @property
     def cases(self) -> list[Case]:

@@ -127,6 +127,8 @@ def _place(start: Start, run: Path) -> None:
     start.draft.write(fresh)
     if start.initial is not None:
         save_file(start.initial, fresh / "models" / "initial.pt")
+    if start.previous is not None:
+        start.previous.copy(fresh)
     for item in fresh.iterdir():
         shutil.move(str(item), str(run / item.name))
 

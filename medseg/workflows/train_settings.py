@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from medseg.bundle.config_check import check_ranges
 from medseg.bundle.plan_layer import LIGHT, check_recipe
+from medseg.data.plan_grid import CASCADE
 from medseg.engines.trackers import check_tracker
 from medseg.errors import ConfigError
 from medseg.networks import network_target
@@ -61,9 +62,12 @@ class TrainSettings:
         new_tasks_only: with --transfer: train only tasks that the run lacks. The run is one on several data sets;
             its old tasks predict as before.
         nnunet_plans: with --network: nnUNetPlans.json of nnU-Net 2. Its spacing, patch size and normalisation are used.
-        configuration: nnU-Net's 2d, 3d_fullres or 3d_lowres, or one of these plans. For --network. 2d trains a 2D
-            network on the slices of volumes across their coarsest axis, 3d_lowres works at a coarser spacing where
-            cases are much larger than the patch. The default is 3d_fullres, of 2D images 2d.
+        configuration: nnU-Net's name of what is trained, such as 2d. For --network; one of these plans, or 2d,
+            3d_fullres, 3d_lowres or 3d_cascade_fullres. 2d trains a 2D network on the slices of volumes across their
+            coarsest axis, 3d_lowres works at a coarser spacing where cases are much larger than the patch,
+            3d_cascade_fullres refines the label maps of --previous. The default is 3d_fullres, of 2D images 2d.
+        previous: validated run that the cascade refines. Such as one of 3d_lowres; a folder of folds stands for its
+            runs. Together they hold out every case. The run of the same fold is copied into the new one.
         replay: with --transfer: share of cases from the run's data sets. For a run on several data sets.
         distill: with --transfer: weight of keeping old answers. For a run on several data sets.
         dry_run: show the plan with each value's origin, without training.
@@ -93,6 +97,7 @@ class TrainSettings:
     new_tasks_only: bool = False
     nnunet_plans: File | None = None
     configuration: str | None = None
+    previous: Sequence[Folder] = ()
     replay: float | None = None
     distill: float | None = None
     dry_run: bool = False
@@ -161,6 +166,11 @@ class TrainSettings:
             raise ConfigError(
                 "--nnunet_plans and --configuration are for --network: a bundle has a plan of its own. Leave one of "
                 "them out."
+            )
+        if (self.configuration == CASCADE) != bool(self.previous):
+            raise ConfigError(
+                f"--configuration {CASCADE} refines the label maps of earlier runs, which --previous names; expected "
+                "both or none of them. Give the other one too."
             )
         check_recipe(self.recipe)
         if self.network is None and self.recipe != LIGHT:

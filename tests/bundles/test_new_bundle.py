@@ -111,8 +111,10 @@ def test_nnunet_plans_give_spacing_window_and_normalisation(make_datalist, tmp_p
     assert "a bundle has a plan of its own" in capsys.readouterr().err
     assert main([*again, "--network", "SegResNet", "--configuration", "2e"]) == 2
     assert (
-        "--configuration 2e: expected 2d, 3d_fullres, 3d_lowres, or a name in --nnunet_plans" in capsys.readouterr().err
+        "--configuration 2e: expected 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres, or a " in capsys.readouterr().err
     )
+    assert run(*arguments[:-1], tmp_path / "second", "--configuration", "3d_cascade_fullres") == 2
+    assert "refines the label maps of an earlier run, which a training takes over" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

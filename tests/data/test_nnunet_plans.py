@@ -71,6 +71,8 @@ def _read(folder: Path, configuration: str | None = None, **changes: Any) -> Nnu
 def test_axes_are_turned_from_z_y_x_to_right_anterior_superior(tmp_path: Path) -> None:
     taken = _read(tmp_path).choices(_facts())
     assert (taken.spacing, taken.patch_size) == ((0.7, 0.8, 5.0), (224, 256, 28))
+    second = _read(tmp_path, "3d_cascade_fullres").choices(_facts())
+    assert second[1:] == _read(tmp_path, "3d_fullres").choices(_facts())[1:]
     low = _read(tmp_path, "3d_lowres").choices(_facts())  # the rest is inherited
     assert (low.spacing, low.patch_size) == ((1.4, 1.6, 5.0), (224, 256, 28))
     # nnU-Net puts the coarsest axis first: here it is y, and what it writes is y, z, x
@@ -130,7 +132,11 @@ def _changed(key: str, value: Any) -> dict[str, Any]:
     ("configuration", "changes", "sentence"),
     [
         (None, _changed("patch_size", [256]), "has 1 axes, the images have 3; use --configuration with 3d_lowres or"),
-        ("3d_cascade_fullres", {}, "refines the segmentation of '3d_lowres', which medseg does not do"),
+        (
+            "second",
+            {"configurations": PLANS["configurations"] | {"second": PLANS["configurations"]["3d_cascade_fullres"]}},
+            "refines the segmentation of '3d_lowres'; expected the name 3d_cascade_fullres for that",
+        ),
         ("3d_fulres", {}, "has no configuration '3d_fulres'. Did you mean '3d_fullres'"),
         (None, {"configurations": {}}, "has no 'configurations'; expected nnUNetPlans.json"),
         (None, _changed("inherits_from", "3d_lowres"), "has no configuration"),  # a circle

@@ -101,7 +101,7 @@ def test_an_encoder_of_2d_images_is_that_of_slices(sliced: Path, tmp_path: Path)
         ({"configuration": "3d_lowres"}, "3d_lowres: the patch holds a quarter of the median case at full resolution"),
         ({"configuration": "2d", "overrides": {"roi_size": [16, 16, 8]}}, r"1 along one axis, as in \[16, 16, 1\]"),
         ({"configuration": "2d", "network": "ssh_unet"}, "SSH-UNet is for volumes: spatial_dims is 2, expected 3"),
-        ({"configuration": "3d_cascade_fullres"}, "expected 2d, 3d_fullres, 3d_lowres, or a name in --nnunet_plans"),
+        ({"configuration": "3d_cascade"}, "expected 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres, or a name in --nnu"),
     ],
 )
 def test_what_cannot_be_is_told(given: dict, sentence: str, sliced: Path, tmp_path: Path) -> None:
