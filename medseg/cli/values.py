@@ -15,6 +15,8 @@ __all__ = ["form", "metavar", "repeated", "values"]
 
 
 def _path(text: str) -> Path:
+    if not text.strip():  # as of a shell variable that is not set; as a path it is the working directory
+        raise ValueError
     return Path(text).expanduser()
 
 

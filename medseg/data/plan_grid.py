@@ -93,7 +93,11 @@ def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str
     budget = int(budget * asked.voxel_share)
     if asked.configuration in (LOW, CASCADE) and spacing is not None and asked.nnunet is None:
         coarser = require_low(
-            low_spacing(spacing, np.median(shapes, 0).tolist(), lambda mm, n: _patch(n, mm, budget, asked.roi_step)),
+            low_spacing(
+                spacing,
+                np.median(shapes, 0).tolist(),
+                lambda mm, n: asked.roi_size or _patch(n, mm, budget, asked.roi_step),
+            ),
             asked,
         )
         if asked.configuration == LOW:
@@ -157,7 +161,7 @@ def slices_across(asked: PlanSettings, spacing: Sequence[float] | None, reasons:
             plane = [n for axis, n in enumerate(asked.roi_size) if axis != across]
             raise ConfigError(
                 f"roi_size {list(asked.roi_size)}: expected a slice for --configuration {SLICES}, 1 along one axis, as "
-                f"in {list(with_slice(plane, across))}."
+                f"in {list(with_slice([max(n, 16) for n in plane], across))}."
             )
         across = list(asked.roi_size).index(1)
     reasons["slice_axis"] = f"across slices of {spacing[across]:g} mm (median), which keep their spacing"
@@ -206,8 +210,8 @@ def require_low(low: Sequence[float] | None, asked: PlanSettings) -> tuple[float
     else:
         return tuple(float(f"{mm:.4g}") for mm in low)
     raise ConfigError(
-        f"--configuration {asked.configuration}: {why}; expected cases much larger than the patch. Leave one of them "
-        "out."
+        f"--configuration {asked.configuration}: {why}; expected cases much larger than the patch, and a spacing that "
+        f"is planned. Train {FULL}, or leave the setting out."
     )
 
 

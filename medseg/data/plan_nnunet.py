@@ -72,7 +72,8 @@ def nnunet_grid(
         )
 
     mm, shape = [spacing[axis] if spacing is not None else 1.0 for axis in order], median[order].tolist()
-    low = low_spacing(mm, shape, lambda mm, shape: planned(mm, shape).roi_size) if len(order) == 3 else None
+    given = None if asked.roi_size is None else [asked.roi_size[axis] for axis in order]
+    low = low_spacing(mm, shape, lambda mm, shape: given or planned(mm, shape).roi_size) if len(order) == 3 else None
     low_resolution = None if low is None else tuple(float(f"{low[order.index(axis)]:.4g}") for axis in range(dims))
     if asked.configuration in (LOW, CASCADE) and asked.nnunet is None:
         coarser = require_low(low_resolution, asked)

@@ -25,6 +25,7 @@ from medseg.errors import ConfigError, ModelError, ResourceError
 from medseg.faults import as_ours, memory_lacking
 from medseg.inferers.window import autocast_dtype
 from medseg.networks.checkpointing import recomputable
+from medseg.networks.kernels.half_gradients import right_gradients
 
 __all__ = ["SegmentationTrainer"]
 
@@ -94,6 +95,8 @@ class SegmentationTrainer(SupervisedTrainer):
             kwargs["train_handlers"] = self.limit.driven(handlers)
         super().__init__(*args, **{"non_blocking": True} | kwargs)  # without effect but from pinned memory to a GPU
         self.dtype = autocast_dtype(precision, self.state.device)
+        if self.dtype is not None and self.state.device.type == "cpu":
+            right_gradients(self.network)
         self.grad_scaler = torch.amp.GradScaler(self.state.device.type, enabled=self.dtype is torch.float16)
         self.logger.setLevel(logging.CRITICAL)  # ignite's; whoever ends a run says why
         if compile_network:

@@ -6,8 +6,9 @@ image, and the label maps of the training and validation cases, none of them by 
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from medseg.bundle.compose import resolve
 from medseg.bundle.copy import copy_texts
 from medseg.bundle.folder import PREVIOUS, Bundle
 from medseg.data import Case, Datalist
@@ -24,6 +26,7 @@ from medseg.data.fingerprint import DataFingerprint
 from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.labels import LabelSpace
+from medseg.metrics.scores import Scores
 from medseg.transforms import find_label_map, load
 from medseg.transforms.in_memory import InMemory
 from medseg.workflows.checkpoints import WEIGHTS, weights_of
@@ -46,10 +49,11 @@ class PreviousStage:
         label_space: its labels, which are those of the first.
         device: device of the first stage's network.
         sha256: hash of that network's weights.
-        stored: whether label maps are those that were predicted out of fold; else the network makes them.
+        maps_sha256: hash of the label maps that were predicted out of fold.
+        stored: whether label maps are these; else the network makes them.
 
     Raises:
-        ModelError: the first stage is not there, or has other weights.
+        ModelError: the first stage is not there, or has other weights or label maps.
     """
 
     def __init__(
@@ -58,12 +62,16 @@ class PreviousStage:
         label_space: LabelSpace,
         device: torch.device | str,
         sha256: str,
+        maps_sha256: str,
         *,
         stored: bool = False,
     ) -> None:
         self.folder = Path(root) / PREVIOUS
         self.label_space = label_space
         self.predictor: Predictor | None = None
+        maps = self.folder / _MAPS
+        if stored and _hash_of(path for path in maps.glob("*") if path.is_file()) != maps_sha256:
+            raise ModelError(f"{maps} has not the label maps that the run began with; restore the folder.")
         if stored:
             return
         if content_hash(weights_of(self.folder, "best")) != sha256:
@@ -106,9 +114,11 @@ class FirstStage:
         """From runs, or folders of the runs of all folds, whose validation cases were predicted.
 
         Raises:
-            ConfigError: other labels; a run that is a second stage itself; a case that no run holds out, so that its
-                only label maps are by networks that were trained on it.
+            ConfigError: other labels or images; a run that is a second stage itself, or does not know its training
+                cases; a case that no run holds out, so that its only label maps are by networks that were trained on
+                it.
             DataError: a run is not validated, or a label map is lost.
+            ModelError: a run cannot predict.
         """
         runs = [run for source in sources for run in fold_runs(source) or [Path(source)]]
         files = DataFingerprint.of([*training, *validation]).cases
@@ -117,9 +127,12 @@ class FirstStage:
         seen: set[str] = set()
         for run in runs:
             _require_fit(require_run(run), datalist)
-            fold, trained = Fold(run, run), trained_on(read_facts(run), files)
-            scored = raw_scores(fold)
+            fold, facts = Fold(run, run), read_facts(run)
+            scored, trained = raw_scores(fold), trained_on(facts, files)
+            if facts.training_cases is None:
+                raise ConfigError(f"{run} does not tell its training cases; restore its run.json, or train it again.")
             held[run] = (set(scored.cases) & set(files)) - trained
+            _require_images(run, scored, {case_id: files[case_id] for case_id in sorted(held[run])})
             maps |= {case_id: label_map_of(fold, scored, case_id) for case_id in held[run]}
             seen |= trained
         lost = [case.id for case in (*training, *validation) if case.id not in maps]
@@ -132,12 +145,13 @@ class FirstStage:
                 "Train the earlier configuration with --fold all, run `medseg validate --no_postprocess` on its "
                 "folder, and name that."
             )
+        resolve(Bundle(first), "infer")
         return cls(first, maps)
 
     @property
-    def sha256(self) -> str:
-        """Hash of its weights."""
-        return content_hash(weights_of(self.run, "best"))
+    def hashes(self) -> dict[str, str]:
+        """Those that ``PreviousStage`` is given."""
+        return {"sha256": content_hash(weights_of(self.run, "best")), "maps_sha256": _hash_of(self.maps.values())}
 
     def copy(self, run: Path) -> None:
         """Put it into the folder of a run."""
@@ -147,6 +161,23 @@ class FirstStage:
         for file, place in (places | {self.run / WEIGHTS: target / WEIGHTS}).items():
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
+
+
+def _hash_of(files: Iterable[Path]) -> str:
+    """One hash of files by their names and contents, in whatever folders they lie."""
+    lines = sorted(f"{path.name} {content_hash(path)}" for path in files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _require_images(run: Path, scored: Scores, files: Mapping[str, Sequence[str]]) -> None:
+    """The cases are those that the run predicted, by their images, not by their names alone."""
+    known = scored.facts.files_sha256 or {}
+    for case_id, (*images, _) in files.items():
+        if list(known.get(case_id, ()))[: len(images)] != images:
+            raise ConfigError(
+                f"{case_id} has another image than the case of this name that {run} predicted; expected a run of "
+                "--previous on these data. Name one."
+            )
 
 
 def _require_fit(earlier: Bundle, datalist: Datalist) -> None:

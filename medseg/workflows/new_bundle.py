@@ -219,8 +219,10 @@ def planned_draft(request: PlanRequest, datalist: Datalist, facts: Sequence[Case
     """The bundle that is planned for checked cases, with what the user overrides.
 
     Raises:
-        ConfigError: as ``planned_network``.
+        ConfigError: as ``planned_network``; an override names a training that was not planned.
     """
+    if named := next((name for name in ("recipe", "configuration") if name in request.overrides), None):
+        raise ConfigError(f"--set {named} would rename the training without changing it; choose it by --{named}.")
     plan, arguments = planned_network(request, datalist, facts, num_training)
     remember_own({"network_def::_target_": network_target(request.network)})  # whoever names it trusts it
     return Draft.planned(request.network, arguments, datalist, plan, request.recipe).over(

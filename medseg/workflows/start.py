@@ -111,7 +111,8 @@ class Start:
                 f"--network with --configuration {CASCADE} and --previous. Give these."
             )
         if previous is not None:
-            draft = draft.over(command({"previous::sha256": previous.sha256}, f"weights of {previous.run.name}"))
+            hashes = {f"previous::{key}": value for key, value in previous.hashes.items()}
+            draft = draft.over(command(hashes, f"weights and label maps of {previous.run.name}"))
         planned = settings.network is not None and "compile" not in (settings.overrides or {})
         if planned and chosen.type == "cuda" and world_size() == 1:
             draft = draft.over(compile_layer(draft.train.tree, _per_epoch(draft, len(training))))

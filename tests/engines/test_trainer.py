@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -69,6 +70,26 @@ def test_bf16_on_cpu_is_close_to_fp32() -> None:
     full, half = trained(), trained(precision="bf16")
     assert not torch.equal(full, half)
     assert torch.allclose(full, half, atol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 4), (2, 8, 8), (1, 4, 4)])
+def test_gradients_in_bf16_where_kernels_are_larger_than_feature_maps(shape: tuple[int, ...]) -> None:
+    """A CPU that multiplies bf16 would read these from memory that was never written; here it holds NaN."""
+    conv = nn.Conv3d(16, 16, 3, padding=1, stride=1 + (shape[0] == 1))
+    network = make_trainer(network=conv, precision="bf16").network
+    x, weight = torch.randn(1, 16, *shape), conv.weight.detach().double().requires_grad_()
+    torch.nn.functional.conv3d(
+        x.double(), weight, conv.bias.detach().double(), conv.stride, 1
+    ).square().sum().backward()
+    for _ in range(3):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = network(x).float().square().sum()
+        for size in (10, 12, 14, 16, 18, 20):
+            unused = [torch.full((2**size,), math.nan) for _ in range(8)]
+            del unused
+        loss.backward()
+        assert (conv.weight.grad - weight.grad).norm() < 0.02 * weight.grad.norm()
 
 
 def test_fp16_scales_and_keeps_the_scale() -> None:

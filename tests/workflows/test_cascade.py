@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from shutil import move, rmtree
+from shutil import copyfile, copytree, move, rmtree
 from typing import Any
 
 import nibabel
@@ -157,12 +157,15 @@ def _other_labels(folder: Path) -> Path:
 
 
 def test_what_cannot_be_is_told(run: Path, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "others").mkdir()
+    others = write_cases(tmp_path / "others", validation=4, folds=2, blobs=False)  # other images of the same names
     low, given = folds / "low", {**_CASCADE, "json_list": folds / "list.json", "output": tmp_path / "run"}
     for changes, sentence in (
         ({"previous": [low / "fold0"]}, "case_3_image was trained on by the runs of --previous; expected each case"),
         ({"previous": [low / "fold1"]}, "case_2_image was trained on by the runs of --previous"),
         ({"previous": [low, run]}, "is a second stage itself; expected a run that refines no other"),
         ({"previous": [low], "json_list": _other_labels(folds)}, "'lesion': 2}.*'tumour': 2}.*; expected the same"),
+        ({"previous": [low], "json_list": others}, "case_2_image has another image than the case of"),
         ({"previous": [low], "recipe": "nnunet"}, "3d_cascade_fullres: the patch holds a quarter of the median case"),
         ({}, "--previous names; expected both or none of them"),
         ({"previous": [low], "configuration": None}, "--previous names; expected both or none of them"),
@@ -176,4 +179,16 @@ def test_what_cannot_be_is_told(run: Path, folds: Path, tmp_path: Path, monkeypa
     unscored = write_run(tmp_path / "unscored", folds / "list.json", fold=0)
     with pytest.raises(DataError, match="has no metrics.json, so no validation predictions"):
         medseg.train(**given, previous=[unscored])
+    copytree(low / "fold0", tmp_path / "lost")
+    (tmp_path / "lost" / "run.json").unlink()
+    with pytest.raises(ConfigError, match="lost does not tell its training cases"):
+        medseg.train(**given, previous=[tmp_path / "lost"])
     assert not (tmp_path / "run").exists()
+
+
+def test_exchanged_label_maps_are_noticed(run: Path, tmp_path: Path) -> None:
+    copytree(run, tmp_path / "run")
+    first, second, *_ = sorted((tmp_path / "run" / "previous" / "predictions").iterdir())
+    copyfile(second, first)
+    with pytest.raises(ModelError, match="has not the label maps that the run began with; restore the folder"):
+        load_workflow(tmp_path / "run", "train").parser.get_parsed_content("previous")
