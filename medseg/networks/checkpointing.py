@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
 from medseg.errors import ConfigError
@@ -45,7 +46,8 @@ def recomputable(network: nn.Module) -> Iterator[nn.Module]:
         for block in child:
             running = any(isinstance(m, _BatchNorm) and m.track_running_stats for m in block.modules())
             done = getattr(type(block), "recomputes", False)
-            if not running and not done and next(block.parameters(), None) is not None:
+            alone = isinstance(block, _ConvNd)  # which keeps nothing but its input anyway
+            if not running and not done and not alone and next(block.parameters(), None) is not None:
                 yield block
 
 
