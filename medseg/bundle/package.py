@@ -70,9 +70,8 @@ def package(settings: PackageSettings) -> list[str]:
     stages = (root, root / PREVIOUS)  # the latter of a cascade
     found = [path for stage in stages for path in _plain_files(stage / "configs")]
     found = [path for path in found if path.suffix in (*_CONFIGS, ".conf")]
-    configs = [
-        path for path in found if not path.as_posix().endswith(f"/{ORIGINS}")
-    ]  # which names places of this machine
+    places = [stage / ORIGINS for stage in stages]  # which name places of this machine
+    configs = [path for path in found if path not in places]
     if not any(path.name in ("train.yaml", "inference.yaml") for path in configs):
         raise ModelError(f"{root} is not a bundle: configs/ has neither train.yaml nor inference.yaml.")
     text = "".join(path.read_text(encoding="utf-8") for path in configs)

@@ -133,7 +133,8 @@ class FirstStage:
                 raise ConfigError(f"{run} does not tell its training cases; restore its run.json, or train it again.")
             held[run] = (set(scored.cases) & set(files)) - trained
             _require_images(run, scored, {case_id: files[case_id] for case_id in sorted(held[run])})
-            maps |= {case_id: label_map_of(fold, scored, case_id) for case_id in held[run]}
+            own = {case_id: label_map_of(fold, scored, case_id) for case_id in held[run]}
+            maps = own | maps  # of several the first, whose network goes with the run
             seen |= trained
         lost = [case.id for case in (*training, *validation) if case.id not in maps]
         first = next((run for run in runs if held[run].issuperset(case.id for case in validation)), None)
