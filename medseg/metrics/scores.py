@@ -29,9 +29,10 @@ from medseg.storage import as_table, read_table, whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 from medseg.version import __version__
 
-__all__ = ["FoldScores", "ScoreFacts", "ScoredPredictions", "Scores"]
+__all__ = ["FoldScores", "ScoreFacts", "ScoredPredictions", "Scores", "require_possible"]
 
 _NAME = "metrics.json"
+_ROUNDING = 1e-6  # of scores in files
 _FORM = {
     "mean_dice": (float, None),
     "labels": {str: {str: {"mean": (float, None), "cases": int, "undefined": int}}},
@@ -247,7 +248,9 @@ class Scores(_Means):
                         f"{path} is damaged (case '{case}' has label '{label}', which 'labels' lacks); run the command "
                         "that wrote it again."
                     )
-        return cls._from_table(table)
+        found = cls._from_table(table)
+        require_possible(path, found.cases)
+        return found
 
     @classmethod
     def _from_table(cls, table: dict[str, Any]) -> Scores:
@@ -305,6 +308,25 @@ class FoldScores(_Means):
     sd_over_folds: float | None
     folds: Mapping[str, float]
     scored_cases: int
+
+
+def require_possible(path: str | Path, cases: CaseRows) -> None:
+    """Refuse scores of a file that no masks can have, such as a Dice of 7.
+
+    Raises:
+        DataError: there is one.
+    """
+    names = {score for rows in cases.values() for row in rows.values() for score in row if is_metric(score)}
+    limits = {score: metric(score).limits for score in names}
+    for case, rows in cases.items():
+        for label, row in rows.items():
+            for score, (low, high) in limits.items():
+                value = row.get(score, math.nan)
+                if value < low - _ROUNDING or value > high + _ROUNDING:
+                    raise DataError(
+                        f"{path} is damaged (case '{case}' has a {score} of {value:g} for label '{label}'; expected "
+                        f"{low:g} to {high:g}); run the command that wrote it again."
+                    )
 
 
 def _number(value: float | None) -> float:

@@ -42,8 +42,9 @@ LOOPS: dict[str, dict[str, Any]] = {
     "loop 96³": {"roi_size": [96, 96, 96]},
     "loop 128³": {"roi_size": [128, 128, 128]},
 }
+LAYOUTS = {f"{name}, channels-last": name for name in ("vnet_ds", "uxnet", "repuxnet", "hermes_resunet", "DynUNet")}
 COMPILED = {f"{name}, compiled": name for name in ("hnoseg_xs", "ssh_unet")}  # of medseg/bundle/compile_choice.py
-ROWS = [*NETWORKS, "augmentation", *LOOPS, *COMPILED]  # compiling takes longest, so it is last
+ROWS = [*NETWORKS, "augmentation", *LOOPS, *LAYOUTS, *COMPILED]  # compiling takes longest, so it is last
 COLUMNS = ("fwd fp32", "fwd bf16", "step bf16")
 _ROW = 60  # seconds that a row may take
 _REPEATS = 9
@@ -59,7 +60,12 @@ def main() -> int:
     parser.add_argument("--row", help=argparse.SUPPRESS)  # what the process of a row does
     options = parser.parse_args()
     if options.row is not None:
-        others = {"augmentation": augmentation, **dict.fromkeys(LOOPS, loop), **dict.fromkeys(COMPILED, compiled)}
+        others = {
+            "augmentation": augmentation,
+            **dict.fromkeys(LOOPS, loop),
+            **dict.fromkeys(LAYOUTS, channels_last),
+            **dict.fromkeys(COMPILED, compiled),
+        }
         print(json.dumps(others.get(options.row, network)(options)))
         return 0
     card = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine()
@@ -133,6 +139,14 @@ def step(net: torch.nn.Module, x: torch.Tensor) -> None:
     net.zero_grad(set_to_none=True)
 
 
+def channels_last(options: argparse.Namespace) -> list[str]:
+    """The cells of a network's row whose weights and input lie channels-last: a step before and after."""
+    net, x = made(LAYOUTS[options.row], options)
+    before, _ = measured(lambda: step(net, x), options)
+    net, x = net.to(memory_format=torch.channels_last_3d), x.to(memory_format=torch.channels_last_3d)
+    return cells_of_change(net, x, options, before, "channels-last")
+
+
 def compiled(options: argparse.Namespace) -> list[str]:
     """The cells of a compiled network's row: a step before and after, and how long its first one took."""
     net, x = made(COMPILED[options.row], options)
@@ -143,11 +157,15 @@ def compiled(options: argparse.Namespace) -> list[str]:
     if x.is_cuda:
         torch.cuda.synchronize()
     first = time.perf_counter() - began
-    figures = [
-        f"{1000 * seconds:.1f} {name}"
-        for name, seconds in (("step", eager), ("compiled", measured(lambda: step(net, x), options)[0]))
-    ]
-    return ["×".join(map(str, x.shape[1:])), *figures, f"{first:.0f} s to compile"]
+    return [*cells_of_change(net, x, options, eager, "compiled"), f"{first:.0f} s to compile"]
+
+
+def cells_of_change(
+    net: torch.nn.Module, x: torch.Tensor, options: argparse.Namespace, before: float, change: str
+) -> list[str]:
+    """The input's size, the seconds of a step before a change as ms, and those after it."""
+    after, _ = measured(lambda: step(net, x), options)
+    return ["×".join(map(str, x.shape[1:])), f"{1000 * before:.1f} step", f"{1000 * after:.1f} {change}"]
 
 
 def augmentation(options: argparse.Namespace) -> list[str]:
@@ -200,7 +218,6 @@ def loop(options: argparse.Namespace) -> list[str]:
     from medseg.workflows.benchmark_steps import Candidate, Conditions, times
     from medseg.workflows.training import train
 
-    # Not 16^3: torch 2.13 on a CPU gives some bf16 gradients there that are not finite.
     changes = LOOPS[options.row]
     roi, batch, repeats = ([32, 32, 32], 2, 2) if options.quick else (changes.get("roi_size", [32, 48, 32]), 2, 40)
     repeats = repeats if math.prod(roi) < 10**5 else 10

@@ -82,6 +82,8 @@ def test_cases_have_their_subjects(tmp_path: Path) -> None:
     [
         ({"fold": "one"}, "fold is a string instead of"),
         ({"cases": {"c": {"b": {"dice": 1.0}}}}, "case 'c' has label 'b', which 'labels' lacks"),
+        ({"cases": {"c": {"a": {"dice": 7.0}}}}, "case 'c' has a dice of 7 for label 'a'; expected 0 to 1"),
+        ({"cases": {"c": {"a": {"hd95_pooled": -2.0}}}}, "hd95_pooled of -2 for label 'a'; expected 0 to inf"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, changed: dict[str, Any], sentence: str) -> None:

@@ -197,6 +197,9 @@ def test_nnunet_names_regions_by_their_values(tmp_path: Path) -> None:
     (tmp_path / "one" / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "core": 2}}))
     with pytest.raises(DataError, match=r"a score of label '\(1, 2\)'"):
         compare([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    (tmp_path / "two" / "summary.json").write_text(summary({"c0": {"2": {"Dice": 1.5, "IoU": 0.2}}}))
+    with pytest.raises(DataError, match="case 'c0' has a dice of 1.5 for label 'core'"):
+        compare([tmp_path / "two", tmp_path / "one"], tmp_path / "out")
 
 
 @pytest.mark.usefixtures("full_set")
