@@ -127,7 +127,9 @@ def plan_recipe(
         shared, train = _universal(shared, train, datalist, plan)
     if plan.previous and "spatial" in named.config("train").tree["augment"]:
         train["augment::spatial::keys"] = named.config("train").value("augment::keys")
-    own = {} if universal else _of_network(facts, {**named.config("train").tree, **train})
+    planned = {**named.config("train").tree, **train}
+    optimizer = planned.get("optimizer::optimizer", planned["optimizer"])["_target_"]
+    own = {} if universal else _of_network(facts, optimizer, planned["learning_rate"], light=plan.light)
     train |= own
     reasons = plan.reasons_by_id() | dict.fromkeys(own, facts.evidence)
     reasons |= dict.fromkeys(
@@ -223,11 +225,12 @@ def _left_open(offered: Mapping[str, Any], named: BundleRecipe) -> dict[str, Any
     return {id_: value for id_, value in offered.items() if is_open(id_)}
 
 
-def _of_network(facts: TrainingFacts, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _of_network(facts: TrainingFacts, optimizer: str, learning_rate: float, *, light: bool) -> dict[str, Any]:
     """What a network changes of a recipe with AdamW, of which its facts are."""
-    if recipe["optimizer"]["_target_"] != "torch.optim.AdamW":
+    if optimizer != "torch.optim.AdamW":
         return {}
-    rate = {} if facts.rate == 1 else {"learning_rate": float(f"{facts.rate * recipe['learning_rate']:.6g}")}
+    factor = facts.rate * (facts.light_rate if light else 1.0)
+    rate = {} if factor == 1 else {"learning_rate": float(f"{factor * learning_rate:.6g}")}
     return {**rate, **facts.changes}
 
 

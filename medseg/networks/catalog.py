@@ -34,7 +34,7 @@ class NetworkFacts:
         setting: that setting in a few words.
         paper: citation.
         unscripted: why ``torch.jit.script`` cannot compile it; empty where it can.
-        heads, rate, changes, evidence, bf16_time: facts of its training, as in ``TrainingFacts``.
+        heads, rate, light_rate, changes, evidence, bf16_time: facts of its training, as in ``TrainingFacts``.
     """
 
     name: str
@@ -49,6 +49,7 @@ class NetworkFacts:
     unscripted: str = ""
     heads: bool = False
     rate: float = 1.0
+    light_rate: float = 1.0
     changes: Mapping[str, Any] = field(default_factory=dict)
     evidence: str = ""
     bf16_time: float | None = None

@@ -36,6 +36,8 @@ __all__ = ["HermesResUNet"]
     parameters=60884998,
     setting="11 data sets, 72 tasks, 5 modalities",
     paper="Universal segmentation by context-prior learning, CVPR 2024, arXiv 2306.02416",
+    light_rate=0.3,
+    evidence="studies/learning_rates.yaml, two seeds: Dice 0.31 instead of 0.24 (fetal brain), 0.68 of 0.65 (sarcoma)",
 )
 class HermesResUNet(TaskConditioned):
     """Hermes with a ResUNet backbone.

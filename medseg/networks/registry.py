@@ -58,6 +58,7 @@ def register(
     unscripted: str = "",
     heads: bool = False,
     rate: float = 1.0,
+    light_rate: float = 1.0,
     changes: Mapping[str, Any] | None = None,
     evidence: str = "",
     bf16_time: float | None = None,

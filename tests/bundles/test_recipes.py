@@ -156,8 +156,18 @@ def test_facts_of_a_network_change_recipes_with_its_optimizer(inspected: Any, mo
         "standard": 0.0005,
     }
     assert "transformers" in rates["standard"].origin("learning_rate").reason  # type: ignore[union-attr]
-    facts = TrainingFacts(changes={"clip_norm": 1.0, "lr_scheduler::warmup": 0.1}, evidence="a search")
+    facts = TrainingFacts(
+        rate=0.5, light_rate=3, changes={"clip_norm": 1.0, "lr_scheduler::warmup": 0.1}, evidence="a search"
+    )
     monkeypatch.setattr(plan_layer, "training_facts", lambda cls: facts)
+    for network, size, rate in (
+        ("UNet", "light", 0.0075),
+        ("repuxnet", "light", 0.0075),
+        ("UNet", "published", 0.0005),
+    ):
+        datalist, found = inspected
+        request = PlanRequest(network, "cpu" if size == "light" else "cuda", {}, recipe="standard")
+        assert planned_draft(request, datalist, found, 4).train.tree["learning_rate"] == rate
     train = draft(inspected, "UNet", "light").train
     assert (train.value("clip_norm"), train.value("lr_scheduler::warmup")) == (1.0, 0.1)
     assert train.origin("lr_scheduler::warmup").reason == "a search"  # type: ignore[union-attr]
@@ -186,7 +196,7 @@ def test_facts_of_a_training_have_evidence() -> None:
     own = [network_class(name) for name in catalog()]
     for cls in [*own, *(network_class(name) for name in ("DynUNet", "SwinUNETR", "UNETR", "UNet"))]:
         facts = training_facts(cls)
-        assert bool(facts.evidence) is bool(facts.rate != 1 or facts.changes), cls
+        assert bool(facts.evidence) is bool((facts.rate, facts.light_rate) != (1, 1) or facts.changes), cls
     assert training_facts(network_class("ssh_unet")).heads and not training_facts(network_class("UNet")).heads
 
 
