@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medseg.errors import ConfigError, DataError, MedsegError, ResourceError
 
-__all__ = ["as_ours", "memory_lacking", "reason_of", "unwrapped"]
+__all__ = ["as_ours", "lacks_gpu_memory", "memory_lacking", "reason_of", "unwrapped"]
 
 _ELSEWHERE = "Free disk space, or name another --output folder"
 # errno -> class, what is wrong, what to do
@@ -36,11 +36,17 @@ _SYSTEM: dict[int, tuple[type[MedsegError], str, str]] = {
     errno.ELOOP: (ConfigError, "a link leads to itself", "Fix the link"),
 }
 _MEMORY = re.compile(r"out of memory|allocate memory|not enough memory|std::bad_alloc|Unable to allocate", re.I)
+# What the libraries say where a GPU has no room; cuDNN and cuFFT name no cause, and may also not know the GPU.
+_GPU_LIBRARY = re.compile(
+    r"(?:CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|CUFFT_(?:ALLOC_FAILED|INTERNAL_ERROR)|"
+    r"unable to find an engine to execute this computation"
+)
+_GPU_MEMORY = re.compile(rf"\b(?:CUDA|HIP)\b.*out of memory|{_GPU_LIBRARY.pattern}")
 _AMOUNT = re.compile(r"[Tt]r(?:ied|ying) to allocate ([\d.]+ ?[KMGT]i?B|\d+ bytes)|allocate ([\d.]+ ?[KMGT]i?B)")
 _FREE = re.compile(r"of which ([\d.]+ ?[KMGT]i?B) is free")
 _SHARED = re.compile(r"shared memory|\bshm\b|torch_shm_manager|mmap", re.I)
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (?:is killed by signal: ([^.]+)|exited unexpectedly)")
-_DEVICE = re.compile(r"^(CUDA|HIP|MPS|NCCL|cuDNN)\b.*error", re.I)
+_DEVICE = re.compile(r"^(CUDA|HIP|MPS|NCCL|cuBLAS|cuDNN|cuFFT)\b.*error", re.I)
 _REFUSALS = (TypeError, ValueError, ImportError, AttributeError, KeyError, IndexError, AssertionError)
 _BUILT = re.compile(r"Failed to instantiate component '([^']+)'")
 # torch passes an error of a worker process on as a string: "Caught X in DataLoader worker process 0.\nOriginal …"
@@ -73,7 +79,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(cause, MedsegError):
         return text
     reason = (text.splitlines() or [type(cause).__name__])[0]
-    if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":  # torch's, not imported here
+    if isinstance(cause, MemoryError) or lacks_gpu_memory(cause):
         return f"out of memory ({reason}). Use a smaller roi_size or --device cpu."
     return reason
 
@@ -118,8 +124,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _translated(error: BaseException, path: str | Path | None) -> MedsegError | None:
     text = str(error)
+    if lacks_gpu_memory(error):
+        return _memory("The GPU", text)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _MEMORY.search(text)):
-        return _memory(text)
+        return _memory("The machine", text)
     if isinstance(error, OSError) and error.errno is not None:
         return _system(error, path)
     if isinstance(error, (UnicodeEncodeError, UnicodeDecodeError)):
@@ -150,7 +158,7 @@ def _system(error: OSError, path: str | Path | None) -> MedsegError | None:
     named = error.filename2 if error.filename2 is not None else error.filename
     place = named if isinstance(named, (str, bytes, Path)) else path
     if error.errno == errno.ENOMEM:
-        return _memory(str(error))
+        return _memory("The machine", str(error))
     if error.errno in _SYSTEM:
         return _sentence(error.errno, place)
     where = f"{_shown(place)}: " if place is not None else ""
@@ -168,14 +176,24 @@ def _shown(path: str | bytes | Path) -> str:
     return text if len(text) < 300 else f"{text[:120]}…{text[-60:]}"
 
 
+def lacks_gpu_memory(error: BaseException) -> bool:
+    """Whether an error of torch, or of a library that it calls, says that a GPU has no room."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, not imported here
+        return True
+    return isinstance(error, RuntimeError) and _GPU_MEMORY.search(str(error)) is not None
+
+
 def memory_lacking(text: str) -> str:
-    """What was needed and what is free, in brackets, by the message of an allocator; empty where it does not say."""
-    amount, free = _AMOUNT.search(text), _FREE.search(text)
-    return f" ({amount[1] or amount[2]} more were needed{f', {free[1]} are free' if free else ''})" if amount else ""
+    """What was needed and what is free, in brackets, by the message of an allocator, or what a library of the GPU said
+    instead; empty where neither is told.
+    """
+    amount, free, said = _AMOUNT.search(text), _FREE.search(text), _GPU_LIBRARY.search(text)
+    if amount is None:
+        return f" ({said[0]})" if said else ""
+    return f" ({amount[1] or amount[2]} more were needed{f', {free[1]} are free' if free else ''})"
 
 
-def _memory(text: str) -> ResourceError:
-    where = "The GPU" if "CUDA" in text or "HIP" in text else "The machine"
+def _memory(where: str, text: str) -> ResourceError:
     cpu = ", or --device cpu" if where == "The GPU" else ""
     return ResourceError(
         f"{where} is out of memory{memory_lacking(text)}. Use a smaller patch (--set roi_size=[64,64,64]), "

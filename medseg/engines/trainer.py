@@ -22,7 +22,7 @@ from medseg.engines.patch_by_patch import PatchByPatch, memory_advice, sees_patc
 from medseg.engines.ranks import agree, world_size
 from medseg.engines.time_limit import TimeLimit
 from medseg.errors import ConfigError, ModelError, ResourceError
-from medseg.faults import as_ours, memory_lacking
+from medseg.faults import as_ours, lacks_gpu_memory, memory_lacking
 from medseg.inferers.window import autocast_dtype
 from medseg.networks.checkpointing import recomputable
 from medseg.networks.kernels.half_gradients import right_gradients
@@ -169,9 +169,13 @@ class SegmentationTrainer(SupervisedTrainer):
             self.state.output = dict(before)
             try:
                 value = self._gradients(inputs, targets, args, kwargs)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not lacks_gpu_memory(error):
+                    raise
                 self._step_down(error, inputs)
             # The next try is beyond the handler: the error's frames hold the memory of the last one.
+            if value is None:
+                torch.cuda.empty_cache()  # cuDNN and cuFFT have no use of what torch keeps
         self._unread.append(value)
         self._group_is_finite = torch.isfinite(value) & (self._opens_group or self._group_is_finite)
         if self.steps_now():
@@ -204,7 +208,7 @@ class SegmentationTrainer(SupervisedTrainer):
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         return value
 
-    def _step_down(self, error: torch.OutOfMemoryError, inputs: torch.Tensor) -> None:
+    def _step_down(self, error: RuntimeError, inputs: torch.Tensor) -> None:
         """Continue patch by patch after a lack of memory.
 
         Raises:

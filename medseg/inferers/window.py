@@ -19,7 +19,7 @@ from monai.inferers import Inferer, SlidingWindowInferer
 from torch import nn
 
 from medseg.errors import ConfigError, ResourceError
-from medseg.faults import memory_lacking
+from medseg.faults import lacks_gpu_memory, memory_lacking
 from medseg.inferers.blend import Ring, blended, ring_voxels, slow_first
 from medseg.inferers.constant_patches import by_content, run_patches
 from medseg.inferers.head import split_head, without
@@ -215,9 +215,12 @@ class SlidingWindow(SlidingWindowInferer):
                 call = predictor if predictor.windows else predictor.split
                 try:
                     return _front(call(_back(patches, order), *args, **kwargs), order)
-                except torch.OutOfMemoryError as error:
+                except RuntimeError as error:
+                    if not lacks_gpu_memory(error):
+                        raise
                     self._step_down(error, len(patches), ring)
-            # Beyond the handler: the error's frames hold memory.
+                # Beyond the handler: the error's frames hold memory.
+                torch.cuda.empty_cache()  # cuDNN and cuFFT have no use of what torch keeps
             return torch.cat([run(patch) for patch in patches.split(1)])
 
         at_once = self.at_once(network, image.device)
@@ -241,7 +244,7 @@ class SlidingWindow(SlidingWindowInferer):
         most = _quick_batch(network, self.roi_size) if device.type == "cpu" else self.sw_batch_size  # type: ignore[arg-type]
         return min(self.sw_batch_size, most)
 
-    def _step_down(self, error: torch.OutOfMemoryError, patches: int, ring: Ring) -> None:
+    def _step_down(self, error: RuntimeError, patches: int, ring: Ring) -> None:
         """Make room for the network without a change of the result: single patches, then blending on the CPU.
 
         Raises:

@@ -20,6 +20,7 @@ from torch.utils.benchmark import set_torch_threads, timer
 from medseg.engines import SegmentationTrainer
 from medseg.engines.memory import PeakMemory
 from medseg.errors import ConfigError, MedsegError, ResourceError
+from medseg.faults import lacks_gpu_memory
 from medseg.metrics import MedianInterval, median_interval
 from medseg.networks import create_network
 from medseg.networks.kernels.channels_last import lay_out
@@ -192,7 +193,7 @@ def _peak(candidate: Candidate, setup: Conditions, step: str) -> int | None:
 def failure(error: Exception, name: str, setup: Conditions, step: str) -> MedsegError:
     """The error of a network that could not run a step."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason:
+    if lacks_gpu_memory(error) or "allocate memory" in reason:
         return ResourceError(f"{name} ({step}) need more memory than {setup.device} has; use a smaller size.")
     return ConfigError(
         f"{name} cannot run '{step}' on an input of {setup.shape} ({reason}); use another size or batch_size."

@@ -29,6 +29,7 @@ from medseg.faults import as_ours, unwrapped
 from medseg.storage import whole_file, write_json
 
 _ALLOCATION = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000 bytes."
+_NO_ENGINE = "GET was unable to find an engine to execute this computation"
 _CUDA = "CUDA out of memory. Tried to allocate 11.00 GiB. GPU 0 has 23.5 GiB of which 8.00 GiB is free."
 
 
@@ -59,6 +60,10 @@ def _raised(error: Exception) -> MedsegError:
         (MemoryError(), ResourceError, "The machine is out of memory. Use a smaller patch (--set roi_size="),
         (RuntimeError(_ALLOCATION), ResourceError, "out of memory (8000000000 bytes more were needed)"),
         (torch.OutOfMemoryError(_CUDA), ResourceError, "out of memory (11.00 GiB more were needed, 8.00 GiB"),
+        (RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR"), ResourceError, "GPU is out of memory (CUFFT_INTERNAL_E"),
+        (RuntimeError(_NO_ENGINE), ResourceError, "The GPU is out of memory (unable to find an engine"),
+        (RuntimeError("CUDA error: out of memory"), ResourceError, "The GPU is out of memory. Use a smaller patch"),
+        (RuntimeError("cuFFT error: CUFFT_INVALID_SIZE"), ResourceError, "The device failed (cuFFT error"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), ResourceError, "was killed (Killed)"),
         (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), ResourceError, "loader process died"),
         (RuntimeError("unable to write </torch_1>: No space left on device (28)"), ResourceError, "disk is full"),
@@ -157,8 +162,9 @@ def test_a_network_that_refuses_the_patch() -> None:
     sentence = "Sequential does not take 1 patches of 2×2×2 with 1 channels: Expected more"
     with pytest.raises(ModelError, match=sentence), refusal_of(network, patch):
         network(patch)
-    with pytest.raises(RuntimeError, match="out of memory"), refusal_of(network, patch):
-        raise RuntimeError(_CUDA)
+    for text in (_CUDA, _NO_ENGINE):
+        with pytest.raises(RuntimeError, match=text), refusal_of(network, patch):
+            raise RuntimeError(text)
 
 
 def test_over_long_names(study: Any) -> None:

@@ -264,6 +264,11 @@ def test_epoch_length_differs_from_the_loader(length: int) -> None:
 class Full(nn.Module):
     """Has room for some patches at once, as a GPU for their activations."""
 
+    error = torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which 1.25 GiB is "
+        "free."
+    )
+
     def __init__(self, room: int = 1, norm: type[nn.Module] = nn.InstanceNorm3d) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), norm(4), nn.GELU(), nn.Conv3d(4, 3, 1))
@@ -272,10 +277,7 @@ class Full(nn.Module):
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         self.calls += 1
         if len(x) > self.room:
-            raise torch.OutOfMemoryError(
-                "CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which "
-                "1.25 GiB is free."
-            )
+            raise self.error
         y = self.body(x)
         return [y, nn.functional.avg_pool3d(y, 2)]
 
@@ -301,6 +303,16 @@ def test_without_room_the_step_is_the_same(caplog: pytest.LogCaptureFixture, mon
     torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-14)
     (record,) = caplog.records
     assert "no room for 3 patches at once (3.00 GiB more were needed, 1.25 GiB are free)" in record.getMessage()
+
+
+@pytest.mark.parametrize("text", ["cuFFT error: CUFFT_INTERNAL_ERROR", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"])
+def test_without_room_by_the_libraries_words(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Full, "error", RuntimeError(text))
+    assert stepped(1)[0].patch_by_patch
+    with pytest.raises(
+        ResourceError, match=rf"The GPU is out of memory \({text.split()[-1]}\) for a training step on 3"
+    ):
+        stepped(0)
 
 
 @pytest.mark.parametrize(
