@@ -52,8 +52,10 @@ def device(name: str | None = None) -> torch.device:
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         build = "" if torch.version.cuda else " (CPU build)"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ResourceError(
-            f"Device '{name}' asked for, but torch {torch.__version__}{build} {_count(found.type)}. Use --device cpu."
+            f"Device '{name}' asked for, but torch {torch.__version__}{build} {_count(found.type)} ({reason}). "
+            "Use --device cpu."
         ) from error
     return found
 
