@@ -35,6 +35,8 @@ logger = logging.getLogger("medseg")
 def device(name: str | None = None) -> torch.device:
     """The named device, or CUDA where there is one (under torchrun the process's own), else the CPU.
 
+    A GPU becomes the process's current one: free memory, pinned memory and NCCL's objects are then its.
+
     Raises:
         ConfigError: there are no such devices.
         ResourceError: this machine has no such device, or it cannot be used.
@@ -50,6 +52,8 @@ def device(name: str | None = None) -> torch.device:
         raise ConfigError(f"Device '{name}' cannot be used for training; use cpu, cuda or cuda:N.")
     try:
         torch.zeros(1, device=found)
+        if found.type == "cuda":
+            torch.cuda.set_device(found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         build = "" if torch.version.cuda else " (CPU build)"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -112,7 +112,7 @@ def make_loader(
         and num_workers > 0
         and not isinstance(dataset.dataset, SmartCacheDataset),
         generator=generator,
-        pin_memory=torch.cuda.is_available(),  # from which copies to a GPU need no waiting
+        pin_memory=torch.cuda.is_initialized(),  # copies to a GPU then need no waiting; a CPU's training opens none
         worker_init_fn=_start_worker,
     )
 

@@ -143,6 +143,14 @@ def test_53_devices(study: Any, name: str, kind: type[MedsegError]) -> None:
     assert result.err.startswith("error: Device")
 
 
+def test_a_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: None)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert [device("cpu"), device("cuda:3")] == [torch.device("cpu"), torch.device("cuda:3")]
+    assert current == [torch.device("cuda:3")]
+
+
 def test_a_device_is_a_component_of_the_config() -> None:
     bundle = sorted((Path(__file__).parents[2] / "bundles").glob("hnoseg*"))[0]
     override = {"device": {"_target_": "medseg.workflows.device", "name": "cpu'"}}

@@ -67,6 +67,13 @@ def test_workers_change_nothing_and_see_the_epoch() -> None:
     loader._iterator = None
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_memory_is_pinned_for_a_gpu_in_use(used: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+    assert make_loader(make_dataset(cases(2), scaled(), kind="plain")).pin_memory is used
+
+
 def test_loader_leaves_torchs_generator_alone() -> None:
     dataset = make_dataset(cases(4), scaled(), kind="plain")
     torch.manual_seed(5)
