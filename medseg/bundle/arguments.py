@@ -14,6 +14,7 @@ from medseg.data import CaseFacts, Datalist, Plan, PlanSettings, make_plan
 from medseg.data.nnunet_plans import NnunetPlans
 from medseg.data.plan_grid import CASCADE, SLICES, with_slice
 from medseg.data.union import is_union
+from medseg.engines.ranks import on_this_machine
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
 from medseg.networks.layers.nnunet_topology import features_of, nnunet_topology
@@ -212,6 +213,7 @@ def plan_for_network(
         scale=scale,
         batch_size=overrides.get("batch_size"),
         num_training=num_training,
+        processes=on_this_machine(),
         whole_volume=whole_volume,
         cases_on_gpu=overrides.get("augment_on_device") is not False
         and not is_union(datalist.label_space)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,7 +36,7 @@ logger = logging.getLogger("medseg")
 def device(name: str | None = None) -> torch.device:
     """The named device, or CUDA where there is one (under torchrun the process's own), else the CPU.
 
-    A GPU becomes the process's current one: free memory, pinned memory and NCCL's objects are then its.
+    A GPU becomes the process's current one: free memory and pinned memory are then its.
 
     Raises:
         ConfigError: there are no such devices.
@@ -146,9 +147,10 @@ def start_distributed() -> None:
     """Join the process group under torchrun; a no-op otherwise and when called again."""
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or torch.distributed.is_initialized():
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # NCCL's collectives of objects use it
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # A tensor's device decides, so that objects, and trainings on a CPU, need no GPU. The first process may read and
+    # check cases for long while the others wait; torchrun itself ends them with one that fails.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, timeout=timedelta(days=1))
     import ignite.distributed as idist
 
     idist.sync()  # ignite's first collective would otherwise hang where only rank 0 makes it

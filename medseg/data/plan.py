@@ -248,8 +248,10 @@ def _repeats(count: int, batch_size: int, asked: PlanSettings, reasons: dict[str
 
 def _cache(cache_gib: float, count: int, asked: PlanSettings, reasons: dict[str, str]) -> str:
     free = available_gib() if asked.free_memory_gib is None else asked.free_memory_gib
-    reasons["cache"] = f"{count} cases need about {cache_gib:.2g} GiB after preprocessing, {free:.1f} GiB are free"
-    return "cache" if cache_gib < 0.6 * free else "persistent"
+    each = f" in each of {asked.processes} processes" * (asked.processes > 1)
+    needed = f"{count} cases need about {cache_gib:.2g} GiB after preprocessing{each}"
+    reasons["cache"] = f"{needed}, {free:.1f} GiB are free"
+    return "cache" if asked.processes * cache_gib < 0.6 * free else "persistent"
 
 
 def _learning_rate(dims: int, asked: PlanSettings, reasons: dict[str, str]) -> float:

@@ -18,6 +18,7 @@ class PlanSettings:
     Attributes:
         device_type: ``cpu`` or ``cuda``.
         free_memory_gib: memory for the cache; ``None`` is what the machine has free now.
+        processes: number of processes on the machine, each of which caches all cases.
         roi_size: patch in voxels.
         spacing: target spacing in mm, RAS order.
         longest: pixels of the longer side that 2D images are resized to.
@@ -39,6 +40,7 @@ class PlanSettings:
 
     device_type: str = "cpu"
     free_memory_gib: float | None = None
+    processes: int = 1
     roi_size: Sequence[int] | None = None
     spacing: Sequence[float] | None = None
     longest: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ __all__ = [
     "is_distributed",
     "is_main",
     "on_main",
+    "on_this_machine",
     "rank",
     "share",
     "unwrap",
@@ -36,6 +38,11 @@ def is_distributed() -> bool:
 def world_size() -> int:
     """The number of processes."""
     return distributed.get_world_size() if is_distributed() else 1
+
+
+def on_this_machine() -> int:
+    """The number of processes that share this machine's memory and cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if is_distributed() else 1
 
 
 def rank() -> int:

@@ -90,6 +90,12 @@ def test_small_sets_get_epochs_of_useful_length_and_large_ones_a_cache_on_disk(d
     assert plan.repeats * 4 == 100  # 50 iterations of 2
     assert plan.cache == "cache"
     assert make_plan(datalist(), facts, PlanSettings(free_memory_gib=0.001)).cache == "persistent"
+    room = 2 * plan.cache_gib
+    assert make_plan(datalist(), facts, PlanSettings(free_memory_gib=room)).cache == "cache"
+    shared = make_plan(datalist(), facts, PlanSettings(free_memory_gib=room, processes=2))
+    assert (
+        shared.cache == "persistent" and "GiB after preprocessing in each of 2 processes, " in shared.reasons["cache"]
+    )
 
 
 def test_two_dimensional_colour_images(datalist: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
 from torch import distributed, nn
 
+from medseg.bundle.parts import start_distributed
 from medseg.engines import evaluated_network, make_average
 from medseg.engines.ranks import agree, barrier, broadcast_buffers, is_main, on_main, unwrap
 from medseg.errors import DataError
@@ -35,6 +38,18 @@ def check_calls() -> None:
 
 def test_alone() -> None:
     check_calls()
+
+
+def test_tensors_on_gpus_go_by_nccl_and_the_rest_by_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend, timeout: asked.append((backend, timeout)))
+    monkeypatch.setattr("ignite.distributed.sync", lambda: None)
+    for gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        start_distributed()
+    assert [backend for backend, _ in asked] == ["gloo", "cpu:gloo,cuda:nccl"]
+    assert min(timeout for _, timeout in asked) >= timedelta(days=1)  # the first process reads and checks for long
 
 
 def test_in_a_group(group: None) -> None:
