@@ -176,6 +176,7 @@ def plan_for_network(
     nnunet: NnunetPlans | None = None,
     memory_gb: float | None = None,
     configuration: str | None = None,
+    gpu_bytes: int | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan whose patch the network takes, and the network's arguments.
 
@@ -189,6 +190,7 @@ def plan_for_network(
         nnunet: plans that the rest is taken from.
         memory_gb: GPU memory that nnU-Net's rules plan for; ``None``: other rules.
         configuration: as of ``PlanSettings``.
+        gpu_bytes: memory of the GPU that a training step may use; ``None`` is what is free now.
 
     Raises:
         ConfigError: the network takes none of the patches, or not the one given; with the network's own reason.
@@ -229,7 +231,7 @@ def plan_for_network(
     def planned(asked: PlanSettings) -> tuple[Plan, dict[str, Any]]:
         return _accepted(network, datalist, facts, asked, given)
 
-    free = free_gpu_bytes() if asked.gpu else None
+    free = (gpu_bytes or free_gpu_bytes()) if asked.gpu else None
     return planned(asked) if free is None else plan_within(free, network, asked, planned)
 
 

@@ -6,6 +6,7 @@ counted, as of float32; half precision mostly needs less. Workspaces of kernels 
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +35,14 @@ _PER_PARAMETER = 16  # bytes: the parameter, its gradient and the two moments of
 
 
 def free_gpu_bytes() -> int | None:
-    """Memory of the GPU that is free now; ``None`` where torch sees no GPU."""
-    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
+    """Memory of the current GPU that is free now, without what an earlier training of this process has left; ``None``
+    where torch sees no GPU.
+    """
+    if not torch.cuda.is_available():
+        return None
+    gc.collect()
+    torch.cuda.empty_cache()
+    return int(torch.cuda.mem_get_info()[0])
 
 
 def plan_within(

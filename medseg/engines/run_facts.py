@@ -33,6 +33,7 @@ class RunFacts:
         versions: name of a library -> its version.
         python: version of Python.
         device: device of the training.
+        gpu_bytes: memory of the GPU that was free when the training was planned.
         threads: number of CPU threads of torch.
         processes: number of processes of the training, each with batches of its own.
         seed: random seed.
@@ -68,6 +69,7 @@ class RunFacts:
     versions: Mapping[str, str] | None = None
     python: str | None = None
     device: str | None = None
+    gpu_bytes: int | None = None
     threads: int | None = None
     processes: int | None = None
     seed: int | None = None

@@ -169,6 +169,7 @@ class PlanRequest:
         recipe: one of ``bundle/recipes``.
         memory_gb: GPU memory that nnU-Net's recipe is planned for.
         configuration: as of ``PlanSettings``; of ``nnunet``, where that is given.
+        gpu_bytes: memory of the GPU that a training step may use; ``None`` is what is free now.
     """
 
     network: str
@@ -179,6 +180,7 @@ class PlanRequest:
     recipe: str = LIGHT
     memory_gb: float = MEMORY_GB
     configuration: str | None = None
+    gpu_bytes: int | None = None
 
 
 def planned_network(
@@ -207,7 +209,16 @@ def planned_network(
     if len(facts[0].shape) == 2 and chosen != CASCADE and (theirs is not None or chosen == SLICES):
         chosen = None  # 2D images have no other
     plan, arguments = plan_for_network(
-        network, datalist, facts, num_training, request.device_type, overrides, nnunet, memory, chosen
+        network,
+        datalist,
+        facts,
+        num_training,
+        request.device_type,
+        overrides,
+        nnunet,
+        memory,
+        chosen,
+        request.gpu_bytes,
     )
     if supervises_heads(request.recipe):
         heads = supervised_arguments(network, arguments)

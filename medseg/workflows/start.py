@@ -17,6 +17,7 @@ from medseg.bundle.draft import Draft
 from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device_component, inside_of
 from medseg.bundle.recipe import Layer
+from medseg.bundle.step_memory import free_gpu_bytes
 from medseg.data import Case, CaseFacts, Datalist
 from medseg.data.plan_grid import CASCADE, SLICES
 from medseg.data.run_settings import SET
@@ -55,6 +56,7 @@ class Start:
         draft: the bundle that the run will be.
         previous: the stage before, of a cascade.
         device: on which it runs.
+        gpu_bytes: memory of the GPU that it is planned for; ``None`` on a CPU.
     """
 
     settings: TrainSettings
@@ -66,14 +68,24 @@ class Start:
     draft: Draft
     device: torch.device
     previous: FirstStage | None = None
+    gpu_bytes: int | None = None
 
     @classmethod
-    def of(cls, settings: TrainSettings, datalist: Datalist, chosen: torch.device) -> Start:
+    def of(
+        cls, settings: TrainSettings, datalist: Datalist, chosen: torch.device, gpu_bytes: int | None = None
+    ) -> Start:
         """Read and check the cases, then plan a bundle, or take the one that is named, whose network stands.
+
+        Args:
+            settings: as they were given.
+            datalist: the cases' list.
+            chosen: device on which it runs.
+            gpu_bytes: memory of a GPU to plan for; ``None`` is what is free now.
 
         Raises:
             ConfigError, DataError, ModelError: what is given does not fit together.
         """
+        gpu_bytes = (gpu_bytes or free_gpu_bytes()) if chosen.type == "cuda" else None
         request = settings.transfer_request()
         transfer = Transfer(request) if request else None
         fold = None if settings.fold == "all" else settings.fold
@@ -83,9 +95,8 @@ class Start:
         facts = check_cases(training + validation, datalist, training=training, fold=fold)
         previous = FirstStage.of(settings.previous, datalist, training, validation) if settings.previous else None
         if settings.from_original is not None:
-            draft = _original_draft(
-                settings.from_original, settings.overrides or {}, datalist, facts, len(training), chosen.type
-            )
+            asked = PlanRequest("", chosen.type, settings.overrides or {}, gpu_bytes=gpu_bytes)
+            draft = _original_draft(settings.from_original, asked, datalist, facts, len(training))
         elif settings.network is not None:
             slices = settings.configuration == SLICES and len(facts[0].shape) == 3
             taken = transfer.network_arguments(network_target(settings.network), slices=slices) if transfer else {}
@@ -99,6 +110,7 @@ class Start:
                 layer,
                 settings.recipe,
                 configuration=settings.configuration,
+                gpu_bytes=gpu_bytes,
             )
             draft = planned_draft(asked, datalist, facts, len(training))
         else:
@@ -126,7 +138,7 @@ class Start:
         if transfer:
             notice = notice_file("models/model.pt").as_posix()
             draft = replace(draft, texts={**draft.texts, notice: transfer.notice})
-        return cls(settings, datalist, training, validation, facts, initial, draft, chosen, previous)
+        return cls(settings, datalist, training, validation, facts, initial, draft, chosen, previous, gpu_bytes)
 
     @property
     def cases(self) -> list[Case]:
@@ -141,20 +153,15 @@ class Start:
 
 
 def _original_draft(
-    path: File,
-    overrides: Mapping[str, Any],
-    datalist: Datalist,
-    facts: Sequence[CaseFacts],
-    cases: int,
-    device_type: str,
+    path: File, asked: PlanRequest, datalist: Datalist, facts: Sequence[CaseFacts], cases: int
 ) -> Draft:
-    """The bundle that is planned for an original's config; the user's overrides stand above it.
+    """The bundle that is planned for an original's config, which names the network; the user's overrides stand above.
 
     What has no home in the planned config is named in the log.
     """
     config = read_original(path)
     network, arguments = network_of(config)
-    given, changes = dict(overrides), dict(config.settings)
+    given, changes = dict(asked.overrides), dict(config.settings)
     per_epoch = cases / (given.get("batch_size") or changes.get("batch_size") or 1)
     for id_, number in (("epochs", config.iterations), ("val_interval", config.iterations_per_validation)):
         if number is not None:
@@ -162,7 +169,7 @@ def _original_draft(
     planned = {id_: value for id_, value in changes.items() if id_.startswith(_PLANNED_WITH)}
     planned |= {f"network_def::{name}": value for name, value in arguments.items()}
     layer = Layer(planned, "plan", reasons=dict.fromkeys(planned, f"as in {path}"))
-    draft = planned_draft(PlanRequest(network, device_type, given, taken=layer), datalist, facts, cases)
+    draft = planned_draft(replace(asked, network=network, taken=layer), datalist, facts, cases)
     others = {id_: value for id_, value in changes.items() if id_ not in planned}
     tree = draft.train.tree
     if datalist.label_space.mode != "softmax" or datalist.label_space.has_ignore or is_union(datalist.label_space):

@@ -93,6 +93,7 @@ def _prepared(start: Start, run: Path) -> RunFacts:
     now = RunFacts(
         status="started",
         device=str(start.device),
+        gpu_bytes=start.gpu_bytes,
         seed=start.settings.seed,
         data=DataFingerprint.of(start.cases),
         training_cases=tuple(case.id for case in start.training),

@@ -62,8 +62,13 @@ def train(settings: TrainSettings) -> Path:
         ... ).name
         'first'
     """
-    if settings.fold == "all":
-        return _train_folds(settings)
+    return _train_folds(settings) if settings.fold == "all" else _train(settings)
+
+
+def _train(settings: TrainSettings, gpu_bytes: int | None = None) -> Path:
+    """Train one run, planned for the memory of a GPU that it was planned for before, else for the given one, else for
+    what is free now.
+    """
     started = time.monotonic()
     settings.check()
     run = Path(settings.output).resolve()
@@ -73,12 +78,17 @@ def train(settings: TrainSettings) -> Path:
     device, datalist = choose_device(settings.device), read_datalist(settings.json_list, settings.data_dir)
     if not is_main():
         logger.setLevel(logging.ERROR)  # the first process speaks for all
+    gpu_bytes = read_facts(run).gpu_bytes or gpu_bytes
+
+    def start() -> Start:
+        return Start.of(settings, datalist, device, gpu_bytes)
+
     if settings.dry_run:
-        on_main(lambda: _show(Start.of(settings, datalist, device), run))
+        on_main(lambda: _show(start(), run))
         finalize()
         return run
     with only_writer(run):
-        facts = on_main(lambda: prepare_run(lambda: Start.of(settings, datalist, device), run))
+        facts = on_main(lambda: prepare_run(start, run))
         if facts.status != "finished":
             _run(run, settings.max_minutes, started, facts)
     finalize()
@@ -93,9 +103,11 @@ def _train_folds(settings: TrainSettings) -> Path:
         raise ConfigError(
             f"{settings.json_list} has {len(folds)} fold; --fold all needs two or more. Train with --fold {folds[0]}."
         )
-    for fold in folds:
+    runs = {fold: Path(settings.output) / f"fold{fold}" for fold in folds}
+    for fold, run in runs.items():
         logger.info("fold %d of %d", fold, len(folds))
-        train.of(replace(settings, output=Path(settings.output) / f"fold{fold}", fold=fold))
+        planned_for = (read_facts(one).gpu_bytes for one in runs.values())  # all are planned alike
+        _train(replace(settings, output=run, fold=fold), next(filter(None, planned_for), None))
     return Path(settings.output).resolve()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ import torch
 from medseg.cli import main
 from medseg.data import read_datalist
 from medseg.storage import read_yaml
+from medseg.workflows import training
 from medseg.workflows.start import Start
 from medseg.workflows.train_settings import TrainSettings
+from medseg.workflows.training import train
 
 
 def run(*arguments: object) -> int:
@@ -92,6 +95,24 @@ def test_a_training_on_a_gpu_weighs_compiling(changes, make_datalist, tmp_path):
     start = Start.of(settings, read_datalist(listed), torch.device("cuda"))
     (line,) = (setting.line() for setting in start.draft.settings if setting.id == "compile")
     assert line.endswith("set by you") if changes else "no " in line and line.endswith("takes about 117 s")
+
+
+def test_folds_and_a_resumed_run_are_planned_for_the_same_memory(make_datalist, tmp_path, monkeypatch):
+    """Whatever is free on the GPU by then."""
+    monkeypatch.setattr(training, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(training, "_run", lambda run, max_minutes, started, facts: None)
+
+    def planned(free_mib: int, output: str) -> list[tuple[list[int], int]]:
+        for place in ("medseg.workflows.start", "medseg.bundle.arguments"):
+            monkeypatch.setattr(f"{place}.free_gpu_bytes", lambda: free_mib * 2**20)
+        train(network="SegResNet", json_list=make_datalist(), output=tmp_path / output, fold="all", epochs=1)
+        configs = [read_yaml(run / "configs" / "train.yaml") for run in sorted((tmp_path / output).glob("fold*"))]
+        return [(config["roi_size"], config["batch_size"]) for config in configs]
+
+    full, little = planned(10_000, "full"), planned(100, "little")
+    assert full[0] != little[0]
+    shutil.rmtree(tmp_path / "full" / "fold1")
+    assert planned(100, "full") == full == [full[0]] * len(full)
 
 
 def test_nnunet_plans_give_spacing_window_and_normalisation(make_datalist, tmp_path, capsys):

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from medseg.bundle import plan_for_network
-from medseg.bundle.step_memory import kept_for_backward, step_bytes
+from medseg.bundle.step_memory import free_gpu_bytes, kept_for_backward, step_bytes
 from medseg.data import CaseFacts, Plan, read_datalist
 from medseg.data.run_settings import SET
 from medseg.engines.trainer import heads_of
@@ -93,6 +93,14 @@ def test_forecast_with_checkpointing_is_what_is_alive_at_most() -> None:
         assert forecast == pytest.approx(peak.most, rel=0.3)
         found[checkpointing] = forecast
     assert found[True] < 0.8 * found[False]
+
+
+def test_memory_that_an_earlier_training_left_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = [3 * GIB]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8 * GIB - sum(kept), 8 * GIB))
+    assert free_gpu_bytes() == 8 * GIB
 
 
 def test_plan_for_a_gpu_of_little_memory(
