@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
@@ -48,7 +49,8 @@ class SegmentationTrainer(SupervisedTrainer):
     Args:
         precision: ``fp32``, ``bf16`` (no scaling), ``fp16`` (with a gradient scaler) or ``auto`` (``autocast_dtype``).
         clip_norm: largest norm of all gradients together; ``None`` leaves them.
-        compile_network: compile the network in place (state-dict keys stay as they are).
+        compile_network: compile the network in place (state-dict keys stay as they are); one that cannot be compiled,
+            for example without a C compiler, trains as it is, with a warning.
         head_weights: weights of the losses of several heads: ``halving`` (1, 1/2, 1/4, ...), or ``halved``, the same
             with 0 for the coarsest and a sum of 1, as nnU-Net.
         max_non_finite: stop after so many steps in a row with a loss that is not finite; such steps change nothing.
@@ -170,9 +172,12 @@ class SegmentationTrainer(SupervisedTrainer):
             try:
                 value = self._gradients(inputs, targets, args, kwargs)
             except RuntimeError as error:
-                if not lacks_gpu_memory(error):
+                if lacks_gpu_memory(error):
+                    self._step_down(error, inputs)
+                elif _of_compiler(error) and self.network._compiled_call_impl is not None:
+                    self._leave_uncompiled(error)
+                else:
                     raise
-                self._step_down(error, inputs)
             # The next try is beyond the handler: the error's frames hold the memory of the last one.
             if value is None:
                 torch.cuda.empty_cache()  # cuDNN and cuFFT have no use of what torch keeps
@@ -207,6 +212,15 @@ class SegmentationTrainer(SupervisedTrainer):
         self.grad_scaler.scale(loss / self.accumulation_steps).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         return value
+
+    def _leave_uncompiled(self, error: RuntimeError) -> None:
+        """Continue with the network as it was written."""
+        self.network._compiled_call_impl = None
+        cause = str(getattr(error, "inner_exception", error)).strip()
+        logger.warning(
+            "the network cannot be compiled (%s) and trains without; install what is missing, for example a C "
+            "compiler, or use --set compile=false", cause.partition("\n")[0].rstrip(".")
+        )  # fmt: skip
 
     def _step_down(self, error: RuntimeError, inputs: torch.Tensor) -> None:
         """Continue patch by patch after a lack of memory.
@@ -275,6 +289,12 @@ def _halved(heads: int) -> list[float]:
     return [*(weight / sum(weights) for weight in weights), 0.0]
 
 
+def _of_compiler(error: BaseException) -> bool:
+    """Whether ``torch.compile`` raised it, which is not imported where nothing is compiled."""
+    compiler = sys.modules.get("torch._dynamo.exc")
+    return compiler is not None and isinstance(error, compiler.TorchDynamoException)
+
+
 @contextlib.contextmanager
 def refusal_of(network: torch.nn.Module, inputs: torch.Tensor) -> Iterator[None]:
     """Say which network does not take which patch, where it raises an error of its own.
@@ -285,7 +305,7 @@ def refusal_of(network: torch.nn.Module, inputs: torch.Tensor) -> Iterator[None]
     try:
         yield
     except (ValueError, RuntimeError, IndexError, NotImplementedError) as error:
-        if as_ours(error) is not None:
+        if as_ours(error) is not None or _of_compiler(error):
             raise  # of the machine
         network = getattr(network, "module", network)
         shape = "×".join(map(str, inputs.shape[2:]))

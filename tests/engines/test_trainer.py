@@ -206,6 +206,27 @@ def test_compile_is_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trainer.network is network and list(network.state_dict()) == keys
 
 
+def test_without_a_compiler_the_network_trains_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    networks = Heads(), Heads()
+    networks[1].load_state_dict(networks[0].state_dict())
+    expected = make_trainer(network=networks[0])
+    expected.run()
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify one.")
+
+    compiled = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled(self, backend=backend))
+    trainer = make_trainer(network=networks[1], compile_network=True)
+    trainer.run()
+    assert trainer.losses == expected.losses
+    (record,) = [record for record in caplog.records if record.name == "medseg"]
+    assert "cannot be compiled (Failed to find C compiler) and trains without" in record.getMessage()
+
+
 def test_average_follows_the_steps() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3))
