@@ -17,6 +17,7 @@ from medseg.engines.ranks import barrier, is_distributed
 from medseg.errors import ConfigError, ResourceError
 from medseg.networks.checkpointing import checkpointed
 from medseg.networks.kernels.channels_last import lay_out
+from medseg.networks.kernels.float32 import full_float32
 from medseg.weights import transfer_weights
 
 __all__ = [
@@ -173,11 +174,12 @@ def section(json_list: str, dataset_dir: str, name: str) -> list[dict[str, Any]]
 
 
 def initialize(seed: int) -> None:
-    """Before a run: seed everything, choose deterministic kernels, join the process group."""
+    """Before a run: seed everything, choose deterministic kernels in full float32, join the process group."""
     start_distributed()
     seed_everything(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    full_float32()
 
 
 def finalize() -> None:

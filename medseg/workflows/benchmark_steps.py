@@ -24,6 +24,7 @@ from medseg.faults import lacks_gpu_memory
 from medseg.metrics import MedianInterval, median_interval
 from medseg.networks import create_network
 from medseg.networks.kernels.channels_last import lay_out
+from medseg.networks.kernels.float32 import full_float32
 
 __all__ = ["PRECISIONS", "STEPS", "WARM_UP", "Candidate", "Conditions", "failure", "peak_memory", "times"]
 
@@ -82,6 +83,7 @@ class Candidate:
 def _make_step(candidate: Candidate, setup: Conditions, step: str) -> Callable[[], object]:
     """Build a network and its input; the result runs one step of it."""
     torch.manual_seed(0)
+    full_float32()  # as a run
     device = torch.device(setup.device)
     network = create_network(candidate.network, **candidate.arguments).to(device)
     image = torch.randn(setup.shape, device=device)

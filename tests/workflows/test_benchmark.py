@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from medseg.bundle import planned_arguments
+from medseg.bundle.parts import initialize
 from medseg.cli import main
 from medseg.errors import ConfigError, ResourceError
 from medseg.networks import catalog, create_network
@@ -111,6 +112,17 @@ def test_a_training_step_needs_gradients_and_the_optimisers_state() -> None:
     assert forward is not None and training is not None
     assert forward / MIB == pytest.approx(2 * 32, abs=16)
     assert training / MIB > 4 * 32
+
+
+def test_float32_is_the_same_in_runs_and_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TF32, which torch has for convolutions by default."""
+    setup = BenchmarkSettings({}, size=(8, 8, 8), device="cpu", threads=1).conditions()
+    arguments = module._arguments({"x": HUNGRY}, setup, {"x": {"mib": 1}}, published=False)["x"]
+    candidate = benchmark_steps.Candidate("x", HUNGRY, arguments)
+    for start in (lambda: initialize(0), lambda: benchmark_steps.times([candidate], setup, "forward", 6)):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        start()
+        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize("name", list(catalog()))
