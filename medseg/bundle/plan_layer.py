@@ -160,10 +160,16 @@ def _gains_by_bf16(facts: TrainingFacts) -> bool:
     return facts.bf16_time is not None and bool(machine.get("avx512_bf16") or machine.get("amx_bf16"))
 
 
+def _half_precision() -> str:
+    """bf16, but fp16 where the GPU at hand has no bf16 of its own."""
+    lacks = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return "fp16" if lacks else "bf16"
+
+
 def _shared(network_def: Mapping[str, Any], datalist: Datalist, plan: Plan) -> dict[str, Any]:
     return {
         "dataset_dir": str(datalist.data_dir.resolve()),
-        "precision": "fp32" if plan.light else "bf16",
+        "precision": "fp32" if plan.light else _half_precision(),
         "roi_size": list(plan.roi_size),
         "labels": datalist.label_space.to_table(),
         "preprocess::spacing": list(plan.spacing) if plan.spacing is not None else None,

@@ -134,7 +134,7 @@ def _gpu() -> Iterator[Symptom]:
             advice = f"published 3D networks take about {_GPU_MEMORY} GiB; set a smaller roi_size or batch_size"
             yield Symptom(f"GPU {number}", value, "slow", advice)
         elif about.major < 8:
-            yield Symptom(f"GPU {number}", value, "slow", "it has no fast bf16; use --set precision=fp16")
+            yield Symptom(f"GPU {number}", value, "slow", "it has no bf16; plans take fp16")
         else:
             yield Symptom(f"GPU {number}", value)
 

@@ -173,6 +173,18 @@ def test_facts_of_a_network_change_recipes_with_its_optimizer(inspected: Any, mo
     assert train.origin("lr_scheduler::warmup").reason == "a search"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("has_bf16", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_fp16_on_a_gpu_without_bf16(
+    has_bf16: bool, precision: str, inspected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    monkeypatch.setattr("medseg.bundle.arguments.free_gpu_bytes", lambda: None)
+    datalist, facts = inspected
+    planned = planned_draft(PlanRequest("SegResNet", "cuda", {}), datalist, facts, 4)
+    assert [planned.recipe.config(file).tree["precision"] for file in ("train", "inference")] == [precision] * 2
+
+
 @pytest.mark.parametrize(
     ("machine", "network", "precision"),
     [
