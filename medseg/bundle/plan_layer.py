@@ -7,7 +7,6 @@ A datalist that joins several data sets is trained as Hermes trains (arXiv 2306.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
 from medseg.data.plan_grid import ANISOTROPY, CASCADE, SLICES
 from medseg.data.union import is_union
+from medseg.engines.ranks import cores
 from medseg.errors import ConfigError, nearest
 from medseg.networks import network_class
 from medseg.networks.catalog import SLICE_WISE
@@ -203,7 +203,7 @@ def _train(datalist: Datalist, plan: Plan, *, batch: bool) -> dict[str, Any]:
         "learning_rate": plan.learning_rate,
         "batch_size": plan.batch_size,
         "repeats": plan.repeats,
-        "num_workers": 0 if plan.light else min(8, os.cpu_count() or 1),
+        "num_workers": 0 if plan.light else min(8, cores()),
         "cache": plan.cache,
         "flip_axes": list(plan.flip_axes),
         "augment::flip_axes": list(plan.flip_axes),

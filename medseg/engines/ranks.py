@@ -15,6 +15,7 @@ __all__ = [
     "agree",
     "barrier",
     "broadcast_buffers",
+    "cores",
     "gather",
     "is_distributed",
     "is_main",
@@ -43,6 +44,12 @@ def world_size() -> int:
 def on_this_machine() -> int:
     """The number of processes that share this machine's memory and cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if is_distributed() else 1
+
+
+def cores() -> int:
+    """The number of CPU cores for this process: those that it may use, shared by the processes of this machine."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable // on_this_machine())
 
 
 def rank() -> int:

@@ -19,6 +19,7 @@ import torch
 import medseg
 from medseg.data.phantom import write_phantom
 from medseg.data.plan import available_gib
+from medseg.engines.ranks import cores
 from medseg.settings import Folder, takes
 from medseg.workflows.run import load
 from medseg.workflows.training import train
@@ -108,15 +109,14 @@ def _release(text: str) -> tuple[int, ...]:
 
 
 def _processor() -> Iterator[Symptom]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = torch.get_num_threads()
-    yield Symptom("CPU cores", str(cores))
+    usable, threads = cores(), torch.get_num_threads()
+    yield Symptom("CPU cores", str(usable))
     few = "fewer than the cores: convolutions wait; unset OMP_NUM_THREADS, or give the other cores to other folds"
-    yield Symptom("threads of torch", str(threads), *(("slow", few) if threads < cores else ()))
+    yield Symptom("threads of torch", str(threads), *(("slow", few) if threads < usable else ()))
     if hasattr(os, "getloadavg"):
         load = os.getloadavg()[0]
-        busy = f"other programs use the {cores} cores: training takes about {load / cores + 1:.0f} times as long"
-        yield Symptom("load", f"{load:.1f}", *(("slow", busy) if load > cores / 2 else ()))
+        busy = f"other programs use the {usable} cores: training takes about {load / usable + 1:.0f} times as long"
+        yield Symptom("load", f"{load:.1f}", *(("slow", busy) if load > usable / 2 else ()))
 
 
 def _gpu() -> Iterator[Symptom]:

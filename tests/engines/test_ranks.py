@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from torch import distributed, nn
 
 from medseg.bundle.parts import start_distributed
 from medseg.engines import evaluated_network, make_average
-from medseg.engines.ranks import agree, barrier, broadcast_buffers, is_main, on_main, unwrap
+from medseg.engines.ranks import agree, barrier, broadcast_buffers, cores, is_main, on_main, unwrap
 from medseg.errors import DataError
 
 
@@ -50,6 +51,14 @@ def test_tensors_on_gpus_go_by_nccl_and_the_rest_by_gloo(monkeypatch: pytest.Mon
         start_distributed()
     assert [backend for backend, _ in asked] == ["gloo", "cpu:gloo,cuda:nccl"]
     assert min(timeout for _, timeout in asked) >= timedelta(days=1)  # the first process reads and checks for long
+
+
+def test_cores_are_those_of_the_job_and_shared(group: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
+    assert cores() == 6
+    for processes, own in ((2, 3), (8, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert cores() == own
 
 
 def test_in_a_group(group: None) -> None:

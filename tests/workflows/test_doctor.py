@@ -59,7 +59,7 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: tuple(n * 2**30 for n in next(free)))
     symptoms = found()
     assert "4.0 of 16.0 GiB" in symptoms["GPU 0"].value and "smaller roi_size" in symptoms["GPU 0"].advice
-    assert "precision=fp16" in symptoms["GPU 1"].advice
+    assert "plans take fp16" in symptoms["GPU 1"].advice
 
 
 def test_the_self_test_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
