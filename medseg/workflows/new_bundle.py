@@ -142,6 +142,8 @@ def announce(draft: Draft, title: str) -> None:
     logger.info("%s:", title)
     for setting in draft.settings:
         logger.info("  %s", setting.line())
+    if axes := "inference" in draft.recipe.files and draft.recipe.config("inference").tree.get("mirror_axes"):
+        logger.info("  inference: mean over %d mirror images, along axes %s", 2 ** len(axes), ", ".join(map(str, axes)))
 
 
 def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetPlans | None:
@@ -209,9 +211,8 @@ def planned_network(
     plan, arguments = plan_for_network(
         network, datalist, facts, num_training, request.device_type, overrides, nnunet, memory, chosen
     )
-    if supervises_heads(request.recipe):
-        heads = supervised_arguments(network, arguments)
-        arguments |= {} if set(given_arguments(overrides, chosen)) & set(heads) else heads
+    heads = supervised_arguments(network, arguments, heads=supervises_heads(request.recipe))
+    arguments |= {} if set(given_arguments(overrides, chosen)) & set(heads) else heads
     return plan, arguments
 
 
