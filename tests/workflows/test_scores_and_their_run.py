@@ -57,7 +57,7 @@ def test_scores_of_weights_that_are_gone(run: Path) -> None:
     [
         ({"weights_sha256": "0" * 64}, "no longer has the weights that were scored"),
         ({"checkpoint": "last"}, "was scored with checkpoint last"),
-        ({"differs_from_training": {"roi_size": [[8], [4]]}}, "with other settings than its own"),
+        ({"differs_from_training": {"roi_size": [[8], [4]]}}, r"with other settings than its own \(roi_size\)"),
     ],
 )
 def test_rules_are_chosen_on_what_inference_does(run: Path, facts: dict[str, Any], sentence: str) -> None:
