@@ -97,6 +97,7 @@ def _prepared(start: Start, run: Path) -> RunFacts:
         data=DataFingerprint.of(start.cases),
         training_cases=tuple(case.id for case in start.training),
         validation_cases=tuple(case.id for case in start.validation),
+        earlier_images=known.earlier_images or tuple(sorted(start.earlier_images)) or None,
     )
     if (run / "configs").exists():
         bundle = Bundle(run)

@@ -208,6 +208,8 @@ def _external(one: ExternalSet, members: Sequence[Member]) -> StudiedExternal:
         scores.setdefault(member.network.name, []).append(
             Scores.read(member.folder / "scores" / f"external_{one.name}")
         )
+    facts = [(name, found.facts) for name, of_each in scores.items() for found in of_each]
+    biases = [f"{name}: {text}" for name, noted in facts for text in noted.biases or ()]
     values = {name: [found.mean_dice for found in of_each] for name, of_each in scores.items()}
     return StudiedExternal(
         name=one.name,
@@ -216,4 +218,5 @@ def _external(one: ExternalSet, members: Sequence[Member]) -> StudiedExternal:
         means={name: fmean(means) for name, means in values.items()},
         sds={name: stdev(means) if len(means) > 1 else math.nan for name, means in values.items()},
         trainings=len(next(iter(values.values()))),
+        biases=list(dict.fromkeys(biases)),
     )
