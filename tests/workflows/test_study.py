@@ -121,6 +121,28 @@ def test_number_formats_are_alike_where_a_method_asks(tmp_path: Path, datalist: 
 
 
 @pytest.mark.slow
+def test_cases_that_the_first_weights_have_seen_are_told(tmp_path: Path, datalist: Path) -> None:
+    """Fine-tuning on the source's own cases, in another fold, and an external list of the same images."""
+    listed = str(datalist)
+    labels = {name: int(value) for value, name in read_json(datalist)["labels"].items()}
+    changes: dict[str, Any] = {
+        "networks": {"UNet": None, "SegResNet": None},
+        "data": {
+            "first": {"json_list": listed, "folds": [1]},
+            "tuned": {"json_list": listed, "folds": [0], "transfer": "first"},
+        },
+        "external": {"same": {"json_list": listed, "labels": labels, "trained_on": "tuned"}},
+    }
+    result = study(written(tmp_path, datalist, **changes), output=tmp_path / "studied", jobs=0)
+    assert not isinstance(result, list)
+    first, tuned = (" ".join(one.warnings) for one in result.data)
+    assert "trained on" not in first
+    for name in ("UNet", "SegResNet"):
+        assert f"{name}/seed0: The run was trained on 4 of these 4 cases" in tuned
+        assert f"{name}: The run was trained on 6 of these 6 cases" in " ".join(result.external[0].biases)
+
+
+@pytest.mark.slow
 def test_members_that_are_not_alike_stop_the_study(tmp_path: Path, datalist: Path) -> None:
     networks = {"UNet": None, "SegResNet": {"settings": {"batch_size": 2}}}
     path = written(tmp_path, datalist, networks=networks)
