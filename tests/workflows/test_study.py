@@ -106,8 +106,20 @@ def test_a_search_takes_part_in_no_fold_that_it_is_scored_on(tmp_path: Path, dat
     ]
     assert rates == best and not isinstance(result, list)
     assert any("best of 2 (1e-09, 0.01)" in sentence for sentence in result.methods)
-    with pytest.raises(ConfigError, match="search::holdout: "):
-        study(path, output=root, summary=True, overrides={"search::holdout": 0.5})
+
+
+def test_another_search_does_not_take_the_list_of_an_older_one(tmp_path: Path, datalist: Path) -> None:
+    data = {"toy": {"json_list": str(datalist), "folds": [1]}}  # which trains on two subjects
+    path = written(tmp_path, datalist, search={"learning_rates": [0.1, 0.01]}, data=data)
+    member = plan_members(read_study(path), tmp_path)[0]
+    listed = Path(member.training().json_list)
+    assert member.training().json_list == listed
+    table: dict[str, Any] = read_json(listed)
+    for entry in table["training"]:  # as if others were held out
+        entry["fold"] = 1 - entry["fold"]
+    write_datalist(table, listed)
+    with pytest.raises(ConfigError, match="other settings .search::holdout: "):
+        member.training()
 
 
 def test_number_formats_are_alike_where_a_method_asks(tmp_path: Path, datalist: Path) -> None:
