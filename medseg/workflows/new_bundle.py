@@ -129,7 +129,7 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     draft = draft.over(command({"fold": fold}, SET if fold is not None else ""))
     check_training(draft.train.tree, facts, datalist)
     draft.check()
-    announce(draft, f"plan for {network} on {datalist.name}")
+    announce(draft.settings, f"plan for {network} on {datalist.name}")
     draft.write(root)
     draft.recipe.dump(
         root / RECIPE, f"{network} on {datalist.name}: what was planned; `medseg bundle build` applies it."
@@ -137,10 +137,10 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     return draft.settings
 
 
-def announce(draft: Draft, title: str) -> None:
-    """Log the settings of a bundle."""
+def announce(settings: Sequence[Setting], title: str) -> None:
+    """Log the settings of a training."""
     logger.info("%s:", title)
-    for setting in draft.settings:
+    for setting in settings:
         logger.info("  %s", setting.line())
     if axes := "inference" in draft.recipe.files and draft.recipe.config("inference").tree.get("mirror_axes"):
         logger.info("  inference: mean over %d mirror images, along axes %s", 2 ** len(axes), ", ".join(map(str, axes)))

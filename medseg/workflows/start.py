@@ -32,17 +32,18 @@ from medseg.weights.configs import network_of, read_original
 from medseg.weights.notice import notice_file
 from medseg.workflows.cascade import FirstStage
 from medseg.workflows.checks import check_cases
-from medseg.workflows.cleanup import with_rules
+from medseg.workflows.fitted import without_fitted
 from medseg.workflows.new_bundle import PlanRequest, given_nnunet, planned_draft
 from medseg.workflows.run_folder import trained_on
 from medseg.workflows.run_limits import check_training
 from medseg.workflows.train_settings import TrainSettings
 from medseg.workflows.transfer import Transfer
 
-__all__ = ["Start"]
+__all__ = ["NOT_USED", "Start"]
 
 logger = logging.getLogger("medseg")
 
+NOT_USED = "not used: --max_minutes decides when the training ends"  # reason of the number of epochs then
 _PLANNED_WITH = ("roi_size", "batch_size", "preprocess::spacing", "preprocess::longest")
 
 
@@ -232,7 +233,7 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft, cases: i
         layers.append(command({"checkpoint::select": settings.select}, SET))
     if settings.max_minutes is not None and "epochs" in draft.train.tree:
         epochs = chosen.get("epochs") or draft.train.tree["epochs"]
-        layers.append(command({"epochs": epochs}, "not used: --max_minutes decides when the training ends"))
+        layers.append(command({"epochs": epochs}, NOT_USED))
     return layers
 
 
@@ -253,15 +254,15 @@ def _per_epoch(draft: Draft, cases: int) -> int:
 
 
 def _own_places(draft: Draft) -> Draft:
-    """A bundle that is copied into a run: the run's folder is the bundle, its datalist lies in it, and rules that were
-    chosen for other weights go.
+    """A bundle that is copied into a run: the run's folder is the bundle, its datalist lies in it, and what was fitted
+    to other weights goes.
     """
     own = {"bundle_root": ".", "json_list": inside_of("bundle_root", "configs/datalist.json")}
     train: dict[str, Any] = {**own, "output_dir": "@bundle_root", "max_minutes": None}
     recipe = draft.recipe.with_section(Section("train", command(train)))
     if "inference" in recipe.files:
         tree = recipe.config("inference").tree
-        cleaned = with_rules(tree, {})
+        cleaned = without_fitted(tree)
         changes = {key: value for key, value in cleaned.items() if value != tree[key]}
         changes |= {f"~{key}": None for key in tree if key not in cleaned}
         recipe = recipe.with_section(Section("inference", command(own | changes)))
