@@ -103,6 +103,12 @@ class Draft:
         """The settings of its training, each with its origin."""
         return training_settings(self.train)
 
+    @property
+    def mirrored(self) -> list[int]:
+        """Axes whose mirror images its inference averages."""
+        inference = self.recipe.config("inference").tree if "inference" in self.recipe.files else {}
+        return list(inference.get("mirror_axes") or ())
+
     def check(self) -> None:
         """Hold both configs against what may be said and run.
 

@@ -106,7 +106,7 @@ def _prepared(start: Start, run: Path) -> RunFacts:
         nothing = known.status == "finished" and not changes.keys() & _LENGTH
         _take_over(bundle, changes, trains=not nothing)
     else:
-        announce(start.draft.settings, start.title)
+        announce(start.draft.settings, start.title, start.draft.mirrored)
         nothing = False
         _place(start, run)
         now |= RunFacts(started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))

@@ -107,7 +107,7 @@ def _show(start: Start, run: Path) -> None:
         known, bundle = read_facts(run), Bundle(run)
         same_data = known != RunFacts() and require_same_data(run, known, start.cases)
         train = changed_training(bundle, hold_against(start, bundle, known, same_data=same_data))
-    announce(training_settings(train), start.title)
+    announce(training_settings(train), start.title, start.draft.mirrored)
     for id_, value in leaves(train.tree):
         logger.info("  %-48s %-40s %s", id_, shown(value) or "null", train.origin(id_))
     logger.info(
