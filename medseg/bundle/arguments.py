@@ -279,13 +279,18 @@ def roi_remedy(network: str, planned: Callable[[Sequence[int]], dict[str, Any]],
     return "set another size, or the network's arguments"
 
 
-def supervised_arguments(network: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Further arguments that give a network heads at all lower resolutions that it can have; none where it has none."""
+def supervised_arguments(network: str, arguments: Mapping[str, Any], *, heads: bool = True) -> dict[str, Any]:
+    """Further arguments that give a network heads at all lower resolutions that it can have, or take them away; none
+    where it has none.
+    """
     cls = network_class(network)
-    if not training_facts(cls).heads or "deep_supervision" not in inspect.signature(cls).parameters:
+    parameters = inspect.signature(cls).parameters
+    if not training_facts(cls).heads or "deep_supervision" not in parameters:
         return {}
-    numbered = "deep_supr_num" in inspect.signature(cls).parameters
-    levels = len(arguments.get("strides", inspect.signature(cls).parameters["strides"].default)) if numbered else 3
+    if not heads:
+        return {"deep_supervision": False} if parameters["deep_supervision"].default else {}
+    numbered = "deep_supr_num" in parameters
+    levels = len(arguments.get("strides", parameters["strides"].default)) if numbered else 3
     return {"deep_supervision": True, **({"deep_supr_num": levels - 2} if numbered else {})} if levels > 2 else {}
 
 

@@ -43,6 +43,7 @@ _NAMED = Path(__file__).parent / "recipes"  # trainings that `--recipe` names
 _LICENSE = Path(__file__).parent / "LICENSE.txt"
 _WHOLE = ("train", "inference")  # the others are overlays on these
 _SHARED, _ABOUT = "both", "about"
+_MIRRORED, _VALIDATED = "mirror_axes", "validate::inferer::mirror_axes"  # null: the axes that training mirrors
 TRAINED_AXES = "trained_mirror_axes"  # id of inference.yaml: a packaged bundle may have no train.yaml
 # Both configs have these ids, each with its own value.
 _OWN_OF_INFERENCE = ("bundle_root", "output_dir", "ckpt_path", "initialize", "run", "finalize")
@@ -139,7 +140,15 @@ class BundleRecipe:
         Raises:
             ConfigError: a layer changes what those before it do not hold.
         """
-        return Recipe.of(*(section.layer for section in self.sections if section.file in (file, _SHARED)))
+        found = Recipe.of(*(section.layer for section in self.sections if section.file in (file, _SHARED)))
+        if file == "inference" and found.tree.get(_MIRRORED, ()) is None:
+            reason = {_MIRRORED: "those of the training"}
+            found = found.over(Layer({_MIRRORED: self._trained_axes}, "plan", reasons=reason))
+        return found
+
+    @property
+    def _trained_axes(self) -> list[int]:
+        return list(trained_mirror_axes(self.config("train").tree) or ())
 
     def overlay(self, file: str) -> dict[str, Any]:
         """An overlay: config id -> value; a later section's ``a::b`` goes into the ``a`` of an earlier one, its ``~a``
@@ -157,6 +166,10 @@ class BundleRecipe:
                     content.pop(id_, None)
                 else:
                     content[key] = value
+        if content.get(_VALIDATED, ()) is None:
+            origin = self.config("train").origin(_VALIDATED)
+            del content[_VALIDATED]
+            content |= {} if origin and origin.kind == "user" else {_VALIDATED: self._trained_axes}
         return content
 
     def about(self, file: str) -> str:

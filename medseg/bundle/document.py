@@ -16,9 +16,14 @@ from medseg.bundle.recipe import Layer, Recipe, ValueOrigin
 from medseg.data.run_settings import ORIGINS, Setting, read_origins, reasons_in, settings_of
 from medseg.storage import write_json, write_text
 
-__all__ = ["describe_data", "readme_with", "rewrite_training", "stored_training", "write_origins"]
+__all__ = ["describe_data", "readme_with", "rewrite_training", "stored_training", "training_settings", "write_origins"]
 
 _HEADING = "\n## Settings of the training\n"
+
+
+def training_settings(train: Recipe) -> list[Setting]:
+    """The settings of a training that have a value, each with its origin."""
+    return [one for one in settings_of(train.tree, reasons_in(train.reasons)) if one.value]
 
 
 def readme_with(text: str, settings: Sequence[Setting]) -> str:
@@ -34,22 +39,27 @@ def write_origins(root: str | Path, train: Recipe) -> None:
     write_json(Path(root) / ORIGINS, shown)
 
 
-def stored_training(bundle: Bundle) -> Recipe:
-    """A run's ``train.yaml`` with the origins that it was written with; the file and line where they are not known."""
+def stored_training(bundle: Bundle, *layers: Layer) -> Recipe:
+    """A run's ``train.yaml`` with the origins that it was written with, the file and line where they are not known;
+    layers change it.
+    """
     recipe = bundle.recipe("train")
     known = {id_: ValueOrigin("bundle", place, None, why) for id_, (place, why) in read_origins(bundle.root).items()}
-    return Recipe(recipe.tree, {id_: known.get(id_, origin) for id_, origin in recipe.origins.items()})
+    stored = Recipe(recipe.tree, {id_: known.get(id_, origin) for id_, origin in recipe.origins.items()})
+    for layer in layers:
+        stored = stored.over(layer)
+    return stored
 
 
-def rewrite_training(place: Bundle | str | Path, layer: Layer) -> None:
+def rewrite_training(place: Bundle | str | Path, *layers: Layer) -> None:
     """Change a run's ``train.yaml`` and what is said of it."""
     bundle = Bundle.at(place)
-    train = stored_training(bundle).over(layer)
+    train = stored_training(bundle, *layers)
     rewrite_yaml(train.tree, bundle.config("train"))
     write_origins(bundle.root, train)
     readme = bundle.root / "docs" / "README.md"
-    settings = [one for one in settings_of(train.tree, reasons_in(train.reasons)) if one.value]
-    write_text(readme, readme_with(readme.read_text(encoding="utf-8") if readme.is_file() else "", settings))
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    write_text(readme, readme_with(text, training_settings(train)))
 
 
 def describe_data(metadata: Mapping[str, Any], train: Mapping[str, Any], channels: Sequence[str]) -> dict[str, Any]:

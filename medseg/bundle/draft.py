@@ -13,7 +13,7 @@ from medseg.bundle.build import BundleRecipe, Section, title_of
 from medseg.bundle.compose import checked
 from medseg.bundle.config_check import check_overrides
 from medseg.bundle.copy import copy_texts
-from medseg.bundle.document import describe_data, readme_with, write_origins
+from medseg.bundle.document import describe_data, readme_with, training_settings, write_origins
 from medseg.bundle.folder import Bundle
 from medseg.bundle.metadata import make_metadata, plain_text
 from medseg.bundle.plan_layer import LIGHT, is_universal, plan_recipe
@@ -21,7 +21,7 @@ from medseg.bundle.recipe import Layer, Recipe
 from medseg.bundle.trust import require_own_folder
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
-from medseg.data.run_settings import Setting, reasons_in, settings_of
+from medseg.data.run_settings import Setting
 from medseg.networks import network_target
 from medseg.storage import write_text
 
@@ -101,7 +101,13 @@ class Draft:
     @cached_property
     def settings(self) -> list[Setting]:
         """The settings of its training, each with its origin."""
-        return [one for one in settings_of(self.train.tree, reasons_in(self.train.reasons)) if one.value]
+        return training_settings(self.train)
+
+    @property
+    def mirrored(self) -> list[int]:
+        """Axes whose mirror images its inference averages."""
+        inference = self.recipe.config("inference").tree if "inference" in self.recipe.files else {}
+        return list(inference.get("mirror_axes") or ())
 
     def check(self) -> None:
         """Hold both configs against what may be said and run.

@@ -116,7 +116,7 @@ def plan_recipe(
     named = BundleRecipe(tuple(base), ())
     facts = training_facts(network_class(network_def["_target_"]))
     shared = _shared(network_def, datalist, plan)
-    train = _left_open(_train(datalist, plan, batch=named.config("train").tree["loss"].get("batch", False)), named)
+    train = _left_open(_train(datalist, plan, named.config("train").tree), named)
     if reparameterized:
         optimizer = BundleRecipe(tuple(alone), ()).config("train").tree["optimizer"]
         train |= {"reparameterization": reparameterized, "optimizer::mode": "@reparameterization"}
@@ -135,8 +135,7 @@ def plan_recipe(
     reasons |= dict.fromkeys(
         half, f"this CPU multiplies bf16: a step takes about {facts.bf16_time or 1:.0%} of the time"
     )
-    mirror = {"mirror_axes": _mirror_axes(plan), "validate::inferer::mirror_axes": _mirror_axes(plan)}
-    reasons |= dict.fromkeys((*mirror, "augment::mirror_axes", "flip_axes"), plan.reasons.get("flip_axes", ""))
+    reasons |= dict.fromkeys(("augment::mirror_axes", "flip_axes"), plan.reasons.get("flip_axes", ""))
     reasons["augment_on_device"] = "the GPU changes whole batches, so that loader processes need not keep up with it"
     sections = [Section("both", Layer(shared, "plan", reasons=reasons))]
     sections += [Section("train", Layer(train, "plan", reasons=reasons))]
@@ -146,9 +145,6 @@ def plan_recipe(
         channels = plan.in_channels - plan.previous
         for file, place in (("inference", "dataset"), ("evaluate", "validate::dataset")):
             sections += [Section(file, Layer({f"{place}::reader::in_channels": channels}, "plan"))]
-    for section in BundleRecipe((recipe,), ()).sections:  # mirrored in training, so at inference too
-        axes = {id_: mirror[id_] for id_, value in section.layer.changes.items() if value is None and id_ in mirror}
-        sections += [Section(section.file, Layer(axes, "plan", reasons=reasons))] * bool(axes)
     if not universal:
         sections += [Section("ensemble", Layer({"results::name": "predictions_ensemble"}, "plan"))]
     return BundleRecipe(tuple(base), tuple(sections))
@@ -194,15 +190,16 @@ def _on_slices(network_def: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     }
 
 
-def _train(datalist: Datalist, plan: Plan, *, batch: bool) -> dict[str, Any]:
+def _train(datalist: Datalist, plan: Plan, named: Mapping[str, Any]) -> dict[str, Any]:
     space = datalist.label_space
     masked: dict[str, Any] = {"_target_": "medseg.losses.MaskedDiceCELoss", "label_space": "@label_space"}
-    masked |= {"batch": True} if batch else {}
+    masked |= {"batch": True} if named["loss"].get("batch") else {}
     return {
         "configuration": plan.configuration,
         "learning_rate": plan.learning_rate,
         "batch_size": plan.batch_size,
         "repeats": plan.repeats,
+        **({"epochs": plan.long_epochs} if named["epochs"] is None else {}),
         "num_workers": 0 if plan.light else min(8, cores()),
         "cache": plan.cache,
         "flip_axes": list(plan.flip_axes),
@@ -242,7 +239,8 @@ def _of_network(facts: TrainingFacts, optimizer: str, learning_rate: float, *, l
 
 def _mirror_axes(plan: Plan) -> list[int]:
     """All axes along which mirror images are plausible: not from left to right where labels tell these apart."""
-    return [axis for axis in range(plan.spatial_dims) if (axis or plan.flip_axes) and axis != plan.slice_axis]
+    plausible = {*plan.flip_axes, *((1, 2) if plan.spatial_dims == 3 else ())}
+    return sorted(plausible - {plan.slice_axis})
 
 
 def _coarse_axis(plan: Plan) -> int | None:

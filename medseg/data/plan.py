@@ -4,7 +4,6 @@ reason.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,11 +20,13 @@ from medseg.data.plan_settings import PlanSettings
 from medseg.data.run_settings import SET
 from medseg.errors import ConfigError, DataError
 from medseg.free_memory import available_gib
+from medseg.labels.sides import tells_sides
 
 __all__ = ["Plan", "available_gib", "make_plan"]
 
 _MOST_SLICES = 12  # per batch; what nnU-Net's memory budget in 2D is stated for
 _CPU_ITERATIONS, _GPU_ITERATIONS = 50, 250  # per epoch; nnU-Net's 250 on a GPU
+_LONG = 1000  # nnU-Net's epochs
 
 # Names of the plan that have another id in the config.
 _IDS = {
@@ -35,6 +36,7 @@ _IDS = {
     },
     **{name: f"augment::{name}" for name in ("flip_axes", "rotate", "samples_per_case")},
     "light": "network_def::_target_",
+    "long_epochs": "epochs",
 }
 
 
@@ -57,6 +59,7 @@ class Plan:
         flip_axes: axes that augmentation mirrors.
         rotate: largest rotation in radians per axis.
         batch_size, samples_per_case, repeats: cases per batch, patches per case, passes over the cases per epoch.
+        long_epochs: epochs that have as many iterations as 1000 of 250 (GPU) or 50 (CPU).
         cache: ``cache``, ``device`` or ``persistent``.
         cache_gib: estimated size of the cache.
         learning_rate: learning rate of AdamW.
@@ -93,6 +96,7 @@ class Plan:
     slice_axis: int | None = None
     previous: int = 0
     low_resolution: tuple[float, ...] | None = None
+    long_epochs: int = 1000
     configuration: str = FULL
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -140,6 +144,8 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
     batch_size = grid.batch_size or _batch_size(dims, asked, grid, reasons)
     bytes_per_case = float(np.prod(np.maximum(grid.shapes, grid.roi_size), axis=1).mean()) * (4 * in_channels + 2)
     cache_gib = bytes_per_case * len(facts) / 2**30
+    count = asked.num_training or len(facts)
+    repeats = _repeats(count, batch_size, asked, reasons)
     return Plan(
         spatial_dims=dims,
         in_channels=in_channels + previous,
@@ -153,7 +159,8 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
         rotate=_rotate(grid, dims, reasons),
         batch_size=batch_size,
         samples_per_case=1,
-        repeats=_repeats(asked.num_training or len(facts), batch_size, asked, reasons),
+        repeats=repeats,
+        long_epochs=_long_epochs(max(1, count * repeats // batch_size), asked, reasons),
         cache=_cache(cache_gib, len(facts), asked, reasons),
         cache_gib=cache_gib,
         learning_rate=_learning_rate(dims, asked, reasons),
@@ -203,11 +210,11 @@ def _crops(
 
 
 def _flip_axes(datalist: Datalist, dims: int, reasons: dict[str, str]) -> list[int]:
-    sided = any(re.search(r"\b(left|right)\b", name.lower()) for name in datalist.label_space.labels)
+    sided = tells_sides(datalist.label_space.labels)
     reasons["flip_axes"] = (
         "label names tell left from right" if sided else "mirror images are plausible along these axes"
     )
-    return list(range(dims)) if dims == 2 else ([] if sided else [0])
+    return [] if sided else list(range(dims))[: 1 if dims == 3 else 2]  # of 2D images no axis is known to be the sides'
 
 
 def _rotate(grid: PlannedGrid, dims: int, reasons: dict[str, str]) -> list[float]:
@@ -244,6 +251,12 @@ def _repeats(count: int, batch_size: int, asked: PlanSettings, reasons: dict[str
     repeats = max(1, round(per_epoch / count)) if count < per_epoch else 1
     reasons["repeats"] = f"{count} training cases make epochs of {count * repeats // batch_size} iterations"
     return repeats
+
+
+def _long_epochs(per_epoch: int, asked: PlanSettings, reasons: dict[str, str]) -> int:
+    usual = _GPU_ITERATIONS if asked.gpu else _CPU_ITERATIONS
+    reasons["long_epochs"] = f"as many iterations as {_LONG} epochs of {usual}"
+    return max(1, round(_LONG * usual / per_epoch))
 
 
 def _cache(cache_gib: float, count: int, asked: PlanSettings, reasons: dict[str, str]) -> str:

@@ -108,7 +108,7 @@ def plan_grid(facts: Sequence[CaseFacts], asked: PlanSettings, reasons: dict[str
     if scale is None:
         scale = _scale(shapes[:, axes], budget, reasons) if asked.whole_volume else 1.0
     if scale != 1:
-        shapes = np.array([scaled_size(shape, scale) for shape in shapes])
+        shapes = np.array([scaled_size(shape, scale, across) for shape in shapes])
     median_shape = tuple(int(n) for n in np.median(shapes, axis=0))
     if asked.roi_size is not None:
         roi_size = tuple(int(n) for n in asked.roi_size)

@@ -145,7 +145,7 @@ def crops(facts: Sequence[CaseFacts], reasons: dict[str, str]) -> bool:
     """Whether cases are cropped to what is not 0: always, where there is something to crop."""
     smaller = sum(tuple(_content(case)) != tuple(case.ras_shape) for case in facts)
     reasons["crop_foreground"] = f"nnU-Net's: {smaller} of {len(facts)} cases have voxels of 0 around their content"
-    return len(facts[0].shape) == 3 and smaller > 0
+    return smaller > 0
 
 
 def masks_zeros(facts: Sequence[CaseFacts]) -> bool:

@@ -39,6 +39,7 @@ class RunFacts:
         seed: random seed.
         data: hashes of the files of its cases.
         training_cases, validation_cases: ids of the cases.
+        earlier_images: hashes of the images that the weights it started from had seen; of an ensemble, of all members.
         fitted_to_time: whether the number of validation cases was fitted to a time limit.
         epochs_done: number of epochs.
         iterations: number of batches of each process.
@@ -76,6 +77,7 @@ class RunFacts:
     data: DataFingerprint | None = None
     training_cases: tuple[str, ...] | None = None
     validation_cases: tuple[str, ...] | None = None
+    earlier_images: tuple[str, ...] | None = None
     fitted_to_time: bool | None = None
     epochs_done: int | None = None
     iterations: int | None = None
@@ -102,6 +104,13 @@ class RunFacts:
     def __or__(self, later: RunFacts) -> RunFacts:
         """These facts, with the later ones in their place where both are recorded."""
         return replace(self, **as_table(later))
+
+    @property
+    def seen_images(self) -> set[str]:
+        """Hashes of the images that its weights have seen, in its training and in those before it."""
+        known = {} if self.data is None else self.data.cases
+        own = {image for case in self.training_cases or () for image in known.get(case, ())[:-1]}
+        return own | set(self.earlier_images or ())
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> RunFacts:

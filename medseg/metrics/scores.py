@@ -50,6 +50,7 @@ _FORM = {
     "files_sha256?": {str: [str]},
     "subjects?": {str: str},
     "medseg?": str,
+    **dict.fromkeys(("differs_from_training?", "differs_from_default?"), dict),
     "predictions?": ({"folder": str, "sha256": {str: str}}, None),
 }
 
@@ -69,6 +70,7 @@ class ScoreFacts:
         biases: sentences on why the scores are better than those of new cases, or are not of equal trainings.
         chosen: sentences on which cases the checkpoint, the rules and the weights were chosen.
         differs_from_training: id of a setting -> its value in training, and its value here.
+        differs_from_default: id of a setting that changes predictions -> its value by default, and its value here.
         weights_sha256, settings_sha256: hashes of the weights' file, and of the settings.
         medseg: version of medseg.
         files_sha256: case -> hashes of its files (``content_hash``).
@@ -89,6 +91,7 @@ class ScoreFacts:
     biases: Sequence[str] | None = None
     chosen: Sequence[str] | None = None
     differs_from_training: Mapping[str, object] | None = None
+    differs_from_default: Mapping[str, object] | None = None
     weights_sha256: str | None = None
     settings_sha256: str | None = None
     medseg: str | None = None

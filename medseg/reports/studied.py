@@ -113,6 +113,7 @@ class StudiedExternal:
         means: method -> mean over its trainings.
         sds: method -> standard deviation over its trainings; NaN of one.
         trainings: number of trainings of each method.
+        biases: sentences on why scores are better than those of new cases.
     """
 
     name: str
@@ -121,6 +122,7 @@ class StudiedExternal:
     means: Mapping[str, float]
     sds: Mapping[str, float]
     trainings: int
+    biases: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

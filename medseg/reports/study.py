@@ -90,7 +90,7 @@ def write_study(result: StudyResult, directory: str | Path) -> Path:
     page = _Page(
         title=", ".join(one.name for one in result.data),
         sentences=[_lead(result, one) for one in result.data],
-        warnings=[*(f"{one.name}: {line}" for one in result.data for line in one.warnings), *_missing(result)],
+        warnings=[*_warnings(result), *_missing(result)],
         score=name,
         score_table=table,
         score_method=_score_method(result),
@@ -111,6 +111,11 @@ def write_study(result: StudyResult, directory: str | Path) -> Path:
     return path
 
 
+def _warnings(result: StudyResult) -> list[str]:
+    found = [f"{one.name}: {line}" for one in result.data for line in one.warnings]
+    return found + [f"{one.name}: {line}" for one in result.external for line in one.biases]
+
+
 def _drawn(figure: Figure | None) -> Figure:
     assert figure is not None
     return figure
@@ -118,7 +123,7 @@ def _drawn(figure: Figure | None) -> Figure:
 
 def study_markdown(result: StudyResult) -> str:
     """The tables, what they mean, and the Methods paragraph, for a terminal and for a README."""
-    parts = [f"Warning: {one.name}: {line}" for one in result.data for line in one.warnings] + _missing(result)
+    parts = [f"Warning: {line}" for line in _warnings(result)] + _missing(result)
     tables = [_score_table(result), _difference_table(result), _rank_table(result)]
     parts += [markdown_table(table.header, table.rows) for table in tables]
     parts += [_score_method(result)]
@@ -192,7 +197,8 @@ def _score_method(result: StudyResult) -> str:
         text += " Two seeds tell little of the chance in training (about one degree of freedom): intervals are wide."
     for outside in result.external:
         text += (
-            f" {outside.name}: {outside.cases} cases that no training saw, mean Dice ± standard deviation over "
+            f" {outside.name}: {outside.cases} cases{'' if outside.biases else ' that no training saw'}, mean Dice ± "
+            f"standard deviation over "
             f"{outside.trainings} {'training' if outside.trainings == 1 else 'trainings'} on {outside.trained_on}."
         )
     return text

@@ -139,7 +139,7 @@ def _data(runs: Sequence[_Run]) -> str:
 
 def _patches(runs: Sequence[_Run]) -> str:
     processes = [run.facts.processes or 1 for run in runs]
-    mirrored = any(run.values.get(_MIRRORED, "none") != "none" for run in runs)
+    mirrored = any(run.values.get(_MIRRORED) not in (None, "", "none") for run in runs)
     each = f" in each of {_spread(processes)} processes" if max(processes) > 1 else ""
     return (
         f"Networks saw patches of {_said(runs, 'roi_size')} in batches of {_said(runs, 'batch_size')}{each}, and "

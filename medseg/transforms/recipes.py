@@ -77,7 +77,7 @@ def preprocessing(
     label_space: LabelSpace | None = None,
     previous: Callable[[Mapping[Hashable, Any]], MetaTensor] | None = None,
 ) -> list[Transform]:
-    """Load, orient to RAS, resample, crop to non-zero, normalise, pad to ``roi_size``.
+    """Load, orient to RAS, crop to non-zero, resample, normalise, pad to ``roi_size``.
 
     Args:
         keys: ``["image"]`` or ``["image", "label"]``.
@@ -87,9 +87,9 @@ def preprocessing(
         crop_foreground: crop to the bounding box of voxels that are not 0 in any channel, before normalisation.
         color: whether 2D images are in colour: grey ones become RGB, so that both kinds may be mixed.
         longest: number of pixels that the longer side of 2D images is resized to.
-        scale: then shrink or enlarge to this fraction of the voxels per axis (``ScaleSized``).
-        cubic: images are resampled by cubic splines and labels by their masks, as nnU-Net does (``CubicSpacingd``),
-            instead of linearly and to the nearest.
+        scale: then shrink or enlarge to this fraction of the voxels per axis (``ScaleSized``), but for slice_axis.
+        cubic: images are normalised first, then resampled by cubic splines and labels by their masks, as nnU-Net does
+            (``CubicSpacingd``), instead of linearly and to the nearest before they are normalised.
         slice_axis: axis across slices that a 2D network sees one by one; along it every case keeps its spacing.
         label_space: needed with a label.
         previous: the stage before, whose label map goes with the image (``PreviousMapd``).
@@ -109,6 +109,9 @@ def preprocessing(
         steps.append(mt.Orientationd(keys, axcodes="RAS", labels=None))
     if crop_foreground:
         steps.append(mt.CropForegroundd(keys, source_key="image", select_fn=is_nonzero, allow_smaller=True))
+    normalize = NormalizeChannelsd("image", normalization)
+    if cubic:  # splines leave no voxel at 0, by which a z-score would tell the background
+        steps.append(normalize)
     if spacing is not None:
         resample = CubicSpacingd if cubic else OwnSpacingd
         pixdim = [0.0 if axis == slice_axis else mm for axis, mm in enumerate(spacing)]  # MONAI: 0 keeps its own
@@ -116,10 +119,11 @@ def preprocessing(
     if longest is not None:
         steps += [_resize(key, longest) for key in keys]
     if scale != 1:
-        steps.append(ScaleSized(keys, scale))
+        steps.append(ScaleSized(keys, scale, kept_axis=slice_axis))
     if maps := [key for key in keys if key != "image"]:
         steps.append(mt.CastToTyped(maps, torch.int16))  # resampling makes float32; caches hold half of it
-    steps.append(NormalizeChannelsd("image", normalization))
+    if not cubic:
+        steps.append(normalize)
     steps.append(mt.SpatialPadd(keys, spatial_size=tuple(roi_size), mode="constant"))
     return steps
 

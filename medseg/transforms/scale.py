@@ -20,11 +20,12 @@ _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _MODES = ("linear", "nearest")
 
 
-def scaled_size(size: Sequence[int], scale: float) -> tuple[int, ...]:
+def scaled_size(size: Sequence[int], scale: float, kept_axis: int | None = None) -> tuple[int, ...]:
     """Voxels per axis at a fraction of ``size``, rounded up: all sizes of the HNOSeg-XS publication are (155 at 0.5 is
-    78, 256 at a third is 86).
+    78, 256 at a third is 86). The voxels along ``kept_axis`` stay as they are.
     """
-    return tuple(max(1, math.ceil(n * scale - 1e-4)) for n in size)  # a third may be written 0.3333333
+    scaled = (max(1, math.ceil(n * scale - 1e-4)) for n in size)  # a third may be written 0.3333333
+    return tuple(n if axis == kept_axis else new for axis, (n, new) in enumerate(zip(size, scaled, strict=True)))
 
 
 class ScaleSized(MapTransform, InvertibleTransform):
@@ -36,6 +37,7 @@ class ScaleSized(MapTransform, InvertibleTransform):
         size: what ``scale`` is a fraction of, in voxels; ``None`` is each image's own size.
         mode: ``linear``, images smoothed before shrinking, and of a label the value with the largest share, which moves
             nothing; or ``nearest``, for both, as published.
+        kept_axis: spatial axis along which nothing is resized.
 
     The inverse is linear, for probabilities, or nearest where ``Invertd`` asks for that.
 
@@ -49,6 +51,7 @@ class ScaleSized(MapTransform, InvertibleTransform):
         scale: float = 1.0,
         size: Sequence[int] | None = None,
         mode: str = "linear",
+        kept_axis: int | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -59,12 +62,13 @@ class ScaleSized(MapTransform, InvertibleTransform):
         self.scale = scale
         self.size = size
         self.mode = mode
+        self.kept_axis = kept_axis
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
             image = convert_to_tensor(result[key], track_meta=True)
-            size = scaled_size(self.size or image.shape[1:], self.scale)
+            size = scaled_size(self.size or image.shape[1:], self.scale, self.kept_axis)
             if self.mode == "nearest":
                 result[key] = Resize(size, mode="nearest-exact")(image)
             else:

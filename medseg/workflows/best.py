@@ -275,7 +275,8 @@ def _subjects(singles: Sequence[_Configuration]) -> list[list[str]]:
             if seen:
                 raise DataError(
                     f"{run} was trained on {len(seen)} of the {len(scores.cases)} cases that it is to hold out, such "
-                    f"as {min(seen)}; expected none. Make the folds again with `medseg datalist`."
+                    f"as {min(seen)}, itself or by the weights that it started from; expected none. Make the folds "
+                    "again with `medseg datalist`, or start from weights that have not seen these cases."
                 )
     found = []
     for place in range(len(singles[0].folds)):

@@ -245,7 +245,7 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
         seen = trained_on(run.facts, scored.files_sha256 or dict.fromkeys(cases, ()))
         if seen:
             found.append(f"{run.name} was trained on {len(seen)} of the {len(cases)} cases: the comparison is biased.")
-        found += [f"{run.name}: {text}" for text in scored.biases or () if "trained on" not in text]
+        found += [f"{run.name}: {text}" for text in scored.biases or () if not seen or "trained on" not in text]
         if changed := scored.differs_from_training:
             found.append(f"{run.name} was scored with other settings than it was trained with: {', '.join(changed)}.")
         if is_outdated(run.folder, run.scores):

@@ -160,10 +160,12 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     warn_of_background(background, len(done))
     networks = [member.network for member in members if isinstance(member, Member)]
     names = dict.fromkeys([type(one).__name__ for one in networks] + ["saved probabilities"] * bool(saved))
+    of_each = [read_facts(folder) for folder in folders]
     made = RunFacts(
         network=f"{settings.method} of {len(members)} ({', '.join(names)})",
         parameters=sum(map(count_parameters, networks)),
-        training_cases=tuple(sorted({c for folder in folders for c in read_facts(folder).training_cases or ()})),
+        training_cases=tuple(sorted({case for one in of_each for case in one.training_cases or ()})),
+        earlier_images=tuple(sorted(set().union(*(one.seen_images for one in of_each)))) or None,
         predictions=len(done),
         background_predictions=tuple(background),
     )

@@ -28,7 +28,7 @@ from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.choices import biases, choices
 from medseg.workflows.cleanup import add_cleaning, rules_of
 from medseg.workflows.probabilities import ProbabilitySettings, saving, stored_temperature
-from medseg.workflows.run_folder import require_run
+from medseg.workflows.run_folder import differences, require_run
 from medseg.workflows.run_limits import check_use, mirrored_axes, refuse_double, warn_changed
 from medseg.workflows.selection import Selection, select
 
@@ -40,6 +40,9 @@ _MIRRORED = "validate::inferer::mirror_axes"
 # Ids that say where things are and how the work is done, not what comes out.
 _PLACES = {"bundle_root", "dataset_dir", "json_list", "output_dir", "score_dir", "prediction_dir", "ckpt_path"}
 _PLACES |= {"_meta_", "ckpt_dir", "cache_dir", "device", "num_workers", "sw_batch_size"}
+# Parts of ids that do not change a raw label map: these, the cases, what is measured, and rules of cleaning.
+_NOT_PREDICTED = _PLACES | {"cache", "compile", "sw_device", "behind", "dataloader", "section", "data"}
+_NOT_PREDICTED |= {"key_metric", "additional_metrics", "tolerance", "cleanup"}
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class Evaluation:
         weights: file of the network's weights.
         rules: rules of the cleaning that is applied.
         differences: differences that ``check_use`` found.
+        changed: id of a setting that changes predictions -> its value by default and here, where they differ.
     """
 
     settings: EvaluateSettings
@@ -165,6 +169,7 @@ class Evaluation:
     weights: Path
     rules: CleanupRules
     differences: Mapping[str, Any]
+    changed: Mapping[str, Any]
 
     @classmethod
     def of(cls, settings: EvaluateSettings) -> Evaluation:
@@ -180,14 +185,16 @@ class Evaluation:
         settings.check()
         recipe = settings.recipe(bundle, command({"ckpt_path": str(weights)}))
         own = weights.is_relative_to(bundle.root)
-        differences = check_use(bundle.trained, recipe.tree, given, own_weights=own)
+        from_training = check_use(bundle.trained, recipe.tree, given, own_weights=own)
         mirrored_axes(bundle, recipe.tree)
         if settings.tta:
             recipe = amended(recipe, command({_MIRRORED: _tta_axes(bundle)}))
+        changed = differences(bundle.recipe("evaluate").tree, recipe.tree)
+        changed = {key: pair for key, pair in changed.items() if not _NOT_PREDICTED & set(key.split("::"))}
         selection = select(bundle, recipe, named="json_list" in given, section=settings.section)
         refuse_other_names(LabelSpace.from_table(recipe.tree["labels"]), selection.datalist.label_space, "The run")
         if not settings.checked:
-            warn_changed(differences)
+            warn_changed(from_training)
             refuse_wrong_folder(selection.cases, selection.datalist)
         rules = rules_of(bundle, recipe.tree) if settings.postprocess and settings.space == "source" else {}
         if rules:
@@ -201,7 +208,7 @@ class Evaluation:
             parts = ("validate::preprocessing", "validate::postprocessing")
             steps = {part: bundle.recipe("train").value(part) for part in parts}
             recipe = amended(recipe, derived(steps, f"{bundle.root}/configs/train.yaml"))
-        return cls(settings, bundle, recipe, selection, weights, rules, differences)
+        return cls(settings, bundle, recipe, selection, weights, rules, from_training, changed)
 
     def workflow(self) -> Workflow:
         """The workflow over the cases, its engine not built yet."""
@@ -232,6 +239,7 @@ class Evaluation:
             biases=biases([("The run", selection.seen)], len(selection.cases), cleaned=cleaned and own),
             chosen=choices(self.bundle.trained, selection.run, checkpoint, cleaned=cleaned, validation=own),
             differs_from_training=self.differences or None,
+            differs_from_default=self.changed or None,
             others={MIRROR_AXES: self.recipe.value(_MIRRORED)} if self.settings.tta else {},
         )
 

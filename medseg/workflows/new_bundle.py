@@ -129,7 +129,7 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     draft = draft.over(command({"fold": fold}, SET if fold is not None else ""))
     check_training(draft.train.tree, facts, datalist)
     draft.check()
-    announce(draft, f"plan for {network} on {datalist.name}")
+    announce(draft.settings, f"plan for {network} on {datalist.name}", draft.mirrored)
     draft.write(root)
     draft.recipe.dump(
         root / RECIPE, f"{network} on {datalist.name}: what was planned; `medseg bundle build` applies it."
@@ -137,11 +137,14 @@ def new_bundle(settings: NewBundleSettings) -> list[Setting]:
     return draft.settings
 
 
-def announce(draft: Draft, title: str) -> None:
-    """Log the settings of a bundle."""
+def announce(settings: Sequence[Setting], title: str, mirrored: Sequence[int] = ()) -> None:
+    """Log the settings of a training, and the axes that inference mirrors."""
     logger.info("%s:", title)
-    for setting in draft.settings:
+    for setting in settings:
         logger.info("  %s", setting.line())
+    if mirrored:
+        axes = ", ".join(map(str, mirrored))
+        logger.info("  inference: mean over %d mirror images, along axes %s", 2 ** len(mirrored), axes)
 
 
 def given_nnunet(plans: str | Path | None, configuration: str | None) -> NnunetPlans | None:
@@ -220,9 +223,8 @@ def planned_network(
         chosen,
         request.gpu_bytes,
     )
-    if supervises_heads(request.recipe):
-        heads = supervised_arguments(network, arguments)
-        arguments |= {} if set(given_arguments(overrides, chosen)) & set(heads) else heads
+    heads = supervised_arguments(network, arguments, heads=supervises_heads(request.recipe))
+    arguments |= {} if set(given_arguments(overrides, chosen)) & set(heads) else heads
     return plan, arguments
 
 

@@ -60,10 +60,14 @@ def raw_scores(fold: Fold) -> Scores:
         )
     if is_outdated(folder, scores):
         raise ConfigError(f"{folder} no longer has the weights that were scored; {_again(fold)}")
-    if scores.facts.checkpoint not in (None, "best") or scores.facts.differs_from_training:
+    facts = scores.facts
+    other = [] if facts.checkpoint in (None, "best") else [f"checkpoint {facts.checkpoint}"]
+    if changed := {**(facts.differs_from_training or {}), **(facts.differs_from_default or {})}:
+        other.append(f"other settings than its own ({', '.join(changed)})")
+    if other:
         raise ConfigError(
-            f"{folder} was scored with checkpoint {scores.facts.checkpoint} or with other settings than its own; "
-            f"rules are for what inference does by default: {_again(fold)}"
+            f"{folder} was scored with {' and '.join(other)}; expected what inference does by default, for which rules "
+            f"and configurations are chosen: {_again(fold)}"
         )
     return scores
 

@@ -175,12 +175,12 @@ def resolution(settings: ResolutionSettings) -> Resolution:
             f"{'--sizes' if sizes else '--spacings'}: {values[0]:g} is not a valid size; give numbers above 0."
         )
     names = run_names(folders)
-    cases, facts = _cases(folders, names, settings.data_dir, settings.section)
+    cases, facts, seen = _cases(folders, names, settings.data_dir, settings.section)
     grids = [TrainedGrid.of(name, bundle.trained, facts) for name, bundle in zip(names, bundles, strict=True)]
     plans = [[grid.at_size(v) if sizes else grid.at_spacing(v) for v in values] for grid in grids]
     target = Path(settings.output)
     target.mkdir(parents=True, exist_ok=True)
-    axis, warnings = "size" if sizes else "spacing", _warnings(folders, names, cases)
+    axis, warnings = "size" if sizes else "spacing", _warnings(names, seen, cases)
     labels: list[str] = []
     runs = []
     for folder, grid, plan in zip(folders, grids, plans, strict=True):
@@ -215,8 +215,8 @@ def _cases(
     names: Sequence[str],
     data_dir: str | Path | None,
     section: str,
-) -> tuple[list[str], list[CaseFacts]]:
-    """Ids and facts of the cases, which must be the same for all runs."""
+) -> tuple[list[str], list[CaseFacts], list[int]]:
+    """Ids and facts of the cases, which must be the same for all runs, and how many of them each was trained on."""
     found = [EvaluateSettings(folder, data_dir=data_dir, section=section).selection() for folder in folders]
     ids = [sorted(case.id for case in selection.cases) for selection in found]
     first = found[0].datalist
@@ -225,15 +225,14 @@ def _cases(
             raise DataError(f"{names[0]} and {name} are scored on different cases; train both on the same fold.")
         if list(selection.datalist.label_space.targets) != list(first.label_space.targets):
             raise DataError(f"{names[0]} and {name} have different labels; name runs of one label space.")
-    return ids[0], check_cases(found[0].cases, first)
+    return ids[0], check_cases(found[0].cases, first), [selection.seen for selection in found]
 
 
-def _warnings(folders: Sequence[Path], names: Sequence[str], cases: Sequence[str]) -> list[str]:
+def _warnings(names: Sequence[str], seen: Sequence[int], cases: Sequence[str]) -> list[str]:
     found = []
-    for name, folder in zip(names, folders, strict=True):
-        seen = set(cases) & set(read_facts(folder).training_cases or ())
-        if seen:
-            found.append(f"{name} was trained on {len(seen)} of the {len(cases)} cases: its scores are biased.")
+    for name, number in zip(names, seen, strict=True):
+        if number:
+            found.append(f"{name} was trained on {number} of the {len(cases)} cases: its scores are biased.")
     if len(cases) < _FEW:
         found.append(f"Only {len(cases)} cases: intervals over so few are too narrow.")
     for text in found:

@@ -75,14 +75,13 @@ def require_same_data(run: str | Path, facts: RunFacts, cases: Sequence[Case]) -
 
 
 def trained_on(facts: RunFacts, files: Mapping[str, Sequence[str]]) -> set[str]:
-    """The cases among these whose images a run was trained on, whatever they are called there.
+    """The cases among these whose images a run was trained on, whatever they are called there, itself or by the weights
+    that it started from.
 
     Args:
-        facts: facts of the run. Those of earlier versions, and of ensembles, know their cases by id alone.
+        facts: facts of the run. Those of earlier versions, and of ensembles, know their own cases by id.
         files: case id -> hashes of its files (``content_hash``).
     """
-    trained = set(facts.training_cases or ())
-    if facts.data is None:
-        return trained & set(files)
-    images = {image for case in trained for image in facts.data.cases.get(case, ())[:-1]}
-    return {case for case, hashes in files.items() if images & set(hashes)}
+    images = facts.seen_images
+    by_id = set(facts.training_cases or ()) if facts.data is None else set()
+    return {case for case, hashes in files.items() if case in by_id or images & set(hashes)}

@@ -44,7 +44,7 @@ class Selection:
             those of another datalist.
         section: section of the datalist; ``None`` where the cases are of several.
         fold: fold of the run; ``None`` where it has none.
-        seen: how many of them the run was trained on.
+        seen: how many of them the run's weights were trained on, by the run or before it.
         run: facts of the run when they were selected.
     """
 
@@ -113,11 +113,10 @@ def select(bundle: Bundle, recipe: Recipe, *, named: bool = False, section: str 
     _refuse_unscorable(cases, datalist, asked, folder)
     role, found, seen = _role(cases, datalist, bundle)
     known = read_facts(folder)
-    if role == "external":
-        files = {case.id: [content_hash(image) for image in case.images if is_there(image)] for case in cases}
-        seen = max(seen, len(trained_on(known, files)))
-    else:
+    if role != "external":
         on_main(lambda: require_same_data(folder, known, cases))
+    files = {case.id: [content_hash(image) for image in case.images if is_there(image)] for case in cases}
+    seen = max(seen, len(trained_on(known, files)))
     if section is not None and found != section:
         raise ConfigError(
             f"--section {section}: {_DATA} of {recipe.tree.where} names other cases itself; leave --section out, or "

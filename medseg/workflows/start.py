@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from medseg.bundle.parts import device_component, inside_of
 from medseg.bundle.recipe import Layer
 from medseg.bundle.step_memory import free_gpu_bytes
 from medseg.data import Case, CaseFacts, Datalist
+from medseg.data.fingerprint import DataFingerprint
 from medseg.data.plan_grid import CASCADE, SLICES
 from medseg.data.run_settings import SET
 from medseg.data.union import is_union
 from medseg.engines.ranks import world_size
+from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError
 from medseg.networks import checkpointed, network_target
 from medseg.settings import File
@@ -30,16 +33,18 @@ from medseg.weights.configs import network_of, read_original
 from medseg.weights.notice import notice_file
 from medseg.workflows.cascade import FirstStage
 from medseg.workflows.checks import check_cases
-from medseg.workflows.cleanup import with_rules
+from medseg.workflows.fitted import without_fitted
 from medseg.workflows.new_bundle import PlanRequest, given_nnunet, planned_draft
+from medseg.workflows.run_folder import trained_on
 from medseg.workflows.run_limits import check_training
 from medseg.workflows.train_settings import TrainSettings
 from medseg.workflows.transfer import Transfer
 
-__all__ = ["Start"]
+__all__ = ["NOT_USED", "Start"]
 
 logger = logging.getLogger("medseg")
 
+NOT_USED = "not used: --max_minutes decides when the training ends"  # reason of the number of epochs then
 _PLANNED_WITH = ("roi_size", "batch_size", "preprocess::spacing", "preprocess::longest")
 
 
@@ -57,6 +62,7 @@ class Start:
         previous: the stage before, of a cascade.
         device: on which it runs.
         gpu_bytes: memory of the GPU that it is planned for; ``None`` on a CPU.
+        earlier_images: hashes of the images that the weights it takes have seen.
     """
 
     settings: TrainSettings
@@ -69,6 +75,7 @@ class Start:
     device: torch.device
     previous: FirstStage | None = None
     gpu_bytes: int | None = None
+    earlier_images: Collection[str] = ()
 
     @classmethod
     def of(
@@ -135,10 +142,14 @@ class Start:
             checkpointed(network)  # one that cannot be is refused before anything is written
         changes, initial = transfer.install(network, draft.train.tree, datalist) if transfer else (command({}), None)
         draft = draft.over(changes)
+        sources = [*_source(transfer, draft), *([previous.run] if previous else [])]
+        earlier = _earlier_images(sources, training, validation)
         if transfer:
             notice = notice_file("models/model.pt").as_posix()
             draft = replace(draft, texts={**draft.texts, notice: transfer.notice})
-        return cls(settings, datalist, training, validation, facts, initial, draft, chosen, previous, gpu_bytes)
+        return cls(
+            settings, datalist, training, validation, facts, initial, draft, chosen, previous, gpu_bytes, earlier
+        )
 
     @property
     def cases(self) -> list[Case]:
@@ -150,6 +161,35 @@ class Start:
         """Name of the training in the log."""
         what = self.settings.network or self.settings.bundle or self.settings.from_original
         return f"training of {what} on {self.datalist.name}"
+
+
+def _source(transfer: Transfer | None, draft: Draft) -> list[Path]:
+    """The run of the weights that a training starts from, if it starts from weights and they lie in a run."""
+    initial = draft.train.tree.get("initial")
+    path = transfer.source if transfer else initial.get("path") if isinstance(initial, Mapping) else None
+    if not isinstance(path, (str, Path)):
+        return []
+    source = Path(path).resolve()
+    places = (source,) if source.is_dir() else source.parents[:2]
+    return [place for place in places if (place / "run.json").is_file()][:1]
+
+
+def _earlier_images(sources: Sequence[Path], training: Sequence[Case], validation: Sequence[Case]) -> set[str]:
+    """Hashes of the images that the runs from which a training starts have seen; warns of validation cases in them."""
+    found: set[str] = set()
+    for run in sources:
+        facts = read_facts(run)
+        files = DataFingerprint.of([*training, *validation]).cases
+        seen = trained_on(facts, files)
+        found |= facts.seen_images.union(*(files[case][:-1] for case in seen))
+        held = [case.id for case in validation if case.id in seen]
+        if held:
+            logger.warning(
+                "the weights of %s, from which this training starts, have seen %d of its %d validation cases, such as "
+                "%s: scores on them are optimistically biased. Start from a run that holds them out.",
+                run, len(held), len(validation), held[0],
+            )  # fmt: skip
+    return found
 
 
 def _original_draft(
@@ -202,7 +242,7 @@ def _options(settings: TrainSettings, datalist: Datalist, draft: Draft, cases: i
         layers.append(command({"checkpoint::select": settings.select}, SET))
     if settings.max_minutes is not None and "epochs" in draft.train.tree:
         epochs = chosen.get("epochs") or draft.train.tree["epochs"]
-        layers.append(command({"epochs": epochs}, "not used: --max_minutes decides when the training ends"))
+        layers.append(command({"epochs": epochs}, NOT_USED))
     return layers
 
 
@@ -223,15 +263,15 @@ def _per_epoch(draft: Draft, cases: int) -> int:
 
 
 def _own_places(draft: Draft) -> Draft:
-    """A bundle that is copied into a run: the run's folder is the bundle, its datalist lies in it, and rules that were
-    chosen for other weights go.
+    """A bundle that is copied into a run: the run's folder is the bundle, its datalist lies in it, and what was fitted
+    to other weights goes.
     """
     own = {"bundle_root": ".", "json_list": inside_of("bundle_root", "configs/datalist.json")}
     train: dict[str, Any] = {**own, "output_dir": "@bundle_root", "max_minutes": None}
     recipe = draft.recipe.with_section(Section("train", command(train)))
     if "inference" in recipe.files:
         tree = recipe.config("inference").tree
-        cleaned = with_rules(tree, {})
+        cleaned = without_fitted(tree)
         changes = {key: value for key, value in cleaned.items() if value != tree[key]}
         changes |= {f"~{key}": None for key in tree if key not in cleaned}
         recipe = recipe.with_section(Section("inference", command(own | changes)))

@@ -11,34 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.compose import command
-from medseg.bundle.document import rewrite_training
+from medseg.bundle.document import rewrite_training, stored_training, training_settings
 from medseg.bundle.dump import rewrite_yaml
 from medseg.bundle.folder import Bundle
-from medseg.bundle.recipe import Recipe
-from medseg.data import read_datalist
+from medseg.bundle.recipe import Layer, Recipe
 from medseg.data.fingerprint import DataFingerprint
 from medseg.data.run_settings import SET, read_origins
 from medseg.engines.log_file import log_to, remove_log
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
-from medseg.errors import ConfigError, DataError, ModelError
+from medseg.errors import ConfigError, ModelError
 from medseg.weights import save_file
-from medseg.workflows.cleanup import with_rules
+from medseg.workflows.fitted import without_fitted
 from medseg.workflows.folder_lock import LOCK
 from medseg.workflows.new_bundle import announce
 from medseg.workflows.run_folder import differences, require_same_data
-from medseg.workflows.start import Start
+from medseg.workflows.same_settings import refuse_other, stored_list
+from medseg.workflows.start import NOT_USED, Start
 from medseg.workflows.stored_list import remember_list
 
-__all__ = ["hold_against", "prepare_run", "refuse_foreign", "require_state"]
+__all__ = ["changed_training", "hold_against", "prepare_run", "refuse_foreign", "require_state"]
 
 logger = logging.getLogger("medseg")
 
-_MAY_CHANGE = {"epochs", "max_minutes", "val_interval"}
+_LENGTH = {"epochs", "max_minutes"}
+_MAY_CHANGE = _LENGTH | {"val_interval"}
 # A run keeps what was planned for it on its first machine and by its version, unless the user sets another.
 _OF_MACHINE = {"cache", "compile", "num_workers", "precision", "validate::inferer::precision"}
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 _FRESH = "configs.new"  # in a run: the bundle until all of it is written
-_SHOWN, _WIDTH = 5, 80  # of settings in a sentence, and characters of a value
 _OWN = {"log.txt", _FRESH, LOCK}  # what a start that was killed leaves behind
 
 
@@ -89,7 +89,6 @@ def prepare_run(start: Callable[[], Start], run: Path) -> RunFacts:
 def _prepared(start: Start, run: Path) -> RunFacts:
     known = read_facts(run)
     same_data = known != RunFacts() and require_same_data(run, known, start.cases)
-    announce(start.draft, start.title)
     now = RunFacts(
         status="started",
         device=str(start.device),
@@ -98,18 +97,22 @@ def _prepared(start: Start, run: Path) -> RunFacts:
         data=DataFingerprint.of(start.cases),
         training_cases=tuple(case.id for case in start.training),
         validation_cases=tuple(case.id for case in start.validation),
+        earlier_images=known.earlier_images or tuple(sorted(start.earlier_images)) or None,
     )
     if (run / "configs").exists():
         bundle = Bundle(run)
         changes = hold_against(start, bundle, known, same_data=same_data)
         require_state(run, known)
-        _take_over(bundle, changes)
+        announce(training_settings(changed_training(bundle, changes)), start.title)
+        nothing = known.status == "finished" and not changes.keys() & _LENGTH
+        _take_over(bundle, changes, trains=not nothing)
     else:
-        changes = {}
+        announce(start.draft.settings, start.title, start.draft.mirrored)
+        nothing = False
         _place(start, run)
         now |= RunFacts(started=time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     remember_list(run, start.datalist)
-    if known.status == "finished" and "epochs" not in changes:
+    if nothing:
         logger.info("%s is finished (%d epochs); nothing to do", run, known.epochs_done or 0)
         return known
     if start.settings.epochs is not None and start.settings.max_minutes is not None:
@@ -151,35 +154,62 @@ def hold_against(start: Start, bundle: Bundle, known: RunFacts, *, same_data: bo
     """
     draft, run = start.draft, bundle.root
     old, new = (json.loads(json.dumps(tree)) for tree in (bundle.recipe("train").tree, draft.train.tree))
-    free = _MAY_CHANGE | (_FITTED if known.fitted_to_time else set())
+    said = {key for key in _MAY_CHANGE if (origin := draft.train.origin(key)) and origin.reason == SET}
+    said |= {"max_minutes"} if "epochs" in said else set()  # which the epochs then replace
+    before = read_origins(run)
+    free = said | {key for key in _MAY_CHANGE if key not in before or before[key][1] in (SET, NOT_USED)}
+    free |= {"epochs"} if "max_minutes" in said else set()
+    free |= _FITTED if known.fitted_to_time else set()
     free |= {"dataset_dir"} if same_data else set()
     unlike = _OF_MACHINE | (new.keys() - old.keys())
     free |= {key for key in unlike if (origin := draft.train.origin(key)) and origin.kind == "plan"}
+    update = {key: new[key] for key in sorted(said | {"dataset_dir"}) if new.get(key) != old.get(key)}
+    if "epochs" in said and "max_minutes" in update:
+        update["epochs"] = new["epochs"]  # also where it is the number that was not used
+    if known.status == "finished" and not update.keys() & _LENGTH:
+        free.discard("val_interval")  # nothing is left to validate
     changed = {key: pair for key, pair in differences(old, new).items() if key not in free}
     changed = {key: pair for key, pair in changed.items() if not _is_wiring(key, run, draft.train)}
-    if _stored_list(run, new["dataset_dir"]) != draft.datalist.as_stored():
+    if stored_list(run, new["dataset_dir"]) != draft.datalist.as_stored():
         changed["datalist"] = ("as stored", "another content")
-    if changed:
-        pairs = list(changed.items())[:_SHOWN]
-        shown = "; ".join(f"{key}: {_short(before)} -> {_short(after)}" for key, (before, after) in pairs)
-        raise ConfigError(
-            f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of "
-            f"that run."
-        )
-    update = {key: new[key] for key in ("dataset_dir", "max_minutes") if new.get(key) != old.get(key)}
-    if start.settings.epochs is not None and new.get("max_minutes") is None and new["epochs"] != old["epochs"]:
-        if new["epochs"] < old["epochs"]:
-            raise ConfigError(
-                f"{run} was started with {old['epochs']} epochs; {new['epochs']} are fewer. Use another "
-                f"--output folder."
-            )
-        update["epochs"] = new["epochs"]
+    refuse_other(run, changed)
+    if update.keys() & _LENGTH:
+        _refuse_shorter(run, known, old, new)
     return update
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 2]} …"
+def _refuse_shorter(run: Path, known: RunFacts, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to train less than the run was started with or, where that was by another measure, has trained.
+
+    A training that is not finished may get fewer minutes.
+    """
+    minutes = old.get("max_minutes")
+    if new.get("max_minutes") is None:
+        unit, asked, started = "epoch", new["epochs"], old["epochs"] if minutes is None else None
+        trained: float = known.epochs_done or 0
+    elif known.status == "finished":
+        unit, asked, started = "minute", new["max_minutes"], minutes
+        seconds = known.cpu_seconds if new.get("clock") == "cpu" else known.training_seconds
+        trained = round((seconds or 0) / 60, 2)
+    else:
+        return
+    least, was = (trained, "was trained for") if started is None else (started, "was started with")
+    if asked < least:
+        raise ConfigError(
+            f"{run} {was} {least:g} {unit}{'' if least == 1 else 's'}; expected no fewer, got {asked:g}. Use another "
+            "--output folder."
+        )
+
+
+def changed_training(bundle: Bundle, changes: Mapping[str, Any]) -> Recipe:
+    """What a run trains once the changes of ``hold_against`` are taken over."""
+    return stored_training(bundle, *_layers(bundle, changes))
+
+
+def _layers(bundle: Bundle, changes: Mapping[str, Any]) -> list[Layer]:
+    timed = changes.get("max_minutes") is not None
+    unused = {"epochs": bundle.trained["epochs"]} if timed else {}
+    return [command(changes, SET), command(unused, NOT_USED)]
 
 
 def _is_wiring(id_: str, run: Path, train: Recipe) -> bool:
@@ -192,14 +222,6 @@ def _is_wiring(id_: str, run: Path, train: Recipe) -> bool:
         where for places in (before, now) for place, where in places.items() if f"{place}::".startswith(f"{id_}::")
     ]
     return bool(before) and all(where.startswith("base/") for where in known)
-
-
-def _stored_list(run: Path, data_dir: str) -> bytes:
-    """The run's own datalist; empty where it is damaged."""
-    try:
-        return read_datalist(run / "configs" / "datalist.json", data_dir).as_stored()
-    except DataError:
-        return b""
 
 
 def require_state(run: Path, known: RunFacts) -> None:
@@ -215,23 +237,24 @@ def require_state(run: Path, known: RunFacts) -> None:
         )
 
 
-def _take_over(bundle: Bundle, changes: Mapping[str, Any]) -> None:
-    """Write what changes into the configs of a run."""
+def _take_over(bundle: Bundle, changes: Mapping[str, Any], *, trains: bool) -> None:
+    """Write what changes into the configs of a run; one that trains on loses what was fitted to its weights."""
     if bundle.has("inference"):
         tree = bundle.recipe("infer").tree
-        # Rules of post-processing were chosen on the predictions of other weights.
-        moved = (with_rules(tree, {}) if "epochs" in changes else dict(tree)) | {
-            key: value for key, value in changes.items() if key == "dataset_dir"
-        }
+        kept = without_fitted(tree) if trains else dict(tree)
+        if trains and kept != tree:
+            logger.warning("post-processing rules and temperature were fitted to the weights so far: they are removed")
+        moved = kept | {key: value for key, value in changes.items() if key == "dataset_dir"}
         if moved != tree:
             rewrite_yaml(moved, bundle.config("inference"))
     if "dataset_dir" in changes:
         logger.info("the data lie in %s now; images and labels are the same", changes["dataset_dir"])
     if changes:
-        rewrite_training(bundle, command(changes, SET))
-    if "epochs" in changes:
+        rewrite_training(bundle, *_layers(bundle, changes))
+    if changes.keys() & _LENGTH:
+        minutes = changes.get("max_minutes")
         logger.warning(
-            "resuming to %d epochs: the learning-rate schedule is stretched to the new length, so it jumps up "
-            "from where it was",
-            changes["epochs"],
+            "resuming to %s: the learning-rate schedule is stretched to the new length, so it jumps up from where it "
+            "was",
+            f"{changes['epochs']} epochs" if minutes is None else f"{minutes:g} minutes",
         )

@@ -59,7 +59,8 @@ def study(settings: StudySettings) -> StudyResult | list[str]:
         What was found; lines to print where nothing was compared.
 
     Raises:
-        ConfigError: an entry of the study file, or members that were not trained alike.
+        ConfigError: an entry of the study file, members that were not trained alike, or one that was trained with
+            other settings than the file says now.
         CasesFailed: some members failed; the page has what is complete.
 
     Examples:
@@ -72,6 +73,9 @@ def study(settings: StudySettings) -> StudyResult | list[str]:
         raise ConfigError(f"--jobs {settings.jobs}: expected a number of processes from 0 on; correct it.")
     asked, root = read_study(settings.study, settings.overrides), Path(settings.output).resolve()
     members = plan_members(asked, root)
+    if settings.member is None:
+        for one in members:
+            one.held()
     if settings.dry_run:
         return [line for member in members for line in _lines(member)]
     if settings.slurm:

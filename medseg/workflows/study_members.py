@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from medseg.metrics import Scores
 from medseg.storage import read_yaml, write_json
 from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.run_folder import differences
+from medseg.workflows.same_settings import SettingsHeld, hold_settings, refuse_other
 from medseg.workflows.study_file import ExternalSet, Study, StudyData, StudyNetwork
 from medseg.workflows.train_settings import TrainSettings
 
@@ -107,6 +108,23 @@ class Member:
         places = [self.folder, *(self.folder / _place(one) for one in self.external)]
         return self.is_trained() and all(self._is_scored(place) for place in places)
 
+    def held(self) -> SettingsHeld:
+        """What the study says of its training, held against its run; nothing where it has none yet.
+
+        Raises:
+            ConfigError: the run was trained with other settings.
+        """
+        if not (self.folder / "configs" / "train.yaml").is_file():
+            return SettingsHeld({})
+        searched = all(trial.is_done() for trial in self.trials)
+        held = hold_settings(self.training() if searched else replace(self, trials=()).training(), self.folder)
+        changed = {key: pair for key, pair in held.changed.items() if searched or key != "learning_rate"}
+        processes = read_facts(self.folder).processes or self.study.processes
+        if processes != self.study.processes:
+            changed["processes"] = (processes, self.study.processes)
+        refuse_other(self.folder, changed)
+        return held
+
     def _is_scored(self, folder: Path) -> bool:
         found = Scores.found(folder)
         return found is not None and found.asked == found.scored and found.facts.checkpoint == self.study.checkpoint
@@ -164,23 +182,30 @@ class Member:
         """The datalist of a search: the fold's training cases, some of which choose; its validation cases are absent.
 
         It is written at the first call.
+
+        Raises:
+            ConfigError: there is one of another search.
         """
         path = self.root / "search" / self.data.name / f"fold{self.fold}.json"
-        if not path.is_file():
-            datalist = read_datalist(self.data.json_list, self.data.data_dir)
-            cases = datalist.split(self.fold)[0]
-            groups = [case.group for case in cases]
-            if len(set(groups)) < 2:
-                raise ConfigError(
-                    f"{self.name}: the fold has one training subject, and a search needs two, to hold one out. Leave "
-                    "the search out, or make fewer folds."
-                )
-            folds = make_folds(groups, max(2, round(1 / self.study.search.holdout)))
-            entries = [_entry(case, min(fold, 1)) for case, fold in zip(cases, folds, strict=True)]
-            kept = {key: value for key, value in datalist.table.items() if key not in datalist.sections}
-            kept = {key: value for key, value in kept.items() if key not in ("testing", "data_dir", "numTest")}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_datalist({**kept, "training": entries}, path)
+        datalist = read_datalist(self.data.json_list, self.data.data_dir)
+        cases = datalist.split(self.fold)[0]
+        groups = [case.group for case in cases]
+        if len(set(groups)) < 2:
+            raise ConfigError(
+                f"{self.name}: the fold has one training subject, and a search needs two, to hold one out. Leave "
+                "the search out, or make fewer folds."
+            )
+        folds = [min(fold, 1) for fold in make_folds(groups, max(2, round(1 / self.study.search.holdout)))]
+        if path.is_file():
+            known = {case.id: case.fold for case in read_datalist(path).sections["training"]}
+            if known != (asked := dict(zip([case.id for case in cases], folds, strict=True))):
+                refuse_other(self.folder, {"search::holdout": (_held_out(known), _held_out(asked))})
+            return path
+        entries = [_entry(case, fold) for case, fold in zip(cases, folds, strict=True)]
+        kept = {key: value for key, value in datalist.table.items() if key not in datalist.sections}
+        kept = {key: value for key, value in kept.items() if key not in ("testing", "data_dir", "numTest")}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_datalist({**kept, "training": entries}, path)
         return path
 
     def scorings(self) -> list[EvaluateSettings]:
@@ -209,6 +234,10 @@ class Member:
 
 def _place(one: ExternalSet) -> str:
     return f"scores/external_{one.name}"
+
+
+def _held_out(folds: Mapping[str, int | None]) -> list[str]:
+    return [case for case, fold in folds.items() if fold == 0]
 
 
 def _entry(case: Case, fold: int) -> dict[str, Any]:

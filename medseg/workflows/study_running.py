@@ -33,11 +33,14 @@ def run_member(member: Member) -> None:
     """Train a member, or let it resume, and score it; what is done is skipped.
 
     Raises:
-        MedsegError: as `medseg train` and `medseg validate`; a member that it needs is not done.
+        MedsegError: as `medseg train` and `medseg validate`; a member that it needs is not done, or one of them was
+            trained with other settings.
     """
     waiting = [one.name for one in member.needs if not one.is_done()]
     if waiting:
         raise ConfigError(f"{member.name} needs {waiting[0]}, which is not done; run that member first.")
+    for one in (*member.needs, member):
+        one.held()
     if not member.is_trained():
         _run("train", train, member, member.training())
     if not member.is_done():

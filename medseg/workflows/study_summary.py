@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medseg.engines.run_facts import RunFacts, read_facts
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, few
 from medseg.metrics import Scores
 from medseg.metrics.estimate import less_is_better
 from medseg.metrics.families import holm
@@ -32,6 +32,7 @@ from medseg.storage import read_yaml
 from medseg.workflows.comparable import EFFORT
 from medseg.workflows.compare import CompareSettings, compare
 from medseg.workflows.folds import pool_folds
+from medseg.workflows.same_settings import SettingsHeld
 from medseg.workflows.study_file import ExternalSet, Study, StudyData
 from medseg.workflows.study_members import Member, inequalities
 
@@ -46,8 +47,9 @@ def summarize_study(
     """The result of what is done. Data of which a member is missing are left for the next call.
 
     Raises:
-        ConfigError: nothing can be compared yet.
+        ConfigError: nothing can be compared yet, or a member was trained with other settings than the study has.
     """
+    held = {member.name: member.held() for member in members}
     done = {member.name for member in members if member.is_done()}
     missing = [member.name for member in members if member.name not in done]
     own = {data.name: [m for m in members if m.data == data and m.rate is None] for data in study.data}
@@ -58,7 +60,7 @@ def summarize_study(
             f"No data set is complete: {len(missing)} of {len(members)} members are not done, such as {missing[0]}; "
             "expected all members of one. Rerun the same command to resume."
         )
-    data = [_studied(study, data, own[data.name], root) for data in complete]
+    data = [_studied(study, data, own[data.name], root, _unknown(own[data.name], held)) for data in complete]
     external = [
         _external(one, [m for m in own[one.trained_on] if one in m.external])
         for one in study.external
@@ -93,7 +95,22 @@ def _searched(study: Study, members: Sequence[Member]) -> str:
     )
 
 
-def _studied(study: Study, data: StudyData, members: Sequence[Member], root: Path) -> StudiedData:
+def _unknown(members: Sequence[Member], held: Mapping[str, SettingsHeld]) -> list[str]:
+    """What cannot be held against the study's file, in sentences."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for member in members:
+        found.setdefault(held[member.name].unknown, []).append(member.name)
+    return [
+        f"{few(names)}: trained by an earlier version, which did not record {' and '.join(unknown)}; these are not "
+        "compared with the study's file."
+        for unknown, names in found.items()
+        if unknown
+    ]
+
+
+def _studied(
+    study: Study, data: StudyData, members: Sequence[Member], root: Path, unknown: Sequence[str]
+) -> StudiedData:
     names = [network.name for network in study.networks]
     runs = [
         f"{name}={_pooled([m for m in members if m.network.name == name and m.seed == seed])}"
@@ -104,7 +121,7 @@ def _studied(study: Study, data: StudyData, members: Sequence[Member], root: Pat
     means = _by_subject(found)
     known = np.isfinite(means).all(axis=0)
     higher = not less_is_better(study.score)
-    warnings = [*_unequal(members), *(text for text in found.warnings if _counts(text, study))]
+    warnings = [*unknown, *_unequal(members), *(text for text in found.warnings if _counts(text, study))]
     rows = {row.run: row for row in found.comparisons if (row.score, row.label) == (study.score, "mean")}
     return StudiedData(
         name=data.name,
@@ -208,6 +225,8 @@ def _external(one: ExternalSet, members: Sequence[Member]) -> StudiedExternal:
         scores.setdefault(member.network.name, []).append(
             Scores.read(member.folder / "scores" / f"external_{one.name}")
         )
+    facts = [(name, found.facts) for name, of_each in scores.items() for found in of_each]
+    biases = [f"{name}: {text}" for name, noted in facts for text in noted.biases or ()]
     values = {name: [found.mean_dice for found in of_each] for name, of_each in scores.items()}
     return StudiedExternal(
         name=one.name,
@@ -216,4 +235,5 @@ def _external(one: ExternalSet, members: Sequence[Member]) -> StudiedExternal:
         means={name: fmean(means) for name, means in values.items()},
         sds={name: stdev(means) if len(means) > 1 else math.nan for name, means in values.items()},
         trainings=len(next(iter(values.values()))),
+        biases=list(dict.fromkeys(biases)),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.compose import Workflow, load_workflow
+from medseg.bundle.document import training_settings
 from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device as choose_device
 from medseg.bundle.parts import finalize, start_distributed
@@ -29,7 +30,7 @@ from medseg.workflows.folder_lock import only_writer
 from medseg.workflows.new_bundle import announce
 from medseg.workflows.run_folder import require_same_data
 from medseg.workflows.start import Start
-from medseg.workflows.start_in_run import hold_against, prepare_run, refuse_foreign
+from medseg.workflows.start_in_run import changed_training, hold_against, prepare_run, refuse_foreign
 from medseg.workflows.timing import fit_validation
 from medseg.workflows.train_settings import TrainSettings
 
@@ -90,7 +91,7 @@ def _train(settings: TrainSettings, gpu_bytes: int | None = None) -> Path:
     with only_writer(run):
         facts = on_main(lambda: prepare_run(start, run))
         if facts.status != "finished":
-            _run(run, settings.max_minutes, started, facts)
+            _run(run, Bundle(run).trained.get("max_minutes", settings.max_minutes), started, facts)
     finalize()
     return run
 
@@ -113,12 +114,12 @@ def _train_folds(settings: TrainSettings) -> Path:
 
 def _show(start: Start, run: Path) -> None:
     """Log what a training would do."""
-    if (run / "configs" / "train.yaml").is_file():
-        known = read_facts(run)
-        same_data = known != RunFacts() and require_same_data(run, known, start.cases)
-        hold_against(start, Bundle(run), known, same_data=same_data)
-    announce(start.draft, start.title)
     train = start.draft.train
+    if (run / "configs" / "train.yaml").is_file():
+        known, bundle = read_facts(run), Bundle(run)
+        same_data = known != RunFacts() and require_same_data(run, known, start.cases)
+        train = changed_training(bundle, hold_against(start, bundle, known, same_data=same_data))
+    announce(training_settings(train), start.title, start.draft.mirrored)
     for id_, value in leaves(train.tree):
         logger.info("  %-48s %-40s %s", id_, shown(value) or "null", train.origin(id_))
     logger.info(

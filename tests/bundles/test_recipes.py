@@ -22,6 +22,7 @@ from medseg.engines import SegmentationTrainer
 from medseg.errors import ConfigError
 from medseg.networks import catalog, network_class
 from medseg.networks.training_facts import TrainingFacts, training_facts
+from medseg.transforms.augmentations import trained_mirror_axes
 from medseg.workflows import start
 from medseg.workflows.new_bundle import PlanRequest, planned_draft
 from medseg.workflows.train_settings import TrainSettings
@@ -118,7 +119,30 @@ def test_nnunets_values_and_what_differs(inspected: Any) -> None:
     assert found[2]["channel_wise"] is True and "sync" not in found[0]
     datalist, facts = inspected
     gpu = planned_draft(PlanRequest("DynUNet", "cuda", {}, recipe="nnunet"), datalist, facts, 4).train.tree
-    assert 4 * gpu["repeats"] // gpu["batch_size"] == 250
+    assert 4 * gpu["repeats"] // gpu["batch_size"] == 250 and gpu["epochs"] == 1000
+    many = planned_draft(PlanRequest("DynUNet", "cuda", {"batch_size": 2}, recipe="nnunet"), datalist, facts, 1000)
+    assert (
+        many.train.tree["epochs"] * (1000 * many.train.tree["repeats"] // 2) == 250_000
+    )  # of its 1000 x 250 iterations
+
+
+@pytest.mark.parametrize(
+    ("given", "training", "inference", "validation"),
+    [
+        ({}, [0, 1, 2], [0, 1, 2], [0, 1, 2]),
+        ({"augment::mirror_axes": []}, [], [], []),
+        ({"augment::mirror_axes": [1]}, [1], [1], [1]),
+        ({"validate::inferer::mirror_axes": [0]}, [0, 1, 2], [0, 1, 2], None),
+    ],
+)
+def test_inference_mirrors_the_axes_of_the_training(
+    inspected: Any, given: dict[str, Any], training: list[int], inference: list[int], validation: list[int] | None
+) -> None:
+    planned = draft(inspected, "DynUNet", "nnunet", **given)
+    assert trained_mirror_axes(planned.train.tree) == tuple(training)
+    assert planned.recipe.config("inference").tree["mirror_axes"] == inference
+    assert planned.recipe.overlay("evaluate").get("validate::inferer::mirror_axes") == validation
+    assert planned.recipe.config("inference").origin("mirror_axes").reason == "those of the training"  # type: ignore[union-attr]
 
 
 RANGE = ("std", "sigma", "factors", "zoom", "gamma")
@@ -146,6 +170,8 @@ def test_nnunets_training(inspected: Any) -> None:
 )
 def test_heads_where_the_network_has_them(inspected: Any, network: str, heads: bool | None) -> None:
     assert draft(inspected, network, "standard").train.tree["network_def"].get("deep_supervision") is heads
+    light = draft(inspected, network, "light").train
+    assert light.tree["network_def"].get("deep_supervision") is (False if network == "resenc_unet" else None)
 
 
 def test_facts_of_a_network_change_recipes_with_its_optimizer(inspected: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,8 @@ def test_two_dimensional_colour_images(datalist: Any) -> None:
     plan = make_plan(datalist("RGB"), facts)
     assert (plan.spatial_dims, plan.spacing, plan.in_channels) == (2, None, 3)
     assert plan.flip_axes == [0, 1]
+    sided = datalist("RGB", labels={"0": "background", "1": "lung_left", "2": "lung_right"})
+    assert make_plan(sided, facts).flip_axes == []
     assert len(plan.normalization) == 3
     assert plan.normalization[0]["upper"] == 255.0
 

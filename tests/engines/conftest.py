@@ -70,7 +70,7 @@ def tiny_train(datalist: Path) -> Callable[..., Path]:
     """``tiny_train(output, epochs=3, **settings)``: train in this process; more settings by config id."""
     from medseg.workflows.training import train
 
-    def run(output: Path, epochs: int = 3, settings: dict[str, Any] | None = None, **arguments: Any) -> Path:
+    def run(output: Path, epochs: int | None = 3, settings: dict[str, Any] | None = None, **arguments: Any) -> Path:
         return train(
             output=output,
             json_list=datalist,

@@ -22,10 +22,13 @@ import torch
 from monai.networks.nets import SegResNet
 from torch.utils.checkpoint import checkpoint
 
+from medseg.bundle.folder import Bundle
 from medseg.engines import RandomStreams
 from medseg.errors import ConfigError, ModelError
 from medseg.weights import load_file
 from medseg.workflows import train
+from medseg.workflows.cleanup import store_rules, stored_rules
+from medseg.workflows.probabilities import store_temperature, stored_temperature
 
 Train = Callable[..., Path]
 
@@ -238,14 +241,59 @@ def test_early_stopped_run_stays_stopped(tiny_train: Train, tmp_path: Path) -> N
     assert load_file(run / "checkpoints" / "last.pt")["iteration"] == 4 * epochs
 
 
-def test_more_epochs_go_on(tiny_train: Train, tmp_path: Path) -> None:
-    run = tiny_train(tmp_path / "run", epochs=1)
+LONGER = [{"epochs": 2}, {"epochs": None, "iterations": 8}, {"epochs": None, "settings": {"epochs": 2}}]
+
+
+def contents(run: Path) -> dict[Path, bytes]:
+    """All files of a run but its log."""
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "log.txt"}
+
+
+@pytest.fixture(scope="module")
+def short_run(tiny_train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Finished after one epoch, with what is fitted to its weights."""
+    run = tiny_train(tmp_path_factory.mktemp("short") / "run", epochs=1)
+    store_rules(Bundle(run), {"box": {"keep_largest": True}})
+    store_temperature(Bundle(run), 2.5)
+    return run
+
+
+@pytest.mark.parametrize("longer", LONGER)
+def test_more_epochs_go_on(tiny_train: Train, short_run: Path, tmp_path: Path, longer: dict[str, Any]) -> None:
+    run = shutil.copytree(short_run, tmp_path / "run")
     weights = load_file(run / "checkpoints" / "last.pt")["network"]
-    tiny_train(run, epochs=2)
+    tiny_train(run, **longer)
     assert [row["epoch"] for row in read_rows(run)] == ["1", "2"]
     assert float(read_rows(run)[0]["learning_rate"]) == 0  # the cosine of one epoch had come down to 0
     state = load_file(run / "checkpoints" / "last.pt")
     assert state["iteration"] == 8 and differing(state["network"], weights)
+    assert not stored_rules(Bundle(run)) and stored_temperature(Bundle(run)) == 1
+    before = contents(run)
+    for shorter in ({"epochs": 1}, {"epochs": None, "iterations": 4}, {"epochs": None, "settings": {"epochs": 1}}):
+        with pytest.raises(ConfigError, match="was started with 2 epochs; expected no fewer, got 1"):
+            tiny_train(run, **shorter)
+    for same in ({}, *LONGER):
+        tiny_train(run, **{"epochs": None} | same)
+    assert contents(run) == before
+
+
+def test_a_copied_run_starts_without_what_was_fitted(short_run: Path, datalist: Path, tmp_path: Path) -> None:
+    run = train(bundle=short_run, json_list=datalist, output=tmp_path / "run", epochs=1, device="cpu")
+    assert not stored_rules(Bundle(run)) and stored_temperature(Bundle(run)) == 1
+
+
+def test_another_interval_of_validations_is_used_or_refused(
+    tiny_train: Train, short_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(short_run, tmp_path / "run")
+    before = contents(run)
+    with pytest.raises(ConfigError, match="val_interval: 1 -> 3"):
+        tiny_train(run, epochs=1, settings={"val_interval": 3})
+    assert contents(run) == before
+    with caplog.at_level("INFO", "medseg"):
+        tiny_train(run, epochs=4, settings={"val_interval": 3})
+    assert [row["epoch"] for row in read_rows(run) if row["mean_dice"]] == ["1", "3"]
+    assert "val_interval 3 set by you" in " ".join(caplog.text.split())
 
 
 def test_checkpointing_changes_no_number(

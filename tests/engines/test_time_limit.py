@@ -133,6 +133,28 @@ def test_a_killed_run_goes_on_with_what_is_left(tiny_train: Train, tmp_path: Pat
     assert facts(run)["validations"] == sum(row["mean_dice"] != "" for row in rows(run))
 
 
+def test_more_time_goes_on(tiny_train: Train, tmp_path: Path, clock: Clock) -> None:
+    run = tiny_train(tmp_path / "run", **minutes(60))
+    spent, epochs = clock.now, len(rows(run))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "log.txt"}
+    tiny_train(run, **minutes(60))
+    tiny_train(run, epochs=None)  # no budget is named: the run keeps its own
+    for fewer, said in (
+        (minutes(30), "was started with 1 minute; expected no fewer, got 0.5"),
+        ({"epochs": 1}, f"was trained for {epochs}"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            tiny_train(run, **fewer)
+    assert before == {path: path.read_bytes() for path in before}
+    clock.now = 0.0
+    tiny_train(run, **minutes(120))
+    assert 110 <= spent + clock.now <= 125 and facts(run)["schedule_completed"]
+    clock.now = 0.0
+    epochs = len(rows(run)) + 2
+    tiny_train(run, epochs=None, iterations=4 * epochs)
+    assert rows(run)[-1]["epoch"] == str(epochs) and "max_minutes: null" in (run / "configs/train.yaml").read_text()
+
+
 def test_epochs_of_the_config_are_shares_of_the_time(tiny_train: Train, tmp_path: Path, clock: Clock) -> None:
     """No weights are chosen before ``select_after`` of the planned epochs; early stopping counts validations."""
     clock.equal = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,14 @@ def test_a_study_is_written_in_every_form(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     write_study(result(), tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == before
+
+
+def test_an_external_set_that_was_trained_on_is_told() -> None:
+    fresh = result()
+    assert "3 cases that no training saw, mean Dice" in study_markdown(fresh)
+    (outside,) = fresh.external
+    text = study_markdown(replace(fresh, external=[replace(outside, biases=["better: trained on 1 of 3."])]))
+    assert "3 cases, mean Dice" in text and "Warning: kits: better: trained on 1 of 3." in text
 
 
 def test_two_methods_have_no_critical_difference(tmp_path: Path) -> None:

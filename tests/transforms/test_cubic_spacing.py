@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import nibabel
 import numpy as np
+import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 
+from medseg.transforms import preprocessing
 from medseg.transforms.cubic_spacing import CubicSpacingd
 from medseg.transforms.separable import source_grid
 from medseg.transforms.spacing import OwnSpacingd
@@ -59,3 +66,18 @@ def test_labels_are_rounder_than_the_nearest_ones_and_no_new_ones_appear() -> No
     true = (fine**2).sum(0) < 49
     wrong = [np.count_nonzero((found[of][0].numpy() == 3) != true) for of in (CubicSpacingd, OwnSpacingd)]
     assert wrong[0] < 0.8 * wrong[1]
+
+
+def test_background_is_told_before_it_is_resampled(tmp_path: Path) -> None:
+    """Splines leave no voxel at 0: the z-score of a masked case is that of its voxels before."""
+    draw, ball = np.random.default_rng(0), np.linalg.norm(np.indices((24, 24, 24)) - 11.5, axis=0) < 8
+    values = np.where(ball, draw.normal(100, 10, ball.shape), 0).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "x.nii.gz")
+    scheme: list[dict[str, Any]] = [{"kind": "case", "nonzero": True}]
+    found = {}
+    for spacing in (1.0, 0.8):
+        steps = preprocessing(["image"], normalization=scheme, roi_size=(8, 8, 8), spacing=(spacing,) * 3, cubic=True)
+        found[spacing] = Compose(steps)({"image": str(tmp_path / "x.nii.gz")})["image"].numpy()[0]
+    center = found[0.8][10:18, 10:18, 10:18]  # of a ball of 20 voxels
+    assert abs(center.mean()) < 0.3 and abs(found[0.8][:2]).max() < 0.05  # outside stays near 0
+    assert found[1.0][ball].mean() == pytest.approx(0, abs=1e-3)

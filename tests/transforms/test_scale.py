@@ -63,6 +63,12 @@ def test_image_and_label_stay_where_they_are(scale):
     assert np.mean(shares) == pytest.approx(1, abs=0.05)
 
 
+def test_an_axis_is_left_alone():
+    volume = MetaTensor(torch.rand(1, 8, 6, 5))
+    assert ScaleSized("image", 0.5, kept_axis=2)({"image": volume})["image"].shape == (1, 4, 3, 5)
+    assert scaled_size((8, 6, 5), 0.5, 0) == (8, 3, 3)
+
+
 def test_ignored_voxels_and_nearest_values_survive():
     label = torch.zeros(1, 8, 8, dtype=torch.int16)
     label[:, :4], label[:, 4:, :4] = IGNORE, 1

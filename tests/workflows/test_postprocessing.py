@@ -21,6 +21,7 @@ from medseg.workflows.cleanup import add_cleaning, store_rules, stored_rules
 from medseg.workflows.cleanup_choice import Pair, choose_rules, dice_by_rule
 from medseg.workflows.ensemble import ensemble
 from medseg.workflows.folds import evaluate_checkpoints, evaluate_folds
+from medseg.workflows.out_of_fold import Fold, raw_scores
 from medseg.workflows.postprocessing import postprocess
 
 KEEP = {"organ": {"keep_largest": True}}
@@ -93,6 +94,19 @@ def test_validation_scores_what_inference_delivers(chosen: Path, tmp_path: Path)
     raw = evaluate(run, postprocess=False)
     assert raw.mean_dice < 1 and raw.definition.postprocessing == "raw" and raw.facts.biases == []
     assert postprocess(run).rules == KEEP
+
+
+def test_rules_are_chosen_on_what_inference_does_by_default(chosen: Path, tmp_path: Path) -> None:
+    run = copied(chosen, tmp_path)
+    same = {"sw_batch_size": 1, "validate::dataloader::buffer_size": 2, "overlap": 0.5}
+    measured = evaluate(run, postprocess=False, device="cpu", metrics=["hd95"], empty="no_penalty", overrides=same)
+    assert measured.facts.differs_from_default is None and postprocess(run).rules == KEEP
+    evaluate(run, postprocess=False, overrides={"overlap": 0.0, "validate::inferer::mirror_axes": [0]})
+    named = r"own \(overlap, validate::inferer::mirror_axes\).*run `medseg validate --run .* --no_postprocess`"
+    with pytest.raises(ConfigError, match=named):
+        postprocess(run)
+    with pytest.raises(ConfigError, match=named):  # as `best` and the cascade read them
+        raw_scores(Fold(run, run))
 
 
 def test_a_protocol_without_post_processing_says_so(chosen: Path, tmp_path: Path) -> None:

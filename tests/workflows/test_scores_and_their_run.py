@@ -57,7 +57,7 @@ def test_scores_of_weights_that_are_gone(run: Path) -> None:
     [
         ({"weights_sha256": "0" * 64}, "no longer has the weights that were scored"),
         ({"checkpoint": "last"}, "was scored with checkpoint last"),
-        ({"differs_from_training": {"roi_size": [[8], [4]]}}, "with other settings than its own"),
+        ({"differs_from_training": {"roi_size": [[8], [4]]}}, r"with other settings than its own \(roi_size\)"),
     ],
 )
 def test_rules_are_chosen_on_what_inference_does(run: Path, facts: dict[str, Any], sentence: str) -> None:
@@ -80,6 +80,14 @@ def test_cases_trained_on_are_known_by_content() -> None:
     files = {"renamed": ["1" * 64, "9" * 64], "x": ["5" * 64, "6" * 64], "v": ["3" * 64, "4" * 64]}
     assert trained_on(facts, files) == {"renamed"}
     assert trained_on(RunFacts(training_cases=("x",)), files) == {"x"}  # of an earlier version
+    assert trained_on(replace(facts, earlier_images=("3" * 64,)), files) == {"renamed", "v"}
+
+
+def test_a_comparison_of_pooled_folds_says_what_they_were_trained_on(run: Path) -> None:
+    bias = "The run was trained on 1 of these 1 cases: the scores are optimistically biased."
+    write_scores(run, biases=[bias])
+    (scored,) = read_scored([run])
+    assert f"run: {bias}" in differing([scored], "dice")
 
 
 @pytest.mark.parametrize("place", ["", "predictions"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,20 @@ def test_a_search_takes_part_in_no_fold_that_it_is_scored_on(tmp_path: Path, dat
     assert any("best of 2 (1e-09, 0.01)" in sentence for sentence in result.methods)
 
 
+def test_another_search_does_not_take_the_list_of_an_older_one(tmp_path: Path, datalist: Path) -> None:
+    data = {"toy": {"json_list": str(datalist), "folds": [1]}}  # which trains on two subjects
+    path = written(tmp_path, datalist, search={"learning_rates": [0.1, 0.01]}, data=data)
+    member = plan_members(read_study(path), tmp_path)[0]
+    listed = Path(member.training().json_list)
+    assert member.training().json_list == listed
+    table: dict[str, Any] = read_json(listed)
+    for entry in table["training"]:  # as if others were held out
+        entry["fold"] = 1 - entry["fold"]
+    write_datalist(table, listed)
+    with pytest.raises(ConfigError, match="other settings .search::holdout: "):
+        member.training()
+
+
 def test_number_formats_are_alike_where_a_method_asks(tmp_path: Path, datalist: Path) -> None:
     for number, settings in enumerate([{}, {"precision": "bf16"}]):
         folder = tmp_path / str(number)
@@ -121,6 +136,28 @@ def test_number_formats_are_alike_where_a_method_asks(tmp_path: Path, datalist: 
 
 
 @pytest.mark.slow
+def test_cases_that_the_first_weights_have_seen_are_told(tmp_path: Path, datalist: Path) -> None:
+    """Fine-tuning on the source's own cases, in another fold, and an external list of the same images."""
+    listed = str(datalist)
+    labels = {name: int(value) for value, name in read_json(datalist)["labels"].items()}
+    changes: dict[str, Any] = {
+        "networks": {"UNet": None, "SegResNet": None},
+        "data": {
+            "first": {"json_list": listed, "folds": [1]},
+            "tuned": {"json_list": listed, "folds": [0], "transfer": "first"},
+        },
+        "external": {"same": {"json_list": listed, "labels": labels, "trained_on": "tuned"}},
+    }
+    result = study(written(tmp_path, datalist, **changes), output=tmp_path / "studied", jobs=0)
+    assert not isinstance(result, list)
+    first, tuned = (" ".join(one.warnings) for one in result.data)
+    assert "trained on" not in first
+    for name in ("UNet", "SegResNet"):
+        assert f"{name}/seed0: The run was trained on 4 of these 4 cases" in tuned
+        assert f"{name}: The run was trained on 6 of these 6 cases" in " ".join(result.external[0].biases)
+
+
+@pytest.mark.slow
 def test_members_that_are_not_alike_stop_the_study(tmp_path: Path, datalist: Path) -> None:
     networks = {"UNet": None, "SegResNet": {"settings": {"batch_size": 2}}}
     path = written(tmp_path, datalist, networks=networks)
@@ -129,6 +166,65 @@ def test_members_that_are_not_alike_stop_the_study(tmp_path: Path, datalist: Pat
     result = study(path, output=tmp_path / "studied", jobs=0, overrides={"equal": False})
     assert not isinstance(result, list)
     assert "SegResNet was trained with batch_size 2, the first method with 1." in result.data[0].warnings
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, datalist: Path) -> Path:
+    """A folder with a study file and its finished study."""
+    folder = tmp_path_factory.mktemp("finished")
+    data = {"toy": {"json_list": str(datalist), "folds": [0], "settings": {"learning_rate": 0.01}}}
+    study(written(folder, datalist, networks=["UNet", "SegResNet"], data=data), output=folder / "studied", jobs=0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"budget::iterations": 4}, "train::trainer::epoch_length: 3 -> 4"),
+        ({"budget": {"cpu_seconds": 4.0}}, "max_minutes: None -> "),
+        ({"data::toy::settings": {"learning_rate": 0.1}}, "learning_rate: 0.01 -> 0.1"),
+        ({"data::toy::settings": {}}, "learning_rate: 0.01 -> None"),
+        ({"recipe": "standard"}, "recipe: 'light' -> 'standard'"),
+        ({"configuration": "2d"}, "configuration: '3d_fullres' -> '2d'"),
+        ({"networks": {"UNet": {"network": "DynUNet"}, "SegResNet": None}}, "_target_: .*UNet' -> .*DynUNet'"),
+        (
+            {"networks": {"UNet": {"bundle": "ssh_unet_btcv_ct_segmentation"}, "SegResNet": None}},
+            r"bundle: \[\] -> \['ssh_unet_btcv",
+        ),
+        ({"processes": 2}, "processes: 1 -> 2"),
+    ],
+)
+def test_members_of_an_older_study_file_are_refused(finished: Path, overrides: dict[str, Any], said: str) -> None:
+    """Before anything runs, and in a summary; also where the others are not trained yet."""
+    file, root = finished / "study.yaml", finished / "studied"
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    for how in ({"jobs": 0}, {"summary": True}, {"dry_run": True}, {"member": "0"}):
+        with pytest.raises(ConfigError, match=rf"/runs/toy/UNet/seed0/fold0 holds a run with other settings .*{said}"):
+            study(file, output=root, overrides={**overrides, "equal": False}, **how)
+    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_a_finished_study_serves_on_another_machine(finished: Path, datalist: Path, tmp_path: Path) -> None:
+    """Its folder, its data and the number of workers have changed; an earlier version kept no origins and names."""
+    root = Path(shutil.copytree(finished / "studied", tmp_path / "moved"))
+    place = Path(shutil.copytree(datalist.parent, tmp_path / "data")) / datalist.name
+    moved = {"data::toy::json_list": str(place), "settings::num_workers": 3}
+    result = study(finished / "study.yaml", output=root, summary=True, overrides=moved)
+    assert not isinstance(result, list) and not result.missing
+    assert not any("earlier version" in warning for warning in result.data[0].warnings)
+    config = root / "runs" / "toy" / "UNet" / "seed0" / "fold0" / "configs" / "train.yaml"
+    config.with_name("origin.json").unlink()
+    config.write_text(config.read_text().replace("recipe: light\n", ""))
+    result = study(finished / "study.yaml", output=root, summary=True, overrides=moved)
+    assert not isinstance(result, list)
+    warning = result.data[0].warnings[0]
+    assert warning.startswith("runs/toy/UNet/seed0/fold0: trained by an earlier version, which did not record where ")
+    assert "settings come from and the recipe; these are not compared" in warning
+    assert "where settings come from and the recipe" in (root / "study.html").read_text()
+    with pytest.raises(ConfigError, match="learning_rate: 0.01 -> 0.1"):
+        study(finished / "study.yaml", output=root, summary=True, overrides={"settings::learning_rate": 0.1} | {
+            "data::toy::settings": {}
+        })  # fmt: skip
 
 
 @pytest.mark.slow
