@@ -43,7 +43,7 @@ LOOPS: dict[str, dict[str, Any]] = {
     "loop 128³": {"roi_size": [128, 128, 128]},
 }
 LAYOUTS = {f"{name}, channels-last": name for name in ("vnet_ds", "uxnet", "repuxnet", "hermes_resunet", "DynUNet")}
-COMPILED = {f"{name}, compiled": name for name in ("hnoseg_xs", "ssh_unet")}  # of medseg/bundle/compile_choice.py
+COMPILED = {f"{name}, compiled": name for name in ("hnoseg_xs", "ssh_unet")}  # for medseg/bundle/compile_choice.py
 ROWS = [*NETWORKS, "augmentation", *LOOPS, *LAYOUTS, *COMPILED]  # compiling takes longest, so it is last
 COLUMNS = ("fwd fp32", "fwd bf16", "step bf16")
 _ROW = 60  # seconds that a row may take
