@@ -232,7 +232,7 @@ def loop(options: argparse.Namespace) -> list[str]:
             "precision": "bf16",
             "val_interval": 9,
         }
-        busy = _Utilisation()
+        busy = _Utilisation(options.device)
         train(
             network="SegResNet", json_list=listed, fold=0, output=run, epochs=2, overrides=overrides,
             device=options.device,
@@ -250,11 +250,15 @@ def loop(options: argparse.Namespace) -> list[str]:
 
 
 class _Utilisation:
-    """The share of time that the GPU is at work, as nvidia-smi sees it twice a second."""
+    """The share of time that the GPU is at work, as nvidia-smi sees it twice a second.
 
-    def __init__(self) -> None:
-        tool = shutil.which("nvidia-smi")
-        query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "500", "-i", "0"]
+    It is named by its UUID: nvidia-smi counts all GPUs of a machine, torch those that it may use.
+    """
+
+    def __init__(self, device: str) -> None:
+        tool = shutil.which("nvidia-smi") if device.startswith("cuda") else None
+        gpu = f"GPU-{torch.cuda.get_device_properties(torch.device(device)).uuid}" if tool else ""
+        query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "500", "-i", gpu]
         self.process = subprocess.Popen([tool, *query], stdout=subprocess.PIPE, text=True) if tool else None
 
     def stop(self) -> str:
