@@ -184,6 +184,19 @@ def test_a_resumed_run_goes_on_with_the_same_bits(mode: str) -> None:
         assert torch.equal(value, second.state_dict()[key]), key
 
 
+def test_kernels_are_not_read_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, reads = RepUXBlock(3, 2, 5, "auto"), []
+    optimizer = frequency_reparameterized(SGD(block.parameters(), lr=1e-3), block, mode="effective")
+    monkeypatch.setattr(torch, "equal", lambda *pair: reads.append(pair) or (pair[0] == pair[1]).all())
+    for load in (False, False, True):
+        if load:
+            optimizer.load_state_dict(optimizer.state_dict())
+        block(torch.randn(1, 2, 6, 6, 6)).square().mean().backward()
+        reads.clear()
+        optimizer.step()
+        assert len(reads) == load
+
+
 def test_weights_that_are_loaded_later_keep_their_function() -> None:
     donor = RepUXBlock(3, 2, 5, "auto")
     for initial, late in (("raw", True), ("effective", False), ("effective", True)):
