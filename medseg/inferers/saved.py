@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from monai.data import MetaTensor, decollate_batch
@@ -33,9 +34,9 @@ def unprepared(image: torch.Tensor) -> MetaTensor:
     of a training are prepared.
     """
     source = decollate_batch(image)[0] if isinstance(image, MetaTensor) else MetaTensor(image[0])
-    source = source.cpu()
-    source.applied_operations = []
-    return source
+    prepared = cast("MetaTensor", source.cpu())
+    prepared.applied_operations = []
+    return prepared
 
 
 class SavedMember(nn.Module):
