@@ -34,7 +34,6 @@ class _Measured:
 
 MEASURED = {
     "HNOSegXS": _Measured(155 * 240 * 240, 0.0576, 0.0231 - 0.0133, 39),
-    "SSHUNet": _Measured(96**3, 0.2126, 0.0285 - 0.0165, 36),
 }  # class of a network -> figures
 
 

@@ -53,7 +53,7 @@ class DistillingInferer(Inferer):
         own = network(inputs, *args, modality=modality, **kwargs)
         logits, *kind = own if isinstance(own, tuple) else (own,)
         table = self.tables[int(torch.randint(len(self.tables), ()))]
-        tasks = torch.tensor([[*table, *[-1] * self.null_tasks]], device=inputs.device)
+        tasks = torch.tensor([[*table, *[-1] * self.null_tasks]])
         with torch.no_grad():
             answers = self.teacher(inputs, tasks=tasks, modality=modality)[:, : len(table)]
         old = network(inputs, tasks=tasks, modality=modality)

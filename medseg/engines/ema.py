@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from ignite.engine import Events
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -21,13 +24,33 @@ def make_average(network: nn.Module, decay: float | None, *, ramp: bool = False)
     """
     if decay is None:
         return None
-    if not ramp:
-        return AveragedModel(unwrap(network), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return _Average(unwrap(network), decay, ramp=ramp)
 
-    def rising(averages: Any, values: Any, count: Any) -> None:
-        get_ema_multi_avg_fn(min(1 - 1 / (int(count) + 1), decay))(averages, values, count)
 
-    return AveragedModel(unwrap(network), multi_avg_fn=rising, use_buffers=True)
+class _Average(AveragedModel):
+    """Torch's copies its count to the device for each update, and a GPU waits for that."""
+
+    def __init__(self, network: nn.Module, decay: float, *, ramp: bool) -> None:
+        super().__init__(network, use_buffers=True)
+        self.decay = decay
+        self.ramp = ramp
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        count = int(self.n_averaged)  # on the CPU
+        decay = min(1 - 1 / (count + 1), self.decay) if self.ramp else self.decay
+        update = get_ema_multi_avg_fn(decay if count else 0.0)
+        pairs: dict[torch.dtype, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for pair in zip(_tensors(self.module), _tensors(model), strict=True):
+            pairs.setdefault(pair[0].dtype, []).append(pair)
+        for group in pairs.values():
+            update(*map(list, zip(*group, strict=True)), None)
+        self.n_averaged += 1
+
+
+def _tensors(network: nn.Module) -> Iterator[torch.Tensor]:
+    """Parameters and buffers."""
+    return itertools.chain(network.parameters(), network.buffers())
 
 
 def evaluated_network(network: nn.Module, average: AveragedModel | None) -> nn.Module:

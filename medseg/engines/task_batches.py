@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medseg.labels import IGNORE, LabelSpace
 from medseg.losses import TaskTarget
+from medseg.networks.kernels.queued_copy import queued_copy
 
 __all__ = ["PreparePasses", "PrepareTasks"]
 
@@ -20,7 +21,8 @@ class PrepareTasks(PrepareBatch):
     A batch is ``{"image": (B, C, *spatial), "label": (B, 1, *spatial) label indices, "dataset": B names, "modality": B
     names}``; without a data set the label table's own holds, without a modality it is unknown. The network is called
     as ``network(image, tasks=(B, T), modality=(B,))`` with T the largest number of tasks in the batch, the others
-    padded with the null task, -1. Masks are made here, on the training's device, from one map of label indices.
+    padded with the null task, -1; ids are on the CPU, where the network checks them. Masks are made here, on the
+    training's device, from one map of label indices.
 
     Args:
         label_space: gives tasks and modalities.
@@ -49,20 +51,21 @@ class PrepareTasks(PrepareBatch):
         label = batchdata["label"].to(device, non_blocking=non_blocking) if "label" in batchdata else None
         tables = [self.label_space.dataset_tasks(name) for name in batchdata.get("dataset", [""] * len(image))]
         width = max(map(len, tables)) + self.null_tasks
-        tasks = torch.tensor([[*table, *[-1] * (width - len(table))] for table in tables], device=device)
+        tasks = torch.tensor([[*table, *[-1] * (width - len(table))] for table in tables])
         kinds = [self.label_space.modality_id(name) for name in batchdata.get("modality", [""] * len(image))]
-        modality = torch.tensor(kinds, device=device)
+        modality = torch.tensor(kinds)
         conditions: dict[str, Any] = {"tasks": tasks, "modality": modality}
         if not self.training or label is None:
             return image, label, (), conditions
         # No voxel has the index 0 of a null task: its mask is empty.
         indices = torch.tensor([[*table.values(), *[IGNORE - 1] * (width - len(table))] for table in tables])
         spatial = (1,) * (label.dim() - 2)
-        masks = label == indices.to(label.device).view(*indices.shape, *spatial)
+        masks = label == queued_copy(indices, label.device).view(*indices.shape, *spatial)
         valid = label != IGNORE if self.label_space.has_ignore else None
         if self.modality_loss:
             conditions["return_modality"] = True
-        return image, TaskTarget(masks, tasks >= 0, modality, valid), (), conditions
+        annotated, kind = (queued_copy(one, label.device) for one in (tasks >= 0, modality))
+        return image, TaskTarget(masks, annotated, kind, valid), (), conditions
 
 
 class PreparePasses(PrepareBatch):
@@ -83,4 +86,4 @@ class PreparePasses(PrepareBatch):
         image = batchdata["image"].to(device, non_blocking=non_blocking, **kwargs)
         kinds = [self.label_space.modality_id(name) for name in batchdata.get("modality", [""] * len(image))]
         datasets = list(batchdata.get("dataset", [""] * len(image)))
-        return image, None, (), {"datasets": datasets, "modality": torch.tensor(kinds, device=device)}
+        return image, None, (), {"datasets": datasets, "modality": torch.tensor(kinds)}

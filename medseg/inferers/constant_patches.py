@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["by_content", "constant_of", "run_patches"]
+__all__ = ["by_content", "constants", "run_patches"]
 
 Place = Sequence[slice]
 
@@ -27,14 +27,17 @@ def by_content(network: Any) -> bool:
     return not any(part.training for part in parts) and all(part.track_running_stats for part in batches)
 
 
-def constant_of(patch: torch.Tensor) -> tuple[float, ...] | None:
-    """The value of each channel of a patch ``(C, *spatial)``; ``None`` where one is not constant."""
-    low, high = patch.flatten(1).aminmax(dim=1)
-    return tuple(low.tolist()) if torch.equal(low, high) else None
+def constants(image: torch.Tensor, places: Iterable[Place]) -> list[tuple[float, ...] | None]:
+    """Of each patch of an image ``(C, *spatial)`` the value of each channel; ``None`` where one is not constant.
+
+    All are read at once, and before the network runs: a read waits for what a GPU has to do by then.
+    """
+    ranges = [torch.stack(image[(slice(None), *place)].flatten(1).aminmax(dim=1)) for place in places]
+    return [tuple(low) if low == high else None for low, high in torch.stack(ranges).tolist()]
 
 
 def run_patches(
-    image: torch.Tensor, places: Iterable[Place], run: Callable[[torch.Tensor], torch.Tensor], batch: int, reuse: bool
+    image: torch.Tensor, places: Sequence[Place], run: Callable[[torch.Tensor], torch.Tensor], batch: int, reuse: bool
 ) -> Iterator[tuple[Place, torch.Tensor]]:
     """The place and output ``(K, *patch)`` of each patch, in the order of the places.
 
@@ -58,8 +61,8 @@ def run_patches(
         waiting.clear()
         new.clear()
 
-    for number, place in enumerate(places):
-        constant = constant_of(image[(slice(None), *place)]) if reuse else None
+    values = constants(image, places) if reuse else [None] * len(places)
+    for number, (place, constant) in enumerate(zip(places, values, strict=True)):
         key: Any = number if constant is None else constant
         waiting.append((place, key))
         if key not in kept:

@@ -21,7 +21,7 @@ from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.inferers.forecast import require_memory
-from medseg.inferers.saved import SavedMember
+from medseg.inferers.saved import SavedMember, unprepared
 from medseg.labels import LabelSpace
 from medseg.transforms import LogitsToLabelsd, ToSourceGridd
 from medseg.transforms.slabs import Slabs
@@ -70,10 +70,8 @@ class Member(nn.Module):
         return self.to_source.probabilities(self.slabs(prepared), prepared)[None]
 
     def prepare(self, image: torch.Tensor) -> MetaTensor:
-        """``(1, C, *source)`` -> ``(C, *model grid)`` with the record of how."""
-        source = decollate_batch(image)[0] if isinstance(image, MetaTensor) else MetaTensor(image[0])
-        source.applied_operations = []
-        prepared: MetaTensor = self.preprocessing({"image": source})["image"]
+        """``(1, C, *source)`` on any device -> ``(C, *model grid)`` on the CPU, with the record of how."""
+        prepared: MetaTensor = self.preprocessing({"image": unprepared(image)})["image"]
         return prepared
 
     @torch.no_grad()

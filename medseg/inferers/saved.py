@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from monai.data import MetaTensor, decollate_batch
@@ -17,7 +18,7 @@ from medseg.transforms.reader import is_2d_file
 from medseg.transforms.slabs import Slabs
 from medseg.transforms.to_source import ToSourceGridd
 
-__all__ = ["CASE", "SavedMember", "holds_probabilities"]
+__all__ = ["CASE", "SavedMember", "holds_probabilities", "unprepared"]
 
 CASE = "case_id"  # entry of an image's meta, by which a member finds its file
 
@@ -26,6 +27,16 @@ def holds_probabilities(folder: str | Path) -> bool:
     """Whether a folder is one of predictions with probabilities, and not a run."""
     place = Path(folder)
     return any(place.glob("*.npz")) and not (place / "configs").is_dir()
+
+
+def unprepared(image: torch.Tensor) -> MetaTensor:
+    """The image ``(C, *source)`` of a batch of one, as a reader gives it to the preprocessing: on the CPU, where cases
+    of a training are prepared.
+    """
+    source = decollate_batch(image)[0] if isinstance(image, MetaTensor) else MetaTensor(image[0])
+    prepared = cast("MetaTensor", source.cpu())
+    prepared.applied_operations = []
+    return prepared
 
 
 class SavedMember(nn.Module):
@@ -46,9 +57,7 @@ class SavedMember(nn.Module):
 
     def prepare(self, image: torch.Tensor) -> MetaTensor:
         """``(1, C, *source)`` -> ``(C, *source)``."""
-        prepared: MetaTensor = decollate_batch(image)[0]
-        prepared.applied_operations = []
-        return prepared
+        return unprepared(image)
 
     def slabs(self, prepared: MetaTensor) -> Slabs:
         """Probabilities of an image ``(C, *source)``, float32.

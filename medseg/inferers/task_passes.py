@@ -66,7 +66,7 @@ class TaskPasses(Inferer):
         passes = self.passes(asked, dataset)
         for own, wanted in passes.items():
             table = self.label_space.dataset_tasks(own)
-            ids = torch.tensor([[*table, *[-1] * self.null_tasks]], device=inputs.device)
+            ids = torch.tensor([[*table, *[-1] * self.null_tasks]])
             logits = self.window(inputs, network, tasks=ids, modality=modality, **kwargs)
             channel = {index: number for number, index in enumerate(table.values())}
             for index in wanted:

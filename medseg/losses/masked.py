@@ -54,9 +54,9 @@ class MaskedDiceCELoss(nn.Module):
         if self.mode == "softmax":
             probabilities = logits.softmax(1)
             target = F.one_hot(safe[:, 0], self.channels).movedim(-1, 1).to(logits.dtype)
-            crossentropy = F.cross_entropy(logits, torch.where(valid, labels, IGNORE)[:, 0].long(), ignore_index=IGNORE)
-            if not valid.any():
-                crossentropy = logits.sum() * 0.0
+            wanted = torch.where(valid, labels, IGNORE)[:, 0].long()
+            total = F.cross_entropy(logits, wanted, ignore_index=IGNORE, reduction="sum")
+            crossentropy = total / valid.sum().clamp(min=1)
             if not self.include_background:
                 probabilities, target = probabilities[:, 1:], target[:, 1:]
         else:

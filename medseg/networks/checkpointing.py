@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
 from medseg.errors import ConfigError
+from medseg.networks.recording import exporting
 
 __all__ = ["checkpointed", "recomputable"]
 
@@ -54,8 +55,7 @@ def recomputable(network: nn.Module) -> Iterator[nn.Module]:
 def _recomputing(cls: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         plain = functools.partial(cls.forward, self)
-        exported = torch.jit.is_tracing() or torch.compiler.is_exporting()
-        if exported or not (self.training and torch.is_grad_enabled()):
+        if exporting() or not (self.training and torch.is_grad_enabled()):
             return plain(*args, **kwargs)
         return checkpoint(plain, *args, use_reentrant=False, **kwargs)
 

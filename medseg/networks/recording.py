@@ -13,12 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["autocasting", "full_precision", "largest", "recording", "sizes_are_symbols"]
+__all__ = ["autocasting", "exporting", "full_precision", "largest", "recording", "sizes_are_symbols"]
 
 
 def recording() -> bool:
     """Whether the current forward is being traced, exported or compiled. Scripts have branches of their own."""
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+def exporting() -> bool:
+    """Whether it is traced or exported: what is recorded runs elsewhere too, on other devices and batches."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def autocasting(x: Tensor) -> bool:

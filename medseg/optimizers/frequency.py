@@ -138,6 +138,9 @@ class _Effective:
     def __init__(self, optimizer: Optimizer, masks: Masks, initial: str) -> None:
         self.masks = masks
         self.first: dict[nn.Parameter, Tensor] = {}
+        self.made: dict[
+            nn.Parameter, tuple[Tensor, int]
+        ] = {}  # raw kernels, and the kernels' versions, of the last step
         if initial == "raw":
             with torch.no_grad():
                 for weight, mask in masks.items():
@@ -153,7 +156,9 @@ class _Effective:
                 continue
             # Not in the state before the first step: optimisers take a filled state for one of their own.
             raw = optimizer.state[weight].get(_RAW) if weight in optimizer.state else self.first.pop(weight, None)
-            if raw is None or not torch.equal(raw * mask, weight):  # other weights were loaded since
+            made, version = self.made.get(weight, (None, -1))
+            own = made is raw and version == weight._version  # which needs no wait for a GPU
+            if raw is None or not (own or torch.equal(raw * mask, weight)):  # other weights were loaded since
                 raw = weight / mask
             weight.grad.mul_(mask)
             weight.copy_(raw)
@@ -162,8 +167,9 @@ class _Effective:
     def after(self, optimizer: Optimizer, *_: Any) -> None:
         for weight, mask in self.masks.items():
             if weight.grad is not None:
-                optimizer.state[weight][_RAW] = weight.detach().clone()
+                raw = optimizer.state[weight][_RAW] = weight.detach().clone()
                 weight.mul_(mask)
+                self.made[weight] = raw, weight._version
 
 
 class _Update:

@@ -43,7 +43,7 @@ LOOPS: dict[str, dict[str, Any]] = {
     "loop 128³": {"roi_size": [128, 128, 128]},
 }
 LAYOUTS = {f"{name}, channels-last": name for name in ("vnet_ds", "uxnet", "repuxnet", "hermes_resunet", "DynUNet")}
-COMPILED = {f"{name}, compiled": name for name in ("hnoseg_xs", "ssh_unet")}  # of medseg/bundle/compile_choice.py
+COMPILED = {f"{name}, compiled": name for name in ("hnoseg_xs", "ssh_unet")}  # for medseg/bundle/compile_choice.py
 ROWS = [*NETWORKS, "augmentation", *LOOPS, *LAYOUTS, *COMPILED]  # compiling takes longest, so it is last
 COLUMNS = ("fwd fp32", "fwd bf16", "step bf16")
 _ROW = 60  # seconds that a row may take
@@ -232,7 +232,7 @@ def loop(options: argparse.Namespace) -> list[str]:
             "precision": "bf16",
             "val_interval": 9,
         }
-        busy = _Utilisation()
+        busy = _Utilisation(options.device)
         train(
             network="SegResNet", json_list=listed, fold=0, output=run, epochs=2, overrides=overrides,
             device=options.device,
@@ -250,11 +250,15 @@ def loop(options: argparse.Namespace) -> list[str]:
 
 
 class _Utilisation:
-    """The share of time that the GPU is at work, as nvidia-smi sees it twice a second."""
+    """The share of time that the GPU is at work, as nvidia-smi sees it twice a second.
 
-    def __init__(self) -> None:
-        tool = shutil.which("nvidia-smi")
-        query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "500", "-i", "0"]
+    It is named by its UUID: nvidia-smi counts all GPUs of a machine, torch those that it may use.
+    """
+
+    def __init__(self, device: str) -> None:
+        tool = shutil.which("nvidia-smi") if device.startswith("cuda") else None
+        gpu = f"GPU-{torch.cuda.get_device_properties(torch.device(device)).uuid}" if tool else ""
+        query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "500", "-i", gpu]
         self.process = subprocess.Popen([tool, *query], stdout=subprocess.PIPE, text=True) if tool else None
 
     def stop(self) -> str:

@@ -253,6 +253,15 @@ def test_average_with_a_ramp() -> None:
     assert means == pytest.approx([1, 1.5, 3, 3, 2.25])
 
 
+def test_the_average_reads_nothing_from_the_device() -> None:
+    network = nn.BatchNorm1d(2, device="meta")  # whose values nobody can read
+    average = make_average(network, 0.75, ramp=True)
+    assert average is not None
+    for _ in range(3):
+        average.update_parameters(network)
+    assert int(average.n_averaged) == 3
+
+
 @pytest.mark.parametrize("length", [2, 6])
 def test_epoch_length_differs_from_the_loader(length: int) -> None:
     """Every epoch draws the same cases again where it starts from, whatever the loader's length."""

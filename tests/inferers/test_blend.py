@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from medseg.errors import ResourceError
 from medseg.inferers import SlidingWindow, forecast
 from medseg.inferers.blend import slow_first
-from medseg.inferers.constant_patches import by_content, constant_of, run_patches
+from medseg.inferers.constant_patches import by_content, constants, run_patches
 from medseg.inferers.head import split_head
 from medseg.transforms.slabs import Slabs
 
@@ -114,9 +115,8 @@ def test_what_depends_on_more_than_a_patch_runs_every_patch() -> None:
 
 
 def test_patches_of_one_content() -> None:
-    assert constant_of(torch.tensor([[[1.0, 1.0]], [[2.0, 2.0]]])) == (1.0, 2.0)
-    assert constant_of(torch.tensor([[[1.0, 1.0]], [[2.0, 2.5]]])) is None
-    assert constant_of(torch.full((1, 2, 2), float("nan"))) is None
+    two = torch.tensor([[1.0, 1.0, math.nan, math.nan], [2.0, 2.0, 2.0, 2.5]])
+    assert constants(two, [(slice(i, i + 2),) for i in range(3)]) == [(1.0, 2.0), None, None]
     image = torch.tensor([[0.0, 0, 0, 1, 2, 0, 0, 0, 0]])
     places = [(slice(start, start + 2),) for start in range(8)]
     seen: list[Any] = []
@@ -128,6 +128,16 @@ def test_patches_of_one_content() -> None:
     found = [(place[0].start, output.tolist()) for place, output in run_patches(image, places, run, 2, reuse=True)]
     assert seen == [[0, 0], [0, 1], [1, 2], [2, 0]]
     assert found == [(start, [[value + 1 for value in image[0, start : start + 2].tolist()]]) for start in range(8)]
+
+
+def test_nothing_is_read_between_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda x: did.append("read") or tolist(x))
+    monkeypatch.setattr(torch, "equal", lambda *_: did.append("read"))
+    image, places = torch.arange(4.0)[None], [(slice(start, start + 2),) for start in (0, 2)]
+    assert len(list(run_patches(image, places, lambda x: did.append("run") or x, 1, reuse=True))) == 2
+    assert did == ["read", "run", "run"]
 
 
 def test_memory_is_forecast(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.inferers import Ensemble, Member, SlidingWindow
+from medseg.inferers.saved import SavedMember
 from medseg.labels import LabelSpace
 
 SPACE = LabelSpace.from_table({"background": 0, "a": 1, "b": 2})
@@ -83,6 +86,18 @@ def test_equals_monais_ensemble_evaluator(members: list[Member], image: MetaTens
 
 def _argmax(data: dict) -> dict:
     return {**data, **{key: data[key].argmax(0, keepdim=True) for key in ("pred_0", "pred_1", "pred_2")}}
+
+
+def test_images_of_another_device_are_prepared_on_the_cpu(
+    members: list[Member], image: MetaTensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = _batch(image)
+    expected = members[1].prepare(batch)
+    monkeypatch.setattr(MetaTensor, "cpu", lambda self: MetaTensor(batch[0], meta=self.meta), raising=False)
+    elsewhere = MetaTensor(batch.as_tensor().to("meta"), meta=batch.meta)
+    found = members[1].prepare(elsewhere)
+    assert torch.equal(found, expected)
+    assert SavedMember(Path(), SPACE).prepare(elsewhere).device.type == "cpu"
 
 
 def test_weights_are_normalised_and_a_single_member_is_itself(members: list[Member], image: MetaTensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -182,6 +183,19 @@ def test_a_resumed_run_goes_on_with_the_same_bits(mode: str) -> None:
     run(second, optimizer, range(2, 4))
     for key, value in whole.state_dict().items():
         assert torch.equal(value, second.state_dict()[key]), key
+
+
+def test_kernels_are_not_read_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, reads = RepUXBlock(3, 2, 5, "auto"), []
+    optimizer = frequency_reparameterized(SGD(block.parameters(), lr=1e-3), block, mode="effective")
+    monkeypatch.setattr(torch, "equal", lambda *pair: reads.append(pair) or (pair[0] == pair[1]).all())
+    for step in range(3):
+        if step == 2:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        block(torch.randn(1, 2, 6, 6, 6)).square().mean().backward()
+        reads.clear()
+        optimizer.step()
+        assert bool(reads) == (step != 1)  # in the first step, and after loading
 
 
 def test_weights_that_are_loaded_later_keep_their_function() -> None:

@@ -2,8 +2,8 @@
 slices of a volume are a batch of 2D images without a copy, which a GPU convolves by its tensor cores.
 
 Tensors keep their logical shape (B, C, D, H, W); only the order in memory differs, so every operator here gives the
-same values for either layout. While a graph is recorded (TorchScript, ``torch.export``, ``torch.compile``) the
-plain torch operator is used, which does not depend on the batch size.
+same values for either layout. While a network is traced or exported, and on a CPU while it is compiled, the plain torch
+operator is used, which does not depend on the batch size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from medseg.networks.recording import recording
+from medseg.networks.recording import exporting, recording
 
 __all__ = [
     "InstanceNorm",
@@ -34,10 +34,10 @@ _BLOCK = 2**17  # numbers whose squares are summed at once: they stay in cache, 
 
 
 def on_gpu(x: Tensor) -> bool:
-    """Whether the forms for a GPU are used: on one, and while nothing is recorded."""
+    """Whether the forms for a GPU are used: on one, compiled or not, while nothing is exported."""
     if torch.jit.is_scripting():
         return False
-    return x.device.type in _GPU and not recording()
+    return x.device.type in _GPU and not exporting()
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -76,9 +76,8 @@ def _fast(x: Tensor) -> bool:
     if torch.jit.is_scripting():
         return False
     return (
-        (x.device.type == "cpu" or on_gpu(x))
+        (on_gpu(x) or (x.device.type == "cpu" and not recording()))
         and x.dim() == 5
-        and not recording()
         and x.is_contiguous(memory_format=torch.channels_last_3d)
     )
 

@@ -32,7 +32,7 @@ def fourier_of_products(products: Tensor, weight_real: Tensor, weight_imag: Tens
     if m == 0:
         return real
     behind = imag.flip(-1)
-    sign = torch.tensor([1.0] * (m - 1) + [0.0] + [-1.0] * (m - 1), dtype=real.dtype, device=real.device)
+    sign = torch.cat((real.new_ones(m - 1), real.new_zeros(1), -real.new_ones(m - 1)))  # made on the device
     inner = torch.addcmul(real[..., 1:-1], behind[..., 1:-1], sign)
     return F.pad(inner, (1, 1))
 

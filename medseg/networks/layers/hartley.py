@@ -21,11 +21,14 @@ A *spectrum* holds the frequencies -m ... m of every axis, in this order: mirror
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from medseg.networks.recording import recording
 
 __all__ = ["HartleyGrid", "clipped", "kept", "mirror_sum", "mirrored", "padded"]
 
@@ -104,14 +107,25 @@ class HartleyGrid:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's
 def _bases(size: list[int], modes: list[int], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """Per axis cas(2 pi k n / N), (N, 2m + 1), computed in float64."""
+    """Per axis cas(2 pi k n / N), (N, 2m + 1), computed in float64; kept, since a GPU waits for their copy."""
+    make = _made_bases if recording() else _kept_bases
+    return list(make(tuple(size), tuple(modes), dtype, device))
+
+
+def _made_bases(
+    size: tuple[int, ...], modes: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
     matrices = []  # of numpy, so that they are constants of what is traced or exported
     for n, m in zip(size, modes, strict=True):
         turns = np.outer(np.arange(n), np.arange(-m, m + 1)) % n  # exact; a large angle would round
         angles = 2 * np.pi / n * turns
         matrices.append((np.cos(angles) + np.sin(angles)).astype(np.float64 if dtype == torch.float64 else np.float32))
     matrices[-1] = np.pad(matrices[-1], ((0, 0), (0, -matrices[-1].shape[1] % _COLUMNS)))
-    return [torch.from_numpy(matrix).to(device) for matrix in matrices]
+    with torch.inference_mode(False):  # else a training could not use what an inference left
+        return tuple(torch.from_numpy(matrix).to(device) for matrix in matrices)
+
+
+_kept_bases = lru_cache(maxsize=64)(_made_bases)  # some hundred kilobytes each at most
 
 
 def _scripted_bases(size: list[int], modes: list[int], dtype: torch.dtype, device: torch.device) -> list[Tensor]:

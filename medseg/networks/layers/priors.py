@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.networks.kernels.queued_copy import queued_copy
 from medseg.networks.recording import recording
 
 __all__ = ["MODALITY_TOKENS", "Chosen", "PriorTable", "choose"]
@@ -47,8 +48,10 @@ def choose(
     -1 is the null task and the unknown modality. ``None`` means all tasks, and an unknown modality. Null tokens are
     hidden from attention with ``mask_null``; without it, all tasks are followed by one of them, as published.
 
+    Ids belong on the CPU, on whatever device the network is: there they can be checked without waiting for a GPU.
+
     Raises:
-        ConfigError: an id that the tables do not have, or a shape that does not fit the batch.
+        ConfigError: an id on the CPU that the tables do not have, or a shape that does not fit the batch.
     """
     batch, device = x.shape[0], x.device
     keys: Tensor | None = None
@@ -56,14 +59,15 @@ def choose(
         rows = torch.arange(num_tasks if mask_null else num_tasks + 1, device=device).expand(batch, -1)
     else:
         _check("tasks", tasks, 2, x, num_tasks)
-        rows = torch.where(tasks < 0, num_tasks, tasks).to(device).expand(batch, -1)
+        rows = queued_copy(torch.where(tasks < 0, num_tasks, tasks), device).expand(batch, -1)
         if mask_null:
             others = torch.ones(batch, modality_tokens, dtype=torch.bool, device=device)
             keys = torch.cat((rows != num_tasks, others), 1)[:, None, None]
     if modality is None:
         return Chosen(rows, torch.full([batch], num_modalities, device=device), keys)
     _check("modality", modality, 1, x, num_modalities)
-    return Chosen(rows, torch.where(modality < 0, num_modalities, modality).to(device).expand(batch), keys)
+    rows_of_modality = queued_copy(torch.where(modality < 0, num_modalities, modality), device)
+    return Chosen(rows, rows_of_modality.expand(batch), keys)
 
 
 def _check(name: str, ids: Tensor, dims: int, x: Tensor, count: int) -> None:
@@ -75,7 +79,7 @@ def _check(name: str, ids: Tensor, dims: int, x: Tensor, count: int) -> None:
             f"{name} has shape {tuple(ids.shape)} for {x.shape[0]} images; expected {expected}, with a batch of 1 or "
             "one row per image."
         )
-    if recording() or ids.device.type == "meta" or ids.numel() == 0:
+    if recording() or ids.device.type != "cpu" or ids.numel() == 0:
         return
     if int(ids.max()) >= count:
         raise ConfigError(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError, nearest
 from medseg.networks.kernels.channels_last import instance_norm
-from medseg.networks.recording import recording
+from medseg.networks.recording import exporting, recording
 
 __all__ = ["GSF", "GSM", "SHIFTS", "TSM", "create_shift", "shift_slices"]
 
@@ -135,7 +135,7 @@ class GSF(GSM):
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
-    last = not recording() and x.is_contiguous(memory_format=torch.channels_last_3d)
+    last = not exporting() and x.is_contiguous(memory_format=torch.channels_last_3d)
     return torch.channels_last_3d if last else torch.contiguous_format
 
 

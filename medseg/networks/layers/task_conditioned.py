@@ -24,10 +24,10 @@ class TaskConditioned(nn.Module):
 
     ``forward(x (B, C, *spatial), tasks=None, modality=None, return_modality=False)``: ``tasks (B or 1, T)`` holds ids
     from 0 to ``out_channels - 1``, -1 for the null task that pads a batch; ``modality (B or 1,)`` ids from 0 to
-    ``num_modalities - 1``, -1 where it is not known. The result has a channel per given task, logits ``(B, T,
-    *spatial)``; those of null tasks mean nothing. ``tasks=None`` asks for all tasks, so that ``network(x)`` is a
-    network like any other. Training with deep supervision returns a list, all heads at full size. With
-    ``return_modality`` the result is the pair (logits, modality logits ``(B, num_modalities + 1)``).
+    ``num_modalities - 1``, -1 where it is not known. Ids on a GPU are not checked. The result has a channel per given
+    task, logits ``(B, T, *spatial)``; those of null tasks mean nothing. ``tasks=None`` asks for all tasks, so that
+    ``network(x)`` is a network like any other. Training with deep supervision returns a list, all heads at full size.
+    With ``return_modality`` the result is the pair (logits, modality logits ``(B, num_modalities + 1)``).
 
     Planes ``(B, C, H, W)`` are volumes of one slice.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.registry import lookup_backend
 
 from medseg.networks import create_network
 from medseg.networks.kernels import channels_last
@@ -61,6 +63,35 @@ def test_ssh_unet(
     for ours, expected in zip(found, results(net, x), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
     assert float((half - found[0].detach()).abs().max() / found[0].detach().abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("gate", ["tsm", "gsf"])
+def test_compiled_it_runs_the_same_convolutions(gate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels_last, "_GPU", ("cpu",))
+    torch.manual_seed(0)
+    levels = {"kernel_size": ((1, 3, 3),) * 3, "strides": ((1, 1, 1), (2, 2, 2), (2, 2, 2)), "filters": (8, 8, 8)}
+    net = create_network("ssh_unet", spatial_dims=3, in_channels=2, out_channels=2, gate_type=gate, **levels).double()
+    x = torch.randn(1, 2, 8, 8, 8, dtype=torch.float64)
+    expected, run = [], torch.nn.functional.conv2d
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            channels_last.F, "conv2d", lambda *args, **kwargs: expected.append(args[1]) or run(*args, **kwargs)
+        )
+        found = results(net, x)
+    compiled: list[tuple[int, ...]] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        for node in graph.graph.nodes:
+            if node.target is torch.conv2d:
+                image, weight = (arg.meta["example_value"] for arg in node.args[:2])
+                assert image.stride(1) == 1 or weight.shape[:2] == (1, 2)
+                compiled.append(tuple(weight.shape))
+        return lookup_backend("aot_eager_decomp_partition")(graph, inputs)  # a CPU's batch norm has layouts of its own
+
+    net.compile(backend=backend, dynamic=False, fullgraph=True)
+    for ours, eager in zip(results(net, x), found, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-10, atol=1e-10)
+    assert compiled == [tuple(weight.shape) for weight in expected]
 
 
 @pytest.mark.parametrize(("depth", "stride"), [(5, (2, 2, 2)), (4, (1, 1, 1)), (6, (2, 1, 2))])
