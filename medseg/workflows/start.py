@@ -129,6 +129,13 @@ class Start:
                 f"{settings.bundle} refines the label maps of an earlier run, which its configs do not hold; expected "
                 f"--network with --configuration {CASCADE} and --previous. Give these."
             )
+        started = draft.train.tree.get("initial")
+        if transfer is None and isinstance(started, Mapping) and isinstance(started.get("path"), Mapping):
+            raise ConfigError(
+                f"{settings.bundle} began with the weights of another training, which its configs do not hold. Name "
+                f"them with --transfer {settings.bundle}/models/initial.pt, or begin from scratch with "
+                "--set initial::path=null."
+            )
         if previous is not None:
             hashes = {f"previous::{key}": value for key, value in previous.hashes.items()}
             draft = draft.over(command(hashes, f"weights and label maps of {previous.run.name}"))

@@ -13,6 +13,7 @@ import medseg
 from medseg.data import read_datalist
 from medseg.data.fingerprint import DataFingerprint
 from medseg.engines.run_facts import read_facts
+from medseg.errors import ConfigError
 from medseg.workflows.ensemble import ensemble
 from medseg.workflows.resolution import resolution
 
@@ -57,6 +58,11 @@ def test_a_run_knows_all_that_its_weights_have_seen(
     assert read_facts(tmp_path / "joined").seen_images == read_facts(run).seen_images
     found = resolution([again], tmp_path / "sizes", sizes=[1.0], device="cpu")
     assert "again was trained on 2 of the 2 cases: its scores are biased." in found.warnings
+    copied: dict[str, Any] = _QUICK | {"json_list": data, "fold": 1, "bundle": clean, "output": tmp_path / "copy"}
+    with pytest.raises(ConfigError, match="began with the weights of another training, which its configs do not hold"):
+        medseg.train(**copied)
+    medseg.train(**copied, transfer=clean / "models" / "initial.pt", dry_run=True)
+    medseg.train(**copied, overrides={"initial::path": None}, dry_run=True)
 
 
 @pytest.mark.parametrize("way", ["a file", "a file in the config"])
