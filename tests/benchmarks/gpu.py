@@ -119,6 +119,7 @@ def network(options: argparse.Namespace) -> list[str]:
 def made(name: str, options: argparse.Namespace) -> tuple[torch.nn.Module, torch.Tensor]:
     """A network on the device, and its input."""
     from medseg.networks import catalog, create_network
+    from medseg.networks.kernels.float32 import full_float32
 
     shape, more = NETWORKS[name]
     size = (32, 32, 64) if options.quick else shape[1:]
@@ -126,7 +127,7 @@ def made(name: str, options: argparse.Namespace) -> tuple[torch.nn.Module, torch
     arguments = {"spatial_dims": 3, "in_channels": shape[0], "out_channels": facts.channels[1] if facts else 14} | more
     if "img_size" in arguments:
         arguments["img_size"] = size
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    full_float32()
     return create_network(name, **arguments).to(options.device), torch.randn(1, shape[0], *size, device=options.device)
 
 

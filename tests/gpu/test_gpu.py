@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from medseg.networks import catalog
+from medseg.networks.kernels.float32 import full_float32
 from medseg.transforms import batch_changes
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def _same_bits() -> Iterator[None]:
     """Full float32 and deterministic kernels, where there are some."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    full_float32()
     torch.backends.cudnn.deterministic = True
     yield
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before
