@@ -54,12 +54,14 @@ def test_each_file_is_read_once(tmp_path: Path) -> None:
     train += ["--set", "roi_size=[16,16,16]", "--set", "repeats=1", "--set", "network_def::init_filters=8", "--epochs"]
     cases = json.loads((tmp_path / "data" / "dataset.json").read_text(encoding="utf-8"))["training"]
     used = {f"data/{case[key]}": case for case in cases for key in ("image", "label")}
-    # Once for the checks and the plan, once to fill the cache with the planned preprocessing. The config is run, and
-    # is the tracker's table of settings.
-    twice = dict.fromkeys(used, 2) | {"run/configs/train.yaml": 2}
+    # Once for the checks and the plan, once to fill the cache with the planned preprocessing. The config tells the time
+    # limit, is run, and is the tracker's table of settings.
+    twice = dict.fromkeys(used, 2) | {"run/configs/train.yaml": 3}
     assert _read_again(tmp_path, *train, "1") == twice
-    # The config is held against the command; its first line is kept as it is rewritten; what it then says is run.
-    assert _read_again(tmp_path, *train, "2") == {**twice, "run/configs/train.yaml": 4}
+    # The config is held against the command; its first line is kept as it is rewritten; what it then says is run. The
+    # origins of its values are held against the command, shown and rewritten; the facts tell what it was planned for.
+    resumed = {"run/configs/train.yaml": 5, "run/configs/origin.json": 3, "run/run.json": 2}
+    assert _read_again(tmp_path, *train, "2") == {**twice, **resumed}
     # Files and weights are hashed before anything runs; metrics.json grows by what a metric cannot know.
     validated = {file: 2 for file, case in used.items() if case["fold"] == 0}
     again = _read_again(tmp_path, "validate", "--run", "run", "--device", "cpu")
