@@ -248,6 +248,10 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
         found += [f"{run.name}: {text}" for text in scored.biases or () if not seen or "trained on" not in text]
         if changed := scored.differs_from_training:
             found.append(f"{run.name} was scored with other settings than it was trained with: {', '.join(changed)}.")
+        if asked := [id_ for id_ in scored.differs_from_default or () if id_ not in (changed or ())]:
+            found.append(
+                f"{run.name} was scored with other settings than inference has by default: {', '.join(asked)}."
+            )
         if is_outdated(run.folder, run.scores):
             found.append(f"{run.name} no longer has the weights that were scored; run `medseg validate` again.")
         if run.facts.schedule_completed is False:

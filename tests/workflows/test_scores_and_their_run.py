@@ -67,10 +67,13 @@ def test_rules_are_chosen_on_what_inference_does(run: Path, facts: dict[str, Any
 
 
 def test_a_comparison_says_what_was_changed(run: Path) -> None:
-    write_scores(run, differs_from_training={"roi_size": [[8], [4]]}, weights_sha256="0" * 64)
+    changed = {"differs_from_training": {"roi_size": [[8], [4]]}}
+    changed["differs_from_default"] = {"roi_size": [[8], [4]], "overlap": [[0.5], [0.0]]}
+    write_scores(run, **changed, weights_sha256="0" * 64)
     (scored,) = read_scored([run])
     said = " ".join(differing([scored], "dice"))
     assert "run was scored with other settings than it was trained with: roi_size." in said
+    assert "run was scored with other settings than inference has by default: overlap." in said
     assert "run no longer has the weights that were scored" in said
 
 
