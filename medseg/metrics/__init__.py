@@ -13,7 +13,7 @@ from medseg.metrics.cases import (
 from medseg.metrics.definition import NOT_RECORDED, CleanupRules, ScoreDefinition, target_values
 from medseg.metrics.median import MedianInterval, median_interval
 from medseg.metrics.photo import photo_scores
-from medseg.metrics.scores import FoldScores, ScoredPredictions, ScoreFacts, Scores, require_possible
+from medseg.metrics.scores import FoldScores, ScoredPredictions, ScoreFacts, Scores, warn_of_impossible
 from medseg.metrics.surface_area import area_surface_scores
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
     "median_interval",
     "photo_scores",
     "pooled",
-    "require_possible",
     "summarize",
     "target_values",
+    "warn_of_impossible",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -29,7 +30,9 @@ from medseg.storage import as_table, read_table, whole_file, write_json
 from medseg.storage.csv_file import CsvWriter
 from medseg.version import __version__
 
-__all__ = ["FoldScores", "ScoreFacts", "ScoredPredictions", "Scores", "require_possible"]
+__all__ = ["FoldScores", "ScoreFacts", "ScoredPredictions", "Scores", "warn_of_impossible"]
+
+logger = logging.getLogger("medseg")
 
 _NAME = "metrics.json"
 _ROUNDING = 1e-6  # of scores in files
@@ -252,7 +255,7 @@ class Scores(_Means):
                         "that wrote it again."
                     )
         found = cls._from_table(table)
-        require_possible(path, found.cases)
+        warn_of_impossible(path, found.cases)
         return found
 
     @classmethod
@@ -313,12 +316,8 @@ class FoldScores(_Means):
     scored_cases: int
 
 
-def require_possible(path: str | Path, cases: CaseRows) -> None:
-    """Refuse scores of a file that no masks can have, such as a Dice of 7.
-
-    Raises:
-        DataError: there is one.
-    """
+def warn_of_impossible(path: str | Path, cases: CaseRows) -> None:
+    """Warn of scores of a file that no masks can have, such as a Dice of 87, which may be percent."""
     names = {score for rows in cases.values() for row in rows.values() for score in row if is_metric(score)}
     limits = {score: metric(score).limits for score in names}
     for case, rows in cases.items():
@@ -326,10 +325,11 @@ def require_possible(path: str | Path, cases: CaseRows) -> None:
             for score, (low, high) in limits.items():
                 value = row.get(score, math.nan)
                 if value < low - _ROUNDING or value > high + _ROUNDING:
-                    raise DataError(
-                        f"{path} is damaged (case '{case}' has a {score} of {value:g} for label '{label}'; expected "
-                        f"{low:g} to {high:g}); run the command that wrote it again."
-                    )
+                    logger.warning(
+                        "%s: case '%s' has a %s of %g for label '%s', expected %g to %g. Check how it was written.",
+                        path, case, score, value, label, low, high,
+                    )  # fmt: skip
+                    return
 
 
 def _number(value: float | None) -> float:

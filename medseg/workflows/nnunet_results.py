@@ -14,7 +14,7 @@ from typing import Any
 
 from medseg.data.datalist_file import read_scored_labels
 from medseg.errors import DataError
-from medseg.metrics import ScoreDefinition, ScoredPredictions, ScoreFacts, Scores, require_possible, target_values
+from medseg.metrics import ScoreDefinition, ScoredPredictions, ScoreFacts, Scores, target_values, warn_of_impossible
 from medseg.storage import read_table
 from medseg.transforms.reader import stem_of
 
@@ -55,7 +55,7 @@ def nnunet_scores(folder: Path) -> Scores | None:
                     f"{place / _NAME} has case {case} again; expected each case in one fold. Name one fold."
                 )
             cases[case] = {_name(key, names, labels): _row(scores) for key, scores in row["metrics"].items()}
-        require_possible(place / _NAME, cases)
+        warn_of_impossible(place / _NAME, cases)
     cleanup = {"every label": {"keep_largest": True}} if folder.name == "postprocessed" else {}
     definition = ScoreDefinition(
         space="source",
