@@ -12,8 +12,9 @@ from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.shipped import find_bundle, shipped_bundles
 from medseg.storage import as_formed, read_yaml_lines
 
-__all__ = ["EARLIER", "PREVIOUS", "TASKS", "Bundle"]
+__all__ = ["EARLIER", "INITIAL", "PREVIOUS", "TASKS", "Bundle"]
 
+INITIAL = "models/initial.pt"  # of a run: weights of another training that it started from
 PREVIOUS = "previous"  # folder of a bundle: the earlier stage, whose label maps it refines
 EARLIER = "earlier stage: "  # begins the names of channels that are labels of it
 

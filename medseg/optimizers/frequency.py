@@ -138,9 +138,8 @@ class _Effective:
     def __init__(self, optimizer: Optimizer, masks: Masks, initial: str) -> None:
         self.masks = masks
         self.first: dict[nn.Parameter, Tensor] = {}
-        self.made: dict[
-            nn.Parameter, tuple[Tensor, int]
-        ] = {}  # raw kernels, and the kernels' versions, of the last step
+        # Raw kernels, and the kernels' versions, of the last step.
+        self.made: dict[nn.Parameter, tuple[Tensor, int]] = {}
         if initial == "raw":
             with torch.no_grad():
                 for weight, mask in masks.items():

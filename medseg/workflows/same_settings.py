@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.compose import command
-from medseg.bundle.folder import Bundle
+from medseg.bundle.folder import INITIAL, Bundle
 from medseg.bundle.plan_layer import LIGHT
 from medseg.bundle.recipe import Recipe, split_id
 from medseg.data import read_datalist
@@ -28,7 +28,6 @@ _OF_MACHINE = {"cache", "compile", "dataset_dir", "device", "num_workers"}
 _EARLIER = {"num_validations": "validations"}  # id -> its name in earlier versions
 _SHOWN, _WIDTH = 5, 80  # of settings in a sentence, and characters of a value
 _UNIVERSAL = "universal"  # recipe of a training on several data sets, whatever is told
-_COPIED = "models/initial.pt"  # of the weights that a training starts from
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def _planned(settings: TrainSettings, tree: Mapping[str, Any]) -> dict[str, tupl
     if configuration:
         told["configuration"] = (configuration, settings.configuration or default)
     path = tree["initial"].get("path") if isinstance(tree.get("initial"), Mapping) else None
-    started = isinstance(path, Mapping) and path.get("name") == _COPIED
+    started = isinstance(path, Mapping) and path.get("name") == INITIAL
     if started != (settings.transfer is not None):
         told["transfer"] = (path, None if settings.transfer is None else str(settings.transfer))
     return {key: pair for key, pair in told.items() if pair[0] != pair[1]}

@@ -15,7 +15,7 @@ from medseg.bundle.build import Section
 from medseg.bundle.compile_choice import compile_layer
 from medseg.bundle.compose import Workflow, command, user
 from medseg.bundle.draft import Draft
-from medseg.bundle.folder import Bundle
+from medseg.bundle.folder import INITIAL, Bundle
 from medseg.bundle.parts import device_component, inside_of
 from medseg.bundle.recipe import Layer
 from medseg.bundle.step_memory import free_gpu_bytes
@@ -133,7 +133,7 @@ class Start:
         if transfer is None and isinstance(started, Mapping) and isinstance(started.get("path"), Mapping):
             raise ConfigError(
                 f"{settings.bundle} began with the weights of another training, which its configs do not hold. Name "
-                f"them with --transfer {settings.bundle}/models/initial.pt, or begin from scratch with "
+                f"them with --transfer {settings.bundle}/{INITIAL}, or begin from scratch with "
                 "--set initial::path=null."
             )
         if previous is not None:

@@ -13,7 +13,7 @@ from typing import Any
 from medseg.bundle.compose import command
 from medseg.bundle.document import rewrite_training, stored_training, training_settings
 from medseg.bundle.dump import rewrite_yaml
-from medseg.bundle.folder import Bundle
+from medseg.bundle.folder import INITIAL, Bundle
 from medseg.bundle.recipe import Layer, Recipe
 from medseg.data.fingerprint import DataFingerprint
 from medseg.data.run_settings import SET, read_origins
@@ -130,7 +130,7 @@ def _place(start: Start, run: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)  # of a start that was killed
     start.draft.write(fresh)
     if start.initial is not None:
-        save_file(start.initial, fresh / "models" / "initial.pt")
+        save_file(start.initial, fresh / INITIAL)
     if start.previous is not None:
         start.previous.copy(fresh)
     for item in fresh.iterdir():

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from medseg.bundle.compose import command
-from medseg.bundle.folder import Bundle
+from medseg.bundle.folder import INITIAL, Bundle
 from medseg.bundle.recipe import Layer
 from medseg.data import Datalist
 from medseg.data.sampling import replay_weights
@@ -154,7 +154,7 @@ class Transfer:
             fresh += self._new_tensors(config)
         # A misfit is told now.
         transfer_state(network, state, str(self.weights), reinitialize=fresh, partial=self.request.partial)
-        initial = {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": "models/initial.pt"}
+        initial = {"_target_": "medseg.workflows.inside", "root": "@bundle_root", "name": INITIAL}
         changes["initial"] = {"path": initial, "reinitialize": fresh, "partial": self.request.partial}
         return command(changes, f"starts from {self.source.name}"), state
 
