@@ -1,4 +1,4 @@
-"""Read what a run left: its curves, and whether its scores are of the weights that it keeps."""
+"""Read what a run left: its curves, what chose its weights, and whether its scores are of those that it keeps."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medseg.data.content import content_hash
 from medseg.engines.epoch_table import EPOCHS, read_rows
+from medseg.engines.run_facts import RunFacts
 from medseg.metrics import Scores
 
-__all__ = ["Curves", "is_outdated", "read_history"]
+__all__ = ["Curves", "is_outdated", "read_history", "scored_weights"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,18 @@ def is_outdated(run: str | Path, scores: Scores) -> bool:
     kept = [Path(run) / "models" / "model.pt", *sorted((Path(run) / "checkpoints").glob("*.pt"))]
     kept = [path for path in kept if path.is_file()]
     return made is not None and bool(kept) and all(content_hash(path) != made for path in kept)
+
+
+def scored_weights(config: Mapping[str, Any], facts: RunFacts, checkpoint: str) -> str:
+    """``last`` where no cases chose the weights, whatever their file is called; else the checkpoint's name.
+
+    Args:
+        config: config of the training.
+        facts: facts of the training.
+        checkpoint: name of the weights.
+    """
+    final = facts.validations == 0 or dict(config.get("checkpoint") or {}).get("select") == "final"
+    return "last" if final and checkpoint == "best" else checkpoint
 
 
 def read_history(path: str | Path) -> dict[str, np.ndarray]:

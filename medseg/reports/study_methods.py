@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from medseg.data.run_settings import settings_of, shown
 from medseg.engines.run_facts import RunFacts, read_facts
+from medseg.engines.run_files import scored_weights
 from medseg.metrics import Scores
 from medseg.metrics.catalog import metric
 from medseg.metrics.empty import rule_words
@@ -28,7 +29,7 @@ _MOST = 4  # values of one setting that are listed
 @dataclass(frozen=True)
 class _Run:
     """What a run stored: name of its method, network class, values of its settings in words, steps of augmentation,
-    facts, scores.
+    facts, scores, checkpoint that was scored.
     """
 
     method: str
@@ -37,6 +38,7 @@ class _Run:
     steps: tuple[str, ...]
     facts: RunFacts
     scores: Scores
+    checkpoint: str
     minutes: float | None
     transfer: str
 
@@ -67,7 +69,9 @@ def _read(folder: Path, method: str) -> _Run:
     initial = config.get("initial")
     source = initial.get("path") if isinstance(initial, Mapping) else None
     minutes = config.get("max_minutes")
-    return _Run(method, name, values, steps, read_facts(folder), Scores.read(folder), minutes, str(source or ""))
+    facts, scores = read_facts(folder), Scores.read(folder)
+    checkpoint = scored_weights(config, facts, scores.facts.checkpoint or "not recorded")
+    return _Run(method, name, values, steps, facts, scores, checkpoint, minutes, str(source or ""))
 
 
 def _said(runs: Sequence[_Run], id_: str, unit: str = "") -> str:
@@ -193,7 +197,7 @@ def _budget(runs: Sequence[_Run]) -> str:
 
 def _selection(runs: Sequence[_Run]) -> str:
     validations = _spread([run.facts.validations for run in runs])
-    chosen = sorted({run.scores.facts.checkpoint or "not recorded" for run in runs})
+    chosen = sorted({run.checkpoint for run in runs})
     weights = {"last": "the last iteration", "best": "the best validation"}
     named = " and ".join(weights.get(name, name) for name in chosen)
     rules = sorted({run.scores.definition.postprocessing for run in runs})

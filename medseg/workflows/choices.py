@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from medseg.engines.run_facts import RunFacts
+from medseg.engines.run_files import scored_weights
 
 __all__ = ["biases", "choices"]
 
@@ -27,8 +28,8 @@ def choices(
     """
     found = []
     here = ", which are scored here" if validation else ""
-    final = checkpoint == "best" and dict(config.get("checkpoint") or {}).get("select") == "final"
-    if final or checkpoint == "last" or (checkpoint == "best" and facts.validations == 0):
+    checkpoint = scored_weights(config, facts, checkpoint)
+    if checkpoint == "last":
         found.append("The final weights are scored: no cases chose them.")
     elif checkpoint.startswith("best"):
         of = f"{facts.validations} validations" if (facts.validations or 1) > 1 else "a validation"

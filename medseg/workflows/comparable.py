@@ -10,7 +10,7 @@ from typing import Any
 
 from medseg.bundle.folder import Bundle
 from medseg.engines.run_facts import RunFacts, read_facts
-from medseg.engines.run_files import is_outdated
+from medseg.engines.run_files import is_outdated, scored_weights
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
 from medseg.metrics import NOT_RECORDED, ScoreDefinition, Scores, target_values
@@ -54,6 +54,7 @@ class ScoredRun:
         scores: the scores.
         facts: facts of the run that was scored.
         role: role of the cases (``medseg.workflows.selection.ROLES``).
+        checkpoint: name of the weights; ``last`` where no cases chose them.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ScoredRun:
     scores: Scores
     facts: RunFacts
     role: str
+    checkpoint: str | None
 
     @property
     def definition(self) -> ScoreDefinition:
@@ -166,7 +168,10 @@ def _read(folder: Path, name: str) -> ScoredRun:
     role = scores.facts.role
     if role is None and (run / "configs" / "datalist.json").is_file():
         role = own_role(Bundle(run), list(scores.cases))
-    return ScoredRun(name, folder, scores, read_facts(run), role or NOT_RECORDED)
+    facts, checkpoint = read_facts(run), scores.facts.checkpoint
+    if checkpoint is not None and Bundle(run).has("train"):
+        checkpoint = scored_weights(Bundle(run).trained, facts, checkpoint)
+    return ScoredRun(name, folder, scores, facts, role or NOT_RECORDED, checkpoint)
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
@@ -259,7 +264,7 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
     shown: dict[str, Callable[[ScoredRun], Any]] = {
         "Scores are of different roles, sections or folds": lambda run: run.scored_on,
         "Rules of post-processing differ": lambda run: _rules(run.definition),
-        "Checkpoints differ": lambda run: run.scores.facts.checkpoint,
+        "Checkpoints differ": lambda run: run.checkpoint,
         "Times and memory were measured on different machines or threads": lambda run: run.facts.measured_on,
     }
     for words, value in shown.items():
@@ -270,7 +275,7 @@ def differing(runs: Sequence[ScoredRun], score: str) -> list[str]:
     for key in EFFORT:
         if uneven := uneven_effort("runs", facts, key, _TOLERANCE.get(key, 0.0)):
             found.append(uneven)
-            if key == "validations" and any(run.scores.facts.checkpoint == "best" for run in runs):
+            if key == "validations" and any(run.checkpoint == "best" for run in runs):
                 found.append(
                     "The best of more validations is better by chance alone: compare the final weights (`medseg "
                     "validate --checkpoint last`, or `medseg train --select final`)."

@@ -257,7 +257,7 @@ def _compared(method: Method, tables: _Tables, place: int) -> ComparedRun:
         interval=(found.score.low, found.score.high),
         failures=found.failures,
         scored_on=method.runs[0].scored_on,
-        checkpoint=method.runs[0].scores.facts.checkpoint,
+        checkpoint=method.runs[0].checkpoint,
         postprocessing=method.runs[0].definition.postprocessing,
         seeds=seeds,
         trainings=crossed_mean(tables.by_seed(place)) if several else None,

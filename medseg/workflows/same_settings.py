@@ -22,9 +22,10 @@ from medseg.shipped import find_bundle
 from medseg.workflows.run_folder import differences
 from medseg.workflows.train_settings import TrainSettings
 
-__all__ = ["SettingsHeld", "hold_settings", "refuse_other", "stored_list"]
+__all__ = ["OF_MACHINE", "SettingsHeld", "hold_settings", "refuse_other", "stored_list"]
 
-_OF_MACHINE = {"cache", "compile", "dataset_dir", "device", "num_workers"}
+OF_MACHINE = {"cache", "compile", "num_workers"}  # what a plan takes from the machine: it may differ when a run resumes
+_PLACES = {"dataset_dir", "device"}  # told with each command
 _EARLIER = {"num_validations": "validations"}  # id -> its name in earlier versions
 _SHOWN, _WIDTH = 5, 80  # of settings in a sentence, and characters of a value
 _UNIVERSAL = "universal"  # recipe of a training on several data sets, whatever is told
@@ -91,7 +92,7 @@ def hold_settings(settings: TrainSettings, run: Path) -> SettingsHeld:
         changed["datalist"] = ("as stored", "another content")
     unknown = [] if origins else ["where settings come from"]
     unknown += [f"the {name}" for name in ("recipe", "configuration") if settings.network and not tree.get(name)]
-    return SettingsHeld({key: pair for key, pair in changed.items() if key not in _OF_MACHINE}, tuple(unknown))
+    return SettingsHeld({key: pair for key, pair in changed.items() if key not in OF_MACHINE | _PLACES}, tuple(unknown))
 
 
 def _told(settings: TrainSettings, tree: Mapping[str, Any]) -> dict[str, Any]:

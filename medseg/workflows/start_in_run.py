@@ -25,7 +25,7 @@ from medseg.workflows.fitted import without_fitted
 from medseg.workflows.folder_lock import LOCK
 from medseg.workflows.new_bundle import announce
 from medseg.workflows.run_folder import differences, require_same_data
-from medseg.workflows.same_settings import refuse_other, stored_list
+from medseg.workflows.same_settings import OF_MACHINE, refuse_other, stored_list
 from medseg.workflows.start import NOT_USED, Start
 from medseg.workflows.stored_list import remember_list
 
@@ -36,7 +36,7 @@ logger = logging.getLogger("medseg")
 _LENGTH = {"epochs", "max_minutes"}
 _MAY_CHANGE = _LENGTH | {"val_interval"}
 # A run keeps what was planned for it on its first machine and by its version, unless the user sets another.
-_OF_MACHINE = {"cache", "compile", "num_workers", "precision", "validate::inferer::precision"}
+_PLANNED = OF_MACHINE | {"precision", "validate::inferer::precision"}
 _FITTED = {"iterations", "validation_cases"}  # may then differ from what a config starts with
 _FRESH = "configs.new"  # in a run: the bundle until all of it is written
 _OWN = {"log.txt", _FRESH, LOCK}  # what a start that was killed leaves behind
@@ -161,7 +161,7 @@ def hold_against(start: Start, bundle: Bundle, known: RunFacts, *, same_data: bo
     free |= {"epochs"} if "max_minutes" in said else set()
     free |= _FITTED if known.fitted_to_time else set()
     free |= {"dataset_dir"} if same_data else set()
-    unlike = _OF_MACHINE | (new.keys() - old.keys())
+    unlike = _PLANNED | (new.keys() - old.keys())
     free |= {key for key in unlike if (origin := draft.train.origin(key)) and origin.kind == "plan"}
     update = {key: new[key] for key in sorted(said | {"dataset_dir"}) if new.get(key) != old.get(key)}
     if "epochs" in said and "max_minutes" in update:

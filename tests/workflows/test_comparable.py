@@ -107,6 +107,13 @@ def test_what_tells_the_runs_apart_is_shown(
     assert shown in (tmp_path / "out" / "comparison.md").read_text()
 
 
+def test_weights_that_no_case_chose_are_the_last_ones_whatever_their_file(tmp_path: Path) -> None:
+    runs = [write(tmp_path / "one"), write(tmp_path / "two")]
+    (runs[1] / "configs").mkdir()
+    (runs[1] / "configs" / "train.yaml").write_text("checkpoint: {select: final}\n")
+    assert any("Checkpoints differ (one: best; two: last)" in text for text in compare(runs, tmp_path / "out").warnings)
+
+
 def test_runs_that_are_alike_have_no_warning_and_their_training_is_shown(tmp_path: Path) -> None:
     runs = [write(tmp_path / "one"), write(tmp_path / "two", 0.1, facts={"training_seconds": 63.0})]
     assert compare(runs, tmp_path / "out").warnings == []
