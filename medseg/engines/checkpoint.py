@@ -240,21 +240,21 @@ class Checkpoint:
                 self._save_best(engine, f"best_{name}", value)
             self.save(engine)
         barrier()
-        if self._signalled(engine):
+        if self._signalled():
             self._leave(engine)
 
     def _iteration_completed(self, engine: Any) -> None:
         # The end of an epoch saves after the validation; between accumulated steps there is no state to save.
         last = engine.state.iteration % engine.state.epoch_length == 0
-        if last or not engine.steps_now() or not self._signalled(engine):
+        if last or not engine.steps_now() or not self._signalled():
             return
         if engine.state.rank == 0:
             self.save(engine)
         barrier()
         self._leave(engine)
 
-    def _signalled(self, engine: Any) -> bool:
-        self._signal = agree(self._signal, engine.state.device)
+    def _signalled(self) -> bool:
+        self._signal = agree(self._signal)
         return self._signal != 0
 
     def _leave(self, engine: Any) -> None:

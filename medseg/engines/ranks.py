@@ -62,14 +62,14 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def agree(number: int, device: torch.device | str) -> int:
+def agree(number: int) -> int:
     """The largest ``number`` over all ranks: what one rank has seen (a signal, the time, a bad loss) holds for all.
 
-    ``device`` is the training's: NCCL moves tensors on GPUs only.
+    It travels between CPUs, by gloo: no GPU is waited for.
     """
     if not is_distributed():
         return number
-    largest = torch.tensor(number, device=device)
+    largest = torch.tensor(number)
     distributed.all_reduce(largest, distributed.ReduceOp.MAX)
     return int(largest)
 

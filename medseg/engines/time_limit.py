@@ -112,7 +112,7 @@ class TimeLimit:
             return
         if self.checkpoint.evaluator is not None and self.validations != 0:
             seconds = validation_seconds(self.checkpoint.evaluator, _MEASURING * self.seconds_left)
-            self._cost = self._agreed(seconds, state.device)
+            self._cost = self._agreed(seconds)
             if self._cost > _MOST * self.seconds_left:
                 logger.warning("the last validation takes about %.0f s, so the training may end late", self._cost)
         self._last_step = self.elapsed
@@ -128,7 +128,7 @@ class TimeLimit:
         share = (
             1.0 if elapsed + min(self._steps) / 2 >= until else elapsed / until
         )  # the next step would end nearer to it
-        self.share = max(self.share, self._agreed(share, engine.state.device))
+        self.share = max(self.share, self._agreed(share))
         for schedule in self.schedules:
             schedule.move_to(self.share)
         if self.share >= 1:
@@ -143,12 +143,12 @@ class TimeLimit:
             logger.info("the time is over after %d iterations", engine.state.iteration)
             engine.terminate()
 
-    def _agreed(self, number: float, device: Any) -> float:
+    def _agreed(self, number: float) -> float:
         """The largest of all ranks, whose clocks differ: each must do the same."""
-        return agree(round(1e6 * number), device) / 1e6
+        return agree(round(1e6 * number)) / 1e6
 
     # ------------------------------------------------------------------ validations
-    def is_due(self, device: Any) -> bool:
+    def is_due(self) -> bool:
         """Whether to validate at the end of this epoch."""
         if self.validations is not None:
             return self._is_next()
@@ -158,16 +158,16 @@ class TimeLimit:
             and elapsed - self._last_validation >= _APART * budget
             and elapsed + 2 * self._cost < budget
         )
-        return self.ending or bool(agree(int(due), device))
+        return self.ending or bool(agree(int(due)))
 
     def _is_next(self) -> bool:
         """Whether the share of the time at which the next of ``validations`` takes place has passed; on all ranks."""
         done = len(self.checkpoint.validations)
         return done < (self.validations or 0) and self.share * (self.validations or 0) >= done + 1
 
-    def validated(self, seconds: float, device: Any) -> None:
+    def validated(self, seconds: float) -> None:
         """Take note of what a validation took."""
-        self._cost = self._agreed(seconds, device)
+        self._cost = self._agreed(seconds)
         self._spent += self._cost
         self._last_validation = self.elapsed
 
@@ -183,7 +183,7 @@ class _Validation:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate)
 
     def _validate(self, engine: Any) -> None:
-        if self.validator is not None and self.limit.is_due(engine.state.device):
+        if self.validator is not None and self.limit.is_due():
             before = self.limit.elapsed
             self.validator.run(engine.state.epoch)
-            self.limit.validated(self.limit.elapsed - before, engine.state.device)
+            self.limit.validated(self.limit.elapsed - before)

@@ -267,7 +267,7 @@ class SegmentationTrainer(SupervisedTrainer):
         # With a scaler, gradients that overflow are its business: it leaves the step out and scales less.
         # The step's one read from the device, after everything before the optimiser is queued there.
         finite = bool(self._group_is_finite & (self.grad_scaler.is_enabled() | torch.isfinite(norm)))
-        finite = not agree(int(not finite), self.state.device)  # a step that one rank leaves out, all leave out
+        finite = not agree(int(not finite))  # a step that one rank leaves out, all leave out
         if finite:
             self.grad_norm = norm
             self.grad_scaler.step(self.optimizer)

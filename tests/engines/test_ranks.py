@@ -26,7 +26,7 @@ def group() -> Iterator[None]:
 
 def check_calls() -> None:
     assert is_main()
-    assert agree(3, "cpu") == 3
+    assert agree(3) == 3
     barrier()
     assert on_main(lambda: {"a": 1}) == {"a": 1}
 
