@@ -258,7 +258,8 @@ def _epochs(iterations: int, draft: Draft, cases: int) -> int:
     processes, per_epoch = world_size(), _per_epoch(draft, cases)
     epochs = math.ceil(iterations / per_epoch)
     shared = f" in each of {processes} processes" if processes > 1 else ""
-    logger.info("%d iterations are %d epochs of %d%s", iterations, epochs, per_epoch, shared)
+    unit = "epoch" if epochs == 1 else "epochs"
+    logger.info("%d iterations, in full epochs: %d %s of %d%s", iterations, epochs, unit, per_epoch, shared)
     return epochs
 
 
