@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from PIL import Image
 
 DOCS = Path(__file__).parent
@@ -54,7 +55,9 @@ def section(study: Path, done: Path, hardware: str) -> str:
         f"{data['seeds']} seeds"
         for data in result["data"]
     )
-    where = "".join(f" \\\n  --set data::{data['name']}::data_dir=DIR" for data in result["data"])
+    sets = yaml.safe_load(study.read_text(encoding="utf-8"))["data"]
+    places = {name: "data_dir=DIR" if "data_dir" in entry else "json_list=LIST" for name, entry in sets.items()}
+    where = "".join(f" \\\n  --set data::{name}::{place}" for name, place in places.items())
     images = []
     for name in _FIGURES:
         target = DOCS / "results" / f"{study.stem}_{name}.png"
