@@ -10,9 +10,11 @@ import yaml
 
 from medseg.bundle.build import named_recipes
 from medseg.errors import ConfigError
+from medseg.shipped import find_list
 from medseg.workflows.study_file import Budget, read_study
 from medseg.workflows.study_members import Member
 
+STUDIES = Path(__file__).parents[2] / "studies"
 BUNDLE = "ssh_unet_btcv_ct_segmentation"
 SOUND: dict[str, Any] = {
     "networks": ["ssh_unet", "UNet"],
@@ -38,12 +40,19 @@ def test_methods_follow_recipes_and_configurations(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["recipe_ablation", "recipe_ablation_2d", "recipe_ablation_nnunet"])
 def test_an_ablation_changes_its_first_method(name: str) -> None:
-    study = read_study(Path(__file__).parents[2] / "studies" / f"{name}.yaml")
+    study = read_study(STUDIES / f"{name}.yaml")
     assert len({one.network for one in study.networks}) == 1 and len(study.seeds) >= 3
     assert study.networks[0].name == "light" and not study.networks[0].settings
     assert {one.name for one in study.networks} >= set(named_recipes()) - (
         {"nnunet"} if name == "recipe_ablation" else set()
     )
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_lists_of_a_study_are_found_once_the_folder_of_its_data_is_named(file: Path) -> None:
+    """A relative list lies beside the study or is shipped; others stand with their whole path, for users to replace."""
+    lists = [find_list(one.json_list) for one in read_study(file).data]
+    assert all(one.is_file() or (one.is_absolute() and STUDIES not in one.parents) for one in lists)
 
 
 def test_a_study_is_read(tmp_path: Path) -> None:
