@@ -10,6 +10,12 @@ import pytest
 from full_set import FULL_SET
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``pytest -m gpu`` reads the GPU's tests alone: a machine with a GPU need not have what the others import."""
+    asked = config.option.markexpr == "gpu" and collection_path.parent == Path(__file__).parent
+    return True if asked and collection_path.name not in ("gpu", "conftest.py") else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left with one of them when the others are done."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -122,3 +122,11 @@ def test_a_wrong_place_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_that_changes_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
     assert list(agreement.step("vnet_ds", "cpu")) == ["a step in bf16 changed nothing"]
+
+
+def test_all_tests_of_a_gpu_are_here() -> None:
+    """``pytest -m gpu`` reads no other folder (``tests/conftest.py``)."""
+    mark = ".".join(("pytest", "mark", "gpu"))
+    assert [path for path in (ROOT / "tests").rglob("*.py") if mark in path.read_text(encoding="utf-8")] == [
+        Path(__file__)
+    ]
