@@ -2,6 +2,7 @@
 
 from medseg.engines.attach import Attach
 from medseg.engines.augment_batches import PrepareAugmented
+from medseg.engines.binary_maps import target_maps
 from medseg.engines.cases import CaseEvaluator, run_cases
 from medseg.engines.checkpoint import Checkpoint, RandomStreams, unselected_epochs
 from medseg.engines.cost import CaseCost, network_facts
@@ -14,7 +15,6 @@ from medseg.engines.log import Progress, RunLog
 from medseg.engines.scores import CaseScores, PhotoScores, TaskMapScores, TaskScores
 from medseg.engines.start import run
 from medseg.engines.stopping import EarlyStop
-from medseg.engines.target_maps import target_maps
 from medseg.engines.task_batches import PreparePasses, PrepareTasks
 from medseg.engines.time_limit import TimeLimit
 from medseg.engines.trainer import SegmentationTrainer

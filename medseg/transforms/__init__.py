@@ -1,5 +1,6 @@
 """Transforms: recipes per modality, normalisation, label encoding, and the way back to the source grid."""
 
+from medseg.transforms.chain import pipeline
 from medseg.transforms.channel_changes import RandBlurd, RandContrastd, RandGammad, RandLowResolutiond
 from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
 from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
@@ -9,7 +10,6 @@ from medseg.transforms.label_changes import RandMorphologyd, RandRemoveComponent
 from medseg.transforms.nearest_affine import RandNearestAffined
 from medseg.transforms.patches import RandForegroundCropd, RandRotateScaled, patch_augmentation
 from medseg.transforms.photo import photo_augmentation, photo_preprocessing
-from medseg.transforms.pipeline import pipeline
 from medseg.transforms.postprocess import CleanLabelsd, CleanRule, clean_labels, clean_mask
 from medseg.transforms.probabilities import SaveProbabilitiesd, SaveTaskProbabilitiesd
 from medseg.transforms.published import (

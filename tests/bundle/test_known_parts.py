@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import importlib.util
 import inspect
 from typing import Any
 
@@ -42,6 +43,14 @@ def test_every_name_exists_and_belongs_to_its_package() -> None:
         assert callable(found), path
         home = getattr(found, "__module__", None)
         assert home is None or home.partition(".")[0] == path.partition(".")[0], (path, home)
+
+
+@pytest.mark.parametrize("path", sorted(name for name in components() if name.startswith("medseg.")))
+def test_no_module_has_the_name_of_a_component(path: str) -> None:
+    """``pydoc.locate``, by which MONAI finds components, takes a module of that name from Python 3.12 on."""
+    package, _, name = path.rpartition(".")
+    with contextlib.suppress(ModuleNotFoundError):  # the package is a class, whose method is the component
+        assert importlib.util.find_spec(f"{package}.{name}") is None
 
 
 def test_no_component_fetches_by_default() -> None:
