@@ -240,7 +240,10 @@ class SegmentationTrainer(SupervisedTrainer):
         if reason is not None:
             blocks = any(True for _ in recomputable(self.network))
             half = self.dtype is not None
-            raise ResourceError(memory_advice(error, inputs, reason, half=half, blocks=blocks)) from error
+            advice = memory_advice(error, inputs, reason, half=half, blocks=blocks)
+            # Whoever keeps this error, as a notebook does, would keep the frames of the try: its memory and, before
+            # torch 2.13, the hooks of checkpointing, which would take part in every further training of the process.
+            raise ResourceError(advice) from error.with_traceback(None)
         logger.warning(
             "iteration %d: the GPU has no room for %d patches at once%s; from here on the network gets them "
             "one by one, which takes about a third longer and gives the same loss and gradients",

@@ -23,7 +23,8 @@ def recording() -> bool:
 
 def exporting() -> bool:
     """Whether it is traced or exported: what is recorded runs elsewhere too, on other devices and batches."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    # torch.compiler.is_exporting() reads the same, but before torch 2.13 it is true for whatever is compiled.
+    return torch.jit.is_tracing() or torch.compiler._is_exporting_flag
 
 
 def autocasting(x: Tensor) -> bool:

@@ -45,4 +45,4 @@ def cheaper(spatial: tuple[int, ...], kernel: tuple[int, ...], *, gradients: boo
     products = math.prod([n * k - r * (r + 1) for n, k, r in zip(spatial, kernel, plan.halves, strict=True)])
     padded = math.prod(plan.lengths)
     ratio = products / (padded * max(1.0, math.log2(padded)))
-    return "fft" if ratio > _EQUAL.get(device_type, _EQUAL["cuda"])[gradients] else "direct"
+    return "fft" if ratio > _EQUAL.get(device_type, _EQUAL["cuda"])[int(gradients)] else "direct"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError
 from medseg.networks.kernels.conv_choice import choose
 from medseg.networks.kernels.fft_depthwise import KeptSpectrum, fft_depthwise
+from medseg.networks.recording import exporting
 
 __all__ = ["DepthwiseConv"]
 
@@ -79,7 +80,7 @@ class DepthwiseConv(nn.Module):
         if torch.jit.is_scripting():
             return _direct(x, self.weight, self.bias)
         weight = self.weight
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        if exporting():
             return _direct(x, weight, self.bias)
         cropped = _crop(weight, x.shape[2:])
         if choose(self.method, x, cropped) == "direct":
