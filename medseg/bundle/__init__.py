@@ -1,6 +1,6 @@
 """Bundles: build, read, judge, run, check, export and package them."""
 
-from medseg.bundle.arguments import accepts_roi, plan_for_network, planned_arguments, roi_remedy, unet_topology
+from medseg.bundle.arguments import accepts_roi, plan_for_network, planned_arguments, roi_remedy
 from medseg.bundle.build import TRAINED_AXES
 from medseg.bundle.copy import copy_texts
 from medseg.bundle.dump import dump_yaml
@@ -15,5 +15,4 @@ __all__ = [
     "plan_for_network",
     "planned_arguments",
     "roi_remedy",
-    "unet_topology",
 ]

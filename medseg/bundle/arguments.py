@@ -29,41 +29,14 @@ __all__ = [
     "planned_arguments",
     "roi_remedy",
     "supervised_arguments",
-    "unet_topology",
 ]
 
 
-def unet_topology(
-    roi_size: Sequence[int], spacing: Sequence[float] | None, max_levels: int = 6
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Kernel sizes and strides per level of a U-Net, by nnU-Net's rule (Isensee et al. 2021, supplement; MONAI's
-    DynUNet guide).
-
-    An axis is halved while its spacing is within twice the finest and it keeps at least 4 voxels; its kernel is 3
-    from the level on where that holds, 1 before.
-    """
-    size = list(roi_size)
-    mm = list(spacing) if spacing is not None else [1.0] * len(size)
-    kernels: list[list[int]] = []
-    strides: list[list[int]] = [[1] * len(size)]
-    while True:
-        near = [m <= 2 * min(mm) for m in mm]
-        kernels.append([3 if n else 1 for n in near])
-        stride = [2 if n and length >= 8 else 1 for n, length in zip(near, size, strict=True)]
-        if max(stride) == 1 or len(strides) == max_levels:
-            return kernels, strides
-        strides.append(stride)
-        size = [length // s for length, s in zip(size, stride, strict=True)]
-        mm = [m * s for m, s in zip(mm, stride, strict=True)]
-
-
 def _dynunet(plan: Plan) -> dict[str, Any]:
-    if plan.like_nnunet:
-        kernels, strides = nnunet_topology(plan.roi_size, plan.spacing, max_stages=4 if plan.light else None)
-        filters = [n // (4 if plan.light else 1) for n in features_of(len(strides), plan.spatial_dims)]
-    else:
-        kernels, strides = unet_topology(plan.roi_size, plan.spacing, 4 if plan.light else 6)
-        filters = [min((8 if plan.light else 32) * 2**level, 320) for level in range(len(strides))]
+    # The steps of a patch are at most 32 voxels where it is not planned by nnU-Net's rules, which know no such limit.
+    most = 4 if plan.light else None if plan.like_nnunet else 6
+    kernels, strides = nnunet_topology(plan.roi_size, plan.spacing, max_stages=most)
+    filters = [n // (4 if plan.light else 1) for n in features_of(len(strides), plan.spatial_dims)]
     return {
         "kernel_size": kernels,
         "strides": strides,

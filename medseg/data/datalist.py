@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.case import Case
-from medseg.data.datalist_form import ROOT, to_text, warn_once
+from medseg.data.datalist_form import DIVIDED, ROOT, to_text, warn_once
 from medseg.data.findings import Finding
 from medseg.data.folds import make_folds
 from medseg.errors import DataError, nearest
@@ -133,7 +133,7 @@ class Datalist:
 
     def cases(self, section: str, fold: int | None = None) -> list[Case]:
         """The cases of ``training`` or ``validation`` after the split, or of another section as it stands."""
-        if section in ("training", "validation"):
+        if section in DIVIDED:
             return self.split(fold)[section == "validation"]
         return self.sections.get(section, [])
 

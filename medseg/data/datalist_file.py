@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.data.datalist import Datalist
-from medseg.data.datalist_form import ROOT, SECTIONS, UNION_SUFFIXES, check_keys, holds_cases, to_text
+from medseg.data.datalist_form import DIVIDED, ROOT, SECTIONS, UNION_SUFFIXES, check_keys, holds_cases, to_text
 from medseg.data.entry import Entry, cases_of, read_entry
 from medseg.data.union import read_union, union_table
 from medseg.errors import DataError
@@ -161,7 +161,7 @@ def _read_sections(table: Mapping[str, Any], root: Path, path: Path) -> dict[str
         section = sections.setdefault("test" if key == "testing" else key, [])  # the Decathlon archives use either
         for number, entry in enumerate(table[key]):
             try:
-                section.append(read_entry(entry, f"{key}[{number}]", root, labelled=key in SECTIONS[:2]))
+                section.append(read_entry(entry, f"{key}[{number}]", root, labelled=key in DIVIDED))
             except DataError as error:
                 wrong.append(str(error))
     if len(wrong) == 1:

@@ -12,11 +12,22 @@ from typing import Any
 
 from medseg.errors import DataError, nearest
 
-__all__ = ["ENTRY_KEYS", "ROOT", "SECTIONS", "UNION_SUFFIXES", "check_keys", "holds_cases", "to_text", "warn_once"]
+__all__ = [
+    "DIVIDED",
+    "ENTRY_KEYS",
+    "ROOT",
+    "SECTIONS",
+    "UNION_SUFFIXES",
+    "check_keys",
+    "holds_cases",
+    "to_text",
+    "warn_once",
+]
 
 logger = logging.getLogger("medseg")
 
 SECTIONS = ("training", "validation", "test")
+DIVIDED = SECTIONS[:2]  # by folds; their cases have labels
 ENTRY_KEYS = ("image", "label", "fold", "subject", "modality", "dataset", "case_id")
 ROOT = "data_dir"
 UNION_SUFFIXES = (".yaml", ".yml")  # of files that name several datalists

@@ -20,6 +20,7 @@ from medseg.data.case import Case
 from medseg.data.convert import link_or_copy
 from medseg.data.datalist import Datalist
 from medseg.data.datalist_file import read_datalist
+from medseg.data.datalist_form import DIVIDED
 from medseg.data.files import Unreadable, Volume, read_volume
 from medseg.data.label_files import refuse_undeclared
 from medseg.data.nnunet_plans import read_nnunet_plans
@@ -114,7 +115,7 @@ def _splits(datalist: Datalist) -> tuple[list[dict[str, list[str]]], list[Case],
     else:
         pairs = [datalist.split()]
         training = [*sections["training"], *sections["validation"]]
-        tests = [case for name, cases in sections.items() if name not in ("training", "validation") for case in cases]
+        tests = [case for name, cases in sections.items() if name not in DIVIDED for case in cases]
     splits = [{"train": sorted(c.id for c in train), "val": sorted(c.id for c in val)} for train, val in pairs]
     return splits, training, tests
 

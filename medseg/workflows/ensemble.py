@@ -18,8 +18,10 @@ from medseg.bundle.folder import Bundle
 from medseg.bundle.parts import device as choose_device
 from medseg.data import Case, CaseDataset, Datalist, ReadCase, read_datalist
 from medseg.data.content import content_hash
+from medseg.data.datalist_form import DIVIDED
 from medseg.engines import CaseCost, CaseEvaluator, CaseScores, run_cases
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
+from medseg.engines.run_files import scored_weights
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.inferers.saved import CASE, SavedMember, holds_probabilities
@@ -46,8 +48,6 @@ from medseg.workflows.validation import warn_of_background
 __all__ = ["EnsembleSettings", "ensemble"]
 
 logger = logging.getLogger("medseg")
-
-_SPLIT = ("training", "validation")  # sections that folds divide
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,10 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     ]
     network = Ensemble(members, settings.method, weights)
     logger.info("%s of %d members, weights %s", settings.method, len(members), [round(w, 3) for w in network.weights])
+    kinds = [scored_weights(bundle.trained, read_facts(bundle.root), settings.checkpoint) for bundle in bundles]
     facts = replace(
         facts,
-        checkpoint=settings.checkpoint,
+        checkpoint=" and ".join(sorted({*kinds})) or None,
         weights_sha256=None if saved else weights_hash(sources),
         medseg=__version__,
         ensemble=settings.method,
@@ -285,7 +286,7 @@ def _refuse(places: Sequence[Path], bundles: Sequence[Bundle], settings: Ensembl
                 f"{bundle} was trained on several data sets, whose cases are asked for different tasks; `medseg "
                 "ensemble` joins runs on one. Predict with each run alone by `medseg infer`."
             )
-    if settings.fold is not None and settings.section not in _SPLIT:
+    if settings.fold is not None and settings.section not in DIVIDED:
         raise ConfigError(
             f"--fold {settings.fold}: section '{settings.section}' has no folds; leave one of --fold and --section out."
         )
@@ -322,8 +323,8 @@ def _selection(run: Path | None, config: Mapping[str, Any], settings: EnsembleSe
     cases = datalist.cases(section, fold)
     if not cases:
         raise DataError(f"{datalist.path} has no case in '{section}'; name another with --section.")
-    role = "external" if settings.json_list is not None else section if section in _SPLIT else "test"
-    return Selection(tuple(cases), datalist, role, section, fold if section in _SPLIT else None)
+    role = "external" if settings.json_list is not None else section if section in DIVIDED else "test"
+    return Selection(tuple(cases), datalist, role, section, fold if section in DIVIDED else None)
 
 
 def _facts(folders: Sequence[Path], selection: Selection, *, cleaned: bool, calibrated: bool) -> ScoreFacts:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigParser
 
-from medseg.bundle import dump_yaml, make_metadata, unet_topology
+from medseg.bundle import dump_yaml, make_metadata
 from medseg.bundle.plan_layer import plan_recipe
 from medseg.data import CaseFacts, make_plan, read_datalist
 
@@ -28,21 +28,6 @@ def test_a_config_has_no_anchors(tmp_path):
     shared = [1, 2, 3]
     dump_yaml({"a": shared, "b": shared}, tmp_path / "x.yaml")
     assert (tmp_path / "x.yaml").read_text() == "a: [1, 2, 3]\nb: [1, 2, 3]\n"
-
-
-def test_a_unet_halves_isotropic_axes_down_to_four_voxels():
-    kernels, strides = unet_topology((96, 96, 96), (1.0, 1.0, 1.0))
-    assert strides == [[1, 1, 1], *[[2, 2, 2]] * 4]
-    assert kernels == [[3, 3, 3]] * 5
-
-
-def test_a_unet_leaves_coarse_slices_alone_until_the_plane_is_as_coarse():
-    kernels, strides = unet_topology((128, 128, 16), (1.0, 1.0, 5.0))
-    assert strides[:3] == [[1, 1, 1], [2, 2, 1], [2, 2, 1]]
-    assert strides[3] == [2, 2, 2]
-    assert kernels[:3] == [[3, 3, 1], [3, 3, 1], [3, 3, 3]]
-    sizes = np.array([128, 128, 16]) // np.prod(strides, axis=0)
-    assert sizes.min() >= 4
 
 
 def test_metadata_of_regions_and_two_modalities(tmp_path):

@@ -204,6 +204,7 @@ def test_thick_slices_are_halved_late() -> None:
     kernels, strides = nnunet_topology((20, 320, 256), (5, 1.5625, 1.5625))
     assert strides == [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2], [1, 2, 2], [1, 2, 2]]
     assert kernels == [[1, 3, 3], *[[3, 3, 3]] * 6]
+    assert nnunet_topology((96, 96, 96), (1, 1, 1)) == ([[3, 3, 3]] * 5, [[1, 1, 1], *[[2, 2, 2]] * 4])
     assert nnunet_topology((4, 6, 5), None) == ([[3, 3, 3]] * 2, [[1, 1, 1], [2, 2, 2]])
     assert len(nnunet_topology((128, 128), None, max_stages=4)[1]) == 4
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.data.datalist_file import read_datalist
+from medseg.data.datalist_form import SECTIONS
 from medseg.data.layouts import Found
 from medseg.errors import DataError, few
 from medseg.storage import read_json
@@ -13,8 +14,7 @@ __all__ = ["TITLE", "read", "recognises"]
 
 TITLE = "Medical Segmentation Decathlon"
 
-_SECTIONS = ("training", "validation", "test")
-_MADE_ANEW = (*_SECTIONS, "testing", "name", "modality", "labels", "numTraining", "numValidation", "numTest")
+_MADE_ANEW = (*SECTIONS, "testing", "name", "modality", "labels", "numTraining", "numValidation", "numTest")
 
 
 def recognises(folder: Path) -> bool:
@@ -34,7 +34,7 @@ def read(folder: Path) -> Found:
     sections = {
         name: [case.to_dict() | {"image": [Path(file) for file in case.images]} for case in cases]
         for name, cases in datalist.sections.items()
-        if cases or name in _SECTIONS
+        if cases or name in SECTIONS
     }
     for case in (case for cases in sections.values() for case in cases if case.get("label")):
         case["label"] = Path(case["label"])
