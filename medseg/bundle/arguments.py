@@ -17,7 +17,7 @@ from medseg.data.union import is_union
 from medseg.engines.ranks import on_this_machine
 from medseg.errors import ConfigError, nearest
 from medseg.networks import create_network, network_class
-from medseg.networks.layers.nnunet_topology import features_of, nnunet_topology
+from medseg.networks.layers.nnunet_topology import LIGHT_STAGES, features_of, nnunet_topology
 from medseg.networks.nnunet_patch import MEMORY_GB
 from medseg.networks.training_facts import training_facts
 
@@ -34,9 +34,9 @@ __all__ = [
 
 def _dynunet(plan: Plan) -> dict[str, Any]:
     # The steps of a patch are at most 32 voxels where it is not planned by nnU-Net's rules, which know no such limit.
-    most = 4 if plan.light else None if plan.like_nnunet else 6
+    most = LIGHT_STAGES if plan.light else None if plan.like_nnunet else 6
     kernels, strides = nnunet_topology(plan.roi_size, plan.spacing, max_stages=most)
-    filters = [n // (4 if plan.light else 1) for n in features_of(len(strides), plan.spatial_dims)]
+    filters = features_of(len(strides), plan.spatial_dims, light=plan.light)
     return {
         "kernel_size": kernels,
         "strides": strides,

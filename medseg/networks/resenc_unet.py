@@ -15,7 +15,7 @@ from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
-from medseg.networks.layers.nnunet_topology import BLOCKS, features_of, nnunet_topology
+from medseg.networks.layers.nnunet_topology import BLOCKS, LIGHT_STAGES, features_of, nnunet_topology
 from medseg.networks.layers.padding import crop_to, pad_to_multiples
 from medseg.networks.registry import PlannedFor, register
 
@@ -154,10 +154,10 @@ class ResEncUNet(nn.Module):
     @classmethod
     def planned_arguments(cls, plan: PlannedFor) -> dict[str, Any]:
         """Stages by nnU-Net's rule; on a CPU at most four, a quarter as wide and of fewer blocks."""
-        kernels, strides = nnunet_topology(plan.roi_size, plan.spacing, max_stages=4 if plan.light else None)
+        kernels, strides = nnunet_topology(plan.roi_size, plan.spacing, max_stages=LIGHT_STAGES if plan.light else None)
         arguments: dict[str, Any] = {"strides": strides, "kernel_sizes": kernels}
         if plan.light:
-            arguments["features"] = [8 * 2**stage for stage in range(len(strides))]
+            arguments["features"] = features_of(len(strides), plan.spatial_dims, light=True)
             arguments["blocks"] = [1, 2, 2, 2][: len(strides)]
         return arguments
 

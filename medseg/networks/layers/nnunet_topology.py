@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["BLOCKS", "features_of", "nnunet_topology"]
+__all__ = ["BLOCKS", "LIGHT_STAGES", "features_of", "nnunet_topology"]
 
 _WIDEST = {2: 512, 3: 320}
 BLOCKS = (1, 3, 4, 6)  # residual ones of the finest stages; every further one has as many as the last
+LIGHT_STAGES = 4  # at most, on a CPU
 _SMALLEST = 4  # voxels of an axis at the bottleneck
 
 
@@ -44,6 +45,6 @@ def nnunet_topology(
     return [*kernels, [3] * len(size)], strides
 
 
-def features_of(stages: int, spatial_dims: int) -> list[int]:
-    """nnU-Net's channels per stage."""
-    return [min(32 * 2**stage, _WIDEST[spatial_dims]) for stage in range(stages)]
+def features_of(stages: int, spatial_dims: int, *, light: bool = False) -> list[int]:
+    """nnU-Net's channels per stage; a quarter of them for a CPU."""
+    return [min(32 * 2**stage, _WIDEST[spatial_dims]) // (4 if light else 1) for stage in range(stages)]
