@@ -158,8 +158,8 @@ def plan_for_network(
         datalist, facts: the data set and what its cases hold.
         num_training: training cases after the split.
         device_type: ``cpu`` or ``cuda``.
-        overrides: the user's; ``roi_size``, ``batch_size``, ``preprocess::spacing``, ``preprocess::longest``,
-            ``preprocess::scale``, ``checkpointing`` and ``network_def::…`` are planned with.
+        overrides: the user's; ``roi_size``, ``batch_size``, ``repeats``, ``preprocess::spacing``,
+            ``preprocess::longest``, ``preprocess::scale``, ``checkpointing`` and ``network_def::…`` are planned with.
         nnunet: plans that the rest is taken from.
         memory_gb: GPU memory that nnU-Net's rules plan for; ``None``: other rules.
         configuration: as of ``PlanSettings``.
@@ -187,6 +187,7 @@ def plan_for_network(
         longest=overrides.get("preprocess::longest"),
         scale=scale,
         batch_size=overrides.get("batch_size"),
+        repeats=overrides.get("repeats"),
         num_training=num_training,
         processes=on_this_machine(),
         whole_volume=whole_volume,

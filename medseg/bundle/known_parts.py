@@ -29,11 +29,13 @@ _COMPONENTS = {
     "medseg.optimizers": "Lamb frequency_reparameterized iterations make_schedule parameter_groups",
     "medseg.transforms": """
         AreaResized CaseFactsd CleanLabelsd EncodeLabelsd LogitsToLabelsd NormalizeChannelsd RGBToYCrCbd RandBlurd
-        RandContrastd RandForegroundCropd RandGammad RandLowResolutiond RandMorphologyd RandNearestAffined
-        RandRemoveComponentd RandRotateScaled SaveLabelsd SaveProbabilitiesd SaveTaskProbabilitiesd ScaleSized
-        TasksToLabelsd TasksToSourceGridd ToSourceGridd augmentation hermes_augmentation hermes_preprocessing
-        patch_augmentation photo_augmentation photo_preprocessing pipeline preprocessing volume_augmentation
-        volume_preprocessing window_affine_augmentation window_augmentation window_preprocessing""",
+        RandCommonNoised RandContrastd RandForegroundCropd RandGammad RandLowResolutiond RandMorphologyd
+        RandNearestAffined RandRemoveComponentd RandRotateScaled SaveLabelsd SaveProbabilitiesd
+        SaveTaskProbabilitiesd ScaleSized TasksToLabelsd TasksToSourceGridd ToSourceGridd augmentation
+        hermes_augmentation hermes_preprocessing patch_augmentation photo_augmentation photo_preprocessing pipeline
+        preprocessing volume_augmentation volume_preprocessing window_affine_augmentation window_augmentation
+        window_preprocessing
+    """,
     "medseg.workflows": """
         PreviousStage cases common_rules device finalize initialize inside joined labelled network section""",
     "monai.data": "CacheDataset DataLoader Dataset ThreadDataLoader",

@@ -17,7 +17,7 @@ from medseg.bundle.build import BundleRecipe, Section, named_recipes
 from medseg.bundle.recipe import Layer, split_id
 from medseg.data.datalist import Datalist
 from medseg.data.plan import Plan
-from medseg.data.plan_grid import ANISOTROPY, CASCADE, SLICES
+from medseg.data.plan_grid import CASCADE, SLICES
 from medseg.data.union import is_union
 from medseg.engines.ranks import cores
 from medseg.errors import ConfigError, nearest
@@ -207,7 +207,7 @@ def _train(datalist: Datalist, plan: Plan, named: Mapping[str, Any]) -> dict[str
         "augment::rotate": list(plan.rotate),
         "augment::samples_per_case": plan.samples_per_case,
         "augment::mirror_axes": _mirror_axes(plan),
-        "coarse_axis": _coarse_axis(plan),
+        "coarse_axis": plan.coarse_axis,
         **({} if plan.light or plan.previous else {"augment_on_device": True}),
         **({"loss": masked} if space.mode != "softmax" or space.has_ignore else {}),
     }
@@ -241,15 +241,6 @@ def _mirror_axes(plan: Plan) -> list[int]:
     """All axes along which mirror images are plausible: not from left to right where labels tell these apart."""
     plausible = {*plan.flip_axes, *((1, 2) if plan.spatial_dims == 3 else ())}
     return sorted(plausible - {plan.slice_axis})
-
-
-def _coarse_axis(plan: Plan) -> int | None:
-    """The axis of a volume whose patch has less than a third of the voxels of the longest one, as nnU-Net decides."""
-    if plan.slice_axis is not None:
-        return plan.slice_axis
-    least = min(plan.roi_size)
-    coarse = plan.spatial_dims == 3 and max(plan.roi_size) > ANISOTROPY * least
-    return plan.roi_size.index(least) if coarse else None
 
 
 def _universal(

@@ -57,6 +57,7 @@ class Plan:
         scale: fraction of the voxels per axis that cases are then resized to.
         whole_volume: the patch holds whole cases; inference needs no sliding window.
         flip_axes: axes that augmentation mirrors.
+        coarse_axis: axis across coarse slices, out of whose plane nothing is turned.
         rotate: largest rotation in radians per axis.
         batch_size, samples_per_case, repeats: cases per batch, patches per case, passes over the cases per epoch.
         long_epochs: epochs that have as many iterations as 1000 of 250 (GPU) or 50 (CPU).
@@ -88,6 +89,7 @@ class Plan:
     cache_gib: float
     learning_rate: float
     light: bool
+    coarse_axis: int | None = None
     color: bool = False
     longest: int | None = None
     scale: float = 1.0
@@ -146,6 +148,7 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
     cache_gib = bytes_per_case * len(facts) / 2**30
     count = asked.num_training or len(facts)
     repeats = _repeats(count, batch_size, asked, reasons)
+    coarse_axis = _coarse_axis(grid, dims, asked, reasons)
     return Plan(
         spatial_dims=dims,
         in_channels=in_channels + previous,
@@ -155,8 +158,9 @@ def make_plan(datalist: Datalist, facts: Sequence[CaseFacts], asked: PlanSetting
         median_shape=grid.median_shape,
         normalization=normalization,
         crop_foreground=_crops(facts, dims, kinds, asked, reasons),
-        flip_axes=_flip_axes(datalist, dims, reasons),
-        rotate=_rotate(grid, dims, reasons),
+        flip_axes=_flip_axes(datalist, dims, grid.slice_axis, reasons),
+        rotate=_rotate(coarse_axis, dims, reasons),
+        coarse_axis=coarse_axis,
         batch_size=batch_size,
         samples_per_case=1,
         repeats=repeats,
@@ -209,22 +213,38 @@ def _crops(
     return zero_share > 0.25 and dims == 3 and "ct" not in kinds and not asked.whole_volume
 
 
-def _flip_axes(datalist: Datalist, dims: int, reasons: dict[str, str]) -> list[int]:
+def _flip_axes(datalist: Datalist, dims: int, slice_axis: int | None, reasons: dict[str, str]) -> list[int]:
     sided = tells_sides(datalist.label_space.labels)
+    plausible = [0, 1] if dims == 2 else [0]  # of 2D images no axis is known to be the sides'
+    axes = [] if sided else [axis for axis in plausible if axis != slice_axis]
     reasons["flip_axes"] = (
-        "label names tell left from right" if sided else "mirror images are plausible along these axes"
+        "label names tell left from right"
+        if sided
+        else "mirror images are plausible along these axes"
+        if axes
+        else "mirror images are plausible from left to right, across the slices"
     )
-    return [] if sided else list(range(dims))[: 1 if dims == 3 else 2]  # of 2D images no axis is known to be the sides'
+    return axes
 
 
-def _rotate(grid: PlannedGrid, dims: int, reasons: dict[str, str]) -> list[float]:
+def _coarse_axis(grid: PlannedGrid, dims: int, asked: PlanSettings, reasons: dict[str, str]) -> int | None:
+    """The axis of the coarsest spacing, of equal ones the last, where it is coarse."""
+    if dims == 2 or grid.slice_axis is not None:
+        return grid.slice_axis
+    mm = grid.spacing or [1.0] * dims
+    axis = max(range(dims), key=lambda axis: (mm[axis], axis))
+    if asked.like_nnunet:
+        reasons["coarse_axis"] = "nnU-Net's: the coarsest axis, if it has less than a third of a patch's longest side"
+        return axis if max(grid.roi_size) > ANISOTROPY * grid.roi_size[axis] else None
+    reasons["coarse_axis"] = "the axis that is more than three times as coarse as the finest, if one is"
+    return axis if mm[axis] > ANISOTROPY * min(mm) else None
+
+
+def _rotate(coarse_axis: int | None, dims: int, reasons: dict[str, str]) -> list[float]:
     reasons["rotate"] = "radians per axis; in plane only where slices are coarse"
     if dims == 2:
         return [0.3]
-    if grid.slice_axis is not None:
-        return [0.3 if axis == grid.slice_axis else 0.0 for axis in range(dims)]
-    coarse = np.array(grid.spacing) > ANISOTROPY * min(grid.spacing or [1.0])
-    return [0.2, 0.2, 0.2] if not coarse.any() else [0.3 if c else 0.0 for c in coarse]
+    return [0.2] * 3 if coarse_axis is None else [0.3 if axis == coarse_axis else 0.0 for axis in range(dims)]
 
 
 def _batch_size(dims: int, asked: PlanSettings, grid: PlannedGrid, reasons: dict[str, str]) -> int:
@@ -247,6 +267,9 @@ def _batch_size(dims: int, asked: PlanSettings, grid: PlannedGrid, reasons: dict
 
 
 def _repeats(count: int, batch_size: int, asked: PlanSettings, reasons: dict[str, str]) -> int:
+    if asked.repeats is not None:
+        reasons["repeats"] = SET
+        return asked.repeats
     per_epoch = (_GPU_ITERATIONS if asked.gpu else _CPU_ITERATIONS) * batch_size
     repeats = max(1, round(per_epoch / count)) if count < per_epoch else 1
     reasons["repeats"] = f"{count} training cases make epochs of {count * repeats // batch_size} iterations"

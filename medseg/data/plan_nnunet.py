@@ -87,12 +87,14 @@ def nnunet_grid(
     roi_size, batch_size = asked.roi_size, asked.batch_size
     if roi_size is None:
         plane = [found.roi_size[order.index(axis)] for axis in range(dims) if axis != across]
+        stepped = ""
         if asked.roi_step > 8:  # for a network that does not take the patch
             plane = [max(asked.roi_step, n // asked.roi_step * asked.roi_step) for n in plane]
+            stepped = f", in steps of {asked.roi_step} voxels that the network needs"
         covered = math.prod(plane) / math.prod(shape)
         on_cpu = "" if asked.gpu else f", at {share:.2g} of its feature maps on a CPU"
         held = f"{min(covered, 1.0):.0%} of the median shape {by([round(median[axis]) for axis in sorted(order)], '×')}"
-        reasons["roi_size"] = f"nnU-Net's for {asked.memory_gb:g} GB{on_cpu}; {held}"
+        reasons["roi_size"] = f"nnU-Net's for {asked.memory_gb:g} GB{on_cpu}{stepped}; {held}"
         roi_size = with_slice(plane, across)
         if batch_size is None:
             batch_size = found.batch_size

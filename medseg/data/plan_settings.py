@@ -24,6 +24,7 @@ class PlanSettings:
         longest: pixels of the longer side that 2D images are resized to.
         scale: fraction of the voxels per axis that cases are resized to.
         batch_size: cases per batch.
+        repeats: passes over the cases per epoch.
         num_training: number of training cases; ``None`` is that of all cases.
         roi_step: the patch is a multiple of it in every axis, where it is neither given nor holds whole volumes.
         voxel_share: share of the usual limit of a patch's voxels, where a GPU has too little memory for that.
@@ -46,6 +47,7 @@ class PlanSettings:
     longest: int | None = None
     scale: float | None = None
     batch_size: int | None = None
+    repeats: int | None = None
     num_training: int | None = None
     roi_step: int = 8
     voxel_share: float = 1.0

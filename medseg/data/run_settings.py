@@ -181,12 +181,16 @@ def _rows(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str
     yield ("device",), "Training", "device", _device(at("device"))
 
 
+_MIRRORING = ("flip_axes", "augment::mirror_axes", "augment::flip_axes")  # the recipe's own first
+
+
 def _augmentation(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str, str]]:
     if not isinstance(_find(config, "train::preprocessing"), Mapping):
         return
     axes, steps = trained_mirror_axes(config), describe_augmentation(config)
     mirrored = "as the config says" if axes is None else ", ".join(map(str, axes)) or "none"
-    yield ("augment::flip_axes",), "Training", "mirrored axes", mirrored
+    ids = [id_ for id_ in _MIRRORING if _find(config, id_, _MISSING) is not _MISSING]
+    yield tuple(ids or _MIRRORING[-1:]), "Training", "mirrored axes", mirrored
     for number, step in enumerate(steps if steps is not None else ["as the config says"], 1):
         ids = ("augment", "train::preprocessing") if number == 1 else (f"augment ({number})",)  # the reason once
         yield ids, "Training", f"augmentation {number}", step

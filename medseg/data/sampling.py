@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from medseg.data.randomness import derive_seed
 from medseg.errors import ConfigError, nearest
+from medseg.transforms.patches import around_label
 
 __all__ = ["EpochSampler", "WeightedSampler", "case_weights", "replay_weights", "turns"]
 
@@ -42,9 +43,8 @@ class EpochSampler(DistributedSampler):
         """Whether a sample of this rank is to be around a label."""
         batch, place = divmod(number, self.batch_size)
         whole, place = self.batch_size * self.num_replicas, place + self.rank * self.batch_size
-        first = round(whole * (1 - share))  # nnU-Net's rounding: one of two for a third
-        if first < whole:
-            return place >= first
+        if number_around := around_label(whole, share):
+            return place >= whole - number_around
         before = batch * whole + place  # a batch too small for one: every so many samples
         return int((before + 1) * share) > int(before * share)
 

@@ -1,7 +1,7 @@
 """Transforms: recipes per modality, normalisation, label encoding, and the way back to the source grid."""
 
 from medseg.transforms.chain import pipeline
-from medseg.transforms.channel_changes import RandBlurd, RandContrastd, RandGammad, RandLowResolutiond
+from medseg.transforms.channel_changes import RandBlurd, RandCommonNoised, RandContrastd, RandGammad, RandLowResolutiond
 from medseg.transforms.colors import GREEN, RED, RGBToYCrCbd, colors_to_labels
 from medseg.transforms.hermes import hermes_augmentation, hermes_preprocessing
 from medseg.transforms.intensity import NormalizeChannelsd
@@ -39,6 +39,7 @@ __all__ = [
     "NormalizeChannelsd",
     "RGBToYCrCbd",
     "RandBlurd",
+    "RandCommonNoised",
     "RandContrastd",
     "RandForegroundCropd",
     "RandGammad",

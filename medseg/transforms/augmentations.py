@@ -14,13 +14,20 @@ from monai import transforms as mt
 from monai.transforms import Randomizable, Transform
 
 from medseg.labels import LabelSpace
-from medseg.transforms.channel_changes import RandBlurd, RandChannelsd, RandContrastd, RandGammad, RandLowResolutiond
+from medseg.transforms.channel_changes import (
+    RandBlurd,
+    RandChannelsd,
+    RandCommonNoised,
+    RandContrastd,
+    RandGammad,
+    RandLowResolutiond,
+)
 from medseg.transforms.hermes import hermes_augmentation
 from medseg.transforms.hermes_affine import RandHermesAffined
 from medseg.transforms.hermes_intensity import RandHermesIntensityd
 from medseg.transforms.label_changes import RandMorphologyd, RandRemoveComponentd
 from medseg.transforms.nearest_affine import RandNearestAffined
-from medseg.transforms.patches import RandForegroundCropd, RandRotateScaled, patch_augmentation
+from medseg.transforms.patches import RandForegroundCropd, RandRotateScaled, around_label, patch_augmentation
 from medseg.transforms.photo import RandLinearContrastd, RandSharedNoised, photo_augmentation
 from medseg.transforms.published import window_affine_augmentation, window_augmentation
 from medseg.transforms.recipes import augmentation
@@ -44,6 +51,7 @@ _OWN = {
     f"medseg.transforms.{cls.__name__}": cls
     for cls in (
         RandBlurd,
+        RandCommonNoised,
         RandContrastd,
         RandForegroundCropd,
         RandGammad,
@@ -96,7 +104,7 @@ def trained_mirror_axes(config: Mapping[str, Any]) -> tuple[int, ...] | None:
 def describe_augmentation(config: Mapping[str, Any]) -> list[str] | None:
     """What each random transform of a train.yaml does, with range and probability; ``None`` as above."""
     steps = random_transforms(config)
-    return None if steps is None else [_described(step) for step in steps]
+    return None if steps is None else [_described(step, config.get("batch_size")) for step in steps]
 
 
 def _mirrored(step: Transform, dims: int) -> tuple[int, ...]:
@@ -258,8 +266,11 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     mt.RandScaleIntensityd: lambda s: f"intensity times {_around(s.scaler.factors)}",
     mt.RandShiftIntensityd: lambda s: f"intensity plus {s.shifter.offsets[0]:g} to {s.shifter.offsets[1]:g}",
+    RandCommonNoised: lambda s: (
+        f"Gaussian noise, deviation up to {s.rand_gaussian_noise.std:g}, the same in all channels"
+    ),
     mt.RandGaussianNoised: lambda s: f"Gaussian noise, deviation up to {s.rand_gaussian_noise.std:g}",
-    mt.RandGaussianSmoothd: lambda s: f"Gaussian blur, sigma {_numbers(s.rand_smooth.sigma_x)} voxels",
+    mt.RandGaussianSmoothd: lambda s: f"Gaussian blur, sigma {_range(s.rand_smooth.sigma_x)} voxels",
     mt.GaussianSmoothd: lambda s: f"Gaussian blur, sigma {_numbers(s.converter.sigma)} voxels",
     mt.RandCropByLabelClassesd: lambda s: _crop(
         s.cropper.spatial_size, s.cropper.num_samples, ", centres drawn by label, background included"
@@ -271,9 +282,6 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     ),
     mt.RandSpatialCropd: lambda s: _crop(s.cropper.roi_size, 1, ", anywhere"),
     RandNearestAffined: _nearest,
-    RandForegroundCropd: lambda s: _crop(
-        s.roi_size, s.num_samples, f", {s.share:.0%} of each batch, in whole cases, around a voxel of a label or lesion"
-    ),
     RandRotateScaled: lambda s: (
         f"rotation up to {_numbers(s.angles)} rad (probability {s.rotation_prob:g}), field of view times "
         f"{s.scaling[0]:g} to {s.scaling[1]:g} (probability {s.scaling_prob:g})"
@@ -295,9 +303,17 @@ _WORDS: dict[type, Callable[[Any], str]] = {
 }
 
 
-def _described(step: Transform) -> str:
+def _foreground(step: RandForegroundCropd, batch_size: Any) -> str:
+    known = around_label(batch_size, step.share) if isinstance(batch_size, int) else 0
+    of = f"{known} of the {batch_size} cases of a batch ({step.share:.0%}, rounded)" if known else f"{step.share:.0%}"
+    return _crop(step.roi_size, step.num_samples, f", {of} around a voxel of a label or lesion")
+
+
+def _described(step: Transform, batch_size: Any = None) -> str:
+    if isinstance(step, RandForegroundCropd):
+        return _foreground(step, batch_size)
     if isinstance(step, mt.Compose):
-        inside = "; ".join(_described(item) for item in step.transforms)
+        inside = "; ".join(_described(item, batch_size) for item in step.transforms)
         if isinstance(step, mt.SomeOf):
             return f"{step.min_num_transforms} to {step.max_num_transforms} of: {inside}"
         return inside

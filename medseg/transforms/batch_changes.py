@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, pad
+from torch.nn.functional import grid_sample
 
 __all__ = [
     "affine_grid",
@@ -56,9 +56,13 @@ def resampled(image: Tensor, grid: Tensor, mode: str, padding_mode: str) -> Tens
 
 
 # ---------------------------------------------------------------------- intensities
-def with_noise(image: Tensor, mean: Tensor, std: Tensor, seeds: Sequence[int | None]) -> Tensor:
-    """Gaussian noise of each patch's mean and deviation ``(B,)`` from its seed; a patch without one stays."""
-    noise = torch.zeros_like(image)
+def with_noise(
+    image: Tensor, mean: Tensor, std: Tensor, seeds: Sequence[int | None], *, common: bool = False
+) -> Tensor:
+    """Gaussian noise of each patch's mean and deviation ``(B,)`` from its seed, of its own or ``common`` to all
+    channels; a patch without one stays.
+    """
+    noise = torch.zeros_like(image[:, :1] if common else image)
     for patch, seed in zip(noise, seeds, strict=True):
         if seed is not None:
             patch.normal_(generator=torch.Generator(image.device).manual_seed(seed))
@@ -66,7 +70,7 @@ def with_noise(image: Tensor, mean: Tensor, std: Tensor, seeds: Sequence[int | N
 
 
 def blurred(image: Tensor, sigma: Tensor, widest: float) -> Tensor:
-    """Gaussian blur, of zeros beyond the border.
+    """Gaussian blur; beyond the border lies the image's mirror image.
 
     Args:
         image: ``(B, C, *spatial)``.
@@ -80,8 +84,10 @@ def blurred(image: Tensor, sigma: Tensor, widest: float) -> Tensor:
         edge = 0.70710678 / own
         weights = (0.5 * ((edge * (offsets + 0.5)).erf() - (edge * (offsets - 0.5)).erf())).clamp(min=0)
         weights = weights * (offsets.abs() <= ((4 * own).clamp(min=0.5) + 0.5).floor())
+        weights = weights / weights.sum(-1, keepdim=True)
         n = image.shape[axis + 2]
-        padded = pad(image, [0, 0] * (sigma.shape[-1] - 1 - axis) + [reach, reach])
+        places = torch.arange(-reach, n + reach, device=image.device) % (2 * n - 2)
+        padded = image.index_select(axis + 2, torch.minimum(places, 2 * n - 2 - places))
         parts = (over(weights[..., k], image) * padded.narrow(axis + 2, k, n) for k in range(len(offsets)))
         image = sum(parts, torch.zeros_like(image))
     return image

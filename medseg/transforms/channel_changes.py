@@ -14,14 +14,38 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
     AdjustContrast,
-    GaussianSmooth,
     MapTransform,
+    RandGaussianNoised,
     RandomizableTransform,
     ScaleIntensityFixedMean,
 )
 from torch.nn.functional import interpolate
 
-__all__ = ["RandBlurd", "RandChannelsd", "RandContrastd", "RandGammad", "RandLowResolutiond"]
+from medseg.transforms.batch_changes import blurred
+from medseg.transforms.limits import least_and_largest, probability
+
+__all__ = [
+    "RandBlurd",
+    "RandChannelsd",
+    "RandCommonNoised",
+    "RandContrastd",
+    "RandGammad",
+    "RandLowResolutiond",
+]
+
+
+class RandCommonNoised(RandGaussianNoised):
+    """Gaussian noise as MONAI draws it, but the same in all channels of an image; arguments as there."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result: dict[Hashable, Any] = dict(data)
+        self.randomize(None)
+        if self._do_transform:
+            noise = self.rand_gaussian_noise
+            noise.randomize(result[self.first_key(result)][:1])
+            for key in self.key_iterator(result):
+                result[key] = noise(result[key], randomize=False)
+        return result
 
 
 class RandChannelsd(RandomizableTransform, MapTransform):
@@ -35,8 +59,8 @@ class RandChannelsd(RandomizableTransform, MapTransform):
 
     def __init__(self, keys: KeysCollection, prob: float, channel_prob: float = 1.0) -> None:
         MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, prob)
-        self.channel_prob = channel_prob
+        RandomizableTransform.__init__(self, probability("prob", prob))
+        self.channel_prob = probability("channel_prob", channel_prob)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -66,13 +90,15 @@ class RandChannelsd(RandomizableTransform, MapTransform):
         """One channel, (1, *spatial), changed by its values."""
 
     def _around_one(self, bounds: Sequence[float]) -> float:
-        """Below 1 as often as above: uniform in each half of the range."""
+        """Below 1 as often as above: uniform in each half of the range, if it has both."""
         low, high = bounds
-        return float(self.R.uniform(low, 1.0) if self.R.rand() < 0.5 else self.R.uniform(1.0, high))
+        below = (self.R.rand() < 0.5 and low < 1) or high <= 1
+        return float(self.R.uniform(low, min(1.0, high)) if below else self.R.uniform(max(1.0, low), high))
 
 
 class RandBlurd(RandChannelsd):
-    """Gaussian blur whose sigma, in voxels, is uniform in a range and drawn for each axis; not across a slice.
+    """Gaussian blur whose sigma, in voxels, is uniform in a range and drawn for each axis; not across a slice. Beyond
+    the border lies the image's mirror image.
 
     Args:
         sigma: least and largest.
@@ -81,14 +107,13 @@ class RandBlurd(RandChannelsd):
 
     def __init__(self, keys: KeysCollection, prob: float, sigma: Sequence[float], channel_prob: float = 1.0) -> None:
         super().__init__(keys, prob, channel_prob)
-        self.sigma = tuple(sigma)
+        self.sigma = least_and_largest("sigma", sigma)
 
     def values(self, dims: int) -> list[float]:
         return [float(self.R.uniform(self.sigma[0], self.sigma[1])) for _ in range(dims)]
 
     def change(self, channel: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
-        sigma = [value for value, n in zip(values, channel.shape[1:], strict=True) if n > 1]
-        return torch.as_tensor(GaussianSmooth(sigma)(channel[0].squeeze()[None])).reshape(channel.shape)
+        return blurred(channel[None], torch.tensor(values)[None, None], max(values))[0]
 
 
 class RandContrastd(RandChannelsd):
@@ -101,7 +126,7 @@ class RandContrastd(RandChannelsd):
 
     def __init__(self, keys: KeysCollection, prob: float, factors: Sequence[float], channel_prob: float = 1.0) -> None:
         super().__init__(keys, prob, channel_prob)
-        self.factors = tuple(factors)
+        self.factors = least_and_largest("factors", factors)
 
     def values(self, dims: int) -> list[float]:
         return [self._around_one(self.factors)]
@@ -129,7 +154,7 @@ class RandGammad(RandChannelsd):
         invert: bool = False,
     ) -> None:
         super().__init__(keys, prob, channel_prob)
-        self.gamma = tuple(gamma)
+        self.gamma = least_and_largest("gamma", gamma)
         self.invert = invert
 
     def values(self, dims: int) -> list[float]:
@@ -158,7 +183,7 @@ class RandLowResolutiond(RandChannelsd):
         coarse_axis: int | None = None,
     ) -> None:
         super().__init__(keys, prob, channel_prob)
-        self.zoom = tuple(zoom)
+        self.zoom = least_and_largest("zoom", zoom)
         self.coarse_axis = coarse_axis
 
     def values(self, dims: int) -> list[float]:

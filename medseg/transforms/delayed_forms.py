@@ -13,7 +13,14 @@ from monai.transforms.spatial.array import AffineGrid
 from torch import Tensor
 
 from medseg.transforms import batch_changes as batch
-from medseg.transforms.channel_changes import RandBlurd, RandChannelsd, RandContrastd, RandGammad, RandLowResolutiond
+from medseg.transforms.channel_changes import (
+    RandBlurd,
+    RandChannelsd,
+    RandCommonNoised,
+    RandContrastd,
+    RandGammad,
+    RandLowResolutiond,
+)
 from medseg.transforms.delayed import Delayed
 from medseg.transforms.patches import RandRotateScaled
 
@@ -144,24 +151,8 @@ class _Noise(Delayed):
 
     def change(self, image: Tensor, label: Tensor, values: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
         seeds = [int(seed) if changed else None for changed, _, _, seed in drawn.tolist()]
-        return batch.with_noise(image, values[:, 1], values[:, 2], seeds), label
-
-
-class _Smooth(Delayed):
-    step: mt.RandGaussianSmoothd
-
-    def count(self, channels: int, dims: int) -> int:
-        return dims
-
-    def draw(self, channels: int, dims: int) -> Sequence[float] | None:
-        smooth = self.step.rand_smooth
-        smooth.randomize(None)
-        return [smooth.x, smooth.y, smooth.z][:dims]
-
-    def change(self, image: Tensor, label: Tensor, values: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        smooth = self.step.rand_smooth
-        widest = max(*smooth.sigma_x, *smooth.sigma_y, *smooth.sigma_z)
-        return batch.blurred(image, values[:, None, 1:], widest), label
+        common = isinstance(self.step, RandCommonNoised)
+        return batch.with_noise(image, values[:, 1], values[:, 2], seeds, common=common), label
 
 
 class _Channels(Delayed):
@@ -192,7 +183,7 @@ _FORMS: dict[type, type[Delayed]] = {
     mt.RandAffined: _Affine,
     mt.RandFlipd: _Flip,
     mt.RandGaussianNoised: _Noise,
-    mt.RandGaussianSmoothd: _Smooth,
+    RandCommonNoised: _Noise,
     mt.RandScaleIntensityd: _Scale,
     mt.RandShiftIntensityd: _Shift,
     RandRotateScaled: _RotateScale,

@@ -21,13 +21,21 @@ from torch.nn.functional import pad
 from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms.lesion_indices import LesionsToIndicesd
-from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS, DRAWN, in_plane
+from medseg.transforms.limits import axes_of, count, least_and_largest, probability
+from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS, DRAWN
 
-__all__ = ["RandForegroundCropd", "RandRotateScaled", "patch_augmentation"]
+__all__ = ["RandForegroundCropd", "RandRotateScaled", "around_label", "patch_augmentation"]
 
 _Balance = Literal["labels", "lesions"]
 _ELONGATED = 1.5  # nnU-Net: a longer 2D patch is turned by little
 _SMALLEST = 0.85  # nnU-Net: the larger patch has room for images that are shrunk to this
+
+
+def around_label(cases: int, share: float) -> int:
+    """How many cases of a batch have their patch around a label: a share, rounded as by nnU-Net, which makes one of two
+    of a third. 0 where the batch is too small: then every so many batches have one.
+    """
+    return cases - round(cases * (1 - share))
 
 
 class RandForegroundCropd(Randomizable, MapTransform):
@@ -66,7 +74,7 @@ class RandForegroundCropd(Randomizable, MapTransform):
         self.roi_size = tuple(roi_size)
         self.share = share
         self.margin = tuple(margin)[: len(self.roi_size)]
-        self.num_samples = num_samples
+        self.num_samples = count("samples_per_case", num_samples)
         self.indices_key = indices_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
@@ -130,12 +138,21 @@ class RandRotateScaled(RandomizableTransform, MapTransform):
         coarse_axis: int | None = None,
     ) -> None:
         MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, 1 - (1 - rotation_prob) * (1 - scaling_prob))
         self.roi_size = tuple(roi_size)
-        self.scaling = tuple(scaling)
-        self.rotation_prob, self.scaling_prob = rotation_prob, scaling_prob
-        self.coarse_axis = coarse_axis
+        self.scaling = least_and_largest("scaling", scaling)
+        self.rotation_prob = probability("rotation_prob", rotation_prob)
+        self.scaling_prob = probability("scaling_prob", scaling_prob)
+        RandomizableTransform.__init__(self, 1 - (1 - self.rotation_prob) * (1 - self.scaling_prob))
         dims = len(self.roi_size)
+        self.coarse_axis = None if coarse_axis is None else axes_of("coarse_axis", [coarse_axis], dims)[0]
+        angles = {
+            "rotation": rotation,
+            "rotation_in_plane": rotation_in_plane,
+            "rotation_elongated": rotation_elongated,
+        }
+        for name, angle in angles.items():
+            if not 0 <= angle < math.inf:
+                raise ConfigError(f"{name}: expected an angle from 0 on, in radians, got {angle!r}.")
         plane = [n for n in self.roi_size if n > 1]
         if len(plane) == 2 and max(plane) > _ELONGATED * min(plane):
             rotation_in_plane = rotation_elongated
@@ -220,6 +237,7 @@ def patch_augmentation(
     """
     if balance not in get_args(_Balance):
         raise ConfigError(f"balance: expected {' or '.join(get_args(_Balance))}, got {balance!r}. Name one of them.")
+    mirrored = axes_of("mirror_axes", mirror_axes, len(spatial.roi_size))
     classes, most = len(label_space.labels) + 1, CROP_SAMPLES_PER_CLASS
     return [
         LesionsToIndicesd("label", most)
@@ -229,8 +247,8 @@ def patch_augmentation(
             keys, spatial.roi_size, share=foreground, margin=spatial.margin, num_samples=samples_per_case
         ),
         spatial,
-        *in_plane(intensity, spatial.roi_size),
-        *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in mirror_axes),
+        *intensity,
+        *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in mirrored),
         mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
         mt.EnsureTyped(keys, dtype=[torch.float32, *[torch.int16] * (len(keys) - 1)], track_meta=False),
     ]

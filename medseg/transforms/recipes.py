@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,14 @@ from medseg.transforms.cubic_spacing import CubicSpacingd
 from medseg.transforms.grid import SameGridd
 from medseg.transforms.intensity import NormalizeChannelsd
 from medseg.transforms.label import EncodeLabelsd
+from medseg.transforms.limits import axes_of, count, probability
 from medseg.transforms.picture import ToGreyd, ToRGBd
 from medseg.transforms.previous import PREVIOUS, PreviousMapd
 from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
 from medseg.transforms.spacing import OwnSpacingd
 
-__all__ = ["CROP_SAMPLES_PER_CLASS", "DRAWN", "augmentation", "in_plane", "load", "preprocessing"]
+__all__ = ["CROP_SAMPLES_PER_CLASS", "DRAWN", "augmentation", "load", "preprocessing"]
 
 CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for drawing crop centres
 DRAWN = "drawn"  # key of a case: the numbers of its changes that are made on the device, (N,) float32
@@ -128,21 +128,6 @@ def preprocessing(
     return steps
 
 
-def in_plane(intensity: Sequence[Transform], roi_size: Sequence[int]) -> list[Transform]:
-    """Intensity changes whose blur sees a slice as a 2D image: MONAI's would take what a slice lacks beside it for 0.
-
-    Args:
-        intensity: transforms of the image.
-        roi_size: a patch; a slice where a volume's has one voxel along an axis.
-    """
-    if len(roi_size) != 3 or 1 not in roi_size:
-        return list(intensity)
-    flat, back = (partial(change, dim=list(roi_size).index(1) + 1) for change in (torch.squeeze, torch.unsqueeze))
-    around = (mt.Lambdad("image", flat), mt.Lambdad("image", back))
-    wrapped = ([around[0], one, around[1]] if isinstance(one, mt.RandGaussianSmoothd) else [one] for one in intensity)
-    return [step for steps in wrapped for step in steps]
-
-
 def augmentation(
     roi_size: Sequence[int],
     *,
@@ -169,10 +154,13 @@ def augmentation(
         keys: image, label, and further label maps on their grid.
     """
     dims = len(roi_size)
-    if any(axis not in range(dims) for axis in flip_axes):
-        raise ConfigError(f"flip_axes: expected some of the axes {list(range(dims))}, got {list(flip_axes)}.")
     classes = len(label_space.labels) + 1
-    angles = np.broadcast_to(np.asarray(rotate, dtype=float), (3 if dims == 3 else 1,)).tolist()
+    angles = np.asarray(rotate, dtype=float)
+    number = 3 if dims == 3 else 1
+    if angles.size not in (1, number) or not np.isfinite(angles).all():
+        raise ConfigError(f"rotate: expected {'one angle or three' if number == 3 else 'one angle'}, got {rotate!r}.")
+    if not 0 <= scale < 1:
+        raise ConfigError(f"scale: expected a share from 0 to below 1, got {scale!r}.")
     return [
         mt.ClassesToIndicesd("label", num_classes=classes, max_samples_per_class=CROP_SAMPLES_PER_CLASS),
         mt.RandCropByLabelClassesd(
@@ -180,22 +168,22 @@ def augmentation(
             label_key="label",
             spatial_size=tuple(roi_size),
             num_classes=classes,
-            num_samples=samples_per_case,
+            num_samples=count("samples_per_case", samples_per_case),
             indices_key="label_cls_indices",
             warn=False,
         ),
         mt.RandAffined(
             keys,
-            prob=affine_prob,
-            rotate_range=angles,
+            prob=probability("affine_prob", affine_prob),
+            rotate_range=np.broadcast_to(angles, number).tolist(),
             scale_range=[scale] * dims,
             mode=["bilinear", *["nearest"] * (len(keys) - 1)],
             padding_mode="border",
             cache_grid=True,
             spatial_size=tuple(roi_size),
         ),
-        *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in flip_axes),
-        *in_plane(intensity, roi_size),
+        *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in axes_of("flip_axes", flip_axes, dims)),
+        *intensity,
         mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
         mt.EnsureTyped(keys, dtype=[torch.float32, *[torch.int16] * (len(keys) - 1)], track_meta=False),
     ]

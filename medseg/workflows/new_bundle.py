@@ -224,7 +224,8 @@ def planned_network(
         request.gpu_bytes,
     )
     heads = supervised_arguments(network, arguments, heads=supervises_heads(request.recipe))
-    arguments |= {} if set(given_arguments(overrides, chosen)) & set(heads) else heads
+    given = given_arguments(overrides, chosen)
+    arguments |= {} if "deep_supervision" in given else {key: v for key, v in heads.items() if key not in given}
     return plan, arguments
 
 

@@ -150,6 +150,11 @@ class TrainSettings:
         check_tracker(self.tracker)
         overrides = self.overrides or {}
         refuse_double("train", overrides, epochs=self.epochs)
+        if self.iterations is not None and "epochs" in overrides:
+            raise ConfigError(
+                f"--iterations {self.iterations} and --set epochs={overrides['epochs']} contradict each other; leave "
+                "one out."
+            )
         check_ranges(
             {
                 "fold": self.fold,

@@ -91,7 +91,7 @@ NNUNET: list[tuple[str, Any, str]] = [
 ]
 # Its changes of intensity in their order: name, probability, probability per channel, range.
 NNUNET_INTENSITY = [
-    ("RandGaussianNoised", 0.1, None, 0.1),  # deviation uniform from 0, one for all channels
+    ("RandCommonNoised", 0.1, None, 0.1),  # deviation uniform from 0
     ("RandBlurd", 0.2, 0.5, [0.5, 1.0]),
     ("RandScaleIntensityd", 0.15, None, 0.25),  # times 0.75 to 1.25, new for each channel
     ("RandContrastd", 0.15, None, [0.75, 1.25]),
@@ -116,7 +116,7 @@ def test_nnunets_values_and_what_differs(inspected: Any) -> None:
     rows = zip(names, [one["prob"] for one in found], [one.get("channel_prob") for one in found], ranges, strict=True)
     assert list(rows) == NNUNET_INTENSITY
     assert [one.get("invert", False) for one in found] == [*[False] * 5, True, False]
-    assert found[2]["channel_wise"] is True and "sync" not in found[0]
+    assert found[2]["channel_wise"] is True
     datalist, facts = inspected
     gpu = planned_draft(PlanRequest("DynUNet", "cuda", {}, recipe="nnunet"), datalist, facts, 4).train.tree
     assert 4 * gpu["repeats"] // gpu["batch_size"] == 250 and gpu["epochs"] == 1000
@@ -154,7 +154,7 @@ def test_nnunets_training(inspected: Any) -> None:
     judged(planned.recipe.config("train").over(Layer({"fold": None}, "bundle")))  # as the next command reads it
     shown = {setting.id: setting.value for setting in planned.settings}
     assert shown["optimizer"] == "SGD with Nesterov momentum 0.99" and shown["recipe"] == "nnunet"
-    assert shown["loss"] == "DiceCELoss over the batch" and shown["augment::flip_axes"] == "0, 1, 2"
+    assert shown["loss"] == "DiceCELoss over the batch" and shown["augment::mirror_axes"] == "0, 1, 2"
     assert planned.recipe.config("inference").tree["mirror_axes"] == [0, 1, 2]
     assert planned.recipe.overlay("evaluate")["validate::inferer::mirror_axes"] == [0, 1, 2]
     parser = Workflow(planned.train.tree, "train").parser
@@ -254,6 +254,8 @@ def test_the_user_has_the_last_word(inspected: Any) -> None:
     assert tree.train.tree["learning_rate"] == 0.002
     assert tree.train.tree["network_def"]["deep_supervision"] is False
     assert "deep_supr_num" not in tree.train.tree["network_def"]
+    fewer = draft(inspected, "DynUNet", "standard", **{"network_def::deep_supr_num": 1}).train.tree["network_def"]
+    assert (fewer["deep_supervision"], fewer["deep_supr_num"]) == (True, 1)
 
 
 def test_large_kernels_are_trained_by_the_recipes_optimizer(inspected: Any) -> None:

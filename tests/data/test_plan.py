@@ -58,7 +58,18 @@ def test_coarse_slices_keep_their_spacing_and_turn_in_plane_only(datalist: Any) 
     assert plan.spacing is not None
     assert plan.spacing[:2] == (0.8, 0.8)
     assert 4.0 <= plan.spacing[2] < 5.0  # the 10th percentile, not the median
-    assert plan.rotate[0] == plan.rotate[1] == 0.0 < plan.rotate[2]
+    assert plan.rotate[0] == plan.rotate[1] == 0.0 < plan.rotate[2] and plan.coarse_axis == 2
+
+
+def test_one_rule_says_which_axis_is_coarse(datalist: Any) -> None:
+    def axis(shape: tuple[int, ...], spacing: tuple[float, ...], like_nnunet: bool) -> int | None:
+        asked = PlanSettings(like_nnunet=like_nnunet, roi_size=(16, 64, 64))
+        return make_plan(datalist(), _facts(shape, spacing), asked).coarse_axis
+
+    thin = (24, 96, 96)
+    assert [axis(thin, (1.0, 1.0, 1.0), like) for like in (False, True)] == [None, None]  # nnU-Net's: of ties the last
+    assert [axis(thin, (3.0, 1.0, 1.0), like) for like in (False, True)] == [None, 0]
+    assert [axis(thin, (1.0, 1.0, 3.5), like) for like in (False, True)] == [2, None]
 
 
 def test_each_channel_is_normalised_by_its_modality(datalist: Any) -> None:
@@ -82,12 +93,18 @@ def test_left_and_right_are_not_mirrored(datalist: Any) -> None:
     assert make_plan(datalist(), facts).flip_axes == [0]
     sided = datalist(labels={"0": "background", "1": "left kidney", "2": "right kidney"})
     assert make_plan(sided, facts).flip_axes == []
+    for across, axes in ((0, []), (2, [0])):  # slices from the side have no sides
+        mm = tuple(6.0 if axis == across else 1.0 for axis in range(3))
+        sliced = make_plan(datalist(), _facts((64, 64, 64), mm), PlanSettings(configuration="2d"))
+        assert (sliced.slice_axis, sliced.flip_axes) == (across, axes)
 
 
 def test_small_sets_get_epochs_of_useful_length_and_large_ones_a_cache_on_disk(datalist: Any) -> None:
     facts = _facts((64, 64, 64), (1.0, 1.0, 1.0))
     plan = make_plan(datalist(), facts, PlanSettings(free_memory_gib=8.0))
     assert plan.repeats * 4 == 100  # 50 iterations of 2
+    asked = make_plan(datalist(), facts, PlanSettings(repeats=1))
+    assert (asked.repeats, asked.long_epochs) == (1, 25_000)  # of 2 iterations
     assert plan.cache == "cache"
     assert make_plan(datalist(), facts, PlanSettings(free_memory_gib=0.001)).cache == "persistent"
     room = 2 * plan.cache_gib

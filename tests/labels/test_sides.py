@@ -12,6 +12,7 @@ from medseg.labels.sides import tells_sides
     [
         ["left kidney"], ["left_kidney"], ["kidney_left", "liver"], ["LeftLung"], ["lungRight"], ["LEFT KIDNEY"],
         ["kidney.L", "kidney.R"], ["Lung L", "Lung R"], ["ctx-lh-cuneus"], ["Right-Hippocampus"],
+        ["Kidney_LT", "Kidney_RT"], ["leftlung", "rightlung"],
     ],
 )  # fmt: skip
 def test_they_tell(names: list[str]) -> None:

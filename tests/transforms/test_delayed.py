@@ -29,7 +29,7 @@ def batches(
 
 
 @pytest.mark.parametrize("likely", [None, 1.0], ids=["as stated", "always"])
-@pytest.mark.parametrize("roi", [(12, 10, 8), (16, 12)], ids=["volume", "2D image"])
+@pytest.mark.parametrize("roi", [(12, 10, 8), (16, 12), (12, 10, 1)], ids=["volume", "2D image", "slice"])
 @pytest.mark.parametrize("name", ["light", "nnunet"])
 def test_batches_are_those_of_single_cases(name: str, roi: tuple[int, ...], likely: float | None) -> None:
     """Every voxel of every batch, whatever is drawn; what nothing changed stays bit by bit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms import (
     RandBlurd,
+    RandCommonNoised,
     RandContrastd,
     RandForegroundCropd,
     RandGammad,
@@ -28,8 +30,9 @@ from medseg.transforms import (
     channel_changes,
     patch_augmentation,
 )
-from medseg.transforms.batch_changes import blurred as blurred_batch
-from medseg.transforms.recipes import in_plane
+from medseg.transforms.batch_changes import blurred, with_noise
+from medseg.transforms.patches import around_label
+from medseg.transforms.recipes import augmentation
 
 SPACE = LabelSpace.from_table({"labels": {"background": 0, "large": 1, "small": 2}})
 ANGLES = {"rotation": 0.5, "rotation_in_plane": 3.0, "rotation_elongated": 0.25}
@@ -74,6 +77,9 @@ def test_values_lie_in_their_ranges() -> None:
     drawn = [RandGammad("image", 1, (0.7, 1.5)).set_random_state(n)._around_one((0.7, 1.5)) for n in range(DRAWS)]
     assert 0.7 <= min(drawn) < 0.72 and 1.45 < max(drawn) <= 1.5
     assert np.mean(np.array(drawn) < 1) == pytest.approx(0.5, abs=0.1)  # not 3 / 8, as if uniform
+    for bounds in ((1.2, 1.5), (0.5, 0.8)):  # on one side of 1
+        one_sided = [RandGammad("image", 1, bounds).set_random_state(n).values(3) for n in range(DRAWS)]
+        each(np.array(one_sided), *bounds)
     changed = RandGammad("image", 1, (0.7, 0.7))(dict(image=IMAGE))["image"]
     assert torch.allclose(changed.mean((1, 2, 3)), IMAGE.mean((1, 2, 3)), atol=1e-3)
     contrast = RandContrastd("image", 1, (1.25, 1.25))(dict(image=IMAGE))["image"]
@@ -91,6 +97,13 @@ def test_brightness_and_noise_are_uniform() -> None:
     deviations = found.std((2, 3, 4)).numpy()
     assert np.quantile(deviations, [0.25, 0.5, 0.75]) == pytest.approx([0.025, 0.05, 0.075], abs=0.01)
     assert np.corrcoef(deviations.T)[0, 1] > 0.95  # one for all channels
+    common = RandCommonNoised("image", prob=1, std=0.1)
+    same = torch.stack([common.set_random_state(n)({"image": flat})["image"] - flat for n in range(DRAWS)])
+    assert torch.allclose(same[:, 0], same[:, 1], atol=1e-6)
+    assert np.quantile(same.std((2, 3, 4)), [0.25, 0.5, 0.75]) == pytest.approx([0.025, 0.05, 0.075], abs=0.01)
+    ones = torch.ones(2)
+    batch = with_noise(torch.zeros(2, 3, 6, 6, 6), 0 * ones, ones, [1, None], common=True)
+    assert torch.equal(batch[0, 0], batch[0, 2]) and batch[0].std() > 0.8 and not batch[1].any()
     scale = mt.RandScaleIntensityd("image", factors=0.25, prob=1, channel_wise=True)
     changed = torch.stack([scale.set_random_state(n)({"image": flat})["image"] / flat for n in range(DRAWS)])
     each(changed[:, :, 0, 0, 0].numpy(), 0.75, 1.25)
@@ -98,7 +111,9 @@ def test_brightness_and_noise_are_uniform() -> None:
 
 def test_blur_and_resolution_are_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
     image, sigmas, sizes = torch.zeros(1, 200, 8, 8), [], []
-    monkeypatch.setattr(channel_changes, "GaussianSmooth", lambda sigma: sigmas.append(sigma) or (lambda one: one))
+    monkeypatch.setattr(
+        channel_changes, "blurred", lambda one, sigma, widest: sigmas.append(sigma[0, 0].tolist()) or one
+    )
     blur, low = RandBlurd("image", 1, (0.5, 1.0)), RandLowResolutiond("image", 1, (0.5, 1.0))
     for number in range(DRAWS):
         blur.set_random_state(number)({"image": image})
@@ -268,15 +283,63 @@ def test_a_patch_beyond_the_border_is_filled_with_zeros() -> None:
     assert empty["image"].shape == (1, 14, 14, 14)
 
 
-def test_a_slice_is_blurred_in_its_plane() -> None:
-    """Across it there is nothing; filters would take that for 0."""
-    ones = {"image": torch.ones(1, 15, 15, 1)}
-    monai = mt.RandGaussianSmoothd("image", prob=1.0, sigma_x=[1.0, 1.0], sigma_y=[1.0, 1.0], sigma_z=[1.0, 1.0])
-    ours = RandBlurd("image", prob=1.0, sigma=[1.0, 1.0])
-    assert blurred_batch(torch.ones(1, 1, 15, 15, 1), torch.ones(1, 1, 3), 1.0)[0, 0, 7, 7, 0] == pytest.approx(
-        1, abs=1e-3
-    )
-    for change in (Compose(in_plane([monai], (15, 15, 1))), ours):
-        blurred = change(dict(ones))["image"]
-        assert blurred.shape == (1, 15, 15, 1)
-        assert torch.isclose(torch.as_tensor(blurred)[0, 7, 7, 0], torch.tensor(1.0), atol=1e-3)
+@pytest.mark.parametrize("size", [(15, 15, 15), (15, 15, 1), (3, 9)])
+def test_a_blur_leaves_what_is_constant(size: tuple[int, ...]) -> None:
+    """Nothing but the image's own values comes in: at its border, and across a slice, filters would take 0."""
+    constant = {"image": torch.full((2, *size), 5.0)}
+    found = RandBlurd("image", prob=1.0, sigma=[1.0, 1.0])(constant)["image"]
+    assert torch.allclose(found, constant["image"], atol=1e-5)
+
+
+def test_a_blur_is_that_of_monai_on_a_mirrored_image() -> None:
+    image = torch.rand(1, 1, 9, 8, 7, generator=torch.Generator().manual_seed(0))
+    found = blurred(image, torch.tensor([[[0.5, 0.8, 1.0]]]), 1.0)[0, 0]
+    mirrored = torch.as_tensor(np.pad(image[0, 0], 4, mode="reflect"))[None]
+    assert torch.allclose(found, mt.GaussianSmooth([0.5, 0.8, 1.0])(mirrored)[0, 4:-4, 4:-4, 4:-4], atol=1e-4)
+    assert torch.equal(blurred(image, torch.zeros(1, 1, 3), 1.0), image)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"coarse_axis": 7}, r"coarse_axis: expected some of the axes \[0, 1, 2\], got \[7\]"),
+        ({"rotation_prob": 1.5}, "rotation_prob: expected a probability from 0 to 1, got 1.5"),
+        ({"scaling_prob": -3}, "scaling_prob: expected a probability"),
+        ({"scaling": [0, 0]}, r"scaling: expected a least and a largest number above 0, got \[0, 0\]"),
+        ({"scaling": [1.4, 0.7]}, "scaling: expected a least"),
+        ({"scaling": [0.7]}, "scaling: expected a least"),
+        ({"rotation": -0.5}, "rotation: expected an angle from 0 on, in radians, got -0.5"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        rotate((4, 4, 4), **change)
+
+
+def test_ranges_and_axes_that_make_no_sense_are_refused() -> None:
+    patches: dict[str, Any] = {"label_space": SPACE, "spatial": rotate((4, 4, 4))}
+    crops: dict[str, Any] = {"label_space": SPACE, "intensity": []}
+    refused: list[tuple[Callable[[], Any], str]] = [
+        (lambda: RandGammad("image", 0.3, (-1, 1.5)), "gamma: expected a least and a largest number above 0"),
+        (lambda: RandLowResolutiond("image", 0.3, (0, 0)), "zoom: expected a least"),
+        (lambda: RandBlurd("image", 1.5, (0.5, 1)), "prob: expected a probability"),
+        (lambda: RandBlurd("image", 0.5, (0.5, 1), 1.5), "channel_prob: expected a probability"),
+        (lambda: patch_augmentation(**patches, mirror_axes=[5]), r"mirror_axes: expected some of .*, got \[5\]"),
+        (lambda: patch_augmentation(**{**patches, "mirror_axes": None}), "mirror_axes: expected some of"),
+        (lambda: patch_augmentation(**{**patches, "samples_per_case": None}), "samples_per_case: expected a positive"),
+        (lambda: augmentation((4, 4, 4), **crops, rotate=[0.1, 0.2]), "rotate: expected one angle or three"),
+        (lambda: augmentation((4, 4, 4), **crops, scale=-2), "scale: expected a share from 0"),
+        (lambda: augmentation((4, 4, 4), **crops, flip_axes=[3]), "flip_axes: expected some of"),
+        (lambda: augmentation((4, 4, 4), **crops, affine_prob=2), "affine_prob: expected a probability"),
+    ]
+    for make, said in refused:
+        with pytest.raises(ConfigError, match=said):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("cases", "share", "expected"),
+    [(2, 0.33, 1), (2, 0.25, 0), (2, 0.26, 1), (2, 0.7, 1), (2, 0.75, 2), (4, 0.33, 1), (3, 0.33, 1), (1, 0.33, 0)],
+)
+def test_a_share_of_a_batch_is_rounded_as_by_nnunet(cases: int, share: float, expected: int) -> None:
+    assert around_label(cases, share) == expected
