@@ -12,7 +12,7 @@ from medseg.errors import ConfigError, DataError, ModelError, nearest
 from medseg.shipped import find_bundle, shipped_bundles
 from medseg.storage import as_formed, read_yaml_lines
 
-__all__ = ["EARLIER", "INITIAL", "PREVIOUS", "TASKS", "Bundle"]
+__all__ = ["EARLIER", "INITIAL", "PREVIOUS", "TASKS", "Bundle", "folds_hint"]
 
 INITIAL = "models/initial.pt"  # of a run: weights of another training that it started from
 PREVIOUS = "previous"  # folder of a bundle: the earlier stage, whose label maps it refines
@@ -70,10 +70,8 @@ class Bundle:
             if candidate.is_file():
                 return candidate
         known = sorted(p.stem for p in configs.glob("*.yaml")) if configs.is_dir() else []
-        fold = next((path.parents[1] for path in sorted(self.root.glob("fold*/configs/train.yaml"))), None)
         near = nearest(name, known) if configs.is_dir() else nearest(self.root.name, shipped_bundles())
-        hint = f" It holds folds: name one, such as {fold}." if fold else ""
-        expected = f"Expected a bundle with configs/{name}.yaml.{hint}"
+        expected = f"Expected a bundle with configs/{name}.yaml.{folds_hint(self.root)}"
         raise ModelError(f"{self.root} has no config '{name}'.{near} {expected}")
 
     def layer(self, name: str, kind: str = "bundle") -> Layer:
@@ -144,3 +142,9 @@ class Bundle:
             found = found.get(key, {}) if isinstance(found, Mapping) else {}
         names = map(str, found.values()) if isinstance(found, Mapping) else ()
         return [name for name in names if not name.startswith(EARLIER)]
+
+
+def folds_hint(folder: Path) -> str:
+    """What to name in the place of a folder of folds, after a blank; empty for other folders."""
+    fold = next((path.parents[1] for path in sorted(folder.glob("fold*/configs/train.yaml"))), None)
+    return f" It holds folds: name one, such as {fold}." if fold else ""

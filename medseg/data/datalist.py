@@ -165,15 +165,16 @@ def _check_overlaps(datalist: Datalist) -> None:
         & {case.group for case in datalist.sections["validation"]},
         "Subject {} is in both training and validation: results would be biased. Keep a subject on one side.",
     )
-    folds: dict[str, set[int]] = {}
+    folds: dict[str, set[int | None]] = {}
     for case in datalist.sections["training"]:
-        if case.fold is not None:
-            folds.setdefault(case.group, set()).add(case.fold)
+        folds.setdefault(case.group, set()).add(case.fold)
     for subject, used in sorted(folds.items()):
         if len(used) > 1:
-            listed = " and ".join(str(f) for f in sorted(used))
+            listed = " and ".join(str(fold) for fold in sorted(fold for fold in used if fold is not None))
+            alone = f"fold {listed}, and has cases without a fold, which are always trained on" if None in used else ""
+            where = alone or f"folds {listed}"
             _refuse_shared(
-                datalist, {subject}, f"Subject {{}} appears in folds {listed}. Make the folds again grouped by subject."
+                datalist, {subject}, f"Subject {{}} appears in {where}. Make the folds again grouped by subject."
             )
 
 

@@ -189,8 +189,8 @@ def _augmentation(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], 
         return
     axes, steps = trained_mirror_axes(config), describe_augmentation(config)
     mirrored = "as the config says" if axes is None else ", ".join(map(str, axes)) or "none"
-    ids = [id_ for id_ in _MIRRORING if _find(config, id_, _MISSING) is not _MISSING]
-    yield tuple(ids or _MIRRORING[-1:]), "Training", "mirrored axes", mirrored
+    mirroring = [id_ for id_ in _MIRRORING if _find(config, id_, _MISSING) is not _MISSING]
+    yield tuple(mirroring or _MIRRORING[-1:]), "Training", "mirrored axes", mirrored
     for number, step in enumerate(steps if steps is not None else ["as the config says"], 1):
         ids = ("augment", "train::preprocessing") if number == 1 else (f"augment ({number})",)  # the reason once
         yield ids, "Training", f"augmentation {number}", step

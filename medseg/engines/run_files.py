@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from medseg.engines.epoch_table import EPOCHS, read_rows
 from medseg.engines.run_facts import RunFacts
 from medseg.metrics import Scores
 
-__all__ = ["Curves", "is_outdated", "read_history", "scored_weights"]
+__all__ = ["Curves", "is_outdated", "read_history", "scored_weights", "weights_of_folds"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,23 @@ class Curves:
 
 
 def is_outdated(run: str | Path, scores: Scores) -> bool:
-    """Whether scores are of weights that their run no longer keeps; of what records no weights, that cannot be told."""
-    made = scores.facts.weights_sha256
+    """Whether scores are of weights that their run no longer keeps, or, of folds, are not what these have now; of what
+    records no weights, that cannot be told.
+    """
+    made, folds = scores.facts.weights_sha256, scores.facts.folds
+    if made is not None and folds:
+        of_each = [(Path(run) / fold, Scores.found(Path(run) / fold)) for fold in folds]
+        known = [(place, found) for place, found in of_each if found is not None]
+        return any(is_outdated(*one) for one in known) or made != weights_of_folds([found for _, found in known])
     kept = [Path(run) / "models" / "model.pt", *sorted((Path(run) / "checkpoints").glob("*.pt"))]
     kept = [path for path in kept if path.is_file()]
     return made is not None and bool(kept) and all(content_hash(path) != made for path in kept)
+
+
+def weights_of_folds(scores: Sequence[Scores]) -> str | None:
+    """SHA-256 of the hashes of the weights that the folds' scores are of; ``None`` where one is not recorded."""
+    hashes = [one.facts.weights_sha256 for one in scores]
+    return None if None in hashes else sha256(" ".join(map(str, hashes)).encode()).hexdigest()
 
 
 def scored_weights(config: Mapping[str, Any], facts: RunFacts, checkpoint: str) -> str:

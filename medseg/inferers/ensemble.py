@@ -8,6 +8,7 @@ their mean equals one for each. Members of one architecture share one network, i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -141,9 +142,9 @@ class Ensemble(nn.Module):
             channels = " and ".join(str(member.label_space.channels) for member in members)
             raise ConfigError(f"The members have different labels ({channels}); ensemble runs of one label space.")
         weights = [1.0] * len(members) if weights is None else list(weights)
-        if len(weights) != len(members) or min(weights) < 0 or sum(weights) <= 0:
+        if len(weights) != len(members) or not all(0 <= w < math.inf for w in weights) or sum(weights) <= 0:
             raise ConfigError(
-                f"{len(weights)} weights {weights} for {len(members)} members; give one positive number each."
+                f"{len(weights)} weights {weights} for {len(members)} members; expected one from 0 on each, some above."
             )
         self.members = nn.ModuleList(members)
         self.method = method

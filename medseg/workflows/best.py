@@ -15,6 +15,7 @@ from functools import cache, cached_property
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
+from urllib.parse import quote
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from medseg.data.content import content_hash
 from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelSpace
-from medseg.metrics import CleanupRules, Scores
+from medseg.metrics import NOT_RECORDED, CleanupRules, Scores
 from medseg.metrics.estimate import estimate_table
 from medseg.metrics.paired_difference import paired_difference
 from medseg.metrics.single_score import ScoreInterval
@@ -36,11 +37,11 @@ from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.comparable import named_folders, read_scored, refuse_unlike, run_names, units
 from medseg.workflows.ensemble import ensemble
 from medseg.workflows.folder_lock import writes_into
-from medseg.workflows.folds import fold_runs
+from medseg.workflows.folds import fold_runs, require_all_folds
 from medseg.workflows.joined_runs import BEST
-from medseg.workflows.members import Source, weights_hash
+from medseg.workflows.members import Source, settings_hash, weights_hash
 from medseg.workflows.out_of_fold import CleanedDice, Fold, RuleScores, pairs, raw_scores
-from medseg.workflows.run_folder import require_run, trained_on
+from medseg.workflows.run_folder import refuse_run_folder, require_run, trained_on
 
 __all__ = ["Best", "BestSettings", "Candidate", "FoldChoice", "best", "winner"]
 
@@ -147,8 +148,7 @@ def best(settings: BestSettings) -> Best:
             the first configuration; a case or a subject is trained on in the fold that is to hold it out.
     """
     output = Path(settings.output).resolve()
-    if (output / "configs").is_dir() or fold_runs(output):
-        raise ConfigError(f"--output {output} is a run's own folder; name another one.")
+    refuse_run_folder(output)
     singles = _configurations(settings.runs)
     subjects = _subjects(singles)
     both = combinations(singles, 2) if settings.pairs else ()
@@ -240,7 +240,10 @@ def _configurations(given: Sequence[Folder]) -> list[_Configuration]:
     folders = named_folders(given)
     found: dict[str, list[Path]] = {}
     for (name, folder), shown in zip(folders, run_names([folder for _, folder in folders]), strict=True):
-        found.setdefault(name or shown, []).extend(fold_runs(folder) or [require_run(folder).root])
+        folds = fold_runs(folder)
+        if folds:
+            require_all_folds(folder, folds)
+        found.setdefault(name or shown, []).extend(folds or [require_run(folder).root])
     if len(found) < 2:
         raise ConfigError(
             f"There is one configuration, {next(iter(found))}; expected two or more to choose from. Name another with "
@@ -315,24 +318,37 @@ def _refuse_copies(runs: Sequence[Path], scores: Sequence[Scores]) -> None:
 def _pair(first: _Configuration, second: _Configuration, root: Path, settings: BestSettings) -> _Configuration:
     """The ensemble of two, whose out-of-fold predictions are made where they are not kept."""
     name = f"{first.name} + {second.name}"
-    folder = root / name.replace("/", "_")
+    folder = root / " + ".join(quote(one.name, safe=" ") for one in (first, second))
     folds, runs = [], []
     for place, (one, other) in enumerate(zip(first.folds, second.folds, strict=True)):
         runs.append((one.run, other.run))
         folds.append(Fold(one.run, folder / f"fold{place}"))
         if not _is_kept(folds[-1].scored, runs[-1], first.scores[place]):
             logger.info("%s, fold %d of %d", name, place, len(first.folds))
-            ensemble(runs[-1], folds[-1].scored, data_dir=settings.data_dir, device=settings.device, postprocess=False)
+            scored = first.scores[place].definition.empty
+            empty = "reference_only" if scored == NOT_RECORDED else scored  # the rule of versions that recorded none
+            ensemble(
+                runs[-1],
+                folds[-1].scored,
+                data_dir=settings.data_dir,
+                device=settings.device,
+                postprocess=False,
+                empty=empty,
+            )
     return _Configuration(name, tuple(runs), tuple(folds))
 
 
 def _is_kept(folder: Path, runs: Sequence[Path], own: Scores) -> bool:
-    """Whether an earlier call made the same: of these weights and files, by this version."""
+    """Whether an earlier call made the same: of these weights, settings and files, by this version."""
     kept = Scores.found(folder)
     if kept is None or kept.asked != kept.scored or kept.facts.medseg != __version__:
         return False
-    weights = weights_hash([Source(Bundle(run), weights_of(run, "best")) for run in runs])
-    return (kept.facts.weights_sha256, kept.facts.files_sha256) == (weights, own.facts.files_sha256)
+    if kept.definition.differences(own.definition):
+        return False
+    sources = [Source(Bundle(run), weights_of(run, "best")) for run in runs]
+    facts = kept.facts
+    made = (facts.weights_sha256, facts.settings_sha256, facts.files_sha256)
+    return made == (weights_hash(sources), settings_hash(sources), own.facts.files_sha256)
 
 
 def _candidates(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medseg.bundle.folder import folds_hint
 from medseg.errors import ModelError
 
 __all__ = ["WEIGHTS", "kept_checkpoints", "weights_of"]
@@ -30,6 +31,6 @@ def weights_of(run: Path, checkpoint: str) -> Path:
         known = f" This one keeps {', '.join(kept)}." if kept else ""
         raise ModelError(
             f"No weights at {path}. Train it first, import weights with `medseg import-weights`, or name a "
-            f"file with --checkpoint.{known}"
+            f"file with --checkpoint.{known}{folds_hint(run)}"
         )
     return path.resolve()

@@ -169,8 +169,12 @@ def _read(folder: Path, name: str) -> ScoredRun:
     if role is None and (run / "configs" / "datalist.json").is_file():
         role = own_role(Bundle(run), list(scores.cases))
     facts, checkpoint = read_facts(run), scores.facts.checkpoint
-    if checkpoint is not None and Bundle(run).has("train"):
-        checkpoint = scored_weights(Bundle(run).trained, facts, checkpoint)
+    if checkpoint is not None:
+        runs = [Path(member) for member in scores.facts.members or ()] or [run]
+        kinds = {
+            scored_weights(Bundle(one).trained, read_facts(one), checkpoint) for one in runs if Bundle(one).has("train")
+        }
+        checkpoint = " and ".join(sorted(kinds)) or checkpoint
     return ScoredRun(name, folder, scores, facts, role or NOT_RECORDED, checkpoint)
 
 

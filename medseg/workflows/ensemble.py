@@ -21,12 +21,12 @@ from medseg.data.content import content_hash
 from medseg.data.datalist_form import DIVIDED
 from medseg.engines import CaseCost, CaseEvaluator, CaseScores, run_cases
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
-from medseg.engines.run_files import scored_weights
 from medseg.errors import CasesFailed, ConfigError, DataError
 from medseg.inferers import Ensemble, Member
 from medseg.inferers.saved import CASE, SavedMember, holds_probabilities
 from medseg.labels import LabelSpace
 from medseg.metrics import CleanupRules, ScoredPredictions, ScoreFacts, Scores
+from medseg.metrics.empty import EmptyRule
 from medseg.networks.cost import count_parameters
 from medseg.settings import File, Folder, Numbers, takes
 from medseg.transforms import IMAGE_SUFFIXES, CleanLabelsd, LogitsToLabelsd, SaveLabelsd, SaveProbabilitiesd, load
@@ -37,9 +37,9 @@ from medseg.workflows.checks import refuse_other_names, refuse_wrong_folder
 from medseg.workflows.choices import biases, choices
 from medseg.workflows.folder_lock import writes_into
 from medseg.workflows.joined_runs import JoinedRuns, joined_runs
-from medseg.workflows.members import Source, load_members, refuse_twice, shared_rules, weights_hash
+from medseg.workflows.members import Source, load_members, refuse_twice, settings_hash, shared_rules, weights_hash
 from medseg.workflows.probabilities import ProbabilitySettings, stored_temperature
-from medseg.workflows.run_folder import require_run, require_same_data, trained_on
+from medseg.workflows.run_folder import refuse_run_folder, require_run, require_same_data, trained_on
 from medseg.workflows.run_limits import check_channels, check_members
 from medseg.workflows.selection import Selection, own_role
 from medseg.workflows.stored_list import read_stored_list
@@ -67,6 +67,7 @@ class EnsembleSettings(ProbabilitySettings):
         fold: fold whose validation cases are predicted (default: the first run's).
         checkpoint: best, last, or best_<metric> where it is kept.
         device: cpu, cuda or cuda:N (default: a GPU where there is one).
+        empty: rule for empty masks, as of `medseg validate` (default: penalty).
         postprocess: stored post-processing and calibration. Rules of `medseg postprocess` that all have alike, as the
             folds of one training, clean label maps; each member has its temperature of `medseg calibrate`.
     """
@@ -82,6 +83,7 @@ class EnsembleSettings(ProbabilitySettings):
     fold: int | None = None
     checkpoint: str = "best"
     device: str | None = None
+    empty: str | None = None
     postprocess: bool = field(default=True, metadata={"option": "no_postprocess"})
 
 
@@ -100,6 +102,7 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         ConfigError: fewer than two runs, one twice, runs that do not fit together, or probabilities on the grid of a
             network.
     """
+    refuse_run_folder(settings.output)
     given = [joined_runs(run) or JoinedRuns((Path(run),)) for run in settings.runs]
     places = [member for joined in given for member in joined.runs]
     saved = [place.resolve() for place in places if holds_probabilities(place)]
@@ -123,23 +126,24 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
     asked = settings.weights
     weights = _validation_dice(sources, settings.checkpoint) if isinstance(asked, str) else asked
     rules: CleanupRules = {}
+    chosen = given[0].rules if len(given) == 1 else None
     if settings.postprocess and bundles:
-        chosen = given[0].rules if len(given) == 1 else None
         rules = shared_rules(bundles) if chosen is None else chosen
-    calibrated = settings.postprocess and any(stored_temperature(bundle) != 1 for bundle in bundles)
+    tempered = settings.postprocess and chosen is None  # `medseg best` chose by plain probabilities
+    calibrated = tempered and any(stored_temperature(bundle) != 1 for bundle in bundles)
     facts = _facts(folders, selection, cleaned=bool(rules), calibrated=calibrated)
     device = choose_device(settings.device) if settings.device is not None else None
-    loaded = iter(load_members(sources, device, calibrated=settings.postprocess))
+    loaded = iter(load_members(sources, device, calibrated=tempered))
     members: list[Member | SavedMember] = [
         SavedMember(at, space) if holds_probabilities(at) else next(loaded) for at in places
     ]
     network = Ensemble(members, settings.method, weights)
     logger.info("%s of %d members, weights %s", settings.method, len(members), [round(w, 3) for w in network.weights])
-    kinds = [scored_weights(bundle.trained, read_facts(bundle.root), settings.checkpoint) for bundle in bundles]
     facts = replace(
         facts,
-        checkpoint=" and ".join(sorted({*kinds})) or None,
+        checkpoint=settings.checkpoint if bundles else None,
         weights_sha256=None if saved else weights_hash(sources),
+        settings_sha256=None if saved else settings_hash(sources),
         medseg=__version__,
         ensemble=settings.method,
         members=[str(place.resolve()) for place in places],
@@ -147,7 +151,11 @@ def ensemble(settings: EnsembleSettings) -> Scores | None:
         chosen=_chosen(bundles, settings, cleaned=bool(rules), calibrated=calibrated),
     )
     scores = CaseScores(
-        network.label_space, surface=True, output_dir=settings.output, facts={"space": "source", "cleanup": rules}
+        network.label_space,
+        surface=True,
+        output_dir=settings.output,
+        facts={"space": "source", "cleanup": rules},
+        empty=settings.empty or EmptyRule().text,
     )
     scores.facts = facts
     reader = _reader(bundles[0]) if bundles else _plain_reader(places[0], space, datalist, cases[0])

@@ -12,6 +12,7 @@ from typing import Any
 
 from medseg.data import read_datalist
 from medseg.engines.run_facts import RunFacts, read_facts, write_facts
+from medseg.engines.run_files import weights_of_folds
 from medseg.errors import ConfigError, ModelError
 from medseg.metrics import FoldScores, ScoreFacts, Scores, Summary
 from medseg.settings import takes
@@ -118,7 +119,13 @@ def pool_folds(run: Path, folders: Sequence[Path], of_each: Sequence[Scores], pl
     files = {case: hashes for scores in of_each for case, hashes in (scores.facts.files_sha256 or {}).items()}
     subjects = {case: name for scores in of_each for case, name in (scores.facts.subjects or {}).items()}
     names = [folder.name for folder in folders]
-    facts = replace(_shared(of_each, _unlike(folders)), files_sha256=files, folds=names, subjects=subjects or None)
+    facts = replace(
+        _shared(of_each, _unlike(folders)),
+        weights_sha256=weights_of_folds(of_each),
+        files_sha256=files,
+        folds=names,
+        subjects=subjects or None,
+    )
     asked = sum(scores.asked or len(scores.cases) for scores in of_each)
     joined = replace(Scores.of(cases, of_each[0].definition, facts), asked=asked, scored=len(cases))
     joined.write(run / place)

@@ -30,7 +30,7 @@ from medseg.metrics import CleanupRules
 from medseg.settings import Names
 from medseg.workflows.checkpoints import weights_of
 from medseg.workflows.joined_runs import joined_runs
-from medseg.workflows.members import Source, load_member, shared_rules
+from medseg.workflows.members import Source, load_member, refuse_twice, shared_rules
 from medseg.workflows.probabilities import TEMPERATURE, stored_temperature
 from medseg.workflows.run_limits import check_members, check_use, mirrored_axes, refuse_double, warn_changed
 
@@ -115,6 +115,7 @@ class Inference:
                 f"on one. Predict with each run alone, such as {bundles[0]}."
             )
         check_members(bundles)
+        refuse_twice([Source(member.bundle, member.weights) for member in members])
         rules: CleanupRules = {}
         if settings.postprocess:
             rules = shared_rules(bundles) if joined.rules is None else joined.rules
@@ -123,7 +124,8 @@ class Inference:
         recipe = amended(recipe, case_changes(bundles[0], recipe.tree, "infer"))
         logger.info("%d runs of %s are joined", len(members), bundle)
         first = members[0]
-        return cls(bundles[0], recipe, first.weights, first.differences, members, rules, settings.postprocess)
+        tempered = settings.postprocess and joined.rules is None  # `medseg best` chose by plain probabilities
+        return cls(bundles[0], recipe, first.weights, first.differences, members, rules, tempered)
 
     @classmethod
     def _of_run(cls, bundle: Bundle, settings: InferenceSettings) -> Inference:

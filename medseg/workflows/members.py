@@ -36,6 +36,7 @@ __all__ = [
     "load_member",
     "load_members",
     "refuse_twice",
+    "settings_hash",
     "shared_rules",
     "sources_of",
     "weights_hash",
@@ -161,6 +162,13 @@ def refuse_twice(sources: Sequence[Source]) -> None:
 def weights_hash(sources: Sequence[Source]) -> str:
     """SHA-256 of the hashes of all members' weights, which tells whether an ensemble's scores are of these weights."""
     return sha256(" ".join(content_hash(source.weights) for source in sources).encode()).hexdigest()
+
+
+def settings_hash(sources: Sequence[Source]) -> str:
+    """SHA-256 of what all members' networks are given and how, as their inference says now."""
+    trees = [(source.recipe or resolve(source.bundle, "infer")).tree for source in sources]
+    kept = [{key: value for key, value in tree.items() if key not in _OWN} for tree in trees]
+    return sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def common_rules(bundle_root: str | Path, members: Sequence[str | Path] | None = None) -> CleanupRules:

@@ -33,6 +33,7 @@ from medseg.workflows.joined_runs import joined_runs
 from medseg.workflows.label_output import label_output, refuse_format
 from medseg.workflows.previews import draw_previews, refuse_previews
 from medseg.workflows.probabilities import TEMPERATURE, ProbabilitySettings, saving, saving_joined
+from medseg.workflows.run_folder import refuse_run_folder
 from medseg.workflows.run_limits import check_channels
 from medseg.workflows.validation import warn_of_background
 
@@ -155,7 +156,7 @@ def predict(settings: PredictSettings) -> list[Path]:
         ['organs_006.nii.gz', 'organs_007.nii.gz']
     """
     target = Path(settings.output).resolve()
-    _refuse_run_folder(target)
+    refuse_run_folder(target)
     _refuse_idle(settings)
     inference = _saving(Inference.of(Bundle(settings.bundle), settings), settings)
     cases = inference.conditioned(_cases(settings, inference), settings.modality)
@@ -248,17 +249,6 @@ def _run(inference: Inference, cases: Sequence[Case], predictions: PredictionFol
         raise ConfigError(
             "The config's 'run' does not run its evaluator; expected medseg.engines.run_cases. Restore it."
         )
-
-
-def _refuse_run_folder(target: Path) -> None:
-    """The folder of a run, and that of its validation predictions, which its scores are of, hold nothing else.
-
-    Raises:
-        ConfigError: it is one of them.
-    """
-    for run in (target, target.parent if target.name.startswith("predictions") else target):
-        if (run / "configs" / "train.yaml").is_file():
-            raise ConfigError(f"--output {target} belongs to the run {run} itself; name a folder of its own.")
 
 
 def _refuse_idle(settings: PredictSettings) -> None:

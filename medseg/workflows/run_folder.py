@@ -14,7 +14,7 @@ from medseg.data.fingerprint import DataFingerprint
 from medseg.engines.run_facts import RunFacts
 from medseg.errors import ConfigError, DataError
 
-__all__ = ["differences", "require_run", "require_same_data", "trained_on"]
+__all__ = ["differences", "refuse_run_folder", "require_run", "require_same_data", "trained_on"]
 
 logger = logging.getLogger("medseg")
 
@@ -31,6 +31,19 @@ def require_run(path: Bundle | str | Path) -> Bundle:
             f"{path} is not a run: configs/train.yaml is missing. Train one with `medseg train --output {path}`."
         )
     return run
+
+
+def refuse_run_folder(output: str | Path) -> None:
+    """The folder of a run or of its folds, and that of its validation predictions, which its scores are of, hold
+    nothing else.
+
+    Raises:
+        ConfigError: it is one of them.
+    """
+    target = Path(output).resolve()
+    for run in (target, target.parent if target.name.startswith("predictions") else target):
+        if (run / "configs" / "train.yaml").is_file() or any(run.glob("fold*/configs/train.yaml")):
+            raise ConfigError(f"--output {output} belongs to the run {run} itself; name a folder of its own.")
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

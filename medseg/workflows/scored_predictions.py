@@ -27,6 +27,7 @@ from medseg.settings import File, Folder, Named, Names, takes
 from medseg.transforms import load
 from medseg.version import __version__
 from medseg.workflows.comparable import run_names
+from medseg.workflows.run_folder import refuse_run_folder
 
 __all__ = ["ScorePredictionsSettings", "score_predictions"]
 
@@ -83,6 +84,7 @@ def score_predictions(settings: ScorePredictionsSettings) -> dict[str, Scores]:
         >>> scores["first"].asked, scores["first"].scored
         (6, 2)
     """
+    refuse_run_folder(settings.output)
     space = read_scored_labels(settings.labels)
     scorer = partial(CaseScores, space, metrics=settings.metrics, empty=settings.empty, facts={"space": "source"})
     if settings.instances and len(space.labels) != 1:

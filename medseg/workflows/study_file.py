@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -102,7 +103,8 @@ class ExternalSet:
         json_list: datalist; all its labelled cases are scored.
         data_dir: base directory for relative paths in the datalist.
         trained_on: name of the data whose networks are scored.
-        labels: label of these data -> its values here; what is not named is not scored.
+        labels: label of these data -> its values here; other values must not occur, labels that are not named are not
+            scored.
         folds: folds whose networks are scored (default: all that are trained).
     """
 
@@ -173,7 +175,7 @@ class Study:
             ConfigError: naming the entry.
         """
         given = [name for name in vars(self.budget) if getattr(self.budget, name) is not None]
-        if len(given) != 1 or getattr(self.budget, given[0]) <= 0:
+        if len(given) != 1 or not 0 < getattr(self.budget, given[0]) < math.inf:
             raise ConfigError(
                 f"The budget has {' and '.join(given) or 'no entry'}; expected one number above 0: iterations, "
                 "cpu_seconds or gpu_seconds. Give one."
@@ -183,6 +185,22 @@ class Study:
                 f"checkpoint '{self.checkpoint}' with {self.validations} validations: expected last, or best with "
                 "validations to choose by. Add validations, or take last."
             )
+        if self.budget.iterations is not None and self.validations > self.budget.iterations:
+            raise ConfigError(
+                f"{self.validations} validations in {self.budget.iterations} iterations: expected one or more "
+                "iterations for each. Take fewer validations."
+            )
+        if not (0 < self.search.holdout <= 0.5 and 0 < self.search.share <= 1):
+            raise ConfigError(
+                f"search: holdout {self.search.holdout:g} and share {self.search.share:g}: expected shares above 0, to "
+                "0.5 and to 1. Correct them."
+            )
+        lists: dict[str, Sequence[Any]] = {"seeds": self.seeds, "search::learning_rates": self.search.learning_rates}
+        lists |= {f"data::{data.name}::folds": data.folds for data in self.data}
+        lists |= {f"external::{one.name}::folds": one.folds for one in self.external}
+        for place, values in lists.items():
+            if twice := [value for number, value in enumerate(values) if value in values[:number]]:
+                raise ConfigError(f"{place}: {twice[0]} is given twice; expected each once. Leave one out.")
         if self.score not in DEFAULT_METRICS:
             raise ConfigError(
                 f"score '{self.score}' is unknown.{nearest(self.score, DEFAULT_METRICS)} Use "

@@ -19,7 +19,7 @@ from medseg.data.folds import make_folds
 from medseg.engines.run_facts import read_facts
 from medseg.errors import ConfigError
 from medseg.metrics import Scores
-from medseg.storage import read_yaml, write_json
+from medseg.storage import read_json, read_yaml, write_json
 from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.run_folder import differences
 from medseg.workflows.same_settings import SettingsHeld, hold_settings, refuse_other
@@ -105,8 +105,7 @@ class Member:
 
     def is_done(self) -> bool:
         """Whether it is trained and scored as the study asks."""
-        places = [self.folder, *(self.folder / _place(one) for one in self.external)]
-        return self.is_trained() and all(self._is_scored(place) for place in places)
+        return self.is_trained() and self._is_scored(self.folder) and all(map(self._is_scored_on, self.external))
 
     def held(self) -> SettingsHeld:
         """What the study says of its training, held against its run; nothing where it has none yet.
@@ -128,6 +127,16 @@ class Member:
     def _is_scored(self, folder: Path) -> bool:
         found = Scores.found(folder)
         return found is not None and found.asked == found.scored and found.facts.checkpoint == self.study.checkpoint
+
+    def _is_scored_on(self, one: ExternalSet) -> bool:
+        """Whether it is scored on an external set as this is defined now."""
+        overlay, place = self._overlay(one), self.folder / _place(one)
+        if not overlay.is_file() or read_json(overlay) != self._external_content(one) or not self._is_scored(place):
+            return False
+        datalist = read_datalist(one.json_list, one.data_dir)
+        labelled = {case.id for cases in datalist.sections.values() for case in cases if case.label}
+        scores = Scores.read(place)
+        return scores.facts.datalist == str(Path(datalist.path).resolve()) and {*scores.cases} == labelled
 
     # ------------------------------------------------------------------ commands
     def training(self) -> TrainSettings:
@@ -222,14 +231,18 @@ class Member:
     def write_overlays(self) -> None:
         """Write the overlays by which the run is scored on external sets."""
         for one in self.external:
-            data = {"_target_": "medseg.workflows.labelled", "json_list": "@json_list", "dataset_dir": "@dataset_dir"}
-            table = {name: value for name, value in Bundle(self.folder).trained["labels"].items()}
-            labels = {"background": 0, **one.labels}
-            content = {
-                "labels": {**table, "datasets": {one.name: {"labels": labels}}},
-                "validate::dataset::data": {**data, "dataset": one.name},
-            }
-            write_json(self.folder / "configs" / f"external_{one.name}.json", content)
+            write_json(self._overlay(one), self._external_content(one))
+
+    def _overlay(self, one: ExternalSet) -> Path:
+        return self.folder / "configs" / f"external_{one.name}.json"
+
+    def _external_content(self, one: ExternalSet) -> dict[str, Any]:
+        data = {"_target_": "medseg.workflows.labelled", "json_list": "@json_list", "dataset_dir": "@dataset_dir"}
+        labels = {"background": 0, **one.labels}
+        return {
+            "labels": {**Bundle(self.folder).trained["labels"], "datasets": {one.name: {"labels": labels}}},
+            "validate::dataset::data": {**data, "dataset": one.name},
+        }
 
 
 def _place(one: ExternalSet) -> str:
@@ -268,9 +281,15 @@ def plan_members(study: Study, root: Path) -> list[Member]:
     """
     found: list[Member] = []
     first: dict[tuple[str, str, int], Member] = {}
+    of_data = {data.name: study_folds(data) for data in study.data}
+    for one in study.external:
+        if unknown := [fold for fold in one.folds if fold not in of_data[one.trained_on]]:
+            raise ConfigError(
+                f"external::{one.name}: fold {unknown[0]} of {one.trained_on} is not trained; these are: "
+                f"{', '.join(map(str, of_data[one.trained_on]))}. Correct it."
+            )
     for data in _sources_first(study.data):
-        folds = study_folds(data)
-        for fold in folds:
+        for fold in of_data[data.name]:
             for seed in study.seeds:
                 for network in study.networks:
                     trials = tuple(

@@ -94,6 +94,11 @@ def test_47_numbers_of_the_command_line(study: Any, option: str, value: str, sen
     assert not (study.folder / "run").exists()
 
 
+def test_47_two_lengths_of_a_training_contradict_each_other(study: Any) -> None:
+    result = _train(study, "--iterations", "5", "--set", "epochs=2")
+    assert result.status == 2 and "--iterations 5 and --set epochs=2 contradict each other; leave one" in result.err
+
+
 def test_46_47_argparse_ends_with_the_same_status(study: Any, capsys: Any) -> None:
     for options in (["--epochs", "two"], ["--epoch_number", "2"]):
         with pytest.raises(SystemExit) as stop:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -10,19 +12,26 @@ from shutil import copytree, rmtree
 import nibabel
 import numpy as np
 import pytest
+import torch
 from brightness import label_map, write_cases, write_run
 
 from medseg.cli import main
 from medseg.data import read_datalist, write_datalist
 from medseg.data.phantom import write_phantom
-from medseg.engines.run_facts import read_facts, write_facts
+from medseg.engines.run_facts import RunFacts, read_facts, write_facts
+from medseg.engines.run_files import is_outdated
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.metrics import Scores
 from medseg.storage import read_json
+from medseg.weights import save_file
 from medseg.workflows import predict, train
 from medseg.workflows.best import best, winner
+from medseg.workflows.comparable import read_scored
+from medseg.workflows.ensemble import ensemble
 from medseg.workflows.folds import evaluate_folds
 from medseg.workflows.joined_runs import joined_runs
+from medseg.workflows.scored_predictions import score_predictions
+from medseg.workflows.validation import evaluate
 
 _WRONG = 30.0  # of a normalisation that takes organ for background and lesion for organ, with less confidence
 
@@ -191,3 +200,75 @@ def test_bad_input_gets_a_sentence(configurations: list[Path], tmp_path: Path) -
     finally:
         scores.write(folds[0])
         write_facts(folds[0], facts)
+
+
+def test_pairs_are_judged_as_their_members_are(configurations: list[Path], tmp_path: Path) -> None:
+    """Of final weights too, by the same rule for empty masks, with settings and weights as they are now."""
+    runs = [copytree(run, tmp_path / run.name) for run in configurations]
+    folds = [fold for run in runs for fold in sorted(run.glob("fold*"))]
+    for fold in folds:  # nothing chose the weights
+        write_facts(fold, read_facts(fold) | RunFacts(validations=0))
+    output = tmp_path / "best"
+    assert best([f"a/b={runs[0]}", f"a_b={runs[1]}"], output, device="cpu").name == "a/b + a_b"
+    place = output / "pairs" / "a%2Fb + a_b" / "fold0"
+    pair, single = Scores.read(place), Scores.read(folds[0])
+    assert pair.definition.differences(single.definition) == {} and pair.definition.empty == "penalty"
+    assert {run.checkpoint for run in read_scored([place, folds[0]])} == {"last"}
+    made = (place / "metrics.json").stat().st_mtime_ns
+    for fold in folds[:4]:
+        path = fold / "configs" / "inference.yaml"
+        path.write_text(re.sub("(?m)^overlap: .*", "overlap: 0.125", path.read_text()))
+    again = best([f"a/b={runs[0]}", f"a_b={runs[1]}"], output, device="cpu", pairs=True)
+    assert again.name == "a/b + a_b" and (place / "metrics.json").stat().st_mtime_ns != made
+
+
+def test_what_was_chosen_is_what_infer_joins(configurations: list[Path], tmp_path: Path) -> None:
+    """Pairs are judged without the temperatures of `medseg calibrate`, and joined without them."""
+    runs = [copytree(run, tmp_path / run.name) for run in configurations]
+    for fold in runs[1].glob("fold*"):
+        path = fold / "configs" / "inference.yaml"
+        path.write_text(path.read_text() + "temperature: 100.0\n")
+    output = tmp_path / "best"
+    found = best(runs, output, device="cpu")
+    assert found.name == "first + second"
+    given = {"inputs": [configurations[0].parent / "case_10_image.png"], "device": "cpu"}
+    (label,) = predict(output, tmp_path / "maps", **given)
+    np.testing.assert_array_equal(label_map(label), label_map(configurations[0].parent / "case_10_label.png"))
+    (origin,) = (tmp_path / "maps" / "provenance" / "origins").glob("*.json")
+    assert json.loads(origin.read_text())["settings"]["temperatures"] == []
+    with pytest.raises(ConfigError, match="would be joined 4 times"):
+        predict(runs[0], tmp_path / "one", checkpoint=str(runs[0] / "fold0" / "models" / "model.pt"), **given)
+
+
+def test_scores_of_folds_are_outdated_with_one_of_them(configurations: list[Path], tmp_path: Path) -> None:
+    run = copytree(configurations[0], tmp_path / "cv")
+    assert not is_outdated(run, Scores.read(run))
+    weights = run / "fold0" / "models" / "model.pt"
+    save_file({name: 1.01 * value for name, value in torch.load(weights, weights_only=True).items()}, weights)
+    assert is_outdated(run, Scores.read(run))  # trained again
+    evaluate(run / "fold0", device="cpu")
+    assert is_outdated(run, Scores.read(run))  # and scored
+    evaluate_folds(run, device="cpu")
+    assert not is_outdated(run, Scores.read(run))
+
+
+def test_runs_are_not_written_into(configurations: list[Path], tmp_path: Path) -> None:
+    run = copytree(configurations[0], tmp_path / "cv")
+    before = (run / "fold0" / "metrics.json").read_bytes()
+    folds = [run / "fold0", run / "fold1"]
+    for output in (run, run / "fold0", run / "fold0" / "predictions"):
+        for command in (
+            lambda output=output: ensemble(folds, output, device="cpu"),
+            lambda output=output: best(configurations, output, device="cpu"),
+            lambda output=output: predict(run, output, inputs=[run], device="cpu"),
+            lambda output=output: score_predictions(run, {"a": run}, run / "list.json", output),
+        ):
+            with pytest.raises(ConfigError, match="belongs to the run .* itself; name a folder of its own"):
+                command()
+    assert (run / "fold0" / "metrics.json").read_bytes() == before
+    rmtree(run / "fold2")
+    with pytest.raises(ModelError, match="cv lacks fold2"):
+        best([run, configurations[1]], tmp_path / "out", device="cpu")
+    for weights in ([math.nan, 1], [math.inf, 1], [0, 0], [-1, 2]):
+        with pytest.raises(ConfigError, match="expected one from 0 on each, some above"):
+            ensemble(folds, tmp_path / "joined", weights=weights, device="cpu")

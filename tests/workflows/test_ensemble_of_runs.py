@@ -11,9 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 
-from medseg.bundle import dump_yaml
 from medseg.bundle.compose import command
 from medseg.bundle.draft import Draft
 from medseg.bundle.folder import Bundle
@@ -61,16 +59,6 @@ def test_runs_of_one_setting_share_a_grid(runs: list[Path]) -> None:
     members = load_members([Source(Bundle(run), run / "models" / "model.pt") for run in runs], torch.device("cpu"))
     assert members[0].grid == members[1].grid != members[2].grid
     assert members[0].network is members[1].network is members[2].network  # each loads its weights into it
-
-
-def test_members_that_no_case_chose_are_the_last_weights(runs: list[Path], tmp_path: Path) -> None:
-    for number, (run, kind) in enumerate(zip(runs[:2], ("best and last", "last"), strict=True)):
-        train = run / "configs" / "train.yaml"
-        config = ConfigParser.load_config_file(str(train))
-        config["checkpoint"]["select"] = "final"
-        dump_yaml(config, train)
-        joined = ensemble(runs[:2], tmp_path / f"joined{number}", device="cpu")
-        assert joined is not None and joined.facts.checkpoint == kind
 
 
 def test_weights_are_the_runs_validation_scores(runs: list[Path], tmp_path: Path, caplog) -> None:
