@@ -180,7 +180,7 @@ def test_bad_input_gets_a_sentence(configurations: list[Path], tmp_path: Path) -
     copytree(folds[0], tmp_path / "copy" / "fold0")
     with pytest.raises(ConfigError, match="copy/fold0 has the weights and settings of .*second/fold0: it is a copy"):
         best([second, f"b={tmp_path / 'copy' / 'fold0'}", *(f"b={fold}" for fold in folds[1:])], tmp_path / "out")
-    with pytest.raises(ConfigError, match="is a run's own folder"):
+    with pytest.raises(ConfigError, match="belongs to the run .*first itself"):
         best([first, second], first)
     with pytest.raises(DataError, match="were validated on different cases"):
         best([first, *(f"b={fold}" for fold in reversed(folds))], tmp_path / "out")
