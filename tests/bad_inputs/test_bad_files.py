@@ -114,6 +114,9 @@ def test_9_subject_in_two_folds(study: Any) -> None:
     declared = study.check(cases, known_overlaps=["s1"])
     assert declared.status == 0
     assert "Subject s1 appears in folds 0 and 1" in declared.log
+    always = study.check([study.case("c0", fold=0, subject="s1"), study.case("c1", subject="s1")])
+    assert always.status == 3
+    assert "Subject s1 appears in fold 0, and has cases without a fold, which are always trained on" in always.err
 
 
 def test_10_to_14_all_broken_files_are_listed_at_once(study: Any, monkeypatch: Any) -> None:

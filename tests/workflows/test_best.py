@@ -170,38 +170,6 @@ def test_of_equal_candidates_the_first_is_taken() -> None:
         winner([np.full((3, 1), np.nan)], ["a", "b", "c"])
 
 
-def test_bad_input_gets_a_sentence(configurations: list[Path], tmp_path: Path) -> None:
-    first, second = configurations
-    folds = [second / f"fold{fold}" for fold in range(4)]
-    with pytest.raises(ConfigError, match="There is one configuration, first"):
-        best([first], tmp_path / "out")
-    with pytest.raises(ConfigError, match="b has one fold"):
-        best([first, f"b={folds[0]}"], tmp_path / "out")
-    copytree(folds[0], tmp_path / "copy" / "fold0")
-    with pytest.raises(ConfigError, match="copy/fold0 has the weights and settings of .*second/fold0: it is a copy"):
-        best([second, f"b={tmp_path / 'copy' / 'fold0'}", *(f"b={fold}" for fold in folds[1:])], tmp_path / "out")
-    with pytest.raises(ConfigError, match="belongs to the run .*first itself"):
-        best([first, second], first)
-    with pytest.raises(DataError, match="were validated on different cases"):
-        best([first, *(f"b={fold}" for fold in reversed(folds))], tmp_path / "out")
-    scores, facts = Scores.read(folds[0]), read_facts(folds[0])
-    one_subject = replace(scores, facts=replace(scores.facts, subjects=dict.fromkeys(scores.cases, "case_3_image")))
-    try:
-        (folds[0] / "metrics.json").unlink()
-        with pytest.raises(DataError, match="has no metrics.json, so no validation predictions; run `medseg validate"):
-            best([first, second], tmp_path / "out")
-        one_subject.write(folds[0])
-        with pytest.raises(DataError, match="Subject case_3_image is in two folds"):
-            best([first, second], tmp_path / "out")
-        scores.write(folds[0])
-        write_facts(folds[0], replace(facts, training_cases=tuple(scores.cases)))
-        with pytest.raises(DataError, match="was trained on 2 of the 2 cases"):
-            best([first, second], tmp_path / "out")
-    finally:
-        scores.write(folds[0])
-        write_facts(folds[0], facts)
-
-
 def test_pairs_are_judged_as_their_members_are(configurations: list[Path], tmp_path: Path) -> None:
     """Of final weights too, by the same rule for empty masks, with settings and weights as they are now."""
     runs = [copytree(run, tmp_path / run.name) for run in configurations]
@@ -272,3 +240,35 @@ def test_runs_are_not_written_into(configurations: list[Path], tmp_path: Path) -
     for weights in ([math.nan, 1], [math.inf, 1], [0, 0], [-1, 2]):
         with pytest.raises(ConfigError, match="expected one from 0 on each, some above"):
             ensemble(folds, tmp_path / "joined", weights=weights, device="cpu")
+
+
+def test_bad_input_gets_a_sentence(configurations: list[Path], tmp_path: Path) -> None:
+    first, second = configurations
+    folds = [second / f"fold{fold}" for fold in range(4)]
+    with pytest.raises(ConfigError, match="There is one configuration, first"):
+        best([first], tmp_path / "out")
+    with pytest.raises(ConfigError, match="b has one fold"):
+        best([first, f"b={folds[0]}"], tmp_path / "out")
+    copytree(folds[0], tmp_path / "copy" / "fold0")
+    with pytest.raises(ConfigError, match="copy/fold0 has the weights and settings of .*second/fold0: it is a copy"):
+        best([second, f"b={tmp_path / 'copy' / 'fold0'}", *(f"b={fold}" for fold in folds[1:])], tmp_path / "out")
+    with pytest.raises(ConfigError, match="belongs to the run .*first itself"):
+        best([first, second], first)
+    with pytest.raises(DataError, match="were validated on different cases"):
+        best([first, *(f"b={fold}" for fold in reversed(folds))], tmp_path / "out")
+    scores, facts = Scores.read(folds[0]), read_facts(folds[0])
+    one_subject = replace(scores, facts=replace(scores.facts, subjects=dict.fromkeys(scores.cases, "case_3_image")))
+    try:
+        (folds[0] / "metrics.json").unlink()
+        with pytest.raises(DataError, match="has no metrics.json, so no validation predictions; run `medseg validate"):
+            best([first, second], tmp_path / "out")
+        one_subject.write(folds[0])
+        with pytest.raises(DataError, match="Subject case_3_image is in two folds"):
+            best([first, second], tmp_path / "out")
+        scores.write(folds[0])
+        write_facts(folds[0], replace(facts, training_cases=tuple(scores.cases)))
+        with pytest.raises(DataError, match="was trained on 2 of the 2 cases"):
+            best([first, second], tmp_path / "out")
+    finally:
+        scores.write(folds[0])
+        write_facts(folds[0], facts)

@@ -155,6 +155,17 @@ def test_cases_that_the_first_weights_have_seen_are_told(tmp_path: Path, datalis
     for name in ("UNet", "SegResNet"):
         assert f"{name}/seed0: The run was trained on 4 of these 4 cases" in tuned
         assert f"{name}: The run was trained on 6 of these 6 cases" in " ".join(result.external[0].biases)
+    scores = tmp_path / "studied" / "runs" / "tuned" / "UNet" / "seed0" / "fold0" / "scores" / "external_same"
+    before, made = Scores.read(scores).definition, (scores / "metrics.json").stat().st_mtime_ns
+    again = {"output": tmp_path / "studied", "jobs": 0}
+    study(tmp_path / "study.yaml", **again)
+    assert (scores / "metrics.json").stat().st_mtime_ns == made
+    changes["external"]["same"]["labels"] = dict(zip(labels, [*labels.values()][::-1], strict=True))
+    study(written(tmp_path, datalist, **changes), **again)  # the set has another definition now
+    assert Scores.read(scores).definition != before
+    changes["external"]["same"]["folds"] = [9]
+    with pytest.raises(ConfigError, match="external::same: fold 9 of tuned is not trained; these are: 0"):
+        study(written(tmp_path, datalist, **changes), **again)
 
 
 @pytest.mark.slow
