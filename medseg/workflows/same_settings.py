@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,19 @@ def refuse_other(run: Path, changed: Mapping[str, tuple[Any, Any]]) -> None:
     """
     if changed:
         pairs = list(changed.items())[:_SHOWN]
-        shown = "; ".join(f"{key}: {_short(before)} -> {_short(after)}" for key, (before, after) in pairs)
+        shown = "; ".join(f"{key}: {' -> '.join(_short(*pair))}" for key, pair in pairs)
         raise ConfigError(
             f"{run} holds a run with other settings ({shown}). Use another --output folder, or the settings of "
             f"that run."
         )
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 2]} …"
+def _short(*values: Any) -> list[str]:
+    """Each value; of long ones what begins shortly before they differ."""
+    texts = [repr(value) for value in values]
+    same = max(0, len(commonprefix(texts)) - _WIDTH // 4) if max(map(len, texts)) > _WIDTH else 0
+    found = [f"{'… ' if same else ''}{text[same:]}" for text in texts]
+    return [text if len(text) <= _WIDTH else f"{text[: _WIDTH - 2]} …" for text in found]
 
 
 def stored_list(run: Path, data_dir: str) -> bytes:

@@ -13,7 +13,8 @@ from medseg.bundle.draft import Draft
 from medseg.bundle.folder import Bundle
 from medseg.data import read_datalist
 from medseg.data.phantom import write_phantom
-from medseg.workflows.same_settings import hold_settings
+from medseg.errors import ConfigError
+from medseg.workflows.same_settings import hold_settings, refuse_other
 from medseg.workflows.start import _options, _own_places
 from medseg.workflows.train_settings import TrainSettings
 
@@ -65,3 +66,11 @@ def test_a_run_has_the_settings_that_it_was_told(told: TrainSettings) -> None:
 def test_what_differs_is_named(told: TrainSettings, other: dict[str, Any], ids: set[str]) -> None:
     found = set(hold_settings(replace(told, **other), Path(told.output)).changed)
     assert ids <= {id_.rstrip("0123456789:").removesuffix("::_target_").rstrip("0123456789:") for id_ in found}
+
+
+def test_long_values_are_shown_from_where_they_differ() -> None:
+    steps = [{"_target_": "RandScaleIntensityd", "prob": 0.3, "factors": 0.2}] * 4
+    with pytest.raises(ConfigError) as refusal:
+        refuse_other(Path("run"), {"augment::intensity": (steps, [*steps[:3], {"_target_": "RandBlurd"}])})
+    assert "RandScaleIntensityd" in str(refusal.value) and "RandBlurd" in str(refusal.value)
+    assert len(str(refusal.value)) < 400
