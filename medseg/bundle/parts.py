@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger("medseg")
+_WAIT = timedelta(days=1)  # of one process for another
 
 
 def device(name: str | None = None) -> torch.device:
@@ -139,8 +140,11 @@ def _distribute(network: nn.Module, device: torch.device | str) -> nn.Module:
     start_distributed()
     network = lay_out(network.to(device))
     if torch.distributed.is_initialized():
-        ids = [torch.device(device).index] if torch.device(device).type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(network, device_ids=ids)
+        if torch.device(device).type == "cuda":
+            return nn.parallel.DistributedDataParallel(network, device_ids=[torch.device(device).index])
+        # The wrapper keeps its group alive, whose threads ``finalize`` could not end: it has one of its own.
+        own = torch.distributed.new_group(timeout=_WAIT)
+        return nn.parallel.DistributedDataParallel(network, process_group=own)
     return network
 
 
@@ -151,7 +155,7 @@ def start_distributed() -> None:
     # A tensor's device decides, so that objects, and trainings on a CPU, need no GPU. The first process may read and
     # check cases for long while the others wait; torchrun itself ends them with one that fails.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    torch.distributed.init_process_group(backend, timeout=timedelta(days=1))
+    torch.distributed.init_process_group(backend, timeout=_WAIT)
     import ignite.distributed as idist
 
     idist.sync()  # ignite's first collective would otherwise hang where only rank 0 makes it
@@ -185,8 +189,8 @@ def initialize(seed: int) -> None:
 def finalize() -> None:
     """After a run: leave the process group, all ranks together.
 
-    The wait is also for gloo's threads: one that still lets go of the last gathered tensors while Python shuts down
-    aborts the process.
+    The group's end waits for gloo's threads: one that still lets go of the last gathered tensors while Python shuts
+    down aborts the process.
     """
     if is_distributed():
         barrier()

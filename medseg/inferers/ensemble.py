@@ -144,7 +144,7 @@ class Ensemble(nn.Module):
         weights = [1.0] * len(members) if weights is None else list(weights)
         if len(weights) != len(members) or not all(0 <= w < math.inf for w in weights) or sum(weights) <= 0:
             raise ConfigError(
-                f"{len(weights)} weights {weights} for {len(members)} members; expected one from 0 on each, some above."
+                f"{len(weights)} weights {weights} for {len(members)} members; expected one each, some positive."
             )
         self.members = nn.ModuleList(members)
         self.method = method

@@ -238,7 +238,7 @@ def test_runs_are_not_written_into(configurations: list[Path], tmp_path: Path) -
     with pytest.raises(ModelError, match="cv lacks fold2"):
         best([run, configurations[1]], tmp_path / "out", device="cpu")
     for weights in ([math.nan, 1], [math.inf, 1], [0, 0], [-1, 2]):
-        with pytest.raises(ConfigError, match="expected one from 0 on each, some above"):
+        with pytest.raises(ConfigError, match="expected one each, some positive"):
             ensemble(folds, tmp_path / "joined", weights=weights, device="cpu")
 
 
