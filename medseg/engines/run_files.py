@@ -52,7 +52,8 @@ def is_outdated(run: str | Path, scores: Scores) -> bool:
     if made is not None and folds:
         of_each = [(Path(run) / fold, Scores.found(Path(run) / fold)) for fold in folds]
         known = [(place, found) for place, found in of_each if found is not None]
-        return any(is_outdated(*one) for one in known) or made != weights_of_folds([found for _, found in known])
+        other = made != weights_of_folds([found for _, found in known])
+        return bool(known) and (other or any(is_outdated(*one) for one in known))
     kept = [Path(run) / "models" / "model.pt", *sorted((Path(run) / "checkpoints").glob("*.pt"))]
     kept = [path for path in kept if path.is_file()]
     return made is not None and bool(kept) and all(content_hash(path) != made for path in kept)

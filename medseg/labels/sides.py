@@ -17,8 +17,7 @@ def tells_sides(names: Iterable[str]) -> bool:
     letters and parts of words say so where the other side has a name, too: ``kidney_L`` beside ``kidney_R``, but not
     ``L1``, and ``leftlung`` beside ``rightlung``, but not ``leftover``.
     """
-    plain = set(names)
-    words = {tuple(word.lower() for word in _WORD.findall(name)) for name in plain}
+    words = {tuple(word.lower() for word in _WORD.findall(name)) for name in names}
     others = {tuple(_OTHER.get(word, word) for word in name) for name in words if _OTHER.keys() & name}
     joined = {"".join(name) for name in words}
     glued = {name.replace("left", "right") for name in joined if "left" in name}

@@ -22,7 +22,7 @@ from medseg.errors import ConfigError
 from medseg.labels import LabelSpace
 from medseg.transforms.lesion_indices import LesionsToIndicesd
 from medseg.transforms.limits import axes_of, count, least_and_largest, probability
-from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS, DRAWN
+from medseg.transforms.recipes import CROP_SAMPLES_PER_CLASS, DRAWN, in_plane
 
 __all__ = ["RandForegroundCropd", "RandRotateScaled", "around_label", "patch_augmentation"]
 
@@ -247,7 +247,7 @@ def patch_augmentation(
             keys, spatial.roi_size, share=foreground, margin=spatial.margin, num_samples=samples_per_case
         ),
         spatial,
-        *intensity,
+        *in_plane(intensity, spatial.roi_size),
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in mirrored),
         mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
         mt.EnsureTyped(keys, dtype=[torch.float32, *[torch.int16] * (len(keys) - 1)], track_meta=False),

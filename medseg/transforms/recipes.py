@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from medseg.transforms.reader import VolumeReader
 from medseg.transforms.scale import ScaleSized
 from medseg.transforms.spacing import OwnSpacingd
 
-__all__ = ["CROP_SAMPLES_PER_CLASS", "DRAWN", "augmentation", "load", "preprocessing"]
+__all__ = ["CROP_SAMPLES_PER_CLASS", "DRAWN", "augmentation", "in_plane", "load", "preprocessing"]
 
 CROP_SAMPLES_PER_CLASS = 20_000  # voxel positions kept per class and case for drawing crop centres
 DRAWN = "drawn"  # key of a case: the numbers of its changes that are made on the device, (N,) float32
@@ -128,6 +129,21 @@ def preprocessing(
     return steps
 
 
+def in_plane(intensity: Sequence[Transform], roi_size: Sequence[int]) -> list[Transform]:
+    """Intensity changes whose blur sees a slice as a 2D image: MONAI's would take what a slice lacks beside it for 0.
+
+    Args:
+        intensity: transforms of the image.
+        roi_size: a patch; a slice where a volume's has one voxel along an axis.
+    """
+    if len(roi_size) != 3 or 1 not in roi_size:
+        return list(intensity)
+    flat, back = (partial(change, dim=list(roi_size).index(1) + 1) for change in (torch.squeeze, torch.unsqueeze))
+    around = (mt.Lambdad("image", flat), mt.Lambdad("image", back))
+    wrapped = ([around[0], one, around[1]] if isinstance(one, mt.RandGaussianSmoothd) else [one] for one in intensity)
+    return [step for steps in wrapped for step in steps]
+
+
 def augmentation(
     roi_size: Sequence[int],
     *,
@@ -183,7 +199,7 @@ def augmentation(
             spatial_size=tuple(roi_size),
         ),
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in axes_of("flip_axes", flip_axes, dims)),
-        *intensity,
+        *in_plane(intensity, roi_size),
         mt.SelectItemsd([*keys, "case_id", DRAWN], allow_missing_keys=True),
         mt.EnsureTyped(keys, dtype=[torch.float32, *[torch.int16] * (len(keys) - 1)], track_meta=False),
     ]

@@ -21,6 +21,7 @@ from medseg.workflows.checkpoints import kept_checkpoints
 from medseg.workflows.comparable import uneven_effort
 from medseg.workflows.evaluation import EvaluateSettings
 from medseg.workflows.folder_lock import writes_into
+from medseg.workflows.run_folder import fold_runs
 from medseg.workflows.validation import evaluate
 
 __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "pool_folds", "require_all_folds"]
@@ -28,15 +29,6 @@ __all__ = ["evaluate_checkpoints", "evaluate_folds", "fold_runs", "pool_folds", 
 logger = logging.getLogger("medseg")
 
 _TOLERANCE = 0.1  # folds have a case more or less
-
-
-def fold_runs(run: str | Path) -> list[Path]:
-    """The runs ``fold0``, ``fold1``, … below a folder, in order; empty where it is a single run."""
-    folder = Path(run)
-    found = [
-        path for path in folder.glob("fold*") if path.name[4:].isdigit() and (path / "configs" / "train.yaml").is_file()
-    ]
-    return sorted(found, key=lambda path: int(path.name[4:]))
 
 
 def require_all_folds(run: Path, folders: Sequence[Path]) -> None:

@@ -14,7 +14,7 @@ from medseg.data.fingerprint import DataFingerprint
 from medseg.engines.run_facts import RunFacts
 from medseg.errors import ConfigError, DataError
 
-__all__ = ["differences", "refuse_run_folder", "require_run", "require_same_data", "trained_on"]
+__all__ = ["differences", "fold_runs", "refuse_run_folder", "require_run", "require_same_data", "trained_on"]
 
 logger = logging.getLogger("medseg")
 
@@ -33,6 +33,15 @@ def require_run(path: Bundle | str | Path) -> Bundle:
     return run
 
 
+def fold_runs(run: str | Path) -> list[Path]:
+    """The runs ``fold0``, ``fold1``, … below a folder, in order; empty where it is a single run."""
+    folder = Path(run)
+    found = [
+        path for path in folder.glob("fold*") if path.name[4:].isdigit() and (path / "configs" / "train.yaml").is_file()
+    ]
+    return sorted(found, key=lambda path: int(path.name[4:]))
+
+
 def refuse_run_folder(output: str | Path) -> None:
     """The folder of a run or of its folds, and that of its validation predictions, which its scores are of, hold
     nothing else.
@@ -42,7 +51,7 @@ def refuse_run_folder(output: str | Path) -> None:
     """
     target = Path(output).resolve()
     for run in (target, target.parent if target.name.startswith("predictions") else target):
-        if (run / "configs" / "train.yaml").is_file() or any(run.glob("fold*/configs/train.yaml")):
+        if (run / "configs" / "train.yaml").is_file() or fold_runs(run):
             raise ConfigError(f"--output {output} belongs to the run {run} itself; name a folder of its own.")
 
 

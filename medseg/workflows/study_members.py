@@ -231,6 +231,8 @@ class Member:
     def write_overlays(self) -> None:
         """Write the overlays by which the run is scored on external sets."""
         for one in self.external:
+            if not self._is_scored_on(one):  # else a stop before the next scoring leaves scores of another definition
+                (self.folder / _place(one) / "metrics.json").unlink(missing_ok=True)
             write_json(self._overlay(one), self._external_content(one))
 
     def _overlay(self, one: ExternalSet) -> Path:

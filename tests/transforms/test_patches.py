@@ -32,7 +32,7 @@ from medseg.transforms import (
 )
 from medseg.transforms.batch_changes import blurred, with_noise
 from medseg.transforms.patches import around_label
-from medseg.transforms.recipes import augmentation
+from medseg.transforms.recipes import augmentation, in_plane
 
 SPACE = LabelSpace.from_table({"labels": {"background": 0, "large": 1, "small": 2}})
 ANGLES = {"rotation": 0.5, "rotation_in_plane": 3.0, "rotation_elongated": 0.25}
@@ -281,6 +281,13 @@ def test_a_patch_beyond_the_border_is_filled_with_zeros() -> None:
     assert patch["label"][0, 9, 9, 9] == 2 and not patch["image"][0, 10:].any()
     (empty,) = crop({**case(), "label_cls_indices": [torch.arange(3), torch.tensor([]), torch.tensor([])]})
     assert empty["image"].shape == (1, 14, 14, 14)
+
+
+def test_monais_blur_of_a_slice_stays_in_its_plane() -> None:
+    """Across it there is nothing; MONAI's filter would take that for 0."""
+    monai = mt.RandGaussianSmoothd("image", prob=1.0, sigma_x=[1.0, 1.0], sigma_y=[1.0, 1.0], sigma_z=[1.0, 1.0])
+    found = Compose(in_plane([monai], (15, 15, 1)))({"image": torch.ones(1, 15, 15, 1)})["image"]
+    assert found.shape == (1, 15, 15, 1) and float(found[0, 7, 7, 0]) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [(15, 15, 15), (15, 15, 1), (3, 9)])

@@ -218,6 +218,7 @@ def test_scores_of_folds_are_outdated_with_one_of_them(configurations: list[Path
     assert is_outdated(run, Scores.read(run))  # and scored
     evaluate_folds(run, device="cpu")
     assert not is_outdated(run, Scores.read(run))
+    assert not is_outdated(run / "scores" / "last", Scores.read(run))  # of a folder that holds no folds
 
 
 def test_runs_are_not_written_into(configurations: list[Path], tmp_path: Path) -> None:
